@@ -1,0 +1,45 @@
+# `make demo` and `make test` need Python 3.11 to 3.13, make, and a package index; nothing else.
+
+PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p; done))
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Without an NVIDIA GPU, torch's CPU build: the default one brings gigabytes of CUDA packages.
+CONSTRAINTS := $(shell test -e /proc/driver/nvidia/version || echo --constraint constraints.txt)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MPLBACKEND := Agg
+
+.PHONY: demo test lint types unit docs clean
+
+demo: $(VENV)/installed
+	$(BIN)/greentrain demo --out demo-out
+
+test: lint types unit docs
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-test
+	$(BIN)/mypy
+
+unit: $(VENV)/installed-test
+	$(BIN)/pytest
+
+docs: $(VENV)/installed-test
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build docs/_build demo-out *.egg-info
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "greentrain needs Python 3.11, 3.12 or 3.13 on the PATH"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet $(CONSTRAINTS) --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet $(CONSTRAINTS) --editable ".[test,docs]"
+	touch $@

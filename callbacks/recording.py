@@ -1,0 +1,74 @@
+"""How the callbacks of one Trainer come to share one meter and one stream of windows."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from greentrain.energy import Meter, WindowRecorder, detect
+
+_shared: WeakKeyDictionary[Any, _Shared] = WeakKeyDictionary()
+
+
+class _Shared:
+    def __init__(self, recorder: WindowRecorder) -> None:
+        self.recorder = recorder
+        self.users = 0
+
+
+class Lease:
+    """A recorder shared by the callbacks of one Trainer; the last to let go closes its meter.
+
+    Args:
+        trainer: The Trainer.
+        given: A recorder of the caller's, which stays open; a meter, which is started; or ``None``
+            for what the other callbacks of this Trainer use, else for :func:`detect`.
+
+    Raises:
+        MisconfigurationException: If two callbacks of one Trainer were given different meters.
+    """
+
+    def __init__(self, trainer: Any, given: Meter | WindowRecorder | None) -> None:
+        shared = _shared.get(trainer)
+        if shared is None:
+            shared = _shared[trainer] = _Shared(_open(_other_meter(trainer, given)))
+        elif given is not None and given not in (shared.recorder, shared.recorder.meter):
+            raise MisconfigurationException(
+                "two callbacks of one Trainer were given different meters; give both the same, or "
+                "leave it out of one of them"
+            )
+        shared.users += 1
+        self.recorder = shared.recorder
+        self._trainer = trainer
+        self._owned = not isinstance(given, WindowRecorder)
+        self._open = True
+
+    def release(self) -> None:
+        """Let go; harmless the second time."""
+        if not self._open:
+            return
+        self._open = False
+        shared = _shared[self._trainer]
+        shared.users -= 1
+        if shared.users == 0:
+            del _shared[self._trainer]
+            if self._owned:
+                shared.recorder.meter.close()
+
+
+def _other_meter(trainer: Any, given: Any) -> Any:
+    # A callback later in the list may have been given the meter that all are to share.
+    if given is not None:
+        return given
+    others = (getattr(callback, "meter", None) for callback in trainer.callbacks)
+    return next((meter for meter in others if isinstance(meter, (Meter, WindowRecorder))), None)
+
+
+def _open(given: Meter | WindowRecorder | None) -> WindowRecorder:
+    if isinstance(given, WindowRecorder):
+        return given
+    meter = detect() if given is None else given
+    meter.start()
+    return WindowRecorder(meter)

@@ -1,0 +1,37 @@
+"""Decides: policies, the cost and utility models, and the controller that joins them."""
+
+from greentrain.control.action import (
+    SKIP,
+    Action,
+    Candidate,
+    Estimate,
+    Option,
+    State,
+    UpdateMode,
+)
+from greentrain.control.controller import BudgetController, broke
+from greentrain.control.cost import CostModel
+from greentrain.control.decision import Alternative, Decision, Reason
+from greentrain.control.policy import Always, Policy, PricedPolicy, solve_price
+from greentrain.control.utility import UtilityModel
+
+__all__ = [
+    "SKIP",
+    "Action",
+    "Alternative",
+    "Always",
+    "BudgetController",
+    "Candidate",
+    "CostModel",
+    "Decision",
+    "Estimate",
+    "Option",
+    "Policy",
+    "PricedPolicy",
+    "Reason",
+    "State",
+    "UpdateMode",
+    "UtilityModel",
+    "broke",
+    "solve_price",
+]

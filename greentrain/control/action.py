@@ -1,0 +1,167 @@
+"""What can be done with an experience, and what is known when that is decided."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from greentrain.errors import ConfigurationError
+
+
+class UpdateMode(StrEnum):
+    """How a model is brought up to date.
+
+    ``SKIP`` trains nothing; ``REPLAY`` trains on new data mixed half and half with stored data;
+    ``WARM_START`` goes on from the last weights on all data; ``FULL_RETRAIN`` starts from fresh
+    weights on all data.
+    """
+
+    SKIP = "SKIP"
+    REPLAY = "REPLAY"
+    WARM_START = "WARM_START"
+    FULL_RETRAIN = "FULL_RETRAIN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """An update mode and how hard.
+
+    Args:
+        mode: The update mode.
+        effort: Share of the mode's usual steps, in (0, 1]; 0 for ``SKIP``.
+
+    Raises:
+        ConfigurationError: If the effort is out of range.
+    """
+
+    mode: UpdateMode
+    effort: float = 1.0
+
+    def __post_init__(self) -> None:
+        allowed = self.effort == 0 if self.mode is UpdateMode.SKIP else 0 < self.effort <= 1
+        if not allowed:
+            raise ConfigurationError(
+                f"effort is {self.effort!r} for {self.mode}; it is 0 for SKIP, else above 0 up to 1"
+            )
+
+    def __str__(self) -> str:
+        return str(self.mode) if self.effort in (0, 1) else f"{self.mode} at {self.effort:.0%}"
+
+
+SKIP = Action(mode=UpdateMode.SKIP, effort=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An action that is feasible now, with the optimizer steps that it would take."""
+
+    action: Action
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A predicted value with its standard deviation and an upper bound that is rarely passed."""
+
+    mean: float
+    sd: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A candidate with what it would cost, in joules, and gain, in units of the metric."""
+
+    candidate: Candidate
+    cost_j: Estimate
+    gain: Estimate
+
+    @property
+    def action(self) -> Action:
+        """The candidate's action."""
+        return self.candidate.action
+
+
+Table = tuple[tuple[float, float], ...]
+"""The (joules, gain) of every option at one experience, ``SKIP`` included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known when an experience has arrived. Metrics are oriented: higher is better.
+
+    Args:
+        position: Number of the experience, from 0.
+        horizon: Experiences that the budget has to last for.
+        has_model: Whether any update has trained the model yet.
+        metric_before: The metric on held-out data of all experiences seen, this one included.
+        metric_new: The metric on new training data before training on it; ``None`` before there is
+            a model.
+        metric_last: What the last update reached; ``None`` before the first.
+        metric_best: The best that any update has reached; ``None`` before the first.
+        metric_ceiling: The best that can be reached at all; ``None`` where that is not known.
+        n_new: New samples, those of skipped experiences included.
+        n_stored: Stored samples that an update has seen.
+        warm_starts: Updates since the last full retraining.
+        tables: What earlier experiences offered, newest last.
+    """
+
+    position: int
+    horizon: int
+    has_model: bool
+    metric_before: float | None
+    metric_new: float | None = None
+    metric_last: float | None = None
+    metric_best: float | None = None
+    metric_ceiling: float | None = None
+    n_new: int = 0
+    n_stored: int = 0
+    warm_starts: int = 0
+    tables: tuple[Table, ...] = ()
+
+    @property
+    def remaining(self) -> int:
+        """Experiences still to be decided, this one included; at least 1."""
+        return max(1, self.horizon - self.position)
+
+    @property
+    def drop(self) -> float:
+        """What the new data cost the metric: how much worse they go, times their share of all data.
+
+        Negative where the new data go better than usual, as data do that were trained on before; 0
+        where it is unknown.
+        """
+        if self.metric_last is None or self.metric_new is None or self.n_new == 0:
+            return 0.0
+        return (self.metric_last - self.metric_new) * self.n_new / (self.n_new + self.n_stored)
+
+    @property
+    def shortfall(self) -> float:
+        """How far the last update stayed below the best one; 0 where that is unknown."""
+        if self.metric_last is None or self.metric_best is None:
+            return 0.0
+        return self.metric_best - self.metric_last
+
+    @property
+    def growth(self) -> float:
+        """How much more data there is than was trained on, times what they can still teach.
+
+        The logarithm of the growth, times how far the new data stay below the ceiling before any
+        training on them: data that go perfectly teach nothing. 0 where that is unknown.
+        """
+        if self.metric_ceiling is None or self.metric_new is None or not self.n_stored:
+            return 0.0
+        room = max(0.0, self.metric_ceiling - self.metric_new)
+        return math.log1p(self.n_new / self.n_stored) * room
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for the ledger."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> State:
+        """Rebuild a state from :meth:`as_dict`, also after a way through JSON."""
+        tables = tuple(tuple((cost, gain) for cost, gain in table) for table in fields["tables"])
+        return cls(**{**fields, "tables": tables})

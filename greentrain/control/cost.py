@@ -1,0 +1,103 @@
+"""What an update will cost: a fixed part plus steps times joules per step, learned as paid."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from greentrain.control.action import Estimate, UpdateMode
+from greentrain.control.regression import posterior
+from greentrain.errors import ConfigurationError
+
+_SURE_SD = 2.0
+_MARGIN = 0.05
+_PRIOR_NOISE = 0.15
+_PRIOR_NOISE_WEIGHT = 4.0
+_OTHER_MODES = 0.3
+_FORGETTING = 0.95
+
+
+class CostModel:
+    """Predict the joules of an update from its steps.
+
+    The two weights (joules for what every update does, joules per step) have a prior from one
+    measured calibration and are learned by weighted Bayesian regression. An observation of the same
+    update mode counts in full and one of another mode for less, because the steps are alike and the
+    data pipelines are not; old ones fade. Noise is relative, and is itself estimated.
+    """
+
+    def __init__(self) -> None:
+        self._prior: tuple[float, float] | None = None
+        self._observed: list[tuple[UpdateMode, int, float]] = []
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether joules per step were measured yet."""
+        return self._prior is not None
+
+    def calibrate(self, *, fixed_j: float, step_j: float) -> None:
+        """Take up what a calibration measured: joules of a fit around its steps, and per step.
+
+        Raises:
+            ConfigurationError: If a value is negative or not finite.
+        """
+        for name, value in (("fixed_j", fixed_j), ("step_j", step_j)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"{name} is {value!r}; it is in joules, 0 or more")
+        self._prior = (fixed_j, step_j)
+
+    def observe(self, mode: UpdateMode, steps: int, actual_j: float) -> None:
+        """Learn from an update that was paid for."""
+        if steps > 0 and actual_j > 0:
+            self._observed.append((mode, steps, actual_j))
+
+    def predict(self, mode: UpdateMode, steps: int) -> Estimate:
+        """Predict the joules of an update.
+
+        Returns:
+            The mean, its standard deviation, and the upper bound that is reserved: the mean plus
+            two standard deviations, and at least 5 % above the mean.
+
+        Raises:
+            ConfigurationError: If nothing was measured yet.
+        """
+        if mode is UpdateMode.SKIP:
+            return Estimate(mean=0.0, sd=0.0, upper=0.0)
+        if self._prior is None:
+            raise ConfigurationError("the cost model has measured nothing yet; calibrate it first")
+        fixed_j, step_j = self._prior
+        prior = np.array([fixed_j, step_j])
+        # Scaled to the update at hand, so that no constant has a unit and none of them matters.
+        scale_j = max(fixed_j + steps * step_j, 1e-12)
+        prior_sd = np.array([0.5 * max(fixed_j, 0.02 * scale_j), 0.3 * max(step_j, 1e-12)])
+        noise = self._relative_noise(prior)
+        rows, targets, sds = self._weighted(mode, noise)
+        weights, covariance = posterior(prior, prior_sd, rows, targets, sds)
+        x = np.array([1.0, float(steps)])
+        mean = max(float(x @ weights), 0.0)
+        sd = math.sqrt(float(x @ covariance @ x) + (noise * mean) ** 2)
+        upper = max(mean + _SURE_SD * sd, mean * (1 + _MARGIN))
+        return Estimate(mean=mean, sd=sd, upper=upper)
+
+    def _weighted(
+        self, mode: UpdateMode, noise: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, targets, sds = [], [], []
+        for age, (other, steps, actual_j) in enumerate(reversed(self._observed)):
+            weight = _FORGETTING**age * (1.0 if other is mode else _OTHER_MODES)
+            rows.append([1.0, float(steps)])
+            targets.append(actual_j)
+            sds.append(noise * actual_j / math.sqrt(weight))
+        return np.array(rows).reshape(-1, 2), np.array(targets), np.array(sds)
+
+    def _relative_noise(self, prior: np.ndarray) -> float:
+        # Residuals against a plain least-squares line, pooled with a prior guess.
+        rows, targets, _ = self._weighted(UpdateMode.SKIP, _PRIOR_NOISE)
+        squares = _PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2
+        if len(targets) > 2:
+            shares = rows / targets[:, None]
+            line, *_ = np.linalg.lstsq(shares, np.ones(len(targets)), rcond=None)
+            squares += float(np.sum((shares @ line - 1.0) ** 2))
+            return math.sqrt(squares / (_PRIOR_NOISE_WEIGHT + len(targets) - 2))
+        return _PRIOR_NOISE

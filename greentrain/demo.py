@@ -1,0 +1,147 @@
+"""The demo: handwritten digits taken through a changing world under an energy budget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from greentrain.budget import Budget
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger
+from greentrain.report import build, write
+from greentrain.streams import Experience, digits_stream
+from greentrain.tracking import MlflowTracker
+from greentrain.updating import StreamTrainer, UpdateResult
+
+DEFAULT_BUDGET = "25 % of full"
+EPOCHS = 30
+BATCH_SIZE = 16
+
+
+class DigitsModel(LightningModule):
+    """A small perceptron for 8 x 8 digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
+        )
+        self.accuracy = MulticlassAccuracy(num_classes=10, average="micro")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits ``(batch, 10)`` of images ``(batch, 64)``."""
+        logits: torch.Tensor = self.layers(images)
+        return logits
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Return the cross-entropy of a batch of images and labels."""
+        images, labels = batch
+        loss = nn.functional.cross_entropy(self(images), labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        """Log the accuracy as ``val_acc``."""
+        images, labels = batch
+        self.accuracy(self(images), labels)
+        self.log("val_acc", self.accuracy)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam; the guard anneals its rate."""
+        return torch.optim.Adam(self.parameters(), lr=2e-3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOutcome:
+    """What a demo left behind.
+
+    Args:
+        results: What came of each experience.
+        budget: The budget, in joules by now.
+        report: The HTML report.
+        mlflow_uri: Where MLflow's runs are.
+    """
+
+    results: Sequence[UpdateResult]
+    budget: Budget
+    report: Path
+    mlflow_uri: str
+
+
+def run_demo(
+    out: Path,
+    *,
+    budget: str = DEFAULT_BUDGET,
+    horizon: int | None = None,
+    seed: int = 0,
+    on_result: Callable[[Experience, UpdateResult], None] = lambda experience, result: None,
+) -> DemoOutcome:
+    """Take a small model through a stream of digits, and write ledger, MLflow runs and report.
+
+    Args:
+        out: Folder for ``greentrain.db``, ``mlflow.db``, ``report.html`` and ``report.json``.
+        budget: The energy budget, as text.
+        horizon: Experiences that the budget has to last for; as many as the stream has by default.
+        seed: Seed of stream, weights and sampling.
+        on_result: Called after each experience.
+
+    Raises:
+        ConfigurationError: If the budget or the horizon cannot be used, or the folder cannot be
+            written to; nothing is written then.
+    """
+    stream = digits_stream(seed=seed)
+    parsed = Budget.parse(budget, horizon=len(stream) if horizon is None else horizon)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot use the folder {str(out)!r}: {error.strerror}") from None
+    folder = out.resolve()
+    # A model of this size is only slowed down by a second thread.
+    torch.set_num_threads(1)
+    # MLflow tells of each table of a new database.
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    mlflow_uri = f"sqlite:///{folder / 'mlflow.db'}"
+    ledger_url = f"sqlite:///{folder / 'greentrain.db'}"
+    tracker = MlflowTracker(
+        mlflow_uri,
+        experiment="greentrain demo",
+        artifact_location=(folder / "mlflow-artifacts").as_uri(),
+    )
+    runs_before = _runs(ledger_url)
+    with StreamTrainer(
+        DigitsModel,
+        budget=parsed,
+        monitor="val_acc",
+        ledger=ledger_url,
+        trainer={"max_epochs": EPOCHS, "accelerator": "auto", "devices": 1},
+        loader={"batch_size": BATCH_SIZE},
+        tracking=tracker,
+        stream=f"demo-{runs_before + 1}",
+        seed=seed,
+    ) as trainer:
+        for experience in stream:
+            on_result(experience, trainer.update(experience))
+        run_id = trainer.run_id
+    ledger = Ledger(ledger_url, create=False)
+    paths = write(build(ledger, run=run_id), folder)
+    ledger.close()
+    tracker.attach(paths)
+    html = next(path for path in paths if path.suffix == ".html")
+    return DemoOutcome(
+        results=trainer.results, budget=trainer.budget, report=html, mlflow_uri=mlflow_uri
+    )
+
+
+def _runs(ledger_url: str) -> int:
+    ledger = Ledger(ledger_url)
+    count = len(ledger.rows("run"))
+    ledger.close()
+    return count

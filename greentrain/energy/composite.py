@@ -1,0 +1,93 @@
+"""Several meters read as one."""
+
+from __future__ import annotations
+
+import logging
+
+from greentrain.energy.meter import Meter, Reading, Source
+from greentrain.errors import ConfigurationError, MeterError
+
+_log = logging.getLogger(__name__)
+
+
+class CompositeMeter:
+    """Read several meters as one; a member that fails becomes unknown and never stops training.
+
+    The seconds are those of the first member that can be read.
+
+    Args:
+        *meters: The members; no two may have a source of the same name.
+
+    Raises:
+        ConfigurationError: If there is no member; on ``start``, if two sources share a name.
+
+    Example:
+        >>> from greentrain.energy.constant import ConstantMeter
+        >>> meter = CompositeMeter(ConstantMeter({"cpu": 20.0}), ConstantMeter({"ram": 5.0}))
+        >>> [source.name for source in meter.sources]
+        ['cpu', 'ram']
+    """
+
+    def __init__(self, *meters: Meter) -> None:
+        if not meters:
+            raise ConfigurationError("CompositeMeter got no meter; give it one or more")
+        self._meters = meters
+        self._failed: set[int] = set()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of all members, in their order."""
+        return tuple(source for meter in self._meters for source in meter.sources)
+
+    def start(self) -> None:
+        """Start every member; one that cannot start is left out with a warning.
+
+        Raises:
+            MeterError: If none can start.
+            ConfigurationError: If two sources share a name.
+        """
+        self._failed.clear()
+        for index, meter in enumerate(self._meters):
+            try:
+                meter.start()
+            except Exception as error:  # a failing meter never stops training
+                self._fail(index, error)
+        if len(self._failed) == len(self._meters):
+            raise MeterError("none of the meters could be started; see the warnings above")
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            self.close()
+            raise ConfigurationError(
+                f"two meters have a source named {', '.join(twice)}; each name may be there once"
+            )
+
+    def read(self) -> Reading:
+        """Read every member; what one cannot give is ``None``."""
+        duration_s: float | None = None
+        energy_j: dict[str, float | None] = {}
+        for index, meter in enumerate(self._meters):
+            energy_j.update(dict.fromkeys((source.name for source in meter.sources), None))
+            if index in self._failed:
+                continue
+            try:
+                reading = meter.read()
+            except Exception as error:  # a failing meter never stops training
+                self._fail(index, error)
+                continue
+            energy_j.update(reading.energy_j)
+            duration_s = reading.duration_s if duration_s is None else duration_s
+        if duration_s is None:
+            raise MeterError("none of the meters can be read any more; see the warnings above")
+        return Reading(duration_s=duration_s, energy_j=energy_j)
+
+    def close(self) -> None:
+        """Close every member."""
+        for meter in self._meters:
+            meter.close()
+
+    def _fail(self, index: int, error: Exception) -> None:
+        self._failed.add(index)
+        _log.warning(
+            "%s failed and is unknown from here on: %s", type(self._meters[index]).__name__, error
+        )

@@ -1,0 +1,173 @@
+"""Windows of energy: what was drawn from here to there, nested, none of it counted twice."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from greentrain.energy.meter import NOTHING, Meter, Reading
+from greentrain.errors import GreentrainError
+from greentrain.units import utc_now
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What was drawn during one phase, apart from the phases inside it.
+
+    Args:
+        phase: Name of the phase: ``"train_epoch"``, ``"validation"``, ``"probe"``, ...
+        started: When it began, in UTC.
+        reading: Seconds and joules by source.
+        epoch: The epoch, where there is one.
+        reservation_id: The reservation that it is paid from, where there is one.
+    """
+
+    phase: str
+    started: datetime
+    reading: Reading
+    epoch: int | None = None
+    reservation_id: str | None = None
+
+
+@dataclass(slots=True)
+class _Frame:
+    phase: str
+    epoch: int | None
+    started: datetime
+    drawn: Reading = NOTHING
+
+
+class WindowRecorder:
+    """Read a meter at the edges of nested phases, and hand on one window for each phase.
+
+    A phase inside another interrupts it, so the windows are disjoint and sum to what was drawn
+    while any phase was open. What is drawn outside all phases is left out.
+
+    Args:
+        meter: A started meter.
+        *sinks: Called with each window as it closes; have to be quick. A ``GreentrainError`` of
+            theirs is warned of once and does not stop anything.
+        now: Gives the present time in UTC.
+
+    Example:
+        >>> from greentrain.energy.constant import ConstantMeter
+        >>> seconds = [0.0]
+        >>> meter = ConstantMeter(10.0, clock=lambda: seconds[0])
+        >>> meter.start()
+        >>> windows = []
+        >>> recorder = WindowRecorder(meter, windows.append)
+        >>> with recorder.phase("fit"):
+        ...     seconds[0] = 1.0
+        ...     with recorder.phase("validation"):
+        ...         seconds[0] = 4.0
+        >>> [(window.phase, window.reading.total_j) for window in windows]
+        [('validation', 30.0), ('fit', 10.0)]
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        *sinks: Callable[[Window], None],
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.meter = meter
+        self.reservation_id: str | None = None
+        self.sinks = list(sinks)
+        self._now = now
+        self._frames: list[_Frame] = []
+        self._edge: Reading | None = None
+        self._warned: set[str] = set()
+
+    def read(self) -> Reading:
+        """Read the meter; if it fails, everything is unknown and one warning says so."""
+        try:
+            return self.meter.read()
+        except Exception as error:  # a failing meter never stops training
+            self._warn("meter", f"the meter failed and its figures are unknown: {error}")
+            names = [source.name for source in self.meter.sources] or ["unknown"]
+            last_s = self._edge.duration_s if self._edge else time.monotonic()
+            return Reading(duration_s=last_s, energy_j=dict.fromkeys(names, None))
+
+    def enter(self, phase: str, *, epoch: int | None = None) -> None:
+        """Begin a phase, interrupting the one that is open."""
+        self._cut()
+        self._frames.append(_Frame(phase=phase, epoch=epoch, started=self._now()))
+
+    def leave(self) -> Window:
+        """End the phase that is open, and hand its window on."""
+        self._cut()
+        frame = self._frames.pop()
+        window = Window(
+            phase=frame.phase,
+            started=frame.started,
+            reading=frame.drawn,
+            epoch=frame.epoch,
+            reservation_id=self.reservation_id,
+        )
+        for sink in self.sinks:
+            try:
+                sink(window)
+            except GreentrainError as error:  # training never dies of our own troubles
+                self._warn("sink", f"a window could not be recorded: {error}")
+        return window
+
+    @contextmanager
+    def phase(self, phase: str, *, epoch: int | None = None) -> Iterator[None]:
+        """Open a phase for a block; phases left open inside it are closed with it."""
+        self.enter(phase, epoch=epoch)
+        depth = len(self._frames)
+        try:
+            yield
+        finally:
+            self.leave_to(depth - 1)
+
+    def leave_to(self, depth: int) -> None:
+        """Close phases until only ``depth`` of them are open."""
+        while len(self._frames) > depth:
+            self.leave()
+
+    def drawn(self, depth: int = 0) -> Reading:
+        """Return what the open phases beyond ``depth`` have drawn up to now."""
+        if len(self._frames) <= depth or self._edge is None:
+            return NOTHING
+        since_edge = self.read() - self._edge
+        return total_of([*(frame.drawn for frame in self._frames[depth:]), since_edge])
+
+    @property
+    def depth(self) -> int:
+        """How many phases are open."""
+        return len(self._frames)
+
+    def _cut(self) -> None:
+        reading = self.read()
+        if self._frames and self._edge is not None:
+            self._frames[-1].drawn += reading - self._edge
+        self._edge = reading
+
+    def _warn(self, what: str, message: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            _log.warning("%s", message)
+
+
+def total(windows: Iterable[Window]) -> Reading:
+    """Sum up windows.
+
+    Example:
+        >>> total([]).total_j is None
+        True
+    """
+    return total_of(window.reading for window in windows)
+
+
+def total_of(readings: Iterable[Reading]) -> Reading:
+    """Sum up the readings of disjoint windows."""
+    return functools.reduce(operator.add, readings, NOTHING)

@@ -1,0 +1,151 @@
+"""Units: SI inside, watt-hours to people, converted once at the edge.
+
+Example:
+    >>> wh(3600.0)
+    1.0
+    >>> format_energy(7200.0)
+    '2 Wh'
+    >>> parse_energy("1.5 kWh")
+    5400000.0
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from greentrain.errors import ConfigurationError
+
+J_PER_WH = 3600.0
+
+JOULES_PER_UNIT = {
+    "J": 1.0,
+    "kJ": 1e3,
+    "MJ": 1e6,
+    "Wh": J_PER_WH,
+    "kWh": 1e3 * J_PER_WH,
+    "MWh": 1e6 * J_PER_WH,
+}
+"""Joules in one of each unit that an energy may be written in."""
+
+_QUANTITY = re.compile(r"\s*([+-]?[0-9.,_]*[0-9.](?:[eE][+-]?[0-9]+)?)\s*([^\s0-9].*?)?\s*")
+
+
+def wh(energy_j: float) -> float:
+    """Convert joules to watt-hours."""
+    return energy_j / J_PER_WH
+
+
+def format_energy(energy_j: float | None) -> str:
+    """Write an energy for people: in watt-hours, three significant digits, unknown as a word.
+
+    Example:
+        >>> format_energy(125.0), format_energy(None), format_energy(7.2e6)
+        ('0.0347 Wh', 'unknown', '2000 Wh')
+    """
+    if energy_j is None:
+        return "unknown"
+    value = wh(energy_j)
+    return f"{value:.0f} Wh" if abs(value) >= 1000 else f"{value:.3g} Wh"
+
+
+def parse_energy(text: str) -> float:
+    """Read an energy such as ``"20 Wh"``, ``"0.5kWh"`` or ``"3600 J"``.
+
+    Case matters only where it has to: ``MJ`` is a megajoule, and ``mJ`` is refused.
+
+    Args:
+        text: A number and a unit of :data:`JOULES_PER_UNIT`.
+
+    Returns:
+        The energy in joules, as written: zero and negative values are the caller's to refuse.
+
+    Raises:
+        ConfigurationError: If the number or the unit cannot be read.
+
+    Example:
+        >>> parse_energy("2 kwh") == parse_energy("7.2 MJ")
+        True
+    """
+    match = _QUANTITY.fullmatch(text)
+    number, unit = match.groups() if match else (None, None)
+    joules_per_unit = _joules_per_unit(unit) if unit else None
+    if match is None or number is None or joules_per_unit is None:
+        problem = (
+            f"the unit {unit!r} is not known"
+            if unit and joules_per_unit is None
+            else ("a number with a unit is needed")
+        )
+        raise ConfigurationError(
+            f"cannot read the energy {text!r}: {problem}; write a number and one of "
+            f"{', '.join(JOULES_PER_UNIT)}, such as '20 Wh'"
+        )
+    try:
+        value = float(number.replace("_", ""))
+    except ValueError:
+        raise ConfigurationError(
+            f"cannot read the energy {text!r}: {number!r} is not a number; write it with a point, "
+            "such as '0.5 kWh'"
+        ) from None
+    if not math.isfinite(value * joules_per_unit):
+        raise ConfigurationError(f"cannot use the energy {text!r}: it is not finite")
+    return value * joules_per_unit
+
+
+def uncertainty_j(
+    energy_j: Mapping[str, float | None], shares: Mapping[str, float | None]
+) -> float | None:
+    """Combine the uncertainties of metered sources into that of their sum.
+
+    The error of one sensor is fully correlated over its windows, so it scales with the joules of
+    that sensor; different sensors are independent and add in quadrature (GUM, JCGM 100:2008,
+    section 5).
+
+    Args:
+        energy_j: Joules by source name, summed over any number of windows.
+        shares: Relative standard uncertainty by source name.
+
+    Returns:
+        The standard uncertainty of the total in joules; ``None`` where a source that contributed
+        has no known uncertainty.
+
+    Example:
+        >>> uncertainty_j({"cpu": 100.0, "gpu:0": 1000.0}, {"cpu": 0.3, "gpu:0": 0.04})
+        50.0
+    """
+    parts: list[float] = []
+    for name, energy in energy_j.items():
+        if energy:
+            share = shares.get(name)
+            if share is None:
+                return None
+            parts.append(share * energy)
+    return math.hypot(*parts)
+
+
+def utc_now() -> datetime:
+    """Return the present time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def utc_text(moment: datetime) -> str:
+    """Write an aware time in UTC, to the microsecond, in a form that sorts as text.
+
+    Raises:
+        ConfigurationError: If the time is naive.
+    """
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"the time {moment!r} is naive; give it a time zone")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _joules_per_unit(unit: str) -> float | None:
+    if unit in JOULES_PER_UNIT:
+        return JOULES_PER_UNIT[unit]
+    # "kwh", "WH", "KJ" can mean one thing only; "mj" and "mwh" cannot, so they stay unknown.
+    if unit[:1] == "m":
+        return None
+    alike = [known for known in JOULES_PER_UNIT if known.lower() == unit.lower()]
+    return JOULES_PER_UNIT[alike[0]] if len(alike) == 1 else None

@@ -1,0 +1,7 @@
+"""Takes a model through a stream: each update is one fresh Trainer under one reservation."""
+
+from greentrain.updating.modes import ModeOptions, shrink_and_perturb
+from greentrain.updating.result import UpdateResult
+from greentrain.updating.stream_trainer import StreamTrainer
+
+__all__ = ["ModeOptions", "StreamTrainer", "UpdateResult", "shrink_and_perturb"]

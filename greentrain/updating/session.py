@@ -1,0 +1,201 @@
+"""What a stream holds open while it runs, and what it tells the ledger and MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from greentrain.callbacks import record_window
+from greentrain.control import Decision, State
+from greentrain.energy import Meter, Window, WindowRecorder, detect
+from greentrain.ledger import Ledger, LedgerAccount, RunLog, canonical, environment
+from greentrain.tracking import Tracker, names
+from greentrain.units import format_energy, wh
+from greentrain.updating.result import UpdateResult
+
+
+class Session:
+    """One run of a stream, from its first experience to its end or the process's.
+
+    Args:
+        ledger: The ledger; a run is opened in it.
+        stream: The stream's name.
+        meter: Where joules come from; detected if ``None``.
+        tracker: Is told.
+        settings: What the stream was configured with; ``monitor`` among it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stream: str,
+        *,
+        meter: Meter | None,
+        tracker: Tracker,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.ledger = ledger
+        self.tracker = tracker
+        self.failed = False
+        self._stream = stream
+        self._settings = settings
+        self._meter = detect() if meter is None else meter
+        self._meter.start()
+        self.run: RunLog = ledger.open_run(
+            "stream",
+            stream,
+            environment={**environment(), "settings": dict(settings)},
+            sources=[dataclasses.asdict(source) for source in self._meter.sources],
+        )
+        self.recorder = WindowRecorder(self._meter, self._record)
+        self._told = False
+        self._results: Sequence[UpdateResult] = ()
+        # Whoever never calls `close` gets it when the stream is forgotten, or the program ends.
+        self._finalizer = weakref.finalize(self, _release, self.run, self._meter, ledger)
+
+    def decided(
+        self,
+        experience_id: str,
+        position: int,
+        account: LedgerAccount,
+        decision: Decision,
+        state: State | None,
+        reservation: str | None,
+    ) -> None:
+        """Record a decision, before anything of it starts."""
+        self.run.append(
+            "decision",
+            budget_id=account.budget_id,
+            experience_id=experience_id,
+            position=position,
+            reservation_id=reservation,
+            update_mode=str(decision.action.mode),
+            effort=decision.action.effort,
+            reason=str(decision.reason),
+            sentence=decision.sentence,
+            predicted_j=decision.cost_j.mean,
+            upper_bound_j=decision.cost_j.upper,
+            price_per_j=decision.price_per_j,
+            state=canonical(state.as_dict() if state is not None else None),
+            alternatives=canonical(decision.alternatives_as_dicts()),
+        )
+
+    def came_of(self, result: UpdateResult, reservation: str | None) -> None:
+        """Record what came of a decision."""
+        self.run.append(
+            "outcome",
+            experience_id=result.experience_id,
+            position=result.position,
+            reservation_id=reservation,
+            metric=self._settings["monitor"],
+            metric_before=result.metric_before,
+            metric_after=result.metric_after,
+            steps=result.steps,
+            planned_steps=result.decision.steps,
+            energy_j=result.energy_j,
+            kept=result.kept,
+        )
+
+    def begin_update(self, experience_id: str) -> Any:
+        """Tell the tracker that an update begins, and return its logger for the fit."""
+        self._start_tracker()
+        return self.tracker.begin_update(experience_id)
+
+    def tell(self, results: Sequence[UpdateResult]) -> None:
+        """Tell the tracker what came of the last experience, and where the stream stands."""
+        self._start_tracker()
+        self._results = results
+        result = results[-1]
+        decision = result.decision
+        if result.steps:
+            self.tracker.end_update(
+                _update_metrics(result),
+                {
+                    names.TAG_UPDATE_MODE: str(result.update_mode),
+                    names.TAG_REASON: result.reason,
+                    names.TAG_LEDGER_RUN: self.run.run_id,
+                },
+                {
+                    "experience": result.experience_id,
+                    "update_mode": str(result.update_mode),
+                    "effort": decision.action.effort,
+                    "reason": str(decision.reason),
+                    "sentence": decision.sentence,
+                    "price_per_j": decision.price_per_j,
+                    "alternatives": decision.alternatives_as_dicts(),
+                },
+            )
+        self.tracker.log(_stream_metrics(results), result.position)
+
+    def close(self) -> None:
+        """Close the run, the tracker and the meter; harmless the second time."""
+        if not self._finalizer.alive:
+            return
+        self.run.close("failed" if self.failed else "completed")
+        if self._told:
+            head = self.ledger.heads()[self.run.chain]
+            tags = {names.TAG_LEDGER_HEAD: f"{head['count']}:{head['head']}"}
+            status = "FAILED" if self.failed else "FINISHED"
+            self.tracker.finish(_note(self._stream, self._results), tags, status)
+        self._finalizer()
+
+    def _start_tracker(self) -> None:
+        if not self._told:
+            self._told = True
+            tags = {names.TAG_LEDGER_RUN: self.run.run_id}
+            self.tracker.start(self._stream, self._settings, tags)
+
+    def _record(self, window: Window) -> None:
+        record_window(self.run, window)
+
+
+def _release(run: RunLog, meter: Meter, ledger: Ledger) -> None:
+    run.close("abandoned")
+    meter.close()
+    ledger.close()
+
+
+def _update_metrics(result: UpdateResult) -> dict[str, float]:
+    metrics = {
+        names.ENERGY_UPDATE: wh(result.update_j),
+        names.ENERGY_PREDICTED: wh(result.decision.cost_j.mean),
+        names.BUDGET_OVERRUN: wh(result.overrun_j),
+        names.METRIC_BEFORE: result.metric_before,
+        names.METRIC_AFTER: result.metric_after,
+    }
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _stream_metrics(results: Sequence[UpdateResult]) -> dict[str, float]:
+    result = results[-1]
+    afters = [each.metric_after for each in results if each.metric_after is not None]
+    price = result.decision.price_per_j
+    metrics = {
+        names.ENERGY_CUMULATIVE: wh(sum(each.energy_j for each in results)),
+        names.BUDGET_LEFT: wh(result.left_j),
+        names.BUDGET_PRICE: None if price is None else price / wh(1.0),
+        names.METRIC_AFTER: result.metric_after,
+        names.ANYTIME: fmean(afters) if afters else None,
+        names.UPDATE_MODE_STEP: float(names.UPDATE_MODE_STEPS[result.update_mode]),
+    }
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _note(stream: str, results: Sequence[UpdateResult]) -> str:
+    drawn_j = sum(result.energy_j for result in results)
+    lines = [
+        f"**{stream}**: {len(results)} experiences, {format_energy(drawn_j)} drawn.",
+        "",
+        "| experience | update mode | drawn | metric | reason |",
+        "|---|---|---|---|---|",
+    ]
+    for result in results:
+        after = "unknown" if result.metric_after is None else f"{result.metric_after:.3f}"
+        lines.append(
+            f"| {result.experience_id} | {result.decision.action} | "
+            f"{format_energy(result.energy_j)} | {after} | {result.reason} |"
+        )
+    return "\n".join(lines)

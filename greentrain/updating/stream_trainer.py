@@ -1,0 +1,424 @@
+"""Take a model through a stream of experiences inside an energy budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from pytorch_lightning import LightningModule
+
+from greentrain.budget import Budget
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.control import (
+    BudgetController,
+    Candidate,
+    CostModel,
+    Decision,
+    Policy,
+    State,
+    broke,
+)
+from greentrain.energy import Meter
+from greentrain.errors import BudgetExceeded, ConfigurationError
+from greentrain.ledger import DEFAULT_URL, Ledger, LedgerAccount
+from greentrain.memory import Buffer, FullBuffer
+from greentrain.streams import Experience
+from greentrain.tracking import MlflowTracker, NullTracker, Tracker
+from greentrain.units import format_energy
+from greentrain.updating import calibration, trainers
+from greentrain.updating.material import Batch, Material
+from greentrain.updating.modes import ModeOptions
+from greentrain.updating.payments import paying
+from greentrain.updating.probe import Look, Probe
+from greentrain.updating.result import UpdateResult
+from greentrain.updating.session import Session
+from greentrain.updating.updater import Updater
+
+
+class StreamTrainer:
+    """Keep a model up to date as experiences arrive, under a budget that is never overspent.
+
+    Each experience is looked at, a controller decides whether to skip it or to train by replay, a
+    warm start or a full retraining and how hard, and what that may cost at most is reserved in the
+    ledger before it starts. Use it as a context manager, or call :meth:`close` at the end.
+
+    Args:
+        make_model: Returns a ``LightningModule`` with fresh weights.
+        budget: An energy such as ``"20 Wh"``, a share such as ``"40 % of full"`` (of what full
+            retraining at each experience would cost, from a measured calibration that is paid for
+            apart), or a :class:`Budget`.
+        horizon: Experiences that the budget has to last for; a :class:`Budget` brings its own.
+        monitor: Name of the metric that the model logs in validation.
+        monitor_mode: Whether more (``"max"``) or less (``"min"``) of it is better.
+        memory: What may be kept of past data: ``"all"``, a buffer, or ``None`` for nothing.
+        ledger: URL of the ledger.
+        trainer: Options of each fresh Trainer; ``max_epochs`` is the usual number of epochs of a
+            full retraining (10 unless given).
+        loader: Options of each ``DataLoader``, such as ``{"batch_size": 64}`` (32 unless given).
+        meter: Where joules come from; by default the best that this machine has.
+        policy: Decides; :class:`greentrain.control.PricedPolicy` unless given.
+        tracking: An MLflow tracking URI such as ``"sqlite:///mlflow.db"``, or a
+            :class:`greentrain.tracking.Tracker`; ``None`` tells nobody.
+        stream: Name of the stream and of its budget in the ledger: what was spent under this name
+            stays spent, also after a crash.
+        reuse_fraction: Share of the usual epochs that a warm start or a replay gets at effort 1.
+        shrink: Factor of the last weights at a warm start.
+        perturb: Factor of fresh weights that are added to them.
+        calibration_budget: What the calibration of a budget given as a share may draw.
+        seed: Seed of weights, order and sampling.
+
+    Attributes:
+        budget: The budget; its joules are known after the first experience at the latest.
+        results: What came of each experience.
+
+    Raises:
+        ConfigurationError: If an argument cannot be used, or the ledger has another budget of this
+            stream's name.
+    """
+
+    def __init__(
+        self,
+        make_model: Callable[[], LightningModule],
+        *,
+        budget: str | Budget,
+        monitor: str,
+        horizon: int | None = None,
+        monitor_mode: Literal["max", "min"] = "max",
+        memory: Buffer | Literal["all"] | None = "all",
+        ledger: str = DEFAULT_URL,
+        trainer: Mapping[str, Any] | None = None,
+        loader: Mapping[str, Any] | None = None,
+        meter: Meter | None = None,
+        policy: Policy | None = None,
+        tracking: str | Tracker | None = None,
+        stream: str = "stream",
+        reuse_fraction: float = 0.2,
+        shrink: float = 1.0,
+        perturb: float = 0.0,
+        calibration_budget: str = "1 Wh",
+        seed: int = 0,
+    ) -> None:
+        _check(make_model, monitor_mode, memory)
+        self.budget = _budget(budget, horizon)
+        self.stream = stream
+        self.results: list[UpdateResult] = []
+        options = trainers.check_options(trainer or {})
+        loader = {"batch_size": 32, **(loader or {})}
+        modes = ModeOptions(
+            epochs=options["max_epochs"],
+            batch_size=loader["batch_size"],
+            reuse_fraction=reuse_fraction,
+            shrink=shrink,
+            perturb=perturb,
+        )
+        self._settings = {
+            "budget": str(self.budget),
+            "horizon": self.budget.horizon,
+            "monitor": monitor,
+            "monitor_mode": monitor_mode,
+            "memory": memory if isinstance(memory, str) else type(memory).__name__,
+            "policy": repr(policy) if policy else "PricedPolicy()",
+            "seed": seed,
+            **dataclasses.asdict(modes),
+        }
+        self._calibration_budget = Budget.parse(calibration_budget, horizon=self.budget.horizon)
+        self._sign = 1.0 if monitor_mode == "max" else -1.0
+        self._updater = Updater(
+            make_model, monitor=monitor, options=options, loader=loader, modes=modes, seed=seed
+        )
+        self._material = Material(FullBuffer(seed=seed) if isinstance(memory, str) else memory)
+        self._probe = Probe(self._updater.measure, seed=seed)
+        self._policy = policy
+        self._cost = CostModel()
+        self._controller: BudgetController | None = None
+        self._last: float | None = None
+        self._best: float | None = None
+        self._meter = meter
+        self._tracker = _tracker(tracking)
+        self._ledger = Ledger(ledger)
+        self._budget_id = self._find_budget()
+        self._position = len(self._ledger.rows("decision", budget_id=self._budget_id or ""))
+        self._session: Session | None = None
+
+    @property
+    def model(self) -> LightningModule:
+        """The current model; with fresh weights before the first update."""
+        return self._updater.model
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of this stream's run in the ledger; ``None`` before the first experience."""
+        return None if self._session is None else self._session.run.run_id
+
+    def update(self, experience: Experience) -> UpdateResult:
+        """Decide what an experience is worth, and do it.
+
+        Args:
+            experience: What has arrived.
+
+        Returns:
+            What was decided and what came of it.
+
+        Raises:
+            ConfigurationError: If the experience cannot be used, or the model does not log the
+                metric that is monitored.
+        """
+        batch = self._material.gather(experience)
+        if self._session is None:
+            self._session = Session(
+                self._ledger,
+                self.stream,
+                meter=self._meter,
+                tracker=self._tracker,
+                settings=self._settings,
+            )
+        try:
+            result = self._update(experience, batch, self._session)
+        except BaseException:
+            self._session.failed = True
+            raise
+        self.results.append(result)
+        self._session.tell(self.results)
+        self._probe.take(experience)
+        self._material.store(experience, trained=result.steps > 0 and result.kept)
+        self._position += 1
+        return result
+
+    def close(self) -> None:
+        """Close the run in the ledger, the tracker and the meter; harmless the second time."""
+        if self._session is not None:
+            self._session.close()
+
+    def __enter__(self) -> StreamTrainer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None and kind is not None:
+            self._session.failed = True
+        self.close()
+
+    def _update(self, experience: Experience, batch: Batch, session: Session) -> UpdateResult:
+        account = self._account(session)
+        try:
+            new = batch.new if self._updater.trained else None
+            look = self._probe.look(experience, new, session.recorder, account)
+            if look is not None and not self._cost.calibrated:
+                look = self._calibrate(batch, look, session, account)
+        except BudgetExceeded:  # another run was faster
+            look = None
+        if look is None:
+            return self._skip(experience, session, account, self._broke(account))
+        if self._budget_id is None:
+            self._size_budget(batch)
+            account = self._account(session)
+        controller = self._control(account)
+        state, decision = controller.decide(
+            self._state(look, batch),
+            self._updater.candidates(batch, keeps_data=self._material.memory is not None),
+            keep_j=look.again_j * (self.budget.horizon - self._position - 1),
+        )
+        try:
+            reservation = controller.reserve(decision, f"{decision.action} of {experience.id}")
+        except BudgetExceeded as error:  # another run was faster
+            reservation, decision = None, broke(str(error))
+        if reservation is None:
+            return self._skip(experience, session, account, decision, state, look)
+        session.decided(experience.id, self._position, account, decision, state, reservation)
+        return self._train(
+            experience, batch, session, controller, state, decision, look, reservation
+        )
+
+    def _train(
+        self,
+        experience: Experience,
+        batch: Batch,
+        session: Session,
+        controller: BudgetController,
+        state: State,
+        decision: Decision,
+        look: Look,
+        reservation: str,
+    ) -> UpdateResult:
+        recorder, reserved_j = session.recorder, decision.cost_j.upper
+        # About half of what a fit draws besides its steps comes after them.
+        closing_j = 0.5 * self._cost.predict(decision.action.mode, 0).mean + look.again_j
+        guard = BudgetGuard(reserved_j, meter=recorder, anneal=True, keep_j=closing_j)
+        logger = session.begin_update(experience.id)
+        with (
+            paying(
+                controller.account, recorder, reserved_j=reserved_j, reservation=reservation
+            ) as payment,
+            recorder.phase("update"),
+        ):
+            model = self._updater.train(
+                Candidate(action=decision.action, steps=decision.steps),
+                batch,
+                position=self._position,
+                callbacks=[EnergyMonitor(recorder), guard],
+                logger=logger,
+            )
+            with recorder.phase("validation"):
+                metric_after = self._updater.measure(self._probe.seen(experience), model)
+        gain = self._sign * (metric_after - look.metric)
+        kept = math.isfinite(metric_after) and (not self._updater.trained or not gain < 0)
+        controller.learn(decision, state, steps=guard.steps, actual_j=payment.actual_j, gain=gain)
+        if kept:
+            self._updater.keep(model, decision.action)
+            self._last = self._sign * metric_after
+            self._best = self._last if self._best is None else max(self._last, self._best)
+        result = UpdateResult(
+            experience_id=experience.id,
+            position=self._position,
+            decision=decision,
+            energy_j=look.energy_j + payment.actual_j,
+            update_j=payment.actual_j,
+            metric_before=_finite(look.metric),
+            metric_after=_finite(metric_after if kept else look.metric),
+            steps=guard.steps,
+            kept=kept,
+            left_j=controller.account.balance().left_j,
+            overrun_j=look.overrun_j + payment.overrun_j,
+        )
+        session.came_of(result, reservation)
+        return result
+
+    def _skip(
+        self,
+        experience: Experience,
+        session: Session,
+        account: LedgerAccount,
+        decision: Decision,
+        state: State | None = None,
+        look: Look | None = None,
+    ) -> UpdateResult:
+        session.decided(experience.id, self._position, account, decision, state, None)
+        metric = None if look is None else _finite(look.metric)
+        result = UpdateResult(
+            experience_id=experience.id,
+            position=self._position,
+            decision=decision,
+            energy_j=0.0 if look is None else look.energy_j,
+            update_j=0.0,
+            metric_before=metric,
+            metric_after=metric,
+            steps=0,
+            kept=True,
+            left_j=account.balance().left_j,
+            overrun_j=0.0 if look is None else look.overrun_j,
+        )
+        session.came_of(result, None)
+        return result
+
+    def _calibrate(
+        self, batch: Batch, look: Look, session: Session, account: LedgerAccount
+    ) -> Look | None:
+        reserved_j = calibration.affordable_j(account, look.again_j)
+        if reserved_j is None:
+            return None
+        payment = calibration.calibrate(
+            self._updater,
+            batch,
+            self._cost,
+            session.recorder,
+            account,
+            reserved_j=reserved_j,
+            look_j=look.again_j,
+        )
+        return look.plus(payment)
+
+    def _state(self, look: Look, batch: Batch) -> State:
+        return State(
+            position=self._position,
+            horizon=self.budget.horizon,
+            has_model=self._updater.trained,
+            metric_before=_oriented(look.metric, self._sign),
+            metric_new=_oriented(look.metric_new, self._sign),
+            metric_last=self._last,
+            metric_best=self._best,
+            metric_ceiling=self._ceiling(look),
+            n_new=batch.n_new,
+            n_stored=batch.n_stored,
+            warm_starts=self._updater.warm_starts,
+        )
+
+    def _ceiling(self, look: Look) -> float | None:
+        # Nearly every metric of which more is better ends at 1, and every loss at 0.
+        oriented = self._sign * look.metric
+        ceiling = 1.0 if self._sign > 0 else 0.0
+        return ceiling if oriented <= ceiling else None
+
+    def _account(self, session: Session) -> LedgerAccount:
+        budget_id = self._budget_id
+        if budget_id is None:  # not before the calibration says what a full retraining costs
+            name = f"{self.stream}/calibration"
+            budget_id = self._ledger.open_budget(name, self._calibration_budget)
+        return self._ledger.account(budget_id, session.run)
+
+    def _control(self, account: LedgerAccount) -> BudgetController:
+        if self._controller is None:
+            self._controller = BudgetController(account, policy=self._policy, cost=self._cost)
+        return self._controller
+
+    def _find_budget(self) -> str | None:
+        if self.budget.share_of_full is None:
+            return self._ledger.open_budget(self.stream, self.budget)
+        known = self._ledger.find_budget(self.stream)
+        if known is None:
+            return None
+        self.budget = Budget(energy_j=known["energy_j"], horizon=known["horizon"])
+        return str(known["budget_id"])
+
+    def _size_budget(self, batch: Batch) -> None:
+        self.budget = calibration.share_of_full(
+            self.budget, self._cost, self._updater.modes, batch.n_new
+        )
+        self._budget_id = self._ledger.open_budget(self.stream, self.budget)
+
+    def _broke(self, account: LedgerAccount) -> Decision:
+        left_j = account.balance().left_j
+        return broke(
+            f"{format_energy(left_j)} are left, too little even to look at the data: nothing starts"
+        )
+
+
+def _check(make_model: object, monitor_mode: object, memory: object) -> None:
+    if not callable(make_model):
+        raise ConfigurationError(
+            f"make_model is {make_model!r}; it is a function that returns a LightningModule with "
+            "fresh weights"
+        )
+    if monitor_mode not in ("max", "min"):
+        raise ConfigurationError(f"monitor_mode is {monitor_mode!r}; allowed are 'max' and 'min'")
+    if isinstance(memory, str) and memory != "all":
+        raise ConfigurationError(
+            f"memory is {memory!r}; it is 'all', a buffer such as ReservoirBuffer(2000), or None "
+            "to keep nothing"
+        )
+
+
+def _budget(budget: str | Budget, horizon: int | None) -> Budget:
+    if isinstance(budget, str):
+        return Budget.parse(budget, horizon=1 if horizon is None else horizon)
+    return budget if horizon is None else dataclasses.replace(budget, horizon=horizon)
+
+
+def _tracker(tracking: str | Tracker | None) -> Tracker:
+    if tracking is None:
+        return NullTracker()
+    return MlflowTracker(tracking) if isinstance(tracking, str) else tracking
+
+
+def _oriented(metric: float | None, sign: float) -> float | None:
+    return sign * metric if metric is not None and math.isfinite(metric) else None
+
+
+def _finite(metric: float) -> float | None:
+    return metric if math.isfinite(metric) else None

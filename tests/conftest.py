@@ -1,0 +1,96 @@
+"""What holds for every test: nothing is left behind, and properties are tried alike each time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from greentrain.ledger import Ledger
+
+settings.register_profile("greentrain", deadline=None, derandomize=True, database=None)
+settings.load_profile("greentrain")
+
+# Set by pytest itself, or by a package when it is first imported.
+_ENVIRONMENT_OF_OTHERS = {
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "PYTEST_CURRENT_TEST",
+    "PYTORCH_NVML_BASED_CUDA_CHECK",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "_MLFLOW_TELEMETRY_SESSION_ID",
+}
+_OPEN_FILES = Path("/proc/self/fd")
+# MLflow keeps the stores that it has opened for as long as the process lives; a simulated node's
+# memory is mapped for as long as pytest holds the fixture's value.
+_KEPT_OPEN = ("mlflow", "nvml-node")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread, an open file in its folder or an environment variable."""
+    environment, threads = _environment(), set(threading.enumerate())
+    folder: Path | None = None
+    if "tmp_path" in request.fixturenames:
+        folder = request.getfixturevalue("tmp_path")
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in threads]
+    leaks = [f"thread {thread.name}" for thread in left if _is_leaked(thread)]
+    leaks += [f"open file {path}" for path in _open_files(folder)]
+    after = _environment()
+    leaks += [
+        f"environment variable {name}"
+        for name in sorted({*environment, *after})
+        if environment.get(name) != after.get(name)
+    ]
+    if leaks:
+        pytest.fail(f"the test left behind: {', '.join(leaks)}", pytrace=False)
+
+
+@pytest.fixture
+def seconds() -> list[float]:
+    """The time of a fake clock, ``clock=lambda: seconds[0]``, which moves only when it is set."""
+    return [0.0]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger in a file of its own."""
+    opened = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield opened
+    opened.close()
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in _ENVIRONMENT_OF_OTHERS}
+
+
+def _is_leaked(thread: threading.Thread) -> bool:
+    if thread.daemon and not thread.name.startswith("greentrain"):
+        return False
+    thread.join(timeout=1.0)  # one that is about to end is no leak
+    return thread.is_alive()
+
+
+def _open_files(folder: Path | None) -> list[str]:
+    if folder is None or not _open_now(folder):
+        return []
+    gc.collect()  # what only a cycle of objects still holds is let go of
+    return _open_now(folder)
+
+
+def _open_now(folder: Path) -> list[str]:
+    found = []
+    for descriptor in _OPEN_FILES.iterdir() if _OPEN_FILES.is_dir() else ():
+        try:
+            target = str(descriptor.readlink())
+        except OSError:  # closed meanwhile: the listing's own descriptor is among them
+            continue
+        if target.startswith(f"{folder}/") and not Path(target).name.startswith(_KEPT_OPEN):
+            found.append(target)
+    return found

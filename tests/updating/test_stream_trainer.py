@@ -1,0 +1,324 @@
+"""StreamTrainer on a small stream, at 1 J a batch of a fake clock."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.utils.data import Subset
+
+from greentrain import Budget, Experience, StreamTrainer, UpdateMode
+from greentrain.control import Always, State
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, verify
+from greentrain.memory import FullBuffer, ReservoirBuffer
+from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
+
+
+def stream(length: int = 6) -> list[Experience]:
+    """More of the same, a new class, the same samples again, another new class, more of all."""
+    first = experience("0-first", (0, 1), seed=0)
+    again = Experience("3-again", first.train, first.val)
+    return [
+        first,
+        experience("1-more", (0, 1), seed=1),
+        experience("2-new-class", (2,), seed=2),
+        again,
+        experience("4-new-class", (3,), seed=4),
+        experience("5-more", (0, 1, 2, 3), seed=5),
+    ][:length]
+
+
+def trainer(tmp_path, clock: Clock, **changes) -> StreamTrainer:
+    arguments = {
+        "budget": "2000 J",
+        "horizon": 6,
+        "monitor": "val_acc",
+        "ledger": f"sqlite:///{tmp_path / 'greentrain.db'}",
+        "trainer": {
+            "max_epochs": 10,
+            "accelerator": "cpu",
+            "callbacks": [Tick(clock, validation_s=0.01)],
+        },
+        "loader": {"batch_size": 8},
+        "meter": constant_meter(clock),
+        **changes,
+    }
+    return StreamTrainer(Classifier, **arguments)
+
+
+def run(tmp_path, **changes):
+    clock = Clock()
+    with trainer(tmp_path, clock, **changes) as streaming:
+        results = [streaming.update(each) for each in stream()]
+    return streaming, results, clock
+
+
+def open_ledger(tmp_path) -> Ledger:
+    return Ledger(f"sqlite:///{tmp_path / 'greentrain.db'}", create=False)
+
+
+def test_a_stream_is_learned_inside_its_budget(tmp_path):
+    _, results, clock = run(tmp_path)
+    modes = [result.update_mode for result in results]
+    assert modes[0] is UpdateMode.FULL_RETRAIN
+    assert modes[3] is UpdateMode.SKIP  # samples that have been here before
+    assert modes[2] is not UpdateMode.SKIP
+    assert results[-1].metric_after > 0.9
+    drawn_j = sum(result.energy_j for result in results)
+    assert drawn_j == pytest.approx(clock.seconds * 100.0)  # every joule was paid for
+    assert drawn_j <= 2000.0
+    assert results[-1].left_j == pytest.approx(2000.0 - drawn_j)
+    ledger = open_ledger(tmp_path)
+    found = verify(ledger)
+    ledger.close()
+    assert found.ok
+    assert not found.notes
+
+
+def test_the_same_seed_gives_the_same_decisions_twice(tmp_path):
+    outcomes = []
+    for name in ("a", "b"):
+        streaming, results, _ = run(tmp_path / name)
+        outcomes.append(
+            [
+                (r.decision.action, r.energy_j, r.metric_after, r.decision.price_per_j)
+                for r in results
+            ]
+            + [[float(p.detach().sum()) for p in streaming.model.parameters()]]
+        )
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_global_random_state_is_left_alone(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    run(tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("mode", list(UpdateMode))
+def test_every_update_mode_can_be_carried_out(tmp_path, mode):
+    _, results, _ = run(tmp_path, policy=Always(mode=mode), budget="1 kWh")
+    assert [result.update_mode for result in results[1:]] == [mode] * 5
+    if mode is not UpdateMode.SKIP:
+        assert results[-1].metric_after > 0.8
+    ledger = open_ledger(tmp_path)
+    assert verify(ledger).ok
+    ledger.close()
+
+
+@pytest.mark.parametrize("budget", ["1 J", "20 J", "60 J", "300 J", "900 J", "1 kWh"])
+def test_no_budget_is_overspent(tmp_path, budget):
+    _, results, clock = run(tmp_path, budget=budget)
+    total_j = Budget.parse(budget).energy_j
+    overrun_j = sum(result.overrun_j for result in results)
+    assert clock.seconds * 100.0 <= total_j + overrun_j
+    assert all(result.left_j >= 0 for result in results)
+    ledger = open_ledger(tmp_path)
+    found = verify(ledger)
+    ledger.close()
+    assert found.ok
+    assert any("overrun" in note for note in found.notes) == (overrun_j > 0)
+
+
+def test_a_budget_that_pays_for_nothing_starts_nothing(tmp_path):
+    _, results, clock = run(tmp_path, budget="0.000001 Wh")
+    assert all(result.update_mode is UpdateMode.SKIP and result.broke for result in results)
+    assert clock.seconds == 0.0
+    assert "nothing starts" in results[0].reason
+    ledger = open_ledger(tmp_path)
+    assert ledger.rows("reservation") == ledger.rows("window") == []
+    assert len(ledger.rows("decision")) == 6
+    ledger.close()
+
+
+def test_a_share_of_full_becomes_joules_after_a_calibration_that_is_paid_for_apart(tmp_path):
+    streaming, results, _ = run(tmp_path, budget="30 % of full")
+    # 10 epochs of 10, 20, ... 60 batches of 1 J are 2,100 J, with what each update does besides.
+    assert 0.3 * 2100 <= streaming.budget.energy_j <= 0.3 * 2100 * 1.3
+    ledger = open_ledger(tmp_path)
+    budgets = {row["name"]: row["budget_id"] for row in ledger.rows("budget")}
+    assert set(budgets) == {"stream/calibration", "stream"}
+    assert 0 < ledger.balance(budgets["stream/calibration"]).spent_j < 200.0
+    assert ledger.balance(budgets["stream"]).spent_j <= streaming.budget.energy_j
+    ledger.close()
+    assert results[-1].metric_after > 0.8
+
+
+def test_what_was_spent_stays_spent_when_a_stream_starts_again(tmp_path):
+    _, results, _ = run(tmp_path)
+    left_j = results[-1].left_j
+    clock = Clock()
+    with trainer(tmp_path, clock) as again:
+        result = again.update(experience("6-new", (0, 1, 2, 3), seed=6))
+    assert result.left_j < left_j
+    assert result.position == 6
+    with pytest.raises(ConfigurationError, match="has a budget 'stream' of"):
+        trainer(tmp_path, clock, budget="3000 J")
+
+
+def test_the_recorded_state_is_the_state_of_the_decision(tmp_path):
+    _, results, _ = run(tmp_path)
+    ledger = open_ledger(tmp_path)
+    rows = ledger.rows("decision")
+    ledger.close()
+    for row, result in zip(rows, results, strict=True):
+        state = State.from_dict(json.loads(row["state"]))
+        assert state.position == result.position
+        assert state.metric_before == result.metric_before
+        assert row["update_mode"] == str(result.update_mode)
+        assert len(json.loads(row["alternatives"])) == len(result.decision.alternatives)
+
+
+@pytest.mark.parametrize(
+    ("memory", "modes"),
+    [
+        (FullBuffer(), {"FULL_RETRAIN", "WARM_START", "REPLAY"}),
+        (ReservoirBuffer(20), {"FULL_RETRAIN", "WARM_START", "REPLAY"}),
+        (None, {"WARM_START"}),
+    ],
+)
+def test_what_may_be_kept_decides_what_is_feasible(tmp_path, memory, modes):
+    _, results, _ = run(tmp_path, memory=memory)
+    weighed = {str(each.action.mode) for each in results[2].decision.alternatives}
+    assert weighed - {"SKIP"} == modes
+    if memory is not None:
+        assert len(memory) > 0
+
+
+def test_a_skipped_experience_stays_pending_and_is_new_data_later(tmp_path):
+    clock = Clock()
+    with trainer(tmp_path, clock, budget="1 kWh") as streaming:
+        streaming.update(experience("first", (0, 1, 2, 3)))
+        skipped = streaming.update(
+            Experience("same", blobs(range(4), 40, seed=0), blobs(range(4), 16, seed=9))
+        )
+        assert skipped.update_mode is UpdateMode.SKIP
+        streaming.update(experience("shifted", (0,), count=80, seed=3))
+    ledger = open_ledger(tmp_path)
+    last = json.loads(ledger.rows("decision")[-1]["state"])
+    ledger.close()
+    assert last["n_new"] == 160 + 80  # the skipped four times 40, and 80 of its own
+    assert last["n_stored"] == 160
+
+
+def test_an_update_that_makes_it_worse_is_not_kept(tmp_path):
+    class Sour(Classifier):
+        made = 0
+
+        def __init__(self):
+            super().__init__()
+            Sour.made += 1
+            self.sour = Sour.made > 4  # the first model, two of the calibration, the first update
+
+        def on_train_end(self):
+            if self.sour:
+                torch.nn.init.zeros_(self.layer.weight)
+
+    clock = Clock()
+    with trainer(tmp_path, clock, policy=Always(mode=UpdateMode.FULL_RETRAIN)) as streaming:
+        streaming._updater._make_model = Sour
+        first = streaming.update(experience("first", (0, 1)))
+        model = streaming.model
+        second = streaming.update(experience("second", (0, 1), seed=1))
+    assert first.kept
+    assert not second.kept
+    assert streaming.model is model
+    assert second.metric_after == second.metric_before
+    assert second.update_j > 0  # its joules stay spent
+
+
+def test_a_metric_where_less_is_better(tmp_path):
+    _, results, _ = run(tmp_path, monitor="val_loss", monitor_mode="min")
+    assert results[-1].metric_after < 0.5
+    kept = [r for r in results if r.steps and r.kept and r.position]
+    assert all(r.metric_after <= r.metric_before for r in kept)
+
+
+def test_a_metric_that_the_model_does_not_log_is_found_before_any_training(tmp_path):
+    clock = Clock()
+    streaming = trainer(tmp_path, clock, monitor="val_f1", tracking=f"sqlite:///{tmp_path}/m.db")
+    with pytest.raises(ConfigurationError, match="logs val_acc, val_loss in validation"):
+        streaming.update(experience("first", (0, 1)))
+    streaming.close()
+    ledger = open_ledger(tmp_path)
+    assert [row["phase"] for row in ledger.rows("window")] == ["probe"]
+    assert ledger.rows("closing")[0]["status"] == "failed"
+    assert verify(ledger).ok
+    ledger.close()
+    written = {path.name.split(".db")[0] for path in tmp_path.iterdir()}
+    assert written == {"greentrain"}  # nothing but the ledger
+
+
+def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
+    class Failing(Classifier):
+        def training_step(self, batch, batch_idx):
+            if self.trainer.max_steps > 2 and self.trainer.max_steps != 500 and batch_idx == 3:
+                raise ValueError("a bad batch")
+            return super().training_step(batch, batch_idx)
+
+    clock = Clock()
+    streaming = trainer(tmp_path, clock)
+    streaming._updater._make_model = Failing
+    with pytest.raises(ValueError, match="a bad batch"), streaming:
+        streaming.update(experience("first", (0, 1)))
+    ledger = open_ledger(tmp_path)
+    assert len(ledger.rows("decision")) == 1
+    assert ledger.rows("outcome") == []
+    assert ledger.rows("closing")[0]["status"] == "failed"
+    settled = {row["reservation_id"]: row for row in ledger.rows("settlement")}
+    assert set(settled) == {row["reservation_id"] for row in ledger.rows("reservation")}
+    assert verify(ledger).ok
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"budget": "2 parsecs"}, "the unit 'parsecs' is not known"),
+        ({"budget": "0 Wh"}, "more than zero"),
+        ({"budget": "-5 Wh"}, "more than zero"),
+        ({"horizon": 0}, "horizon is 0"),
+        ({"horizon": 2.5}, "horizon is 2.5"),
+        ({"monitor_mode": "up"}, "monitor_mode is 'up'"),
+        ({"memory": "some"}, "memory is 'some'"),
+        ({"trainer": {"max_steps": 10}}, "max_steps, which the controller decides"),
+        ({"trainer": {"max_epochs": 0}}, "max_epochs=0"),
+        ({"loader": {"batch_size": 0}}, "batch_size is 0"),
+        ({"ledger": "postgresql://host/db"}, "names no SQLite file"),
+        ({"calibration_budget": "much"}, "cannot read"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, changes, named):
+    with pytest.raises(ConfigurationError, match=named):
+        trainer(tmp_path, Clock(), **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_experience_is_refused(tmp_path):
+    clock = Clock()
+    streaming = trainer(tmp_path, clock)
+    with pytest.raises(ConfigurationError, match="takes an Experience"):
+        streaming.update((1, 2))
+    streaming.update(experience("first", (0, 1)))
+    with pytest.raises(ConfigurationError, match="has had an experience 'first'"):
+        streaming.update(experience("first", (0, 1)))
+    with pytest.raises(ConfigurationError, match="no samples; validation data"):
+        Experience("x", blobs((0,), 4), Subset(blobs((0,), 4), []))
+    with pytest.raises(ConfigurationError, match="val of experience 'x' is None"):
+        Experience("x", blobs((0,), 4), None)
+    streaming.close()
+
+
+def test_make_model_has_to_make_a_module(tmp_path):
+    clock = Clock()
+    streaming = trainer(tmp_path, clock)
+    streaming._updater._make_model = lambda: "a model"
+    with pytest.raises(ConfigurationError, match="returned a str"):
+        streaming.update(experience("first", (0, 1)))
+    streaming.close()
+    with pytest.raises(ConfigurationError, match="make_model is 3"):
+        StreamTrainer(3, budget="1 Wh", horizon=1, monitor="val_acc", ledger=str(tmp_path / "x.db"))
