@@ -7,11 +7,13 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from greentrain.ledger import Ledger
+if TYPE_CHECKING:
+    from greentrain.ledger import Ledger
 
 settings.register_profile("greentrain", deadline=None, derandomize=True, database=None)
 settings.load_profile("greentrain")
@@ -61,6 +63,8 @@ def seconds() -> list[float]:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """An empty ledger in a file of its own."""
+    from greentrain.ledger import Ledger  # half a second, for those who need it
+
     opened = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     yield opened
     opened.close()

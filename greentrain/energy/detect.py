@@ -12,6 +12,8 @@ from greentrain.errors import MeterError
 def detect() -> Meter:
     """Build the best meter here: NVIDIA GPUs through NVML where there are any, CPU and RAM.
 
+    Where NVML counts a whole module with its CPU and memory, nothing is added on top.
+
     Returns:
         A started meter: identifying the hardware is what starting means.
 
@@ -32,7 +34,8 @@ def detect() -> Meter:
             members.append(gpus)
         else:
             gpus.close()
-    members.append(CodeCarbonMeter())
+    if not (members and gpus.covers_cpu):
+        members.append(CodeCarbonMeter())
     meter = CompositeMeter(*members)
     meter.start()
     return meter

@@ -1,7 +1,9 @@
 """The durable, append-only, tamper-evident record."""
 
+from greentrain.ledger.account import LedgerAccount
 from greentrain.ledger.environment import environment
-from greentrain.ledger.ledger import DEFAULT_URL, Ledger, LedgerAccount, RunLog
+from greentrain.ledger.ledger import DEFAULT_URL, Ledger
+from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import SCHEMA_VERSION, canonical
 from greentrain.ledger.verify import Verification, verify
 

@@ -33,8 +33,10 @@ from greentrain.updating.material import Batch, Material
 from greentrain.updating.modes import ModeOptions
 from greentrain.updating.payments import paying
 from greentrain.updating.probe import Look, Probe
+from greentrain.updating.progress import Progress
 from greentrain.updating.result import UpdateResult
 from greentrain.updating.session import Session
+from greentrain.updating.turn import Turn
 from greentrain.updating.updater import Updater
 
 
@@ -125,7 +127,7 @@ class StreamTrainer:
             **dataclasses.asdict(modes),
         }
         self._calibration_budget = Budget.parse(calibration_budget, horizon=self.budget.horizon)
-        self._sign = 1.0 if monitor_mode == "max" else -1.0
+        self._progress = Progress(more_is_better=monitor_mode == "max")
         self._updater = Updater(
             make_model, monitor=monitor, options=options, loader=loader, modes=modes, seed=seed
         )
@@ -134,8 +136,6 @@ class StreamTrainer:
         self._policy = policy
         self._cost = CostModel()
         self._controller: BudgetController | None = None
-        self._last: float | None = None
-        self._best: float | None = None
         self._meter = meter
         self._tracker = _tracker(tracking)
         self._ledger = Ledger(ledger)
@@ -167,21 +167,21 @@ class StreamTrainer:
                 metric that is monitored.
         """
         batch = self._material.gather(experience)
-        if self._session is None:
-            self._session = Session(
-                self._ledger,
-                self.stream,
-                meter=self._meter,
-                tracker=self._tracker,
-                settings=self._settings,
-            )
+        session = self._open()
+        turn = Turn(
+            experience=experience,
+            position=self._position,
+            batch=batch,
+            session=session,
+            account=self._account(session),
+        )
         try:
-            result = self._update(experience, batch, self._session)
+            result = self._take(turn)
         except BaseException:
-            self._session.failed = True
+            session.failed = True
             raise
         self.results.append(result)
-        self._session.tell(self.results)
+        session.tell(self.results)
         self._probe.take(experience)
         self._material.store(experience, trained=result.steps > 0 and result.kept)
         self._position += 1
@@ -205,155 +205,117 @@ class StreamTrainer:
             self._session.failed = True
         self.close()
 
-    def _update(self, experience: Experience, batch: Batch, session: Session) -> UpdateResult:
-        account = self._account(session)
+    def _take(self, turn: Turn) -> UpdateResult:
         try:
-            new = batch.new if self._updater.trained else None
-            look = self._probe.look(experience, new, session.recorder, account)
-            if look is not None and not self._cost.calibrated:
-                look = self._calibrate(batch, look, session, account)
+            turn.look = self._look(turn)
         except BudgetExceeded:  # another run was faster
-            look = None
-        if look is None:
-            return self._skip(experience, session, account, self._broke(account))
+            turn.look = None
+        if turn.look is None:
+            return turn.skipped(_broke(turn.account))
         if self._budget_id is None:
-            self._size_budget(batch)
-            account = self._account(session)
-        controller = self._control(account)
+            self._size_budget(turn.batch)
+            turn.account = self._account(turn.session)
+        controller = self._control(turn.account)
         state, decision = controller.decide(
-            self._state(look, batch),
-            self._updater.candidates(batch, keeps_data=self._material.memory is not None),
-            keep_j=look.again_j * (self.budget.horizon - self._position - 1),
+            self._state(turn.look, turn.batch),
+            self._updater.candidates(turn.batch, keeps_data=self._material.memory is not None),
+            keep_j=turn.look.again_j * (self.budget.horizon - turn.position - 1),
         )
         try:
-            reservation = controller.reserve(decision, f"{decision.action} of {experience.id}")
+            purpose = f"{decision.action} of {turn.experience.id}"
+            reservation = controller.reserve(decision, purpose)
         except BudgetExceeded as error:  # another run was faster
             reservation, decision = None, broke(str(error))
         if reservation is None:
-            return self._skip(experience, session, account, decision, state, look)
-        session.decided(experience.id, self._position, account, decision, state, reservation)
-        return self._train(
-            experience, batch, session, controller, state, decision, look, reservation
-        )
+            return turn.skipped(decision, state)
+        turn.decided(decision, state, reservation)
+        return self._train(turn, turn.look, controller, state, decision, reservation)
 
-    def _train(
-        self,
-        experience: Experience,
-        batch: Batch,
-        session: Session,
-        controller: BudgetController,
-        state: State,
-        decision: Decision,
-        look: Look,
-        reservation: str,
-    ) -> UpdateResult:
-        recorder, reserved_j = session.recorder, decision.cost_j.upper
-        # About half of what a fit draws besides its steps comes after them.
-        closing_j = 0.5 * self._cost.predict(decision.action.mode, 0).mean + look.again_j
-        guard = BudgetGuard(reserved_j, meter=recorder, anneal=True, keep_j=closing_j)
-        logger = session.begin_update(experience.id)
-        with (
-            paying(
-                controller.account, recorder, reserved_j=reserved_j, reservation=reservation
-            ) as payment,
-            recorder.phase("update"),
-        ):
-            model = self._updater.train(
-                Candidate(action=decision.action, steps=decision.steps),
-                batch,
-                position=self._position,
-                callbacks=[EnergyMonitor(recorder), guard],
-                logger=logger,
-            )
-            with recorder.phase("validation"):
-                metric_after = self._updater.measure(self._probe.seen(experience), model)
-        gain = self._sign * (metric_after - look.metric)
-        kept = math.isfinite(metric_after) and (not self._updater.trained or not gain < 0)
-        controller.learn(decision, state, steps=guard.steps, actual_j=payment.actual_j, gain=gain)
-        if kept:
-            self._updater.keep(model, decision.action)
-            self._last = self._sign * metric_after
-            self._best = self._last if self._best is None else max(self._last, self._best)
-        result = UpdateResult(
-            experience_id=experience.id,
-            position=self._position,
-            decision=decision,
-            energy_j=look.energy_j + payment.actual_j,
-            update_j=payment.actual_j,
-            metric_before=_finite(look.metric),
-            metric_after=_finite(metric_after if kept else look.metric),
-            steps=guard.steps,
-            kept=kept,
-            left_j=controller.account.balance().left_j,
-            overrun_j=look.overrun_j + payment.overrun_j,
-        )
-        session.came_of(result, reservation)
-        return result
-
-    def _skip(
-        self,
-        experience: Experience,
-        session: Session,
-        account: LedgerAccount,
-        decision: Decision,
-        state: State | None = None,
-        look: Look | None = None,
-    ) -> UpdateResult:
-        session.decided(experience.id, self._position, account, decision, state, None)
-        metric = None if look is None else _finite(look.metric)
-        result = UpdateResult(
-            experience_id=experience.id,
-            position=self._position,
-            decision=decision,
-            energy_j=0.0 if look is None else look.energy_j,
-            update_j=0.0,
-            metric_before=metric,
-            metric_after=metric,
-            steps=0,
-            kept=True,
-            left_j=account.balance().left_j,
-            overrun_j=0.0 if look is None else look.overrun_j,
-        )
-        session.came_of(result, None)
-        return result
-
-    def _calibrate(
-        self, batch: Batch, look: Look, session: Session, account: LedgerAccount
-    ) -> Look | None:
+    def _look(self, turn: Turn) -> Look | None:
+        recorder, account = turn.session.recorder, turn.account
+        new = turn.batch.new if self._updater.trained else None
+        look = self._probe.look(turn.experience, new, recorder, account)
+        if look is None or self._cost.calibrated:
+            return look
         reserved_j = calibration.affordable_j(account, look.again_j)
         if reserved_j is None:
             return None
         payment = calibration.calibrate(
             self._updater,
-            batch,
+            turn.batch,
             self._cost,
-            session.recorder,
+            recorder,
             account,
             reserved_j=reserved_j,
             look_j=look.again_j,
         )
         return look.plus(payment)
 
+    def _train(
+        self,
+        turn: Turn,
+        look: Look,
+        controller: BudgetController,
+        state: State,
+        decision: Decision,
+        reservation: str,
+    ) -> UpdateResult:
+        recorder, reserved_j = turn.session.recorder, decision.cost_j.upper
+        # About half of what a fit draws besides its steps comes after them.
+        closing_j = 0.5 * self._cost.predict(decision.action.mode, 0).mean + look.again_j
+        guard = BudgetGuard(reserved_j, meter=recorder, anneal=True, keep_j=closing_j)
+        logger = turn.session.begin_update(turn.experience.id)
+        with (
+            paying(
+                turn.account, recorder, reserved_j=reserved_j, reservation=reservation
+            ) as payment,
+            recorder.phase("update"),
+        ):
+            model = self._updater.train(
+                Candidate(action=decision.action, steps=decision.steps),
+                turn.batch,
+                position=turn.position,
+                callbacks=[EnergyMonitor(recorder), guard],
+                logger=logger,
+            )
+            with recorder.phase("validation"):
+                after = self._updater.measure(self._probe.seen(turn.experience), model)
+        gain = self._progress.gain(before=look.metric, after=after)
+        kept = math.isfinite(after) and (not self._updater.trained or not gain < 0)
+        controller.learn(decision, state, steps=guard.steps, actual_j=payment.actual_j, gain=gain)
+        if kept:
+            self._updater.keep(model, decision.action)
+            self._progress.take(after)
+        return turn.trained(
+            decision, payment, reservation, metric_after=after, steps=guard.steps, kept=kept
+        )
+
     def _state(self, look: Look, batch: Batch) -> State:
+        progress = self._progress
         return State(
             position=self._position,
             horizon=self.budget.horizon,
             has_model=self._updater.trained,
-            metric_before=_oriented(look.metric, self._sign),
-            metric_new=_oriented(look.metric_new, self._sign),
-            metric_last=self._last,
-            metric_best=self._best,
-            metric_ceiling=self._ceiling(look),
+            metric_before=progress.oriented(look.metric),
+            metric_new=progress.oriented(look.metric_new),
+            metric_last=progress.last,
+            metric_best=progress.best,
+            metric_ceiling=progress.ceiling(look.metric),
             n_new=batch.n_new,
             n_stored=batch.n_stored,
             warm_starts=self._updater.warm_starts,
         )
 
-    def _ceiling(self, look: Look) -> float | None:
-        # Nearly every metric of which more is better ends at 1, and every loss at 0.
-        oriented = self._sign * look.metric
-        ceiling = 1.0 if self._sign > 0 else 0.0
-        return ceiling if oriented <= ceiling else None
+    def _open(self) -> Session:
+        if self._session is None:
+            self._session = Session(
+                self._ledger,
+                self.stream,
+                meter=self._meter,
+                tracker=self._tracker,
+                settings=self._settings,
+            )
+        return self._session
 
     def _account(self, session: Session) -> LedgerAccount:
         budget_id = self._budget_id
@@ -382,11 +344,12 @@ class StreamTrainer:
         )
         self._budget_id = self._ledger.open_budget(self.stream, self.budget)
 
-    def _broke(self, account: LedgerAccount) -> Decision:
-        left_j = account.balance().left_j
-        return broke(
-            f"{format_energy(left_j)} are left, too little even to look at the data: nothing starts"
-        )
+
+def _broke(account: LedgerAccount) -> Decision:
+    left_j = account.balance().left_j
+    return broke(
+        f"{format_energy(left_j)} are left, too little even to look at the data: nothing starts"
+    )
 
 
 def _check(make_model: object, monitor_mode: object, memory: object) -> None:
@@ -414,11 +377,3 @@ def _tracker(tracking: str | Tracker | None) -> Tracker:
     if tracking is None:
         return NullTracker()
     return MlflowTracker(tracking) if isinstance(tracking, str) else tracking
-
-
-def _oriented(metric: float | None, sign: float) -> float | None:
-    return sign * metric if metric is not None and math.isfinite(metric) else None
-
-
-def _finite(metric: float) -> float | None:
-    return metric if math.isfinite(metric) else None

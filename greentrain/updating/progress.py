@@ -1,0 +1,50 @@
+"""How the metric of a stream has gone, turned so that more is always better."""
+
+from __future__ import annotations
+
+import math
+
+
+class Progress:
+    """Remember what updates reached.
+
+    Args:
+        more_is_better: Whether a larger metric is a better one.
+
+    Attributes:
+        last: What the last update reached, oriented; ``None`` before the first.
+        best: The best that any update has reached, oriented; ``None`` before the first.
+
+    Example:
+        >>> loss = Progress(more_is_better=False)
+        >>> loss.take(0.5), loss.take(0.75)
+        (None, None)
+        >>> loss.last, loss.best, loss.gain(before=0.75, after=0.25)
+        (-0.75, -0.5, 0.5)
+    """
+
+    def __init__(self, *, more_is_better: bool) -> None:
+        self._sign = 1.0 if more_is_better else -1.0
+        self.last: float | None = None
+        self.best: float | None = None
+
+    def oriented(self, metric: float | None) -> float | None:
+        """Turn a metric so that more is better; ``None`` if it is unknown or not finite."""
+        return self._sign * metric if metric is not None and math.isfinite(metric) else None
+
+    def ceiling(self, metric: float) -> float | None:
+        """Return the best that can be reached: 1 for nearly every metric, 0 for every loss.
+
+        ``None`` where the metric at hand shows that neither holds.
+        """
+        ceiling = 1.0 if self._sign > 0 else 0.0
+        return ceiling if self._sign * metric <= ceiling else None
+
+    def gain(self, *, before: float, after: float) -> float:
+        """Return by how much the metric got better; may be NaN."""
+        return self._sign * (after - before)
+
+    def take(self, metric: float) -> None:
+        """Take up what an update that is kept has reached."""
+        self.last = self._sign * metric
+        self.best = self.last if self.best is None else max(self.best, self.last)

@@ -1,0 +1,95 @@
+"""One experience's turn: all that is at hand while it is decided about and trained on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from greentrain.control import Decision, State
+from greentrain.ledger import LedgerAccount
+from greentrain.streams import Experience
+from greentrain.updating.material import Batch
+from greentrain.updating.payments import Payment
+from greentrain.updating.probe import Look
+from greentrain.updating.result import UpdateResult
+from greentrain.updating.session import Session
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """What is at hand for one experience, and how its end is recorded.
+
+    Args:
+        experience: The experience.
+        position: Its number in the stream, from 0.
+        batch: Its data, and what is stored.
+        session: Where everything is recorded.
+        account: Pays.
+        look: What a look at the model found; ``None`` where none could be paid.
+    """
+
+    experience: Experience
+    position: int
+    batch: Batch
+    session: Session
+    account: LedgerAccount
+    look: Look | None = None
+
+    def decided(self, decision: Decision, state: State | None, reservation: str | None) -> None:
+        """Record the decision, before anything of it starts."""
+        self.session.decided(
+            self.experience.id, self.position, self.account, decision, state, reservation
+        )
+
+    def skipped(self, decision: Decision, state: State | None = None) -> UpdateResult:
+        """Record that nothing is trained."""
+        self.decided(decision, state, None)
+        metric = None if self.look is None else self.look.metric
+        return self._end(decision, metric, None, None, steps=0, kept=True)
+
+    def trained(
+        self,
+        decision: Decision,
+        payment: Payment,
+        reservation: str,
+        *,
+        metric_after: float,
+        steps: int,
+        kept: bool,
+    ) -> UpdateResult:
+        """Record what an update came to; one that is not kept leaves the metric as it was."""
+        before = None if self.look is None else self.look.metric
+        after = metric_after if kept else before
+        return self._end(decision, after, payment, reservation, steps=steps, kept=kept)
+
+    def _end(
+        self,
+        decision: Decision,
+        metric_after: float | None,
+        payment: Payment | None,
+        reservation: str | None,
+        *,
+        steps: int,
+        kept: bool,
+    ) -> UpdateResult:
+        update_j = 0.0 if payment is None else payment.actual_j
+        overrun_j = 0.0 if payment is None else payment.overrun_j
+        result = UpdateResult(
+            experience_id=self.experience.id,
+            position=self.position,
+            decision=decision,
+            energy_j=update_j + (0.0 if self.look is None else self.look.energy_j),
+            update_j=update_j,
+            metric_before=_finite(None if self.look is None else self.look.metric),
+            metric_after=_finite(metric_after),
+            steps=steps,
+            kept=kept,
+            left_j=self.account.balance().left_j,
+            overrun_j=overrun_j + (0.0 if self.look is None else self.look.overrun_j),
+        )
+        self.session.came_of(result, reservation)
+        return result
+
+
+def _finite(metric: float | None) -> float | None:
+    return metric if metric is not None and math.isfinite(metric) else None
