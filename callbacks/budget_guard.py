@@ -18,6 +18,8 @@ from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.units import format_energy
 
 WARM_UP_STEPS = 5
+LAG_S = 0.1
+"""Seconds that a meter may be behind: NVML's counters and the kernel's load tick at about 0.1 s."""
 _LOOK_AHEAD = 0.25
 
 
@@ -25,9 +27,10 @@ class BudgetGuard(Callback):
     """Keep one fit within a cap of energy, the closing validation included.
 
     The meter is read as seldom as the cap allows: from the joules per step measured so far the
-    guard knows how many steps cannot cross it. It keeps aside what one step and one validation
-    draw. Reaching the cap ends the fit in order, after the batch at hand, also where ``min_epochs``
-    asks for more. What is measured is everything that the meter counts from the fit's start.
+    guard knows how many steps cannot cross it. It keeps aside what one step, one validation and the
+    meter's lag of 0.1 s may still draw. Reaching the cap ends the fit in order, after the batch at
+    hand, also where ``min_epochs`` asks for more. What is measured is everything that the meter
+    counts from the fit's start.
 
     Args:
         cap: Energy that the fit may draw: text such as ``"0.5 kWh"``, or joules.
@@ -91,6 +94,7 @@ class BudgetGuard(Callback):
         self._next_check = 0
         self._planned_steps: float = math.inf
         self._validation_j = 0.0
+        self._lag_j = 0.0
         self._validation_start_j: float | None = None
 
     @property
@@ -160,8 +164,7 @@ class BudgetGuard(Callback):
     def _evaluate(self, trainer: Trainer) -> None:
         self._measure(trainer)
         step_j = self.joules_per_step or (self.used_j / self.steps if self.steps else 0.0)
-        # Two steps: the one that the next look may come late by, and one for the meter's lag.
-        left_j = self.cap_j - self.keep_j - self._validation_j - self.used_j - 2 * step_j
+        left_j = self._room_j() - self.used_j - step_j
         if left_j > 0:
             self._next_check = self.steps + _steps_until_next_look(left_j, step_j, self.steps)
             return
@@ -197,13 +200,17 @@ class BudgetGuard(Callback):
             self.joules_per_step = (self.used_j - self._warm[1]) / (self.steps - self._warm[0])
 
     def _used_j(self, trainer: Trainer) -> float:
-        drawn_j = 0.0
+        drawn_j = lag_j = 0.0
         if self._lease is not None and self._start is not None and trainer.local_rank == 0:
-            drawn_j = (self._lease.recorder.read() - self._start).total_j or 0.0
+            drawn = self._lease.recorder.read() - self._start
+            drawn_j = drawn.total_j or 0.0
+            lag_j = drawn_j * LAG_S / max(drawn.duration_s, LAG_S)
         if trainer.world_size > 1:
             # All ranks see one sum, so that all take the same decision at the same step.
-            each = torch.tensor(drawn_j, dtype=torch.float64, device=trainer.strategy.root_device)
-            drawn_j = float(trainer.strategy.reduce(each, reduce_op="sum"))
+            each = torch.tensor([drawn_j, lag_j], dtype=torch.float64)
+            each = each.to(trainer.strategy.root_device)
+            drawn_j, lag_j = trainer.strategy.reduce(each, reduce_op="sum").tolist()
+        self._lag_j = lag_j
         return self._earlier_j + drawn_j
 
     def _shares(self) -> tuple[float, float]:
@@ -211,8 +218,10 @@ class BudgetGuard(Callback):
         used_j = self.used_j
         if self._warm is not None and self.joules_per_step is not None:
             used_j = max(used_j, self._warm[1] + since * self.joules_per_step)
-        room_j = max(self.cap_j - self.keep_j - self._validation_j, 1e-12)
-        return (self.steps + 1) / self._planned_steps, used_j / room_j
+        return (self.steps + 1) / self._planned_steps, used_j / max(self._room_j(), 1e-12)
+
+    def _room_j(self) -> float:
+        return self.cap_j - self.keep_j - self._validation_j - self._lag_j
 
     def _factor(self) -> float:
         return shape(max(self._shares()))

@@ -48,7 +48,7 @@ def format_energy(energy_j: float | None) -> str:
     if energy_j is None:
         return "unknown"
     value = wh(energy_j)
-    return f"{value:.0f} Wh" if abs(value) >= 1000 else f"{value:.3g} Wh"
+    return f"{value:.0f} Wh" if abs(value) >= 999.5 else f"{value:.3g} Wh"
 
 
 def parse_energy(text: str) -> float:

@@ -13,7 +13,8 @@ _log = logging.getLogger(__name__)
 class CompositeMeter:
     """Read several meters as one; a member that fails becomes unknown and never stops training.
 
-    The seconds are those of the first member that can be read.
+    The members are started together; a member that runs already counts from its own start. The
+    seconds are the most that any member tells, and never fall.
 
     Args:
         *meters: The members; no two may have a source of the same name.
@@ -33,6 +34,7 @@ class CompositeMeter:
             raise ConfigurationError("CompositeMeter got no meter; give it one or more")
         self._meters = meters
         self._failed: set[int] = set()
+        self._duration_s = 0.0
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -47,6 +49,7 @@ class CompositeMeter:
             ConfigurationError: If two sources share a name.
         """
         self._failed.clear()
+        self._duration_s = 0.0
         for index, meter in enumerate(self._meters):
             try:
                 meter.start()
@@ -64,7 +67,6 @@ class CompositeMeter:
 
     def read(self) -> Reading:
         """Read every member; what one cannot give is ``None``."""
-        duration_s: float | None = None
         energy_j: dict[str, float | None] = {}
         for index, meter in enumerate(self._meters):
             energy_j.update(dict.fromkeys((source.name for source in meter.sources), None))
@@ -76,15 +78,18 @@ class CompositeMeter:
                 self._fail(index, error)
                 continue
             energy_j.update(reading.energy_j)
-            duration_s = reading.duration_s if duration_s is None else duration_s
-        if duration_s is None:
+            self._duration_s = max(self._duration_s, reading.duration_s)
+        if len(self._failed) == len(self._meters):
             raise MeterError("none of the meters can be read any more; see the warnings above")
-        return Reading(duration_s=duration_s, energy_j=energy_j)
+        return Reading(duration_s=self._duration_s, energy_j=energy_j)
 
     def close(self) -> None:
         """Close every member."""
         for meter in self._meters:
-            meter.close()
+            try:
+                meter.close()
+            except Exception as error:  # the others have to be closed all the same
+                _log.warning("%s could not be closed: %s", type(meter).__name__, error)
 
     def _fail(self, index: int, error: Exception) -> None:
         self._failed.add(index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import csv
 import itertools
+import math
 import time
 from collections.abc import Callable
 from os import PathLike
@@ -110,22 +111,42 @@ def record(meter: Meter, path: str | PathLike[str], ticks: Callable[[], bool]) -
 def _load(path: Path) -> tuple[list[float], dict[str, list[float | None]]]:
     if not path.is_file():
         raise ConfigurationError(f"the recording {str(path)!r} does not exist")
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    expected = f"it needs a column {TIME_COLUMN!r}, one or more of joules, and two or more rows"
-    if header[:1] != [TIME_COLUMN] or len(header) < 2 or len(rows) < 2:
-        raise ConfigurationError(f"the recording {str(path)!r} has the header {header}; {expected}")
     try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
         table = [[float(cell) if cell else None for cell in row] for row in rows]
-        times_s = [float(row[0]) for row in rows]
-    except ValueError as error:
-        raise ConfigurationError(f"the recording {str(path)!r} holds no number: {error}") from None
-    if any(len(row) != len(header) for row in rows):
-        raise ConfigurationError(f"the recording {str(path)!r} has rows of unequal length")
-    if any(later <= earlier for earlier, later in itertools.pairwise(times_s)):
-        raise ConfigurationError(f"in the recording {str(path)!r} the time does not always grow")
-    columns = {name: [row[i] for row in table] for i, name in enumerate(header) if i > 0}
-    return times_s, columns
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise ConfigurationError(
+            f"the recording {str(path)!r} holds something else than numbers: {error}"
+        ) from None
+    problem = _problem(header, table)
+    if problem:
+        raise ConfigurationError(f"the recording {str(path)!r} cannot be replayed: {problem}")
+    times_s = [row[0] for row in table if row[0] is not None]
+    return times_s, {name: [row[i] for row in table] for i, name in enumerate(header) if i > 0}
+
+
+def _problem(header: list[str], table: list[list[float | None]]) -> str:
+    """Return what is wrong with a recording, in words; empty if nothing is."""
+    if header[:1] != [TIME_COLUMN] or len(header) < 2 or len(table) < 2:
+        return (
+            f"its header is {header}, and it needs a column {TIME_COLUMN!r}, one or more of "
+            "joules, and two or more rows"
+        )
+    if "" in header or len(set(header)) < len(header):
+        return "each column needs a name of its own"
+    if any(len(row) != len(header) for row in table):
+        return "its rows are of unequal length"
+    if not all(cell is None or math.isfinite(cell) for row in table for cell in row):
+        return "it holds a number that is not finite"
+    times_s, *columns = zip(*table, strict=True)
+    if None in times_s or any(later <= earlier for earlier, later in itertools.pairwise(times_s)):
+        return "its time does not always grow"
+    for column in columns:
+        known = [cell for cell in column if cell is not None]
+        if any(later < earlier for earlier, later in itertools.pairwise(known)):
+            return "cumulative joules fall"
+    return ""
 
 
 def _interpolate(times_s: list[float], column: list[float | None], at_s: float) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ class WindowRecorder:
         except Exception as error:  # a failing meter never stops training
             self._warn("meter", f"the meter failed and its figures are unknown: {error}")
             names = [source.name for source in self.meter.sources] or ["unknown"]
-            last_s = self._edge.duration_s if self._edge else time.monotonic()
+            last_s = self._edge.duration_s if self._edge else 0.0
             return Reading(duration_s=last_s, energy_j=dict.fromkeys(names, None))
 
     def enter(self, phase: str, *, epoch: int | None = None) -> None:

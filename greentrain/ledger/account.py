@@ -65,8 +65,11 @@ class LedgerAccount:
         """Record what was measured, and return the overrun in joules.
 
         Raises:
+            ConfigurationError: If the amount is negative or not finite.
             LedgerError: If there is no such open reservation.
         """
+        if not (math.isfinite(actual_j) and actual_j >= 0):
+            raise ConfigurationError(f"cannot settle {actual_j!r} J; it is finite, 0 or more")
         self._run.flush()
         with self._store.write() as connection:
             row = connection.execute(

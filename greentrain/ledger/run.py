@@ -8,6 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any
 
+from greentrain.errors import ConfigurationError
 from greentrain.ledger.schema import canonical, run_chain
 from greentrain.ledger.store import Store
 from greentrain.ledger.writer import Row, Writer
@@ -44,7 +45,13 @@ class RunLog:
         """Record what was drawn during one phase, in joules by source.
 
         Returns at once: a thread writes it, before any other row that comes after it.
+
+        Raises:
+            ConfigurationError: If a number is not finite.
         """
+        for name, value in {"duration_s": duration_s, **by_source}.items():
+            if value is not None and not math.isfinite(value):
+                raise ConfigurationError(f"{name} of a window is {value!r}; it has to be finite")
         known = [joules for joules in by_source.values() if joules is not None]
         self._writer.put(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, Float, create_engine, event, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -81,6 +82,9 @@ class Store:
         """Append one row to a chain, and return its hash.
 
         The first row of a run's own chain names its opening row as the one before it.
+
+        Raises:
+            LedgerError: If a number is not finite.
         """
         last = connection.execute(
             select(entries.c.seq, entries.c.hash)
@@ -88,6 +92,7 @@ class Store:
             .order_by(entries.c.seq.desc())
             .limit(1)
         ).first()
+        content = _as_stored(kind, content)
         entry: dict[str, Any] = {
             "kind": kind,
             "chain": chain,
@@ -122,11 +127,13 @@ def _sqlite_url(url: str) -> URL:
     text = url if "://" in url else f"sqlite:///{url}"
     try:
         parsed = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
+        # Not shown: a URL that cannot be read may hold a password that cannot be masked.
         raise ConfigurationError(
-            f"cannot read the ledger's URL {url!r}; write it as 'sqlite:///greentrain.db'"
+            "cannot read the ledger's URL; write it as 'sqlite:///greentrain.db'"
         ) from None
-    if parsed.get_backend_name() != "sqlite":
+    plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not parsed.query
+    if not plain or (parsed.host and parsed.database):
         raise ConfigurationError(
             f"the ledger's URL {parsed.render_as_string()!r} names no SQLite file; "
             "write it as 'sqlite:///greentrain.db'"
@@ -166,6 +173,17 @@ def _engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as the database gives them back, so that they hash alike."""
+    columns, stored = CONTENT[kind].c, dict(content)
+    for name, value in content.items():
+        if isinstance(columns[name].type, Float) and value is not None:
+            if not math.isfinite(value):
+                raise LedgerError(f"{name} of a {kind} is {value!r}; it is finite, or unknown")
+            stored[name] = float(value) + 0.0  # SQLite keeps no negative zero
+    return stored
 
 
 def _first_prev(connection: Connection, content: Mapping[str, Any], chain: str) -> str:

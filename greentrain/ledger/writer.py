@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from greentrain.errors import GreentrainError
-
 _log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
@@ -33,7 +31,7 @@ class Writer:
 
     def put(self, row: Row) -> None:
         """Take a row up; returns at once."""
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._closing = False
             self._thread = threading.Thread(target=self._run, name="greentrain-ledger", daemon=True)
             self._thread.start()
@@ -41,7 +39,8 @@ class Writer:
 
     def flush(self) -> None:
         """Wait until everything that was put has been written, or has failed to be."""
-        if self._thread is not None:
+        # In a process forked from the one that began the thread there is none.
+        if self._thread is not None and self._thread.is_alive():
             written = threading.Event()
             self._queue.put(written)
             written.wait()
@@ -80,7 +79,7 @@ class Writer:
             return
         try:
             self._write(rows)
-        except GreentrainError as error:  # training never dies of our own troubles
+        except Exception as error:  # a thread that dies would keep those who flush waiting
             if not self._failed:
                 _log.warning("windows wait to be written, because %s", error)
             self._failed = rows

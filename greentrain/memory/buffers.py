@@ -103,11 +103,11 @@ class ReservoirBuffer:
         for index in range(size(dataset)):
             self._seen += 1
             if len(self._items) < self.max_size:
-                self._items.append((origin, dataset[index]))
+                self._items.append((origin, _copy(dataset[index])))
                 continue
             place = int(torch.randint(self._seen, (), generator=self._random))
             if place < self.max_size:
-                self._items[place] = (origin, dataset[index])
+                self._items[place] = (origin, _copy(dataset[index]))
 
     def select(self, keep: Callable[[str], bool]) -> Dataset[Sample]:
         """Return the samples whose origin ``keep`` accepts."""
@@ -152,7 +152,20 @@ def size(dataset: Dataset[Sample]) -> int:
     return len(dataset)  # type: ignore[arg-type]
 
 
+def _copy(sample: Sample) -> Sample:
+    # An item of a tensor dataset is a view that keeps all of the dataset's memory alive.
+    if isinstance(sample, torch.Tensor):
+        return sample.clone()
+    if isinstance(sample, dict):
+        return {key: _copy(part) for key, part in sample.items()}
+    if type(sample) in (list, tuple):
+        return type(sample)(_copy(part) for part in sample)
+    return sample
+
+
 def _choose(total: int, n: int, random: torch.Generator) -> list[int]:
+    if n < 0:
+        raise ConfigurationError(f"cannot draw {n} samples; it is 0 or more")
     return [int(index) for index in torch.randperm(total, generator=random)[:n]]
 
 

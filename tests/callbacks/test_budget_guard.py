@@ -40,10 +40,10 @@ def test_a_cap_ends_the_fit_just_below_it():
     guard = guard_of(100.0, clock)
     trainer = fit(guard, clock)
     assert guard.stopped
-    assert 95.0 <= guard.used_j <= 100.0
+    assert 88.0 <= guard.used_j <= 100.0  # 10 J are kept for the meter's lag of 0.1 s at 100 W
     assert trainer.global_step == guard.steps == round(guard.used_j)
     assert guard.joules_per_step == pytest.approx(1.0)
-    assert "0.0278 Wh were drawn" in guard.reason  # the cap: 100 J
+    assert "of 0.0278 Wh were drawn after" in guard.reason  # the cap: 100 J
 
 
 def test_a_cap_that_is_not_reached_changes_nothing():

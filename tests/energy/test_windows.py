@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greentrain.energy import NOTHING, ConstantMeter, Reading, Window, WindowRecorder, total
+from greentrain.errors import LedgerError
+
+POWER_W = 10.0
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Bench:
+    """A meter of 10 W, its clock, and a recorder whose windows are kept."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.broken = False
+        self.windows: list[Window] = []
+        self._meter = ConstantMeter(POWER_W, clock=lambda: self.seconds)
+        self._meter.start()
+        self.recorder = WindowRecorder(
+            self, self.windows.append, now=lambda: NEW_YEAR + timedelta(seconds=self.seconds)
+        )
+
+    sources = property(lambda self: self._meter.sources)
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def read(self) -> Reading:
+        if self.broken:
+            raise OSError("the card fell off the bus")
+        return self._meter.read()
+
+    def joules(self) -> list[tuple[str, float | None]]:
+        return [(window.phase, window.reading.total_j) for window in self.windows]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_phase_inside_another_interrupts_it(bench: Bench) -> None:
+    with bench.recorder.phase("fit", epoch=3):
+        bench.seconds = 1.0
+        with bench.recorder.phase("validation"):
+            bench.seconds = 4.0
+        bench.seconds = 9.0
+    # Validation from 1 to 4 s, fit from 0 to 1 and 4 to 9 s, at 10 W.
+    assert bench.joules() == [("validation", 30.0), ("fit", 60.0)]
+    assert [window.reading.duration_s for window in bench.windows] == [3.0, 6.0]
+    assert [window.epoch for window in bench.windows] == [None, 3]
+    assert [window.started for window in bench.windows] == [
+        NEW_YEAR + timedelta(seconds=1),
+        NEW_YEAR,
+    ]
+
+
+def test_what_is_drawn_between_phases_is_left_out(bench: Bench) -> None:
+    bench.seconds = 5.0
+    with bench.recorder.phase("one"):
+        bench.seconds = 6.0
+    bench.seconds = 60.0
+    with bench.recorder.phase("two"):
+        bench.seconds = 62.0
+    assert bench.joules() == [("one", 10.0), ("two", 20.0)]
+    assert total(bench.windows).total_j == 30.0
+
+
+@given(st.lists(st.one_of(st.integers(0, 100), st.sampled_from(["enter", "leave"])), max_size=40))
+def test_nested_windows_sum_to_what_was_drawn_while_any_phase_was_open(
+    events: list[int | str],
+) -> None:
+    bench, open_s = Bench(), 0
+    for event in events:
+        if event == "enter":
+            bench.recorder.enter("phase")
+        elif event == "leave":
+            if bench.recorder.depth:
+                bench.recorder.leave()
+        else:
+            bench.seconds += int(event)
+            open_s += int(event) if bench.recorder.depth else 0
+    assert (total(bench.windows) + bench.recorder.drawn()).duration_s == open_s
+    bench.recorder.leave_to(0)
+    assert len(bench.windows) == events.count("enter")
+    whole = total(bench.windows)
+    assert (whole.total_j or 0.0, whole.duration_s) == (POWER_W * open_s, open_s)
+
+
+def test_what_open_phases_have_drawn_is_known_before_they_close(bench: Bench) -> None:
+    recorder = bench.recorder
+    assert recorder.drawn() == NOTHING
+    recorder.enter("fit")
+    bench.seconds = 1.0
+    recorder.enter("validation")
+    bench.seconds = 3.0
+    assert recorder.drawn().total_j == 30.0
+    assert recorder.drawn(depth=1).total_j == 20.0
+    assert recorder.drawn(depth=2) == NOTHING
+    recorder.leave()
+    bench.seconds = 4.0
+    assert recorder.drawn().total_j == 20.0  # validation's 20 J are in its window
+
+
+def test_leaving_to_a_depth_closes_the_innermost_first(bench: Bench) -> None:
+    for phase in ("fit", "train_epoch", "validation"):
+        bench.recorder.enter(phase)
+        bench.seconds += 1.0
+    bench.recorder.leave_to(1)
+    assert bench.joules() == [("validation", 10.0), ("train_epoch", 10.0)]
+    bench.recorder.leave_to(2)  # no deeper than it is
+    assert bench.recorder.depth == 1
+    bench.recorder.leave_to(0)
+    assert bench.recorder.depth == 0
+
+
+def test_phases_left_open_by_an_exception_are_closed_with_theirs(bench: Bench) -> None:
+    with pytest.raises(KeyboardInterrupt), bench.recorder.phase("fit"):
+        bench.recorder.enter("train_epoch")
+        bench.seconds = 2.0
+        raise KeyboardInterrupt
+    assert bench.joules() == [("train_epoch", 20.0), ("fit", 0.0)]
+
+
+def test_a_window_names_the_reservation_it_is_paid_from(bench: Bench) -> None:
+    bench.recorder.reservation_id = "r1"
+    with bench.recorder.phase("probe"):
+        pass
+    bench.recorder.reservation_id = None
+    with bench.recorder.phase("validation"):
+        pass
+    assert [window.reservation_id for window in bench.windows] == ["r1", None]
+
+
+def test_a_meter_that_fails_warns_once_and_its_windows_are_unknown(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    for second in range(1, 5):
+        bench.broken = second in (2, 3)
+        with bench.recorder.phase(f"epoch {second}"):
+            bench.seconds += 1.0
+    assert bench.joules() == [
+        ("epoch 1", 10.0),
+        ("epoch 2", None),
+        ("epoch 3", None),
+        ("epoch 4", 10.0),
+    ]
+    assert [window.reading.complete for window in bench.windows] == [True, False, False, True]
+    assert caplog.messages == [
+        "the meter failed and its figures are unknown: the card fell off the bus"
+    ]
+
+
+@pytest.mark.parametrize("broken_at", ["beginning", "end"])
+def test_a_window_with_one_unknown_edge_is_unknown(bench: Bench, broken_at: str) -> None:
+    bench.broken = broken_at == "beginning"
+    bench.recorder.enter("fit")
+    bench.seconds = 3.0
+    bench.broken = broken_at == "end"
+    bench.recorder.leave()
+    assert bench.windows[0].reading.energy_j == {"constant": None}
+    assert 0.0 <= bench.windows[0].reading.duration_s <= 3.0
+
+
+def test_a_phase_that_went_unmeasured_in_between_is_unknown_as_a_whole(bench: Bench) -> None:
+    with bench.recorder.phase("fit"):
+        bench.seconds = 1.0
+        with bench.recorder.phase("validation"):
+            bench.broken = True
+            bench.seconds = 2.0
+        bench.broken = False
+        bench.seconds = 3.0
+    assert bench.joules() == [("validation", None), ("fit", None)]
+
+
+def failing_sink(_: Window) -> None:
+    raise LedgerError("the disk is full")
+
+
+def test_a_sink_that_fails_warns_once_and_the_others_are_served(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.recorder.sinks.insert(0, failing_sink)
+    for _ in range(3):
+        with bench.recorder.phase("epoch"):
+            bench.seconds += 1.0
+    assert bench.joules() == [("epoch", 10.0)] * 3
+    assert caplog.messages == ["a window could not be recorded: the disk is full"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_of_someone_elses_is_not_hidden(
+    bench: Bench, error: Callable[[], BaseException]
+) -> None:
+    def sink(_: Window) -> None:
+        raise error()
+
+    bench.recorder.sinks.append(sink)
+    bench.recorder.enter("epoch")
+    with pytest.raises(error):  # type: ignore[call-overload]
+        bench.recorder.leave()
+    assert bench.recorder.depth == 0

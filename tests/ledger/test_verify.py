@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Boolean, Float, Integer
+
+from greentrain.budget import Budget
+from greentrain.ledger import Ledger, RunLog, verify
+from greentrain.ledger.schema import CONTENT, canonical, metadata
+
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+TABLES = {table.name: table for table in metadata.sorted_tables}
+CONTENT_TABLES = sorted(table.name for table in CONTENT.values())
+COLUMNS = [(table, column.name) for table in sorted(TABLES) for column in TABLES[table].columns]
+
+
+def tell(ledger: Ledger, budget: str, name: str) -> str:
+    """Record a stream of two experiences, with rows of every kind, and return its run's id."""
+    with ledger.open_run("stream", name, sources=[{"name": "cpu"}]) as run:
+        account = ledger.account(budget, run)
+        for position, actual_j in enumerate((100.0, 250.0)):
+            reservation = account.reserve(300.0, "update")
+            run.append(
+                "decision",
+                budget_id=budget,
+                experience_id=f"{position}",
+                position=position,
+                reservation_id=reservation,
+                update_mode="REPLAY",
+                effort=1.0,
+                reason="best",
+                sentence="replaying pays most",
+                predicted_j=200.0,
+                upper_bound_j=300.0,
+                price_per_j=0.25,
+                state=canonical({}),
+                alternatives=canonical([]),
+            )
+            for epoch, share in enumerate((0.25, 0.75)):
+                draw(run, reservation, share * actual_j, epoch)
+            account.settle(reservation, actual_j)
+            run.append(
+                "outcome",
+                experience_id=f"{position}",
+                position=position,
+                reservation_id=reservation,
+                metric="val_acc",
+                metric_before=0.5,
+                metric_after=0.75,
+                steps=10,
+                planned_steps=12,
+                energy_j=actual_j,
+                kept=True,
+            )
+    return run.run_id
+
+
+def draw(run: RunLog, reservation: str | None, energy_j: float | None, epoch: int = 0) -> None:
+    run.window(
+        "train_epoch",
+        started=NEW_YEAR,
+        duration_s=36.0,
+        by_source={"cpu": energy_j},
+        epoch=epoch,
+        reservation_id=reservation,
+    )
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two streams on two budgets, and a third stream after them."""
+    path = tmp_path_factory.mktemp("story") / "ledger.db"
+    ledger = Ledger(str(path))
+    for name in ("one", "two", "three"):
+        budget = ledger.open_budget(name, Budget.parse("1 Wh", horizon=2))
+        tell(ledger, budget, name)
+    ledger.close()
+    return path
+
+
+@pytest.fixture
+def database(story: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(story, tmp_path / "ledger.db"))
+
+
+def alter(database: Path, *statements: str, **values: object) -> int:
+    """Change the file behind the ledger's back, and return how many rows that changed."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        return sum(connection.execute(statement, values).rowcount for statement in statements)
+
+
+def query(database: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def failures(database: Path) -> tuple[str, ...]:
+    ledger = Ledger(str(database), create=False)
+    try:
+        found = verify(ledger)
+        assert found.ok is not bool(found.failures)
+        return found.failures
+    finally:
+        ledger.close()
+
+
+def heads(database: Path) -> dict[str, dict[str, object]]:
+    ledger = Ledger(str(database), create=False)
+    try:
+        return ledger.heads()
+    finally:
+        ledger.close()
+
+
+def test_an_untouched_ledger_follows(database: Path) -> None:
+    ledger = Ledger(str(database), create=False)
+    found = verify(ledger)
+    ledger.close()
+    # Three times an opening, a budget, a closing, and twice (reservation, decision, two windows,
+    # settlement, outcome).
+    assert (found.rows, found.failures, found.notes, found.ok) == (3 * (3 + 12), (), (), True)
+
+
+def test_an_empty_ledger_follows(ledger: Ledger) -> None:
+    found = verify(ledger)
+    assert (found.rows, found.ok, found.notes) == (0, True, ())
+
+
+@pytest.mark.parametrize("where", ["MIN", "MAX"])
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+def test_an_altered_cell_is_found(database: Path, table: str, column: str, where: str) -> None:
+    kind = TABLES[table].columns[column].type
+    if isinstance(kind, Boolean):
+        value = f"1 - {column}"
+    elif isinstance(kind, (Integer, Float)):
+        value = f"COALESCE({column}, 0) + 1000"
+    else:
+        value = f"COALESCE({column}, '') || 'x'"
+    changed = alter(
+        database,
+        f"UPDATE {table} SET {column} = {value} WHERE rowid = (SELECT {where}(rowid) FROM {table})",
+    )
+    assert changed == 1
+    assert failures(database)
+
+
+def test_the_smallest_change_is_found(database: Path) -> None:
+    alter(database, "UPDATE windows SET energy_j = energy_j * (1 + 3e-16) WHERE energy_j = 25.0")
+    assert query(database, "SELECT COUNT(*) FROM windows WHERE energy_j = 25.0") == [(0,)]
+    assert len(failures(database)) == 3
+
+
+def test_an_emptied_cell_is_found(database: Path) -> None:
+    alter(database, "UPDATE outcomes SET metric_before = NULL")
+    assert len(failures(database)) == 6
+
+
+@pytest.mark.parametrize("which", ["MIN", "MAX"])
+@pytest.mark.parametrize("table", CONTENT_TABLES)
+def test_a_row_deleted_from_a_table_is_found(database: Path, table: str, which: str) -> None:
+    alter(
+        database,
+        f"DELETE FROM {table} WHERE entry_id = (SELECT {which}(entry_id) FROM {table})",
+    )
+    assert any("its content was removed" in failure for failure in failures(database))
+
+
+def test_a_row_deleted_from_the_spine_is_found(database: Path) -> None:
+    alter(database, "DELETE FROM entries WHERE id = (SELECT MAX(id) FROM entries)")
+    assert "1 row(s) of closings were inserted without an entry" in failures(database)
+
+
+@pytest.mark.parametrize("table", [name for name in CONTENT_TABLES if name != "closings"])
+def test_a_row_deleted_with_its_entry_is_found_where_others_follow(
+    database: Path, table: str
+) -> None:
+    (entry,) = query(database, f"SELECT MIN(entry_id) FROM {table}")[0]
+    alter(
+        database,
+        "DELETE FROM entries WHERE id = :entry",
+        f"DELETE FROM {table} WHERE entry_id = :entry",
+        entry=entry,
+    )
+    assert failures(database)
+
+
+def test_what_is_cut_off_at_the_end_shows_in_the_heads(database: Path) -> None:
+    kept = heads(database)
+    (entry,) = query(database, "SELECT MAX(entry_id) FROM closings")[0]
+    alter(
+        database,
+        "DELETE FROM entries WHERE id = :entry",
+        "DELETE FROM closings WHERE entry_id = :entry",
+        entry=entry,
+    )
+    assert failures(database) == ()
+    assert heads(database) != kept
+
+
+@pytest.mark.parametrize("table", CONTENT_TABLES)
+def test_a_row_inserted_without_an_entry_is_found(database: Path, table: str) -> None:
+    columns = [column.name for column in TABLES[table].columns if column.name != "entry_id"]
+    unique = {column.name for column in TABLES[table].columns if column.unique}
+    values = [f"{name} || 'x'" if name in unique else name for name in columns]
+    alter(
+        database,
+        f"INSERT INTO {table} (entry_id, {', '.join(columns)})"
+        f" SELECT 999, {', '.join(values)} FROM {table} LIMIT 1",
+    )
+    assert f"1 row(s) of {table} were inserted without an entry" in failures(database)
+
+
+def test_a_window_inserted_with_an_entry_is_found(database: Path) -> None:
+    alter(
+        database,
+        "INSERT INTO entries (id, kind, chain, seq, recorded_utc, prev_hash, hash)"
+        " SELECT 999, kind, chain, 999, recorded_utc, hash, prev_hash FROM entries"
+        " WHERE kind = 'window' LIMIT 1",
+        "INSERT INTO windows SELECT 999, run_id, NULL, phase, epoch, started_utc, duration_s,"
+        " energy_j, by_source, complete FROM windows LIMIT 1",
+    )
+    assert any("rows were removed or reordered" in failure for failure in failures(database))
+
+
+def test_rows_whose_contents_changed_places_are_found(database: Path) -> None:
+    one, two = (row[0] for row in query(database, "SELECT entry_id FROM windows LIMIT 2"))
+    swap(database, "windows", "entry_id", one, two)
+    assert sum("was altered" in failure for failure in failures(database)) == 2
+
+
+def test_rows_that_changed_places_in_their_chain_are_found(database: Path) -> None:
+    statement = "SELECT id FROM entries WHERE kind = 'window' ORDER BY id LIMIT 2"
+    one, two = (row[0] for row in query(database, statement))
+    swap(database, "entries", "id", one, two)
+    swap(database, "windows", "entry_id", one, two)
+    assert any("rows were removed or reordered" in failure for failure in failures(database))
+
+
+def swap(database: Path, table: str, column: str, one: object, two: object) -> None:
+    alter(
+        database,
+        f"UPDATE {table} SET {column} = -1 WHERE {column} = :one",
+        f"UPDATE {table} SET {column} = :one WHERE {column} = :two",
+        f"UPDATE {table} SET {column} = :two WHERE {column} = -1",
+        one=one,
+        two=two,
+    )
+
+
+def remove(database: Path, kind: str, name: str) -> None:
+    """Take a run with its opening row and all its rows, or a budget, out of every table."""
+    table = CONTENT[kind].name
+    ((identity, opening),) = query(
+        database, f"SELECT {kind}_id, entry_id FROM {table} WHERE name = '{name}'"
+    )
+    statements = ["DELETE FROM entries WHERE id = :opening"]
+    if kind == "run":
+        statements.append("DELETE FROM entries WHERE chain = 'run:' || :identity")
+    statements += [
+        f"DELETE FROM {each} WHERE entry_id NOT IN (SELECT id FROM entries)"
+        for each in CONTENT_TABLES
+    ]
+    alter(database, *statements, opening=opening, identity=identity)
+
+
+@pytest.mark.parametrize("kind", ["run", "budget"])
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_what_was_taken_out_whole_is_found_where_others_follow(
+    database: Path, kind: str, name: str
+) -> None:
+    remove(database, kind, name)
+    chain = {"run": "runs", "budget": "budgets"}[kind]
+    assert any(f"of {chain}" in failure and "removed" in failure for failure in failures(database))
+
+
+def test_a_run_taken_out_from_the_end_shows_in_the_heads(database: Path) -> None:
+    kept = heads(database)
+    remove(database, "run", "three")
+    assert failures(database) == ()
+    assert heads(database)["runs"] != kept["runs"]
+
+
+def test_an_opening_row_that_is_missing_is_named(database: Path) -> None:
+    alter(
+        database,
+        "DELETE FROM entries WHERE kind = 'run' AND id = (SELECT MAX(entry_id) FROM runs)",
+        "DELETE FROM runs WHERE entry_id = (SELECT MAX(entry_id) FROM runs)",
+    )
+    assert any("the run's opening row was removed" in failure for failure in failures(database))
+
+
+@pytest.fixture
+def run(ledger: Ledger) -> Iterator[RunLog]:
+    with ledger.open_run("fit", "model") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("drawn_j", "settled_j", "follows"),
+    [
+        ([40.0, 60.0], 100.0, True),
+        ([0.1, 0.2], 0.1 + 0.2, True),
+        ([40.0, 60.0], 99.0, False),
+        ([40.0, 60.0], 101.0, False),
+        ([], 100.0, False),
+        ([], 0.0, True),
+        ([40.0, None], 200.0, True),  # settled at its reservation: not everything was measured
+    ],
+)
+def test_a_settlement_is_the_sum_of_its_windows(
+    ledger: Ledger, run: RunLog, drawn_j: list[float | None], settled_j: float, follows: bool
+) -> None:
+    account = ledger.account(ledger.open_budget("digits", Budget(energy_j=3600.0)), run)
+    reservation = account.reserve(200.0, "probe")
+    draw(run, None, 1000.0)  # paid from nowhere
+    for energy_j in drawn_j:
+        draw(run, reservation, energy_j)
+    account.settle(reservation, settled_j)
+    found = verify(ledger)
+    assert found.ok is follows
+    assert all("its windows sum to" in failure for failure in found.failures)
+
+
+def test_what_should_be_known_is_noted(ledger: Ledger) -> None:
+    budget = ledger.open_budget("digits", Budget.parse("1 Wh"))
+    with ledger.open_run("fit", "model") as run:
+        account = ledger.account(budget, run)
+        reservation = account.reserve(360.0, "probe")
+        draw(run, reservation, 720.0)
+        account.settle(reservation, 720.0)
+        account.reserve(36.0, "update")
+    left_open = ledger.open_run("fit", "left open")
+    found = verify(ledger)
+    assert found.failures == ()
+    assert found.notes == (
+        f"overrun: {reservation} drew 0.1 Wh more than was reserved",
+        "open: 0.01 Wh reserved for update were never settled and count as spent",
+        f"unclosed: run {left_open.run_id} (left open) has no closing row",
+    )

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import contextlib
+import math
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greentrain.errors import ConfigurationError
+from greentrain.units import (
+    JOULES_PER_UNIT,
+    format_energy,
+    parse_energy,
+    uncertainty_j,
+    utc_now,
+    utc_text,
+    wh,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "energy_j"),
+    [
+        ("3600 J", 3600.0),
+        ("1 Wh", 3600.0),
+        ("0.5kWh", 1.8e6),
+        ("  20   Wh ", 72e3),
+        ("2 kwh", 7.2e6),
+        ("1 WH", 3600.0),
+        ("3 kj", 3000.0),
+        ("1 MJ", 1e6),
+        ("1 MWh", 3.6e9),
+        ("1 MWH", 3.6e9),
+        ("1e3 J", 1000.0),
+        ("1_000 J", 1000.0),
+        (".5 J", 0.5),
+        ("+2 J", 2.0),
+        ("0 J", 0.0),
+        ("-1 Wh", -3600.0),
+    ],
+)
+def test_reads_an_energy(text: str, energy_j: float) -> None:
+    assert parse_energy(text) == energy_j
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("20", "a number with a unit is needed"),
+        ("", "a number with a unit is needed"),
+        ("Wh", "a number with a unit is needed"),
+        ("nan J", "a number with a unit is needed"),
+        ("20 parsecs", "the unit 'parsecs' is not known"),
+        ("1 mJ", "the unit 'mJ' is not known"),
+        ("1 mwh", "the unit 'mwh' is not known"),
+        ("1 Wh Wh", "the unit 'Wh Wh' is not known"),
+        ("1,5 kWh", "'1,5' is not a number"),
+        ("1.2.3 J", "'1.2.3' is not a number"),
+        (". J", "'.' is not a number"),
+        ("1e400 J", "it is not finite"),
+    ],
+)
+def test_says_why_an_energy_cannot_be_read(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match="energy") as caught:
+        parse_energy(text)
+    assert complaint in str(caught.value)
+    assert repr(text) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.floats(min_value=0, max_value=1e12), st.sampled_from(sorted(JOULES_PER_UNIT)))
+def test_reads_back_what_python_writes(value: float, unit: str) -> None:
+    assert parse_energy(f"{value!r} {unit}") == value * JOULES_PER_UNIT[unit]
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_an_energy_or_a_configuration_error(text: str) -> None:
+    with contextlib.suppress(ConfigurationError):
+        assert math.isfinite(parse_energy(text))
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "text"),
+    [
+        (None, "unknown"),
+        (0.0, "0 Wh"),
+        (3600.0, "1 Wh"),
+        (125.0, "0.0347 Wh"),
+        (3600.0 * 12.345, "12.3 Wh"),
+        (3600.0 * 1000, "1000 Wh"),
+        (3600.0 * 123456, "123456 Wh"),
+        (-3600.0 * 2.5, "-2.5 Wh"),
+        (3600.0 * 999.4, "999 Wh"),
+        (3600.0 * 999.7, "1000 Wh"),
+    ],
+)
+def test_writes_watt_hours_for_people(energy_j: float | None, text: str) -> None:
+    assert format_energy(energy_j) == text
+
+
+def test_a_hundred_watts_for_36_seconds_are_one_watt_hour() -> None:
+    assert wh(100.0 * 36.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "shares", "expected"),
+    [
+        # One sensor: 10 % of 200 J.
+        ({"cpu": 200.0}, {"cpu": 0.1}, 20.0),
+        # Two independent ones: 30 J and 40 J add in quadrature to 50 J.
+        ({"cpu": 100.0, "gpu:0": 1000.0}, {"cpu": 0.3, "gpu:0": 0.04}, 50.0),
+        # What drew nothing, or is unknown, adds nothing, whatever is known about it.
+        ({"cpu": 200.0, "gpu:0": 0.0, "ram": None}, {"cpu": 0.1}, 20.0),
+        # What contributed without a known uncertainty makes that of the sum unknown.
+        ({"cpu": 200.0, "ram": 1.0}, {"cpu": 0.1}, None),
+        ({"cpu": 200.0}, {"cpu": None}, None),
+        ({}, {}, 0.0),
+    ],
+)
+def test_uncertainties_of_sources_add_in_quadrature(
+    energy_j: dict[str, float | None], shares: dict[str, float | None], expected: float | None
+) -> None:
+    assert uncertainty_j(energy_j, shares) == (
+        expected if expected is None else pytest.approx(expected)
+    )
+
+
+def test_times_are_written_in_utc_to_the_microsecond() -> None:
+    berlin = timezone(timedelta(hours=2))
+    noon = datetime(2026, 6, 1, 12, 0, 0, 5, tzinfo=berlin)
+    assert utc_text(noon) == "2026-06-01T10:00:00.000005+00:00"
+
+
+def test_a_naive_time_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="naive"):
+        utc_text(datetime(2026, 6, 1, 12))
+
+
+@given(st.lists(st.datetimes(timezones=st.just(UTC)), min_size=2))
+def test_times_sort_as_their_texts_do(moments: list[datetime]) -> None:
+    assert sorted(map(utc_text, moments)) == [utc_text(moment) for moment in sorted(moments)]
+
+
+def test_now_is_aware() -> None:
+    assert utc_now().utcoffset() == timedelta(0)
