@@ -86,9 +86,10 @@ class EnergyMonitor(Callback):
                 sources=[dataclasses.asdict(source) for source in recorder.meter.sources],
             )
         self.windows = []
+        self._earlier = NOTHING
         self._depth = recorder.depth
         recorder.sinks.append(self._take)
-        recorder.enter(stage)
+        recorder.enter(getattr(stage, "value", stage))  # an enumeration, for all its annotation
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the sanity check apart from training."""

@@ -13,8 +13,9 @@ _shared: WeakKeyDictionary[Any, _Shared] = WeakKeyDictionary()
 
 
 class _Shared:
-    def __init__(self, recorder: WindowRecorder) -> None:
-        self.recorder = recorder
+    def __init__(self, given: Meter | WindowRecorder | None) -> None:
+        self.borrowed = isinstance(given, WindowRecorder)
+        self.recorder = _open(given)
         self.users = 0
 
 
@@ -33,7 +34,7 @@ class Lease:
     def __init__(self, trainer: Any, given: Meter | WindowRecorder | None) -> None:
         shared = _shared.get(trainer)
         if shared is None:
-            shared = _shared[trainer] = _Shared(_open(_other_meter(trainer, given)))
+            shared = _shared[trainer] = _Shared(_other_meter(trainer, given))
         elif given is not None and given not in (shared.recorder, shared.recorder.meter):
             raise MisconfigurationException(
                 "two callbacks of one Trainer were given different meters; give both the same, or "
@@ -42,7 +43,6 @@ class Lease:
         shared.users += 1
         self.recorder = shared.recorder
         self._trainer = trainer
-        self._owned = not isinstance(given, WindowRecorder)
         self._open = True
 
     def release(self) -> None:
@@ -54,7 +54,7 @@ class Lease:
         shared.users -= 1
         if shared.users == 0:
             del _shared[self._trainer]
-            if self._owned:
+            if not shared.borrowed:
                 shared.recorder.meter.close()
 
 

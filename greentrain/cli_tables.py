@@ -55,10 +55,13 @@ def demo(out: Path, *, budget: str | None, horizon: int | None, seed: int) -> No
             "every experience was skipped."
         )
     else:
+        spent_j = (outcome.budget.energy_j or 0.0) - outcome.results[-1].left_j
         console.print(
-            f"{format_energy(drawn_j)} drawn; the budget is {outcome.budget}, and "
+            f"{format_energy(spent_j)} of a budget of {outcome.budget} were spent, and "
             f"{format_energy(outcome.results[-1].left_j)} are left."
         )
+        if drawn_j > spent_j * (1 + 1e-9):
+            console.print(f"{format_energy(drawn_j - spent_j)} more were drawn to size it.")
     overrun_j = sum(result.overrun_j for result in outcome.results)
     if overrun_j > 0:
         console.print(f"{format_energy(overrun_j)} were drawn beyond what had been reserved.")

@@ -148,8 +148,8 @@ def _sums(rows: Mapping[str, Rows]) -> Iterator[str]:
         windows[window["reservation_id"]].append(window)
     for settlement in rows["settlement"]:
         of_it = windows[settlement["reservation_id"]]
-        if not all(window["complete"] for window in of_it):
-            continue  # settled at its reservation, because not everything could be measured
+        if not of_it or not all(window["complete"] for window in of_it):
+            continue  # as given, or at its reservation because not everything could be measured
         total_j = math.fsum(window["energy_j"] for window in of_it)
         if not math.isclose(total_j, settlement["actual_j"], rel_tol=_TOLERANCE, abs_tol=1e-9):
             yield (
@@ -160,7 +160,13 @@ def _sums(rows: Mapping[str, Rows]) -> Iterator[str]:
 
 def _notes(rows: Mapping[str, Rows]) -> Iterator[str]:
     settled = {row["reservation_id"] for row in rows["settlement"]}
+    measured = {row["reservation_id"] for row in rows["window"]}
     for row in rows["settlement"]:
+        if row["reservation_id"] not in measured:
+            yield (
+                f"given: {row['reservation_id']} was settled at {format_energy(row['actual_j'])} "
+                "and has no windows that show it"
+            )
         if row["overrun_j"] > 0:
             yield (
                 f"overrun: {row['reservation_id']} drew {format_energy(row['overrun_j'])} more "

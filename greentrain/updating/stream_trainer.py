@@ -219,7 +219,7 @@ class StreamTrainer:
         state, decision = controller.decide(
             self._state(turn.look, turn.batch),
             self._updater.candidates(turn.batch, keeps_data=self._material.memory is not None),
-            keep_j=turn.look.again_j * (self.budget.horizon - turn.position - 1),
+            keep_j=turn.look.again_j * max(0, self.budget.horizon - turn.position - 1),
         )
         try:
             purpose = f"{decision.action} of {turn.experience.id}"

@@ -96,7 +96,7 @@ class Updater:
         with _own_randomness():
             model = self._fresh(seed)
             if candidate.action.mode is not UpdateMode.FULL_RETRAIN:
-                self._warm(model)
+                self._go_on(model, candidate.action.mode)
             loader = train_loader(
                 candidate.action,
                 batch.new,
@@ -140,15 +140,13 @@ class Updater:
             )
         return model
 
-    def _warm(self, model: LightningModule) -> None:
-        if (self.modes.shrink, self.modes.perturb) == (1.0, 0.0):
-            model.load_state_dict(self.model.state_dict())
-            return
+    def _go_on(self, model: LightningModule, mode: UpdateMode) -> None:
+        """Put the last weights in place of fresh ones, and at a warm start pull them back a bit."""
+        shrink, perturb = self.modes.shrink, self.modes.perturb
         fresh = [parameter.detach().clone() for parameter in model.parameters()]
         model.load_state_dict(self.model.state_dict())
-        shrink_and_perturb(
-            model.parameters(), fresh, shrink=self.modes.shrink, perturb=self.modes.perturb
-        )
+        if mode is UpdateMode.WARM_START and (shrink, perturb) != (1.0, 0.0):
+            shrink_and_perturb(model.parameters(), fresh, shrink=shrink, perturb=perturb)
 
 
 def _own_randomness() -> AbstractContextManager[None]:

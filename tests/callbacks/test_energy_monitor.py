@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.energy import ConstantMeter
+from greentrain.energy import ConstantMeter, WindowRecorder
 from greentrain.ledger import Ledger, verify
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
 
@@ -199,3 +199,21 @@ def test_fast_dev_run_and_manual_optimisation_work():
     monitor = EnergyMonitor(constant_meter(clock))
     trainer(monitor, BudgetGuard(1e6), Tick(clock), fast_dev_run=True).fit(Manual(), loader())
     assert monitor.total.total_j == pytest.approx(1.0)
+
+
+def test_a_recorder_of_the_callers_stays_open_whoever_lets_go_last():
+    clock = Clock()
+    meter = constant_meter(clock)
+    meter.start()
+    recorder = WindowRecorder(meter)
+    trainer(EnergyMonitor(recorder), BudgetGuard(1e6), Tick(clock)).fit(Classifier(), loader())
+    assert recorder.read().total_j == pytest.approx(2 * EPOCH_J)
+
+
+def test_a_monitor_used_again_begins_at_zero_unless_it_resumes(tmp_path):
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock))
+    monitor.load_state_dict({"duration_s": 5.0, "energy_j": {"constant": 500.0}})
+    trainer(monitor, Tick(clock)).fit(Classifier(), loader())
+    assert monitor.total.total_j == pytest.approx(2 * EPOCH_J)
+    assert monitor.windows[-1].phase == "fit"

@@ -148,6 +148,24 @@ def test_a_share_of_full_becomes_joules_after_a_calibration_that_is_paid_for_apa
     assert results[-1].metric_after > 0.8
 
 
+def test_experiences_beyond_the_horizon_are_still_inside_the_budget(tmp_path):
+    _, results, clock = run(tmp_path, horizon=2, budget="400 J")
+    assert len(results) == 6
+    assert clock.seconds * 100.0 <= 400.0
+    assert all(result.left_j >= 0 for result in results)
+
+
+def test_only_a_warm_start_is_shrunk_and_perturbed(tmp_path):
+    updater = trainer(tmp_path, Clock(), shrink=0.0, perturb=0.0)._updater
+    weights = {}
+    for mode in (UpdateMode.REPLAY, UpdateMode.WARM_START):
+        model = Classifier()
+        updater._go_on(model, mode)
+        weights[mode] = float(model.layer.weight.detach().abs().sum())
+    assert weights[UpdateMode.REPLAY] > 0
+    assert weights[UpdateMode.WARM_START] == 0
+
+
 def test_what_was_spent_stays_spent_when_a_stream_starts_again(tmp_path):
     _, results, _ = run(tmp_path)
     left_j = results[-1].left_j

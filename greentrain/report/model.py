@@ -1,0 +1,169 @@
+"""The report document: what a ledger says, as plain values, and nothing else.
+
+The document is a pure function of the ledger: no clock, no random numbers, no file system. Energies
+are in joules as the ledger holds them, unrounded, with watt-hours beside the totals; what is not
+known is ``None``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from shlex import quote
+from typing import Any
+
+from greentrain._about import DISTRIBUTION, VERSION
+from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.ledger import Ledger, verify
+from greentrain.report import experiences, figures, money
+from greentrain.report.rows import Row, Rows, parse
+
+SCHEMA_VERSION = 1
+NO_EMISSIONS = "no zone was given, so no grams are claimed"
+
+_KINDS = (
+    "run",
+    "closing",
+    "window",
+    "budget",
+    "reservation",
+    "settlement",
+    "decision",
+    "outcome",
+)
+_ATTEMPTS = 5
+
+
+def build(ledger: Ledger, *, run: str | None = None) -> dict[str, Any]:
+    """Build the report document of a ledger.
+
+    Args:
+        ledger: The ledger, which is only read.
+        run: Id of the only run to report on, with the budgets that it paid from; all runs if
+            ``None``.
+
+    Returns:
+        The document, of plain values that JSON can hold. The same ledger gives the same document.
+
+    Raises:
+        ConfigurationError: If the ledger has no such run.
+        LedgerError: If the ledger cannot be read, or grows faster than it can be read.
+    """
+    everything, heads, verification = _read(ledger)
+    rows = everything if run is None else _only(everything, run)
+    runs = _runs(rows)
+    totals, not_measured = figures.totals(runs, rows["window"])
+    # A budget is kept or not by everything paid from it, whichever run drew it.
+    budgets = money.budgets({**everything, "budget": rows["budget"]})
+    entries = experiences.entries(rows, {one["run_id"]: one["status"] for one in runs})
+    # What other runs paid from a shared budget is not this run's time.
+    moments = [
+        row["recorded_utc"]
+        for kind in _KINDS
+        for row in rows[kind]
+        if run is None or row.get("run_id") == run
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generator": {"distribution": DISTRIBUTION, "version": VERSION},
+        "scope": {"run": run},
+        "period": {
+            "first_utc": min(moments, default=None),
+            "last_utc": max(moments, default=None),
+        },
+        "runs": runs,
+        "totals": totals,
+        "budgets": budgets,
+        "experiences": entries,
+        "summary": experiences.summary(entries, runs),
+        "not_measured": not_measured,
+        "carbon": {"emissions": None, "sentence": NO_EMISSIONS},
+        "verification": {
+            **verification,
+            "heads": heads if run is None else _heads_of(heads, run),
+            "command": f"greentrain verify {quote(_file_name(ledger))}",
+        },
+    }
+
+
+def _read(ledger: Ledger) -> tuple[dict[str, Rows], dict[str, Any], dict[str, Any]]:
+    """Read everything as it stood at one moment: what is appended meanwhile means reading again."""
+    for _ in range(_ATTEMPTS):
+        heads = ledger.heads()
+        rows: dict[str, Rows] = {kind: ledger.rows(kind) for kind in _KINDS}
+        found = verify(ledger)
+        if ledger.heads() == heads:
+            return (
+                rows,
+                heads,
+                {
+                    "ok": found.ok,
+                    "rows": found.rows,
+                    "failures": list(found.failures),
+                    "notes": list(found.notes),
+                },
+            )
+    raise LedgerError(
+        f"the ledger grew each of the {_ATTEMPTS} times that it was read; write the report when "
+        "its runs are done"
+    )
+
+
+def _only(rows: Mapping[str, Rows], run: str) -> dict[str, Rows]:
+    if all(row["run_id"] != run for row in rows["run"]):
+        known = [row["run_id"] for row in rows["run"]][-3:]
+        raise ConfigurationError(
+            f"the ledger has no run {run!r}; "
+            + (f"its last ones are {', '.join(known)}" if known else "it has no run at all")
+        )
+    budgets = {row["budget_id"] for row in rows["reservation"] if row["run_id"] == run}
+    budgets |= {row["budget_id"] for row in rows["decision"] if row["run_id"] == run}
+    shared = {
+        kind: [row for row in rows[kind] if row["budget_id"] in budgets]
+        for kind in ("budget", "reservation", "settlement")
+    }
+    own = {kind: [row for row in rows[kind] if row.get("run_id") == run] for kind in _KINDS}
+    return {**own, **shared}
+
+
+def _heads_of(heads: Mapping[str, Any], run: str) -> dict[str, Any]:
+    return {
+        chain: head
+        for chain, head in heads.items()
+        if not chain.startswith("run:") or chain == f"run:{run}"
+    }
+
+
+def _runs(rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    closings = {row["run_id"]: row for row in rows["closing"]}
+    windows: dict[str, list[Row]] = defaultdict(list)
+    for window in rows["window"]:
+        windows[window["run_id"]].append(window)
+    return [
+        _run(row, closings.get(row["run_id"]), windows.get(row["run_id"], []))
+        for row in rows["run"]
+    ]
+
+
+def _run(row: Row, closing: Row | None, windows: Sequence[Row]) -> dict[str, Any]:
+    sources = [one for one in parse(row["sources"], []) if isinstance(one, dict) and "name" in one]
+    phases = Counter(window["phase"] for window in windows)
+    return {
+        "run_id": row["run_id"],
+        "kind": row["kind"],
+        "name": row["name"],
+        "status": "unclosed" if closing is None else closing["status"],
+        "opened_utc": row["recorded_utc"],
+        "closed_utc": None if closing is None else closing["recorded_utc"],
+        "environment": parse(row["environment"], {}),
+        "sources": sources,
+        **figures.energy_of(windows),
+        "boundary": figures.boundary(windows),
+        "windows_by_phase": dict(sorted(phases.items())),
+    }
+
+
+def _file_name(ledger: Ledger) -> str:
+    # The name alone: a report must not carry anybody's folders.
+    return PurePath(ledger.store.url.database or "").name

@@ -1,0 +1,177 @@
+"""The report document against ledgers whose figures can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+from tests.report.ledgers import STARTED, come, decide, stream, window
+
+from greentrain.budget import Budget
+from greentrain.errors import ConfigurationError
+from greentrain.report import build
+from greentrain.report.write import render_json
+
+
+def test_totals_are_the_windows_and_their_uncertainty_is_by_sensor(ledger):
+    run = stream(ledger, close=False)
+    window(run, 3600.0, 1800.0, epoch=1)
+    run.close()
+    totals = build(ledger)["totals"]
+    assert totals["energy_wh"] == 3.0  # twice 1 Wh of the card and half a Wh of the processor
+    assert totals["duration_s"] == 72.0
+    assert totals["boundary"] == "gpu+cpu"
+    assert totals["without_budget_j"] == 5400.0
+    # The card's 5 % of 7200 J and the processor's 20 % of 3600 J, in quadrature.
+    assert totals["standard_uncertainty_j"] == pytest.approx((360.0**2 + 720.0**2) ** 0.5)
+    assert totals["interval"]["high_j"] == pytest.approx(10800 + 2 * (360**2 + 720**2) ** 0.5)
+    assert {s["name"]: s["energy_j"] for s in totals["sources"]} == {"gpu:0": 7200.0, "cpu": 3600.0}
+
+
+def test_one_sensor_over_two_runs_is_one_source(ledger):
+    stream(ledger, name="a")
+    stream(ledger, name="b")
+    totals = build(ledger)["totals"]
+    assert [source["energy_j"] for source in totals["sources"]] == [7200.0, 3600.0]
+    assert totals["standard_uncertainty_j"] == pytest.approx((360.0**2 + 720.0**2) ** 0.5)
+
+
+def test_a_budget_names_its_overrun_and_says_whether_it_was_kept(ledger):
+    stream(ledger)
+    (budget,) = build(ledger)["budgets"]
+    assert (budget["total_wh"], budget["spent_wh"], budget["left_wh"]) == (2.0, 1.5, 0.5)
+    assert budget["kept"] is True
+    (overrun,) = budget["overruns"]
+    assert (overrun["reserved_j"], overrun["actual_j"], overrun["overrun_j"]) == (5e3, 5.4e3, 400.0)
+    assert [point["spent_j"] for point in budget["spending"]] == [5400.0]
+
+
+def test_a_budget_drawn_beyond_its_total_is_not_kept(ledger):
+    run = ledger.open_run("stream", "x")
+    account = ledger.account(ledger.open_budget("x", Budget.parse("1 Wh")), run)
+    account.settle(account.reserve(3600.0, "all"), 3700.0)
+    run.close()
+    (budget,) = build(ledger)["budgets"]
+    assert budget["kept"] is False
+    assert budget["left_j"] == 0.0
+
+
+def test_experiences_carry_decision_and_outcome(ledger):
+    stream(ledger)
+    report = build(ledger)
+    first, second = report["experiences"]
+    assert (first["update_mode"], first["metric_after"], first["overrun_j"]) == (
+        "FULL_RETRAIN",
+        0.9,
+        400.0,
+    )
+    assert first["budget_left_after_j"] == 7200.0 - 5400.0
+    assert first["update_energy_j"] == 5400.0
+    assert second["update_mode"] == "SKIP"
+    summary = report["summary"]
+    assert summary["update_modes"] == {
+        "SKIP": 1,
+        "REPLAY": 0,
+        "WARM_START": 0,
+        "FULL_RETRAIN": 1,
+    }
+    assert summary["final_metric"] == 0.8
+    assert summary["anytime_metric"] == pytest.approx((0.9 + 0.8) / 2)
+
+
+def test_what_was_not_measured_is_unknown_and_named(ledger):
+    run = ledger.open_run("fit", "model", sources=[{"name": "gpu:0"}, {"name": "cpu"}])
+    window(run, None, 1800.0)
+    window(run, None, None)
+    run.close()
+    report = build(ledger)
+    assert report["totals"]["energy_j"] == 1800.0
+    assert report["totals"]["complete"] is False
+    assert report["totals"]["interval"] is None
+    assert "no uncertainty is known of cpu" in report["totals"]["interval_note"]
+    assert {source["name"] for source in report["not_measured"]["sources"]} == {"gpu:0", "cpu"}
+    assert report["runs"][0]["windows_incomplete"] == 2
+
+
+def test_a_decision_without_an_outcome_was_interrupted(ledger):
+    run = ledger.open_run("stream", "x")
+    budget = ledger.open_budget("x", Budget.parse("1 Wh"))
+    reservation = ledger.account(budget, run).reserve(100.0, "update")
+    decide(run, budget, 0, update_mode="REPLAY", effort=1.0, reservation_id=reservation)
+    report = build(ledger)
+    assert report["runs"][0]["status"] == "unclosed"
+    assert report["experiences"][0]["status"] == "interrupted"
+    assert report["experiences"][0]["interruption"] == "killed, or still running"
+    assert report["summary"]["interrupted"] == 1
+    assert report["budgets"][0]["open_reservations"][0]["amount_j"] == 100.0
+    run.close()
+
+
+def test_an_empty_ledger_and_a_run_without_windows_are_reports_too(ledger):
+    report = build(ledger)
+    assert report["totals"]["energy_j"] is None
+    assert report["period"] == {"first_utc": None, "last_utc": None}
+    ledger.open_run("fit", "model").close()
+    report = build(ledger)
+    assert report["totals"]["energy_j"] is None
+    assert report["not_measured"]["runs_without_windows"] == [report["runs"][0]["run_id"]]
+
+
+def test_one_run_alone_and_the_budget_that_it_shares(ledger):
+    stream(ledger, name="a")
+    other = stream(ledger, name="b")
+    report = build(ledger, run=other.run_id)
+    assert [run["name"] for run in report["runs"]] == ["b"]
+    assert [budget["name"] for budget in report["budgets"]] == ["b"]
+    assert report["totals"]["energy_j"] == 5400.0
+    assert f"run:{other.run_id}" in report["verification"]["heads"]
+    with pytest.raises(ConfigurationError, match="has no run 'nobody'"):
+        build(ledger, run="nobody")
+
+
+def test_the_same_ledger_gives_the_same_bytes(ledger):
+    stream(ledger)
+    assert render_json(build(ledger)) == render_json(build(ledger))
+    assert json.loads(render_json(build(ledger)))["schema_version"] == 1
+
+
+def test_no_grams_are_claimed_and_no_folder_is_told(ledger, tmp_path):
+    stream(ledger)
+    report = build(ledger)
+    assert report["carbon"] == {
+        "emissions": None,
+        "sentence": "no zone was given, so no grams are claimed",
+    }
+    assert str(tmp_path) not in render_json(report)
+    assert report["verification"]["command"] == "greentrain verify ledger.db"
+
+
+def test_a_ledger_that_was_altered_says_so_in_its_report(ledger, tmp_path):
+    stream(ledger)
+    with sqlite3.connect(tmp_path / "ledger.db") as database:
+        database.execute("update windows set energy_j = 1.0, by_source = 'not JSON'")
+    database.close()
+    report = build(ledger)
+    assert report["verification"]["ok"] is False
+    assert any("was altered" in failure for failure in report["verification"]["failures"])
+
+
+def test_windows_of_a_validation_have_a_phase_of_their_own(ledger):
+    run = ledger.open_run("fit", "model")
+    run.window("validation", started=STARTED, duration_s=1.0, by_source={"cpu": 10.0})
+    run.window("train_epoch", started=STARTED, duration_s=9.0, by_source={"cpu": 90.0}, epoch=0)
+    run.close()
+    phases = {one["phase"]: one["energy_j"] for one in build(ledger)["totals"]["by_phase"]}
+    assert phases == {"validation": 10.0, "train_epoch": 90.0}
+
+
+def test_metrics_of_two_streams_are_not_mixed(ledger):
+    stream(ledger, name="a")
+    run = stream(ledger, name="b", close=False)
+    decide(run, ledger.find_budget("b")["budget_id"], 2)
+    come(run, 2, metric_after=0.1)
+    run.close()
+    summary = build(ledger)["summary"]
+    assert summary["final_metric"] is None
+    assert [one["final_metric"] for one in summary["by_run"]] == [0.8, 0.1]

@@ -1,0 +1,64 @@
+"""The examples run as anybody would run them, and leave what they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from greentrain.ledger import Ledger, verify
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, *arguments: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_script_is_measured(tmp_path: Path) -> None:
+    output = run("existing_script.py", "--quick", cwd=tmp_path)
+    assert "train_epoch  1" in output
+    assert "68 steps, and the cap of 0.5 Wh was not reached" in output
+    ledger = Ledger(str(tmp_path / "greentrain.db"), create=False)
+    phases = [row["phase"] for row in ledger.rows("window")]
+    assert (phases.count("train_epoch"), phases.count("validation")) == (2, 2)
+    assert verify(ledger).ok
+    ledger.close()
+
+
+@pytest.mark.slow
+def test_a_script_is_stopped(tmp_path: Path) -> None:
+    output = run("existing_script.py", "--quick", "--cap", "0.001 Wh", cwd=tmp_path)
+    assert "Wh of 0.001 Wh were drawn after" in output
+
+
+@pytest.mark.slow
+def test_a_stream_is_decided_about(tmp_path: Path) -> None:
+    output = run("digits_stream.py", "--quick", cwd=tmp_path)
+    assert "FULL_RETRAIN" in output
+    assert output.count("because") == 3
+    ledger = Ledger(str(tmp_path / "digits.db"), create=False)
+    assert len(ledger.rows("outcome")) == 3
+    assert verify(ledger).ok
+    ledger.close()
+
+
+def test_an_example_is_short() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert lengths
+    assert all(length < 70 for length in lengths.values())
