@@ -6,12 +6,12 @@ import json
 import sqlite3
 
 import pytest
-from tests.report.ledgers import STARTED, come, decide, stream, window
 
 from greentrain.budget import Budget
 from greentrain.errors import ConfigurationError
 from greentrain.report import build
 from greentrain.report.write import render_json
+from tests.report.ledgers import STARTED, come, decide, stream, window
 
 
 def test_totals_are_the_windows_and_their_uncertainty_is_by_sensor(ledger):
