@@ -155,5 +155,5 @@ class Ledger:
         return {row.chain: {"count": row.seq + 1, "head": row.hash} for row in rows}
 
     def close(self) -> None:
-        """Let go of the database file."""
+        """Let go of the database file; whatever is asked of the ledger later opens it again."""
         self.store.close()

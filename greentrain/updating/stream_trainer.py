@@ -138,10 +138,13 @@ class StreamTrainer:
         self._controller: BudgetController | None = None
         self._meter = meter
         self._tracker = _tracker(tracking)
-        self._ledger = Ledger(ledger)
-        self._budget_id = self._find_budget()
-        self._position = len(self._ledger.rows("decision", budget_id=self._budget_id or ""))
         self._session: Session | None = None
+        self._ledger = Ledger(ledger)
+        try:
+            self._budget_id = self._find_budget()
+            self._position = len(self._ledger.rows("decision", budget_id=self._budget_id or ""))
+        finally:
+            self._ledger.close()  # whoever never updates has nothing to close
 
     @property
     def model(self) -> LightningModule:
