@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from pytorch_lightning import LightningModule, Trainer
 
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.recording import Lease
+from greentrain.carbon import UNKNOWN, CarbonAccount, Emissions, IntensityProvider
 from greentrain.energy import NOTHING, Meter, Reading, Window, WindowRecorder, total
 from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.tracking import names
-from greentrain.units import wh
+from greentrain.units import utc_now, wh
 
 
 class EnergyMonitor(Callback):
@@ -26,15 +28,21 @@ class EnergyMonitor(Callback):
     Args:
         meter: Where joules come from; by default the best that this machine has.
         ledger: URL of a ledger to record the windows in, such as ``"sqlite:///greentrain.db"``.
+        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
+        intensity: A provider of carbon intensities, in place of a zone.
+        pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
         log: Whether to log metrics per epoch: ``energy/epoch_wh``, ``energy/total_wh``,
-            ``energy/power_w``, and each source's ``energy/..._epoch_wh``.
+            ``energy/power_w``, each source's ``energy/..._epoch_wh`` and, where the intensity is
+            known, ``emissions/epoch_g`` and ``emissions/total_g``.
 
     Attributes:
         windows: The windows of the last fit, validation, test or prediction.
         total: Their sum, with any earlier part of the fit that was resumed from a checkpoint.
+        emissions_g: Grams of CO2 equivalent of the same; ``None`` where any of it is unknown.
 
     Raises:
-        ConfigurationError: If the ledger's URL cannot be used; in ``setup``.
+        ConfigurationError: If zone, intensity or PUE cannot be used; in ``setup``, if the ledger's
+            URL cannot be.
         MisconfigurationException: If another callback was given another meter; in ``setup``.
 
     Example:
@@ -49,14 +57,20 @@ class EnergyMonitor(Callback):
         meter: Meter | WindowRecorder | None = None,
         *,
         ledger: str | None = None,
+        zone: str | None = None,
+        intensity: IntensityProvider | None = None,
+        pue: float | None = None,
         log: bool = True,
     ) -> None:
+        self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
         self.meter = meter
         self.ledger = ledger
         self.log_metrics = log
         self.windows: list[Window] = []
         self._earlier = NOTHING
+        self._grams: list[float | None] = []
         self._depth = 0
+        self._opened = utc_now()
         self._lease: Lease | None = None
         self._run: RunLog | None = None
         self._open_ledger: Ledger | None = None
@@ -71,6 +85,12 @@ class EnergyMonitor(Callback):
         """Seconds and joules by source, up to the last window's end."""
         return self._earlier + total(self.windows)
 
+    @property
+    def emissions_g(self) -> float | None:
+        """Grams of CO2 equivalent, up to the last window's end; ``None`` where not all is known."""
+        known = [grams for grams in self._grams if grams is not None]
+        return math.fsum(known) if known and len(known) == len(self._grams) else None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to measure."""
         if trainer.local_rank != 0:
@@ -82,12 +102,12 @@ class EnergyMonitor(Callback):
             self._run = self._open_ledger.open_run(
                 "fit",
                 type(pl_module).__name__,
-                environment=environment(),
+                environment={**environment(), "carbon": self.carbon.as_dict()},
                 sources=[dataclasses.asdict(source) for source in recorder.meter.sources],
             )
-        self.windows = []
+        self.windows, self._grams = [], []
         self._earlier = NOTHING
-        self._depth = recorder.depth
+        self._depth, self._opened = recorder.depth, utc_now()
         recorder.sinks.append(self._take)
         recorder.enter(getattr(stage, "value", stage))  # an enumeration, for all its annotation
 
@@ -117,7 +137,7 @@ class EnergyMonitor(Callback):
         """End the epoch's window and log its figures."""
         window = self._leave()
         if self.log_metrics:
-            figures = epoch_metrics(window.reading, self._so_far()) if window else {}
+            figures = self._figures(window) if window else {}
             if trainer.world_size > 1:
                 figures = _summed(trainer, figures)
             pl_module.log_dict(figures, on_step=False, on_epoch=True)
@@ -135,14 +155,29 @@ class EnergyMonitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the totals so far, in mid-epoch too."""
         reading = self._so_far()
-        return {"duration_s": reading.duration_s, "energy_j": dict(reading.energy_j)}
+        return {
+            "duration_s": reading.duration_s,
+            "energy_j": dict(reading.energy_j),
+            "emissions_g": self._grams_so_far(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the totals of a checkpoint."""
-        self._earlier = Reading(**state_dict)
+        self._earlier = Reading(
+            duration_s=state_dict["duration_s"], energy_j=state_dict["energy_j"]
+        )
+        self._grams = [state_dict.get("emissions_g")] if self._earlier.energy_j else []
 
     def _so_far(self) -> Reading:
         return self.total + (self._lease.recorder.drawn(self._depth) if self._lease else NOTHING)
+
+    def _grams_so_far(self) -> float | None:
+        if self._lease is None:
+            return self.emissions_g
+        open_j = self._lease.recorder.drawn(self._depth).total_j
+        since = self.carbon.emissions(open_j, self._opened, utc_now()).grams
+        closed = self.emissions_g if self._grams else 0.0
+        return None if since is None or closed is None else closed + since
 
     def _enter(self, phase: str, *, epoch: int | None = None) -> None:
         if self._lease is not None:
@@ -153,8 +188,18 @@ class EnergyMonitor(Callback):
 
     def _take(self, window: Window) -> None:
         self.windows.append(window)
+        emissions = emissions_of(window, self.carbon)
+        self._grams.append(emissions.grams)
         if self._run is not None:
-            record_window(self._run, window)
+            record_window(self._run, window, emissions)
+
+    def _figures(self, window: Window) -> dict[str, float]:
+        figures = epoch_metrics(window.reading, self._so_far())
+        grams = {
+            names.EMISSIONS_EPOCH: emissions_of(window, self.carbon).grams,
+            names.EMISSIONS_TOTAL: self._grams_so_far(),
+        }
+        return figures | {name: value for name, value in grams.items() if value is not None}
 
     def _close(self, status: str) -> None:
         if self._lease is None:
@@ -170,7 +215,12 @@ class EnergyMonitor(Callback):
             self._run = self._open_ledger = None
 
 
-def record_window(run: RunLog, window: Window) -> None:
+def emissions_of(window: Window, carbon: CarbonAccount) -> Emissions:
+    """Return the grams of a window."""
+    return carbon.emissions(window.reading.total_j, window.started, window.ended)
+
+
+def record_window(run: RunLog, window: Window, emissions: Emissions = UNKNOWN) -> None:
     """Write a window into a run of the ledger."""
     run.window(
         window.phase,
@@ -179,6 +229,8 @@ def record_window(run: RunLog, window: Window) -> None:
         by_source=window.reading.energy_j,
         epoch=window.epoch,
         reservation_id=window.reservation_id,
+        emissions_g=emissions.grams,
+        intensity_g_per_kwh=emissions.intensity_g_per_kwh,
     )
 
 

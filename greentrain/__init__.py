@@ -14,6 +14,7 @@ from greentrain._about import VERSION as __version__
 if TYPE_CHECKING:
     from greentrain.budget import Budget
     from greentrain.control import BudgetController, UpdateMode
+    from greentrain.measuring import measure
     from greentrain.streams import Experience
     from greentrain.updating import StreamTrainer
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Experience": "greentrain.streams",
     "StreamTrainer": "greentrain.updating",
     "UpdateMode": "greentrain.control",
+    "measure": "greentrain.measuring",
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "StreamTrainer",
     "UpdateMode",
     "__version__",
+    "measure",
 ]
 
 

@@ -62,6 +62,9 @@ def demo(
         int | None,
         typer.Option(help="Experiences that the budget has to last for.", show_default="8"),
     ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Where the power comes from, such as 'DE': for grams.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of stream, weights and sampling.")] = 0,
 ) -> None:
     """Take a small model through eight experiences of digits under an energy budget."""
@@ -71,7 +74,7 @@ def demo(
         Budget.parse(budget, horizon=1 if horizon is None else horizon)  # before the slow imports
     from greentrain import cli_tables
 
-    cli_tables.demo(out, budget=budget, horizon=horizon, seed=seed)
+    cli_tables.demo(out, budget=budget, horizon=horizon, zone=zone, seed=seed)
 
 
 @app.command()
@@ -80,6 +83,34 @@ def doctor() -> None:
     from greentrain import cli_tables
 
     cli_tables.doctor()
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def measure(
+    command: Annotated[
+        list[str],
+        typer.Argument(help="The command and its arguments.", metavar="COMMAND [ARGS]..."),
+    ],
+    ledger: LedgerOption = "greentrain.db",
+    name: Annotated[
+        str | None,
+        typer.Option(help="What to call it in the report.", show_default="the command's file name"),
+    ] = None,
+) -> None:
+    """Run a command, measure what is drawn meanwhile, and return its exit code.
+
+    For example: greentrain measure --name "prepare data" -- python prepare.py --all
+    """
+    from greentrain.measuring import run_command
+
+    try:
+        measured, code = run_command(command, name=name, ledger=ledger)
+    except OSError as error:
+        reason = error.strerror or error
+        typer.echo(f"greentrain: cannot start {command[0]!r}: {reason}", err=True)
+        raise typer.Exit(127) from None
+    typer.echo(f"greentrain: {measured}", err=True)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _WIDTH_WHEN_PIPED = 140
 
 
-def demo(out: Path, *, budget: str | None, horizon: int | None, seed: int) -> None:
+def demo(
+    out: Path, *, budget: str | None, horizon: int | None, zone: str | None, seed: int
+) -> None:
     """Run the demo and show what was decided."""
     console = _console()
     columns = (
@@ -44,6 +46,7 @@ def demo(out: Path, *, budget: str | None, horizon: int | None, seed: int) -> No
             out,
             budget=budget if budget is not None else DEFAULT_BUDGET,
             horizon=horizon,
+            zone=zone,
             seed=seed,
             on_result=show,
         )

@@ -13,6 +13,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from greentrain.budget import Budget
+from greentrain.carbon import CarbonAccount
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build, write
@@ -80,6 +81,7 @@ def run_demo(
     *,
     budget: str = DEFAULT_BUDGET,
     horizon: int | None = None,
+    zone: str | None = None,
     seed: int = 0,
     on_result: Callable[[Experience, UpdateResult], None] = lambda experience, result: None,
 ) -> DemoOutcome:
@@ -89,15 +91,17 @@ def run_demo(
         out: Folder for ``greentrain.db``, ``mlflow.db``, ``report.html`` and ``report.json``.
         budget: The energy budget, as text.
         horizon: Experiences that the budget has to last for; as many as the stream has by default.
+        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
         seed: Seed of stream, weights and sampling.
         on_result: Called after each experience.
 
     Raises:
-        ConfigurationError: If the budget or the horizon cannot be used, or the folder cannot be
-            written to; nothing is written then.
+        ConfigurationError: If the budget, the horizon or the zone cannot be used, or the folder
+            cannot be written to; nothing is written then.
     """
     stream = digits_stream(seed=seed)
     parsed = Budget.parse(budget, horizon=len(stream) if horizon is None else horizon)
+    CarbonAccount(zone=zone)  # refuses a zone that is not known
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,6 +128,7 @@ def run_demo(
         trainer={"max_epochs": EPOCHS, "accelerator": "auto", "devices": 1},
         loader={"batch_size": BATCH_SIZE},
         tracking=tracker,
+        zone=zone,
         stream=f"demo-{runs_before + 1}",
         seed=seed,
     ) as trainer:

@@ -47,6 +47,7 @@ ROOMS: dict[str, str] = {
     "metrics": "",
     "carbon": "units",
     "energy": "units",
+    "measuring": "ledger energy budget units",
     "budget": "units",
     "units": "",
     "_about": "",

@@ -24,6 +24,7 @@ class Window:
     Args:
         phase: Name of the phase: ``"train_epoch"``, ``"validation"``, ``"probe"``, ...
         started: When it began, in UTC.
+        ended: When it ended, in UTC; phases inside it lie in between.
         reading: Seconds and joules by source.
         epoch: The epoch, where there is one.
         reservation_id: The reservation that it is paid from, where there is one.
@@ -31,6 +32,7 @@ class Window:
 
     phase: str
     started: datetime
+    ended: datetime
     reading: Reading
     epoch: int | None = None
     reservation_id: str | None = None
@@ -107,6 +109,7 @@ class WindowRecorder:
         window = Window(
             phase=frame.phase,
             started=frame.started,
+            ended=self._now(),
             reading=frame.drawn,
             epoch=frame.epoch,
             reservation_id=self.reservation_id,

@@ -68,7 +68,7 @@ class Ledger:
         """Begin a run: its opening row is chained to that of the run before it.
 
         Args:
-            kind: ``"stream"`` or ``"fit"``.
+            kind: ``"stream"``, ``"fit"`` or ``"measure"``.
             name: What people call it.
             environment: Versions and hardware; no user's names or paths.
             sources: The meter's sources, as mappings.

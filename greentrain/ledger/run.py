@@ -41,8 +41,10 @@ class RunLog:
         by_source: Mapping[str, float | None],
         epoch: int | None = None,
         reservation_id: str | None = None,
+        emissions_g: float | None = None,
+        intensity_g_per_kwh: float | None = None,
     ) -> None:
-        """Record what was drawn during one phase, in joules by source.
+        """Record what was drawn during one phase, in joules by source, and the grams of it.
 
         Returns at once: a thread writes it, before any other row that comes after it.
 
@@ -64,6 +66,8 @@ class RunLog:
                 "energy_j": math.fsum(known) if known else None,
                 "by_source": canonical(dict(by_source)),
                 "complete": len(known) == len(by_source) > 0,
+                "emissions_g": emissions_g,
+                "intensity_g_per_kwh": intensity_g_per_kwh,
             }
         )
 

@@ -78,6 +78,8 @@ windows = _content(
     Column("energy_j", Float),
     Column("by_source", Text, nullable=False),
     Column("complete", Boolean, nullable=False),
+    Column("emissions_g", Float),
+    Column("intensity_g_per_kwh", Float),
 )
 budgets = _content(
     "budgets",

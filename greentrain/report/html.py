@@ -62,6 +62,7 @@ def render_html(report: Mapping[str, Any]) -> str:
     environment.filters.update(
         energy=format_energy,
         gain=_gain,
+        grams=_grams,
         metric=_metric,
         moment=_moment,
         percent=_percent,
@@ -172,6 +173,10 @@ def _gain(option: Mapping[str, Any]) -> str:
     if gain is None:
         return "unknown"
     return f"{gain:+.3f}" if sd is None else f"{gain:+.3f} ± {sd:.3f}"
+
+
+def _grams(grams: float | None) -> str:
+    return "unknown" if grams is None else f"{grams:.3g} g"
 
 
 def _moment(utc: str | None) -> str:

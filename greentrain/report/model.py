@@ -16,11 +16,10 @@ from typing import Any
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
-from greentrain.report import experiences, figures, money
+from greentrain.report import emissions, experiences, figures, money
 from greentrain.report.rows import Row, Rows, parse
 
 SCHEMA_VERSION = 1
-NO_EMISSIONS = "no zone was given, so no grams are claimed"
 
 _KINDS = (
     "run",
@@ -78,7 +77,7 @@ def build(ledger: Ledger, *, run: str | None = None) -> dict[str, Any]:
         "experiences": entries,
         "summary": experiences.summary(entries, runs),
         "not_measured": not_measured,
-        "carbon": {"emissions": None, "sentence": NO_EMISSIONS},
+        "carbon": emissions.carbon(runs, rows["window"], totals),
         "verification": {
             **verification,
             "heads": heads if run is None else _heads_of(heads, run),

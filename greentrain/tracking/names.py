@@ -10,6 +10,10 @@ ENERGY_UPDATE = "energy/update_wh"
 ENERGY_PREDICTED = "energy/predicted_wh"
 ENERGY_CUMULATIVE = "energy/cumulative_wh"
 
+EMISSIONS_EPOCH = "emissions/epoch_g"
+EMISSIONS_TOTAL = "emissions/total_g"
+EMISSIONS_CUMULATIVE = "emissions/cumulative_g"
+
 BUDGET_LEFT = "budget/left_wh"
 BUDGET_PRICE = "budget/price_per_wh"
 BUDGET_OVERRUN = "budget/overrun_wh"

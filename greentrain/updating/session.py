@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from greentrain.callbacks import record_window
+from greentrain.callbacks import emissions_of, record_window
+from greentrain.carbon import CarbonAccount
 from greentrain.control import Decision, State
 from greentrain.energy import Meter, Window, WindowRecorder, detect
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, canonical, environment
@@ -25,6 +26,7 @@ class Session:
         stream: The stream's name.
         meter: Where joules come from; detected if ``None``.
         tracker: Is told.
+        carbon: Turns joules into grams.
         settings: What the stream was configured with; ``monitor`` among it.
     """
 
@@ -35,19 +37,26 @@ class Session:
         *,
         meter: Meter | None,
         tracker: Tracker,
+        carbon: CarbonAccount,
         settings: Mapping[str, Any],
     ) -> None:
         self.ledger = ledger
         self.tracker = tracker
         self.failed = False
+        self.emissions_g: float | None = None
         self._stream = stream
+        self._carbon = carbon
         self._settings = settings
         self._meter = detect() if meter is None else meter
         self._meter.start()
         self.run: RunLog = ledger.open_run(
             "stream",
             stream,
-            environment={**environment(), "settings": dict(settings)},
+            environment={
+                **environment(),
+                "settings": dict(settings),
+                "carbon": carbon.as_dict(),
+            },
             sources=[dataclasses.asdict(source) for source in self._meter.sources],
         )
         self.recorder = WindowRecorder(self._meter, self._record)
@@ -128,7 +137,10 @@ class Session:
                     "alternatives": decision.alternatives_as_dicts(),
                 },
             )
-        self.tracker.log(_stream_metrics(results), result.position)
+        metrics = _stream_metrics(results)
+        if self.emissions_g is not None:
+            metrics[names.EMISSIONS_CUMULATIVE] = self.emissions_g
+        self.tracker.log(metrics, result.position)
 
     def close(self) -> None:
         """Close the run, the tracker and the meter; harmless the second time."""
@@ -149,7 +161,10 @@ class Session:
             self.tracker.start(self._stream, self._settings, tags)
 
     def _record(self, window: Window) -> None:
-        record_window(self.run, window)
+        emissions = emissions_of(window, self._carbon)
+        if emissions.grams is not None:
+            self.emissions_g = (self.emissions_g or 0.0) + emissions.grams
+        record_window(self.run, window, emissions)
 
 
 def _release(run: RunLog, meter: Meter, ledger: Ledger) -> None:

@@ -12,6 +12,7 @@ from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.control import (
     BudgetController,
     Candidate,
@@ -61,6 +62,9 @@ class StreamTrainer:
             full retraining (10 unless given).
         loader: Options of each ``DataLoader``, such as ``{"batch_size": 64}`` (32 unless given).
         meter: Where joules come from; by default the best that this machine has.
+        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
+        intensity: A provider of carbon intensities, in place of a zone.
+        pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
         policy: Decides; :class:`greentrain.control.PricedPolicy` unless given.
         tracking: An MLflow tracking URI such as ``"sqlite:///mlflow.db"``, or a
             :class:`greentrain.tracking.Tracker`; ``None`` tells nobody.
@@ -94,6 +98,9 @@ class StreamTrainer:
         trainer: Mapping[str, Any] | None = None,
         loader: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
+        zone: str | None = None,
+        intensity: IntensityProvider | None = None,
+        pue: float | None = None,
         policy: Policy | None = None,
         tracking: str | Tracker | None = None,
         stream: str = "stream",
@@ -137,6 +144,8 @@ class StreamTrainer:
         self._cost = CostModel()
         self._controller: BudgetController | None = None
         self._meter = meter
+        self._grid: dict[str, Any] = {"zone": zone, "intensity": intensity, "pue": pue}
+        self._carbon = CarbonAccount(**self._grid)
         self._tracker = _tracker(tracking)
         self._session: Session | None = None
         self._ledger = Ledger(ledger)
@@ -278,7 +287,7 @@ class StreamTrainer:
                 Candidate(action=decision.action, steps=decision.steps),
                 turn.batch,
                 position=turn.position,
-                callbacks=[EnergyMonitor(recorder), guard],
+                callbacks=[EnergyMonitor(recorder, **self._grid), guard],
                 logger=logger,
             )
             with recorder.phase("validation"):
@@ -316,6 +325,7 @@ class StreamTrainer:
                 self.stream,
                 meter=self._meter,
                 tracker=self._tracker,
+                carbon=self._carbon,
                 settings=self._settings,
             )
         return self._session

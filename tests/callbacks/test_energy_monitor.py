@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.carbon import StaticIntensity
 from greentrain.energy import ConstantMeter, WindowRecorder
 from greentrain.ledger import Ledger, verify
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
@@ -217,3 +218,30 @@ def test_a_monitor_used_again_begins_at_zero_unless_it_resumes(tmp_path):
     trainer(monitor, Tick(clock)).fit(Classifier(), loader())
     assert monitor.total.total_j == pytest.approx(2 * EPOCH_J)
     assert monitor.windows[-1].phase == "fit"
+
+
+def test_grams_are_logged_where_a_zone_is_known(tmp_path):
+    clock = Clock()
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    monitor = EnergyMonitor(constant_meter(clock), zone="FR", pue=1.5, ledger=url)
+    fit = trainer(monitor, Tick(clock))
+    fit.fit(Classifier(), loader())
+    intensity = StaticIntensity("FR").g_per_kwh
+    epoch_g = EPOCH_J / 3.6e6 * 1.5 * intensity
+    assert float(fit.callback_metrics["emissions/epoch_g"]) == pytest.approx(epoch_g)
+    assert float(fit.callback_metrics["emissions/total_g"]) == pytest.approx(2 * epoch_g)
+    assert monitor.emissions_g == pytest.approx(2 * epoch_g)
+    ledger = Ledger(url, create=False)
+    rows = ledger.rows("window")
+    assert sum(row["emissions_g"] for row in rows) == pytest.approx(2 * epoch_g)
+    assert {row["intensity_g_per_kwh"] for row in rows} == {intensity}
+    ledger.close()
+
+
+def test_no_zone_no_grams():
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock))
+    fit = trainer(monitor, Tick(clock))
+    fit.fit(Classifier(), loader())
+    assert monitor.emissions_g is None
+    assert not any(name.startswith("emissions") for name in fit.callback_metrics)

@@ -11,7 +11,7 @@ from greentrain.budget import Budget
 from greentrain.errors import ConfigurationError
 from greentrain.report import build
 from greentrain.report.write import render_json
-from tests.report.ledgers import STARTED, come, decide, stream, window
+from tests.report.ledgers import SOURCES, STARTED, come, decide, stream, window
 
 
 def test_totals_are_the_windows_and_their_uncertainty_is_by_sensor(ledger):
@@ -139,10 +139,8 @@ def test_the_same_ledger_gives_the_same_bytes(ledger):
 def test_no_grams_are_claimed_and_no_folder_is_told(ledger, tmp_path):
     stream(ledger)
     report = build(ledger)
-    assert report["carbon"] == {
-        "emissions": None,
-        "sentence": "no zone was given, so no grams are claimed",
-    }
+    assert report["carbon"]["emissions_g"] is None
+    assert report["carbon"]["sentence"] == "no zone was given, so no grams are claimed"
     assert str(tmp_path) not in render_json(report)
     assert report["verification"]["command"] == "greentrain verify ledger.db"
 
@@ -175,3 +173,40 @@ def test_metrics_of_two_streams_are_not_mixed(ledger):
     summary = build(ledger)["summary"]
     assert summary["final_metric"] is None
     assert [one["final_metric"] for one in summary["by_run"]] == [0.8, 0.1]
+
+
+CARBON = {
+    "intensity": {
+        "source": "a table",
+        "zone": "DE",
+        "data_year": 2023,
+        "signal": "average",
+        "basis": "life-cycle",
+    },
+    "pue": 1.2,
+    "pue_source": "given by the user",
+}
+
+
+def test_grams_are_the_windows_and_say_where_they_come_from(ledger):
+    run = ledger.open_run("fit", "model", environment={"carbon": CARBON}, sources=SOURCES)
+    window(run, 3600.0, 3600.0, emissions_g=0.96, intensity_g_per_kwh=400.0)  # 2 Wh x 1.2 x 0.4
+    run.close()
+    carbon = build(ledger)["carbon"]
+    assert carbon["emissions_g"] == 0.96
+    assert carbon["complete"] is True
+    assert carbon["intensities"] == [CARBON]
+    # The energy is 2 Wh, give or take 5 % and 20 % of 1 Wh each, in quadrature, times two.
+    spread = 2 * (0.05**2 + 0.2**2) ** 0.5 / 2
+    assert carbon["interval"]["high_g"] == pytest.approx(0.96 * (1 + spread))
+
+
+def test_grams_of_a_part_are_not_sold_as_all(ledger):
+    run = ledger.open_run("fit", "model", environment={"carbon": CARBON}, sources=SOURCES)
+    window(run, 3600.0, 3600.0, emissions_g=0.96, intensity_g_per_kwh=400.0)
+    window(run, 3600.0, 3600.0)
+    run.close()
+    carbon = build(ledger)["carbon"]
+    assert carbon["complete"] is False
+    assert carbon["covered_j"] == 7200.0
+    assert "those of a part" in carbon["sentence"]

@@ -1,0 +1,117 @@
+"""Carbon intensity: what a kilowatt-hour stands for in grams, when, where, and how we know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol, runtime_checkable
+
+from greentrain.errors import ConfigurationError
+
+Signal = Literal["average", "marginal"]
+Basis = Literal["life-cycle", "direct"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """The intensity over a half-open stretch of time.
+
+    Args:
+        start: Its first moment, aware.
+        end: The first moment after it, aware.
+        g_per_kwh: Grams of CO2 equivalent per kilowatt-hour.
+        low_g_per_kwh: Lower bound, where one is known.
+        high_g_per_kwh: Upper bound, where one is known.
+
+    Raises:
+        ConfigurationError: If a time is naive, the interval is empty, or a value is not an
+            intensity.
+    """
+
+    start: datetime
+    end: datetime
+    g_per_kwh: float
+    low_g_per_kwh: float | None = None
+    high_g_per_kwh: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise ConfigurationError("an interval of intensity has a naive time; give it a zone")
+        if self.end <= self.start:
+            raise ConfigurationError(
+                f"an interval of intensity ends at {self.end}, not after its start {self.start}"
+            )
+        for value in (self.g_per_kwh, self.low_g_per_kwh, self.high_g_per_kwh):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"an intensity is {value!r}; it is in g/kWh, 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where an intensity comes from.
+
+    Args:
+        source: Who publishes it.
+        zone: What it is the intensity of.
+        data_year: The year of the data; ``None`` for a time series, which says itself.
+        signal: ``"average"`` for reports; ``"marginal"`` may steer decisions only.
+        basis: ``"life-cycle"`` with what building and fuelling plants takes, or ``"direct"``.
+    """
+
+    source: str
+    zone: str
+    data_year: int | None
+    signal: Signal = "average"
+    basis: Basis = "life-cycle"
+
+
+@runtime_checkable
+class IntensityProvider(Protocol):
+    """Knows the intensity of one zone."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where its values come from."""
+        ...
+
+    def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
+        """Return the intervals that overlap ``[start, end)``, in order; none where unknown."""
+        ...
+
+
+def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) -> float | None:
+    """Return the mean intensity over ``[start, end)``, weighted by time.
+
+    Args:
+        provider: Knows the intensity.
+        start: First moment, aware.
+        end: First moment after; the same as ``start`` for a single moment.
+
+    Returns:
+        Grams per kilowatt-hour; ``None`` unless all of the time is covered.
+
+    Example:
+        >>> from datetime import UTC
+        >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        >>> class Fixed:
+        ...     def history(self, start, end):
+        ...         return [Interval(start=noon, end=noon.replace(hour=14), g_per_kwh=100.0)]
+        >>> mean_intensity(Fixed(), noon, noon.replace(hour=13))
+        100.0
+        >>> mean_intensity(Fixed(), noon, noon.replace(hour=15)) is None
+        True
+    """
+    intervals = provider.history(start, end)
+    if start == end:
+        at = [one.g_per_kwh for one in intervals if one.start <= start < one.end]
+        return at[0] if at else None
+    covered_s = weighted = 0.0
+    for one in intervals:
+        overlap_s = (min(one.end, end) - max(one.start, start)).total_seconds()
+        if overlap_s > 0:
+            covered_s += overlap_s
+            weighted += overlap_s * one.g_per_kwh
+    complete = math.isclose(covered_s, (end - start).total_seconds(), abs_tol=1e-6)
+    return weighted / covered_s if complete and covered_s > 0 else None

@@ -1,0 +1,118 @@
+"""The yearly intensity of a country or region, from the tables that CodeCarbon brings: offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from greentrain.carbon.intensity import Basis, Interval, Provenance
+from greentrain.errors import ConfigurationError
+
+_G_PER_LB = 453.59237
+_EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+_PUBLISHED = "as bundled with CodeCarbon"
+
+
+class StaticIntensity:
+    """One value for all times: the average of a year.
+
+    It says nothing about the hour, so it can neither show nor earn a saving by shifting in time.
+
+    Args:
+        zone: A country by its ISO 3166 code (``"DE"``, ``"DEU"``), a state of the USA
+            (``"US-CA"``), a province of China (``"CN-BJ"``) or a Nordic bidding zone (``"SE3"``).
+
+    Raises:
+        ConfigurationError: If there is no value for the zone.
+
+    Example:
+        >>> germany = StaticIntensity("DE")
+        >>> germany.provenance.zone, germany.provenance.signal
+        ('DE', 'average')
+        >>> germany.provenance.data_year is not None
+        True
+    """
+
+    def __init__(self, zone: str) -> None:
+        code = zone.strip().upper() if isinstance(zone, str) else ""
+        found = _zones().get(code) or _zones().get(_alpha3(code))
+        if found is None:
+            raise ConfigurationError(
+                f"no carbon intensity is known for the zone {zone!r}; give a country such as 'DE' "
+                "or 'DEU', a state such as 'US-CA', a province such as 'CN-BJ' or a bidding zone "
+                "such as 'SE3'"
+            )
+        self.g_per_kwh, source, year, basis = found
+        self._provenance = Provenance(source=source, zone=code, data_year=year, basis=basis)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The table and the year of its data."""
+        return self._provenance
+
+    def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
+        """Return the one value, for all times; nothing is known of its bounds."""
+        return (Interval(start=_EVER[0], end=_EVER[1], g_per_kwh=self.g_per_kwh),)
+
+
+@cache
+def _zones() -> dict[str, tuple[float, str, int, Basis]]:
+    zones: dict[str, tuple[float, str, int, Basis]] = {}
+    for code, row in _table("global_energy_mix.json").items():
+        zones[code] = (
+            float(row["carbon_intensity"]),
+            f"Our World in Data, yearly electricity mix, {_PUBLISHED}",
+            int(row["year"]),
+            "life-cycle",
+        )
+    states = _table("2023/usa_emissions.json")
+    source = states["_source"]
+    for name, row in states.items():
+        if not name.startswith("_"):
+            zones[f"US-{row['regionCode']}"] = (
+                float(row["emissions"]) * _G_PER_LB / 1000.0,  # lb/MWh
+                f"{source['name']}, {_PUBLISHED}",
+                int(source["year"]),
+                "direct",
+            )
+    for code, row in _table("nordic_emissions.json")["data"].items():
+        zones[code] = (
+            float(row["emission_factor"]),
+            f"ENTSO-E generation mix, {_PUBLISHED}",
+            int(row["year"]),
+            "life-cycle",
+        )
+    for code, row in _table("2023/china_provincial_emissions.json")["data"].items():
+        zones[code] = (
+            float(row["emission_factor"]),
+            f"Ministry of Ecology and Environment of China, {_PUBLISHED}",
+            int(row["year"]),
+            "direct",
+        )
+    return zones
+
+
+def _table(name: str) -> dict[str, Any]:
+    # The package is found and not imported: importing it would bring pandas.
+    spec = find_spec("codecarbon")
+    folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
+    path = folder / "data" / "private_infra" / name
+    try:
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the installed CodeCarbon has no table {name!r} of carbon intensities: {error}"
+        ) from None
+    return table
+
+
+def _alpha3(code: str) -> str:
+    import pycountry  # comes with CodeCarbon
+
+    country = pycountry.countries.get(alpha_2=code) if len(code) == 2 else None
+    return "" if country is None else str(country.alpha_3)
