@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from pytorch_lightning import Callback, Trainer
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.ledger import Ledger
+from tests.models import Classifier, Clock, Tick, constant_meter, loader
 
 
 class Tell(Callback):
