@@ -46,7 +46,7 @@ class BudgetGuard(Callback):
     Attributes:
         used_j: Joules that the fit had drawn when the meter was last read.
         joules_per_step: Mean joules of a step, the first five left out; ``None`` until known.
-        steps: Batches trained on.
+        steps: Batches trained on, those before a resume included.
         stopped: Whether the cap ended the fit.
         reason: Why, in one sentence; empty if it did not.
 
@@ -78,6 +78,7 @@ class BudgetGuard(Callback):
         self.on_exceed = on_exceed
         self.anneal = anneal
         self.keep_j = keep_j
+        self._trainer: Trainer | None = None
         self._lease: Lease | None = None
         self._scaler: RateScaler | None = None
         self._reset()
@@ -100,12 +101,13 @@ class BudgetGuard(Callback):
     @property
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint."""
-        return f"BudgetGuard{{'cap_j': {self.cap_j}}}"
+        return f"BudgetGuard{{'on_exceed': {self.on_exceed!r}}}"  # a cap may be raised on resuming
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to watch a fit; other stages are not watched."""
         if stage == "fit":
             self._reset()
+            self._trainer = trainer
             self._lease = Lease(trainer, self.meter)
             self._start = self._lease.recorder.read()
 
@@ -154,12 +156,15 @@ class BudgetGuard(Callback):
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was drawn so far: a resumed fit goes on under the same cap."""
-        return {"used_j": self.used_j}
+        """Return what was drawn up to now: a resumed fit goes on under the same cap."""
+        if self._trainer is not None:
+            self.used_j = self._used_j(self._trainer)
+        return {"used_j": self.used_j, "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what an earlier part of the fit drew."""
         self._earlier_j = float(state_dict["used_j"])
+        self.steps = int(state_dict["steps"])
 
     def _evaluate(self, trainer: Trainer) -> None:
         self._measure(trainer)
@@ -235,7 +240,7 @@ class BudgetGuard(Callback):
             self._scaler = None
         if self._lease is not None:
             self._lease.release()
-            self._lease = None
+            self._lease = self._trainer = None
 
 
 def _cap_j(cap: str | float) -> float:

@@ -7,12 +7,14 @@ import math
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning import LightningModule, Trainer
 
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.recording import Lease
 from greentrain.carbon import UNKNOWN, CarbonAccount, Emissions, IntensityProvider
 from greentrain.energy import NOTHING, Meter, Reading, Window, WindowRecorder, total
+from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.tracking import names
 from greentrain.units import utc_now, wh
@@ -210,7 +212,10 @@ class EnergyMonitor(Callback):
         self._lease.release()
         self._lease = None
         if self._run is not None and self._open_ledger is not None:
-            self._run.close(status)
+            try:
+                self._run.close(status)
+            except LedgerError as error:  # what was trained is not lost for want of a closing row
+                rank_zero_warn(f"EnergyMonitor: the run could not be closed: {error}")
             self._open_ledger.close()
             self._run = self._open_ledger = None
 

@@ -107,11 +107,11 @@ def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) 
     if start == end:
         at = [one.g_per_kwh for one in intervals if one.start <= start < one.end]
         return at[0] if at else None
-    covered_s = weighted = 0.0
-    for one in intervals:
-        overlap_s = (min(one.end, end) - max(one.start, start)).total_seconds()
-        if overlap_s > 0:
-            covered_s += overlap_s
-            weighted += overlap_s * one.g_per_kwh
-    complete = math.isclose(covered_s, (end - start).total_seconds(), abs_tol=1e-6)
-    return weighted / covered_s if complete and covered_s > 0 else None
+    total_s = (end - start).total_seconds()
+    shares = [
+        (max(0.0, (min(one.end, end) - max(one.start, start)).total_seconds()) / total_s, one)
+        for one in intervals
+    ]
+    if not math.isclose(math.fsum(share for share, _ in shares), 1.0, rel_tol=1e-9):
+        return None
+    return math.fsum(share * one.g_per_kwh for share, one in shares)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks.anneal import catch_up, shape
@@ -145,6 +145,38 @@ def test_gradient_accumulation_counts_batches():
     assert guard.steps == 200
     assert trainer.global_step == len(model.rates) == 50
     assert model.rates[-1] < 0.01
+
+
+def test_a_resumed_fit_goes_on_under_the_same_cap_and_schedule(tmp_path):
+    path = tmp_path / "mid-epoch.ckpt"
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *args, **kwargs):
+            if trainer.global_step == 100:
+                trainer.save_checkpoint(path)
+
+    def resumed(cap, ckpt_path=None, *callbacks):
+        clock, model = Clock(), Classifier()
+        guard = guard_of(cap, clock, anneal=True)
+        Trainer(
+            callbacks=[guard, Tick(clock), *callbacks],
+            max_epochs=10,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        ).fit(model, loader(), ckpt_path=ckpt_path)
+        return guard, model
+
+    resumed(1e6, None, Save())
+    guard, model = resumed(1e6, path)
+    assert guard.steps == 200
+    assert model.rates[0] == pytest.approx(0.5 * shape(101 / 200), rel=0.02)
+    assert model.rates[-1] < 0.01
+    guard, _ = resumed(140.0, path)
+    assert guard.stopped
+    assert 125.0 <= guard.used_j <= 140.0  # the 100 J before the resume are in it
 
 
 def test_guard_and_monitor_see_the_same_joules():

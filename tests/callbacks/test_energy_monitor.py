@@ -245,3 +245,17 @@ def test_no_zone_no_grams():
     fit.fit(Classifier(), loader())
     assert monitor.emissions_g is None
     assert not any(name.startswith("emissions") for name in fit.callback_metrics)
+
+
+def test_a_ledger_that_goes_away_does_not_stop_training(tmp_path):
+    class Vanish(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            for path in tmp_path.glob("greentrain.db*"):
+                path.write_bytes(b"this is no database any more" * 1000)
+
+    clock = Clock()
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    fit = trainer(EnergyMonitor(constant_meter(clock), ledger=url), Tick(clock), Vanish())
+    with pytest.warns(UserWarning, match="the run could not be closed"):
+        fit.fit(Classifier(), loader())
+    assert fit.global_step == 2 * BATCHES
