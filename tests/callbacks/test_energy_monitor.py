@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -247,15 +250,15 @@ def test_no_zone_no_grams():
     assert not any(name.startswith("emissions") for name in fit.callback_metrics)
 
 
-def test_a_ledger_that_goes_away_does_not_stop_training(tmp_path):
-    class Vanish(Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            for path in tmp_path.glob("greentrain.db*"):
-                path.write_bytes(b"this is no database any more" * 1000)
+def test_a_ledger_that_breaks_does_not_stop_training(tmp_path):
+    class Break(Callback):
+        def on_train_start(self, trainer, pl_module):
+            with closing(sqlite3.connect(tmp_path / "greentrain.db")) as database:
+                database.executescript("drop table windows; drop table closings;")
 
     clock = Clock()
     url = f"sqlite:///{tmp_path / 'greentrain.db'}"
-    fit = trainer(EnergyMonitor(constant_meter(clock), ledger=url), Tick(clock), Vanish())
+    fit = trainer(EnergyMonitor(constant_meter(clock), ledger=url), Tick(clock), Break())
     with pytest.warns(UserWarning, match="the run could not be closed"):
         fit.fit(Classifier(), loader())
     assert fit.global_step == 2 * BATCHES
