@@ -13,7 +13,6 @@ from greentrain.units import J_PER_WH
 
 _INTERRUPTIONS = {
     "failed": "failed",
-    "abandoned": "abandoned",
     "unclosed": "killed, or still running",
 }
 _OPTION = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -62,8 +61,7 @@ class Session:
         self.recorder = WindowRecorder(self._meter, self._record)
         self._told = False
         self._results: Sequence[UpdateResult] = ()
-        # Whoever never calls `close` gets it when the stream is forgotten, or the program ends.
-        self._finalizer = weakref.finalize(self, _release, self.run, self._meter, ledger)
+        self._closed = False
 
     def decided(
         self,
@@ -144,15 +142,17 @@ class Session:
 
     def close(self) -> None:
         """Close the run, the tracker and the meter; harmless the second time."""
-        if not self._finalizer.alive:
+        if self._closed:
             return
+        self._closed = True
         self.run.close("failed" if self.failed else "completed")
         if self._told:
             head = self.ledger.heads()[self.run.chain]
             tags = {names.TAG_LEDGER_HEAD: f"{head['count']}:{head['head']}"}
             status = "FAILED" if self.failed else "FINISHED"
             self.tracker.finish(_note(self._stream, self._results), tags, status)
-        self._finalizer()
+        self._meter.close()
+        self.ledger.close()
 
     def _start_tracker(self) -> None:
         if not self._told:
@@ -165,12 +165,6 @@ class Session:
         if emissions.grams is not None:
             self.emissions_g = (self.emissions_g or 0.0) + emissions.grams
         record_window(self.run, window, emissions)
-
-
-def _release(run: RunLog, meter: Meter, ledger: Ledger) -> None:
-    run.close("abandoned")
-    meter.close()
-    ledger.close()
 
 
 def _update_metrics(result: UpdateResult) -> dict[str, float]:

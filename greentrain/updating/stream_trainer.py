@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal
@@ -328,6 +329,8 @@ class StreamTrainer:
                 carbon=self._carbon,
                 settings=self._settings,
             )
+            # Whoever never calls `close` gets it when the stream is forgotten or the program ends.
+            weakref.finalize(self, self._session.close)
         return self._session
 
     def _account(self, session: Session) -> LedgerAccount:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 from torch.utils.data import Subset
 
 from greentrain import Budget, Experience, StreamTrainer, UpdateMode
@@ -329,6 +331,19 @@ def test_what_is_no_experience_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="val of experience 'x' is None"):
         Experience("x", blobs((0,), 4), None)
     streaming.close()
+
+
+def test_a_stream_that_is_never_closed_is_closed_when_it_is_forgotten(tmp_path):
+    streaming = trainer(tmp_path, Clock(), tracking=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    streaming.update(experience("first", (0, 1)))
+    del streaming
+    gc.collect()
+    ledger = open_ledger(tmp_path)
+    assert [row["status"] for row in ledger.rows("closing")] == ["completed"]
+    ledger.close()
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("greentrain").experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 def test_make_model_has_to_make_a_module(tmp_path):
