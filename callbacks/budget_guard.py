@@ -206,7 +206,7 @@ class BudgetGuard(Callback):
 
     def _used_j(self, trainer: Trainer) -> float:
         drawn_j = lag_j = 0.0
-        if self._lease is not None and self._start is not None and trainer.local_rank == 0:
+        if self._lease is not None and self._start is not None:
             drawn = self._lease.recorder.read() - self._start
             drawn_j = drawn.total_j or 0.0
             lag_j = drawn_j * LAG_S / max(drawn.duration_s, LAG_S)

@@ -95,8 +95,6 @@ class EnergyMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to measure."""
-        if trainer.local_rank != 0:
-            return  # this node is measured by its first process
         self._lease = Lease(trainer, self.meter)
         recorder = self._lease.recorder
         if self.ledger is not None and trainer.is_global_zero:

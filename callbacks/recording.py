@@ -7,20 +7,40 @@ from weakref import WeakKeyDictionary
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from greentrain.energy import Meter, WindowRecorder, detect
+from greentrain.energy import NOTHING, Meter, Reading, Source, WindowRecorder, detect
 
 _shared: WeakKeyDictionary[Any, _Shared] = WeakKeyDictionary()
 
 
 class _Shared:
-    def __init__(self, given: Meter | WindowRecorder | None) -> None:
+    def __init__(self, given: Meter | WindowRecorder | None, *, measures: bool) -> None:
+        self.given = _meter_of(given)
         self.borrowed = isinstance(given, WindowRecorder)
-        self.recorder = _open(given)
+        self.recorder = _open(given) if measures else WindowRecorder(_Nothing())
         self.users = 0
+
+
+class _Nothing:
+    """The meter of a process whose node another process measures: it has no source."""
+
+    sources: tuple[Source, ...] = ()
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def read(self) -> Reading:
+        """Return that nothing was measured here."""
+        return NOTHING
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Lease:
     """A recorder shared by the callbacks of one Trainer; the last to let go closes its meter.
+
+    Each node is measured by its first process; in the others nothing is opened, and what the
+    recorder reads is nothing.
 
     Args:
         trainer: The Trainer.
@@ -34,8 +54,10 @@ class Lease:
     def __init__(self, trainer: Any, given: Meter | WindowRecorder | None) -> None:
         shared = _shared.get(trainer)
         if shared is None:
-            shared = _shared[trainer] = _Shared(_other_meter(trainer, given))
-        elif given is not None and given not in (shared.recorder, shared.recorder.meter):
+            measures = trainer.local_rank == 0
+            shared = _Shared(_other_meter(trainer, given), measures=measures)
+            _shared[trainer] = shared
+        elif given is not None and _meter_of(given) is not shared.given:
             raise MisconfigurationException(
                 "two callbacks of one Trainer were given different meters; give both the same, or "
                 "leave it out of one of them"
@@ -56,6 +78,10 @@ class Lease:
             del _shared[self._trainer]
             if not shared.borrowed:
                 shared.recorder.meter.close()
+
+
+def _meter_of(given: Meter | WindowRecorder | None) -> Meter | None:
+    return given.meter if isinstance(given, WindowRecorder) else given
 
 
 def _other_meter(trainer: Any, given: Any) -> Any:
