@@ -150,4 +150,6 @@ class Updater:
 
 
 def _own_randomness() -> AbstractContextManager[None]:
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    # Asking for the state of CUDA that nothing has used yet would start it in this process.
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count() if started else 0))
