@@ -25,6 +25,9 @@ class Source:
         relative_uncertainty: Standard uncertainty as a share of the value, or ``None`` where
             nothing is known about it.
         device: What is metered, as its maker names it.
+        uuid: What tells two processes' devices apart, where the maker gives it: of a card the UUID
+            of the whole card. Without one the name stands for it, once on a host.
+        power_limit_w: The power limit in force, where there is one that can be read.
         note: One sentence on how the figure comes about, or what is shared or doubtful about it.
         reference: Where the uncertainty comes from.
 
@@ -36,6 +39,8 @@ class Source:
     method: Method
     relative_uncertainty: float | None
     device: str = ""
+    uuid: str = ""
+    power_limit_w: float | None = None
     note: str = ""
     reference: str = ""
 
