@@ -1,11 +1,6 @@
-"""Everything that touches a running Lightning Trainer."""
+"""Lightning callbacks: what touches a running Trainer."""
 
 from greentrain.callbacks.budget_guard import BudgetGuard
-from greentrain.callbacks.energy_monitor import (
-    EnergyMonitor,
-    emissions_of,
-    epoch_metrics,
-    record_window,
-)
+from greentrain.callbacks.energy_monitor import EnergyMonitor
 
-__all__ = ["BudgetGuard", "EnergyMonitor", "emissions_of", "epoch_metrics", "record_window"]
+__all__ = ["BudgetGuard", "EnergyMonitor"]

@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakSet
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
+
+from greentrain.callbacks.plan import planned_batches
+from greentrain.callbacks.watch import Watch
 
 WARM_UP = 0.05
 """Share of the schedule in which the rate rises."""
+_scaled: WeakSet[Optimizer] = WeakSet()
 
 
 def shape(progress: float) -> float:
@@ -49,6 +55,53 @@ def catch_up(done: float, used: float) -> float:
     return min(1.0, ahead / due) if due > 0 else 0.0
 
 
+class Annealing:
+    """Anneal a fit's learning rates by its steps or its cap, whichever is further.
+
+    Where the module has schedulers of its own, they are left alone while the share of the cap that
+    is used is no larger than that of the planned steps, and what is left pays for the rest.
+
+    Args:
+        trainer: The Trainer.
+        watch: What the fit has drawn.
+    """
+
+    def __init__(self, trainer: Any, watch: Watch) -> None:
+        self._trainer = trainer
+        self._watch = watch
+        self._batches = planned_batches(trainer)
+        self._most_steps = trainer.max_steps
+        scheduled = bool(trainer.lr_scheduler_configs)
+        self._scaler = RateScaler(trainer.optimizers, self._beside if scheduled else self._alone)
+
+    def remove(self) -> None:
+        """Anneal no more."""
+        self._scaler.remove()
+
+    def _done(self) -> float:
+        """Return which share of the planned steps there will have been after the one at hand."""
+        done = (self._watch.steps + 1) / self._batches if self._batches else 1.0
+        if self._most_steps > 0:
+            done = max(done, (self._trainer.global_step + 1) / self._most_steps)
+        return done
+
+    def _alone(self) -> float:
+        return shape(max(self._done(), self._watch.share_used()))
+
+    def _beside(self) -> float:
+        done = self._done()
+        if self._watch.share_used(whole=True) <= done and self._watch.lasts(done):
+            return 1.0
+        return catch_up(done, self._watch.share_used())
+
+
+class NoAnnealing:
+    """Stands in where nothing is annealed."""
+
+    def remove(self) -> None:
+        """Do nothing."""
+
+
 class RateScaler:
     """Scale the learning rates of optimizers at each step, and put them back after it.
 
@@ -57,14 +110,24 @@ class RateScaler:
     Args:
         optimizers: The optimizers.
         factor: Gives the factor of the step to come.
+
+    Raises:
+        MisconfigurationException: If one of them is scaled already: torch runs hooks in one order
+            before and after a step, so two of them would not put back what they found.
     """
 
     def __init__(self, optimizers: Iterable[Optimizer], factor: Callable[[], float]) -> None:
+        self._optimizers = list(optimizers)
+        if any(each in _scaled for each in self._optimizers):
+            raise MisconfigurationException(
+                "two BudgetGuards of one Trainer have anneal=True; leave it to one of them"
+            )
+        _scaled.update(self._optimizers)
         self._factor = factor
         self._rates: dict[int, list[Any]] = {}
         self._handles = [
             handle
-            for optimizer in optimizers
+            for optimizer in self._optimizers
             for handle in (
                 optimizer.register_step_pre_hook(self._before),
                 optimizer.register_step_post_hook(self._after),
@@ -75,7 +138,8 @@ class RateScaler:
         """Scale no more."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        _scaled.difference_update(self._optimizers)
+        self._handles, self._optimizers = [], []
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         factor = self._factor()

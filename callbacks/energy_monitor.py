@@ -6,46 +6,64 @@ import dataclasses
 import math
 from typing import Any
 
-import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
+from rich.console import Console
 
+from greentrain.callbacks import figures
 from greentrain.callbacks.base import Callback
-from greentrain.callbacks.recording import Lease
-from greentrain.carbon import UNKNOWN, CarbonAccount, Emissions, IntensityProvider
-from greentrain.energy import NOTHING, Meter, Reading, Window, WindowRecorder, total
-from greentrain.errors import LedgerError
-from greentrain.ledger import Ledger, RunLog, environment
-from greentrain.tracking import names
-from greentrain.units import utc_now, wh
+from greentrain.callbacks.measurement import Measurement, Sum
+from greentrain.callbacks.run_record import open_record, own_url
+from greentrain.callbacks.showing import Loggers, show
+from greentrain.callbacks.summary import summary_table
+from greentrain.carbon import CarbonAccount, IntensityProvider
+from greentrain.energy import (
+    NOTHING,
+    Calibration,
+    Meter,
+    Reading,
+    Source,
+    WallMeter,
+    Window,
+    WindowRecorder,
+    predict_total,
+)
+from greentrain.errors import ConfigurationError
+
+_LOOK_BACK = 100
+"""Epochs that a prediction rests on: the last ones, so that it costs the same in a long fit."""
 
 
 class EnergyMonitor(Callback):
     """Measure the energy of each epoch and validation, and log it where the other metrics go.
 
     The windows of a fit (each training epoch, each validation, the sanity check, and the time
-    around them) are disjoint and sum to the energy of the fit. On several processes each node is
-    measured once, by its first process, and the logged figures are the sum.
+    around them) are disjoint and sum to the energy of the fit. On several processes each device of
+    each host is measured once, and every process has the sum. The metrics, and which of them there
+    are when, stand in the documentation's page on measuring.
 
     Args:
-        meter: Where joules come from; by default the best that this machine has.
-        ledger: URL of a ledger to record the windows in, such as ``"sqlite:///greentrain.db"``.
+        meter: Where joules come from; by default the best for what the Trainer uses: its card, and
+            CPU and RAM of the host.
+        ledger: URL of a ledger to record the windows in, such as ``"sqlite:///greentrain.db"``;
+            ``True`` for a new one in ``greentrain_logs/`` under the Trainer's
+            ``default_root_dir``; ``False`` for none.
         zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
         intensity: A provider of carbon intensities, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
-        log: Whether to log metrics per epoch: ``energy/epoch_wh``, ``energy/total_wh``,
-            ``energy/power_w``, each source's ``energy/..._epoch_wh`` and, where the intensity is
-            known, ``emissions/epoch_g`` and ``emissions/total_g``.
-
-    Attributes:
-        windows: The windows of the last fit, validation, test or prediction.
-        total: Their sum, with any earlier part of the fit that was resumed from a checkpoint.
-        emissions_g: Grams of CO2 equivalent of the same; ``None`` where any of it is unknown.
+        pue_source: Where that figure comes from.
+        wall: A meter of the whole node, with which what was measured is compared at the end.
+        idle_s: Seconds to measure the idle machine for before anything starts; recorded apart and
+            never taken off.
+        log: Whether to log metrics.
+        summary: Whether to print a table at the end.
 
     Raises:
-        ConfigurationError: If zone, intensity or PUE cannot be used; in ``setup``, if the ledger's
-            URL cannot be.
-        MisconfigurationException: If another callback was given another meter; in ``setup``.
+        ConfigurationError: If an argument cannot be used; in ``setup``, if the ledger's URL cannot
+            be, or the meter asks for what is not there.
+        LedgerError: In ``setup``, if what the URL names is no ledger.
+        MisconfigurationException: If another callback was given another meter, or a wall meter is
+            to stand for several nodes; in ``setup``.
 
     Example:
         >>> from greentrain.energy import ConstantMeter
@@ -58,58 +76,76 @@ class EnergyMonitor(Callback):
         self,
         meter: Meter | WindowRecorder | None = None,
         *,
-        ledger: str | None = None,
+        ledger: str | bool = True,
         zone: str | None = None,
         intensity: IntensityProvider | None = None,
         pue: float | None = None,
+        pue_source: str | None = None,
+        wall: WallMeter | None = None,
+        idle_s: float = 0.0,
         log: bool = True,
+        summary: bool = True,
     ) -> None:
-        self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
+        self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
+        if not (math.isfinite(idle_s) and idle_s >= 0):
+            raise ConfigurationError(f"idle_s is {idle_s!r}; it is in seconds, 0 or more")
         self.meter = meter
         self.ledger = ledger
+        self.wall = wall
+        self.idle_s = idle_s
         self.log_metrics = log
-        self.windows: list[Window] = []
-        self._earlier = NOTHING
-        self._grams: list[float | None] = []
-        self._depth = 0
-        self._opened = utc_now()
-        self._lease: Lease | None = None
-        self._run: RunLog | None = None
-        self._open_ledger: Ledger | None = None
+        self.summary = summary
+        self._measured: Measurement | None = None
+        self._own_url: str | None = None
+        self._loggers = Loggers()
+        self._epochs_j: list[float] = []
+        self._spent_j = 0.0
+        self._begun = _Begun()
 
     @property
-    def state_key(self) -> str:
-        """Key of this callback's state in a checkpoint."""
-        return f"EnergyMonitor{{'ledger': {self.ledger is not None}}}"
+    def windows(self) -> list[Window]:
+        """The last thousand closed windows, in their order; the ledger has all."""
+        return list(self._measured.windows) if self._measured else []
 
     @property
     def total(self) -> Reading:
         """Seconds and joules by source, up to the last window's end."""
-        return self._earlier + total(self.windows)
+        return self._measured.closed.reading if self._measured else NOTHING
 
     @property
     def emissions_g(self) -> float | None:
         """Grams of CO2 equivalent, up to the last window's end; ``None`` where not all is known."""
-        known = [grams for grams in self._grams if grams is not None]
-        return math.fsum(known) if known and len(known) == len(self._grams) else None
+        return self._measured.closed.grams if self._measured and self.windows else None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The metered things, as they were known at the end."""
+        return self._measured.sources if self._measured else ()
+
+    @property
+    def idle(self) -> Reading | None:
+        """What was drawn while idle."""
+        return self._measured.idle if self._measured else None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How the total compares with the wall."""
+        return self._measured.calibration if self._measured else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to measure."""
-        self._lease = Lease(trainer, self.meter)
-        recorder = self._lease.recorder
-        if self.ledger is not None and trainer.is_global_zero:
-            self._open_ledger = Ledger(self.ledger)
-            self._run = self._open_ledger.open_run(
-                "fit",
-                type(pl_module).__name__,
-                environment={**environment(), "carbon": self.carbon.as_dict()},
-                sources=[dataclasses.asdict(source) for source in recorder.meter.sources],
+        if self.wall is not None and trainer.num_nodes > 1:
+            raise MisconfigurationException(
+                f"wall measures one node, and this Trainer has {trainer.num_nodes}; leave it out"
             )
-        self.windows, self._grams = [], []
-        self._earlier = NOTHING
-        self._depth, self._opened = recorder.depth, utc_now()
-        recorder.sinks.append(self._take)
-        recorder.enter(getattr(stage, "value", stage))  # an enumeration, for all its annotation
+        stage = getattr(stage, "value", stage)  # an enumeration, for all its annotation
+        self._epochs_j, self._spent_j, self._begun = [], 0.0, _Begun()
+        if self.ledger is True:
+            self._own_url = self._own_url or own_url(trainer)
+        # The ledger first: what the meter starts in a thread would keep it waiting.
+        record = open_record(trainer, self.ledger, self._own_url, self.carbon)
+        self._measured = Measurement(trainer, self.meter, self.carbon, self.wall, record)
+        self._measured.begin(stage, type(pl_module).__name__, self.idle_s)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the sanity check apart from training."""
@@ -119,14 +155,28 @@ class EnergyMonitor(Callback):
         """End the sanity check's window."""
         self._leave()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the window of an epoch that goes on: Lightning tells of its end only."""
+        stages = ("restarted_mid_epoch", "restarted_on_epoch_end")  # before 2.5 there were none
+        if any(getattr(trainer.fit_loop, stage, False) for stage in stages):
+            self._begin_epoch(trainer, whole=False)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch's window."""
-        self._enter("train_epoch", epoch=trainer.current_epoch)
+        self._begin_epoch(trainer, whole=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a validation's window, interrupting the epoch's."""
         if not trainer.sanity_checking:
-            self._enter("validation", epoch=trainer.current_epoch)
+            self._enter("validation", trainer.current_epoch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's figures so far, for callbacks that look at metrics after a validation."""
+        if self._measured is None or trainer.sanity_checking or not self.log_metrics:
+            return
+        epoch = self._measured.open_window("train_epoch")
+        if epoch is not None:
+            show(trainer, self._metrics(trainer, self._measured, epoch, self._measured.so_far()))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End a validation's window."""
@@ -135,130 +185,88 @@ class EnergyMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the epoch's window and log its figures."""
-        window = self._leave()
-        if self.log_metrics:
-            figures = self._figures(window) if window else {}
-            if trainer.world_size > 1:
-                figures = _summed(trainer, figures)
-            pl_module.log_dict(figures, on_step=False, on_epoch=True)
+        self._leave()
+        if self._measured is None or not self.log_metrics:
+            return
+        epoch, so_far = self._measured.windows[-1], self._measured.so_far()
+        metrics = self._metrics(trainer, self._measured, epoch, so_far)
+        metrics |= self._expected(trainer, epoch, so_far.known_j or 0.0)
+        if figures.has_card(epoch.reading):
+            metrics |= figures.power_limits(self._measured.lease.sources())
+        show(trainer, metrics)
+        self._loggers.log(trainer, metrics)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close everything."""
-        self._close("completed")
+        self._close(trainer, "completed")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Close everything: Lightning calls no ``teardown`` then."""
-        self._close("failed")
+        self._close(trainer, "failed", alone=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals so far, in mid-epoch too."""
-        reading = self._so_far()
-        return {
-            "duration_s": reading.duration_s,
-            "energy_j": dict(reading.energy_j),
-            "emissions_g": self._grams_so_far(),
-        }
+        so_far = self._measured.so_far() if self._measured else Sum()
+        return {**so_far.as_dict(), "epochs_j": list(self._epochs_j)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the totals of a checkpoint."""
-        self._earlier = Reading(
-            duration_s=state_dict["duration_s"], energy_j=state_dict["energy_j"]
+        if self._measured is not None:
+            self._measured.closed = Sum.from_dict(state_dict)
+            self._epochs_j = list(state_dict["epochs_j"])
+            self._spent_j = self._measured.closed.known_j or 0.0
+
+    def _metrics(
+        self, trainer: Trainer, measured: Measurement, epoch: Window, so_far: Sum
+    ) -> dict[str, float]:
+        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed - self._begun.batches
+        samples = figures.samples_of(trainer.train_dataloader, batches)
+        return figures.energy_metrics(
+            epoch.reading,
+            so_far.known_j,
+            samples=None if samples is None else samples * trainer.world_size,
+        ) | figures.emission_metrics(measured.grams(epoch), so_far.grams)
+
+    def _expected(self, trainer: Trainer, epoch: Window, spent_j: float) -> dict[str, float]:
+        """Return what the whole fit is expected to draw, were it to run to its end."""
+        before_j, self._spent_j = self._spent_j, spent_j
+        if not self._begun.whole or not epoch.reading.complete:
+            return {}
+        self._epochs_j = [*self._epochs_j, spent_j - before_j][-_LOOK_BACK:]
+        left = figures.epochs_left(trainer, trainer.global_step - self._begun.steps)
+        if left is None:
+            return {}
+        return figures.forecast_metrics(predict_total(self._epochs_j, spent_j, left))
+
+    def _begin_epoch(self, trainer: Trainer, *, whole: bool) -> None:
+        self._enter("train_epoch", trainer.current_epoch)
+        self._begun = _Begun(
+            batches=trainer.fit_loop.epoch_loop.batch_progress.total.completed,
+            steps=trainer.global_step,
+            whole=whole,
         )
-        self._grams = [state_dict.get("emissions_g")] if self._earlier.energy_j else []
 
-    def _so_far(self) -> Reading:
-        return self.total + (self._lease.recorder.drawn(self._depth) if self._lease else NOTHING)
+    def _enter(self, phase: str, epoch: int | None = None) -> None:
+        if self._measured is not None:
+            self._measured.enter(phase, epoch)
 
-    def _grams_so_far(self) -> float | None:
-        if self._lease is None:
-            return self.emissions_g
-        open_j = self._lease.recorder.drawn(self._depth).total_j
-        since = self.carbon.emissions(open_j, self._opened, utc_now()).grams
-        closed = self.emissions_g if self._grams else 0.0
-        return None if since is None or closed is None else closed + since
+    def _leave(self) -> None:
+        if self._measured is not None:
+            self._measured.leave()
 
-    def _enter(self, phase: str, *, epoch: int | None = None) -> None:
-        if self._lease is not None:
-            self._lease.recorder.enter(phase, epoch=epoch)
-
-    def _leave(self) -> Window | None:
-        return self._lease.recorder.leave() if self._lease is not None else None
-
-    def _take(self, window: Window) -> None:
-        self.windows.append(window)
-        emissions = emissions_of(window, self.carbon)
-        self._grams.append(emissions.grams)
-        if self._run is not None:
-            record_window(self._run, window, emissions)
-
-    def _figures(self, window: Window) -> dict[str, float]:
-        figures = epoch_metrics(window.reading, self._so_far())
-        grams = {
-            names.EMISSIONS_EPOCH: emissions_of(window, self.carbon).grams,
-            names.EMISSIONS_TOTAL: self._grams_so_far(),
-        }
-        return figures | {name: value for name, value in grams.items() if value is not None}
-
-    def _close(self, status: str) -> None:
-        if self._lease is None:
+    def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
+        if self._measured is None or not self._measured.close(status, alone=alone):
             return
-        recorder = self._lease.recorder
-        recorder.leave_to(self._depth)
-        recorder.sinks.remove(self._take)
-        self._lease.release()
-        self._lease = None
-        if self._run is not None and self._open_ledger is not None:
-            try:
-                self._run.close(status)
-            except LedgerError as error:  # what was trained is not lost for want of a closing row
-                rank_zero_warn(f"EnergyMonitor: the run could not be closed: {error}")
-            self._open_ledger.close()
-            self._run = self._open_ledger = None
+        if self.summary and self.windows and trainer.is_global_zero:
+            Console().print(summary_table(self._measured))
 
 
-def emissions_of(window: Window, carbon: CarbonAccount) -> Emissions:
-    """Return the grams of a window."""
-    return carbon.emissions(window.reading.total_j, window.started, window.ended)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """How far training was when an epoch began."""
 
-
-def record_window(run: RunLog, window: Window, emissions: Emissions = UNKNOWN) -> None:
-    """Write a window into a run of the ledger."""
-    run.window(
-        window.phase,
-        started=window.started,
-        duration_s=window.reading.duration_s,
-        by_source=window.reading.energy_j,
-        epoch=window.epoch,
-        reservation_id=window.reservation_id,
-        emissions_g=emissions.grams,
-        intensity_g_per_kwh=emissions.intensity_g_per_kwh,
-    )
-
-
-def epoch_metrics(window: Reading, so_far: Reading) -> dict[str, float]:
-    """Return the metrics of an epoch, in watt-hours and watts; what is unknown is left out.
-
-    Example:
-        >>> epoch = Reading(duration_s=36.0, energy_j={"cpu": 3600.0})
-        >>> epoch_metrics(epoch, epoch)["energy/epoch_wh"]  # 100 W for 36 s
-        1.0
-    """
-    figures = {
-        names.ENERGY_EPOCH: window.total_j,
-        names.ENERGY_TOTAL: so_far.total_j,
-        **{names.source_epoch(name): joules for name, joules in window.energy_j.items()},
-    }
-    metrics = {name: wh(joules) for name, joules in figures.items() if joules is not None}
-    if window.power_w is not None:
-        metrics[names.ENERGY_POWER] = window.power_w
-    return metrics
-
-
-def _summed(trainer: Trainer, metrics: dict[str, float]) -> dict[str, float]:
-    """Sum metrics over all processes, so that every rank logs the same names and values."""
-    gathered: list[dict[str, float]] = [{} for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(gathered, metrics)
-    every = {name for figures in gathered for name in figures}
-    return {name: sum(figures.get(name, 0.0) for figures in gathered) for name in sorted(every)}
+    batches: int = 0
+    steps: int = 0
+    whole: bool = True

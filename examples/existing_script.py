@@ -41,7 +41,8 @@ class Digits(LightningModule):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cap", default="0.5 Wh", help="energy that the fit may draw")
+    parser.add_argument("--cap", default="0.5 Wh", help="what the fit may draw, or '0.1 gCO2e'")
+    parser.add_argument("--zone", help="where the power comes from, such as DE; grams need it")
     parser.add_argument("--quick", action="store_true", help="2 epochs, not 10")
     options = parser.parse_args()
 
@@ -49,8 +50,8 @@ def main() -> None:
     train = DataLoader(ConcatDataset([each.train for each in digits]), 32, shuffle=True)
     val = DataLoader(ConcatDataset([each.val for each in digits]), 256)
 
-    monitor = EnergyMonitor(ledger="sqlite:///greentrain.db")
-    guard = BudgetGuard(options.cap)
+    monitor = EnergyMonitor(ledger="sqlite:///greentrain.db", zone=options.zone)
+    guard = BudgetGuard(options.cap, zone=options.zone)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(max_epochs=2 if options.quick else 10, callbacks=[monitor, guard], **quiet)
     trainer.fit(Digits(), train, val)

@@ -1,6 +1,7 @@
-"""Budgets: what a stream may spend, for how many experiences, and the rules of the money.
+"""Budgets: what may be spent, until when and how often; and what control needs of an account.
 
-The rules are pure functions of amounts in joules; the ledger applies them inside its transactions.
+The rules of the money are in :mod:`greentrain.money`; the ledger applies them inside its
+transactions.
 """
 
 from __future__ import annotations
@@ -8,122 +9,240 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Literal, Protocol, get_args
 
 from greentrain.errors import ConfigurationError
-from greentrain.units import JOULES_PER_UNIT, format_energy, parse_energy
+from greentrain.units import (
+    GRAMS_PER_UNIT,
+    JOULES_PER_UNIT,
+    format_carbon,
+    format_energy,
+    names_carbon,
+    parse_carbon,
+    parse_energy,
+)
 
+Unit = Literal["J", "g"]
+"""What a budget is of: joules, or grams of CO2 equivalent."""
+Period = Literal["day", "week", "month", "quarter"]
+"""How often a budget is renewed: UTC days, weeks from Monday, months and quarters."""
+
+PERIODS: tuple[Period, ...] = get_args(Period)
 _OF_FULL = re.compile(r"\s*([0-9.]+)\s*%\s*of\s+full\s*")
+_PER = re.compile(
+    r"(?P<amount>.+?)\s*(?:/|\b(?:per|a|each|every)\s)\s*(?P<per>day|week|month|quarter)"
+    r"(?P<carry>\s*,?\s*with\s+carry[\s-]?over)?\s*",
+    re.IGNORECASE,
+)
+_TOLERANCE = 1e-12
+"""Share of a total within which sums of floating-point numbers count as equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """An amount of energy for a number of experiences.
+    """An amount of energy or of carbon, for a number of experiences.
 
     Args:
-        energy_j: Joules; ``None`` while the amount is only known as a share of full retraining.
-        horizon: Experiences that the budget has to last for.
+        energy_j: Joules; ``None`` for a budget of carbon, or while the amount is only known as a
+            share of full retraining.
+        horizon: Experiences that the budget has to last for; with ``until``, how many are expected
+            by then; of a renewed budget, how many are expected in a period.
         share_of_full: The amount as a share (0 to 1, or more) of what retraining in full at each
             experience would cost, measured before it is spent.
+        carbon_g: Grams of CO2 equivalent, for a budget of carbon.
+        until: The first moment at which nothing may be spent any more; an aware time.
+        per: The UTC calendar period that the amount is for, renewed at the beginning of each.
+        carry_over: Whether what a period leaves is added to the next one.
+        parent: Name of the budget that this one is promised out of.
 
     Raises:
-        ConfigurationError: If an amount is not positive, or both or none are given, or the horizon
-            is not a positive whole number.
+        ConfigurationError: If an amount is not positive, or not exactly one is given, the horizon
+            is not a positive whole number, a time is naive, or a part does not go with another.
 
     Example:
         >>> Budget.parse("20 Wh", horizon=8).energy_j
         72000.0
         >>> Budget.parse("40 % of full", horizon=8).share_of_full
         0.4
+        >>> print(Budget.parse("0.5 kg CO2-eq a month", horizon=8))
+        500 g CO2e per month for 8 experiences
     """
 
     energy_j: float | None = None
     horizon: int = 1
     share_of_full: float | None = None
+    carbon_g: float | None = None
+    until: datetime | None = None
+    per: Period | None = None
+    carry_over: bool = False
+    parent: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.energy_j is None) == (self.share_of_full is None):
+        given = [
+            amount
+            for amount in (self.energy_j, self.carbon_g, self.share_of_full)
+            if amount is not None
+        ]
+        if len(given) != 1:
             raise ConfigurationError(
-                "a budget is either an energy, such as '20 Wh', or a share, such as '40 % of full'"
+                "a budget is either an energy, such as '20 Wh', or emissions, such as "
+                "'500 gCO2e', or a share, such as '40 % of full'"
             )
-        for amount in (self.energy_j, self.share_of_full):
-            if amount is not None and not (math.isfinite(amount) and amount > 0):
-                shown = f"{amount:g} J" if self.energy_j is not None else f"{amount:.0%} of full"
-                raise ConfigurationError(
-                    f"the budget is {shown}; it has to be more than zero, such as '20 Wh'"
-                )
+        if not (math.isfinite(given[0]) and given[0] > 0):
+            raise ConfigurationError(
+                f"the budget is {self._bare_amount()}; it has to be more than zero, such as "
+                f"{'500 gCO2e' if self.carbon_g is not None else '20 Wh'!r}"
+            )
         if isinstance(self.horizon, bool) or not isinstance(self.horizon, int) or self.horizon < 1:
             raise ConfigurationError(
                 f"horizon is {self.horizon!r}; it is the number of experiences that the budget "
                 "has to last for, 1 or more"
             )
+        self._check_time()
+        if self.parent is not None and not (isinstance(self.parent, str) and self.parent):
+            raise ConfigurationError(
+                f"parent is {self.parent!r}; it is the name of the budget above, such as 'project'"
+            )
+
+    def _check_time(self) -> None:
+        if self.until is not None:
+            if not isinstance(self.until, datetime) or self.until.tzinfo is None:
+                raise ConfigurationError(
+                    f"until is {self.until!r}; it is an aware time, such as "
+                    "datetime(2027, 1, 1, tzinfo=UTC)"
+                )
+            object.__setattr__(self, "until", self.until.astimezone(UTC))
+        if self.per is not None and self.per not in PERIODS:
+            raise ConfigurationError(
+                f"per is {self.per!r}; a budget is renewed per {', '.join(PERIODS)}, or never: None"
+            )
+        if self.carry_over and self.per is None:
+            raise ConfigurationError(
+                "carry_over is True and the budget is never renewed; give per too, such as 'month'"
+            )
+        if self.share_of_full is not None and self.per is not None:
+            raise ConfigurationError(
+                f"a share of full retraining is measured once and not renewed per {self.per}; give "
+                "an amount, such as '20 Wh per month'"
+            )
 
     @classmethod
-    def parse(cls, text: str, *, horizon: int = 1) -> Budget:
+    def parse(
+        cls,
+        text: str,
+        *,
+        horizon: int = 1,
+        until: datetime | None = None,
+        per: Period | None = None,
+        carry_over: bool = False,
+        parent: str | None = None,
+    ) -> Budget:
         """Read a budget from text.
 
         Args:
-            text: An energy such as ``"20 Wh"`` or ``"0.5 kWh"``, or a share of what retraining in
-                full at each experience would cost, such as ``"40 % of full"``.
+            text: An energy such as ``"20 Wh"`` or ``"0.5 kWh"``, emissions such as
+                ``"500 gCO2e"``, or a share of what retraining in full at each experience would
+                cost, such as ``"40 % of full"``. ``"2 kWh per month"`` is renewed, and
+                ``"2 kWh per month with carry-over"`` adds what earlier months left.
             horizon: Experiences that the budget has to last for.
+            until: The first moment at which nothing may be spent any more; an aware time.
+            per: The period, where the text does not name it.
+            carry_over: Whether what a period leaves is added to the next one.
+            parent: Name of the budget that this one is promised out of.
 
         Raises:
-            ConfigurationError: If the text cannot be read, or the amount is not positive.
+            ConfigurationError: If the text cannot be read, or a value cannot be used.
         """
-        share = _OF_FULL.fullmatch(text)
-        if share:
-            return cls(share_of_full=_percent(share.group(1), text), horizon=horizon)
-        if "%" in text:
-            raise ConfigurationError(
-                f"cannot read the budget {text!r}: write a share as '40 % of full', or an amount "
-                f"in {', '.join(JOULES_PER_UNIT)}"
-            )
-        return cls(energy_j=parse_energy(text), horizon=horizon)
+        if not isinstance(text, str):
+            raise ConfigurationError(f"cannot read the budget {text!r}: write it as '20 Wh'")
+        renewed = _PER.fullmatch(text)
+        if renewed:
+            named = _period(renewed["per"])
+            if per not in (None, named):
+                raise ConfigurationError(f"the budget {text!r} is per {named}, and per is {per!r}")
+            per, carry_over = named, carry_over or renewed["carry"] is not None
+        energy_j, carbon_g, share = _amount(renewed["amount"] if renewed else text, text)
+        return cls(
+            energy_j=energy_j,
+            carbon_g=carbon_g,
+            share_of_full=share,
+            horizon=horizon,
+            until=until,
+            per=per,
+            carry_over=carry_over,
+            parent=parent,
+        )
+
+    @property
+    def unit(self) -> Unit:
+        """What it is of: joules, or grams of CO2 equivalent."""
+        return "J" if self.carbon_g is None else "g"
+
+    @property
+    def amount(self) -> float | None:
+        """The amount in its unit, of each period if it is renewed; ``None`` until measured."""
+        return self.energy_j if self.carbon_g is None else self.carbon_g
 
     def __str__(self) -> str:
         amount = (
-            format_energy(self.energy_j)
+            format_amount(self.amount, self.unit)
             if self.share_of_full is None
             else f"{100 * self.share_of_full:g} % of full"
         )
-        return f"{amount} for {self.horizon} experience{'s' if self.horizon > 1 else ''}"
+        per = "" if self.per is None else f" per {self.per}"
+        carry = " with carry-over" if self.carry_over else ""
+        until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M} UTC"
+        many = "s" if self.horizon > 1 else ""
+        return f"{amount}{per}{carry} for {self.horizon} experience{many}{until}"
+
+    def _bare_amount(self) -> str:
+        if self.share_of_full is not None:
+            return f"{self.share_of_full:.0%} of full"
+        return f"{self.amount:g} {'J' if self.carbon_g is None else 'g CO2e'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """Where a budget stands.
+    """Where a budget stands, in joules.
 
     Args:
         total_j: Joules that may be spent.
         spent_j: Joules settled, overruns included.
         reserved_j: Joules reserved and not yet settled: they count as spent until they are.
         overrun_j: The part of ``spent_j`` that was drawn beyond its reservation.
+        promised_j: Joules promised to child budgets.
+        over: Whether the budget's time is over: nothing is left then.
     """
 
     total_j: float
     spent_j: float
     reserved_j: float
     overrun_j: float = 0.0
+    promised_j: float = 0.0
+    over: bool = False
 
     @property
     def left_j(self) -> float:
-        """Joules that can still be reserved; never negative."""
-        return max(0.0, self.total_j - self.spent_j - self.reserved_j)
+        """Joules that can still be reserved or promised; never negative."""
+        taken_j = self.spent_j + self.reserved_j + self.promised_j
+        return 0.0 if self.over else max(0.0, self.total_j - taken_j)
 
     @property
     def within(self) -> bool:
-        """Whether the money rule holds: settled up to the reservations, plus reserved <= total."""
-        return self.spent_j - self.overrun_j + self.reserved_j <= self.total_j * (1 + 1e-12)
+        """Whether the money rule holds, with settlements counted up to their reservations."""
+        counted_j = self.spent_j - self.overrun_j + self.reserved_j + self.promised_j
+        return counted_j <= self.total_j * (1 + _TOLERANCE)
 
 
-def overrun(reserved_j: float, actual_j: float) -> float:
-    """Joules that were drawn beyond a reservation.
+def overrun(reserved: float, actual: float) -> float:
+    """What was drawn beyond a reservation.
 
     Example:
         >>> overrun(10.0, 12.5), overrun(10.0, 7.0)
         (2.5, 0.0)
     """
-    return max(0.0, actual_j - reserved_j)
+    return max(0.0, actual - reserved)
 
 
 class Account(Protocol):
@@ -147,6 +266,69 @@ class Account(Protocol):
     def settle(self, reservation: str, actual_j: float) -> float:
         """Record what was measured, and return the overrun in joules."""
         ...
+
+
+def format_amount(amount: float | None, unit: Unit) -> str:
+    """Write an amount of a budget for people, in watt-hours or grams.
+
+    Example:
+        >>> format_amount(7200.0, "J"), format_amount(500.0, "g")
+        ('2 Wh', '500 g CO2e')
+    """
+    return format_energy(amount) if unit == "J" else format_carbon(amount)
+
+
+def parse_amount(text: str, unit: Unit) -> float:
+    """Read an amount in a budget's unit: an energy in joules, or emissions in grams.
+
+    Raises:
+        ConfigurationError: If it cannot be read, or is of the other kind.
+
+    Example:
+        >>> parse_amount("2 Wh", "J"), parse_amount("0.5 kgCO2e", "g")
+        (7200.0, 500.0)
+    """
+    if names_carbon(text) == (unit == "g"):
+        return parse_energy(text) if unit == "J" else parse_carbon(text)
+    kind, right = ("energy", "20 Wh") if unit == "J" else ("carbon", "500 gCO2e")
+    raise ConfigurationError(f"cannot use {text!r}: the budget is of {kind}; write it as {right!r}")
+
+
+def _amount(text: str, whole: str) -> tuple[float | None, float | None, float | None]:
+    """Return joules, grams and share of a text, two of them ``None``."""
+    share = _OF_FULL.fullmatch(text)
+    if share:
+        return None, None, _percent(share.group(1), whole)
+    if "%" in text:
+        number = re.search(r"[0-9.]+", text)
+        raise ConfigurationError(
+            f"cannot read the budget {whole!r}: write a share as "
+            f"'{number.group() if number else '40'} % of full', or an amount in "
+            f"{', '.join((*JOULES_PER_UNIT, *GRAMS_PER_UNIT))}"
+        )
+    try:
+        if names_carbon(text):
+            return None, parse_carbon(text), None
+        return parse_energy(text), None, None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}{_hint(text)}") from None
+
+
+def _hint(text: str) -> str:
+    """Say what was meant, where that can be guessed."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(\S*)\s*", text)
+    number, unit = match.groups() if match else ("", "")
+    if number and not unit:
+        return f"; {number!r} alone says no unit: '{number} Wh' or '{number} gCO2e'"
+    if unit.lower() in ("g", "kg", "t"):
+        return f"; if it is of carbon, write '{number} {unit.lower()}CO2e'"
+    if unit.lower() in ("w", "kw", "mw"):
+        return f"; that is a power, and an energy is '{number} {unit}h'"
+    return "; emissions are written as '500 gCO2e', and a share as '40 % of full'"
+
+
+def _period(name: str) -> Period:
+    return PERIODS[[period.lower() for period in PERIODS].index(name.lower())]
 
 
 def _percent(number: str, text: str) -> float:

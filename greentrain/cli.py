@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from greentrain import __version__
+from greentrain import __version__, cli_ledger
 from greentrain.errors import GreentrainError
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_ledger.app, name="ledger")
 
 LedgerOption = Annotated[
     str, typer.Option("--ledger", help="The ledger: a file or sqlite:///FILE.", metavar="URL")
@@ -78,11 +80,21 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    idle: Annotated[
+        float | None,
+        typer.Option(
+            help="Measure what the machine draws doing nothing, for so long.",
+            metavar="SECONDS",
+            show_default="not measured",
+        ),
+    ] = None,
+) -> None:
     """Show what can be measured on this machine, how, and what is missing."""
-    from greentrain import cli_tables
+    from greentrain.doctor import doctor as run_doctor
 
-    cli_tables.doctor()
+    run_doctor(as_json=as_json, idle_s=idle)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -96,15 +108,27 @@ def measure(
         str | None,
         typer.Option(help="What to call it in the report.", show_default="the command's file name"),
     ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Where the power comes from, such as 'DE': for grams.")
+    ] = None,
+    pue: Annotated[
+        float | None, typer.Option(help="The building's power usage effectiveness, such as 1.2.")
+    ] = None,
+    pue_source: Annotated[
+        str | None,
+        typer.Option(help="Where the PUE comes from.", show_default="given by the user"),
+    ] = None,
 ) -> None:
     """Run a command, measure what is drawn meanwhile, and return its exit code.
 
-    For example: greentrain measure --name "prepare data" -- python prepare.py --all
+    For example: greentrain measure --name "prepare data" --zone DE -- python prepare.py --all
     """
     from greentrain.measuring import run_command
 
     try:
-        measured, code = run_command(command, name=name, ledger=ledger)
+        measured, code = run_command(
+            command, name=name, ledger=ledger, zone=zone, pue=pue, pue_source=pue_source
+        )
     except OSError as error:
         reason = error.strerror or error
         typer.echo(f"greentrain: cannot start {command[0]!r}: {reason}", err=True)
@@ -115,7 +139,15 @@ def measure(
 
 @app.command()
 def report(
-    ledger: LedgerOption = "greentrain.db",
+    ledgers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ledger",
+            help="A ledger, or a pattern such as 'runs/*.db'; may be given several times.",
+            metavar="LEDGER",
+            show_default="greentrain.db",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
     formats: Annotated[
         str, typer.Option("--format", help="What to write, separated by commas.")
@@ -123,38 +155,41 @@ def report(
     run: Annotated[str | None, typer.Option(help="Id of the one run to report on.")] = None,
 ) -> None:
     """Write a report of what was measured, decided and spent."""
-    from greentrain.ledger import Ledger
+    from greentrain.ledger import close_ledgers, open_ledgers
     from greentrain.report import build, write
 
-    opened = Ledger(ledger, create=False)
+    opened = open_ledgers(ledgers or ["greentrain.db"])
     wanted = tuple(name.strip() for name in formats.split(","))
     for path in write(build(opened, run=run), out, wanted):
         typer.echo(f"wrote {path}")
-    opened.close()
+    close_ledgers(opened)
 
 
+@cli_ledger.app.command("verify")
 @app.command()
 def verify(
-    ledger: Annotated[str, typer.Argument(help="The ledger: a file or sqlite:///FILE.")],
+    ledgers: Annotated[
+        list[str],
+        typer.Argument(
+            help="The ledgers: files, patterns such as 'runs/*.db', URLs.", metavar="LEDGER..."
+        ),
+    ],
+    heads: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare with the heads in this file (or report.json); written if missing.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
-    """Recompute a ledger's chains and sums; exit code 1 if anything does not follow."""
-    from greentrain.ledger import Ledger
-    from greentrain.ledger import verify as verify_ledger
+    """Recompute the chains and sums of ledgers.
 
-    opened = Ledger(ledger, create=False)
-    found = verify_ledger(opened)
-    for note in found.notes:
-        typer.echo(f"note: {note}")
-    for failure in found.failures:
-        typer.echo(f"FAILED: {failure}")
-    for chain, head in opened.heads().items():
-        typer.echo(f"head of {chain}: {head['count']} rows, {head['head']}")
-    opened.close()
-    typer.echo(
-        f"{found.rows} rows: everything follows. What lies after the last head kept elsewhere "
-        "could be cut off unnoticed: compare the heads above."
-        if found.ok
-        else f"{found.rows} rows: {len(found.failures)} thing(s) do not follow"
-    )
-    if not found.ok:
-        raise typer.Exit(1)
+    Exit code 1 if a row was altered, removed, inserted or reordered; 3 if a run has no closing row
+    and no exported head shows that there was none.
+    """
+    from greentrain.ledger.several import verify_all
+
+    lines, code = verify_all(ledgers, heads)
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(code)

@@ -25,7 +25,7 @@ def demo(
     out: Path, *, budget: str | None, horizon: int | None, zone: str | None, seed: int
 ) -> None:
     """Run the demo and show what was decided."""
-    console = _console()
+    console = open_console()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -57,8 +57,10 @@ def demo(
             f"The budget of {outcome.budget} pays for nothing, so nothing was started: "
             "every experience was skipped."
         )
+    elif outcome.budget.energy_j is None:
+        console.print(f"{format_energy(drawn_j)} were drawn under a budget of {outcome.budget}.")
     else:
-        spent_j = (outcome.budget.energy_j or 0.0) - outcome.results[-1].left_j
+        spent_j = outcome.budget.energy_j - outcome.results[-1].left_j
         console.print(
             f"{format_energy(spent_j)} of a budget of {outcome.budget} were spent, and "
             f"{format_energy(outcome.results[-1].left_j)} are left."
@@ -103,44 +105,13 @@ def decisions(results: Sequence[UpdateResult], brought: dict[str, str]) -> Table
     return table
 
 
-def doctor() -> None:
-    """Show what can be measured here, and what is missing."""
-    from greentrain.energy import CodeCarbonMeter, NvmlMeter
-    from greentrain.errors import MeterError
-
-    console = _console()
-    table = Table(title="What can be measured here", show_lines=True)
-    for column in ("source", "device", "method", "uncertainty", "how, and what to know"):
-        table.add_column(column)
-    missing: list[str] = []
-    for meter in (NvmlMeter(), CodeCarbonMeter()):
-        try:
-            meter.start()
-            meter.read()
-        except MeterError as error:
-            missing.append(str(error))
-            continue
-        for source in meter.sources:
-            share = source.relative_uncertainty
-            table.add_row(
-                source.name,
-                source.device,
-                source.method,
-                "unknown" if share is None else f"± {share:.0%}",
-                source.note,
-            )
-        meter.close()
-    console.print(table)
-    for sentence in missing:
-        console.print(f"Not measured: {sentence}", markup=False)
-
-
-def _accuracy(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.1%}"
-
-
-def _console() -> Console:
+def open_console() -> Console:
+    """Return the terminal, or a wide page where the output is piped."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_WHEN_PIPED)
     return console
+
+
+def _accuracy(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"

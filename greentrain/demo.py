@@ -20,6 +20,7 @@ from greentrain.report import build, write
 from greentrain.streams import Experience, digits_stream
 from greentrain.tracking import MlflowTracker
 from greentrain.updating import StreamTrainer, UpdateResult
+from greentrain.updating.funds import check_budgets
 
 DEFAULT_BUDGET = "25 % of full"
 EPOCHS = 30
@@ -101,7 +102,8 @@ def run_demo(
     """
     stream = digits_stream(seed=seed)
     parsed = Budget.parse(budget, horizon=len(stream) if horizon is None else horizon)
-    CarbonAccount(zone=zone)  # refuses a zone that is not known
+    # Refuses a zone that is not known, and grams without one.
+    check_budgets(parsed, "1 Wh", CarbonAccount(zone=zone))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

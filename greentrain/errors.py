@@ -23,18 +23,28 @@ class ConfigurationError(GreentrainError, ValueError):
 
 
 class BudgetExceeded(GreentrainError):
-    """A reservation that would have promised more than the budget has left.
+    """A reservation, or a child budget, that asked for more than the budget has left.
 
     Args:
         message: One sentence that names what was asked, what is left and who holds the rest.
-        asked_j: Joules that were asked for.
-        left_j: Joules that were left at that instant.
+        asked_j: Joules that were asked for; ``None`` if the budget is of carbon and no intensity is
+            known.
+        left_j: Joules that were left at that instant; ``None`` as above.
+        held_by: Who holds what is reserved or promised: amount, run and purpose of each.
     """
 
-    def __init__(self, message: str, *, asked_j: float, left_j: float) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        asked_j: float | None,
+        left_j: float | None,
+        held_by: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.asked_j = asked_j
         self.left_j = left_j
+        self.held_by = held_by
 
 
 class LedgerError(GreentrainError):

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from greentrain.carbon import UNKNOWN, CarbonAccount, Emissions, IntensityProvider
 from greentrain.energy import NOTHING, Meter, Reading, Source, Window, WindowRecorder, detect
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import DEFAULT_URL, Ledger, RunLog, environment
 from greentrain.units import format_energy
 
 _log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 10.0
+"""What a block that is killed may lose, in seconds."""
 
 # What may be over when the block ends; anything else that is wrong with a ledger is there to stay.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
@@ -37,22 +40,26 @@ class Measurement:
 
     Attributes:
         reading: Seconds and joules by source; nothing until the block has ended.
-        sources: The metered things, as they were known when the block began.
+        emissions: Grams of it; unknown until then, and where no zone was given.
+        sources: The metered things; none until the block has ended.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.reading: Reading = NOTHING
+        self.emissions: Emissions = UNKNOWN
         self.sources: tuple[Source, ...] = ()
 
     def __str__(self) -> str:
-        """Return one line for people: watt-hours, seconds, and each source with its method."""
+        """Return one line for people: watt-hours, grams, seconds, and each source's method."""
         reading = self.reading
         drawn = format_energy(reading.total_j)
         if reading.total_j is None:
             drawn = "an unknown energy"
         elif not reading.complete:
             drawn = f"at least {drawn}"
+        if self.emissions.grams is not None:
+            drawn += f" and {self.emissions.grams:.3g} g CO2e"
         parts = ", ".join(
             f"{source.name} {format_energy(reading.energy_j.get(source.name))} ({source.method})"
             for source in self.sources
@@ -62,7 +69,14 @@ class Measurement:
 
 @contextlib.contextmanager
 def measure(
-    name: str, *, ledger: str = DEFAULT_URL, meter: Meter | None = None
+    name: str,
+    *,
+    ledger: str = DEFAULT_URL,
+    meter: Meter | None = None,
+    zone: str | None = None,
+    intensity: IntensityProvider | None = None,
+    pue: float | None = None,
+    pue_source: str | None = None,
 ) -> Iterator[Measurement]:
     """Measure a block, or each call of a function, as a run of its own in the ledger.
 
@@ -72,7 +86,8 @@ def measure(
     block, another thread, another process) counts the whole machine again.
 
     A meter or a ledger that fails is warned of and never stops the block. The database is not held
-    open meanwhile, so the block may fork.
+    open meanwhile, so the block may fork. What was drawn so far is written every ten seconds: no
+    more is lost if the process is killed.
 
     Args:
         name: What people call it.
@@ -80,13 +95,17 @@ def measure(
         meter: Where joules come from. It stays the caller's: it is started if it does not run, and
             left running. By default that of the use around this one, else the best that this
             machine has, closed at the end.
+        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
+        intensity: A provider of carbon intensities, in place of a zone.
+        pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
+        pue_source: Where the PUE comes from.
 
     Yields:
         A :class:`Measurement`, whose ``reading`` is there after the block.
 
     Raises:
-        ConfigurationError: If the ledger's URL cannot be used, or the meter asks for what is not
-            there; before the block starts.
+        ConfigurationError: If the ledger's URL, zone, intensity or PUE cannot be used, or the meter
+            asks for what is not there; before the block starts.
         LedgerError: If the file is no ledger or cannot be written; before the block starts.
 
     Example:
@@ -101,11 +120,16 @@ def measure(
         prepare data drew 1 Wh in 36.00 s: constant 1 Wh (given)
     """
     measured = Measurement(name)
+    carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
     record = _Record(name, ledger)
     try:
         with _recorder(meter) as recorder:
-            measured.sources = recorder.meter.sources
-            record.open(measured.sources)
+            depth = recorder.depth
+            record.open(
+                carbon,
+                sources=lambda: recorder.meter.sources,
+                beat=lambda: recorder.open_windows()[depth : depth + 1],
+            )
             recorder.enter("measure")
             try:
                 yield measured
@@ -113,7 +137,8 @@ def measure(
             finally:
                 window = recorder.leave()
                 measured.reading = window.reading
-                record.window(window)
+                measured.sources = _sources(recorder.meter)
+                measured.emissions = record.window(window, carbon)
     finally:
         record.close()
 
@@ -122,8 +147,7 @@ def run_command(
     command: Sequence[str],
     *,
     name: str | None = None,
-    ledger: str = DEFAULT_URL,
-    meter: Meter | None = None,
+    **options: Any,
 ) -> tuple[Measurement, int]:
     """Run a command with this process's input and output, and measure it.
 
@@ -133,8 +157,7 @@ def run_command(
     Args:
         command: The command and its arguments.
         name: What people call it; by default the command's file name alone.
-        ledger: As for :func:`measure`.
-        meter: As for :func:`measure`.
+        **options: As for :func:`measure`.
 
     Returns:
         What was measured, and the exit code: 128 plus its number for a command that a signal ended.
@@ -150,7 +173,7 @@ def run_command(
     with (
         # A code other than 0 is no error of ours: it only has to reach the ledger.
         contextlib.suppress(subprocess.CalledProcessError),
-        measure(name or Path(command[0]).name, ledger=ledger, meter=meter) as measured,
+        measure(name or Path(command[0]).name, **options) as measured,
     ):
         with _Relay() as relay:
             process = subprocess.Popen(command)
@@ -176,33 +199,40 @@ class _Record:
         self._run: RunLog | None = None
         self._warned = False
         try:
-            self._ledger = Ledger(url)
+            self._ledger = Ledger(url, keep_open=False)
         except LedgerError as error:
             trouble = getattr(error.__cause__, "orig", None)
             if not getattr(trouble, "sqlite_errorname", "").startswith(_PASSING):
                 raise
             self._warn(error)
 
-    def open(self, sources: Sequence[Source]) -> None:
+    def open(
+        self,
+        carbon: CarbonAccount,
+        *,
+        sources: Callable[[], Iterable[Source]],
+        beat: Callable[[], Iterable[Window]],
+    ) -> None:
         with self._trying():
             if self._ledger is not None:
                 self._run = self._ledger.open_run(
                     "measure",
                     self._name,
-                    environment=environment(),
-                    sources=[dataclasses.asdict(source) for source in sources],
+                    environment={**environment(), "carbon": carbon.as_dict()},
+                    sources=sources,
+                    beat=beat,
+                    emissions=carbon.of,
+                    heartbeat_s=HEARTBEAT_S,
                 )
-                self._ledger.close()  # what is asked of it later opens it again
 
-    def window(self, window: Window) -> None:
+    def window(self, window: Window, carbon: CarbonAccount) -> Emissions:
+        emissions = UNKNOWN
+        with self._trying():
+            emissions = carbon.of(window)
         with self._trying():
             if self._run is not None:
-                self._run.window(
-                    window.phase,
-                    started=window.started,
-                    duration_s=window.reading.duration_s,
-                    by_source=window.reading.energy_j,
-                )
+                self._run.record(window, emissions)
+        return emissions
 
     def close(self) -> None:
         with self._trying():
@@ -262,6 +292,14 @@ def _recorder(given: Meter | None) -> Iterator[WindowRecorder]:
                 recorder.meter.close()
             except Exception as error:  # the block's own outcome stands
                 _log.warning("the meter could not be closed: %s", error)
+
+
+def _sources(meter: Meter) -> tuple[Source, ...]:
+    try:
+        return meter.sources
+    except Exception as error:  # the block's own outcome stands
+        _log.warning("the sources of the meter are not known: %s", error)
+        return ()
 
 
 def _started(given: Meter | None) -> Meter:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from greentrain.errors import ConfigurationError
@@ -30,6 +30,17 @@ JOULES_PER_UNIT = {
 }
 """Joules in one of each unit that an energy may be written in."""
 
+GRAMS_PER_UNIT = {"gCO2e": 1.0, "kgCO2e": 1e3, "tCO2e": 1e6}
+"""Grams of CO2 equivalent in one of each unit that emissions may be written in."""
+
+_MASSES = {
+    **dict.fromkeys(("g", "gram", "grams", "gramme", "grammes"), 1.0),
+    **dict.fromkeys(("kg", "kilogram", "kilograms", "kilogramme", "kilogrammes"), 1e3),
+    **dict.fromkeys(("t", "tonne", "tonnes"), 1e6),
+}
+# "g CO2e", "kgCO₂-eq", "t of CO2 equivalent": what is left of it before "CO2" is a mass.
+_CARBON = re.compile(r"(.*?)(?:of)?co[2₂](?:e|eq|equiv|equivalents?)?", re.DOTALL)
+_JOINTS = re.compile(r"[\s_.·⋅-]+")
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.,_]*[0-9.](?:[eE][+-]?[0-9]+)?)\s*([^\s0-9].*?)?\s*")
 
 
@@ -69,29 +80,43 @@ def parse_energy(text: str) -> float:
         >>> parse_energy("2 kwh") == parse_energy("7.2 MJ")
         True
     """
-    match = _QUANTITY.fullmatch(text)
-    number, unit = match.groups() if match else (None, None)
-    joules_per_unit = _joules_per_unit(unit) if unit else None
-    if match is None or number is None or joules_per_unit is None:
-        problem = (
-            f"the unit {unit!r} is not known"
-            if unit and joules_per_unit is None
-            else ("a number with a unit is needed")
-        )
-        raise ConfigurationError(
-            f"cannot read the energy {text!r}: {problem}; write a number and one of "
-            f"{', '.join(JOULES_PER_UNIT)}, such as '20 Wh'"
-        )
-    try:
-        value = float(number.replace("_", ""))
-    except ValueError:
-        raise ConfigurationError(
-            f"cannot read the energy {text!r}: {number!r} is not a number; write it with a point, "
-            "such as '0.5 kWh'"
-        ) from None
-    if not math.isfinite(value * joules_per_unit):
-        raise ConfigurationError(f"cannot use the energy {text!r}: it is not finite")
-    return value * joules_per_unit
+    return _quantity(text, "energy", JOULES_PER_UNIT, _joules_per_unit, "kWh")
+
+
+def parse_carbon(text: str) -> float:
+    """Read emissions such as ``"500 gCO2e"``, ``"0.5 kg CO2-eq"`` or ``"2 t CO₂e"``.
+
+    Args:
+        text: A number and a unit: grams, kilograms or tonnes of CO2 equivalent.
+
+    Returns:
+        Grams, as written: zero and negative values are the caller's to refuse.
+
+    Raises:
+        ConfigurationError: If the number or the unit cannot be read.
+
+    Example:
+        >>> parse_carbon("0.5 kg CO2e") == parse_carbon("500 g CO2-eq") == 500.0
+        True
+    """
+    return _quantity(text, "emissions", GRAMS_PER_UNIT, _grams_per_unit, "gCO2e")
+
+
+def names_carbon(text: str) -> bool:
+    """Return whether a text speaks of CO2, and so of emissions."""
+    return re.search("co[2₂]", text, re.IGNORECASE) is not None
+
+
+def format_carbon(carbon_g: float | None) -> str:
+    """Write emissions for people: in grams, three significant digits, unknown as a word.
+
+    Example:
+        >>> format_carbon(12.345), format_carbon(None), format_carbon(4e5)
+        ('12.3 g CO2e', 'unknown', '400000 g CO2e')
+    """
+    if carbon_g is None:
+        return "unknown"
+    return f"{carbon_g:.0f} g CO2e" if abs(carbon_g) >= 999.5 else f"{carbon_g:.3g} g CO2e"
 
 
 def uncertainty_j(
@@ -141,7 +166,41 @@ def utc_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
+def _quantity(
+    text: str,
+    what: str,
+    units: Mapping[str, float],
+    factor_of: Callable[[str], float | None],
+    usual: str,
+) -> float:
+    match = _QUANTITY.fullmatch(text)
+    number, unit = match.groups() if match else (None, None)
+    factor = factor_of(unit) if unit else None
+    if number is None or factor is None:
+        problem = f"the unit {unit!r} is not known" if unit else "a number with a unit is needed"
+        raise ConfigurationError(
+            f"cannot read the {what} {text!r}: {problem}; write a number and one of "
+            f"{', '.join(units)}, such as '20 {usual}'"
+        )
+    try:
+        value = float(number.replace("_", ""))
+    except ValueError:
+        raise ConfigurationError(
+            f"cannot read the {what} {text!r}: {number!r} is not a number; write it with a point, "
+            f"such as '0.5 {usual}'"
+        ) from None
+    if not math.isfinite(value * factor):
+        raise ConfigurationError(f"cannot use the {what} {text!r}: it is not finite")
+    return value * factor
+
+
+def _grams_per_unit(unit: str) -> float | None:
+    match = _CARBON.fullmatch(_JOINTS.sub("", unit.lower()))
+    return None if match is None else _MASSES.get(match.group(1))
+
+
 def _joules_per_unit(unit: str) -> float | None:
+    unit = _JOINTS.sub("", unit)  # "kW h", "kW·h"
     if unit in JOULES_PER_UNIT:
         return JOULES_PER_UNIT[unit]
     # "kwh", "WH", "KJ" can mean one thing only; "mj" and "mwh" cannot, so they stay unknown.

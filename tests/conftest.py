@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.ledger.cluster import Cluster, programs
+
 if TYPE_CHECKING:
     from greentrain.ledger import Ledger
 
@@ -68,6 +70,20 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server of its own; tests that need one are skipped where none is installed."""
+    folder = programs()
+    if folder is None:
+        missing = "PostgreSQL is not installed: there is no /usr/lib/postgresql/*/bin/initdb"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{missing}, and CI tries both engines")
+        pytest.skip(missing)
+    begun = Cluster(folder)
+    yield begun
+    begun.remove()
 
 
 def _environment() -> dict[str, str]:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentrain.budget import Balance, Budget, overrun
+from greentrain.budget import Balance, Budget, Unit, overrun, parse_amount
 from greentrain.errors import ConfigurationError
+from greentrain.units import GRAMS_PER_UNIT, JOULES_PER_UNIT
 
 
 @pytest.mark.parametrize(
@@ -74,10 +76,130 @@ def test_an_amount_is_positive_and_finite(name: str, amount: float) -> None:
         (Budget(energy_j=72e3, horizon=8), "20 Wh for 8 experiences"),
         (Budget(energy_j=3600.0), "1 Wh for 1 experience"),
         (Budget(share_of_full=0.4, horizon=2), "40 % of full for 2 experiences"),
+        (Budget(carbon_g=500.0, per="day"), "500 g CO2e per day for 1 experience"),
+        (
+            Budget(energy_j=3600.0, per="week", carry_over=True),
+            "1 Wh per week with carry-over for 1 experience",
+        ),
     ],
 )
 def test_a_budget_reads_as_a_sentence(budget: Budget, text: str) -> None:
     assert str(budget) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "carbon_g"),
+    [
+        ("500 g CO2e", 500.0),
+        ("500gCO2eq", 500.0),
+        ("0.5 kg CO2-eq", 500.0),
+        ("0.5 kgCO2e", 500.0),
+        ("0.5 kg CO₂e", 500.0),
+        ("2 tCO2e", 2e6),
+        ("2 tonnes of CO2 equivalent", 2e6),
+        ("1e3 gco2", 1000.0),
+        ("3 KG CO2_E", 3000.0),
+    ],
+)
+def test_reads_emissions(text: str, carbon_g: float) -> None:
+    budget = Budget.parse(text)
+    assert (budget.carbon_g, budget.energy_j, budget.unit) == (carbon_g, None, "g")
+    assert budget.amount == carbon_g
+
+
+@pytest.mark.parametrize(
+    ("text", "energy_j"),
+    [
+        ("2 kWh", 7.2e6),
+        ("2 kwh", 7.2e6),
+        ("2 kW h", 7.2e6),
+        ("2 kW·h", 7.2e6),
+        ("0.002 MWh", 7.2e6),
+        ("7.2 MJ", 7.2e6),
+        ("7200 kJ", 7.2e6),
+        ("7_200_000 J", 7.2e6),
+    ],
+)
+def test_reads_energies(text: str, energy_j: float) -> None:
+    budget = Budget.parse(text)
+    assert (budget.energy_j, budget.unit) == (pytest.approx(energy_j), "J")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("500 g", "write '500 gCO2e'"),
+        ("2 kW", "an energy is '2 kWh'"),
+        ("20", "'20 Wh' or '20 gCO2e'"),
+        ("25 %", "'25 % of full'"),
+        ("0,5 kWh", "such as '0.5 kWh'"),
+        ("0,5 kgCO2e", "such as '0.5 gCO2e'"),
+        ("5 mgCO2e", "gCO2e, kgCO2e, tCO2e"),
+        ("5 mWh", "J, kJ, MJ, Wh, kWh, MWh"),
+        ("a lot", "'500 gCO2e'"),
+        ("", "'500 gCO2e'"),
+        ("1e400 gCO2e", "not finite"),
+        ("0 gCO2e", "such as '500 gCO2e'"),
+    ],
+)
+def test_a_wrong_budget_is_told_what_would_be_right(text: str, right: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Budget.parse(text)
+    assert right in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "per", "carry_over"),
+    [
+        ("2 kWh per month", "month", False),
+        ("2 kWh/day", "day", False),
+        ("2 kWh a Week with carry-over", "week", True),
+        ("2 kWh per quarter, with carry over", "quarter", True),
+    ],
+)
+def test_reads_how_often_it_is_renewed(text: str, per: str, carry_over: bool) -> None:
+    budget = Budget.parse(text)
+    assert (budget.energy_j, budget.per, budget.carry_over) == (7.2e6, per, carry_over)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"until": datetime(2027, 1, 1)}, "it is an aware time"),
+        ({"until": "2027-01-01"}, "it is an aware time"),
+        ({"per": "year"}, "day, week, month, quarter"),
+        ({"carry_over": True}, "give per too"),
+        ({"parent": ""}, "name of the budget above"),
+        ({"carbon_g": 5.0}, "either an energy"),
+    ],
+)
+def test_terms_that_cannot_be_used(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        Budget(**{"energy_j": 1.0, **changes})
+
+
+def test_a_share_of_full_is_not_renewed() -> None:
+    with pytest.raises(ConfigurationError, match="20 Wh per month"):
+        Budget.parse("40 % of full per month")
+
+
+def test_a_text_and_an_argument_that_disagree_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="per month, and per is 'day'"):
+        Budget.parse("2 kWh per month", per="day")
+
+
+def test_an_end_is_kept_in_utc() -> None:
+    cet = timezone(timedelta(hours=1))
+    budget = Budget.parse("2 kWh", horizon=40, until=datetime(2027, 1, 1, 1, tzinfo=cet))
+    assert str(budget) == "2000 Wh for 40 experiences until 2027-01-01 00:00 UTC"
+
+
+@pytest.mark.parametrize(("text", "unit", "amount"), [("1 Wh", "J", 3600.0), ("2 gCO2e", "g", 2.0)])
+def test_an_amount_is_read_in_the_unit_of_its_budget(text: str, unit: Unit, amount: float) -> None:
+    assert parse_amount(text, unit) == amount
+    with pytest.raises(ConfigurationError, match="the budget is of"):
+        parse_amount(text, "g" if unit == "J" else "J")
 
 
 def test_what_is_left_is_neither_spent_nor_reserved() -> None:
@@ -115,3 +237,21 @@ def test_a_settlement_is_what_was_reserved_of_it_and_the_overrun(
     beyond_j = overrun(reserved_j, actual_j)
     assert beyond_j >= 0
     assert min(reserved_j, actual_j) + beyond_j == pytest.approx(actual_j)
+
+
+@given(st.floats(1e-6, 1e6), st.sampled_from(sorted({**JOULES_PER_UNIT, **GRAMS_PER_UNIT})))
+def test_every_number_and_unit_is_read(number: float, unit: str) -> None:
+    budget = Budget.parse(f"{number!r} {unit} per week")
+    factor = {**JOULES_PER_UNIT, **GRAMS_PER_UNIT}[unit]
+    assert (budget.amount, budget.per) == (number * factor, "week")
+    assert budget.unit == ("g" if unit in GRAMS_PER_UNIT else "J")
+
+
+@given(st.text() | st.text("0123456789.,%-+eE kWhgCO2tJMmperofull/", max_size=20))
+def test_text_is_a_budget_or_refused_in_a_sentence(text: str) -> None:
+    try:
+        budget = Budget.parse(text)
+    except ConfigurationError as error:
+        assert len(str(error)) > 20
+    else:
+        assert (budget.amount or budget.share_of_full or 0.0) > 0

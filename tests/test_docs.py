@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from greentrain.control.utility import PRIOR_WEIGHTS
-from greentrain.energy import _nvml_card, codecarbon
+from greentrain.energy import _codecarbon_parts, _nvml_card
 from greentrain.tracking import names
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ TEXTS = [*([README] if README.exists() else []), *PAGES]
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 # A shell block is marked as such, and a block without a language holds no code.
-LANGUAGES = {"python", "console", "sh", "text", "{toctree}", "{eval-rst}"}
+LANGUAGES = {"python", "console", "sh", "text", "yaml", "{toctree}", "{eval-rst}"}
 
 
 def label(path: Path) -> str:
@@ -120,7 +120,8 @@ def test_the_table_of_names_is_that_of_the_code() -> None:
         for name, value in vars(names).items()
         if name.isupper() and isinstance(value, str) and name != "ENERGY_PREFIX"
     }
-    assert set(table) == written | {names.source_epoch("SOURCE")}
+    of_sources = {names.source_epoch("SOURCE"), names.source_power_limit("SOURCE")}
+    assert set(table) == written | of_sources
     assert len(table) == len(set(table))
 
 
@@ -136,13 +137,16 @@ def test_the_prior_weights_are_those_of_the_code() -> None:
         assert [float(cell) for cell in table[f"`{mode}`"]] == list(weights)
 
 
+KNOWN_CPU_METHODS = [way for way in _codecarbon_parts.CPU_METHODS.values() if way[1] is not None]
+
+
 @pytest.mark.parametrize(
     "reference",
     [
         _nvml_card._COUNTER_REFERENCE,
         _nvml_card._SAMPLED_REFERENCE,
-        codecarbon._REFERENCE,
-        *dict.fromkeys(reference for _, _, reference in codecarbon._CPU_METHODS.values()),
+        _codecarbon_parts.LOAD_REFERENCE,
+        *dict.fromkeys(reference for _, _, reference in KNOWN_CPU_METHODS),
     ],
 )
 def test_references_of_uncertainties_are_those_of_the_code(reference: str) -> None:
@@ -155,10 +159,7 @@ def test_uncertainties_are_those_of_the_code() -> None:
     expected = {
         _nvml_card._COUNTER_REFERENCE: ("counter", _nvml_card._COUNTER_UNCERTAINTY),
         _nvml_card._SAMPLED_REFERENCE: ("sampled", _nvml_card._SAMPLED_UNCERTAINTY),
-        **{
-            reference: (method, share)
-            for method, share, reference in codecarbon._CPU_METHODS.values()
-        },
+        **{reference: (method, share) for method, share, reference in KNOWN_CPU_METHODS},
     }
     for reference, (method, share) in expected.items():
         assert told[reference] == (f"`{method}`", f"{100 * share:g} %")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import signal
@@ -10,12 +12,15 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import greentrain
 from greentrain import measuring
+from greentrain.carbon import Interval, Provenance
 from greentrain.energy import ConstantMeter, Reading
 from greentrain.errors import ConfigurationError, LedgerError, MeterError
 from greentrain.ledger import Ledger, verify
@@ -179,13 +184,144 @@ def test_a_thread_has_uses_of_its_own(url, meter, seconds):
     assert recorded(url) == [("outer", "completed", [3600.0]), ("beside", "completed", [36.0])]
 
 
+# Grams
+
+
+def test_a_block_has_the_grams_of_its_zone(url, meter, seconds):
+    with greentrain.measure("a", ledger=url, meter=meter, intensity=Steady(), pue=1.5) as measured:
+        assert measured.emissions.grams is None
+        seconds[0] = 36.0
+    assert measured.emissions.grams == pytest.approx(0.6)  # 1 Wh x 1.5 x 0.4 g/Wh
+    assert str(measured).startswith("a drew 1 Wh and 0.6 g CO2e in ")
+    ledger = Ledger(url)
+    (window,) = ledger.rows("window")
+    (run,) = ledger.rows("run")
+    ledger.close()
+    assert (window["emissions_g"], window["intensity_g_per_kwh"]) == (pytest.approx(0.6), 400.0)
+    told = json.loads(run["environment"])["carbon"]
+    assert (told["intensity"]["zone"], told["pue"], told["pue_source"]) == (
+        "here",
+        1.5,
+        "given by the user",
+    )
+
+
+class Steady:
+    """400 g/kWh at all times."""
+
+    provenance = Provenance(source="a table", zone="here", data_year=2025)
+
+    def history(self, start, end):
+        return [Interval(start=start, end=end + timedelta(seconds=1), g_per_kwh=400.0)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"zone": "XX"}, {"pue": 0.9}, {"pue_source": "nobody"}, {"zone": "DE", "intensity": Steady()}],
+)
+def test_a_wrong_zone_is_refused_before_the_block(url, meter, wrong):
+    with pytest.raises(ConfigurationError), greentrain.measure("a", ledger=url, **wrong):
+        pytest.fail("the block began")
+    assert not Path(url.removeprefix("sqlite:///")).exists()
+
+
+def test_an_intensity_that_fails_costs_no_joules(url, meter, seconds, caplog):
+    class Broken(Steady):
+        def history(self, start, end):
+            raise OSError("no network")
+
+    with greentrain.measure("a", ledger=url, meter=meter, intensity=Broken()) as measured:
+        seconds[0] = 36.0
+    assert (measured.reading.total_j, measured.emissions.grams) == (3600.0, None)
+    assert len(messages(caplog)) == 1 and "no network" in messages(caplog)[0]
+    assert recorded(url) == [("a", "completed", [3600.0])]
+
+
+# Kills
+
+
+def killed(url, child):
+    """Kill a process that draws 100 W once it has written two heartbeats; return its windows."""
+    deadline = time.monotonic() + 60
+    beats = 0
+    while beats < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        if Path(url.removeprefix("sqlite:///")).exists():
+            with contextlib.suppress(LedgerError):  # not made yet
+                ledger = Ledger(url, create=False)
+                beats = len(ledger.rows("heartbeat"))
+                ledger.close()
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    ledger = Ledger(url, create=False)
+    found = verify(ledger)
+    windows = ledger.windows()
+    ledger.close()
+    assert found.failures == ()
+    assert [note.split(":")[0] for note in found.notes] == ["unclosed"] * (len(windows) - 1) + [
+        "unclosed",
+        "recovered",
+    ]
+    return windows
+
+
+QUICK = "from greentrain import measuring\nmeasuring.HEARTBEAT_S = 0.2\n"
+
+
+def test_a_block_that_is_killed_loses_no_more_than_a_heartbeat(url):
+    code = QUICK + (
+        "import sys, time\n"
+        "from greentrain.energy import ConstantMeter\n"
+        "with measuring.measure('a', ledger=sys.argv[1], meter=ConstantMeter(100.0)):\n"
+        "    time.sleep(60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, url], cwd=ROOT)
+    (window,) = killed(url, child)
+    assert (window["phase"], window["recovered"]) == ("measure", True)
+    assert window["energy_j"] == pytest.approx(100.0 * window["duration_s"])
+    assert window["duration_s"] >= 0.35  # two heartbeats
+
+
+def test_a_command_that_is_killed_loses_no_more_than_a_heartbeat(url, tmp_path):
+    code = QUICK + "from greentrain.cli import main\nmain()\n"
+    waiting = python("import time", "time.sleep(3)")  # ends by itself, killed or not
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, "measure", "--ledger", url, "--zone", "DE", "--", *waiting],
+        cwd=ROOT,
+    )
+    (window,) = killed(url, child)
+    assert window["recovered"] and window["duration_s"] >= 0.35
+    if window["energy_j"] is not None:
+        assert window["emissions_g"] > 0
+
+
+def test_a_use_inside_another_has_heartbeats_of_its_own(url, meter, seconds, monkeypatch):
+    monkeypatch.setattr(measuring, "HEARTBEAT_S", 0.002)
+    with greentrain.measure("outer", ledger=url, meter=meter):
+        seconds[0] = 36.0
+        with greentrain.measure("inner", ledger=url, meter=meter):
+            seconds[0] = 36.0 + 72.0
+            ledger = Ledger(url)
+            deadline = time.monotonic() + 60
+            beats = {}
+            while beats != {"outer": 3600.0, "inner": 7200.0}:
+                assert time.monotonic() < deadline
+                names = {row["run_id"]: row["name"] for row in ledger.rows("run")}
+                beats = {names[row["run_id"]]: row["energy_j"] for row in ledger.rows("heartbeat")}
+            ledger.close()
+    assert recorded(url) == [("outer", "completed", [3600.0]), ("inner", "completed", [7200.0])]
+
+
 # What goes wrong
 
 
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ("postgresql://host/base", ConfigurationError),
+        ("mysql://host/base", ConfigurationError),
+        ("postgresql://host", ConfigurationError),
+        ("postgresql:///base?host=/no/such/folder", LedgerError),
         ("sqlite://", ConfigurationError),
         ("folder", LedgerError),
         ("text.db", LedgerError),
@@ -246,9 +382,10 @@ def test_a_ledger_that_is_locked_when_the_block_ends_stops_nothing(
         holder = lock(url)
     holder.close()
     assert measured.reading.total_j == 3600.0
-    ours = [record for record in caplog.records if record.name == "greentrain.measuring"]
-    assert len(ours) == 1
-    assert recorded(url) == [("a", None, [])]  # begun, and never ended
+    assert "locked" in messages(caplog)[0]
+    assert "what the ledger could not be told waits in" in messages(caplog)[1]
+    Ledger(url).close()  # whoever opens it next writes what waits
+    assert recorded(url) == [("a", "completed", [3600.0])]
 
 
 def test_the_blocks_error_is_the_one_that_is_raised(url, meter, impatient):
@@ -262,9 +399,15 @@ def test_the_blocks_error_is_the_one_that_is_raised(url, meter, impatient):
 
 
 def test_a_ledger_is_not_held_open_during_the_block(tmp_path, url, meter):
-    with greentrain.measure("a", ledger=url, meter=meter):
+    def held() -> list[str]:
         targets = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
-        assert not [target for target in targets if target.startswith(str(tmp_path))]
+        return [target for target in targets if target.startswith(str(tmp_path))]
+
+    with greentrain.measure("a", ledger=url, meter=meter):
+        until_s = time.monotonic() + 10.0
+        while held() and time.monotonic() < until_s:  # a thread writes down what is metered
+            time.sleep(0.01)
+        assert not held()
 
 
 class Failing:
@@ -316,7 +459,8 @@ def test_a_meter_that_asks_for_what_is_not_there_is_refused(url):
 def test_a_meter_that_fails_in_the_block_leaves_the_joules_unknown(url, caplog, readings):
     with greentrain.measure("a", ledger=url, meter=Failing(readings=readings)) as measured:
         pass
-    assert measured.reading.energy_j == {"constant": None}
+    assert measured.reading.total_j is None
+    assert not measured.reading.complete
     assert len(messages(caplog)) == 1
     assert recorded(url) == [("a", "completed", [None])]
 
@@ -339,6 +483,17 @@ def test_what_is_partly_unknown_is_said_to_be_at_least_that():
 
 
 # The report
+
+
+def test_the_command_says_its_grams(tmp_path):
+    arguments = ("--zone", "DE", "--pue", "1.2", "--pue-source", "a sign", "--", "true")
+    code, _, err = run(*arguments, cwd=tmp_path)
+    assert code == 0
+    assert " g CO2e in " in err or "an unknown energy" in err
+    ledger = Ledger(f"sqlite:///{tmp_path / 'greentrain.db'}")
+    carbon = json.loads(ledger.rows("run")[0]["environment"])["carbon"]
+    ledger.close()
+    assert (carbon["intensity"]["zone"], carbon["pue_source"]) == ("DE", "a sign")
 
 
 def test_the_report_has_every_use(url, meter, seconds):
@@ -444,7 +599,9 @@ def test_a_command_that_does_not_start_is_no_completed_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--ledger", "postgresql://host/base", "--", "true"), "names no SQLite file"),
+        (("--ledger", "mysql://host/base", "--", "true"), "write it as 'sqlite:///"),
+        (("--zone", "XX", "--", "true"), "no carbon intensity is known for the zone 'XX'"),
+        (("--pue", "0.9", "--", "true"), "pue is 0.9"),
         (("--ledgre", "x.db", "--", "true"), "No such option"),
         ((), "Missing argument"),
     ],

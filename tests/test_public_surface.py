@@ -35,24 +35,25 @@ FIXED = {
 
 # What each room may import, as DESIGN.md has it; `units` is units.py and errors.py.
 ROOMS: dict[str, str] = {
-    "updating": "callbacks tracking control ledger memory streams metrics carbon energy budget "
-    "units",
+    "updating": "callbacks tracking control ledger memory streams metrics carbon energy money "
+    "budget units",
     "callbacks": "tracking ledger memory carbon energy budget units",
-    "report": "control ledger carbon budget units",
+    "report": "control ledger carbon money budget units",
     "tracking": "ledger units",
-    "ledger": "budget units",
+    "ledger": "money budget units",
     "control": "budget units",
     "streams": "units",
     "memory": "units",
     "metrics": "",
     "carbon": "units",
     "energy": "units",
-    "measuring": "ledger energy budget units",
+    "measuring": "ledger carbon energy budget units",
+    "money": "budget units",
     "budget": "units",
     "units": "",
     "_about": "",
 }
-TOP = {"cli", "cli_tables", "demo", "__init__", "__main__"}
+TOP = {"auto", "cli", "cli_ledger", "cli_tables", "demo", "doctor", "__init__", "__main__"}
 HEAVY = {"torch", "pytorch_lightning", "lightning", "mlflow"}
 
 

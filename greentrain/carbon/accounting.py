@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from greentrain.carbon.intensity import IntensityProvider, mean_intensity
 from greentrain.carbon.static import StaticIntensity
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH
+
+
+class Drawn(Protocol):
+    """Joules by source; ``None`` for what could not be measured."""
+
+    @property
+    def energy_j(self) -> Mapping[str, float | None]:
+        """Joules by source name."""
+        ...
+
+
+class Span(Protocol):
+    """What was drawn from here to there, such as a :class:`greentrain.energy.Window`."""
+
+    @property
+    def started(self) -> datetime:
+        """When it began; an aware time."""
+        ...
+
+    @property
+    def ended(self) -> datetime:
+        """When it ended; an aware time."""
+        ...
+
+    @property
+    def reading(self) -> Drawn:
+        """What was drawn."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +56,9 @@ class Emissions:
 
 
 UNKNOWN = Emissions()
+_AHEAD = timedelta(hours=1)
+GIVEN = "given by the user"
+"""Where a PUE comes from of which nothing else was said."""
 
 
 class CarbonAccount:
@@ -38,10 +70,12 @@ class CarbonAccount:
         zone: A zone of :class:`StaticIntensity`, such as ``"DE"``.
         intensity: A provider, in place of a zone.
         pue: Power usage effectiveness: energy of the whole facility over that of the computers.
+        pue_source: Where the PUE comes from, such as ``"operator's report for 2025"``; by default
+            ``"given by the user"``.
 
     Raises:
         ConfigurationError: If zone and provider are both given, the zone is not known, the
-            intensity is marginal, or the PUE is below 1.
+            intensity is marginal, the PUE is below 1, or has a source and no value.
 
     Example:
         >>> from datetime import UTC
@@ -56,6 +90,7 @@ class CarbonAccount:
         zone: str | None = None,
         intensity: IntensityProvider | None = None,
         pue: float | None = None,
+        pue_source: str | None = None,
     ) -> None:
         if zone is not None and intensity is not None:
             raise ConfigurationError(
@@ -65,12 +100,23 @@ class CarbonAccount:
             raise ConfigurationError(
                 f"pue is {pue!r}; it is the facility's energy over the computers', 1 or more"
             )
+        if pue is None and pue_source is not None:
+            raise ConfigurationError(
+                f"pue_source is {pue_source!r} and there is no PUE; give pue too, such as 1.2"
+            )
         self._provider = StaticIntensity(zone) if zone is not None else intensity
         if self._provider is not None and self._provider.provenance.signal == "marginal":
             raise ConfigurationError(
                 "the intensity is marginal, which may steer decisions only; give an average one"
             )
         self._pue = pue
+        self._pue_source = pue_source or GIVEN
+
+    def of(self, window: Span) -> Emissions:
+        """Return the grams of a window: of the sources whose joules are known."""
+        known = [joules for joules in window.reading.energy_j.values() if joules is not None]
+        energy_j = math.fsum(known) if known else None
+        return self.emissions(energy_j, window.started, window.ended)
 
     def emissions(self, energy_j: float | None, start: datetime, end: datetime) -> Emissions:
         """Return the grams of the joules drawn from ``start`` to ``end`` (aware times)."""
@@ -82,6 +128,30 @@ class CarbonAccount:
         kwh = energy_j / (1000.0 * J_PER_WH)
         return Emissions(grams=kwh * (self._pue or 1.0) * intensity, intensity_g_per_kwh=intensity)
 
+    def upper_g_per_j(self, moment: datetime) -> float | None:
+        """Return the grams that a joule drawn from a moment on may stand for, PUE included.
+
+        That is the highest value, or upper bound where the provider has one, of the hour to come,
+        as far as it is known.
+
+        Returns:
+            Grams per joule; ``None`` if no intensity is known at that moment.
+
+        Example:
+            >>> from datetime import UTC
+            >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+            >>> account = CarbonAccount(zone="DE", pue=2.0)
+            >>> account.upper_g_per_j(noon) == 2 * CarbonAccount(zone="DE").upper_g_per_j(noon)
+            True
+        """
+        if self._provider is None:
+            return None
+        ahead = self._provider.history(moment, moment + _AHEAD)
+        if not any(one.start <= moment < one.end for one in ahead):
+            return None
+        highest = max(max(one.g_per_kwh, one.high_g_per_kwh or 0.0) for one in ahead)
+        return highest * (self._pue or 1.0) / (1000.0 * J_PER_WH)
+
     def as_dict(self) -> dict[str, Any] | None:
         """Return provenance and PUE as plain values, for the ledger; ``None`` without any."""
         if self._provider is None and self._pue is None:
@@ -90,5 +160,5 @@ class CarbonAccount:
         return {
             "intensity": None if provenance is None else dataclasses.asdict(provenance),
             "pue": self._pue,
-            "pue_source": None if self._pue is None else "given by the user",
+            "pue_source": None if self._pue is None else self._pue_source,
         }

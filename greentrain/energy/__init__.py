@@ -1,26 +1,41 @@
 """Where joules come from: meters, their sources and readings."""
 
+from greentrain.energy.boundary import boundary, boundary_note
+from greentrain.energy.calibration import Calibration, calibrate, calibrate_windows
 from greentrain.energy.codecarbon import CodeCarbonMeter
 from greentrain.energy.composite import CompositeMeter
 from greentrain.energy.constant import ConstantMeter
 from greentrain.energy.detect import detect
+from greentrain.energy.forecast import Forecast, predict_total
+from greentrain.energy.idle import idle_power, source_power_w
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.energy.nvml import NvmlMeter
 from greentrain.energy.replay import ReplayMeter
+from greentrain.energy.wall import WallMeter
 from greentrain.energy.windows import Window, WindowRecorder, total
 
 __all__ = [
     "NOTHING",
+    "Calibration",
     "CodeCarbonMeter",
     "CompositeMeter",
     "ConstantMeter",
+    "Forecast",
     "Meter",
     "NvmlMeter",
     "Reading",
     "ReplayMeter",
     "Source",
+    "WallMeter",
     "Window",
     "WindowRecorder",
+    "boundary",
+    "boundary_note",
+    "calibrate",
+    "calibrate_windows",
     "detect",
+    "idle_power",
+    "predict_total",
+    "source_power_w",
     "total",
 ]

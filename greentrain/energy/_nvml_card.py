@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+import psutil
 
 from greentrain.energy._nvml_devices import Card
 from greentrain.energy.meter import Method, Source
@@ -33,6 +37,7 @@ _CHECK_MAX_GAP_S = 0.5
 _CHECK_MAX_RATIO = 1.5
 _CHECK_MIN_J = 25.0
 _LOOK_FOR_OTHERS_S = 60.0
+_LOOK_AT_LIMIT_S = 1.0
 # A Grace superchip carries CPU and GPU on one module; H200 and B200 are plain GPUs.
 _SUPERCHIP = re.compile(r"\bG[BH]\d{2,3}\b")
 
@@ -91,6 +96,16 @@ class PowerGauge:
         self._last_w, self._last_s = power_w, now_s
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Check:
+    """The counter and the power drawn since some time, which are to agree."""
+
+    began_s: float
+    began_j: float
+    restarts: int
+    power: PowerGauge
+
+
 class MeteredCard:
     """One card with the best gauge that it offers, and what is known about its figure.
 
@@ -110,15 +125,18 @@ class MeteredCard:
         self._gone = False
         self._suspect = False
         self._gauge: CounterGauge | PowerGauge | None = None
-        self._check: tuple[float, float, PowerGauge] | None = None
+        self._check: _Check | None = None
         self._open(now_s)
         if card.mig:
             self._notes["mig"] = "shared: MIG divides the card and the figure is the whole card's"
         self._look_for_others(now_s)
+        self._limit_w: float | None = None
+        self._limit_read_s = -math.inf
+        self.look_at_limit(now_s)
 
     @property
     def wants_samples(self) -> bool:
-        """Whether :meth:`sample` has to be called some ten times a second."""
+        """Whether :meth:`sample` has to be called many times a second."""
         return not self._gone and (isinstance(self._gauge, PowerGauge) or self._check is not None)
 
     @property
@@ -141,9 +159,22 @@ class MeteredCard:
             method=method,
             relative_uncertainty=None if doubtful else share,
             device=f"{self.card.name} ({self.card.uuid})",
+            uuid=self.card.uuid,
+            power_limit_w=self._limit_w,
             note="; ".join(note for note in self._notes.values() if note),
             reference="" if doubtful else reference,
         )
+
+    def look_at_limit(self, now_s: float) -> None:
+        """Read the power limit in force, unless that was done within the last second."""
+        if now_s - self._limit_read_s < _LOOK_AT_LIMIT_S:
+            return
+        self._limit_read_s = now_s
+        try:
+            limit_mw = self._nvml.nvmlDeviceGetEnforcedPowerLimit(self.card.handle)
+        except self._nvml.NVMLError:
+            limit_mw = 0
+        self._limit_w = limit_mw / 1e3 if limit_mw > 0 else None
 
     def sample(self, now_s: float) -> None:
         """Take one sample of what is integrated over time."""
@@ -207,11 +238,11 @@ class MeteredCard:
         if counted_mj is not None:
             self._gauge = CounterGauge(counted_mj, now_s)
             if drawn_w is not None:
-                self._check = (now_s, 0.0, PowerGauge(drawn_w, now_s))
+                self._begin_check(drawn_w, now_s)
         elif drawn_w is not None:
             kind = "averaged" if drawn_w is power_w else "instant"
             self._notes["sampled"] = (
-                f"no energy counter ({why_not}): {kind} power, integrated at 12 Hz"
+                f"no energy counter ({why_not}): {kind} power, sampled and integrated"
             )
             self._gauge = PowerGauge(drawn_w, now_s)
         else:
@@ -262,29 +293,38 @@ class MeteredCard:
             return superchip[0].startswith("GH")
         return bool(abs(module_mj - card_mj) <= 1e-3 * module_mj)
 
+    def _begin_check(self, read_w: Callable[[], float], now_s: float) -> None:
+        if isinstance(self._gauge, CounterGauge):
+            self._gauge.update(now_s)
+            self._check = _Check(
+                began_s=now_s,
+                began_j=self._gauge.energy_j,
+                restarts=self._gauge.restarts,
+                power=PowerGauge(read_w, now_s),
+            )
+
     def _compare(self, now_s: float) -> None:
         """Hold the counter against the power drawn over the first seconds."""
-        if self._check is None or not isinstance(self._gauge, CounterGauge):
+        check = self._check
+        if check is None or not isinstance(self._gauge, CounterGauge):
             return
-        began_s, began_j, power = self._check
-        power.update(now_s)
-        if power.widest_gap_s > _CHECK_MAX_GAP_S or self._gauge.restarts:
-            # Too few samples to blame anything: begin again from here.
-            self._gauge.update(now_s)
-            fresh = PowerGauge(power.read_w, now_s)
-            self._check = (now_s, self._gauge.energy_j, fresh)
+        check.power.update(now_s)
+        starved = check.power.widest_gap_s > _CHECK_MAX_GAP_S
+        if now_s - check.began_s < _CHECK_S and not starved:
             return
-        if now_s - began_s < _CHECK_S:
+        self._gauge.update(now_s)
+        if starved or self._gauge.restarts > check.restarts:
+            # Too few samples, or too few joules, to blame anything: begin again from here.
+            self._begin_check(check.power.read_w, now_s)
             return
         self._check = None
-        self._gauge.update(now_s)
-        counted_j, drawn_j = self._gauge.energy_j - began_j, power.energy_j
+        counted_j, drawn_j = self._gauge.energy_j - check.began_j, check.power.energy_j
         low_j, high_j = sorted((counted_j, drawn_j))
         if high_j - low_j < _CHECK_MIN_J or high_j <= _CHECK_MAX_RATIO * low_j:
             return
         self._suspect = True
         self._gone = counted_j == 0  # a counter that stands still knows nothing
-        seconds = now_s - began_s
+        seconds = now_s - check.began_s
         self._tell(
             "suspect",
             f"suspect: over the first {seconds:.0f} s the counter shows {counted_j / seconds:.0f} "
@@ -297,17 +337,24 @@ class MeteredCard:
             running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self.card.handle)
         except self._nvml.NVMLError:
             return  # not allowed, or not known by this driver
-        others = {process.pid for process in running} - {0, os.getpid()}
+        pids = {process.pid for process in running} - {0}
+        others = len(pids - {os.getpid()})
+        # In a container the driver tells the host's numbers: this process may be among them under
+        # one that nobody has here.
+        if os.getpid() not in pids and not all(psutil.pid_exists(pid) for pid in pids):
+            others -= 1
         if others:
             self._notes["others"] = (
-                f"shared: {len(others)} other process{'es' if len(others) > 1 else ''} on the "
-                "card, whose joules are included"
+                f"shared: {others} other process{'es' if others > 1 else ''} on the card, whose "
+                "joules are included"
             )
 
     def _fail(self, error: Any) -> None:
         nvml = self._nvml
         self._gone = error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED)
         what = "unknown from here on" if self._gone else "unknown while it cannot be read"
+        if isinstance(self._gauge, PowerGauge) and not self._gone:
+            what += " and bridged by the readings around that"
         self._tell("lost" if self._gone else "failed", f"{what} ({error})")
 
     def _tell(self, topic: str, text: str) -> None:

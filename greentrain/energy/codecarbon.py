@@ -1,35 +1,33 @@
-"""CPU and RAM through CodeCarbon: the one module that touches it.
+"""CPU and RAM through CodeCarbon: its hardware models without its tracker.
 
 CodeCarbon's tracker keeps what it draws between tasks to itself, writes files and asks the network.
-Its hardware models are what is wanted here: they are set up by its ``ResourceTracker``, given a
-plain namespace in place of the tracker, and asked for their energy at each reading, so that nothing
-drawn between two readings is lost. The contract with CodeCarbon is held by
-``tests/energy/test_codecarbon.py``.
+Its hardware models are what is wanted here: they are set up once, by a thread, and asked for their
+energy every second and at each reading, so that nothing drawn between two readings is lost.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Callable
-from tempfile import gettempdir
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
 
-from greentrain.energy.meter import Method, Reading, Source
+from greentrain.energy._cgroup import CpuShare
+from greentrain.energy._codecarbon_parts import Part, set_up
+from greentrain.energy.meter import Reading, Source
 from greentrain.errors import MeterError
 
+_log = logging.getLogger(__name__)
+
+_NAMES = ("cpu", "ram")
 _J_PER_KWH = 3.6e6
 # The kernel counts a CPU's load in ticks of 10 ms: asked more often than this, it tells nothing.
 _MIN_INTERVAL_S = 0.1
-_REFERENCE = (
-    "Fischer 2025, arXiv:2509.22092: errors of up to 40 % against a wall meter; "
-    "half of that is taken as the standard uncertainty"
-)
-_RAPL_REFERENCE = (
-    "RAPL counters lie within a few per cent of the package's power (Khan et al. 2018)"
-)
+# As often as CodeCarbon's tracker samples the load: the cube of a mean is not the mean of cubes.
+# And a RAPL counter begins again after some minutes, so it must not be left alone for an epoch.
+_INTERVAL_S = 1.0
 
 
 class CodeCarbonMeter:
@@ -37,159 +35,161 @@ class CodeCarbonMeter:
 
     Where RAPL is readable the CPU is a hardware counter; elsewhere CodeCarbon's estimate from the
     CPU's load and rated power is used and labelled ``estimated``, as RAM always is. The figures are
-    those of the whole machine. CodeCarbon takes over a second to identify the CPU, so ``start``
-    returns at once and leaves that to a thread; the first ``read`` waits for it, and charges the
-    time until then with the first power that is known.
+    those of the whole machine.
+
+    Finding out about the hardware takes a moment, so ``start`` leaves that to a thread and neither
+    it nor ``read`` ever waits. Until the thread is done a reading tells 0 J, as a counter does
+    between two ticks; the first reading after it has everything since the start. ``sources`` waits:
+    who needs the last joule of a short run asks for it before the last reading.
 
     Args:
         clock: Gives seconds.
+        root: Where the file system with ``/proc`` and ``/sys`` begins.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float] = time.perf_counter, root: Path = Path("/")
+    ) -> None:
         self._clock = clock
+        self._root = root
         self._lock = threading.Lock()
-        self._setup: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._share: CpuShare | None = None
         self._error: Exception | None = None
-        self._parts: dict[str, Any] = {}
+        self._parts: dict[str, Part] = {}
         self._sources: tuple[Source, ...] = ()
         self._started_s = self._last_s = 0.0
+        # Since when the next energy of a part is counted, where that is not since the last reading.
+        self._counted_from_s: dict[str, float] = {}
         self._energy_j: dict[str, float] = {}
-        self._told_j: dict[str, float] = {}
         self._power_w: dict[str, float] = {}
+        self._told_j: dict[str, float | None] = {}
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """``cpu`` and ``ram``; waits for the set-up, and is empty before the start."""
-        self._wait()
-        return self._sources
+        if self._thread is not None:
+            self._ready.wait()
+        note = self._shared_note()
+        return tuple(
+            dataclasses.replace(source, note=f"{source.note}; {note}")
+            if note and source.name == "cpu"
+            else source
+            for source in self._sources
+        )
+
+    @property
+    def cgroup_share(self) -> float | None:
+        """The share of the host's busy CPU time that this process's cgroup had since the start.
+
+        An estimate of this job's part on a shared host, from 0 to 1; no figure is divided by it.
+        ``None`` in the root cgroup, before the start, and where it cannot be known.
+        """
+        return None if self._share is None else self._share.share()
 
     def start(self) -> None:
         """Begin at zero; harmless while it runs."""
-        if self._setup is not None:
+        if self._thread is not None:
             return
         self._error = None
+        self._share = CpuShare(self._root)
         self._started_s = self._last_s = self._clock()
-        self._energy_j, self._told_j, self._power_w = {}, {}, {}
-        self._setup = threading.Thread(target=self._prepare, name="greentrain-codecarbon")
-        self._setup.daemon = True
-        self._setup.start()
+        self._energy_j, self._power_w = {}, {}
+        self._told_j = dict.fromkeys(_NAMES, 0.0)
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._stop,), name="greentrain-codecarbon", daemon=True
+        )
+        self._thread.start()
 
     def read(self) -> Reading:
-        """Return the joules of CPU and RAM since the start.
+        """Return the joules of CPU and RAM since the start, as far as they are known by now.
 
         Raises:
             MeterError: If CodeCarbon could not be set up.
         """
-        self._wait()
-        if self._error is not None:
-            raise MeterError(f"CodeCarbon could not be set up: {self._error}")
         with self._lock:
+            if self._error is not None:
+                raise MeterError(f"CodeCarbon could not be set up: {self._error}")
+            if self._thread is None:
+                return Reading(duration_s=0.0, energy_j=dict.fromkeys(_NAMES))
             now_s = self._clock()
-            elapsed_s = now_s - self._last_s
-            if elapsed_s >= _MIN_INTERVAL_S or not self._power_w:
-                self._advance(now_s, elapsed_s)
-                elapsed_s = 0.0
-            # In between, the last known power goes on; what was told is never taken back.
-            for name in self._parts:
-                joules = self._energy_j.get(name, 0.0) + self._power_w.get(name, 0.0) * elapsed_s
-                self._told_j[name] = max(self._told_j.get(name, 0.0), joules)
-            energy_j: dict[str, float | None] = dict(self._told_j)
-            return Reading(duration_s=now_s - self._started_s, energy_j=energy_j)
-
-    def _advance(self, now_s: float, elapsed_s: float) -> None:
-        self._last_s = now_s
-        for name, part in self._parts.items():
-            _, energy = part.measure_power_and_energy(elapsed_s)
-            joules = energy.kWh * _J_PER_KWH
-            self._energy_j[name] = self._energy_j.get(name, 0.0) + joules
-            if elapsed_s > 0:
-                self._power_w[name] = joules / elapsed_s
+            if not self._power_w or now_s - self._last_s >= _MIN_INTERVAL_S:
+                self._advance(now_s)
+            for name, power_w in self._power_w.items():
+                # In between, the last known power goes on; what was told is never taken back.
+                told_j = self._told_j[name]
+                if told_j is not None:
+                    joules = self._energy_j[name] + power_w * (now_s - self._last_s)
+                    self._told_j[name] = max(told_j, joules)
+            return Reading(duration_s=now_s - self._started_s, energy_j=dict(self._told_j))
 
     def close(self) -> None:
-        """Stop measuring; waits for the set-up thread."""
-        self._wait()
-        self._setup = None
-        self._parts = {}
+        """Stop measuring; waits for the thread."""
+        thread = self._thread
+        if thread is not None:
+            self._stop.set()
+            thread.join()
+        with self._lock:
+            self._thread = None
+            self._share = None
+            self._error = None
+            self._parts = {}
 
-    def _wait(self) -> None:
-        if self._setup is not None:
-            self._setup.join()
-
-    def _prepare(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         try:
-            self._parts, self._sources = _set_up()
-            for part in self._parts.values():
-                part.start()
-        except Exception as error:  # told by the first read: a failing meter never stops training
-            self._error = error
+            parts = set_up(self._root)
+            ready_s = self._clock()
+            if any(part.counts_from_set_up for part in parts.values()):
+                stop.wait(_MIN_INTERVAL_S)  # a counter's first power needs some time to be one
+            with self._lock:
+                self._parts = parts
+                self._sources = tuple(part.source for part in parts.values())
+                self._counted_from_s = {
+                    name: ready_s for name, part in parts.items() if part.counts_from_set_up
+                }
+        except Exception as error:  # told by the next read: a failing meter never stops training
+            with self._lock:
+                self._error, self._sources = error, ()
+            return
+        finally:
+            self._ready.set()
+        if not all(part.quick for part in parts.values()):
+            return
+        while not stop.wait(_INTERVAL_S):
+            try:
+                with self._lock:
+                    self._advance(self._clock())
+            except Exception as error:  # the next reading will meet it
+                _log.debug("CodeCarbon's models could not be asked: %s", error)
 
+    def _advance(self, now_s: float) -> None:
+        """Ask every part for the energy since it was asked last, and charge it."""
+        elapsed_s = now_s - self._last_s
+        for name, part in self._parts.items():
+            counted_s = now_s - self._counted_from_s.get(name, self._last_s)
+            if counted_s <= 0:
+                return
+            _, energy = part.hardware.measure_power_and_energy(counted_s)
+            if part.missed:
+                self._told_j[name] = None  # what a counter did not tell is unknown from then on
+            # What a counter was set up too late for is charged with the first power it tells.
+            power_w = energy.kWh * _J_PER_KWH / counted_s
+            self._power_w[name] = power_w
+            self._energy_j[name] = self._energy_j.get(name, 0.0) + power_w * elapsed_s
+        if self._parts:
+            self._last_s = now_s
+            self._counted_from_s = {}
 
-def _set_up() -> tuple[dict[str, Any], tuple[Source, ...]]:
-    _quieten()
-    import psutil
-    from codecarbon.core.resource_tracker import ResourceTracker
-
-    tracker: Any = SimpleNamespace(
-        _force_cpu_power=None,
-        _force_ram_power=None,
-        _tracking_mode="machine",
-        _output_dir=gettempdir(),
-        _rapl_include_dram=False,
-        _rapl_prefer_psys=False,
-        # CodeCarbon rates a CPU as the power of one package times this number.
-        _conf={"cpu_physical_count": _cpu_packages()},
-        _hardware=[],
-    )
-    resources: Any = ResourceTracker(tracker)  # type: ignore[no-untyped-call]
-    resources.set_RAM_tracking()
-    resources.set_CPU_tracking()
-    ram, cpu = tracker._hardware[0], tracker._hardware[1]
-    how = str(resources.cpu_tracker)
-    method, uncertainty, reference = _CPU_METHODS.get(how, ("estimated", 0.2, _REFERENCE))
-    model = str(tracker._conf.get("cpu_model") or "unknown CPU")
-    sources = (
-        Source(
-            name="cpu",
-            method=method,
-            relative_uncertainty=uncertainty,
-            device=model,
-            note=f"whole machine; CodeCarbon: {_describe(how, cpu)}",
-            reference=reference,
-        ),
-        Source(
-            name="ram",
-            method="estimated",
-            relative_uncertainty=0.5,
-            device=f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-            note="whole machine; CodeCarbon: 5 W for each module it supposes",
-            reference="users report errors of several times (mlco2/codecarbon#523, #629)",
-        ),
-    )
-    return {"cpu": cpu, "ram": ram}, sources
-
-
-_CPU_METHODS: dict[str, tuple[Method, float, str]] = {
-    "RAPL": ("counter", 0.05, _RAPL_REFERENCE),
-    "Windows EMI": ("counter", 0.05, _RAPL_REFERENCE),
-    "PowerMetrics": ("sampled", 0.1, "Apple gives no accuracy for powermetrics; 10 % is assumed"),
-}
-
-
-def _describe(how: str, cpu: Any) -> str:
-    if how == "cpu_load":
-        return f"load cubed times a rated {float(cpu._tdp):g} W, as no RAPL counter is readable"
-    return how
-
-
-def _cpu_packages() -> int:
-    from codecarbon.core.util import count_physical_cpus
-
-    return int(count_physical_cpus())  # type: ignore[no-untyped-call]
-
-
-def _quieten() -> None:
-    # CodeCarbon warns of each fallback on standard error; here the sources' notes say the same. Its
-    # logger module sets the level when it is imported, so it comes first.
-    import codecarbon.external.logger  # noqa: F401  (imported for that effect)
-
-    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+    def _shared_note(self) -> str:
+        if self._share is None or not self._share.shared:
+            return ""
+        share = self._share.share()
+        if share is None:
+            return "shared: others on the host are included"
+        return (
+            "shared: others on the host are included; this process's cgroup had an estimated "
+            f"{share:.0%} of the host's busy CPU time since the start, and nothing is divided by it"
+        )

@@ -34,6 +34,7 @@ class CompositeMeter:
             raise ConfigurationError("CompositeMeter got no meter; give it one or more")
         self._meters = meters
         self._failed: set[int] = set()
+        self._names: list[tuple[str, ...]] = [()] * len(meters)
         self._duration_s = 0.0
 
     @property
@@ -46,18 +47,22 @@ class CompositeMeter:
 
         Raises:
             MeterError: If none can start.
-            ConfigurationError: If two sources share a name.
+            ConfigurationError: If two sources share a name, or a member is configured wrongly.
         """
         self._failed.clear()
         self._duration_s = 0.0
         for index, meter in enumerate(self._meters):
             try:
                 meter.start()
+            except ConfigurationError:
+                self.close()
+                raise
             except Exception as error:  # a failing meter never stops training
                 self._fail(index, error)
         if len(self._failed) == len(self._meters):
             raise MeterError("none of the meters could be started; see the warnings above")
-        names = [source.name for source in self.sources]
+        # A reading has the names, and does not wait for a member that is still being set up.
+        names = [name for index in range(len(self._meters)) for name in self._read(index)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             self.close()
@@ -68,17 +73,8 @@ class CompositeMeter:
     def read(self) -> Reading:
         """Read every member; what one cannot give is ``None``."""
         energy_j: dict[str, float | None] = {}
-        for index, meter in enumerate(self._meters):
-            energy_j.update(dict.fromkeys((source.name for source in meter.sources), None))
-            if index in self._failed:
-                continue
-            try:
-                reading = meter.read()
-            except Exception as error:  # a failing meter never stops training
-                self._fail(index, error)
-                continue
-            energy_j.update(reading.energy_j)
-            self._duration_s = max(self._duration_s, reading.duration_s)
+        for index in range(len(self._meters)):
+            energy_j |= self._read(index)
         if len(self._failed) == len(self._meters):
             raise MeterError("none of the meters can be read any more; see the warnings above")
         return Reading(duration_s=self._duration_s, energy_j=energy_j)
@@ -91,8 +87,26 @@ class CompositeMeter:
             except Exception as error:  # the others have to be closed all the same
                 _log.warning("%s could not be closed: %s", type(meter).__name__, error)
 
+    def _read(self, index: int) -> dict[str, float | None]:
+        """Return a member's joules, all unknown once it has failed."""
+        if index not in self._failed:
+            try:
+                reading = self._meters[index].read()
+            except Exception as error:  # a failing meter never stops training
+                self._fail(index, error)
+            else:
+                self._names[index] = tuple(reading.energy_j)
+                self._duration_s = max(self._duration_s, reading.duration_s)
+                return dict(reading.energy_j)
+        return dict.fromkeys(self._names[index])
+
     def _fail(self, index: int, error: Exception) -> None:
         self._failed.add(index)
-        _log.warning(
-            "%s failed and is unknown from here on: %s", type(self._meters[index]).__name__, error
-        )
+        meter = self._meters[index]
+        _log.warning("%s failed and is unknown from here on: %s", type(meter).__name__, error)
+        if self._names[index]:
+            return
+        try:  # it never told its names in a reading
+            self._names[index] = tuple(source.name for source in meter.sources)
+        except Exception as failure:  # nor does it now
+            _log.debug("%s has no names: %s", type(meter).__name__, failure)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 
 from greentrain.energy._nvml_card import MeteredCard
@@ -17,9 +18,13 @@ from greentrain.errors import ConfigurationError, MeterError
 
 _log = logging.getLogger(__name__)
 
-# Samples 50 ms times the golden ratio apart (12 a second) fall evenly over the phases of any load
-# whose period is round; at an even 100 ms, bursts every 0.2 s would all look alike.
-_INTERVAL_S = 0.05 * 1.6180339887498949
+# Samples are a half to one and a half of this apart, at random: evenly spaced ones keep in step
+# with bursts of some period, and then see all of them or none. What is left is chance, which falls
+# with the root of the number of samples: at 8 ms bursts of 20 ms come out within 3 % after 60 s.
+_INTERVAL_S = 0.008
+# Where a sample takes long, as many are left out as keep the thread to this share of the time.
+_MAX_SHARE = 0.1
+_MAX_INTERVAL_S = 0.1
 _JOIN_S = 5.0
 
 _FIXES = {
@@ -65,7 +70,8 @@ class NvmlMeter:
 
     The truth is each card's energy counter, read at the edges of a window once the work queued by
     the thread that started the meter is done. A card without one has its power integrated by a
-    thread that takes twelve samples a second, and its source says ``sampled``. During the first
+    thread that takes 125 samples a second (10 where a slow driver allows no more), and its source
+    says ``sampled``. During the first
     seconds that thread also holds counters against power, and a counter that contradicts it is
     ``suspect`` in its source's note. Cards are read whole: where MIG or other processes share one,
     the note says so and nothing is divided.
@@ -113,12 +119,11 @@ class NvmlMeter:
     def sources(self) -> tuple[Source, ...]:
         """One source a card, with what is known about it by now; empty before the first start."""
         with self._lock:
+            if self._nvml is not None:
+                now_s = self._clock()
+                for card in self._cards:
+                    card.look_at_limit(now_s)
             return tuple(card.source for card in self._cards)
-
-    @property
-    def device_uuids(self) -> Mapping[str, str]:
-        """UUID of the whole card, by source name: what tells two processes' cards apart."""
-        return {card.name: card.card.uuid for card in self._cards}
 
     @property
     def covers_cpu(self) -> bool:
@@ -189,8 +194,14 @@ class NvmlMeter:
                 _log.debug("NVML could not be shut down: %s", error)
 
     def _run(self, stop: threading.Event) -> None:
-        while not self._wait(stop, _INTERVAL_S) and self._sample():
-            pass
+        chance = random.Random(0)  # of its own: the numbers that training draws stay the same
+        interval_s = _INTERVAL_S
+        while not self._wait(stop, interval_s * (0.5 + chance.random())):
+            began_s = self._clock()
+            if not self._sample():
+                return
+            took_s = self._clock() - began_s
+            interval_s = min(max(_INTERVAL_S, took_s / _MAX_SHARE), _MAX_INTERVAL_S)
 
     def _sample(self) -> bool:
         """Take one sample of every card that wants it; tell whether one will want another."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import operator
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +52,8 @@ class WindowRecorder:
     """Read a meter at the edges of nested phases, and hand on one window for each phase.
 
     A phase inside another interrupts it, so the windows are disjoint and sum to what was drawn
-    while any phase was open. What is drawn outside all phases is left out.
+    while any phase was open. What is drawn outside all phases is left out. Phases are opened and
+    closed by one thread; :meth:`open_windows` may be asked from another.
 
     Args:
         meter: A started meter.
@@ -86,6 +89,7 @@ class WindowRecorder:
         self._frames: list[_Frame] = []
         self._edge: Reading | None = None
         self._warned: set[str] = set()
+        self._lock = threading.RLock()
 
     def read(self) -> Reading:
         """Read the meter; if it fails, everything is unknown and one warning says so."""
@@ -93,27 +97,25 @@ class WindowRecorder:
             return self.meter.read()
         except Exception as error:  # a failing meter never stops training
             self._warn("meter", f"the meter failed and its figures are unknown: {error}")
-            names = [source.name for source in self.meter.sources] or ["unknown"]
-            last_s = self._edge.duration_s if self._edge else 0.0
-            return Reading(duration_s=last_s, energy_j=dict.fromkeys(names, None))
+            last = self._edge or NOTHING
+            return Reading(duration_s=last.duration_s, energy_j=dict.fromkeys(last.energy_j))
 
     def enter(self, phase: str, *, epoch: int | None = None) -> None:
         """Begin a phase, interrupting the one that is open."""
-        self._cut()
-        self._frames.append(_Frame(phase=phase, epoch=epoch, started=self._now()))
+        with self._lock:
+            self._cut()
+            self._frames.append(_Frame(phase=phase, epoch=epoch, started=self._now()))
 
     def leave(self) -> Window:
-        """End the phase that is open, and hand its window on."""
-        self._cut()
-        frame = self._frames.pop()
-        window = Window(
-            phase=frame.phase,
-            started=frame.started,
-            ended=self._now(),
-            reading=frame.drawn,
-            epoch=frame.epoch,
-            reservation_id=self.reservation_id,
-        )
+        """End the phase that is open, and hand its window on.
+
+        Before the last one ends, a meter that is still being set up is waited for.
+        """
+        if len(self._frames) == 1:
+            self._settle()
+        with self._lock:
+            self._cut()
+            window = self._window(self._frames.pop())
         for sink in self.sinks:
             try:
                 sink(window)
@@ -138,15 +140,38 @@ class WindowRecorder:
 
     def drawn(self, depth: int = 0) -> Reading:
         """Return what the open phases beyond ``depth`` have drawn up to now."""
-        if len(self._frames) <= depth or self._edge is None:
-            return NOTHING
-        since_edge = self.read() - self._edge
-        return total_of([*(frame.drawn for frame in self._frames[depth:]), since_edge])
+        return total(self.open_windows()[depth:])
+
+    def open_windows(self) -> list[Window]:
+        """Return the windows of the open phases as if they ended now, the outermost first."""
+        with self._lock:
+            if not self._frames or self._edge is None:
+                return []
+            windows = [self._window(frame) for frame in self._frames]
+            reading = windows[-1].reading + (self.read() - self._edge)
+            windows[-1] = dataclasses.replace(windows[-1], reading=reading)
+            return windows
 
     @property
     def depth(self) -> int:
         """How many phases are open."""
         return len(self._frames)
+
+    def _window(self, frame: _Frame) -> Window:
+        return Window(
+            phase=frame.phase,
+            started=frame.started,
+            ended=self._now(),
+            reading=frame.drawn,
+            epoch=frame.epoch,
+            reservation_id=self.reservation_id,
+        )
+
+    def _settle(self) -> None:
+        try:
+            _ = self.meter.sources
+        except Exception as error:  # the reading that follows tells what is unknown
+            _log.debug("the meter's sources are not known: %s", error)
 
     def _cut(self) -> None:
         reading = self.read()
@@ -167,9 +192,4 @@ def total(windows: Iterable[Window]) -> Reading:
         >>> total([]).total_j is None
         True
     """
-    return total_of(window.reading for window in windows)
-
-
-def total_of(readings: Iterable[Reading]) -> Reading:
-    """Sum up the readings of disjoint windows."""
-    return functools.reduce(operator.add, readings, NOTHING)
+    return functools.reduce(operator.add, (window.reading for window in windows), NOTHING)

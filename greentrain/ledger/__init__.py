@@ -1,20 +1,33 @@
 """The durable, append-only, tamper-evident record."""
 
 from greentrain.ledger.account import LedgerAccount
+from greentrain.ledger.budgets import Terms, terms_of
 from greentrain.ledger.environment import environment
+from greentrain.ledger.exports import ExportedHeads
 from greentrain.ledger.ledger import DEFAULT_URL, Ledger
+from greentrain.ledger.recovery import last_descriptions, with_recovered
+from greentrain.ledger.release import Release
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import SCHEMA_VERSION, canonical
+from greentrain.ledger.several import close_ledgers, open_ledgers
 from greentrain.ledger.verify import Verification, verify
 
 __all__ = [
     "DEFAULT_URL",
     "SCHEMA_VERSION",
+    "ExportedHeads",
     "Ledger",
     "LedgerAccount",
+    "Release",
     "RunLog",
+    "Terms",
     "Verification",
     "canonical",
+    "close_ledgers",
     "environment",
+    "last_descriptions",
+    "open_ledgers",
+    "terms_of",
     "verify",
+    "with_recovered",
 ]

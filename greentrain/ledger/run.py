@@ -2,74 +2,69 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from datetime import datetime
+import logging
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from greentrain.errors import ConfigurationError
-from greentrain.ledger.schema import canonical, run_chain
+from greentrain.errors import LedgerError
+from greentrain.ledger.outbox import Outbox
+from greentrain.ledger.schema import run_chain
 from greentrain.ledger.store import Store
-from greentrain.ledger.writer import Row, Writer
-from greentrain.units import utc_text
+from greentrain.ledger.told import EmissionsLike, Row, WindowLike, window_content
+from greentrain.ledger.watch import Watch
+from greentrain.ledger.writer import Writer
+
+_log = logging.getLogger(__name__)
 
 
 class RunLog:
     """The rows of one run; get one from ``Ledger.open_run``.
 
     As a context manager it closes the run as ``completed``, or as ``failed`` on an exception.
+
+    Args:
+        store: Where rows go.
+        run_id: The run, whose opening row is there.
+        watch: Is asked for sources and heartbeats until the run is closed.
+        heartbeat_s: Seconds from one heartbeat to the next.
     """
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(
+        self, store: Store, run_id: str, *, watch: Watch | None = None, heartbeat_s: float = 10.0
+    ) -> None:
         self._store = store
         self.run_id = run_id
         self._closed = False
-        self._writer = Writer(self._write_windows)
+        self._outbox = Outbox(store, run_id)
+        if watch is None:
+            self._writer = Writer(self._send)
+        else:
+            self._writer = Writer(
+                self._send,
+                edges=[watch.sources],
+                beats=[watch.heartbeats, watch.late_sources],
+                period_s=heartbeat_s,
+            )
+            self._writer.start()
 
     @property
     def chain(self) -> str:
         """The name of this run's chain."""
         return run_chain(self.run_id)
 
-    def window(
-        self,
-        phase: str,
-        *,
-        started: datetime,
-        duration_s: float,
-        by_source: Mapping[str, float | None],
-        epoch: int | None = None,
-        reservation_id: str | None = None,
-        emissions_g: float | None = None,
-        intensity_g_per_kwh: float | None = None,
-    ) -> None:
-        """Record what was drawn during one phase, in joules by source, and the grams of it.
+    def record(self, window: WindowLike, emissions: EmissionsLike | None = None) -> None:
+        """Record what was drawn during one phase, and the grams of it.
 
         Returns at once: a thread writes it, before any other row that comes after it.
 
         Raises:
-            ConfigurationError: If a number is not finite.
+            ConfigurationError: If a number is not finite, or a time is naive.
+            LedgerError: If the run is closed.
         """
-        for name, value in {"duration_s": duration_s, **by_source}.items():
-            if value is not None and not math.isfinite(value):
-                raise ConfigurationError(f"{name} of a window is {value!r}; it has to be finite")
-        known = [joules for joules in by_source.values() if joules is not None]
-        self._writer.put(
-            {
-                "run_id": self.run_id,
-                "reservation_id": reservation_id,
-                "phase": phase,
-                "epoch": epoch,
-                "started_utc": utc_text(started),
-                "duration_s": duration_s,
-                "energy_j": math.fsum(known) if known else None,
-                "by_source": canonical(dict(by_source)),
-                "complete": len(known) == len(by_source) > 0,
-                "emissions_g": emissions_g,
-                "intensity_g_per_kwh": intensity_g_per_kwh,
-            }
-        )
+        if self._closed:
+            raise LedgerError(f"the run {self.run_id!r} is closed and takes no more windows")
+        self._writer.put(("window", window_content(self.run_id, window, emissions)))
 
     def append(self, kind: str, **content: Any) -> str:
         """Append a row of this run, and return its hash."""
@@ -79,20 +74,33 @@ class RunLog:
             return self._store.append(connection, kind, self.chain, content)
 
     def flush(self) -> None:
-        """Wait until the windows recorded so far are written."""
+        """Wait until the windows recorded so far are written, or wait in a file to be."""
         self._writer.flush()
 
     def close(self, status: str = "completed") -> None:
-        """Write the closing row, ``"completed"`` or ``"failed"``; harmless the second time."""
+        """Write the closing row, ``"completed"`` or ``"failed"``; harmless the second time.
+
+        If the database cannot be written to, it waits in a file like the windows before it.
+        """
         if not self._closed:
             self._closed = True
             self._writer.close()
-            self.append("closing", status=status)
+            try:
+                row = ("closing", {"run_id": self.run_id, "status": status})
+                if self._outbox.send([row]):
+                    self._log_head(status)
+            except OSError as error:
+                raise LedgerError(f"the run {self.run_id!r} cannot be closed: {error}") from error
+            finally:
+                self._outbox.close()
 
-    def _write_windows(self, rows: list[Row]) -> None:
-        with self._store.write() as connection:
-            for row in rows:
-                self._store.append(connection, "window", self.chain, row)
+    def _log_head(self, status: str) -> None:
+        with suppress(LedgerError):  # the row is written
+            count, head = self._store.head(self.chain) or (0, "")
+            _log.info("%s is %s; its head is %s after %d rows", self.chain, status, head, count)
+
+    def _send(self, rows: list[Row], awaited: bool) -> None:
+        self._outbox.send(rows, now=awaited)
 
     def __enter__(self) -> RunLog:
         return self

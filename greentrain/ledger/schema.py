@@ -8,6 +8,7 @@ changed.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +18,10 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
@@ -32,8 +35,30 @@ RUN_CHAIN = "runs"
 """The chain of the runs' opening rows."""
 BUDGET_CHAIN = "budgets"
 """The chain of the budgets."""
+REVISIONS = ("0001",)
+"""The revisions of the tables, oldest first; each is a file of ``migrations/versions``."""
 
-metadata = MetaData()
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
+# Every constraint has a name that is the same on each engine, so that a migration can find it.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Apart from the others, as Alembic has it: it holds no records, but which revision the tables have.
+versions = Table(
+    "greentrain_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="greentrain_version_pkc"),
+)
 
 entries = Table(
     "entries",
@@ -49,9 +74,43 @@ entries = Table(
 )
 
 
-def _content(name: str, *columns: Column[Any]) -> Table:
+def _content(name: str, *columns: Column[Any] | Index) -> Table:
     entry = Column("entry_id", Integer, ForeignKey("entries.id"), primary_key=True)
     return Table(name, metadata, entry, *columns)
+
+
+def _windows(name: str) -> Table:
+    return _content(
+        name,
+        Column("run_id", String(36), nullable=False, index=True),
+        Column("reservation_id", String(36), index=True),
+        Column("phase", Text, nullable=False),
+        Column("epoch", Integer),
+        Column("started_utc", String(32), nullable=False),
+        Column("duration_s", Float, nullable=False),
+        Column("energy_j", Float),
+        Column("by_source", Text, nullable=False),
+        Column("complete", Boolean, nullable=False),
+        Column("emissions_g", Float),
+        Column("intensity_g_per_kwh", Float),
+    )
+
+
+def _money(name: str, *columns: Column[Any]) -> Table:
+    """What was taken from a budget, and the sums of its pot after it: see ``money.Tally``."""
+    return _content(
+        name,
+        Column("reservation_id", String(36), nullable=False, unique=True),
+        Column("budget_id", String(36), nullable=False),
+        Column("pot", String(32), nullable=False),
+        Column("run_id", String(36), nullable=False, index=True),
+        *columns,
+        Column("sum_open", Integer, nullable=False),
+        Column("sum_reserved", Float, nullable=False),
+        Column("sum_spent", Float, nullable=False),
+        Column("sum_overrun", Float, nullable=False),
+        Index(f"ix_{name}_pot", "budget_id", "pot", "entry_id"),
+    )
 
 
 runs = _content(
@@ -60,50 +119,73 @@ runs = _content(
     Column("kind", String(16), nullable=False),
     Column("name", Text, nullable=False),
     Column("environment", Text, nullable=False),
-    Column("sources", Text, nullable=False),
+    Column("host", String(12), nullable=False),
+    Column("heads", Text, nullable=False),
 )
 closings = _content(
     "closings",
     Column("run_id", String(36), nullable=False, unique=True),
     Column("status", String(16), nullable=False),
 )
-windows = _content(
-    "windows",
+sources = _content(
+    "sources",
     Column("run_id", String(36), nullable=False, index=True),
-    Column("reservation_id", String(36), index=True),
-    Column("phase", String(32), nullable=False),
-    Column("epoch", Integer),
-    Column("started_utc", String(32), nullable=False),
-    Column("duration_s", Float, nullable=False),
-    Column("energy_j", Float),
-    Column("by_source", Text, nullable=False),
-    Column("complete", Boolean, nullable=False),
-    Column("emissions_g", Float),
-    Column("intensity_g_per_kwh", Float),
+    Column("name", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("relative_uncertainty", Float),
+    Column("device", Text),
+    Column("uuid", Text),
+    Column("power_limit_w", Float),
+    Column("note", Text),
+    Column("reference", Text),
+)
+windows = _windows("windows")
+heartbeats = _windows("heartbeats")
+replays = _content(
+    "replays",
+    Column("run_id", String(36), nullable=False, index=True),
+    Column("spool_id", String(36), nullable=False, index=True),
+    Column("line", Integer, nullable=False),
+)
+calibrations = _content(
+    "calibrations",
+    Column("run_id", String(36), nullable=False, index=True),
+    Column("factor", Float, nullable=False),
+    Column("low", Float),
+    Column("high", Float),
+    Column("spans", Integer, nullable=False),
+    Column("software_j", Float, nullable=False),
+    Column("wall_j", Float, nullable=False),
+    Column("boundary", Text),
+    Column("wall", Text, nullable=False),
 )
 budgets = _content(
     "budgets",
     Column("budget_id", String(36), nullable=False, unique=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("energy_j", Float, nullable=False),
+    Column("parent_id", String(36), index=True),
+    Column("energy_j", Float),
+    Column("carbon_g", Float),
     Column("horizon", Integer, nullable=False),
+    Column("until_utc", String(32)),
+    Column("per", String(8)),
+    Column("carry_over", Boolean, nullable=False),
     Column("given_as", Text, nullable=False),
+    Column("heads", Text, nullable=False),
 )
-reservations = _content(
+reservations = _money(
     "reservations",
-    Column("reservation_id", String(36), nullable=False, unique=True),
-    Column("budget_id", String(36), nullable=False, index=True),
-    Column("run_id", String(36), nullable=False, index=True),
     Column("amount_j", Float, nullable=False),
+    Column("amount_g", Float),
     Column("purpose", Text, nullable=False),
 )
-settlements = _content(
+settlements = _money(
     "settlements",
-    Column("reservation_id", String(36), nullable=False, unique=True),
-    Column("budget_id", String(36), nullable=False, index=True),
-    Column("run_id", String(36), nullable=False, index=True),
-    Column("actual_j", Float, nullable=False),
-    Column("overrun_j", Float, nullable=False),
+    Column("actual_j", Float),
+    Column("actual_g", Float),
+    Column("overrun_j", Float),
+    Column("overrun_g", Float),
+    Column("released", String(16)),
 )
 decisions = _content(
     "decisions",
@@ -112,9 +194,9 @@ decisions = _content(
     Column("experience_id", Text, nullable=False),
     Column("position", Integer, nullable=False),
     Column("reservation_id", String(36)),
-    Column("update_mode", String(16), nullable=False),
+    Column("update_mode", Text, nullable=False),
     Column("effort", Float, nullable=False),
-    Column("reason", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
     Column("sentence", Text, nullable=False),
     Column("predicted_j", Float),
     Column("upper_bound_j", Float),
@@ -140,7 +222,11 @@ outcomes = _content(
 CONTENT: Mapping[str, Table] = {
     "run": runs,
     "closing": closings,
+    "source": sources,
     "window": windows,
+    "heartbeat": heartbeats,
+    "replay": replays,
+    "calibration": calibrations,
     "budget": budgets,
     "reservation": reservations,
     "settlement": settlements,
@@ -162,13 +248,27 @@ def canonical(value: Any) -> str:
         >>> canonical({"b": 0.1, "a": None})
         '{"a":null,"b":0.1}'
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return _ENCODER.encode(value)
 
 
-def row_hash(entry: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """Hash an entry with its content and the hash of the row before it (SHA-256, hexadecimal)."""
-    spine = {key: entry[key] for key in ("kind", "chain", "seq", "recorded_utc", "prev_hash")}
-    held = {key: value for key, value in content.items() if key != "entry_id"}
-    return hashlib.sha256(canonical([spine, held]).encode()).hexdigest()
+def genesis(key: bytes | None = None) -> str:
+    """Return what the first row of a ledger's own chains names as the one before it.
+
+    With a key it is a hash that nobody makes without the key, so that a ledger that was begun with
+    one cannot pass for a ledger without.
+    """
+    return GENESIS if key is None else hmac.digest(key, b"greentrain ledger", "sha256").hex()
+
+
+def row_hash(entry: Mapping[str, Any], content: Mapping[str, Any], key: bytes | None = None) -> str:
+    """Hash an entry with its content and the hash of the row before it.
+
+    Returns:
+        The SHA-256, or with a key the HMAC-SHA256, in hexadecimal.
+    """
+    spine = {name: entry[name] for name in ("kind", "chain", "seq", "recorded_utc", "prev_hash")}
+    held = {name: value for name, value in content.items() if name != "entry_id"}
+    text = canonical([spine, held]).encode()
+    if key is None:
+        return hashlib.sha256(text).hexdigest()
+    return hmac.digest(key, text, "sha256").hex()

@@ -3,63 +3,91 @@
 from __future__ import annotations
 
 import math
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, Float, Row, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.ledger import postgres, sqlite
+from greentrain.ledger.environment import host_hash
+from greentrain.ledger.heads import changed_heads
+from greentrain.ledger.hosts import refuse_other_hosts
+from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.schema import (
     BUDGET_CHAIN,
     CONTENT,
-    GENESIS,
     RUN_CHAIN,
+    canonical,
     entries,
-    metadata,
+    genesis,
     row_hash,
     runs,
 )
+from greentrain.ledger.sealing import ledger_key
 from greentrain.units import utc_now, utc_text
 
 BUSY_TIMEOUT_S = 30.0
+_OPENINGS = {"run": RUN_CHAIN, "budget": BUDGET_CHAIN}
 
 
 class Store:
-    """Rows in a database file, appended inside transactions that exclude every other writer.
+    """Rows in a database, appended inside transactions that exclude every other writer.
 
     Args:
-        url: ``sqlite:///FILE``, or the file alone.
-        create: Whether a file that does not exist is made; otherwise it is an error.
+        url: ``sqlite:///FILE``, the file alone, or ``postgresql+psycopg://USER@HOST/DATABASE``.
+        create: Whether a ledger that does not exist is made; otherwise it is an error.
+        keep_open: Whether the database stays open from one transaction to the next.
+        key: What rows are hashed with; ``GREENTRAIN_LEDGER_KEY`` if ``None``.
+        clock: The present time, aware.
 
     Raises:
-        ConfigurationError: If the URL cannot be used or the file is missing.
-        LedgerError: If the file is no ledger.
+        ConfigurationError: If the URL or the key cannot be used, or there is no such ledger.
+        LedgerError: If the database holds something else, or a newer ledger.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
-        self.url = _sqlite_url(url)
-        path = Path(self.url.database or "")
-        if not path.exists():
-            if not create:
-                raise ConfigurationError(f"the ledger {str(path)!r} does not exist")
-            _create_file(path)
-        self._engine = _engine(self.url)
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = True,
+        keep_open: bool = True,
+        key: str | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.url = _parsed(url)
+        self.key = ledger_key(key)
+        self.clock = clock
+        self.host = host_hash()
+        """Recorded with each run; on SQLite other hosts' runs may not be under way."""
+        self._begun = False
+        self._engine = self._opened(create=create, keep_open=keep_open)
         try:
-            with self.write() as connection:
-                tables = set(inspect(connection).get_table_names())
-                if not tables and create:
-                    metadata.create_all(connection)
-                elif not {table.name for table in metadata.sorted_tables} <= tables:
-                    raise LedgerError(f"{str(path)!r} is not a greentrain ledger")
-        except LedgerError:
+            with self.read() as connection:
+                making = needs_making(connection, self.name, create=create)
+            if making:
+                if self.path is not None:
+                    sqlite.switch_to_wal(self._engine, self.path, BUSY_TIMEOUT_S)
+                with self.write() as connection:
+                    make_tables(connection, self.name, create=create)
+        except BaseException:
             self.close()
             raise
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file; ``None`` for a ledger on a server."""
+        return Path(self.url.database or "") if self.url.drivername in sqlite.DRIVERS else None
+
+    @property
+    def name(self) -> str:
+        """What messages call the ledger: its file, or its URL without anything secret."""
+        return postgres.shown(self.url) if self.path is None else str(self.path)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -68,43 +96,59 @@ class Store:
         Raises:
             LedgerError: If the database refuses it.
         """
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise LedgerError(
-                f"the ledger {self.url.database!r} failed: {_cause(error)}"
-            ) from error
+        with self._begin(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction that sees the ledger as it stands now, and keeps nobody waiting.
+
+        Raises:
+            LedgerError: If the database refuses it.
+        """
+        with self._begin(self._engine.execution_options(greentrain_reads=True)) as connection:
+            yield connection
 
     def append(
         self, connection: Connection, kind: str, chain: str, content: Mapping[str, Any]
     ) -> str:
         """Append one row to a chain, and return its hash.
 
-        The first row of a run's own chain names its opening row as the one before it.
+        The first row of a run's own chain names its opening row as the one before it. An opening
+        row and a budget row hold the heads of all chains that changed since the last such row.
 
         Raises:
-            LedgerError: If a number is not finite.
+            LedgerError: If a number is not finite, if the ledger was begun with another key, or if
+                another host writes to the same SQLite file.
         """
-        last = connection.execute(
-            select(entries.c.seq, entries.c.hash)
-            .where(entries.c.chain == chain)
-            .order_by(entries.c.seq.desc())
-            .limit(1)
-        ).first()
+        self._check_key(connection)
+        if kind in _OPENINGS:
+            if self.path is not None:
+                refuse_other_hosts(connection, self.host, self.name, self.clock())
+            heads = changed_heads(connection, _OPENINGS[kind])
+            content = {**content, "heads": canonical(heads)}
+            if kind == "run":
+                content["host"] = self.host
+        last = _last(connection, chain)
         content = _as_stored(kind, content)
         entry: dict[str, Any] = {
             "kind": kind,
             "chain": chain,
             "seq": last.seq + 1 if last else 0,
-            "recorded_utc": utc_text(utc_now()),
-            "prev_hash": last.hash if last else _first_prev(connection, content, chain),
+            "recorded_utc": utc_text(self.clock()),
+            "prev_hash": last.hash if last else self._first_prev(connection, content, chain),
         }
-        entry["hash"] = row_hash(entry, content)
+        entry["hash"] = row_hash(entry, content, self.key)
         inserted = connection.execute(entries.insert().values(entry))
         entry_id = inserted.inserted_primary_key[0]  # type: ignore[index]
         connection.execute(CONTENT[kind].insert().values(entry_id=entry_id, **content))
         return str(entry["hash"])
+
+    def head(self, chain: str) -> tuple[int, str] | None:
+        """Return (count, head) of one chain; ``None`` if it has no row."""
+        with self.read() as connection:
+            last = _last(connection, chain)
+        return None if last is None else (last.seq + 1, last.hash)
 
     def rows(self, kind: str, **equals: Any) -> list[dict[str, Any]]:
         """Return the content of all entries of a kind, in order, with when each was recorded."""
@@ -114,7 +158,7 @@ class Store:
         )
         for column, value in equals.items():
             query = query.where(table.c[column] == value)
-        with self.write() as connection:
+        with self.read() as connection:
             result = connection.execute(query.order_by(table.c.entry_id)).mappings()
             return [dict(row) for row in result]
 
@@ -122,57 +166,95 @@ class Store:
         """Let go of the database."""
         self._engine.dispose()
 
+    def _opened(self, *, create: bool, keep_open: bool) -> Engine:
+        if self.path is None:
+            return postgres.open_engine(self.url, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S)
+        return sqlite.open_engine(
+            self.url, create=create, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S
+        )
 
-def _sqlite_url(url: str) -> URL:
+    @contextmanager
+    def _begin(self, engine: Engine) -> Iterator[Connection]:
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise LedgerError(f"the ledger {self.name!r} failed: {_cause(error)}") from error
+
+    def _check_key(self, connection: Connection) -> None:
+        if self._begun:
+            return
+        first = first_prev_hash(connection)
+        if first is not None and first != genesis(self.key):
+            raise LedgerError(key_sentence(self.name, first, self.key))
+        self._begun = first is not None
+
+    def _first_prev(self, connection: Connection, content: Mapping[str, Any], chain: str) -> str:
+        if chain in _OPENINGS.values():
+            return genesis(self.key)
+        opening = connection.execute(
+            select(entries.c.hash).join(runs).where(runs.c.run_id == content["run_id"])
+        ).scalar()
+        if opening is None:
+            raise LedgerError(f"the ledger has no run {content['run_id']!r}")
+        return str(opening)
+
+
+def first_prev_hash(connection: Connection) -> str | None:
+    """Return what the ledger's first row names as the one before it; it shows whether it has a key.
+
+    ``None`` if the ledger has no row.
+    """
+    first = select(func.min(entries.c.id)).scalar_subquery()
+    found = connection.execute(select(entries.c.prev_hash).where(entries.c.id == first)).scalar()
+    return None if found is None else str(found)
+
+
+def key_sentence(name: str, first: str, key: bytes | None) -> str:
+    """Say what is wrong between a ledger and the key that was given, or was not."""
+    if first == genesis():
+        return (
+            f"the ledger {name!r} was begun without a key, and one is given; leave "
+            "GREENTRAIN_LEDGER_KEY out, or begin another ledger"
+        )
+    if key is None:
+        return (
+            f"the ledger {name!r} was begun with a key: give it in the environment variable "
+            "GREENTRAIN_LEDGER_KEY"
+        )
+    return f"the ledger {name!r} was begun with another key than the one that is given"
+
+
+def _parsed(url: str) -> URL:
     text = url if "://" in url else f"sqlite:///{url}"
     try:
         parsed = make_url(text)
     except (ArgumentError, ValueError):
         # Not shown: a URL that cannot be read may hold a password that cannot be masked.
+        raise ConfigurationError(f"cannot read the ledger's URL; {_ALLOWED}") from None
+    if parsed.drivername in postgres.DRIVERS:
+        postgres.check_url(parsed)
+    elif parsed.drivername in sqlite.DRIVERS:
+        sqlite.check_url(parsed, url)
+    else:
         raise ConfigurationError(
-            "cannot read the ledger's URL; write it as 'sqlite:///greentrain.db'"
-        ) from None
-    plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not parsed.query
-    if not plain or (parsed.host and parsed.database):
-        raise ConfigurationError(
-            f"the ledger's URL {parsed.render_as_string()!r} names no SQLite file; "
-            "write it as 'sqlite:///greentrain.db'"
-        )
-    if not parsed.database or parsed.database == ":memory:":
-        raise ConfigurationError(
-            f"the ledger {url!r} would live in memory and be lost; name a file, such as "
-            "'sqlite:///greentrain.db'"
+            f"the ledger's URL {postgres.shown(parsed)!r} names neither; {_ALLOWED}"
         )
     return parsed
 
 
-def _create_file(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot create the ledger {str(path)!r}: {error.strerror}"
-        ) from None
+_ALLOWED = (
+    "write it as 'sqlite:///greentrain.db', or 'postgresql+psycopg://user@host/database' for a team"
+)
 
 
-def _engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        # SQLAlchemy says when a transaction begins, not the driver: see `_begin`.
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A deferred BEGIN that turns into a write fails at once when another writer is ahead of it.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+def _last(connection: Connection, chain: str) -> Row[Any, Any] | None:
+    return connection.execute(
+        select(entries.c.seq, entries.c.hash)
+        .where(entries.c.chain == chain)
+        .order_by(entries.c.seq.desc())
+        .limit(1)
+    ).first()
 
 
 def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,17 +266,6 @@ def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
                 raise LedgerError(f"{name} of a {kind} is {value!r}; it is finite, or unknown")
             stored[name] = float(value) + 0.0  # SQLite keeps no negative zero
     return stored
-
-
-def _first_prev(connection: Connection, content: Mapping[str, Any], chain: str) -> str:
-    if chain in (RUN_CHAIN, BUDGET_CHAIN):
-        return GENESIS
-    opening = connection.execute(
-        select(entries.c.hash).join(runs).where(runs.c.run_id == content["run_id"])
-    ).scalar()
-    if opening is None:
-        raise LedgerError(f"the ledger has no run {content['run_id']!r}")
-    return str(opening)
 
 
 def _cause(error: SQLAlchemyError) -> str:

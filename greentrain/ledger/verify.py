@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from greentrain.budget import Balance, overrun
+from greentrain.errors import LedgerError
+from greentrain.ledger.exports import ExportedHeads
 from greentrain.ledger.ledger import Ledger
-from greentrain.ledger.schema import (
-    BUDGET_CHAIN,
-    CONTENT,
-    GENESIS,
-    RUN_CHAIN,
-    entries,
-    row_hash,
-    run_chain,
-)
+from greentrain.ledger.recovery import with_recovered
+from greentrain.ledger.schema import CONTENT, RUN_CHAIN, entries
+from greentrain.ledger.store import key_sentence
+from greentrain.ledger.verify_chains import chain_failures, needs_key
+from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
 
-_TOLERANCE = 1e-9
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -34,63 +29,91 @@ class Verification:
     Args:
         rows: Rows that were recomputed.
         failures: What does not follow, one sentence each; empty for an untouched ledger.
-        notes: What follows and should be known: overruns, open reservations, unclosed runs.
+        notes: What follows and should be known: overruns, open reservations, unclosed runs, and
+            what their heartbeats tell of.
+        uncovered: Ids of the runs that have no closing row, and of which no exported head shows
+            that none was there: it may never have been written, or may have been cut off.
     """
 
     rows: int
     failures: tuple[str, ...]
     notes: tuple[str, ...]
+    uncovered: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether everything follows."""
         return not self.failures
 
+    @property
+    def exit_code(self) -> int:
+        """What ``greentrain verify`` ends with: 0, 1 for failures, or 3 for uncovered runs."""
+        return 1 if self.failures else 3 if self.uncovered else 0
 
-def verify(ledger: Ledger) -> Verification:
+
+def verify(ledger: Ledger, exported: ExportedHeads | None = None) -> Verification:
     """Recompute the hash chains, the money rules and the sums of a ledger.
 
-    What lies after the last head that left the database can be cut off unnoticed: compare
-    :meth:`Ledger.heads` with those in a report or in MLflow.
+    What lies after the last head that left the database can be cut off unnoticed.
+
+    Args:
+        ledger: The ledger, which is only read.
+        exported: Heads that left it earlier, and that it has to have still.
+
+    Raises:
+        LedgerError: If it cannot be read, or was begun with a key and none is given.
     """
-    with ledger.store.write() as connection:
-        spine = _dicts(connection, select(entries).order_by(entries.c.id))
-        content = {
-            kind: {row["entry_id"]: row for row in _dicts(connection, select(table))}
-            for kind, table in CONTENT.items()
-        }
-        failures = [*_chains(spine, content), *_orphans(connection)]
+    store = ledger.store
+    try:
+        with store.read() as connection:
+            damage = list(_damage(connection))
+            spine = _dicts(connection, select(entries).order_by(entries.c.id))
+            content = {
+                kind: {row["entry_id"]: row for row in _dicts(connection, select(table))}
+                for kind, table in CONTENT.items()
+            }
+            orphans = list(_orphans(connection))
+    except LedgerError as error:
+        if "malformed" not in str(error):
+            raise
+        return Verification(rows=0, failures=(str(error),), notes=())
+    if store.key is None and needs_key(spine, content):
+        raise LedgerError(key_sentence(store.name, spine[0]["prev_hash"], None))
     rows = {kind: [table[key] for key in sorted(table)] for kind, table in content.items()}
-    failures += [*_money(spine, content), *_sums(rows)]
-    return Verification(rows=len(spine), failures=tuple(failures), notes=tuple(_notes(rows)))
+    failures = [*damage, *chain_failures(spine, content, store.key), *orphans]
+    notes: list[str] = []
+    if exported is not None:
+        failures += exported.failures(spine)
+    try:
+        failures += money_failures(spine, rows)
+        notes += [*money_notes(rows), *_notes(rows)]
+    except (ArithmeticError, TypeError, ValueError) as error:
+        if not failures:
+            raise
+        failures.append(f"what was altered cannot be added up: {error}")
+    closed = {row["run_id"] for row in rows["closing"]}
+    return Verification(
+        rows=len(spine),
+        failures=tuple(failures),
+        notes=tuple(notes),
+        uncovered=tuple(
+            str(row["run_id"])
+            for number, row in enumerate(rows["run"])
+            if row["run_id"] not in closed
+            and (exported is None or not exported.covers(RUN_CHAIN, number + 1))
+        ),
+    )
+
+
+def _damage(connection: Connection) -> Iterator[str]:
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            yield f"the file is damaged, or was truncated: {str(found).splitlines()[-1]}"
 
 
 def _dicts(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
     return [{str(key): row[key] for key in row} for row in connection.execute(query).mappings()]
-
-
-def _chains(spine: Rows, content: Mapping[str, Mapping[int, dict[str, Any]]]) -> Iterator[str]:
-    heads: dict[str, tuple[int, str]] = {}
-    openings: dict[str, str] = {}
-    for entry in spine:
-        name = f"row {entry['seq']} of {entry['chain']} ({entry['kind']})"
-        held = content.get(entry["kind"], {}).get(entry["id"])
-        if held is None:
-            yield f"{name}: its content was removed"
-            continue
-        first = openings.get(entry["chain"], GENESIS)
-        if first == GENESIS and entry["chain"] not in (RUN_CHAIN, BUDGET_CHAIN):
-            yield f"{name}: the run's opening row was removed"
-        seq, head = heads.get(entry["chain"], (-1, first))
-        if entry["seq"] != seq + 1:
-            yield f"{name}: follows row {seq}, so rows were removed or reordered"
-        elif entry["prev_hash"] != head:
-            yield f"{name}: does not follow from the row before it, which was altered or replaced"
-        if row_hash(entry, held) != entry["hash"]:
-            yield f"{name}: was altered"
-        heads[entry["chain"]] = (entry["seq"], entry["hash"])
-        if entry["kind"] == "run":
-            openings[run_chain(held["run_id"])] = entry["hash"]
 
 
 def _orphans(connection: Connection) -> Iterator[str]:
@@ -106,79 +129,23 @@ def _orphans(connection: Connection) -> Iterator[str]:
             yield f"{count} row(s) of {table.name} were inserted without an entry"
 
 
-def _money(spine: Rows, content: Mapping[str, Mapping[int, dict[str, Any]]]) -> Iterator[str]:
-    totals: dict[str, float] = {}
-    open_j: dict[str, dict[str, float]] = defaultdict(dict)
-    spent_j: dict[str, float] = defaultdict(float)
-    for entry in spine:
-        held = content.get(entry["kind"], {}).get(entry["id"])
-        if held is None:
-            continue
-        if entry["kind"] == "budget":
-            totals[held["budget_id"]] = held["energy_j"]
-        elif entry["kind"] == "reservation":
-            open_j[held["budget_id"]][held["reservation_id"]] = held["amount_j"]
-        elif entry["kind"] == "settlement":
-            reserved = open_j[held["budget_id"]].pop(held["reservation_id"], None)
-            if reserved is None:
-                yield f"the settlement of {held['reservation_id']} has no open reservation"
-                continue
-            if not math.isclose(overrun(reserved, held["actual_j"]), held["overrun_j"]):
-                yield f"the overrun of {held['reservation_id']} is not what it should be"
-            spent_j[held["budget_id"]] += min(reserved, held["actual_j"])
-        else:
-            continue
-        budget_id = held["budget_id"]
-        balance = Balance(
-            total_j=totals.get(budget_id, 0.0),
-            spent_j=spent_j[budget_id],
-            reserved_j=math.fsum(open_j[budget_id].values()),
-        )
-        if not balance.within:
-            yield (
-                f"after row {entry['seq']} of {entry['chain']} the budget {budget_id} has "
-                f"{format_energy(balance.spent_j + balance.reserved_j)} spent and reserved of "
-                f"{format_energy(balance.total_j)}"
-            )
-
-
-def _sums(rows: Mapping[str, Rows]) -> Iterator[str]:
-    windows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for window in rows["window"]:
-        windows[window["reservation_id"]].append(window)
-    for settlement in rows["settlement"]:
-        of_it = windows[settlement["reservation_id"]]
-        if not of_it or not all(window["complete"] for window in of_it):
-            continue  # as given, or at its reservation because not everything could be measured
-        total_j = math.fsum(window["energy_j"] for window in of_it)
-        if not math.isclose(total_j, settlement["actual_j"], rel_tol=_TOLERANCE, abs_tol=1e-9):
-            yield (
-                f"the settlement of {settlement['reservation_id']} is {settlement['actual_j']:g} J "
-                f"and its windows sum to {total_j:g} J"
-            )
-
-
 def _notes(rows: Mapping[str, Rows]) -> Iterator[str]:
-    settled = {row["reservation_id"] for row in rows["settlement"]}
-    measured = {row["reservation_id"] for row in rows["window"]}
-    for row in rows["settlement"]:
-        if row["reservation_id"] not in measured:
-            yield (
-                f"given: {row['reservation_id']} was settled at {format_energy(row['actual_j'])} "
-                "and has no windows that show it"
-            )
-        if row["overrun_j"] > 0:
-            yield (
-                f"overrun: {row['reservation_id']} drew {format_energy(row['overrun_j'])} more "
-                "than was reserved"
-            )
-    for row in rows["reservation"]:
-        if row["reservation_id"] not in settled:
-            yield (
-                f"open: {format_energy(row['amount_j'])} reserved for {row['purpose']} were never "
-                "settled and count as spent"
-            )
     closed = {row["run_id"] for row in rows["closing"]}
+    recovered = _recovered(rows)
     for row in rows["run"]:
         if row["run_id"] not in closed:
             yield f"unclosed: run {row['run_id']} ({row['name']}) has no closing row"
+        if of_it := recovered.get(row["run_id"]):
+            energy_j = sum(window["energy_j"] or 0.0 for window in of_it)
+            yield (
+                f"recovered: the last heartbeats of run {row['run_id']} ({row['name']}) hold "
+                f"{format_energy(energy_j)} of {len(of_it)} phase(s) that never closed"
+            )
+
+
+def _recovered(rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
+    by_run: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in with_recovered(rows["window"], rows["heartbeat"], rows["closing"]):
+        if row["recovered"]:
+            by_run[row["run_id"]].append(row)
+    return by_run

@@ -10,6 +10,7 @@ from greentrain.ledger import canonical
 from greentrain.report.rows import Row, Rows, total
 
 NO_ZONE = "no zone was given, so no grams are claimed"
+NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"
 NOT_ALL = "not every window has a known energy and intensity, so the grams are those of a part"
 KNOWN = (
     "energy of each window times PUE times its mean intensity; the intensity's own uncertainty is "
@@ -31,6 +32,7 @@ def carbon(runs: Sequence[Row], windows: Rows, totals: Row) -> dict[str, Any]:
     """
     known = [row for row in windows if row["emissions_g"] is not None]
     emissions_g = total(row["emissions_g"] for row in known)
+    intensities = _intensities(runs)
     covered_j = math.fsum(row["energy_j"] for row in known)
     complete = len(known) == len(windows) and bool(windows)
     return {
@@ -39,9 +41,15 @@ def carbon(runs: Sequence[Row], windows: Rows, totals: Row) -> dict[str, Any]:
         "complete": complete,
         "covered_j": covered_j,
         "windows": len(known),
-        "intensities": _intensities(runs),
-        "sentence": NO_ZONE if not known else KNOWN if complete else NOT_ALL,
+        "intensities": intensities,
+        "sentence": _sentence(intensities, len(known), complete=complete),
     }
+
+
+def _sentence(intensities: Sequence[Row], known: int, *, complete: bool) -> str:
+    if known:
+        return KNOWN if complete else NOT_ALL
+    return NONE_KNOWN if any(one.get("intensity") for one in intensities) else NO_ZONE
 
 
 def _interval(emissions_g: float | None, totals: Row) -> dict[str, float] | None:

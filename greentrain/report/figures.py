@@ -4,39 +4,60 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from greentrain.ledger import canonical
+from greentrain.report import sources as sensors
+from greentrain.report import wider
 from greentrain.report.rows import Row, Rows, joules_by_source, total
-from greentrain.units import uncertainty_j, wh
+from greentrain.units import wh
 
 COVERAGE_FACTOR = 2.0
 """How many standard uncertainties the interval reaches to either side: about 95 %."""
 
+_NODE = "node"
 _PARTS = {"gpu": "graphics cards", "cpu": "processors", "ram": "memory"}
 
 
 def energy_of(windows: Rows) -> dict[str, Any]:
-    """Sum up windows: joules, watt-hours, seconds and how many of the windows are incomplete."""
+    """Sum up windows: joules, watt-hours, seconds, and how many are not whole."""
     energy_j = total(window["energy_j"] for window in windows)
     return {
         "energy_j": energy_j,
-        "energy_wh": _wh(energy_j),
+        "energy_wh": None if energy_j is None else wh(energy_j),
         "duration_s": math.fsum(window["duration_s"] for window in windows),
         "windows": len(windows),
         "windows_incomplete": sum(not window["complete"] for window in windows),
+        "windows_recovered": sum(window["recovered"] for window in windows),
     }
 
 
 def boundary(windows: Rows) -> str | None:
     """Name what was metered, such as ``"gpu+cpu+ram"``; ``None`` where nothing was."""
-    parts = {
-        _part(name)
+    return boundary_of(
+        name
         for window in windows
         for name, joules in joules_by_source(window).items()
         if joules is not None
-    }
+    )
+
+
+def boundary_of(names: Iterable[str]) -> str | None:
+    """Name what sources cover; on a host whose whole node is metered, its parts are not named.
+
+    Example:
+        >>> boundary_of(["ram", "gpu:0", "cpu"]), boundary_of(["node", "cpu"]), boundary_of([])
+        ('gpu+cpu+ram', 'node', None)
+        >>> boundary_of(["node0/gpu:0", "node1/gpu:0", "node1/cpu"])
+        'gpu+cpu'
+    """
+    hosts: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        host, _, device = name.rpartition("/")
+        hosts[host].add(device.partition(":")[0])
+    parts: set[str] = set()
+    for covered in hosts.values():
+        parts |= {_NODE} if _NODE in covered else covered
     known = [part for part in _PARTS if part in parts]
     return "+".join([*known, *sorted(parts - set(known))]) or None
 
@@ -46,98 +67,36 @@ def totals(runs: Sequence[Row], windows: Rows) -> tuple[dict[str, Any], dict[str
 
     Args:
         runs: The runs of the report, parsed.
-        windows: The windows of the ledger.
+        windows: The windows of the ledger, with those recovered from heartbeats.
 
     Returns:
         The totals with their sources, uncertainty, boundary and phases; and what is missing.
     """
-    sources = _sources(runs, windows)
+    sources = sensors.sensors(runs, windows)
     summed = energy_of(windows)
-    standard_j = None if summed["energy_j"] is None else _combined_j(sources)
+    standard_j = None if summed["energy_j"] is None else sensors.combined_j(sources)
     within = boundary(windows)
     figures = {
         **summed,
-        "complete": bool(windows) and summed["windows_incomplete"] == 0,
+        "complete": bool(windows)
+        and not summed["windows_incomplete"]
+        and not summed["windows_recovered"],
         "standard_uncertainty_j": standard_j,
         "interval": _interval(summed["energy_j"], standard_j),
         "interval_note": _interval_note(summed, standard_j, sources),
         "boundary": within,
         "boundary_note": _boundary_note(runs),
+        "node": wider.together(runs, "node"),
+        "facility": wider.together(runs, "facility"),
         "sources": sources,
         "by_phase": _by_phase(windows),
+        "idle": sensors.idle(runs, windows),
+        "recovered_j": total(window["energy_j"] for window in windows if window["recovered"]),
         "without_budget_j": total(
             window["energy_j"] for window in windows if window["reservation_id"] is None
         ),
     }
-    return figures, _not_measured(runs, windows, sources, within)
-
-
-def _sources(runs: Sequence[Row], windows: Rows) -> list[dict[str, Any]]:
-    """List each sensor once: one name on one host, described in one way, over all its runs."""
-    joules: dict[tuple[str, str], list[float]] = defaultdict(list)
-    unknown: Counter[tuple[str, str]] = Counter()
-    seen: dict[str, dict[str, None]] = defaultdict(dict)
-    for window in windows:
-        for name, energy_j in joules_by_source(window).items():
-            seen[window["run_id"]][name] = None
-            if energy_j is None:
-                unknown[window["run_id"], name] += 1
-            else:
-                joules[window["run_id"], name].append(energy_j)
-    sensors: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {}
-    for run in runs:
-        described = {source["name"]: source for source in run["sources"]}
-        for name in [*described, *(name for name in seen[run["run_id"]] if name not in described)]:
-            sensor = _describe(name, described.get(name, {}), run["environment"].get("host"))
-            sensors.setdefault(canonical(sensor), (sensor, []))[1].append((run["run_id"], name))
-    return [
-        _with_energy(
-            sensor,
-            [energy_j for place in places for energy_j in joules[place]],
-            sum(unknown[place] for place in places),
-        )
-        for sensor, places in sensors.values()
-    ]
-
-
-def _describe(name: str, source: Row, host: object) -> dict[str, Any]:
-    return {
-        "name": name,
-        "host": host,
-        "device": source.get("device") or None,
-        "method": source.get("method"),
-        "relative_uncertainty": source.get("relative_uncertainty"),
-        "note": source.get("note") or None,
-        "reference": source.get("reference") or None,
-    }
-
-
-def _with_energy(sensor: dict[str, Any], joules: list[float], unknown: int) -> dict[str, Any]:
-    energy_j, share = total(joules), sensor["relative_uncertainty"]
-    return {
-        **sensor,
-        "energy_j": energy_j,
-        "energy_wh": _wh(energy_j),
-        "standard_uncertainty_j": (None if energy_j is None or share is None else share * energy_j),
-        "windows": len(joules) + unknown,
-        "windows_unknown": unknown,
-    }
-
-
-def _combined_j(sources: Sequence[Row]) -> float | None:
-    """Combine over sensors; descriptions of one sensor that differ stay fully correlated."""
-    energy: dict[str, float | None] = {}
-    shares: dict[str, float | None] = {}
-    sensors: dict[str, list[Row]] = defaultdict(list)
-    for source in sources:
-        if source["energy_j"]:
-            sensors[canonical([source["host"], source["name"]])].append(source)
-    for key, same in sensors.items():
-        energy_j = math.fsum(source["energy_j"] for source in same)
-        parts = [source["standard_uncertainty_j"] for source in same]
-        energy[key] = energy_j
-        shares[key] = None if None in parts else math.fsum(parts) / energy_j
-    return uncertainty_j(energy, shares)
+    return figures, _not_measured(runs, windows, figures)
 
 
 def _interval(energy_j: float | None, standard_j: float | None) -> dict[str, Any] | None:
@@ -166,7 +125,7 @@ def _interval_note(summed: Row, standard_j: float | None, sources: Sequence[Row]
             if source["energy_j"] and source["relative_uncertainty"] is None
         )
         return f"no uncertainty is known of {', '.join(names)}, so no interval is claimed"
-    if summed["windows_incomplete"]:
+    if summed["windows_incomplete"] or summed["windows_recovered"]:
         return "the interval is that of what was measured; what was not comes on top of it"
     return None
 
@@ -186,49 +145,50 @@ def _by_phase(windows: Rows) -> list[dict[str, Any]]:
     return [{"phase": phase, **energy_of(of_it)} for phase, of_it in phases.items()]
 
 
-def _not_measured(
-    runs: Sequence[Row], windows: Rows, sources: Sequence[Row], within: str | None
-) -> dict[str, Any]:
+def _not_measured(runs: Sequence[Row], windows: Rows, figures: Row) -> dict[str, Any]:
     gaps: dict[tuple[str, str, tuple[str, ...]], list[Row]] = defaultdict(list)
+    cut_short: dict[str, list[Row]] = defaultdict(list)
     for window in windows:
         if not window["complete"]:
             missing = [name for name, joules in joules_by_source(window).items() if joules is None]
             gaps[window["run_id"], window["phase"], tuple(missing)].append(window)
+        if window["recovered"]:
+            cut_short[window["run_id"]].append(window)
     return {
         "windows": [
             {"run_id": run_id, "phase": phase, "sources_unknown": list(names), **energy_of(of_it)}
             for (run_id, phase, names), of_it in gaps.items()
         ],
+        "after_last_heartbeat": [
+            {"run_id": run_id, **energy_of(of_it)} for run_id, of_it in cut_short.items()
+        ],
         "sources": [
             {key: source[key] for key in ("name", "host", "windows", "windows_unknown")}
-            for source in sources
+            for source in figures["sources"]
             if source["windows_unknown"] or source["energy_j"] is None
         ],
         "runs_without_windows": [run["run_id"] for run in runs if run["windows"] == 0],
-        "outside_boundary": _outside(within),
+        "outside_boundary": _outside(figures["boundary"], figures["facility"]),
     }
 
 
-def _outside(within: str | None) -> list[str]:
+def _outside(within: str | None, facility: Row | None) -> list[str]:
     parts = set(within.split("+")) if within else set()
-    sentences = [
-        f"{words} ({part}): no source of these runs gave a figure"
-        for part, words in _PARTS.items()
-        if part not in parts
-    ]
+    sentences = []
+    if _NODE not in parts:
+        sentences += [
+            f"{words} ({part}): no source of these runs gave a figure"
+            for part, words in _PARTS.items()
+            if part not in parts
+        ]
     if parts <= set(_PARTS):
         # A source by another name may well be a wall meter, which includes all of this.
         sentences.append(
             "storage, mainboard, fans and the losses of the power supply: no source covers them"
         )
-    sentences.append("cooling and other overheads of the building (PUE): not added")
+    sentences.append(
+        "cooling and other overheads of the building (PUE): not added"
+        + (" to these figures; they are in the facility's" if facility else "")
+    )
     sentences.append("water, and what making the hardware took: not accounted for")
     return sentences
-
-
-def _part(name: str) -> str:
-    return name.split(":", 1)[0]
-
-
-def _wh(energy_j: float | None) -> float | None:
-    return None if energy_j is None else wh(energy_j)

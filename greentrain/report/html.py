@@ -8,7 +8,7 @@ from typing import Any
 
 from greentrain.report.svg import MODE_COLOURS, energy_chart, metric_chart, spending_chart
 from greentrain.report.text import shown
-from greentrain.units import format_energy
+from greentrain.units import format_carbon, format_energy
 
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
@@ -28,6 +28,9 @@ PHASE_WORDS = {
     "calibration": "Calibration",
     "update": "Updates, outside their training",
     "checkpoint": "Checkpoints",
+    "sanity_check": "Sanity check",
+    "measure": "Measured blocks and commands",
+    "idle": "Idle baseline",
 }
 METHOD_WORDS = {
     "counter": "hardware energy counter",
@@ -60,13 +63,16 @@ def render_html(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        amount=_amount,
         energy=format_energy,
         gain=_gain,
         grams=_grams,
         metric=_metric,
         moment=_moment,
         percent=_percent,
+        power=_power,
         seconds=_seconds,
+        share=_share,
         sentence=_sentence,
         short=_short,
     )
@@ -164,6 +170,17 @@ def _inert(value: Any) -> Any:
     return value if hasattr(value, "__html__") or not isinstance(value, str) else shown(value)
 
 
+def _amount(row: Mapping[str, Any], name: str) -> str:
+    """Write an amount of a budget or of a payment in the unit of its budget."""
+    carbon_g = row[f"{name}_g"]
+    return format_energy(row[f"{name}_j"]) if carbon_g is None else format_carbon(carbon_g)
+
+
+def _share(budget: Mapping[str, Any], name: str) -> float:
+    key = "g" if budget["unit"] == "g" else "j"
+    return float(budget[f"{name}_{key}"] / budget[f"total_{key}"])
+
+
 def _metric(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g}"
 
@@ -187,6 +204,10 @@ def _moment(utc: str | None) -> str:
 
 def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{100 * share:.3g} %"
+
+
+def _power(power_w: float | None) -> str:
+    return "unknown" if power_w is None else f"{power_w:.3g} W"
 
 
 def _seconds(duration_s: float) -> str:

@@ -9,36 +9,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
-from shlex import quote
 from typing import Any
 
 from greentrain._about import DISTRIBUTION, VERSION
-from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, verify
-from greentrain.report import emissions, experiences, figures, money
-from greentrain.report.rows import Row, Rows, parse
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, last_descriptions, with_recovered
+from greentrain.report import emissions, experiences, figures, money, reading, wider
+from greentrain.report.rows import Row, Rows, number, parse
+from greentrain.report.sources import COLUMNS
 
 SCHEMA_VERSION = 1
 
-_KINDS = (
-    "run",
-    "closing",
-    "window",
-    "budget",
-    "reservation",
-    "settlement",
-    "decision",
-    "outcome",
-)
-_ATTEMPTS = 5
 
-
-def build(ledger: Ledger, *, run: str | None = None) -> dict[str, Any]:
-    """Build the report document of a ledger.
+def build(ledger: Ledger | Sequence[Ledger], *, run: str | None = None) -> dict[str, Any]:
+    """Build the report document of a ledger, or of several as one.
 
     Args:
-        ledger: The ledger, which is only read.
+        ledger: The ledger, which is only read; or several, no two of which hold the same run.
         run: Id of the only run to report on, with the budgets that it paid from; all runs if
             ``None``.
 
@@ -46,10 +33,15 @@ def build(ledger: Ledger, *, run: str | None = None) -> dict[str, Any]:
         The document, of plain values that JSON can hold. The same ledger gives the same document.
 
     Raises:
-        ConfigurationError: If the ledger has no such run.
+        ConfigurationError: If the ledger has no such run, or two hold the same one.
         LedgerError: If the ledger cannot be read, or grows faster than it can be read.
     """
-    everything, heads, verification = _read(ledger)
+    everything, heads, verification = reading.read(
+        [ledger] if isinstance(ledger, Ledger) else ledger
+    )
+    everything["window"] = with_recovered(
+        *(everything[kind] for kind in ("window", "heartbeat", "closing"))
+    )
     rows = everything if run is None else _only(everything, run)
     runs = _runs(rows)
     totals, not_measured = figures.totals(runs, rows["window"])
@@ -59,7 +51,7 @@ def build(ledger: Ledger, *, run: str | None = None) -> dict[str, Any]:
     # What other runs paid from a shared budget is not this run's time.
     moments = [
         row["recorded_utc"]
-        for kind in _KINDS
+        for kind in reading.KINDS
         for row in rows[kind]
         if run is None or row.get("run_id") == run
     ]
@@ -81,32 +73,8 @@ def build(ledger: Ledger, *, run: str | None = None) -> dict[str, Any]:
         "verification": {
             **verification,
             "heads": heads if run is None else _heads_of(heads, run),
-            "command": f"greentrain verify {quote(_file_name(ledger))}",
         },
     }
-
-
-def _read(ledger: Ledger) -> tuple[dict[str, Rows], dict[str, Any], dict[str, Any]]:
-    """Read everything as it stood at one moment: what is appended meanwhile means reading again."""
-    for _ in range(_ATTEMPTS):
-        heads = ledger.heads()
-        rows: dict[str, Rows] = {kind: ledger.rows(kind) for kind in _KINDS}
-        found = verify(ledger)
-        if ledger.heads() == heads:
-            return (
-                rows,
-                heads,
-                {
-                    "ok": found.ok,
-                    "rows": found.rows,
-                    "failures": list(found.failures),
-                    "notes": list(found.notes),
-                },
-            )
-    raise LedgerError(
-        f"the ledger grew each of the {_ATTEMPTS} times that it was read; write the report when "
-        "its runs are done"
-    )
 
 
 def _only(rows: Mapping[str, Rows], run: str) -> dict[str, Rows]:
@@ -122,7 +90,7 @@ def _only(rows: Mapping[str, Rows], run: str) -> dict[str, Rows]:
         kind: [row for row in rows[kind] if row["budget_id"] in budgets]
         for kind in ("budget", "reservation", "settlement")
     }
-    own = {kind: [row for row in rows[kind] if row.get("run_id") == run] for kind in _KINDS}
+    own = {kind: [row for row in rows[kind] if row.get("run_id") == run] for kind in reading.KINDS}
     return {**own, **shared}
 
 
@@ -130,25 +98,38 @@ def _heads_of(heads: Mapping[str, Any], run: str) -> dict[str, Any]:
     return {
         chain: head
         for chain, head in heads.items()
-        if not chain.startswith("run:") or chain == f"run:{run}"
+        if "run:" not in chain or chain.endswith(f"run:{run}")
     }
 
 
 def _runs(rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
     closings = {row["run_id"]: row for row in rows["closing"]}
+    calibrations = {row["run_id"]: row for row in rows["calibration"]}
+    sources = last_descriptions(rows["source"])
     windows: dict[str, list[Row]] = defaultdict(list)
     for window in rows["window"]:
         windows[window["run_id"]].append(window)
     return [
-        _run(row, closings.get(row["run_id"]), windows.get(row["run_id"], []))
+        _run(
+            row,
+            closings.get(row["run_id"]),
+            windows.get(row["run_id"], []),
+            sources.get(row["run_id"], {}),
+            calibrations.get(row["run_id"]),
+        )
         for row in rows["run"]
     ]
 
 
-def _run(row: Row, closing: Row | None, windows: Sequence[Row]) -> dict[str, Any]:
-    sources = [one for one in parse(row["sources"], []) if isinstance(one, dict) and "name" in one]
+def _run(
+    row: Row,
+    closing: Row | None,
+    windows: Sequence[Row],
+    sources: Mapping[str, Row],
+    calibration: Row | None,
+) -> dict[str, Any]:
     phases = Counter(window["phase"] for window in windows)
-    return {
+    run: dict[str, Any] = {
         "run_id": row["run_id"],
         "kind": row["kind"],
         "name": row["name"],
@@ -156,13 +137,16 @@ def _run(row: Row, closing: Row | None, windows: Sequence[Row]) -> dict[str, Any
         "opened_utc": row["recorded_utc"],
         "closed_utc": None if closing is None else closing["recorded_utc"],
         "environment": parse(row["environment"], {}),
-        "sources": sources,
+        "sources": [_source(source) for source in sources.values()],
         **figures.energy_of(windows),
         "boundary": figures.boundary(windows),
         "windows_by_phase": dict(sorted(phases.items())),
     }
+    run["node"] = wider.node(run, calibration)
+    run["facility"] = wider.facility(run)
+    return run
 
 
-def _file_name(ledger: Ledger) -> str:
-    # The name alone: a report must not carry anybody's folders.
-    return PurePath(ledger.store.url.database or "").name
+def _source(row: Row) -> dict[str, Any]:
+    numbers = {key: number(row[key]) for key in ("relative_uncertainty", "power_limit_w")}
+    return {**{key: row[key] for key in COLUMNS}, **numbers}

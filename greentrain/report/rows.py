@@ -26,7 +26,7 @@ def parse(text: str, default: _Kind) -> _Kind:
 
 def joules_by_source(window: Row) -> dict[str, float | None]:
     """Return a window's joules by source name; what is not a finite number is unknown."""
-    return {name: _number(joules) for name, joules in parse(window["by_source"], {}).items()}
+    return {name: number(joules) for name, joules in parse(window["by_source"], {}).items()}
 
 
 def total(values: Iterable[float | None]) -> float | None:
@@ -35,7 +35,8 @@ def total(values: Iterable[float | None]) -> float | None:
     return math.fsum(known) if known else None
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
+    """Return a finite number as such; anything else, such as a cell tampered with, is unknown."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

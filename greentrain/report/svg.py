@@ -27,7 +27,7 @@ from greentrain.report.drawing import (
     ticks,
 )
 from greentrain.report.text import shown
-from greentrain.units import format_energy, wh
+from greentrain.units import format_carbon, format_energy, wh
 
 MODE_COLOURS: Mapping[str, str] = {
     "SKIP": "var(--skip, #8a8f98)",
@@ -74,32 +74,38 @@ def energy_chart(experiences: Sequence[Mapping[str, Any]]) -> str:
 def spending_chart(budget: Mapping[str, Any]) -> str:
     """Draw what was spent of a budget over time, as steps, against the budget's line."""
     start = _seconds(budget["opened_utc"])
-    points = [(_seconds(one["recorded_utc"]) - start, one["spent_j"]) for one in budget["spending"]]
+    carbon = budget["unit"] == "g"
+    key, name = ("g", "g CO2e") if carbon else ("j", "Wh")
+    points = [
+        (_seconds(one["recorded_utc"]) - start, one[f"spent_{key}"]) for one in budget["spending"]
+    ]
     points = _thinned([(0.0, 0.0), *points])
-    total_wh, end_s = budget["total_wh"], max(points[-1][0], 1e-3)
+    scale = 1.0 if carbon else wh(1.0)
+    written = format_carbon if carbon else format_energy
+    total, end_s = budget[f"total_{key}"] * scale, max(points[-1][0], 1e-3)
     unit, unit_s = next((one for one in _TIMES if end_s >= one[1]), _TIMES[-1])
-    committed_j = budget["spent_j"] + budget["reserved_j"]
+    committed = (budget[f"spent_{key}"] + budget[f"reserved_{key}"]) * scale
     plot = Plot(
-        max(total_wh, wh(committed_j)) * 1.02, 0, "spent (Wh)", f"time since it was opened ({unit})"
+        max(total, committed) * 1.02, 0, f"spent ({name})", f"time since it was opened ({unit})"
     )
     steps = [f"M{plot.x(0):.1f},{plot.y(0):.1f}"]
-    for moment_s, spent_j in points:
-        x, y = plot.x(moment_s / end_s), plot.y(wh(spent_j))
+    for moment_s, spent in points:
+        x, y = plot.x(moment_s / end_s), plot.y(spent * scale)
         steps.append(f"H{x:.1f}V{y:.1f}")
     path = "".join(steps)
     area = f"{path}V{plot.y(0):.1f}H{plot.x(0):.1f}Z"
-    y = plot.y(total_wh)
+    y = plot.y(total)
     marks = [
         f'<path d="{area}" style="fill:{_LINE};opacity:0.16"/>',
         f'<path d="{path}" style="fill:none;stroke:{_LINE};stroke-width:2.5"/>',
         line(plot.x(0), y, plot.x(1), y, _ALARM, 2, dashes="7 5"),
-        text(plot.x(1), y + 16, f"budget {format_energy(budget['total_j'])}", "end"),
+        text(plot.x(1), y + 16, f"budget {written(budget[f'total_{key}'])}", "end"),
     ]
     for one in budget["overruns"]:
         moment = (_seconds(one["recorded_utc"]) - start) / end_s
         marks.append(dot(plot.x(min(moment, 1.0)), plot.y(0), _ALARM))
-    if budget["reserved_j"]:
-        y = plot.y(wh(committed_j))
+    if budget[f"reserved_{key}"]:
+        y = plot.y(committed)
         marks.append(line(plot.x(0), y, plot.x(1), y, _SOFT, 2, dashes="2 4"))
         marks.append(text(plot.x(0) + 6, y - 6, "spent and reserved", "start"))
     marks += [
@@ -107,8 +113,8 @@ def spending_chart(budget: Mapping[str, Any]) -> str:
         for tick in ticks(end_s / unit_s)
     ]
     title = (
-        f"{format_energy(budget['spent_j'])} spent of the budget {shown(budget['name'], 60)} "
-        f"of {format_energy(budget['total_j'])}"
+        f"{written(budget[f'spent_{key}'])} spent of the budget {shown(budget['name'], 60)} "
+        f"of {written(budget[f'total_{key}'])}"
     )
     return svg(title, plot, marks)
 

@@ -6,6 +6,10 @@ ENERGY_EPOCH = "energy/epoch_wh"
 ENERGY_TOTAL = "energy/total_wh"
 ENERGY_POWER = "energy/power_w"
 ENERGY_PREFIX = "energy/"
+SAMPLES_PER_J = "energy/samples_per_j"
+ENERGY_PREDICTED_TOTAL = "energy/predicted_total_wh"
+ENERGY_PREDICTED_LOW = "energy/predicted_total_low_wh"
+ENERGY_PREDICTED_HIGH = "energy/predicted_total_high_wh"
 ENERGY_UPDATE = "energy/update_wh"
 ENERGY_PREDICTED = "energy/predicted_wh"
 ENERGY_CUMULATIVE = "energy/cumulative_wh"
@@ -37,10 +41,24 @@ UPDATE_MODE_STEPS = {"SKIP": 0, "REPLAY": 1, "WARM_START": 2, "FULL_RETRAIN": 3}
 
 
 def source_epoch(source: str) -> str:
-    """Return the name of one source's energy per epoch: ``gpu:0`` gives ``energy/gpu_0_epoch_wh``.
+    """Return the name of one source's energy per epoch.
 
     Example:
-        >>> source_epoch("gpu:0")
-        'energy/gpu_0_epoch_wh'
+        >>> source_epoch("gpu:0"), source_epoch("node1/cpu")
+        ('energy/gpu_0_epoch_wh', 'energy/node1_cpu_epoch_wh')
     """
-    return f"{ENERGY_PREFIX}{source.replace(':', '_')}_epoch_wh"
+    return f"{ENERGY_PREFIX}{_flat(source)}_epoch_wh"
+
+
+def source_power_limit(source: str) -> str:
+    """Return the name of the power limit in force for one source.
+
+    Example:
+        >>> source_power_limit("gpu:0")
+        'energy/gpu_0_power_limit_w'
+    """
+    return f"{ENERGY_PREFIX}{_flat(source)}_power_limit_w"
+
+
+def _flat(source: str) -> str:
+    return source.replace(":", "_").replace("/", "_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 from typing import Any
@@ -125,4 +126,5 @@ def share_of_full(budget: Budget, cost: CostModel, modes: ModeOptions, n_new: in
     steps = full_retraining_steps(modes, [n_new] * budget.horizon)
     full_j = sum(cost.predict(UpdateMode.FULL_RETRAIN, each).mean for each in steps)
     share = budget.share_of_full or 0.0
-    return Budget(energy_j=max(share * full_j, MIN_RESERVATION_J), horizon=budget.horizon)
+    energy_j = max(share * full_j, MIN_RESERVATION_J)
+    return dataclasses.replace(budget, energy_j=energy_j, share_of_full=None)

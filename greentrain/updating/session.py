@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from greentrain.callbacks import emissions_of, record_window
 from greentrain.carbon import CarbonAccount
 from greentrain.control import Decision, State
 from greentrain.energy import Meter, Window, WindowRecorder, detect
@@ -48,6 +46,7 @@ class Session:
         self._settings = settings
         self._meter = detect() if meter is None else meter
         self._meter.start()
+        self.recorder = WindowRecorder(self._meter, self._record)
         self.run: RunLog = ledger.open_run(
             "stream",
             stream,
@@ -56,9 +55,10 @@ class Session:
                 "settings": dict(settings),
                 "carbon": carbon.as_dict(),
             },
-            sources=[dataclasses.asdict(source) for source in self._meter.sources],
+            sources=lambda: self._meter.sources,
+            beat=self.recorder.open_windows,
+            emissions=carbon.of,
         )
-        self.recorder = WindowRecorder(self._meter, self._record)
         self._told = False
         self._results: Sequence[UpdateResult] = ()
         self._closed = False
@@ -161,10 +161,10 @@ class Session:
             self.tracker.start(self._stream, self._settings, tags)
 
     def _record(self, window: Window) -> None:
-        emissions = emissions_of(window, self._carbon)
+        emissions = self._carbon.of(window)
         if emissions.grams is not None:
             self.emissions_g = (self.emissions_g or 0.0) + emissions.grams
-        record_window(self.run, window, emissions)
+        self.run.record(window, emissions)
 
 
 def _update_metrics(result: UpdateResult) -> dict[str, float]:

@@ -31,6 +31,7 @@ from greentrain.streams import Experience
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker
 from greentrain.units import format_energy
 from greentrain.updating import calibration, trainers
+from greentrain.updating.funds import Funds, check_budgets
 from greentrain.updating.material import Batch, Material
 from greentrain.updating.modes import ModeOptions
 from greentrain.updating.payments import paying
@@ -51,9 +52,10 @@ class StreamTrainer:
 
     Args:
         make_model: Returns a ``LightningModule`` with fresh weights.
-        budget: An energy such as ``"20 Wh"``, a share such as ``"40 % of full"`` (of what full
-            retraining at each experience would cost, from a measured calibration that is paid for
-            apart), or a :class:`Budget`.
+        budget: An energy such as ``"20 Wh"``, emissions such as ``"500 gCO2e"`` (with a zone or an
+            intensity), a share such as ``"40 % of full"`` (of what full retraining at each
+            experience would cost, from a measured calibration that is paid for apart), or a
+            :class:`Budget`.
         horizon: Experiences that the budget has to last for; a :class:`Budget` brings its own.
         monitor: Name of the metric that the model logs in validation.
         monitor_mode: Whether more (``"max"``) or less (``"min"``) of it is better.
@@ -112,7 +114,7 @@ class StreamTrainer:
         seed: int = 0,
     ) -> None:
         _check(make_model, monitor_mode, memory)
-        self.budget = _budget(budget, horizon)
+        asked = _budget(budget, horizon)
         self.stream = stream
         self.results: list[UpdateResult] = []
         options = trainers.check_options(trainer or {})
@@ -125,8 +127,8 @@ class StreamTrainer:
             perturb=perturb,
         )
         self._settings = {
-            "budget": str(self.budget),
-            "horizon": self.budget.horizon,
+            "budget": str(asked),
+            "horizon": asked.horizon,
             "monitor": monitor,
             "monitor_mode": monitor_mode,
             "memory": memory if isinstance(memory, str) else type(memory).__name__,
@@ -134,7 +136,6 @@ class StreamTrainer:
             "seed": seed,
             **dataclasses.asdict(modes),
         }
-        self._calibration_budget = Budget.parse(calibration_budget, horizon=self.budget.horizon)
         self._progress = Progress(more_is_better=monitor_mode == "max")
         self._updater = Updater(
             make_model, monitor=monitor, options=options, loader=loader, modes=modes, seed=seed
@@ -147,14 +148,21 @@ class StreamTrainer:
         self._meter = meter
         self._grid: dict[str, Any] = {"zone": zone, "intensity": intensity, "pue": pue}
         self._carbon = CarbonAccount(**self._grid)
+        calibration = check_budgets(asked, calibration_budget, self._carbon)
         self._tracker = _tracker(tracking)
         self._session: Session | None = None
         self._ledger = Ledger(ledger)
         try:
-            self._budget_id = self._find_budget()
-            self._position = len(self._ledger.rows("decision", budget_id=self._budget_id or ""))
+            self._funds = Funds(
+                self._ledger, stream, asked, calibration=calibration, carbon=self._carbon
+            )
         finally:
             self._ledger.close()  # whoever never updates has nothing to close
+
+    @property
+    def budget(self) -> Budget:
+        """The budget; of a share, with joules once the calibration has sized it."""
+        return self._funds.budget
 
     @property
     def model(self) -> LightningModule:
@@ -183,10 +191,10 @@ class StreamTrainer:
         session = self._open()
         turn = Turn(
             experience=experience,
-            position=self._position,
+            position=self._funds.position,
             batch=batch,
             session=session,
-            account=self._account(session),
+            account=self._funds.account(session.run),
         )
         try:
             result = self._take(turn)
@@ -197,7 +205,7 @@ class StreamTrainer:
         session.tell(self.results)
         self._probe.take(experience)
         self._material.store(experience, trained=result.steps > 0 and result.kept)
-        self._position += 1
+        self._funds.took()
         return result
 
     def close(self) -> None:
@@ -225,14 +233,14 @@ class StreamTrainer:
             turn.look = None
         if turn.look is None:
             return turn.skipped(_broke(turn.account))
-        if self._budget_id is None:
-            self._size_budget(turn.batch)
-            turn.account = self._account(turn.session)
+        if not self._funds.sized:
+            self._funds.size(self._cost, self._updater.modes, turn.batch.n_new)
+            turn.account = self._funds.account(turn.session.run)
         controller = self._control(turn.account)
         state, decision = controller.decide(
             self._state(turn.look, turn.batch),
             self._updater.candidates(turn.batch, keeps_data=self._material.memory is not None),
-            keep_j=turn.look.again_j * max(0, self.budget.horizon - turn.position - 1),
+            keep_j=turn.look.again_j * (self._funds.expected() - 1),
         )
         try:
             purpose = f"{decision.action} of {turn.experience.id}"
@@ -288,7 +296,10 @@ class StreamTrainer:
                 Candidate(action=decision.action, steps=decision.steps),
                 turn.batch,
                 position=turn.position,
-                callbacks=[EnergyMonitor(recorder, **self._grid), guard],
+                callbacks=[
+                    EnergyMonitor(recorder, ledger=False, summary=False, **self._grid),
+                    guard,
+                ],
                 logger=logger,
             )
             with recorder.phase("validation"):
@@ -306,8 +317,8 @@ class StreamTrainer:
     def _state(self, look: Look, batch: Batch) -> State:
         progress = self._progress
         return State(
-            position=self._position,
-            horizon=self.budget.horizon,
+            position=self._funds.position,
+            horizon=self._funds.position + self._funds.expected(),
             has_model=self._updater.trained,
             metric_before=progress.oriented(look.metric),
             metric_new=progress.oriented(look.metric_new),
@@ -333,32 +344,10 @@ class StreamTrainer:
             weakref.finalize(self, self._session.close)
         return self._session
 
-    def _account(self, session: Session) -> LedgerAccount:
-        budget_id = self._budget_id
-        if budget_id is None:  # not before the calibration says what a full retraining costs
-            name = f"{self.stream}/calibration"
-            budget_id = self._ledger.open_budget(name, self._calibration_budget)
-        return self._ledger.account(budget_id, session.run)
-
     def _control(self, account: LedgerAccount) -> BudgetController:
         if self._controller is None:
             self._controller = BudgetController(account, policy=self._policy, cost=self._cost)
         return self._controller
-
-    def _find_budget(self) -> str | None:
-        if self.budget.share_of_full is None:
-            return self._ledger.open_budget(self.stream, self.budget)
-        known = self._ledger.find_budget(self.stream)
-        if known is None:
-            return None
-        self.budget = Budget(energy_j=known["energy_j"], horizon=known["horizon"])
-        return str(known["budget_id"])
-
-    def _size_budget(self, batch: Batch) -> None:
-        self.budget = calibration.share_of_full(
-            self.budget, self._cost, self._updater.modes, batch.n_new
-        )
-        self._budget_id = self._ledger.open_budget(self.stream, self.budget)
 
 
 def _broke(account: LedgerAccount) -> Decision:

@@ -12,14 +12,16 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
+from greentrain.callbacks.auto import AutoEnergyMonitor
 from greentrain.errors import ConfigurationError
 
 OURS = ("max_steps", "min_steps", "max_time", "limit_train_batches")
 """Trainer options that greentrain sets, because they are what it decides."""
 
-_QUIET = (
-    "pytorch_lightning.utilities.rank_zero",
-    "pytorch_lightning.accelerators.cuda",
+_QUIET = tuple(
+    f"{package}.{module}"
+    for package in ("pytorch_lightning", "lightning.pytorch")  # whose names both are in use
+    for module in ("utilities.rank_zero", "accelerators.cuda")
 )
 _NOISE = (
     r".*does not have many workers.*",
@@ -77,6 +79,7 @@ def fit(
             logger=loggers or False,
             callbacks=callbacks,
         )
+        _only_ours(trainer)
         trainer.fit(model, train_dataloaders=loader)
     return trainer
 
@@ -101,6 +104,7 @@ def look(
             enable_checkpointing=False,
             logger=False,
         )
+        _only_ours(trainer)
         results = trainer.validate(model, dataloaders=DataLoader(dataset, **loader), verbose=False)
     logged = results[0] if results else {}
     if monitor not in logged:
@@ -109,6 +113,15 @@ def look(
             f"the model logs {names} in validation, and monitor={monitor!r} is not among it"
         )
     return float(logged[monitor])
+
+
+def _only_ours(trainer: Trainer) -> None:
+    """Take out the monitor of ``GREENTRAIN_AUTO``: a stream measures itself."""
+    trainer.callbacks = [  # type: ignore[attr-defined]
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if not isinstance(callback, AutoEnergyMonitor)
+    ]
 
 
 def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import UTC, datetime, timedelta
+
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.callbacks.anneal import catch_up, shape
+from greentrain.callbacks import use as use_module
+from greentrain.callbacks.anneal import shape
+from greentrain.carbon import CsvIntensity
+from greentrain.energy import ConstantMeter, Reading
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
 
 
-def fit(guard: BudgetGuard, clock: Clock, *, model=None, step_s=0.01, val=False, **options):
+def fit(
+    guard: BudgetGuard,
+    clock: Clock,
+    *others,
+    model=None,
+    step_s=0.01,
+    val=False,
+    path=None,
+    **options,
+):
     trainer = Trainer(
-        callbacks=[guard, Tick(clock, step_s=step_s, validation_s=0.02)],
+        callbacks=[guard, Tick(clock, step_s=step_s, validation_s=0.02), *others],
         **{
             "max_epochs": 10,
             "accelerator": "cpu",
@@ -27,7 +44,8 @@ def fit(guard: BudgetGuard, clock: Clock, *, model=None, step_s=0.01, val=False,
             **options,
         },
     )
-    trainer.fit(Classifier() if model is None else model, loader(), loader(2) if val else None)
+    model = Classifier() if model is None else model
+    trainer.fit(model, loader(), loader(2) if val else None, ckpt_path=path)
     return trainer
 
 
@@ -56,14 +74,81 @@ def test_a_cap_that_is_not_reached_changes_nothing():
 
 
 @settings(max_examples=15, deadline=None)
-@given(cap_j=st.floats(5.0, 150.0), step_s=st.floats(0.002, 0.03))
+@given(cap_j=st.floats(40.0, 150.0), step_s=st.floats(0.002, 0.02))
 def test_no_cap_is_overshot_the_closing_validation_included(cap_j, step_s):
     clock = Clock()
     guard = guard_of(cap_j, clock)
     fit(guard, clock, step_s=step_s, val=True, val_check_interval=5)
-    step_j = step_s * 100.0
-    # The first validation comes unannounced: its cost is not known before it was measured once.
-    assert clock.seconds * 100.0 <= max(cap_j, 5 * step_j + 2.0 * 100.0 * 0.02 * 5)
+    assert clock.seconds * 100.0 <= cap_j
+
+
+def test_a_validation_that_was_not_measured_is_bounded_from_training_steps():
+    clock = Clock()
+    guard = guard_of(100.0, clock)
+    # 100 batches in an epoch; a validation of 5 batches draws as much as 5 steps.
+    tick = Tick(clock, step_s=0.0, validation_s=0.01)
+    trainer = fit(
+        guard,
+        clock,
+        tick,
+        val=True,
+        max_epochs=50,
+        check_val_every_n_epoch=None,
+        **{"val_check_interval": 10**6, "limit_val_batches": 5},
+    )
+    assert guard.stopped
+    assert trainer.global_step > 60
+    assert clock.seconds * 100.0 <= 100.0
+
+
+def test_the_first_step_is_taken_unless_it_is_known_not_to_fit(tmp_path):
+    clock = Clock()
+    guard = guard_of(0.5, clock)  # a step draws 1 J, and nobody knows
+    with pytest.warns(UserWarning, match="were drawn, over the cap of 0.000139 Wh"):
+        trainer = fit(guard, clock)
+    assert trainer.global_step == 1
+    assert guard.stopped
+
+    clock = Clock()
+    guard = guard_of(3.0, clock)  # the sanity check draws 2 J, and the meter may be 2 J behind
+    trainer = fit(guard, clock, val=True, num_sanity_val_steps=2)
+    assert trainer.global_step == 0
+    assert guard.stopped
+
+    path = tmp_path / "last.ckpt"
+    fit(guard_of(1e6, Clock()), Clock(), max_epochs=1).save_checkpoint(path)
+    clock = Clock()
+    first = guard_of(1e6, clock)
+    fit(first, clock, max_epochs=1).save_checkpoint(path)
+    clock = Clock()
+    guard = guard_of(first.used_j + 0.9, clock)  # the step is known from before the resume
+    trainer = fit(guard, clock, path=path)
+    assert trainer.global_step == 20
+    assert clock.seconds == 0.0
+    assert guard.stopped
+
+
+def test_the_planned_end_is_no_stop():
+    clock = Clock()
+    guard = guard_of(201.0, clock)
+    trainer = fit(guard, clock)
+    assert trainer.global_step < 200  # a step and the lag are kept aside
+    clock = Clock()
+    guard = guard_of(211.5, clock)
+    trainer = fit(guard, clock, max_steps=200)
+    assert trainer.global_step == 200
+    assert not guard.stopped
+    assert guard.reason == ""
+
+
+def test_a_validation_every_third_epoch_is_foreseen():
+    clock = Clock()
+    guard = guard_of(250.0, clock)
+    # Validations of 100 J: the first is paid; after the fifth epoch the sixth cannot be begun.
+    tick = Tick(clock, step_s=0.0, validation_s=0.98)
+    fit(guard, clock, tick, val=True, check_val_every_n_epoch=3, max_epochs=50)
+    assert guard.stopped
+    assert clock.seconds * 100.0 <= 250.0
 
 
 def test_the_meter_is_read_seldom():
@@ -78,12 +163,48 @@ def test_the_meter_is_read_seldom():
     assert len(reads) < 20
 
 
-def test_the_guard_wins_over_min_epochs():
+def test_looks_grow_with_the_logarithm_of_what_is_left():
+    clock = Clock()
+    meter = constant_meter(clock)
+    reads = []
+    original = meter.read
+    meter.read = lambda: reads.append(1) or original()
+    guard = BudgetGuard(1900.0, meter=meter)
+    fit(guard, clock, max_epochs=100)
+    assert 1860 < guard.steps < 1900
+    assert len(reads) < 45  # 5 at the beginning, a quarter less left at each, 10 near the end
+
+
+@pytest.mark.parametrize("least", [{"min_epochs": 5}, {"min_steps": 90, "max_epochs": 10}])
+def test_the_guard_wins_over_min_epochs_and_min_steps(least):
     clock = Clock()
     guard = guard_of(30.0, clock)
-    trainer = fit(guard, clock, min_epochs=5)
+    trainer = fit(guard, clock, **least)
     assert guard.stopped
-    assert trainer.global_step <= 30
+    assert 5 < trainer.global_step <= 30
+
+
+def test_why_a_fit_ends_is_logged(caplog):
+    clock = Clock()
+    with caplog.at_level(logging.INFO):
+        guard = guard_of(30.0, clock)
+        fit(guard, clock)
+    told = [message for message in caplog.messages if "BudgetGuard" in message]
+    assert told == [f"BudgetGuard: {guard.reason}, so the fit ends here"]
+
+
+def test_the_best_checkpoint_is_kept_and_the_last_one_saved(tmp_path):
+    clock = Clock()
+    guard = guard_of(100.0, clock)
+    kept = ModelCheckpoint(tmp_path / "kept", monitor="val_acc", mode="max")
+    ended = ModelCheckpoint(tmp_path / "ended", save_last=True)
+    trainer = fit(guard, clock, kept, ended, val=True, max_epochs=50, enable_checkpointing=True)
+    assert guard.stopped
+    best = torch.load(kept.best_model_path, weights_only=True)
+    last = torch.load(ended.last_model_path, weights_only=True)
+    assert 0 < best["global_step"] <= last["global_step"] == trainer.global_step
+    assert clock.seconds * 100.0 <= 100.0
+    assert last["callbacks"][guard.state_key]["used_j"] == pytest.approx(guard.used_j)
 
 
 def test_warn_trains_on_and_says_so_once():
@@ -99,43 +220,6 @@ def test_raise_raises():
     clock = Clock()
     with pytest.raises(BudgetExceeded, match="were drawn after"):
         fit(guard_of(30.0, clock, on_exceed="raise"), clock)
-
-
-def test_annealing_ends_the_schedule_at_the_planned_steps():
-    clock, model = Clock(), Classifier()
-    fit(guard_of(1e6, clock, anneal=True), clock, model=model)
-    assert max(model.rates) == pytest.approx(0.5, rel=0.02)
-    assert model.rates[-1] < 0.01 * 0.5
-    assert model.rates[0] < 0.1
-
-
-def test_annealing_ends_the_schedule_at_the_cap_when_that_comes_first():
-    clock, model = Clock(), Classifier()
-    guard = guard_of(60.0, clock, anneal=True)
-    fit(guard, clock, model=model)
-    assert guard.stopped
-    assert model.rates[-1] < 0.05 * 0.5
-    assert max(model.rates) > 0.9 * 0.5
-
-
-def test_a_module_keeps_its_own_schedule_while_the_energy_lasts():
-    import torch
-
-    class Scheduled(Classifier):
-        def configure_optimizers(self):
-            optimizer = super().configure_optimizers()
-            scheduler = torch.optim.lr_scheduler.LinearLR(
-                optimizer, start_factor=1.0, end_factor=0.1, total_iters=200
-            )
-            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-
-    rates = []
-    for cap, anneal in ((1e6, False), (1e6, True), (60.0, True)):
-        clock, model = Clock(), Scheduled()
-        fit(guard_of(cap, clock, anneal=anneal), clock, model=model)
-        rates.append(model.rates)
-    assert rates[0] == rates[1]
-    assert rates[2][-1] < 0.2 * rates[0][len(rates[2])]
 
 
 def test_gradient_accumulation_counts_batches():
@@ -202,7 +286,11 @@ def test_guard_and_monitor_see_the_same_joules():
         ({"cap": "0 Wh"}, "more than zero"),
         ({"cap": -1.0}, "more than zero"),
         ({"cap": "5 parsecs"}, "the unit 'parsecs' is not known"),
-        ({"cap": "50 % of full"}, "has no amount"),
+        ({"cap": "50 % of full"}, "is no amount for one fit"),
+        ({"cap": "1 kWh per day"}, "is no amount for one fit"),
+        ({"cap": "500 gCO2e"}, "zone='DE'"),
+        ({"cap": "500 gCO2e", "zone": "Atlantis"}, "no carbon intensity is known"),
+        ({"cap": 1.0, "zone": "DE", "pue": 0.5}, "pue is 0.5"),
         ({"cap": 1.0, "on_exceed": "explode"}, "'stop', 'warn' and 'raise'"),
         ({"cap": 1.0, "keep_j": -1.0}, "keep_j"),
     ],
@@ -212,10 +300,155 @@ def test_wrong_arguments_are_refused_at_once(arguments, named):
         BudgetGuard(**arguments)
 
 
-def test_the_shape_rises_and_falls_and_catches_up():
-    assert shape(0.0) == 0.0
-    assert shape(0.05) == 1.0
-    assert shape(1.0) == pytest.approx(0.0)
-    assert shape(2.0) == pytest.approx(0.0)
-    assert catch_up(0.3, 0.3) == 1.0
-    assert catch_up(0.3, 1.0) == pytest.approx(0.0)
+class Hours:
+    """A wall clock on which each second of a fake one is an hour."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def __call__(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=self.clock.seconds)
+
+
+def csv(folder, *intensities: float) -> CsvIntensity:
+    """Intensities of one hour after the other."""
+    path = folder / "intensity.csv"
+    lines = [f"2026-01-01T{hour:02}:00:00+00:00,{g}" for hour, g in enumerate(intensities)]
+    path.write_text("\n".join(["datetime_utc,carbon_intensity", *lines]))
+    return CsvIntensity(path, zone="DE")
+
+
+def test_a_cap_of_carbon_counts_each_joule_at_its_hour(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(use_module, "utc_now", Hours(clock))
+    # 100 J in each hour: at 36 g/kWh they are 1 mg, at 360 g/kWh 10 mg; times the PUE of 1.5.
+    intensity = csv(tmp_path, 36.0, 360.0, 36.0, 36.0)
+    guard = guard_of("0.009 gCO2e", clock, intensity=intensity, pue=1.5)
+    trainer = fit(guard, clock)
+    assert guard.stopped
+    assert guard.cap_j is None
+    # 1.5 mg in the first hour; the 7.5 mg that are left last for 50 J of the second one.
+    true_g = 0.0015 + (clock.seconds - 1.0) * 0.015
+    assert 130 < trainer.global_step < 150
+    assert guard.used_g == pytest.approx(true_g, rel=0.01)
+    assert 0.007 < true_g <= 0.009
+    assert "of 0.009 g CO2e were drawn after" in guard.reason
+
+
+def test_grams_are_told_beside_a_cap_of_energy_and_go_on_over_a_resume(tmp_path):
+    clock = Clock()
+    first = guard_of(1e6, clock)  # knows no zone yet
+    fit(first, clock, max_epochs=1).save_checkpoint(tmp_path / "first.ckpt")
+    clock = Clock()
+    second = guard_of(1e6, clock, zone="DE")
+    fit(second, clock, max_epochs=3, path=tmp_path / "first.ckpt")
+    whole = EnergyMonitor(zone="DE").carbon.emissions(60.0, *[datetime.now(UTC)] * 2)
+    assert second.used_j == pytest.approx(60.0)
+    assert second.used_g == pytest.approx(whole.grams)
+    assert first.used_g is None
+
+
+def test_a_cap_of_energy_and_one_of_carbon_hold_together(tmp_path):
+    for energy, carbon in (("60 J", "5 gCO2e"), ("5 Wh", "0.006 gCO2e")):
+        clock = Clock()
+        meter = constant_meter(clock)
+        grams = BudgetGuard(carbon, zone="DE", meter=meter)
+        trainer = fit(BudgetGuard(energy, meter=meter), clock, grams)
+        assert 40 < trainer.global_step <= 65
+    trainer.save_checkpoint(tmp_path / "both.ckpt")
+    saved = torch.load(tmp_path / "both.ckpt", weights_only=True)["callbacks"]
+    assert sum("BudgetGuard" in key for key in saved) == 2
+
+
+def test_an_intensity_that_does_not_cover_the_fit_is_refused_in_setup(tmp_path):
+    clock = Clock()
+    guard = guard_of("5 gCO2e", clock, intensity=csv(tmp_path, 36.0, 36.0))  # of a day long ago
+    with pytest.raises(ConfigurationError, match="of this moment is not known"):
+        fit(guard, clock)
+
+
+class Breaking(ConstantMeter):
+    """A meter that fails from some time on."""
+
+    def __init__(self, clock: Clock, fails_s: float) -> None:
+        super().__init__(100.0, clock=clock)
+        self.seconds = clock
+        self.fails_s = fails_s
+
+    def read(self) -> Reading:
+        if self.seconds() >= self.fails_s:
+            raise OSError("gone")
+        return super().read()
+
+
+def test_a_meter_that_fails_does_not_open_the_cap():
+    clock = Clock()
+    guard = BudgetGuard(150.0, meter=Breaking(clock, 0.5))
+    with pytest.warns(UserWarning, match="cannot be read any more"):
+        trainer = fit(guard, clock)
+    assert guard.stopped
+    assert 120 < trainer.global_step <= 150  # its steps are taken to draw 1 J, as before
+
+
+def test_a_cap_that_cannot_be_watched_is_told_of():
+    clock = Clock()
+    with pytest.warns(UserWarning, match="measures nothing here"):
+        trainer = fit(BudgetGuard(5.0, meter=Breaking(clock, 0.0)), clock)
+    assert trainer.global_step == 200
+
+
+def test_a_guard_alone_finds_its_meter():
+    guard = BudgetGuard("1 kWh")
+    fit(guard, Clock(), max_epochs=1)
+    assert guard.steps == 20
+    assert guard.used_j > 0
+
+
+def test_other_stages_are_not_watched():
+    clock = Clock()
+    guard = guard_of(1e6, clock)
+    trainer = fit(guard, clock, max_epochs=1)
+    used_j = guard.used_j
+    trainer.validate(Classifier(), loader(2), verbose=False)
+    assert guard.used_j == used_j > 0
+
+
+def test_manual_optimisation_stops_too():
+    class Manual(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+
+    clock = Clock()
+    guard = guard_of(60.0, clock)
+    trainer = fit(guard, clock, model=Manual(), min_epochs=9)
+    assert guard.stopped
+    assert 40 < trainer.global_step <= 60
+
+
+def test_a_monitor_and_a_guard_on_one_meter_cut_one_stream_of_windows(tmp_path):
+    for first in (True, False):
+        clock = Clock()
+        meter = constant_meter(clock)
+        monitor, guard = EnergyMonitor(meter, ledger=False, summary=False), BudgetGuard(80.0)
+        order = (monitor,) if first else ()
+        trainer = Trainer(
+            callbacks=[*order, guard, *(() if first else (monitor,)), Tick(clock, 0.01, 0.02)],
+            max_epochs=10,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Classifier(), loader(), loader(2))
+        assert guard.stopped
+        assert guard.used_j == pytest.approx(clock.seconds * 100.0)
+        assert monitor.total.total_j == pytest.approx(guard.used_j)
+        assert guard.used_j <= 80.0

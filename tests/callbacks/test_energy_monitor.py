@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +17,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.carbon import StaticIntensity
-from greentrain.energy import ConstantMeter, WindowRecorder
+from greentrain.energy import ConstantMeter, NvmlMeter, WallMeter, WindowRecorder
+from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
 
@@ -53,7 +58,7 @@ def test_each_epoch_and_validation_has_a_window_and_they_sum_to_the_fit():
 
 def test_figures_reach_callback_metrics_and_can_be_monitored(tmp_path):
     clock = Clock()
-    checkpoint = ModelCheckpoint(tmp_path, monitor="energy/epoch_wh", mode="min")
+    checkpoint = ModelCheckpoint(tmp_path / "kept", monitor="energy/epoch_wh", mode="min")
     fit = trainer(
         checkpoint,
         EnergyMonitor(constant_meter(clock)),
@@ -250,7 +255,7 @@ def test_no_zone_no_grams():
     assert not any(name.startswith("emissions") for name in fit.callback_metrics)
 
 
-def test_a_ledger_that_breaks_does_not_stop_training(tmp_path):
+def test_a_ledger_that_breaks_does_not_stop_training(tmp_path, caplog):
     class Break(Callback):
         def on_train_start(self, trainer, pl_module):
             with closing(sqlite3.connect(tmp_path / "greentrain.db")) as database:
@@ -259,6 +264,220 @@ def test_a_ledger_that_breaks_does_not_stop_training(tmp_path):
     clock = Clock()
     url = f"sqlite:///{tmp_path / 'greentrain.db'}"
     fit = trainer(EnergyMonitor(constant_meter(clock), ledger=url), Tick(clock), Break())
-    with pytest.warns(UserWarning, match="the run could not be closed"):
-        fit.fit(Classifier(), loader())
+    fit.fit(Classifier(), loader())
     assert fit.global_step == 2 * BATCHES
+    assert "windows wait to be written" in caplog.text
+
+
+def ledgers(folder: Path) -> list[Path]:
+    return sorted((folder / "greentrain_logs").glob("*.db"))
+
+
+def test_without_a_word_a_ledger_lies_under_the_trainers_folder(tmp_path):
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock))
+    for _ in range(2):
+        fit = trainer(monitor, Tick(clock), default_root_dir=tmp_path / "root")
+        fit.fit(Classifier(), loader())
+    fit.validate(Classifier(), loader(), verbose=False)
+    (path,) = ledgers(tmp_path / "root")
+    ledger = Ledger(str(path), create=False)
+    assert [row["kind"] for row in ledger.rows("run")] == ["fit", "fit", "validate"]
+    assert [row["name"] for row in ledger.rows("source")] == ["constant"] * 3
+    assert sum(row["energy_j"] for row in ledger.rows("window")) == pytest.approx(4 * EPOCH_J)
+    assert verify(ledger).ok
+    ledger.close()
+
+
+def test_a_trial_run_leaves_nothing_behind(own_folder):
+    clock = Clock()
+    trainer(EnergyMonitor(constant_meter(clock)), Tick(clock), fast_dev_run=True).fit(
+        Classifier(), loader()
+    )
+    assert list(own_folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_warned_of_and_training_goes_on(tmp_path):
+    clock = Clock()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "greentrain_logs").write_text("a file where the folder should be")
+    fit = trainer(
+        EnergyMonitor(constant_meter(clock)), Tick(clock), default_root_dir=tmp_path / "root"
+    )
+    with pytest.warns(UserWarning, match="not recorded on disk"):
+        fit.fit(Classifier(), loader())
+    assert float(fit.callback_metrics["energy/total_wh"]) == pytest.approx(2 * EPOCH_J / 3600)
+
+
+def test_a_ledger_that_was_asked_for_and_is_none_is_refused_before_the_first_batch(tmp_path):
+    (tmp_path / "notes.db").write_text("no database at all")
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock), ledger=f"sqlite:///{tmp_path / 'notes.db'}")
+    fit = trainer(monitor, Tick(clock))
+    with pytest.raises(LedgerError):
+        fit.fit(Classifier(), loader())
+    assert fit.global_step == 0
+
+
+def test_the_whole_run_is_predicted_from_its_first_epochs():
+    clock = Clock()
+    seen = []
+
+    class Look(Tick):
+        def on_train_epoch_start(self, trainer, pl_module):
+            seen.append({key: float(v) * 3600 for key, v in trainer.callback_metrics.items()})
+
+    trainer(EnergyMonitor(constant_meter(clock)), Look(clock), max_epochs=5).fit(
+        Classifier(), loader()
+    )
+    assert "energy/predicted_total_wh" not in seen[0]
+    for figures in seen[1:]:
+        predicted = figures["energy/predicted_total_wh"]
+        assert predicted == pytest.approx(5 * EPOCH_J)
+        assert figures["energy/predicted_total_low_wh"] < predicted * 1.0001
+        assert figures["energy/predicted_total_high_wh"] > predicted * 0.9999
+    widths = [
+        each["energy/predicted_total_high_wh"] - each["energy/predicted_total_low_wh"]
+        for each in seen[1:]
+    ]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_max_steps_is_an_end_too():
+    clock = Clock()
+    fit = trainer(
+        EnergyMonitor(constant_meter(clock)), Tick(clock), max_epochs=-1, max_steps=2 * BATCHES + 10
+    )
+    fit.fit(Classifier(), loader())
+    # After two of two and a half epochs, half an epoch was still to come.
+    assert float(fit.callback_metrics["energy/predicted_total_wh"]) * 3600 == pytest.approx(
+        2.5 * EPOCH_J
+    )
+
+
+def test_the_power_limit_in_force_and_samples_per_joule_are_logged(nvml_node):
+    class Advance(Callback):
+        def on_train_batch_start(self, *args, **kwargs):
+            nvml_node.advance(0.1)
+
+    meter = NvmlMeter(clock=nvml_node.clock, synchronize=lambda index: None)
+    fit = trainer(EnergyMonitor(meter), Advance())
+    fit.fit(Classifier(), loader())
+    assert float(fit.callback_metrics["energy/gpu_0_power_limit_w"]) == 400.0
+    # 160 samples in 20 batches of 0.1 s at 300 W, give or take the counter's tick
+    assert float(fit.callback_metrics["energy/samples_per_j"]) == pytest.approx(160 / 600, rel=0.06)
+
+
+def test_a_card_that_is_lost_never_lets_the_total_fall(nvml_node, caplog):
+    class Advance(Callback):
+        def on_train_batch_start(self, *args, **kwargs):
+            nvml_node.advance(0.1)
+
+    seen = []
+
+    class Look(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            seen.append(float(trainer.callback_metrics.get("energy/total_wh", 0.0)))
+
+    nvml_node.cards[0].lost_s = 3.0  # in the second epoch of three
+    meter = NvmlMeter(clock=nvml_node.clock, synchronize=lambda index: None)
+    monitor = EnergyMonitor(meter)
+    fit = trainer(monitor, Advance(), Look(), max_epochs=3)
+    fit.fit(Classifier(), loader())
+    assert fit.global_step == 3 * BATCHES
+    assert seen == sorted(seen)
+    assert seen[1] * 3600 == pytest.approx(600.0, rel=0.06)
+    assert monitor.total.energy_j == {"gpu:0": None}
+    assert [w.reading.complete for w in monitor.windows if w.phase == "train_epoch"] == [
+        True,
+        False,
+        False,
+    ]
+    assert "lost" in monitor.sources[0].note or "unknown from here on" in monitor.sources[0].note
+
+
+def test_an_idle_baseline_is_measured_apart_and_never_taken_off(monkeypatch, tmp_path):
+    clock = Clock()
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(clock, "seconds", seconds))
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    monitor = EnergyMonitor(constant_meter(clock), idle_s=30.0, ledger=url)
+    trainer(monitor, Tick(clock)).fit(Classifier(), loader())
+    assert monitor.idle.power_w == pytest.approx(100.0)
+    assert monitor.idle.duration_s == 30.0
+    assert monitor.total.total_j == pytest.approx(2 * EPOCH_J)
+    ledger = Ledger(url, create=False)
+    assert next(iter(ledger.rows("window")))["phase"] == "idle"
+    ledger.close()
+
+
+def test_the_summary_says_what_is_known_and_how(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    clock = Clock()
+    quiet = EnergyMonitor(constant_meter(clock), summary=False)
+    trainer(quiet, Tick(clock)).fit(Classifier(), loader())
+    assert "what was drawn" not in capsys.readouterr().out
+    monitor = EnergyMonitor(constant_meter(clock), zone="FR")
+    trainer(monitor, Tick(clock)).fit(Classifier(), loader())
+    printed = capsys.readouterr().out
+    for text in ("constant", "0.0111 Wh", "100.0 W", "given", "gCO2e"):
+        assert text in printed
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_an_idle_time_that_is_none_is_refused(seconds):
+    with pytest.raises(ConfigurationError, match="idle_s"):
+        EnergyMonitor(idle_s=seconds)
+
+
+def test_an_epoch_resumed_in_its_middle_has_a_window_and_does_not_mislead_the_prediction(tmp_path):
+    clock = Clock()
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *args, **kwargs):
+            if trainer.global_step == 30:
+                trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    trainer(EnergyMonitor(constant_meter(clock)), Tick(clock), Save()).fit(Classifier(), loader())
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock))
+    fit = trainer(monitor, Tick(clock), max_epochs=4)
+    fit.fit(Classifier(), loader(), ckpt_path=tmp_path / "mid.ckpt")
+    epochs = {w.epoch: w.reading.total_j for w in monitor.windows if w.phase == "train_epoch"}
+    assert epochs == pytest.approx({1: 10.0, 2: EPOCH_J, 3: EPOCH_J})
+    assert float(fit.callback_metrics["energy/predicted_total_wh"]) * 3600 == pytest.approx(
+        30.0 + clock.seconds * 100.0
+    )
+
+
+def test_a_wall_meter_calibrates_what_was_measured(tmp_path):
+    clock = Clock()
+
+    def now() -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=clock.seconds)
+
+    start_s = now().timestamp()
+    path = tmp_path / "pdu.csv"
+    rows = [f"{start_s + t},{140.0 * t}" for t in range(0, 4001, 10)]  # 140 W at the wall
+    path.write_text("\n".join(["unix_s,energy_j", *rows]))
+    meter = constant_meter(clock)
+    meter.start()
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    monitor = EnergyMonitor(
+        WindowRecorder(meter, now=now), wall=WallMeter(path, now=now), ledger=url
+    )
+    trainer(monitor, Tick(clock, step_s=10.0), max_epochs=10).fit(Classifier(), loader())
+    assert monitor.calibration.factor == pytest.approx(1.4, rel=1e-3)
+    assert monitor.total.total_j == pytest.approx(100.0 * clock.seconds)
+    ledger = Ledger(url, create=False)
+    (row,) = ledger.rows("calibration")
+    assert row["factor"] == monitor.calibration.factor
+    assert verify(ledger).ok
+    ledger.close()
+
+
+def test_one_wall_meter_for_several_nodes_is_refused(tmp_path):
+    (tmp_path / "pdu.csv").write_text("unix_s,energy_j\n0,0\n")
+    monitor = EnergyMonitor(wall=WallMeter(tmp_path / "pdu.csv"))
+    several = SimpleNamespace(num_nodes=2)
+    with pytest.raises(MisconfigurationException, match="wall measures one node"):
+        monitor.setup(several, Classifier(), "fit")

@@ -1,8 +1,9 @@
-"""Two processes on one host, really forked: the host is measured once, and both ranks agree."""
+"""Processes on one host, really forked: each device is measured once, and all ranks agree."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from pytorch_lightning import Callback, Trainer
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.energy import NvmlMeter
 from greentrain.ledger import Ledger
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.nvml.simulation import Node
 
 
 class Tell(Callback):
@@ -39,23 +42,27 @@ def free_port(monkeypatch):
         monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
 
 
-def run(folder: Path, cap_j: float) -> list[dict]:
-    clock = Clock()
-    meter = constant_meter(clock)
-    guard = BudgetGuard(cap_j, meter=meter)
-    monitor = EnergyMonitor(meter, ledger=f"sqlite:///{folder / 'greentrain.db'}")
+def fit(folder: Path, ranks: int, *callbacks: Callback, epochs: int = 3) -> list[dict]:
     Trainer(
-        callbacks=[monitor, guard, Tick(clock), Tell(folder, guard)],
-        max_epochs=3,
+        callbacks=list(callbacks),
+        max_epochs=epochs,
         accelerator="cpu",
-        devices=2,
+        devices=ranks,
         strategy="ddp_fork",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     ).fit(Classifier(), loader())
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
+
+
+def run(folder: Path, cap_j: float) -> list[dict]:
+    clock = Clock()
+    meter = constant_meter(clock)
+    guard = BudgetGuard(cap_j, meter=meter)
+    monitor = EnergyMonitor(meter, ledger=f"sqlite:///{folder / 'greentrain.db'}")
+    return fit(folder, 2, monitor, guard, Tick(clock), Tell(folder, guard))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
@@ -76,3 +83,73 @@ def test_every_rank_stops_at_the_same_step(tmp_path):
     assert first == second
     assert first["stopped"]
     assert 5 <= first["steps"] <= 25
+
+
+class Cards(Callback):
+    """Let each rank see one card as its first, as SLURM does with ``--gpus-per-task=1``.
+
+    Args:
+        node: The simulated node.
+        folder: Where each rank tells its totals.
+    """
+
+    def __init__(self, node: Node, folder: Path, *, one_each: bool) -> None:
+        self.node = node
+        self.folder = folder
+        self.one_each = one_each
+
+    def setup(self, trainer, pl_module, stage):
+        if self.one_each:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(trainer.local_rank)
+
+    def on_train_batch_start(self, trainer, *args, **kwargs):
+        if trainer.local_rank == 0:
+            self.node.advance(0.1)
+        trainer.strategy.barrier()  # the ranks share one clock
+
+    def on_train_end(self, trainer, pl_module):
+        told = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("one_each", [True, False])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_each_card_of_a_node_is_counted_once(nvml_node, tmp_path, ranks, one_each):
+    nvml_node.resize(ranks)
+    for index in range(ranks):
+        nvml_node.cards[index].constant(100.0 * (index + 1))
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    meter = NvmlMeter(clock=nvml_node.clock, synchronize=lambda index: None)
+    monitor = EnergyMonitor(meter, ledger=url)
+    cards = Cards(nvml_node, tmp_path, one_each=one_each)
+    told = fit(tmp_path, ranks, cards, monitor, epochs=1)
+    seconds = 0.1 * 20 / ranks  # 20 batches, shared by the ranks
+    truths_j = {f"gpu:{index}": 100.0 * (index + 1) * seconds for index in range(ranks)}
+    for figures in told:
+        assert figures == told[0]
+        assert figures["energy/epoch_wh"] * 3600 == pytest.approx(sum(truths_j.values()), rel=0.15)
+        for index in range(ranks):
+            joules = figures[f"energy/gpu_{index}_epoch_wh"] * 3600
+            assert joules == pytest.approx(truths_j[f"gpu:{index}"], abs=20 * (index + 1))
+    ledger = Ledger(url, create=False)
+    assert len(ledger.rows("run")) == 1
+    sources = {row["name"]: row["uuid"] for row in ledger.rows("source")}
+    ledger.close()
+    assert sources == {f"gpu:{index}": nvml_node.uuid(index) for index in range(ranks)}
+
+
+class Failing(Callback):
+    """Let the second rank fail in its fourth batch, while the first waits for its gradients."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == 1 and batch_idx == 3:
+            raise ValueError("a bad batch")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_rank_that_fails_waits_for_no_other(tmp_path):
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock), ledger=f"sqlite:///{tmp_path / 'greentrain.db'}")
+    with pytest.raises(Exception, match="a bad batch"):
+        fit(tmp_path, 2, monitor, Tick(clock), Failing())

@@ -16,6 +16,7 @@ from greentrain.carbon import (
     StaticIntensity,
     mean_intensity,
 )
+from greentrain.energy import Reading, Window
 from greentrain.errors import ConfigurationError
 
 NOON = datetime(2021, 7, 1, 12, tzinfo=UTC)
@@ -94,6 +95,35 @@ def test_without_a_zone_there_are_no_grams():
         "pue_source": "given by the user",
     }
     assert CarbonAccount().as_dict() is None
+
+
+def test_a_pue_says_where_it_comes_from():
+    account = CarbonAccount(pue=1.2, pue_source="the operator's report for 2025")
+    assert account.as_dict()["pue_source"] == "the operator's report for 2025"
+    with pytest.raises(ConfigurationError, match="there is no PUE; give pue too"):
+        CarbonAccount(pue_source="the operator")
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "grams"),
+    [
+        ({"gpu:0": 3.0e6, "cpu": 0.6e6}, 400.0),
+        ({"gpu:0": 3.6e6, "cpu": None}, 400.0),  # those that are known
+        ({"cpu": None}, None),
+        ({}, None),
+    ],
+)
+def test_a_window_has_the_grams_of_its_own_time(tmp_path, energy_j, grams):
+    rows = ["2021-07-01 12:00:00Z,400", "2021-07-01 13:00:00Z,300"]
+    provider = CsvIntensity(csv_file(tmp_path, *rows), zone="DE")
+    window = Window(
+        phase="fit",
+        started=NOON,
+        ended=NOON + HOUR,
+        reading=Reading(duration_s=3600.0, energy_j=energy_j),
+    )
+    emissions = CarbonAccount(intensity=provider).of(window)
+    assert (emissions.grams, emissions.intensity_g_per_kwh) == (grams, 400.0)
 
 
 @pytest.mark.parametrize(

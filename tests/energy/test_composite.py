@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from greentrain.energy import CompositeMeter, ConstantMeter, Reading
+from greentrain.energy import CompositeMeter, ConstantMeter, Reading, Source
 from greentrain.errors import ConfigurationError, MeterError
 
 
@@ -116,6 +116,72 @@ def test_two_sources_of_one_name_are_refused_and_nothing_stays_open(seconds: lis
     with pytest.raises(ConfigurationError, match="two meters have a source named cpu"):
         CompositeMeter(*members).start()
     assert [member.running for member in members] == [False, False]
+
+
+class PendingMeter(ConstantMeter):
+    """A meter whose hardware is still being identified: asking for its sources would wait."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        raise AssertionError("the sources were asked for")
+
+
+def test_neither_starting_nor_reading_waits_for_a_members_sources(seconds: list[float]) -> None:
+    pending = PendingMeter({"cpu": 20.0}, clock=lambda: seconds[0])
+    meter = CompositeMeter(pending, FragileMeter("gpu:0", seconds))
+    meter.start()
+    seconds[0] = 2.0
+    assert meter.read().energy_j == {"cpu": 40.0, "gpu:0": 200.0}
+
+
+def test_a_member_that_fails_while_it_is_pending_is_unknown_by_the_names_that_it_told(
+    seconds: list[float],
+) -> None:
+    class FailingMeter(PendingMeter):
+        def read(self) -> Reading:
+            if seconds[0] > 1.0:
+                raise MeterError("the set-up failed")
+            return super().read()
+
+    meter = CompositeMeter(FailingMeter({"ram": 5.0}), FragileMeter("cpu", seconds))
+    meter.start()
+    seconds[0] = 2.0
+    assert meter.read().energy_j == {"ram": None, "cpu": 200.0}
+
+
+def test_two_sources_of_one_name_are_refused_while_one_is_pending(seconds: list[float]) -> None:
+    pending = PendingMeter({"cpu": 20.0}, clock=lambda: seconds[0])
+    with pytest.raises(ConfigurationError, match="two meters have a source named cpu"):
+        CompositeMeter(pending, FragileMeter("cpu", seconds)).start()
+
+
+def test_a_member_that_never_could_be_read_is_unknown_by_its_sources(
+    seconds: list[float],
+) -> None:
+    meter = CompositeMeter(FragileMeter("gpu:0", seconds, "read"), FragileMeter("cpu", seconds))
+    meter.start()
+    assert meter.read().energy_j == {"gpu:0": None, "cpu": 0.0}
+
+
+def test_a_failed_member_without_names_is_left_out(seconds: list[float]) -> None:
+    class NamelessMeter(PendingMeter):
+        def start(self) -> None:
+            raise MeterError("no card here")
+
+    meter = CompositeMeter(NamelessMeter(), FragileMeter("cpu", seconds))
+    meter.start()
+    assert meter.read().energy_j == {"cpu": 0.0}
+
+
+def test_a_member_that_is_configured_wrongly_is_refused(seconds: list[float]) -> None:
+    class WrongMeter(ConstantMeter):
+        def start(self) -> None:
+            raise ConfigurationError("there is no card 9")
+
+    steady = FragileMeter("cpu", seconds)
+    with pytest.raises(ConfigurationError, match="no card 9"):
+        CompositeMeter(steady, WrongMeter()).start()
+    assert not steady.running
 
 
 def test_no_member_is_refused() -> None:

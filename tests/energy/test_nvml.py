@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import logging
 import os
+import random
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from greentrain.energy.meter import Meter
 from greentrain.energy.nvml import NvmlMeter, synchronize_cuda
 from greentrain.errors import ConfigurationError, MeterError
 from tests.nvml import simulation
-from tests.nvml.simulation import NO_PERMISSION, NOT_SUPPORTED, Node
+from tests.nvml.simulation import NO_PERMISSION, NOT_SUPPORTED, Node, Pacer, bursts
 
 # Fixtures live with the simulated driver; pytest finds them under a test module's own names.
 nvml_library, nvml_node = simulation.nvml_library, simulation.nvml_node
@@ -51,28 +52,12 @@ def make_meter(nvml_node: Node) -> Iterator[MakeMeter]:
     assert set(threading.enumerate()) == threads
 
 
-class Pacer:
-    """A ``wait`` that moves the node's clock instead of waiting, up to a time."""
-
-    def __init__(self, node: Node, until_s: float) -> None:
-        self.node = node
-        self.until_s = until_s
-        self.arrived = threading.Event()
-        self.waits_s: list[float] = []
-
-    def __call__(self, stop: threading.Event, seconds: float) -> bool:
-        left_s = self.until_s - self.node.now_s
-        if left_s <= seconds:
-            self.node.advance(left_s)
-            self.arrived.set()
-            return stop.wait()
-        self.node.advance(seconds)
-        self.waits_s.append(seconds)
-        return stop.is_set()
-
-
 def names(meter: NvmlMeter) -> list[str]:
     return [source.name for source in meter.sources]
+
+
+def uuids(meter: NvmlMeter) -> dict[str, str]:
+    return {source.name: source.uuid for source in meter.sources}
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -96,7 +81,8 @@ def test_300_watts_for_10_seconds_are_3000_joules(nvml_node: Node, make_meter: M
     assert "NVML" in source.reference
     assert source.note == ""
     assert isinstance(meter, Meter)
-    assert meter.device_uuids == {"gpu:0": nvml_node.uuid(0)}
+    assert source.uuid == nvml_node.uuid(0)
+    assert source.power_limit_w == 400.0
     assert not meter.covers_cpu
 
 
@@ -240,6 +226,48 @@ def test_a_counter_that_restarts_is_bridged_with_one_warning(
     assert "restarted" in meter.sources[0].note
 
 
+def test_a_counter_that_restarts_while_it_is_compared_is_not_suspect(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    nvml_node.cards[0].restart_s = 2.0
+    meter = make_meter(wait=Pacer(nvml_node, until_s=20.0))
+    assert meter._sampler is not None
+    meter._sampler.join(timeout=30)
+    nvml_node.advance(20.0 - nvml_node.now_s)
+    assert not meter._sampler.is_alive()  # it was compared again, and agreed
+    # The 2 s before the restart are missing of 20 s at 300 W.
+    assert meter.read().total_j == pytest.approx(5400.0)
+    (source,) = meter.sources
+    assert "restarted" in source.note
+    assert "suspect" not in source.note
+
+
+def test_a_counter_may_restart_again(nvml_node: Node, make_meter: MakeMeter) -> None:
+    card = nvml_node.cards[0]
+    meter = make_meter()
+    seen = [0.0]
+    for restart_s, since_start_j in ((15.0, 1e6), (35.0, -15.0 * 300.0)):
+        card.restart_s, card.base_j = restart_s, since_start_j  # the second goes on from the first
+        for _ in range(2):
+            nvml_node.advance(10.0)
+            total_j = meter.read().total_j
+            assert total_j is not None
+            seen.append(total_j)
+    # 3 kJ for each 10 s, of which those with a restart lose their first 5 s.
+    assert seen == [0.0, 3000.0, 4500.0, 7500.0, 9000.0]
+
+
+def test_a_modules_counter_may_restart_too(nvml_node: Node, make_meter: MakeMeter) -> None:
+    card = nvml_node.cards[0]
+    card.counter_result, card.module_energy_result, card.cpu_w = NOT_SUPPORTED, 0, 100.0
+    card.restart_s = 15.0
+    meter = make_meter()
+    nvml_node.advance(10.0)
+    assert meter.read().total_j == pytest.approx(4000.0)
+    nvml_node.advance(10.0)
+    assert meter.read().total_j == pytest.approx(6000.0)
+
+
 def test_a_counter_that_falls_without_restarting_counts_nothing(
     nvml_node: Node, make_meter: MakeMeter
 ) -> None:
@@ -320,11 +348,125 @@ def test_sampled_power_is_within_3_percent_at_60_seconds(
     reading = meter.read()
     assert reading.duration_s == pytest.approx(60.0)
     assert reading.total_j == pytest.approx(card.energy_j(0.0, 60.0), rel=0.03)
-    assert len(pacer.waits_s) >= 600  # 10 Hz or more
+    assert len(pacer.waits_s) >= 6000  # 100 Hz or more
+    assert max(pacer.waits_s) < 0.0121  # at random around 8 ms
+    assert min(pacer.waits_s) < 0.005
     (source,) = meter.sources
     assert source.method == "sampled"
     assert source.relative_uncertainty == 0.1
     assert "no energy counter (Not Supported): instant power" in source.note
+
+
+def worst_error(
+    node: Node, make_meter: MakeMeter, batches: int, wait: Callable[[Node, float], Pacer]
+) -> float:
+    """Measure held-out bursts for 60 s, eight cards at a time; return the largest error."""
+    shapes = bursts(seed=101, count=8 * batches)
+    node.resize(8)
+    worst = 0.0
+    for start in range(0, len(shapes), 8):
+        for card, shape in zip(node.cards, shapes[start : start + 8], strict=True):
+            card.counter_result = NOT_SUPPORTED
+            card.square(50.0, 350.0, *shape)
+        node.advance(5.0)  # so that a second's average is one of this shape only
+        begin_s = node.now_s
+        pacer = wait(node, begin_s + 60.0)
+        meter = make_meter(wait=pacer)
+        assert pacer.arrived.wait(timeout=60)
+        for card, joules in zip(node.cards, meter.read().energy_j.values(), strict=True):
+            assert joules is not None
+            worst = max(worst, abs(joules / card.energy_j(begin_s, begin_s + 60.0) - 1))
+    return worst
+
+
+def test_bursts_that_chose_nothing_are_sampled_within_3_percent(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    assert worst_error(nvml_node, make_meter, batches=8, wait=Pacer) <= 0.03
+
+
+def test_bursts_as_a_driver_averages_them_are_within_3_percent(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    for card in nvml_node.cards:
+        card.instant_result = NOT_SUPPORTED
+    assert worst_error(nvml_node, make_meter, batches=16, wait=Pacer) <= 0.03
+
+
+@pytest.mark.parametrize("hertz", [10.0, 25.0, 50.0, 125.0])
+def test_the_held_out_bursts_would_show_a_scheme_that_keeps_step(
+    nvml_node: Node, make_meter: MakeMeter, hertz: float
+) -> None:
+    class Even(Pacer):
+        def __call__(self, stop: threading.Event, seconds: float) -> bool:
+            return super().__call__(stop, 1 / hertz)
+
+    assert worst_error(nvml_node, make_meter, batches=8, wait=Even) > 0.03
+
+
+def test_a_slow_driver_is_asked_less_often(nvml_node: Node, make_meter: MakeMeter) -> None:
+    nvml_node.cards[0].counter_result = NOT_SUPPORTED
+    pacer = Pacer(nvml_node, until_s=60.0)
+
+    def clock() -> float:
+        nvml_node.advance(0.001)  # each sample takes 2 ms, by the thread's three looks at the clock
+        return nvml_node.now_s
+
+    make_meter(wait=pacer, clock=clock)
+    assert pacer.arrived.wait(timeout=30)
+    # 2 ms are a tenth of 20 ms: 10 to 30 ms at random. Each wait is followed by 3 ms of looks.
+    later_s = pacer.waits_s[1:]
+    assert 0.0099 <= min(later_s) < 0.012
+    assert 0.028 < max(later_s) <= 0.0301
+
+    def slower() -> float:
+        nvml_node.advance(1.0)
+        return nvml_node.now_s
+
+    slow = Pacer(nvml_node, until_s=nvml_node.now_s + 300.0)
+    make_meter(wait=slow, clock=slower)
+    assert slow.arrived.wait(timeout=30)
+    assert 0.05 <= min(slow.waits_s[1:]) < max(slow.waits_s) <= 0.15  # ten times a second remain
+
+
+def test_sampling_draws_none_of_trainings_random_numbers(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    nvml_node.cards[0].counter_result = NOT_SUPPORTED
+    state = random.getstate()
+    pacer = Pacer(nvml_node, until_s=1.0)
+    make_meter(wait=pacer)
+    assert pacer.arrived.wait(timeout=30)
+    assert random.getstate() == state
+
+
+def test_power_that_cannot_be_read_for_a_while_is_bridged_and_noted(
+    nvml_node: Node, make_meter: MakeMeter, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = nvml_node.cards[0]
+    card.counter_result = NOT_SUPPORTED
+    meter = make_meter()
+    card.instant_result = 999
+    nvml_node.advance(10.0)
+    assert meter.read().energy_j == {"gpu:0": None}
+    card.instant_result = 0
+    nvml_node.advance(10.0)
+    # 300 W before and after: 300 W are taken for what lies between.
+    assert meter.read().total_j == 6000.0
+    assert "bridged" in meter.sources[0].note
+    assert len(warnings_of(caplog)) == 1
+
+
+@pytest.mark.parametrize("code", [NOT_SUPPORTED, NO_PERMISSION, 13])
+def test_a_driver_without_the_instant_field_is_asked_for_its_average(
+    nvml_node: Node, make_meter: MakeMeter, code: int
+) -> None:
+    card = nvml_node.cards[0]
+    card.counter_result, card.instant_result = 13, code  # 13: a driver too old for the function
+    meter = make_meter()
+    nvml_node.advance(10.0)
+    assert meter.read().total_j == 3000.0
+    assert "no energy counter (Function Not Found): averaged power" in meter.sources[0].note
 
 
 def test_without_the_instant_field_the_averaged_power_is_sampled(
@@ -384,6 +526,16 @@ def test_a_card_with_neither_is_not_measurable_and_never_0(
     assert "not measurable" in source.note
     assert "Insufficient Permissions" in source.note
     assert source.relative_uncertainty is None
+
+
+def test_power_that_reads_0_measures_nothing(nvml_node: Node, make_meter: MakeMeter) -> None:
+    card = nvml_node.cards[0]
+    card.counter_result = NOT_SUPPORTED
+    card.constant(0.0)
+    meter = make_meter()
+    nvml_node.advance(10.0)
+    assert meter.read().energy_j == {"gpu:0": None}
+    assert "nor power (reads 0)" in meter.sources[0].note
 
 
 def test_the_thread_ends_with_close(nvml_node: Node) -> None:
@@ -467,6 +619,39 @@ def test_a_comparison_with_too_few_samples_blames_nothing(
     assert meter.sources[0].note == ""
 
 
+# --- the power limit ---------------------------------------------------------------------------
+
+
+def test_the_power_limit_is_the_one_in_force_when_asked(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    card = nvml_node.cards[0]
+    meter = make_meter()
+    assert meter.sources[0].power_limit_w == 400.0
+    card.limit_w = 250.0
+    nvml_node.advance(0.5)
+    assert meter.sources[0].power_limit_w == 400.0  # asked of the driver once a second
+    nvml_node.advance(0.5)
+    assert meter.sources[0].power_limit_w == 250.0
+    meter.close()
+    card.limit_w = 100.0
+    nvml_node.advance(10.0)
+    assert meter.sources[0].power_limit_w == 250.0  # as it was last seen
+
+
+def test_a_power_limit_that_cannot_be_read_is_unknown(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    nvml_node.resize(3)
+    nvml_node.cards[0].limit_w = -1.0  # not supported
+    nvml_node.cards[1].limit_w = 0.0
+    meter = make_meter()
+    assert [source.power_limit_w for source in meter.sources] == [None, None, 400.0]
+    nvml_node.cards[2].lost_s = 5.0
+    nvml_node.advance(10.0)
+    assert meter.sources[2].power_limit_w is None
+
+
 # --- which cards -------------------------------------------------------------------------------
 
 
@@ -544,6 +729,19 @@ def test_devices_are_counted_within_the_visible_ones(
     assert meter.read().energy_j == energy_j
 
 
+def test_one_card_of_eight_is_the_only_one_that_is_read(
+    eight_cards: Node, make_meter: MakeMeter
+) -> None:
+    for index in (0, 1, 3, 4, 5, 6, 7):  # whatever ails the others is no concern of this process
+        eight_cards.cards[index].counter_result = eight_cards.cards[index].instant_result = 999
+    meter = make_meter([2])
+    before = eight_cards.reads
+    eight_cards.advance(10.0)
+    assert meter.read().energy_j == {"gpu:2": 3000.0}
+    assert eight_cards.reads == before + 1
+    assert uuids(meter) == {"gpu:2": eight_cards.uuid(2)}
+
+
 @pytest.mark.parametrize("device", [3, "GPU-1", "GPU-"])
 def test_a_device_that_is_not_visible_is_refused(
     eight_cards: Node,
@@ -568,8 +766,24 @@ def test_cards_that_may_not_be_opened_are_not_counted(
     nvml_node.resize(3)
     nvml_node.cards[0].handle_result = NO_PERMISSION
     meter = make_meter()
-    assert list(meter.device_uuids.values()) == [nvml_node.uuid(1), nvml_node.uuid(2)]
+    assert list(uuids(meter).values()) == [nvml_node.uuid(1), nvml_node.uuid(2)]
     assert names(meter) == ["gpu:0", "gpu:1"]
+
+
+def test_cards_that_cannot_be_listed_are_a_meters_error(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    nvml_node.resize(-1)
+    with pytest.raises(MeterError, match="cannot be listed: Unknown Error"):
+        make_meter()
+
+
+def test_a_card_from_before_mig_is_a_card(nvml_node: Node, make_meter: MakeMeter) -> None:
+    nvml_node.cards[0].mig = -1
+    meter = make_meter()
+    nvml_node.advance(10.0)
+    assert meter.read().total_j == 3000.0
+    assert meter.sources[0].note == ""
 
 
 def test_with_no_card_that_may_be_opened_permission_is_named(
@@ -620,19 +834,28 @@ def test_a_cuda_that_runs_tells_its_own_order(
     plain = [nvml_node.uuid(index).removeprefix("GPU-") for index in (1, 0)]
     torch_with(FakeCuda(*plain))
     meter = make_meter()
-    assert meter.device_uuids == {"gpu:0": nvml_node.uuid(1), "gpu:1": nvml_node.uuid(0)}
+    assert uuids(meter) == {"gpu:0": nvml_node.uuid(1), "gpu:1": nvml_node.uuid(0)}
     assert meter.sources[0].note == ""
 
 
+class FailingCuda(FakeCuda):
+    """A CUDA in trouble, or a torch whose devices have no UUID."""
+
+    def get_device_properties(self, index: int) -> SimpleNamespace:
+        raise AttributeError("uuid")
+
+
+@pytest.mark.parametrize("cuda", [FakeCuda("of-an-unknown-card"), FailingCuda("any")])
 def test_a_cuda_that_cannot_tell_leaves_the_mask_to_speak(
     eight_cards: Node,
     make_meter: MakeMeter,
     monkeypatch: pytest.MonkeyPatch,
     torch_with: Callable[[FakeCuda], FakeCuda],
+    cuda: FakeCuda,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6")
-    torch_with(FakeCuda("of-an-unknown-card"))
-    assert make_meter().device_uuids == {"gpu:0": eight_cards.uuid(6)}
+    torch_with(cuda)
+    assert uuids(make_meter()) == {"gpu:0": eight_cards.uuid(6)}
 
 
 # --- shared and composite cards ----------------------------------------------------------------
@@ -648,7 +871,7 @@ def test_a_mig_instance_gives_its_cards_figure_labelled_shared(
     meter = make_meter()
     eight_cards.advance(10.0)
     assert meter.read().energy_j == {"gpu:0": 6000.0}
-    assert meter.device_uuids == {"gpu:0": eight_cards.uuid(5)}
+    assert uuids(meter) == {"gpu:0": eight_cards.uuid(5)}
     assert "shared: MIG" in meter.sources[0].note
 
 
@@ -657,7 +880,7 @@ def test_the_old_form_of_a_mig_uuid_fits_a_new_driver(
 ) -> None:
     eight_cards.cards[5].mig = 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"MIG-{eight_cards.uuid(5)}/2/0")
-    assert make_meter().device_uuids == {"gpu:0": eight_cards.uuid(5)}
+    assert uuids(make_meter()) == {"gpu:0": eight_cards.uuid(5)}
 
 
 def test_two_instances_of_one_card_are_counted_once(
@@ -692,6 +915,37 @@ def test_other_processes_are_named_and_nothing_is_divided(
     nvml_node.advance(100.0)  # looked for once a minute
     assert meter.read().total_j == 30_000.0
     assert "shared: 2 other processes" in meter.sources[0].note
+
+
+_NOBODY = 2**22 + 1  # more than Linux gives out
+
+
+@pytest.mark.parametrize(
+    ("pids", "others"),
+    [
+        ((_NOBODY,), 0),  # in a container: this process by its number on the host
+        ((_NOBODY, _NOBODY + 1), 1),
+        ((os.getppid(),), 1),
+        ((os.getpid(), _NOBODY), 1),
+    ],
+)
+def test_in_a_container_this_process_is_not_taken_for_another(
+    nvml_node: Node, make_meter: MakeMeter, pids: tuple[int, ...], others: int
+) -> None:
+    nvml_node.cards[0].processes(*pids)
+    note = make_meter().sources[0].note
+    assert ("shared: 1 other process on the card" in note) == (others == 1)
+    assert ("shared" in note) == (others > 0)
+
+
+def test_a_driver_that_tells_no_processes_is_no_trouble(
+    nvml_node: Node, make_meter: MakeMeter
+) -> None:
+    nvml_node.cards[0].pid_count = -1
+    meter = make_meter()
+    nvml_node.advance(100.0)
+    assert meter.read().total_j == 30_000.0
+    assert meter.sources[0].note == ""
 
 
 def test_a_gh200s_counter_covers_its_module(nvml_node: Node, make_meter: MakeMeter) -> None:
@@ -806,12 +1060,19 @@ import sys
 from greentrain.energy.nvml import NvmlMeter
 from greentrain.errors import MeterError
 assert "pynvml" not in sys.modules and "torch" not in sys.modules
+
+def refuse(event, arguments):
+    if event in ("subprocess.Popen", "os.system", "os.posix_spawn", "os.fork"):
+        raise RuntimeError(f"a process was started: {arguments}")
+
+sys.addaudithook(refuse)
 meter = NvmlMeter()
 try:
     meter.start()
 except MeterError as error:
     print(error)
 else:
+    meter.read()
     print([source.device for source in meter.sources])
     meter.close()
 """
@@ -833,7 +1094,7 @@ def test_a_machine_without_nvml_says_what_is_missing() -> None:
     assert "libnvidia-ml.so.1 was not found; install the driver" in _run_elsewhere()
 
 
-def test_another_process_sees_the_node_through_the_loaders_path(
+def test_another_process_sees_the_node_and_starts_no_process_of_its_own(
     nvml_library: Path, nvml_node: Node
 ) -> None:
     shown = _run_elsewhere(LD_LIBRARY_PATH=str(nvml_library.parent), **nvml_node.environment)

@@ -4,18 +4,20 @@ import getpass
 import json
 import socket
 import threading
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.budget import Budget
+from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import SCHEMA_VERSION, Ledger, RunLog, canonical, environment, verify
+from tests.ledger.told import CPU, window
 
-NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 OUTCOME = {
     "experience_id": "0-first",
     "position": 0,
@@ -31,16 +33,18 @@ OUTCOME = {
 
 
 def draw(run: RunLog, epoch: int) -> None:
-    run.window("train_epoch", started=NEW_YEAR, duration_s=1.0, by_source={"cpu": 1.0}, epoch=epoch)
+    run.record(window(by_source={"cpu": 1.0}, epoch=epoch))
 
 
 def test_a_run_says_what_it_was(ledger: Ledger) -> None:
-    source = {"name": "cpu", "method": "estimated"}
-    run = ledger.open_run("stream", "digits", environment={"cpus": 2}, sources=[source])
+    run = ledger.open_run("stream", "digits", environment={"cpus": 2}, sources=[CPU])
     (row,) = ledger.rows("run")
     assert (row["run_id"], row["kind"], row["name"]) == (run.run_id, "stream", "digits")
     assert json.loads(row["environment"]) == {"schema": SCHEMA_VERSION, "cpus": 2}
-    assert json.loads(row["sources"]) == [source]
+    (source,) = ledger.rows("source", run_id=run.run_id)
+    assert (source["name"], source["method"], source["note"]) == ("cpu", "estimated", "a model")
+    assert source["relative_uncertainty"] == 0.2
+    assert {source[key] for key in ("device", "uuid", "power_limit_w", "reference")} == {None}
     assert datetime.fromisoformat(row["recorded_utc"]).utcoffset() is not None
 
 
@@ -58,7 +62,7 @@ def test_a_window_sums_what_is_known(
     ledger: Ledger, by_source: dict[str, Any], energy_j: float | None, complete: bool
 ) -> None:
     with ledger.open_run("fit", "model") as run:
-        run.window("train_epoch", started=NEW_YEAR, duration_s=36.0, by_source=by_source, epoch=3)
+        run.record(window(by_source=by_source, duration_s=36.0, epoch=3))
     (row,) = ledger.rows("window")
     assert (row["energy_j"], row["complete"]) == (energy_j, complete)
     assert (row["phase"], row["epoch"], row["duration_s"]) == ("train_epoch", 3, 36.0)
@@ -87,10 +91,18 @@ def test_closing_twice_writes_one_row(ledger: Ledger) -> None:
     assert [row["status"] for row in ledger.rows("closing")] == ["failed"]
 
 
+def test_a_closed_run_takes_no_more_windows_and_starts_no_thread(ledger: Ledger) -> None:
+    run = ledger.open_run("fit", "model")
+    run.close()
+    with pytest.raises(LedgerError, match="is closed and takes no more windows"):
+        draw(run, 0)
+    assert ledger.rows("window") == []
+
+
 def test_rows_come_in_the_order_recorded_and_by_what_they_equal(ledger: Ledger) -> None:
     one, two = ledger.open_run("fit", "one"), ledger.open_run("fit", "two")
     for run, phase in ((one, "a"), (two, "b"), (one, "c")):
-        run.window(phase, started=NEW_YEAR, duration_s=1.0, by_source={"cpu": 1.0})
+        run.record(window(phase, by_source={"cpu": 1.0}))
         run.flush()
     one.close()
     two.close()
@@ -212,12 +224,8 @@ def test_whole_numbers_are_recorded_as_any_others(ledger: Ledger) -> None:
     with ledger.open_run("fit", "model") as run:
         account = ledger.account(budget, run)
         reservation = account.reserve(600, "probe")
-        run.window(
-            "probe",
-            started=NEW_YEAR,
-            duration_s=1,
-            by_source={"cpu": 100},
-            reservation_id=reservation,
+        run.record(
+            window("probe", duration_s=1, by_source={"cpu": 100}, reservation_id=reservation)
         )
         account.settle(reservation, 100)
         run.append("outcome", **{**OUTCOME, "metric_before": 0, "metric_after": 1})
@@ -226,7 +234,7 @@ def test_whole_numbers_are_recorded_as_any_others(ledger: Ledger) -> None:
 
 def test_a_negative_zero_is_recorded_as_any_other(ledger: Ledger) -> None:
     with ledger.open_run("fit", "model") as run:
-        run.window("probe", started=NEW_YEAR, duration_s=-0.0, by_source={"cpu": -0.0})
+        run.record(window(duration_s=-0.0, by_source={"cpu": -0.0}))
     assert verify(ledger).failures == ()
 
 
@@ -236,9 +244,11 @@ def test_what_is_no_number_is_refused_by_name(ledger: Ledger, value: float) -> N
     with pytest.raises(GreentrainError, match="metric_after"):
         run.append("outcome", **{**OUTCOME, "metric_after": value})
     with pytest.raises(GreentrainError, match="cpu"):
-        run.window("probe", started=NEW_YEAR, duration_s=1.0, by_source={"cpu": value})
+        run.record(window(by_source={"cpu": value}))
     with pytest.raises(GreentrainError, match="duration_s"):
-        run.window("probe", started=NEW_YEAR, duration_s=value, by_source={"cpu": 1.0})
+        run.record(window(duration_s=value, by_source={"cpu": 1.0}))
+    with pytest.raises(GreentrainError, match="grams"):
+        run.record(window(by_source={"cpu": 1.0}), Emissions(grams=value))
     assert ledger.rows("outcome") == ledger.rows("window") == []
     assert verify(ledger).ok
 
@@ -265,5 +275,5 @@ def test_a_value_is_written_in_one_way_only(value: Any, text: str) -> None:
     assert canonical(value) == text
 
 
-def test_the_url_shows_where_it_lies(ledger: Ledger, tmp_path: Path) -> None:
-    assert ledger.url == f"sqlite:///{tmp_path / 'ledger.db'}"
+def test_the_url_shows_where_it_lies(ledger: Ledger, url: str) -> None:
+    assert make_url(ledger.url) == make_url(url)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,8 @@ from hypothesis.stateful import (
 from greentrain.budget import Balance, Budget
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, verify
+from tests.ledger.told import window
 
-NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 WORKERS = 4
 
 
@@ -70,8 +69,10 @@ def test_the_last_joule_can_be_reserved_and_no_more(account: LedgerAccount, ledg
     with pytest.raises(BudgetExceeded) as caught:
         account.reserve(36.0, "a second probe")
     assert (caught.value.asked_j, caught.value.left_j) == (36.0, 0.0)
+    assert len(caught.value.held_by) == 2
     assert str(caught.value) == (
         "a second probe asks for 0.01 Wh, and 0 Wh of 1 Wh are left (0 Wh spent, 1 Wh reserved)"
+        "; held: 0.167 Wh by the run 'digits' for probe, 0.833 Wh by the run 'digits' for update"
     )
     assert ledger.heads() == before
 
@@ -127,13 +128,7 @@ def test_what_earlier_runs_spent_stays_spent(tmp_path: Path) -> None:
 
 def pay(run: RunLog, account: LedgerAccount, reservation: str, actual_j: float) -> None:
     """Record the window that a settlement sums up, and settle."""
-    run.window(
-        "probe",
-        started=NEW_YEAR,
-        duration_s=1.0,
-        by_source={"cpu": actual_j},
-        reservation_id=reservation,
-    )
+    run.record(window("probe", by_source={"cpu": actual_j}, reservation_id=reservation))
     account.settle(reservation, actual_j)
 
 
@@ -195,7 +190,7 @@ def _reserve_and_be_killed(database: str) -> None:
 def _be_killed_while_writing(database: str) -> None:
     ledger = Ledger(database)
     ledger.open_budget("shared", Budget(energy_j=100.0))
-    content = {"run_id": "r", "kind": "fit", "name": "n", "environment": "{}", "sources": "[]"}
+    content = {"run_id": "r", "kind": "fit", "name": "n", "environment": "{}"}
     with ledger.store.write() as connection:
         ledger.store.append(connection, "run", "runs", content)
         os.kill(os.getpid(), signal.SIGKILL)

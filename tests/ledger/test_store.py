@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import stat
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from greentrain.budget import Budget
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import Ledger
+from greentrain.ledger.creation import STATEMENTS, create_file
+from greentrain.ledger.schema import REVISIONS
+from tests.ledger.told import window
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +47,8 @@ def test_a_url_or_a_file_names_the_ledger(url: str, here: Path) -> None:
         "sqlite://folder/ledger.db",
         "sqlite+nosuch:///ledger.db",
         "nosuch://ledger",
-        "postgresql://team:secret@host/ledger",
         "postgresql://team:secret@host:port/ledger",
-        "postgresql+psycopg://team:secret@host/ledger",
+        "postgresql+psycopg2://team:secret@host/ledger",
         "mysql://team:secret@host/ledger",
     ],
 )
@@ -104,6 +107,39 @@ def test_its_owner_alone_may_read_it(here: Path) -> None:
     ledger.close()
 
 
+@pytest.mark.parametrize(
+    "error", [None, OSError("no links here"), sqlite3.OperationalError("full")]
+)
+def test_a_ledger_comes_whole_where_it_can(
+    here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    if error is not None:
+
+        def refuse(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("os.link", refuse)
+    Ledger("x.db").close()
+    assert [path.name for path in here.iterdir()] == ["x.db"]
+    assert stat.S_IMODE((here / "x.db").stat().st_mode) == 0o600
+    with closing(sqlite3.connect("x.db")) as database:
+        made = database.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL").fetchall()
+        assert sorted(sql for (sql,) in made) == sorted(text.strip() for text in STATEMENTS[:-1])
+        assert database.execute("SELECT * FROM greentrain_version").fetchall() == [(REVISIONS[-1],)]
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_an_empty_file_becomes_a_ledger_and_one_that_is_there_stays(here: Path) -> None:
+    (here / "empty.db").touch()
+    Ledger("empty.db").close()
+    ledger = Ledger("empty.db", create=False)
+    with ledger.open_run("fit", "model"):
+        pass
+    create_file(here / "empty.db")
+    assert len(ledger.rows("run")) == 1
+    ledger.close()
+
+
 def test_a_folder_that_cannot_be_created_is_one_sentence(here: Path) -> None:
     (here / "file").write_text("in the way")
     with pytest.raises(ConfigurationError, match=r"cannot create the ledger 'file/x\.db': "):
@@ -113,7 +149,7 @@ def test_a_folder_that_cannot_be_created_is_one_sentence(here: Path) -> None:
 def test_a_naive_time_is_refused_and_nothing_is_recorded(ledger: Ledger) -> None:
     run = ledger.open_run("fit", "model")
     with pytest.raises(ConfigurationError, match="naive"):
-        run.window("probe", started=datetime(2026, 1, 1), duration_s=1.0, by_source={})
+        run.record(window(started=datetime(2026, 1, 1), by_source={}))
     assert ledger.rows("window") == []
 
 
@@ -128,14 +164,14 @@ def test_a_row_is_there_whole_or_not_at_all(ledger: Ledger) -> None:
 def test_a_database_that_refuses_is_one_sentence(ledger: Ledger) -> None:
     with ledger.store.write() as connection:
         ledger.store.append(connection, "run", "runs", _opening())
-    failing = pytest.raises(LedgerError, match="UNIQUE constraint failed")
+    failing = pytest.raises(LedgerError, match=r"(?i)unique constraint")
     with failing as caught, ledger.store.write() as connection:
         ledger.store.append(connection, "run", "runs", _opening())
     assert "\n" not in str(caught.value)
 
 
 def _opening() -> dict[str, str]:
-    return {"run_id": "r", "kind": "fit", "name": "n", "environment": "{}", "sources": "[]"}
+    return {"run_id": "r", "kind": "fit", "name": "n", "environment": "{}"}
 
 
 def _open_all_at_once(folder: str) -> None:

@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,16 @@ from sqlalchemy import Boolean, Float, Integer
 from greentrain.budget import Budget
 from greentrain.ledger import Ledger, RunLog, verify
 from greentrain.ledger.schema import CONTENT, canonical, metadata
+from greentrain.ledger.told import window_content
+from tests.ledger.told import CALIBRATION, CPU, window
 
-NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 TABLES = {table.name: table for table in metadata.sorted_tables}
 CONTENT_TABLES = sorted(table.name for table in CONTENT.values())
-COLUMNS = [(table, column.name) for table in sorted(TABLES) for column in TABLES[table].columns]
 
 
 def tell(ledger: Ledger, budget: str, name: str) -> str:
     """Record a stream of two experiences, with rows of every kind, and return its run's id."""
-    with ledger.open_run("stream", name, sources=[{"name": "cpu"}]) as run:
+    with ledger.open_run("stream", name, sources=[CPU]) as run:
         account = ledger.account(budget, run)
         for position, actual_j in enumerate((100.0, 250.0)):
             reservation = account.reserve(300.0, "update")
@@ -58,17 +57,18 @@ def tell(ledger: Ledger, budget: str, name: str) -> str:
                 energy_j=actual_j,
                 kept=True,
             )
+        beat = window("validation", by_source={"cpu": 1.0}, reservation_id=reservation)
+        run.append("heartbeat", **window_content(run.run_id, beat, None))
+        run.append("calibration", **CALIBRATION)
+        run.append("replay", spool_id="s", line=1)
     return run.run_id
 
 
 def draw(run: RunLog, reservation: str | None, energy_j: float | None, epoch: int = 0) -> None:
-    run.window(
-        "train_epoch",
-        started=NEW_YEAR,
-        duration_s=36.0,
-        by_source={"cpu": energy_j},
-        epoch=epoch,
-        reservation_id=reservation,
+    run.record(
+        window(
+            by_source={"cpu": energy_j}, duration_s=36.0, epoch=epoch, reservation_id=reservation
+        )
     )
 
 
@@ -122,9 +122,9 @@ def test_an_untouched_ledger_follows(database: Path) -> None:
     ledger = Ledger(str(database), create=False)
     found = verify(ledger)
     ledger.close()
-    # Three times an opening, a budget, a closing, and twice (reservation, decision, two windows,
-    # settlement, outcome).
-    assert (found.rows, found.failures, found.notes, found.ok) == (3 * (3 + 12), (), (), True)
+    # Three times an opening, a source, a budget, a heartbeat, a calibration, a replay, a closing,
+    # and twice (reservation, decision, two windows, settlement, outcome).
+    assert (found.rows, found.failures, found.notes, found.ok) == (3 * (7 + 12), (), (), True)
 
 
 def test_an_empty_ledger_follows(ledger: Ledger) -> None:
@@ -132,22 +132,39 @@ def test_an_empty_ledger_follows(ledger: Ledger) -> None:
     assert (found.rows, found.ok, found.notes) == (0, True, ())
 
 
-@pytest.mark.parametrize("where", ["MIN", "MAX"])
-@pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_an_altered_cell_is_found(database: Path, table: str, column: str, where: str) -> None:
-    kind = TABLES[table].columns[column].type
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_an_altered_cell_is_found(database: Path, table: str) -> None:
+    ledger = Ledger(str(database), create=False)
+    for column in TABLES[table].columns:
+        for where in ("MIN", "MAX"):
+            row = f"rowid = (SELECT {where}(rowid) FROM {table})"
+            ((rowid, before),) = query(
+                database, f"SELECT rowid, {column.name} FROM {table} WHERE {row}"
+            )
+            forged = _forged(column.type, column.name)
+            assert alter(database, f"UPDATE {table} SET {column.name} = {forged} WHERE {row}") == 1
+            assert not verify(ledger).ok, (table, column.name, where)
+            # Where the id is what was altered, the row has another one.
+            now = query(
+                database,
+                f"SELECT rowid FROM {table} WHERE rowid IN ({rowid}, {rowid} + 1000)",
+            )[-1][0]
+            alter(
+                database,
+                f"UPDATE {table} SET {column.name} = :before WHERE rowid = :now",
+                before=before,
+                now=now,
+            )
+    assert verify(ledger).ok
+    ledger.close()
+
+
+def _forged(kind: object, column: str) -> str:
     if isinstance(kind, Boolean):
-        value = f"1 - {column}"
-    elif isinstance(kind, (Integer, Float)):
-        value = f"COALESCE({column}, 0) + 1000"
-    else:
-        value = f"COALESCE({column}, '') || 'x'"
-    changed = alter(
-        database,
-        f"UPDATE {table} SET {column} = {value} WHERE rowid = (SELECT {where}(rowid) FROM {table})",
-    )
-    assert changed == 1
-    assert failures(database)
+        return f"1 - {column}"
+    if isinstance(kind, (Integer, Float)):
+        return f"COALESCE({column}, 0) + 1000"
+    return f"COALESCE({column}, '') || 'x'"
 
 
 def test_the_smallest_change_is_found(database: Path) -> None:
@@ -225,7 +242,9 @@ def test_a_window_inserted_with_an_entry_is_found(database: Path) -> None:
         "INSERT INTO windows SELECT 999, run_id, NULL, phase, epoch, started_utc, duration_s,"
         " energy_j, by_source, complete, emissions_g, intensity_g_per_kwh FROM windows LIMIT 1",
     )
-    assert any("rows were removed or reordered" in failure for failure in failures(database))
+    assert any(
+        "rows were removed, inserted or reordered" in failure for failure in failures(database)
+    )
 
 
 def test_rows_whose_contents_changed_places_are_found(database: Path) -> None:
@@ -239,7 +258,9 @@ def test_rows_that_changed_places_in_their_chain_are_found(database: Path) -> No
     one, two = (row[0] for row in query(database, statement))
     swap(database, "entries", "id", one, two)
     swap(database, "windows", "entry_id", one, two)
-    assert any("rows were removed or reordered" in failure for failure in failures(database))
+    assert any(
+        "rows were removed, inserted or reordered" in failure for failure in failures(database)
+    )
 
 
 def swap(database: Path, table: str, column: str, one: object, two: object) -> None:
@@ -336,10 +357,14 @@ def test_what_should_be_known_is_noted(ledger: Ledger) -> None:
         account.settle(reservation, 720.0)
         account.reserve(36.0, "update")
     left_open = ledger.open_run("fit", "left open")
+    beat = window("validation", by_source={"cpu": 360.0})
+    left_open.append("heartbeat", **window_content(left_open.run_id, beat, None))
     found = verify(ledger)
     assert found.failures == ()
     assert found.notes == (
         f"overrun: {reservation} drew 0.1 Wh more than was reserved",
         "open: 0.01 Wh reserved for update were never settled and count as spent",
         f"unclosed: run {left_open.run_id} (left open) has no closing row",
+        f"recovered: the last heartbeats of run {left_open.run_id} (left open) hold 0.1 Wh of "
+        "1 phase(s) that never closed",
     )

@@ -24,12 +24,13 @@
 #define PIDS 8
 
 enum {
-    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-    INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15
+    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
+    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, UNKNOWN = 999
 };
 enum { FIELD_TOTAL_ENERGY = 83, FIELD_AVERAGE = 185, FIELD_INSTANT = 186, FIELD_ENERGY = 191 };
 enum { SCOPE_GPU = 0, SCOPE_MODULE = 1 };
 enum { TYPE_UINT = 1, TYPE_ULONGLONG = 3 };
+enum { ARCH_PASCAL = 4, ARCH_AMPERE = 7 };
 
 /* Every member has 8 bytes or is a text of a multiple of 8, so that C and ctypes agree. */
 struct card {
@@ -38,11 +39,11 @@ struct card {
     double tick_s, tick_phase_s;                   /* when the counter moves on */
     double base_j, gain;                           /* the counter at time 0, and its error */
     double restart_s, lost_s;                      /* when; negative is never */
-    double cpu_w, average_s, limit_w;
+    double cpu_w, average_s, limit_w;              /* a negative limit is not supported */
     int64_t handle_result, counter_result, power_result, instant_result;
     int64_t module_power_result, module_energy_result, counter_is_module;
-    int64_t mig, mig_old_names;                    /* instances (0: MIG is off), and their naming */
-    int64_t pid_count, pids[PIDS];
+    int64_t mig, mig_old_names;    /* instances (0: MIG is off, -1: not known), and their naming */
+    int64_t pid_count, pids[PIDS]; /* -1: not told */
 };
 
 struct node {
@@ -61,6 +62,12 @@ typedef struct {
 } field_value;
 
 typedef struct { uint32_t pid; uint64_t memory; uint32_t gpu_instance, compute_instance; } process;
+
+typedef struct { uint64_t total, free, used; } memory;
+
+typedef struct { uint32_t gpu, memory; } utilization;
+
+typedef struct { uint32_t version, sensor; int32_t celsius; } temperature;
 
 typedef struct {
     char legacy[16];
@@ -193,6 +200,7 @@ int nvmlSystemGetNVMLVersion(char *text, unsigned size) {
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
     if (!node) return UNINITIALIZED;
+    if (node->count < 0) return UNKNOWN;
     *count = (unsigned)node->count;
     return SUCCESS;
 }
@@ -212,7 +220,7 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, struct handle **h) {
     char text[96];
     if (!node) return UNINITIALIZED;
     for (int card = 0; card < node->count; card++)
-        for (int instance = -1; instance < node->cards[card].mig; instance++) {
+        for (int instance = -1; instance < 0 || instance < node->cards[card].mig; instance++) {
             *h = handle_of(card, instance);
             write_uuid(*h, text, sizeof text);
             if (strcmp(uuid, text) == 0) return SUCCESS;
@@ -257,6 +265,7 @@ int nvmlDeviceGetPciInfo_v3(struct handle *h, pci_info *info) {
 int nvmlDeviceGetMigMode(struct handle *h, unsigned *current, unsigned *pending) {
     struct card *c;
     int result = find_whole(h, &c);
+    if (result == SUCCESS && c->mig < 0) return NOT_SUPPORTED;
     if (result == SUCCESS) *current = *pending = c->mig > 0;
     return result;
 }
@@ -272,7 +281,7 @@ int nvmlDeviceGetMigDeviceHandleByIndex(struct handle *h, unsigned index, struct
     struct card *c;
     int result = find_whole(h, &c);
     if (result != SUCCESS) return result;
-    if (index >= (unsigned)c->mig) return NOT_FOUND;
+    if ((int)index >= c->mig) return NOT_FOUND;
     *mig = handle_of(h->card, (int)index);
     return SUCCESS;
 }
@@ -333,12 +342,23 @@ int nvmlDeviceGetPowerUsage(struct handle *h, unsigned *mw) {
 int nvmlDeviceGetEnforcedPowerLimit(struct handle *h, unsigned *mw) {
     struct card *c;
     int result = find_whole(h, &c);
-    if (result == SUCCESS) *mw = (unsigned)(1e3 * c->limit_w);
-    return result;
+    if (result != SUCCESS) return result;
+    if (c->limit_w < 0) return NOT_SUPPORTED;
+    *mw = (unsigned)(1e3 * c->limit_w);
+    return SUCCESS;
 }
 
 int nvmlDeviceGetPowerManagementLimit(struct handle *h, unsigned *mw) {
     return nvmlDeviceGetEnforcedPowerLimit(h, mw);
+}
+
+int nvmlDeviceGetPowerManagementDefaultLimit(struct handle *h, unsigned *mw) {
+    return nvmlDeviceGetEnforcedPowerLimit(h, mw);
+}
+
+int nvmlDeviceGetPowerManagementLimitConstraints(struct handle *h, unsigned *low, unsigned *high) {
+    *low = 100000;
+    return nvmlDeviceGetEnforcedPowerLimit(h, high);
 }
 
 static void answer(const struct card *c, field_value *v) {
@@ -372,9 +392,17 @@ int nvmlDeviceGetFieldValues(struct handle *h, int count, field_value *values) {
     return SUCCESS;
 }
 
+int nvmlDeviceGetGraphicsRunningProcesses_v3(struct handle *h, unsigned *count, process *list) {
+    struct card *c;
+    (void)list;
+    *count = 0;
+    return find(h, &c);
+}
+
 int nvmlDeviceGetComputeRunningProcesses_v3(struct handle *h, unsigned *count, process *list) {
     struct card *c;
     int result = find(h, &c);
+    if (result == SUCCESS && c->pid_count < 0) result = NO_PERMISSION;
     if (result != SUCCESS) return result;
     unsigned room = *count;
     *count = (unsigned)c->pid_count;
@@ -385,4 +413,65 @@ int nvmlDeviceGetComputeRunningProcesses_v3(struct handle *h, unsigned *count, p
         list[i].gpu_instance = list[i].compute_instance = 0xFFFFFFFFu;
     }
     return SUCCESS;
+}
+
+/* ---- NVML: what other tools ask beside energy, and what no figure here rests on ---- */
+
+int nvmlDeviceGetArchitecture(struct handle *h, unsigned *architecture) {
+    struct card *c;
+    int result = find(h, &c);
+    /* Energy counters came with Volta, and some tools go by that alone. */
+    if (result == SUCCESS) *architecture = c->counter_result ? ARCH_PASCAL : ARCH_AMPERE;
+    return result;
+}
+
+int nvmlDeviceGetMemoryInfo(struct handle *h, memory *info) {
+    struct card *c;
+    int result = find(h, &c);
+    if (result != SUCCESS) return result;
+    info->total = 80ull << 30;
+    info->used = (uint64_t)c->pid_count << 30;
+    info->free = info->total - info->used;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetUtilizationRates(struct handle *h, utilization *rates) {
+    struct card *c;
+    int result = find_whole(h, &c);
+    if (result != SUCCESS) return result;
+    rates->gpu = power_w(c, now()) > c->low_w || c->period_s <= 0 ? 100 : 0;
+    rates->memory = rates->gpu / 2;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetTemperature(struct handle *h, int sensor, unsigned *celsius) {
+    struct card *c;
+    (void)sensor;
+    *celsius = 55;
+    return find(h, &c);
+}
+
+int nvmlDeviceGetTemperatureV(struct handle *h, temperature *t) {
+    struct card *c;
+    t->celsius = 55;
+    return find(h, &c);
+}
+
+int nvmlDeviceGetComputeMode(struct handle *h, int *mode) {
+    struct card *c;
+    *mode = 0;
+    return find(h, &c);
+}
+
+int nvmlDeviceGetPersistenceMode(struct handle *h, int *mode) {
+    struct card *c;
+    *mode = 1;
+    return find_whole(h, &c);
+}
+
+int nvmlDeviceGetC2cModeInfoV(struct handle *h, void *info) {
+    struct card *c;
+    int result = find(h, &c);
+    (void)info;
+    return result == SUCCESS ? NOT_SUPPORTED : result;
 }

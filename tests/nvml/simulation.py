@@ -12,6 +12,7 @@ import ctypes
 import math
 import mmap
 import os
+import random
 import shutil
 import subprocess
 import threading
@@ -137,6 +138,16 @@ class Node:
         return float(self._state.now_s)
 
     @property
+    def origin_s(self) -> float:
+        """The real clock's time at which the simulated time was 0."""
+        return float(self._state.origin_s)
+
+    @property
+    def shown(self) -> list[Card]:
+        """The scripts of the cards that the node has."""
+        return list(self.cards[: self._state.count])
+
+    @property
     def reads(self) -> int:
         """How often an energy or a power was read."""
         return int(self._state.reads)
@@ -152,8 +163,9 @@ class Node:
 
     def run_in_real_time(self) -> None:
         """Follow the real clock from now on, for whole programs in other processes."""
-        self._state.origin_s = time.monotonic() - self.now_s
-        self._state.real_clock = 1
+        if not self._state.real_clock:
+            self._state.origin_s = time.monotonic() - self.now_s
+            self._state.real_clock = 1
 
     def resize(self, count: int) -> None:
         """Have ``count`` cards."""
@@ -172,6 +184,56 @@ class Node:
         if self.cards[index].mig_old_names:
             return f"MIG-{self.uuid(index)}/{instance + 1}/0"
         return f"MIG-{index}{instance + 1}000000-0000-5000-8000-000000000000"
+
+
+class Pacer:
+    """A meter's ``wait`` that moves the node's clock instead of waiting, up to a time.
+
+    Args:
+        node: The node.
+        until_s: When to stop and set ``arrived``.
+    """
+
+    def __init__(self, node: Node, until_s: float) -> None:
+        self.node = node
+        self.until_s = until_s
+        self.arrived = threading.Event()
+        self.waits_s: list[float] = []
+
+    def __call__(self, stop: threading.Event, seconds: float) -> bool:
+        """Move the clock on, or wait for good where that would lead past the end."""
+        left_s = self.until_s - self.node.now_s
+        if left_s <= seconds:
+            self.node.advance(left_s)
+            self.arrived.set()
+            return stop.wait()
+        self.node.advance(seconds)
+        self.waits_s.append(seconds)
+        return stop.is_set()
+
+
+def bursts(seed: int, count: int) -> list[tuple[float, float, float]]:
+    """Draw burst shapes: periods of 20 ms to 10 s, duties of 0.1 to 0.9.
+
+    Half of the periods are round, as timers make them and as evenly spaced samples miss them; the
+    others are drawn evenly in their logarithm.
+
+    Args:
+        seed: Of the generator; 1 to 99 were used to choose how power is sampled, so a judgement of
+            it takes others.
+        count: How many.
+
+    Returns:
+        Period in s, duty and phase in s of each.
+    """
+    chance = random.Random(seed)
+    rounded_s = [0.02, *(n * unit for unit in (0.01, 0.1, 1.0) for n in (4, 5, 8, 10, 20))][:-1]
+    shapes = []
+    for index in range(count):
+        any_s = math.exp(chance.uniform(math.log(0.02), math.log(10.0)))
+        period_s = any_s if index % 2 else chance.choice(rounded_s)
+        shapes.append((period_s, chance.uniform(0.1, 0.9), chance.random() * period_s))
+    return shapes
 
 
 def build(folder: Path) -> Path:

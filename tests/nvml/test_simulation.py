@@ -5,7 +5,7 @@ from __future__ import annotations
 import pynvml
 import pytest
 
-from tests.nvml.simulation import Node
+from tests.nvml.simulation import NOT_SUPPORTED, Node, bursts
 
 
 @pytest.fixture
@@ -54,3 +54,34 @@ def test_without_a_node_the_driver_is_not_loaded(
     monkeypatch.delenv("NVML_SIMULATION")
     with pytest.raises(pynvml.NVMLError_DriverNotLoaded):
         pynvml.nvmlInit()
+
+
+def test_it_answers_what_other_tools_ask(nvml_node: Node, handle) -> None:
+    card = nvml_node.cards[0]
+    card.processes(4242)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    assert (memory.total, memory.used) == (80 << 30, 1 << 30)
+    assert memory.free == memory.total - memory.used
+    assert pynvml.nvmlDeviceGetUtilizationRates(handle).gpu == 100
+    assert pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU) == 55
+    assert pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU) == 55
+    assert pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle) == [100_000, 400_000]
+    assert pynvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) == 400_000
+    assert pynvml.nvmlDeviceGetComputeMode(handle) == 0
+    assert pynvml.nvmlDeviceGetPersistenceMode(handle) == 1
+    assert pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle) == []
+    assert pynvml.nvmlDeviceGetArchitecture(handle) == pynvml.NVML_DEVICE_ARCH_AMPERE
+    card.counter_result = NOT_SUPPORTED
+    assert pynvml.nvmlDeviceGetArchitecture(handle) == pynvml.NVML_DEVICE_ARCH_PASCAL
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        pynvml.nvmlDeviceGetC2cModeInfoV(handle)
+
+
+def test_held_out_bursts_are_the_same_each_time() -> None:
+    shapes = bursts(101, 200)
+    assert shapes == bursts(101, 200) != bursts(102, 200)
+    for period_s, duty, phase_s in shapes:
+        assert 0.02 <= period_s <= 10.0
+        assert 0.1 <= duty <= 0.9
+        assert 0.0 <= phase_s <= period_s
+    assert {0.02, 0.04, 0.1, 1.0, 10.0} <= {period_s for period_s, _, _ in shapes[::2]}

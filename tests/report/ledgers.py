@@ -6,34 +6,46 @@ from datetime import UTC, datetime
 from typing import Any
 
 from greentrain.budget import Budget
+from greentrain.carbon import Emissions
+from greentrain.energy import Source
 from greentrain.ledger import Ledger, RunLog, canonical
+from greentrain.ledger.told import window_content
+from tests.ledger.told import window as drawn
 
 STARTED = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SOURCES = [
-    {
-        "name": "gpu:0",
-        "method": "counter",
-        "relative_uncertainty": 0.05,
-        "device": "a card",
-        "note": "",
-        "reference": "",
-    },
-    {
-        "name": "cpu",
-        "method": "estimated",
-        "relative_uncertainty": 0.2,
-        "device": "a processor",
-        "note": "a model",
-        "reference": "a paper",
-    },
+    Source(name="gpu:0", method="counter", relative_uncertainty=0.05, device="a card"),
+    Source(
+        name="cpu",
+        method="estimated",
+        relative_uncertainty=0.2,
+        device="a processor",
+        note="a model",
+        reference="a paper",
+    ),
 ]
 
 
-def window(run: RunLog, gpu_j: float | None, cpu_j: float | None, **changes: Any) -> None:
+def window(
+    run: RunLog,
+    gpu_j: float | None,
+    cpu_j: float | None,
+    *,
+    emissions: Emissions | None = None,
+    **changes: Any,
+) -> None:
     """Record 36 s of both sources."""
     fields = {"started": STARTED, "duration_s": 36.0, "phase": "train_epoch", **changes}
     phase = fields.pop("phase")
-    run.window(phase, by_source={"gpu:0": gpu_j, "cpu": cpu_j}, **fields)
+    run.record(drawn(phase, by_source={"gpu:0": gpu_j, "cpu": cpu_j}, **fields), emissions)
+
+
+def heartbeat(run: RunLog, gpu_j: float | None, cpu_j: float | None, **changes: Any) -> None:
+    """Record that 18 s of both sources were drawn in a phase that is open."""
+    fields = {"started": STARTED, "duration_s": 18.0, "phase": "train_epoch", **changes}
+    phase = fields.pop("phase")
+    beat = drawn(phase, by_source={"gpu:0": gpu_j, "cpu": cpu_j}, **fields)
+    run.append("heartbeat", **window_content(run.run_id, beat, None))
 
 
 def decide(run: RunLog, budget_id: str, position: int, **changes: Any) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 
 import pytest
 
 from greentrain.budget import Budget
+from greentrain.carbon import Emissions
+from greentrain.energy import Source
+from greentrain.energy.boundary import boundary
 from greentrain.errors import ConfigurationError
 from greentrain.report import build
+from greentrain.report.figures import boundary_of
 from greentrain.report.write import render_json
-from tests.report.ledgers import SOURCES, STARTED, come, decide, stream, window
+from tests.ledger.told import CALIBRATION
+from tests.ledger.told import window as drawn
+from tests.report.ledgers import SOURCES, come, decide, heartbeat, stream, window
 
 
 def test_totals_are_the_windows_and_their_uncertainty_is_by_sensor(ledger):
@@ -80,8 +87,11 @@ def test_experiences_carry_decision_and_outcome(ledger):
     assert summary["anytime_metric"] == pytest.approx((0.9 + 0.8) / 2)
 
 
+UNKNOWN_CARD = Source(name="gpu:0", method="counter", relative_uncertainty=None)
+
+
 def test_what_was_not_measured_is_unknown_and_named(ledger):
-    run = ledger.open_run("fit", "model", sources=[{"name": "gpu:0"}, {"name": "cpu"}])
+    run = ledger.open_run("fit", "model", sources=[UNKNOWN_CARD])
     window(run, None, 1800.0)
     window(run, None, None)
     run.close()
@@ -157,8 +167,8 @@ def test_a_ledger_that_was_altered_says_so_in_its_report(ledger, tmp_path):
 
 def test_windows_of_a_validation_have_a_phase_of_their_own(ledger):
     run = ledger.open_run("fit", "model")
-    run.window("validation", started=STARTED, duration_s=1.0, by_source={"cpu": 10.0})
-    run.window("train_epoch", started=STARTED, duration_s=9.0, by_source={"cpu": 90.0}, epoch=0)
+    run.record(drawn("validation", by_source={"cpu": 10.0}))
+    run.record(drawn("train_epoch", duration_s=9.0, by_source={"cpu": 90.0}, epoch=0))
     run.close()
     phases = {one["phase"]: one["energy_j"] for one in build(ledger)["totals"]["by_phase"]}
     assert phases == {"validation": 10.0, "train_epoch": 90.0}
@@ -187,10 +197,12 @@ CARBON = {
     "pue_source": "given by the user",
 }
 
+GRAMS = Emissions(grams=0.96, intensity_g_per_kwh=400.0)
+
 
 def test_grams_are_the_windows_and_say_where_they_come_from(ledger):
     run = ledger.open_run("fit", "model", environment={"carbon": CARBON}, sources=SOURCES)
-    window(run, 3600.0, 3600.0, emissions_g=0.96, intensity_g_per_kwh=400.0)  # 2 Wh x 1.2 x 0.4
+    window(run, 3600.0, 3600.0, emissions=GRAMS)  # 2 Wh x 1.2 x 0.4
     run.close()
     carbon = build(ledger)["carbon"]
     assert carbon["emissions_g"] == 0.96
@@ -201,12 +213,180 @@ def test_grams_are_the_windows_and_say_where_they_come_from(ledger):
     assert carbon["interval"]["high_g"] == pytest.approx(0.96 * (1 + spread))
 
 
+def test_a_zone_whose_intensity_was_never_known_claims_no_grams(ledger):
+    with ledger.open_run("fit", "model", environment={"carbon": CARBON}) as run:
+        window(run, 3600.0, 1800.0)
+    carbon = build(ledger)["carbon"]
+    assert carbon["emissions_g"] is None
+    assert carbon["sentence"].startswith("no window has both a known energy and a known intensity")
+
+
 def test_grams_of_a_part_are_not_sold_as_all(ledger):
     run = ledger.open_run("fit", "model", environment={"carbon": CARBON}, sources=SOURCES)
-    window(run, 3600.0, 3600.0, emissions_g=0.96, intensity_g_per_kwh=400.0)
+    window(run, 3600.0, 3600.0, emissions=GRAMS)
     window(run, 3600.0, 3600.0)
     run.close()
     carbon = build(ledger)["carbon"]
     assert carbon["complete"] is False
     assert carbon["covered_j"] == 7200.0
     assert "those of a part" in carbon["sentence"]
+
+
+def test_a_source_is_as_it_was_last_described(ledger):
+    now = list(SOURCES)
+    run = ledger.open_run("fit", "model", sources=lambda: now)
+    window(run, 3600.0, 1800.0)
+    run.flush()
+    now = [SOURCES[0], dataclasses.replace(SOURCES[1], relative_uncertainty=None, note="shared")]
+    run.close()
+    report = build(ledger)
+    assert [source["note"] for source in report["runs"][0]["sources"]] == [None, "shared"]
+    assert [source["windows"] for source in report["totals"]["sources"]] == [1, 1]
+    assert report["totals"]["interval_note"].startswith("no uncertainty is known of cpu")
+
+
+def test_a_card_is_one_sensor_under_two_names(ledger):
+    for number in range(2):
+        card = dataclasses.replace(SOURCES[0], name=f"gpu:{number}", uuid="GPU-1")
+        with ledger.open_run("fit", "model", sources=[card]) as run:
+            run.record(drawn(by_source={card.name: 3600.0}))
+    totals = build(ledger)["totals"]
+    assert [source["name"] for source in totals["sources"]] == ["gpu:0", "gpu:1"]
+    assert totals["standard_uncertainty_j"] == pytest.approx(0.05 * 7200)  # not in quadrature
+
+
+# A run that was killed
+
+
+def test_what_was_recovered_counts_and_is_said_to_be_so(ledger):
+    run = ledger.open_run("fit", "model", sources=SOURCES)
+    window(run, 3600.0, 1800.0, phase="validation")
+    run.flush()
+    heartbeat(run, 100.0, 50.0)
+    heartbeat(run, 1800.0, 900.0)
+    report = build(ledger)
+    run.close()
+    totals = report["totals"]
+    assert (totals["energy_j"], totals["recovered_j"], totals["duration_s"]) == (8100, 2700, 54)
+    assert (totals["windows"], totals["windows_recovered"], totals["complete"]) == (2, 1, False)
+    assert "what was not comes on top of it" in totals["interval_note"]
+    (gap,) = report["not_measured"]["after_last_heartbeat"]
+    assert (gap["run_id"], gap["energy_j"]) == (run.run_id, 2700.0)
+    assert report["runs"][0]["windows_by_phase"] == {"train_epoch": 1, "validation": 1}
+    assert any(note.startswith("recovered:") for note in report["verification"]["notes"])
+    closed = build(ledger)["totals"]
+    assert (closed["energy_j"], closed["recovered_j"], closed["complete"]) == (5400, None, True)
+
+
+# Wider boundaries
+
+
+def calibrated(run, **changes):
+    run.append("calibration", **{**CALIBRATION, "boundary": "gpu+cpu", **changes})
+
+
+def test_the_node_stands_beside_what_was_metered(ledger):
+    with ledger.open_run("fit", "model", sources=SOURCES) as run:
+        window(run, 3600.0, 1800.0)
+        calibrated(run, factor=9.0)
+        calibrated(run)
+    with ledger.open_run("fit", "another", sources=SOURCES) as run:
+        window(run, 3600.0, 1800.0)
+    report = build(ledger)
+    node = report["runs"][0]["node"]
+    # 5400 J of software at 1.25 (1.2 to 1.3) J of the wall each.
+    assert (node["energy_j"], node["low_j"], node["high_j"]) == (6750.0, 6480.0, 7020.0)
+    assert (node["boundary"], node["spans"], node["wall"]) == ("node", 5, "a PDU")
+    assert report["runs"][1]["node"] is None
+    totals = report["totals"]
+    assert (totals["energy_j"], totals["boundary"]) == (10800.0, "gpu+cpu")  # never instead of it
+    assert (totals["node"]["energy_j"], totals["node"]["metered_j"]) == (6750.0, 5400.0)
+    assert (totals["node"]["runs"], totals["node"]["complete"]) == (1, False)
+    assert totals["facility"] is None
+
+
+def test_a_factor_of_another_boundary_gives_no_node(ledger):
+    with ledger.open_run("fit", "model") as run:
+        window(run, 3600.0, None)
+        calibrated(run)
+    assert build(ledger)["runs"][0]["node"] is None
+
+
+def test_a_factor_whose_interval_is_not_known_gives_none(ledger):
+    with ledger.open_run("fit", "model") as run:
+        window(run, 3600.0, 1800.0)
+        calibrated(run, low=None, high=None, factor=0.5)
+    node = build(ledger)["totals"]["node"]
+    assert (node["energy_j"], node["low_j"], node["high_j"]) == (2700.0, None, None)
+    assert "the wall showed less" in node["basis"][0]["note"]
+
+
+def test_the_facility_is_what_was_metered_times_pue_and_apart_from_it(ledger):
+    with ledger.open_run("fit", "model", environment={"carbon": CARBON}) as run:
+        window(run, 3600.0, 1800.0)
+    totals = build(ledger)["totals"]
+    facility = totals["facility"]
+    assert (facility["energy_j"], facility["boundary"]) == (pytest.approx(6480.0), "facility")
+    assert facility["basis"] == [
+        {"pue": 1.2, "pue_source": "given by the user", "times": "gpu+cpu"}
+    ]
+    assert (totals["energy_j"], totals["boundary"]) == (5400.0, "gpu+cpu")
+    outside = build(ledger)["not_measured"]["outside_boundary"]
+    assert any("they are in the facility's" in sentence for sentence in outside)
+
+
+def test_the_facility_of_a_calibrated_run_is_its_node_times_pue(ledger):
+    with ledger.open_run("fit", "model", environment={"carbon": CARBON}) as run:
+        window(run, 3600.0, 1800.0)
+        calibrated(run)
+    facility = build(ledger)["runs"][0]["facility"]
+    assert facility["energy_j"] == pytest.approx(5400 * 1.25 * 1.2)
+    assert facility["high_j"] == pytest.approx(5400 * 1.3 * 1.2)
+    assert facility["times"] == "node"
+
+
+NAMES = [
+    [],
+    ["cpu"],
+    ["ram", "gpu:1", "gpu:0", "cpu"],
+    ["node", "gpu:0", "cpu"],
+    ["node0/gpu:0", "node1/gpu:0", "node1/cpu"],
+    ["node0/node", "node0/cpu", "node1/ram"],
+    ["disk", "apu:0"],
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=str)
+def test_the_boundary_is_that_of_the_meters(names):
+    assert boundary_of(names) == boundary(names)
+
+
+def test_hosts_have_sensors_of_their_own_within_one_boundary(ledger):
+    sources = [
+        dataclasses.replace(SOURCES[0], name=f"node{host}/gpu:0", uuid=f"GPU-{host}")
+        for host in range(2)
+    ]
+    with ledger.open_run("fit", "model", sources=sources) as run:
+        run.record(drawn(by_source={source.name: 3600.0 for source in sources}))
+    report = build(ledger)
+    assert report["totals"]["boundary"] == "gpu"
+    assert report["totals"]["standard_uncertainty_j"] == pytest.approx(0.05 * 3600 * 2**0.5)
+
+
+# Idle
+
+
+def test_idle_windows_are_energy_of_the_run_and_listed_apart(ledger):
+    with ledger.open_run("fit", "model", environment={"host": "abc"}) as run:
+        window(run, 1800.0, 720.0, phase="idle")  # 50 W and 20 W for 36 s
+        window(run, 1800.0, None, phase="idle")
+        window(run, 7200.0, 3600.0)
+    totals = build(ledger)["totals"]
+    assert totals["energy_j"] == 1800.0 + 720.0 + 1800.0 + 7200.0 + 3600.0
+    assert {one["phase"]: one["energy_j"] for one in totals["by_phase"]} == {
+        "idle": 4320.0,
+        "train_epoch": 10800.0,
+    }
+    idle = {one["name"]: one for one in totals["idle"]}
+    assert {name: one["power_w"] for name, one in idle.items()} == {"gpu:0": 50.0, "cpu": 20.0}
+    assert (idle["cpu"]["host"], idle["cpu"]["duration_s"]) == ("abc", 36.0)

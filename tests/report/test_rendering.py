@@ -12,7 +12,8 @@ import pytest
 from greentrain.errors import ConfigurationError
 from greentrain.report import build, render_html, write
 from greentrain.report.svg import energy_chart, metric_chart, spending_chart
-from tests.report.ledgers import stream
+from tests.ledger.told import CALIBRATION
+from tests.report.ledgers import heartbeat, stream, window
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -81,6 +82,26 @@ def test_the_page_says_what_matters_first_and_with_units(ledger):
 def test_an_empty_ledger_has_a_page_that_says_so(ledger):
     shown = Page(render_html(build(ledger))).text
     assert "no run, so there is no figure to report" in shown
+
+
+def test_the_page_shows_what_is_apart_from_the_metered_energy(ledger):
+    told = {"intensity": None, "pue": 1.2, "pue_source": "<b>a sign</b>"}
+    with ledger.open_run("fit", "model", environment={"carbon": told}) as run:
+        window(run, 3600.0, 3600.0)
+        window(run, 1800.0, 720.0, phase="idle")
+        run.append("calibration", **{**CALIBRATION, "boundary": None, "wall": "<i>a PDU</i>"})
+    killed = ledger.open_run("fit", "killed")
+    heartbeat(killed, 1800.0, 1800.0)
+    text = render_html(build(ledger))
+    killed.close()
+    shown = re.sub(r"\s+", " ", Page(text).text)
+    assert "At least 3.7 Wh drawn" in shown  # 2 Wh, 0.7 Wh idle and 1 Wh recovered
+    assert "Software's joules times 1.25 (1.2 to 1.3), from 5 spans" in shown
+    assert "3.38 Wh, 3.24 Wh to 3.51 Wh, node for 2.7 Wh metered in 1 run" in shown
+    assert "PUE 1.2, <b>a sign</b>, times the energy within node." in shown
+    assert "Idle baseline" in shown and "50 W" in shown and "20 W" in shown
+    assert "killed was killed, or still runs: 1 Wh of 1 phase stand as of" in shown
+    assert "<b>a sign" not in text and "<i>a PDU" not in text
 
 
 def test_charts_are_well_formed_and_labelled(ledger):

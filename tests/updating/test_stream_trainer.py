@@ -308,7 +308,7 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
         ({"trainer": {"max_steps": 10}}, "max_steps, which the controller decides"),
         ({"trainer": {"max_epochs": 0}}, "max_epochs=0"),
         ({"loader": {"batch_size": 0}}, "batch_size is 0"),
-        ({"ledger": "postgresql://host/db"}, "names no SQLite file"),
+        ({"ledger": "mysql://host/db"}, "names neither"),
         ({"calibration_budget": "much"}, "cannot read"),
     ],
 )

@@ -1,0 +1,85 @@
+"""Compare bare training, greentrain, CodeCarbon, Carbontracker and Zeus on known truths.
+
+    python examples/benchmarks/measurement.py --peers-python /tmp/peers/bin/python
+
+takes about ten minutes and writes ``docs/benchmarks/measurement.json``. ``--quick`` takes one, and
+writes nothing into the tree. The peers bring packages that disturb others, so they get an
+environment of their own, with the packages of the extra ``benchmarks``:
+
+    python -m venv /tmp/peers
+    /tmp/peers/bin/pip install -c constraints.txt -e ".[benchmarks]"
+
+The cards are those of the simulated driver in ``tests/nvml``, which needs a C compiler. Joules on
+them are arithmetic, and say nothing about NVIDIA's sensors. Where a row does not say "in real
+time", greentrain's joules are measured on a clock that is moved by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from _measurement import costs, faults, peers, ranks, truth
+from _measurement.processes import Workers
+from _results import Row, document, table, write
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("--peers-python", help="the interpreter that has the peers")
+    parser.add_argument("--quick", action="store_true", help="a short form")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these rows only")
+    parser.add_argument("--out", type=Path, help="write the JSON there, and not into docs/")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        workers = Workers(Path(folder), given.peers_python)
+        rows = run(workers, quick=given.quick, only=given.only)
+    content = document(rows, peers_python=given.peers_python)
+    print(f"\n{table(rows)}")
+    if given.out is not None:
+        given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    elif not given.quick and not given.only:
+        print(f"\nwritten: {write('measurement', content)}")
+
+
+def run(workers: Workers, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of all ids, or of those that are wanted."""
+    parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
+        ("counter_10s",): lambda: [
+            *truth.counter(workers, 10.0, quick=quick),
+            *peers.counters(workers, quick=quick),
+        ],
+        ("counter_100s",): lambda: truth.counter(workers, 100.0, quick=quick),
+        ("sampled_60s",): lambda: [
+            *truth.sampled(workers, quick=quick),
+            *peers.sampled(workers, quick=quick),
+        ],
+        ("masks",): lambda: [truth.masks(workers), *peers.masks(workers, quick=quick)],
+        ("ranks",): lambda: [
+            ranks.ranks(workers, quick=quick),
+            *peers.ranks(workers, quick=quick),
+        ],
+        ("faults",): lambda: [
+            faults.faults(workers, quick=quick),
+            *peers.faults(workers, quick=quick),
+        ],
+        ("setup_ms", "epoch_hooks_ms"): lambda: costs.hooks(workers, quick=quick),
+        ("memory_mb",): lambda: costs.memory(workers, quick=quick),
+    }
+    rows: list[Row] = []
+    for ids, part in parts.items():
+        if only and not set(ids) & set(only):
+            continue
+        began_s = time.monotonic()
+        rows += part()
+        print(f"{', '.join(ids)}: {time.monotonic() - began_s:.0f} s", flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The GPU of an Apple chip, through CodeCarbon's class for ``powermetrics``.
+
+This was tried against a stand-in for ``powermetrics`` only, not yet on a Mac.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from greentrain.energy import _host
+from greentrain.energy._codecarbon_parts import APPLE_REFERENCE, quieten
+from greentrain.energy.meter import Reading, Source
+from greentrain.errors import MeterError
+
+_log = logging.getLogger(__name__)
+
+_NAME = "gpu:0"
+_ASK_S = 3.0
+_PAUSE_S = 1.0
+# Only this asks for no password: CodeCarbon's own call would write a prompt to the terminal.
+_COMMAND = ("sudo", "-n", "powermetrics", "--samplers", "cpu_power", "-n", "1", "-i", "1")
+_FIX = (
+    "allow it without a password: `sudo visudo -f /etc/sudoers.d/powermetrics` with the line "
+    "`YOUR_USER ALL=(root) NOPASSWD: /usr/bin/powermetrics`"
+)
+
+
+class AppleGpuMeter:
+    """Measure the GPU of an Apple chip.
+
+    ``powermetrics`` has to be asked through ``sudo`` and takes a second for each mean power, so a
+    thread asks it again and again, and a reading has what was told by then. ``start`` fails at once
+    if ``sudo`` would want a password.
+
+    Args:
+        clock: Gives seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._told = threading.Event()
+        self._stop = threading.Event()
+        self._device = ""
+        self._started_s = self._last_s = 0.0
+        self._energy_j: float | None = None
+        self._told_j: float | None = None
+        self._power_w = 0.0
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The GPU; waits for its first power, and is empty before the start."""
+        if self._thread is None and not self._device:
+            return ()
+        self._told.wait()
+        return (
+            Source(
+                name=_NAME,
+                method="sampled",
+                relative_uncertainty=0.1,
+                device=self._device,
+                note="mean power of each second or two, by powermetrics",
+                reference=APPLE_REFERENCE,
+            ),
+        )
+
+    def start(self) -> None:
+        """Begin at zero; harmless while it runs.
+
+        Raises:
+            MeterError: If this is no Apple chip, or ``powermetrics`` may not be run.
+        """
+        if self._thread is not None:
+            return
+        if not _host.apple_silicon():
+            raise MeterError("this is no Mac with a chip of Apple's own")
+        _ask_for_permission()
+        self._started_s = self._last_s = self._clock()
+        self._energy_j = self._told_j = 0.0
+        self._power_w = 0.0
+        self._told, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._stop,), name="greentrain-apple", daemon=True
+        )
+        self._thread.start()
+
+    def read(self) -> Reading:
+        """Return the GPU's joules since the start, as far as they are known by now."""
+        with self._lock:
+            if self._thread is None:
+                return Reading(duration_s=0.0, energy_j={_NAME: None})
+            now_s = self._clock()
+            if self._energy_j is None or self._told_j is None:
+                self._told_j = None
+            else:
+                # In between, the last known power goes on; what was told is never taken back.
+                joules = self._energy_j + self._power_w * (now_s - self._last_s)
+                self._told_j = max(self._told_j, joules)
+            return Reading(duration_s=now_s - self._started_s, energy_j={_NAME: self._told_j})
+
+    def close(self) -> None:
+        """Stop measuring; waits for the thread, which may take a second or two."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            self._thread = None
+
+    def _run(self, stop: threading.Event) -> None:
+        try:
+            # CodeCarbon's class writes a log, which belongs to root.
+            with TemporaryDirectory(prefix="greentrain-", ignore_cleanup_errors=True) as folder:
+                chip = _open_chip(folder)
+                self._device = str(chip.get_model())
+                while True:
+                    power_w = _power_w(chip)
+                    with self._lock:
+                        now_s = self._clock()
+                        self._power_w = power_w
+                        self._energy_j = (self._energy_j or 0.0) + power_w * (now_s - self._last_s)
+                        self._last_s = now_s
+                    self._told.set()
+                    if stop.wait(_PAUSE_S):
+                        return
+        except Exception as error:  # a failing meter never stops training
+            _log.warning("%s is unknown from here on: %s", _NAME, error)
+            with self._lock:
+                self._energy_j = None
+        finally:
+            self._told.set()
+
+
+def _ask_for_permission() -> None:
+    try:
+        asked = subprocess.run(
+            [*_COMMAND, "-o", "/dev/null"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASK_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MeterError(f"powermetrics cannot be run through sudo ({error}); {_FIX}") from error
+    if asked.returncode != 0:
+        raise MeterError(f"sudo does not let this user run powermetrics; {_FIX}")
+
+
+def _open_chip(folder: str) -> Any:
+    quieten()
+    from codecarbon.external.hardware import AppleSiliconChip
+
+    return AppleSiliconChip.from_utils(folder, chip_part="GPU")
+
+
+def _power_w(chip: Any) -> float:
+    details = chip._interface.get_details()
+    # CodeCarbon makes 0 W of what it cannot read. A GPU may rest at 0 W, a CPU that asks does not.
+    if not details.get("CPU Power"):
+        raise MeterError("powermetrics told no power")
+    return float(details["GPU Power"])

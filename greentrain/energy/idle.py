@@ -1,0 +1,64 @@
+"""What a machine draws while this program does nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from greentrain.energy.meter import Meter, Reading
+from greentrain.errors import ConfigurationError
+
+
+def idle_power(
+    meter: Meter, seconds: float, *, wait: Callable[[float], object] = time.sleep
+) -> Reading:
+    """Measure for some seconds in which this program does nothing.
+
+    The reading's ``power_w`` is the baseline that a run's mean power may be held against. It is
+    recorded beside the run's joules and never taken off them: an idle machine's power is drawn for
+    the run too, and a card that waits draws more than one that was never used.
+
+    What other programs draw is in it. A meter that lags, such as :class:`WallMeter`, needs several
+    of its sampling intervals; over too few of them ``power_w`` is ``None``.
+
+    Args:
+        meter: A started meter.
+        seconds: How long to measure. Cards take tens of seconds to calm down after work.
+        wait: Waits for so many seconds; tests with a fake clock give their own.
+
+    Returns:
+        Seconds and joules by source over that time.
+
+    Raises:
+        ConfigurationError: If ``seconds`` is not positive and finite.
+
+    Example:
+        >>> from greentrain.energy.constant import ConstantMeter
+        >>> now = [0.0]
+        >>> meter = ConstantMeter({"gpu:0": 70.0, "cpu": 30.0}, clock=lambda: now[0])
+        >>> meter.start()
+        >>> def wait(seconds):
+        ...     now[0] += seconds
+        >>> idle = idle_power(meter, 60.0, wait=wait)
+        >>> idle.power_w, source_power_w(idle)
+        (100.0, {'gpu:0': 70.0, 'cpu': 30.0})
+    """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ConfigurationError(f"seconds is {seconds!r}; it is a time to measure for, above 0")
+    before = meter.read()
+    wait(seconds)
+    return meter.read() - before
+
+
+def source_power_w(reading: Reading) -> dict[str, float | None]:
+    """Return the mean watts of each source of a window; ``None`` for what is not known.
+
+    Args:
+        reading: Seconds and joules by source.
+    """
+    duration_s = reading.duration_s
+    return {
+        name: None if joules is None or duration_s <= 0 else joules / duration_s
+        for name, joules in reading.energy_j.items()
+    }

@@ -1,0 +1,137 @@
+"""How a ledger's file comes into being: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from greentrain.errors import ConfigurationError
+from greentrain.ledger.filesystems import is_network
+from greentrain.ledger.schema import REVISIONS, metadata, versions
+
+
+def statements(dialect: Dialect) -> tuple[str, ...]:
+    """Return what makes the tables of an empty database, and says which revision they are."""
+    made = []
+    for table in (versions, *metadata.sorted_tables):
+        made.append(str(CreateTable(table).compile(dialect=dialect)))
+        for index in sorted(table.indexes, key=str):
+            made.append(str(CreateIndex(index).compile(dialect=dialect)))
+    return (*made, f"INSERT INTO {versions.name} VALUES ('{REVISIONS[-1]}')")
+
+
+# Worked out when this is imported, as the dialect is, and not while training waits for a ledger.
+STATEMENTS = statements(sqlite.dialect())
+"""What makes the tables of an empty SQLite file."""
+
+
+def create_file(path: Path) -> None:
+    """Make a ledger's file, readable by its owner only, and the folder around it.
+
+    It is filled under another name and then given its own, so that nobody finds it half made and
+    the disk is waited for once; of several processes the first one's stays. Where that cannot be
+    done the file is left empty, for the first transaction to fill.
+
+    Raises:
+        ConfigurationError: If there can be no such file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not _created_whole(path):
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot create the ledger {str(path)!r}: {error.strerror}"
+        ) from None
+
+
+def wal_works(path: Path) -> bool:
+    """Return whether a write-ahead log works where a file lies, by trying it on a scratch file.
+
+    On network file systems it may seem to work and yet lose rows as soon as a second machine
+    writes, so there it is not tried.
+    """
+    if is_network(path):
+        return False
+    scratch = _beside(path)
+    try:
+        _make(scratch)
+        return _probe(scratch)
+    except (OSError, sqlite3.Error):
+        return False
+    finally:
+        _remove(scratch)
+
+
+def _created_whole(path: Path) -> bool:
+    draft = _beside(path)
+    try:
+        _make(draft)
+        _fill(draft)
+        if not is_network(path) and not _probe(draft):
+            _remove(draft)
+            _make(draft)
+            _fill(draft)
+        _synchronise(draft)
+        os.link(draft, path)
+    except (OSError, sqlite3.Error):  # such as a file system without links, or a full disk
+        return path.exists()
+    finally:
+        _remove(draft)
+    return True
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def _make(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _fill(draft: Path) -> None:
+    with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous=OFF")  # the file is synchronised later, whole
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.execute("BEGIN")
+        for statement in STATEMENTS:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+
+
+def _probe(scratch: Path) -> bool:
+    """Return whether one connection reads what another one has just written to the log."""
+    try:
+        with (
+            closing(sqlite3.connect(scratch, isolation_level=None)) as writer,
+            closing(sqlite3.connect(scratch, isolation_level=None)) as reader,
+        ):
+            writer.execute("PRAGMA synchronous=OFF")
+            if writer.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+                return False
+            writer.execute("PRAGMA user_version=1")
+            seen: bool = reader.execute("PRAGMA user_version").fetchone() == (1,)
+            return seen
+    except sqlite3.Error:
+        return False
+
+
+def _synchronise(draft: Path) -> None:
+    # SQLite has let go of the file: to close it elsewhere would let go of SQLite's locks, too.
+    descriptor = os.open(draft, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

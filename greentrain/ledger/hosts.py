@@ -1,0 +1,48 @@
+"""One SQLite file is for one host at a time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select
+
+from greentrain.errors import LedgerError
+from greentrain.ledger.schema import closings, entries, run_chain, runs
+from greentrain.units import utc_text
+
+_ALIVE = timedelta(minutes=5)
+_LOOKED_AT = 20
+
+
+def refuse_other_hosts(connection: Connection, host: str, name: str, now: datetime) -> None:
+    """Refuse to write to a SQLite file while another host's run in it is under way.
+
+    A run is under way that is not closed and has had a row in the last five minutes, which is
+    thirty of its heartbeats. What was closed, or was killed longer ago, does not count: a ledger
+    may move with its disk, and containers have a new name each time.
+
+    Raises:
+        LedgerError: If there is such a run.
+    """
+    unclosed = (
+        select(runs.c.run_id, runs.c.name, entries.c.recorded_utc)
+        .join(entries, entries.c.id == runs.c.entry_id)
+        .outerjoin(closings, closings.c.run_id == runs.c.run_id)
+        .where(runs.c.host != host, closings.c.run_id.is_(None))
+        .order_by(runs.c.entry_id.desc())
+        .limit(_LOOKED_AT)
+    )
+    since = utc_text(now - _ALIVE)
+    for run in connection.execute(unclosed).all():
+        last = connection.execute(
+            select(entries.c.recorded_utc)
+            .where(entries.c.chain == run_chain(run.run_id))
+            .order_by(entries.c.seq.desc())
+            .limit(1)
+        ).scalar()
+        if max(run.recorded_utc, last or "") > since:
+            raise LedgerError(
+                f"the ledger {name!r} is written to by another host (its run {run.name!r} is under "
+                "way), and one SQLite file is for one host; give each host its own file, or use "
+                "'postgresql+psycopg://user@host/database' for all"
+            )

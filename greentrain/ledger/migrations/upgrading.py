@@ -1,0 +1,33 @@
+"""Take a ledger's tables through their revisions with Alembic, on a connection that is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+
+from greentrain.ledger.schema import versions
+
+FOLDER = Path(__file__).parent
+LOCATIONS = (FOLDER / "versions",)
+"""Where the revisions are."""
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring a ledger's tables to a revision, inside the transaction that is given."""
+    command.upgrade(config(connection), revision)
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Return what Alembic needs to know; there is no ``alembic.ini``."""
+    made = Config()
+    made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    made.set_main_option("path_separator", "newline")
+    places = "\n".join(str(place) for place in LOCATIONS)
+    made.set_main_option("version_locations", places.replace("%", "%%"))
+    made.set_main_option("file_template", "%%(rev)s")
+    made.attributes["connection"] = connection
+    made.attributes["version_table"] = versions.name
+    return made

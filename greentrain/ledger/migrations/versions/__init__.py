@@ -1,0 +1,3 @@
+"""The revisions of the ledger's tables, one file each."""
+
+__all__: list[str] = []

@@ -1,0 +1,88 @@
+"""PostgreSQL under the ledger: its URL, and how transactions begin."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool, QueuePool
+
+from greentrain._about import DISTRIBUTION
+from greentrain.errors import ConfigurationError
+
+DRIVERS = ("postgresql", "postgresql+psycopg")
+_SECRETS = ("password", "passfile", "sslpassword")
+# A server that vanished without a word is noticed within half a minute.
+_CONNECT: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "application_name": "greentrain",
+    "client_encoding": "utf8",
+}
+
+
+def check_url(url: URL) -> None:
+    """Refuse a URL that names no database, and say what is missing to use one.
+
+    Raises:
+        ConfigurationError: If there is no database in it, or no driver installed.
+    """
+    if not url.database:
+        raise ConfigurationError(
+            f"the ledger's URL {shown(url)!r} names no database; write it as "
+            "'postgresql+psycopg://user@host/database'"
+        )
+    try:
+        import_module("psycopg")
+    except ImportError:  # it is missing, or the library is that it wraps
+        raise ConfigurationError(
+            f"the ledger {shown(url)!r} needs a driver for PostgreSQL: "
+            f'pip install "{DISTRIBUTION}[postgres]"'
+        ) from None
+
+
+def shown(url: URL) -> str:
+    """Return the URL without anything secret, wherever in it that was given."""
+    return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
+
+
+def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
+    """Return the engine of a database.
+
+    Writers take turns: a transaction begins by taking one lock that all writers of this ledger
+    take, and that ends with it, so that the next one sees all that was committed before it. That is
+    what ``BEGIN IMMEDIATE`` does on SQLite. With SERIALIZABLE, two runs that append at once would
+    have to be told apart from a failure, and tried again.
+    """
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={name: _CONNECT[name] for name in _CONNECT if name not in url.query},
+        isolation_level="READ COMMITTED",
+        **(
+            {"poolclass": QueuePool, "pool_pre_ping": True}
+            if keep_open
+            else {"poolclass": NullPool}
+        ),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
+        connection.execute("SET synchronous_commit = on")
+        connection.commit()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("greentrain_reads", False):
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        else:
+            connection.exec_driver_sql(
+                "SELECT pg_advisory_xact_lock(hashtext('greentrain ledger'), "
+                "hashtext(current_schema()))"
+            )
+
+    return engine

@@ -1,0 +1,110 @@
+"""Recompute a ledger's chains, and name each row that does not follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from greentrain.ledger.schema import (
+    BUDGET_CHAIN,
+    GENESIS,
+    RUN_CHAIN,
+    genesis,
+    row_hash,
+    run_chain,
+)
+
+Content = Mapping[str, Mapping[int, Mapping[str, Any]]]
+_Heads = dict[str, list[Any]]
+
+
+def chain_failures(
+    spine: Sequence[Mapping[str, Any]], content: Content, key: bytes | None
+) -> Iterator[str]:
+    """Yield what does not follow, one sentence each, in the order of the rows.
+
+    Args:
+        spine: All entries, in order.
+        content: The content of each kind of entry, by the entry's id.
+        key: What the rows were hashed with; ``None`` for plain hashes.
+    """
+    begins = genesis(key)
+    if spine and key is not None and spine[0]["prev_hash"] != begins:
+        how = "without a key" if spine[0]["prev_hash"] == GENESIS else "with another key"
+        yield f"{_name(spine[0])}: was altered, or written {how} than with the one that is given"
+        return
+    heads: _Heads = {}
+    changed: set[str] = set()
+    openings: dict[str, str] = {}
+    for entry in spine:
+        name, chain = _name(entry), entry["chain"]
+        held = content.get(entry["kind"], {}).get(entry["id"])
+        if held is None:
+            yield f"{name}: its content was removed"
+            continue
+        own = chain in (RUN_CHAIN, BUDGET_CHAIN)
+        if not own and chain not in openings:
+            yield f"{name}: the run's opening row was removed"
+        count, head = heads.get(chain, (0, begins if own else openings.get(chain, "")))
+        if entry["seq"] != count:
+            yield f"{name}: follows row {count - 1}, so rows were removed, inserted or reordered"
+        elif entry["prev_hash"] != head and (own or chain in openings):
+            yield f"{name}: does not follow from the row before it, which was altered or replaced"
+        if not _hashes(entry, held, key):
+            yield f"{name}: was altered"
+        elif own:
+            expected = {one: heads[one] for one in changed if one != chain}
+            yield from _heads_failures(name, held["heads"], expected, heads)
+        if own:
+            changed.clear()
+        heads[chain] = [entry["seq"] + 1, entry["hash"]]
+        changed.add(chain)
+        if entry["kind"] == "run":
+            openings[run_chain(held["run_id"])] = entry["hash"]
+
+
+def needs_key(spine: Sequence[Mapping[str, Any]], content: Content) -> bool:
+    """Return whether a ledger's rows were hashed with a key: none of the first follows without."""
+    if not spine or spine[0]["prev_hash"] == GENESIS:
+        return False
+    for entry in spine[:3]:
+        held = content.get(entry["kind"], {}).get(entry["id"])
+        if held is not None and _hashes(entry, held, None):
+            return False
+    return True
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return f"row {entry['seq']} of {entry['chain']} ({entry['kind']})"
+
+
+def _hashes(entry: Mapping[str, Any], held: Mapping[str, Any], key: bytes | None) -> bool:
+    try:
+        return bool(row_hash(entry, held, key) == entry["hash"])
+    except (TypeError, ValueError):  # what was written there is no number or text of ours
+        return False
+
+
+def _heads_failures(name: str, told: str, expected: _Heads, heads: _Heads) -> Iterator[str]:
+    """Compare the heads that an opening row or a budget row holds with those found there."""
+    try:
+        then: _Heads = dict(json.loads(told))
+    except (TypeError, ValueError):
+        yield f"{name}: holds no heads, so it was replaced"
+        return
+    for chain in sorted({*then, *expected}):
+        if then.get(chain) == expected.get(chain):
+            continue
+        found = heads.get(chain, [0, None])[0]
+        if chain not in then:
+            yield f"{name}: does not know of changes to {chain}, so rows were inserted there"
+        elif not found:
+            yield f"{name}: knows of {then[chain][0]} row(s) of {chain}, which was removed whole"
+        elif found != then[chain][0]:
+            yield (
+                f"{name}: knows of {then[chain][0]} row(s) of {chain}, and there are {found}, so "
+                "rows were removed, inserted or reordered"
+            )
+        else:
+            yield f"{name}: knows of another head of {chain}, so rows were replaced there"

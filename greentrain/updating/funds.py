@@ -1,0 +1,124 @@
+"""The budget of a stream: found in its ledger, or sized once a calibration says what steps cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from greentrain.budget import Budget
+from greentrain.carbon import CarbonAccount
+from greentrain.control import CostModel
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, LedgerAccount, RunLog
+from greentrain.money import experiences_left, period_start
+from greentrain.units import utc_now
+from greentrain.updating.calibration import share_of_full
+from greentrain.updating.modes import ModeOptions
+
+
+class Funds:
+    """What a stream may spend, and for how many experiences it still has to last.
+
+    Args:
+        ledger: Where the budget is, or is opened.
+        stream: The budget's name.
+        budget: What was asked for.
+        calibration: What may be spent before a budget given as a share has an amount.
+        carbon: Turns joules into grams.
+
+    Raises:
+        ConfigurationError: If the ledger has another budget of this name.
+        BudgetExceeded: If the budget's parent has less left than it would promise.
+
+    Attributes:
+        budget: What was found, or asked for; with joules once it is sized.
+        position: Number of the next experience, from 0, over all runs that paid from the budget.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stream: str,
+        budget: Budget,
+        *,
+        calibration: Budget,
+        carbon: CarbonAccount,
+    ) -> None:
+        self._ledger = ledger
+        self._stream = stream
+        self._carbon = carbon
+        self.budget = budget
+        self._calibration = calibration
+        self._budget_id = self._find()
+        decided = ledger.rows("decision", budget_id=self._budget_id) if self._budget_id else []
+        self.position = len(decided)
+        self._decided = [datetime.fromisoformat(row["recorded_utc"]) for row in decided]
+        self._opened: datetime | None = None
+
+    @property
+    def sized(self) -> bool:
+        """Whether the budget has an amount: not before the calibration if it is a share."""
+        return self._budget_id is not None
+
+    def account(self, run: RunLog) -> LedgerAccount:
+        """Return the account that a run pays from now."""
+        budget_id = self._budget_id
+        if budget_id is None:  # not before the calibration says what a full retraining costs
+            name = f"{self._stream}/calibration"
+            budget_id = self._ledger.open_budget(name, self._calibration)
+        return self._ledger.account(budget_id, run, carbon=self._carbon)
+
+    def size(self, cost: CostModel, modes: ModeOptions, n_new: int) -> None:
+        """Turn the share into joules, and open the budget."""
+        self.budget = share_of_full(self.budget, cost, modes, n_new)
+        self._budget_id = self._ledger.open_budget(self._stream, self.budget)
+
+    def expected(self) -> int:
+        """Return how many experiences the budget still has to last for, the present one included.
+
+        Of a renewed budget in this period, of one with an end until then.
+        """
+        now, budget = self._ledger.store.clock(), self.budget
+        if self._opened is None and self._budget_id is not None:
+            self._opened = self._ledger.terms(self._budget_id).opened
+        seen = self.position
+        if budget.per is not None:
+            start = period_start(now, budget.per)
+            seen = sum(moment >= start for moment in self._decided)
+        return experiences_left(budget, seen=seen, opened=self._opened, now=now)
+
+    def took(self) -> None:
+        """Count an experience that was decided about."""
+        self.position += 1
+        self._decided.append(self._ledger.store.clock())
+
+    def _find(self) -> str | None:
+        if self.budget.share_of_full is None:
+            return self._ledger.open_budget(self._stream, self.budget)
+        known = self._ledger.find_budget(self._stream)
+        if known is None:
+            return None
+        budget_id = str(known["budget_id"])
+        self.budget = self._ledger.terms(budget_id).budget
+        return budget_id
+
+
+def check_budgets(budget: Budget, calibration: str, carbon: CarbonAccount) -> Budget:
+    """Refuse what can be refused before there is a ledger, and return the calibration's budget.
+
+    Raises:
+        ConfigurationError: If the budget is of carbon and no intensity is known, or the
+            calibration's cannot be read, or is not of energy.
+    """
+    if budget.unit == "g" and carbon.upper_g_per_j(utc_now()) is None:
+        raise ConfigurationError(
+            f"the budget of {budget} needs a carbon intensity, and none is known now; give a zone "
+            "such as zone='DE', or an intensity that covers the present"
+        )
+    parsed = Budget.parse(
+        calibration, horizon=budget.horizon, until=budget.until, parent=budget.parent
+    )
+    if budget.share_of_full is not None and parsed.energy_j is None:
+        raise ConfigurationError(
+            f"calibration_budget is {calibration!r}; it is an energy, such as '1 Wh'"
+        )
+    return parsed

@@ -1,0 +1,348 @@
+"""A disk that is full, a file that is read-only, a server that is gone: training goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from greentrain.budget import Budget
+from greentrain.errors import LedgerError
+from greentrain.ledger import Ledger, RunLog, outbox, verify
+from greentrain.ledger.spool import Spool, left_behind
+from tests.ledger.cluster import Cluster
+from tests.ledger.told import window
+
+ROOT = Path(__file__).parents[2]
+JOULES = (1.0, 2.0, 3.0, 4.0)
+NOT_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files, of this test alone."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def draw(run: RunLog, *epochs: int) -> None:
+    for epoch in epochs:
+        run.record(window(by_source={"cpu": 1.0}, epoch=epoch))
+        run.flush()
+
+
+def epochs(ledger: Ledger) -> list[int]:
+    return [row["epoch"] for row in ledger.rows("window")]
+
+
+def fill(folder: Path) -> Path:
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (65536, 512, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return filler
+
+
+@contextmanager
+def refusing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(*arguments: object) -> str:
+        raise LedgerError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.store, "append", refuse)
+        yield
+
+
+# The real thing
+
+
+@NOT_ROOT
+def test_a_full_disk(small: Path, temporary: Path) -> None:
+    ledger = Ledger(str(small / "x.db"))
+    account = ledger.account(
+        ledger.open_budget("b", Budget(energy_j=9.0)), ledger.open_run("a", "b")
+    )
+    run = ledger.open_run("fit", "model")
+    draw(run, 0)
+    filler = fill(small)
+    draw(run, *range(1, 100))
+    with pytest.raises(LedgerError, match="full"):
+        account.reserve(1.0, "an update")
+    assert len(epochs(ledger)) < 100
+    (spool,) = left_behind(ledger.store)
+    assert spool.parent == temporary  # beside the ledger there is no room either
+    assert stat.S_IMODE(spool.stat().st_mode) == 0o600
+    filler.unlink()
+    draw(run, 100)
+    assert epochs(ledger) == list(range(101))
+    assert left_behind(ledger.store) == []
+    account.reserve(1.0, "an update")
+    run.close()
+    assert verify(ledger).failures == ()
+    ledger.close()
+
+
+@NOT_ROOT
+def test_a_disk_that_was_mounted_read_only(small: Path, temporary: Path) -> None:
+    ledger = Ledger(str(small / "x.db"), keep_open=False)
+    run = ledger.open_run("fit", "model")
+    draw(run, 0)
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    draw(run, 1, 2)
+    assert [path.parent for path in left_behind(ledger.store)] == [temporary]
+    with pytest.raises(LedgerError, match=r"unable to open|readonly"):
+        ledger.open_run("fit", "another")
+    reader = Ledger(str(small / "x.db"), create=False)
+    assert epochs(reader) == [0]
+    assert verify(reader).ok
+    with pytest.raises(LedgerError, match="readonly"):
+        reader.open_run("fit", "another")
+    reader.close()
+    subprocess.run(["mount", "-o", "remount,rw", str(small)], check=True)
+    run.close()
+    assert epochs(ledger) == [0, 1, 2]
+    assert verify(ledger).ok and verify(ledger).uncovered == ()
+    ledger.close()
+
+
+# Whoever may not mount a disk limits how large a file may grow. Python ignores the signal.
+LIMITED = """
+import resource, sys
+from tests.ledger.told import window
+from greentrain.ledger import Ledger, verify
+
+ledger = Ledger(sys.argv[1])
+run = ledger.open_run("fit", "model")
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+for epoch in range(100):
+    run.record(window("a phase of some length " * 200, by_source={"cpu": 1.0}, epoch=epoch))
+    run.flush()
+written = len(ledger.rows("window"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+run.close()
+print(written, len(ledger.rows("window")), verify(ledger).exit_code)
+"""
+
+
+def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "x.db")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    written, in_the_end, code = map(int, done.stdout.split())
+    assert (in_the_end, code) == (100, 0)
+    assert written < 100
+    assert done.stderr.count("windows wait to be written, because") == 1
+
+
+def test_a_server_that_is_gone_for_a_while(cluster: Cluster, temporary: Path) -> None:
+    ledger = Ledger(cluster.new())
+    budget = ledger.open_budget("b", Budget(energy_j=9.0))
+    run = ledger.open_run("fit", "model")
+    account = ledger.account(budget, run)
+    draw(run, 0)
+    cluster.stop()
+    try:
+        draw(run, 1, 2)
+        with pytest.raises(LedgerError):
+            account.reserve(1.0, "an update")
+        assert [path.parent for path in left_behind(ledger.store)] == [temporary]
+    finally:
+        cluster.start()
+    draw(run, 3)
+    assert epochs(ledger) == [0, 1, 2, 3]
+    account.reserve(1.0, "an update")
+    cluster.stop()
+    try:
+        draw(run, 4)
+        run.close()
+    finally:
+        cluster.start()
+    assert verify(ledger).uncovered == (run.run_id,)
+    again = Ledger(ledger.store.url.render_as_string(hide_password=False))
+    assert epochs(ledger) == [0, 1, 2, 3, 4]
+    assert verify(ledger).exit_code == 0
+    assert list(temporary.iterdir()) == []
+    ledger.close()
+    again.close()
+
+
+# Each once
+
+
+def test_what_waits_is_written_when_the_ledger_is_opened_next(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run = ledger.open_run("fit", "model")
+    with refusing(ledger, monkeypatch):
+        draw(run, 0, 1)
+        other = Ledger(url)  # the run's own process still has the file
+        assert len(left_behind(ledger.store)) == 1
+        run.close("failed")
+    assert ledger.rows("closing") == []
+    assert "what the ledger could not be told waits in" in caplog.messages[-1]
+    reader = Ledger(url, create=False)
+    assert reader.rows("window") == []  # whoever only reads writes nothing
+    reader.close()
+    Ledger(url).close()
+    assert epochs(ledger) == [0, 1]
+    assert [row["status"] for row in ledger.rows("closing")] == ["failed"]
+    assert caplog.messages[-1] == f"rows of the run {run.run_id} that had waited were written"
+    assert left_behind(ledger.store) == []
+    assert verify(ledger).exit_code == 0
+    other.close()
+
+
+def test_a_process_that_is_killed_before_it_deletes_the_file_writes_nothing_twice(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_BATCH", 2)
+    run = ledger.open_run("fit", "model")
+    with refusing(ledger, monkeypatch):
+        draw(run, *range(5))
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "remove", Spool.close)
+        draw(run, 5)
+    assert len(left_behind(ledger.store)) == 1
+    for _ in range(2):
+        Ledger(url).close()
+        assert epochs(ledger) == list(range(6))
+    assert left_behind(ledger.store) == []
+    assert [row["line"] for row in ledger.rows("replay")] == [1, 3, 5, 6]
+    run.close()
+    assert verify(ledger).exit_code == 0
+
+
+def test_rows_that_were_written_though_nobody_heard_so_are_not_written_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ledger.open_run("fit", "model")
+    draw(run, 0)
+    write = ledger.store.write
+
+    @contextmanager
+    def lose_the_answer() -> Iterator[Connection]:
+        with write() as connection:
+            yield connection
+        raise LedgerError("the connection was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.store, "write", lose_the_answer)
+        draw(run, 1)
+    draw(run, 2)
+    run.close()
+    assert epochs(ledger) == [0, 1, 2]
+    assert verify(ledger).exit_code == 0
+
+
+def test_only_the_last_of_the_heartbeats_that_waited_is_written(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from greentrain.ledger.told import window_content
+
+    run = ledger.open_run("fit", "model")
+    beats = [window_content(run.run_id, window(by_source={"cpu": j}), None) for j in JOULES]
+    box = outbox.Outbox(ledger.store, run.run_id)
+    with refusing(ledger, monkeypatch):
+        for beat in beats:
+            assert not box.send([("heartbeat", beat)])
+    assert box.send([])
+    # The first one alone, to see whether the database takes any.
+    assert [row["energy_j"] for row in ledger.rows("heartbeat")] == [1.0, 4.0]
+    run.close()
+
+
+def test_windows_wait_in_memory_where_no_file_takes_them(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = ledger.open_run("fit", "model")
+    monkeypatch.setattr("greentrain.ledger.outbox.places", lambda *_: [Path("/no/such/folder/x")])
+    with refusing(ledger, monkeypatch):
+        draw(run, 0, 1)
+    draw(run, 2)
+    with refusing(ledger, monkeypatch), pytest.raises(LedgerError, match="cannot be closed: no fi"):
+        run.close()
+    assert epochs(ledger) == [0, 1, 2]
+    (said,) = caplog.messages
+    assert said.startswith("windows wait in memory to be written, because no file takes them")
+
+
+@pytest.mark.parametrize("what", ["readable by all", "another run's row", "no spool", "a link"])
+def test_a_file_that_somebody_else_may_have_put_there_is_left_alone(
+    ledger: Ledger,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    what: str,
+) -> None:
+    run = ledger.open_run("fit", "model")
+    with refusing(ledger, monkeypatch):
+        draw(run, 0)
+        run.close()
+    (path,) = left_behind(ledger.store)
+    text = path.read_text()
+    if what == "readable by all":
+        path.chmod(0o644)
+    elif what == "another run's row":
+        head, _, rows = text.partition("\n")
+        path.write_text(head + "\n" + rows.replace(run.run_id, "another"))
+    elif what == "no spool":
+        path.write_text("[]\n")
+    else:
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to(path.with_name("elsewhere"))
+    Ledger(url).close()
+    assert ledger.rows("window") == []
+    assert f"what waits in {path} was not written" in caplog.messages[-1]
+    assert left_behind(ledger.store) == [path]
+    path.unlink()
+
+
+def test_a_last_line_that_is_not_whole_is_not_read(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ledger.open_run("fit", "model")
+    with refusing(ledger, monkeypatch):
+        draw(run, 0, 1)
+        run._outbox.close()  # as if it had been killed
+    (path,) = left_behind(ledger.store)
+    path.write_bytes(path.read_bytes()[:-5])
+    Ledger(url).close()
+    assert epochs(ledger) == [0]
+    run.close()
