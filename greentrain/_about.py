@@ -5,4 +5,4 @@ from __future__ import annotations
 DISTRIBUTION = "lightning-greentrain"
 """Name of the distribution: another project holds the name ``greentrain`` on the public index."""
 
-VERSION = "0.1.0.dev0"
+VERSION = "0.1.0"

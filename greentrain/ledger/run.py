@@ -62,9 +62,7 @@ class RunLog:
             ConfigurationError: If a number is not finite, or a time is naive.
             LedgerError: If the run is closed.
         """
-        if self._closed:
-            raise LedgerError(f"the run {self.run_id!r} is closed and takes no more windows")
-        self._writer.put(("window", window_content(self.run_id, window, emissions)))
+        self._put(("window", window_content(self.run_id, window, emissions)))
 
     def append(self, kind: str, **content: Any) -> str:
         """Append a row of this run, and return its hash."""
@@ -72,6 +70,14 @@ class RunLog:
         content["run_id"] = self.run_id
         with self._store.write() as connection:
             return self._store.append(connection, kind, self.chain, content)
+
+    def note(self, kind: str, **content: Any) -> None:
+        """Record a row for which nothing waits: like a window, it is written by a thread.
+
+        Raises:
+            LedgerError: If the run is closed.
+        """
+        self._put((kind, {**content, "run_id": self.run_id}))
 
     def flush(self) -> None:
         """Wait until the windows recorded so far are written, or wait in a file to be."""
@@ -98,6 +104,11 @@ class RunLog:
         with suppress(LedgerError):  # the row is written
             count, head = self._store.head(self.chain) or (0, "")
             _log.info("%s is %s; its head is %s after %d rows", self.chain, status, head, count)
+
+    def _put(self, row: Row) -> None:
+        if self._closed:
+            raise LedgerError(f"the run {self.run_id!r} is closed and takes no more windows")
+        self._writer.put(row)
 
     def _send(self, rows: list[Row], awaited: bool) -> None:
         self._outbox.send(rows, now=awaited)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from greentrain.budget import Account
 from greentrain.energy import NOTHING, Reading, Window, WindowRecorder
+from greentrain.errors import LedgerError
+from greentrain.units import format_energy
+
+_log = logging.getLogger(__name__)
 
 MIN_RESERVATION_J = 1e-6
 
@@ -42,6 +47,8 @@ def paying(
 ) -> Iterator[Payment]:
     """Work under a reservation: its windows carry its name, and their sum is what is settled.
 
+    If the ledger cannot be told, a warning says so, and the reservation stays spent as a whole.
+
     Args:
         account: The account that the reservation was made with.
         recorder: Records the windows.
@@ -58,4 +65,13 @@ def paying(
         recorder.leave_to(depth)
         recorder.sinks.remove(payment.take)
         recorder.reservation_id = None
-        payment.overrun_j = account.settle(reservation, payment.actual_j)
+        try:
+            payment.overrun_j = account.settle(reservation, payment.actual_j)
+        except LedgerError as error:  # what was trained is not lost for want of a row
+            _log.warning(
+                "%s drawn for the reservation %s could not be settled, so all of it stays spent "
+                "until it is released: %s",
+                format_energy(payment.actual_j),
+                reservation,
+                error,
+            )

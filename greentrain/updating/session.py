@@ -92,7 +92,7 @@ class Session:
 
     def came_of(self, result: UpdateResult, reservation: str | None) -> None:
         """Record what came of a decision."""
-        self.run.append(
+        self.run.note(
             "outcome",
             experience_id=result.experience_id,
             position=result.position,

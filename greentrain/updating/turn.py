@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from greentrain.control import Decision, State
+from greentrain.errors import LedgerError
 from greentrain.ledger import LedgerAccount
 from greentrain.streams import Experience
 from greentrain.updating.material import Batch
@@ -84,11 +85,17 @@ class Turn:
             metric_after=_finite(metric_after),
             steps=steps,
             kept=kept,
-            left_j=self.account.balance().left_j,
+            left_j=self._left_j(),
             overrun_j=overrun_j + (0.0 if self.look is None else self.look.overrun_j),
         )
         self.session.came_of(result, reservation)
         return result
+
+    def _left_j(self) -> float:
+        try:
+            return self.account.balance().left_j
+        except LedgerError:  # what cannot be asked for cannot be reserved either
+            return 0.0
 
 
 def _finite(metric: float | None) -> float | None:

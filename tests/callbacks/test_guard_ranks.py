@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from pytorch_lightning import Trainer
 
 from greentrain.callbacks import BudgetGuard
 from tests.callbacks.test_processes import Tell, free_port
@@ -21,10 +24,6 @@ class Uneven(Tick):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
 @pytest.mark.parametrize("options", [{"cap": 60.0}, {"cap": "0.006 gCO2e", "zone": "DE"}])
 def test_ranks_stop_together_and_have_room_for_the_validation(tmp_path, options):
-    import json
-
-    from pytorch_lightning import Trainer
-
     clock = Clock()
     guard = BudgetGuard(meter=constant_meter(clock), anneal=True, **options)
     Trainer(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import gc
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from pytorch_lightning import Callback
 from torch.utils.data import Subset
 
 from greentrain import Budget, Experience, StreamTrainer, UpdateMode
+from greentrain.callbacks import EnergyMonitor
 from greentrain.control import Always, State
-from greentrain.errors import ConfigurationError
+from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import FullBuffer, ReservoirBuffer
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
@@ -355,3 +359,37 @@ def test_make_model_has_to_make_a_module(tmp_path):
     streaming.close()
     with pytest.raises(ConfigurationError, match="make_model is 3"):
         StreamTrainer(3, budget="1 Wh", horizon=1, monitor="val_acc", ledger=str(tmp_path / "x.db"))
+
+
+def test_a_ledger_that_goes_away_in_mid_update_loses_no_model_and_starts_nothing(tmp_path, caplog):
+    class GoAway(Callback):
+        gone = False
+
+        def on_train_start(self, trainer, pl_module):
+            updating = any(isinstance(each, EnergyMonitor) for each in trainer.callbacks)
+            if updating and not self.gone:
+                self.gone = True
+                with closing(sqlite3.connect(tmp_path / "greentrain.db")) as database:
+                    database.execute("alter table settlements rename to gone")
+
+    clock = Clock()
+    options = {"max_epochs": 10, "accelerator": "cpu", "callbacks": [Tick(clock), GoAway()]}
+    streaming = trainer(tmp_path, clock, trainer=options, policy=Always(mode=UpdateMode.FULL_RETRAIN))
+    first, second, *_ = stream()
+    result = streaming.update(first)
+    assert result.kept
+    assert result.steps > 0
+    assert result.left_j == 0.0
+    assert streaming.model is not None
+    assert "could not be settled" in caplog.text
+    with pytest.raises(LedgerError):
+        streaming.update(second)
+    with closing(sqlite3.connect(tmp_path / "greentrain.db")) as database:
+        database.execute("alter table gone rename to settlements")
+    assert streaming.update(second).position == 1
+    streaming.close()
+    ledger = open_ledger(tmp_path)
+    checked = verify(ledger)
+    assert checked.ok
+    assert any("never" in note for note in checked.notes)  # the reservation is still open
+    ledger.close()
