@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from greentrain.energy.boundary import NODE
 from greentrain.energy.meter import Meter, Reading, Source
 from greentrain.errors import ConfigurationError, MeterError
 
@@ -47,7 +48,8 @@ class CompositeMeter:
 
         Raises:
             MeterError: If none can start.
-            ConfigurationError: If two sources share a name, or a member is configured wrongly.
+            ConfigurationError: If two sources share a name or hold one another, or a member is
+                configured wrongly.
         """
         self._failed.clear()
         self._duration_s = 0.0
@@ -68,6 +70,12 @@ class CompositeMeter:
             self.close()
             raise ConfigurationError(
                 f"two meters have a source named {', '.join(twice)}; each name may be there once"
+            )
+        if NODE in names and len(names) > 1:
+            self.close()
+            raise ConfigurationError(
+                f"{NODE!r} holds all of its node, and {', '.join(sorted({*names} - {NODE}))} would "
+                "be counted twice; give the wall meter to EnergyMonitor(wall=...) instead"
             )
 
     def read(self) -> Reading:

@@ -141,7 +141,7 @@ def test_an_accumulator_that_falls_never_takes_joules_back(
     amd.devices[0].draw(100.0)
     clock.now_s = 2.0
     assert meter.read().energy_j["gpu:0"] == pytest.approx(600.0)
-    assert "fell" in meter.sources[0].note
+    assert "the accumulator restarted" in meter.sources[0].note
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,48 @@ def test_an_accumulator_is_held_against_the_power(
     assert ("suspect" in meter.sources[0].note) == suspect
     assert (meter.sources[0].relative_uncertainty is None) == suspect
     assert (meter.read().energy_j["gpu:0"] is not None) == known
+
+
+def test_an_accumulator_that_restarts_while_it_is_compared_is_compared_again(
+    amd: Machine, make: Callable[..., AmdMeter], clock: Clock
+) -> None:
+    del amd.devices[1]
+    meter = make()
+    amd.devices[0].counter = 1
+    wanted = [sample(meter, clock, 0.4) for _ in range(13)]
+    assert all(wanted)  # it fell on the way: the 5 s begin again
+    for _ in range(13):
+        amd.devices[0].draw(0.4 * 300.0)
+        wanted.append(sample(meter, clock, 0.4))
+    assert wanted == [True] * 25 + [False]
+    assert "suspect" not in meter.sources[0].note
+
+
+def test_a_comparison_with_too_few_samples_begins_again(
+    amd: Machine, make: Callable[..., AmdMeter], clock: Clock
+) -> None:
+    meter = make([0])  # whose accumulator stands still, beside 300 W
+    assert all(sample(meter, clock, 4.0) for _ in range(10))
+    assert "suspect" not in meter.sources[0].note
+
+
+def test_power_that_fails_while_it_is_compared_blames_nothing(
+    amd: Machine, make: Callable[..., AmdMeter], clock: Clock
+) -> None:
+    meter = make([0])
+    amd.devices[0].power_w = amdsmi_standin.UNKNOWN
+    assert not sample(meter, clock, 0.4)
+    assert meter.read().energy_j == {"gpu:0": 0.0}
+    assert meter.sources[0].note == "numbered in amdsmi's order, which ROCm may not follow"
+
+
+def test_a_card_that_falls_silent_between_two_looks_is_a_meters_error(
+    amd: Machine, make: Callable[..., AmdMeter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([1e9])
+    monkeypatch.setattr("greentrain.energy.amd.energy_mj", lambda device: next(told, None))
+    with pytest.raises(MeterError, match="gpu:0, AMD Instinct MI210, cannot be read: amdsmi tells"):
+        make()
 
 
 def test_two_dies_with_one_figure_are_one_source(
@@ -266,6 +308,12 @@ def test_cards_can_be_chosen(amd: Machine, make: Callable[..., AmdMeter]) -> Non
         make(["GPU-1"])
 
 
+@pytest.mark.parametrize("devices", [[], "0", [-1], [True]])
+def test_devices_that_cannot_be_are_refused_at_once(devices: Any) -> None:
+    with pytest.raises(ConfigurationError, match="devices"):
+        AmdMeter(devices)
+
+
 def test_what_amdsmi_refuses_is_told_with_the_fix(
     amd: Machine, make: Callable[..., AmdMeter]
 ) -> None:
@@ -326,6 +374,24 @@ def test_a_thread_takes_the_samples(amd: Machine) -> None:
     assert (meter.read().energy_j["gpu:0"] or 0.0) > 0
     meter.close()
     assert "greentrain-amd" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_samples_are_at_random_around_8_ms(amd: Machine, clock: Clock) -> None:
+    waits_s: list[float] = []
+
+    def wait(stop: threading.Event, seconds: float) -> bool:
+        waits_s.append(seconds)
+        clock.now_s += seconds
+        return len(waits_s) > 1000
+
+    amd.devices[0].counter = None
+    meter = AmdMeter([0], clock=clock, wait=wait)
+    meter.start()
+    assert meter._sampler is not None
+    meter._sampler.join(timeout=60)
+    meter.close()
+    assert 0.004 <= min(waits_s) < 0.005
+    assert 0.011 < max(waits_s) <= 0.012
 
 
 def test_queued_work_is_waited_for_by_the_thread_that_trains(amd: Machine, clock: Clock) -> None:

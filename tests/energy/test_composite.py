@@ -195,3 +195,14 @@ def test_closing_closes_every_member_even_if_one_cannot(seconds: list[float]) ->
     meter.start()
     meter.close()
     assert not members[1].running
+
+
+def test_a_node_beside_its_parts_is_refused(seconds: list[float]) -> None:
+    wall = ConstantMeter({"node": 400.0}, clock=lambda: seconds[0])
+    meter = CompositeMeter(wall, ConstantMeter({"cpu": 50.0}, clock=lambda: seconds[0]))
+    with pytest.raises(ConfigurationError, match="counted twice"):
+        meter.start()
+    alone = CompositeMeter(wall)
+    alone.start()
+    assert list(alone.read().energy_j) == ["node"]
+    alone.close()
