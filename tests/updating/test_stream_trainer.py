@@ -374,7 +374,9 @@ def test_a_ledger_that_goes_away_in_mid_update_loses_no_model_and_starts_nothing
 
     clock = Clock()
     options = {"max_epochs": 10, "accelerator": "cpu", "callbacks": [Tick(clock), GoAway()]}
-    streaming = trainer(tmp_path, clock, trainer=options, policy=Always(mode=UpdateMode.FULL_RETRAIN))
+    streaming = trainer(
+        tmp_path, clock, trainer=options, policy=Always(mode=UpdateMode.FULL_RETRAIN)
+    )
     first, second, *_ = stream()
     result = streaming.update(first)
     assert result.kept
