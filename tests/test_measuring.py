@@ -524,7 +524,9 @@ def start(*arguments, cwd, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,  # no terminal, so that SIGINT has to be handed on
-        **options,
+        # A shell that runs the tests in the background lets them ignore Ctrl-C, and so their
+        # children, and a command that ignores it is left to.
+        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options},
     )
 
 
