@@ -25,7 +25,7 @@ from greentrain.energy import (
     WindowRecorder,
     calibrate_windows,
 )
-from greentrain.errors import GreentrainError
+from greentrain.errors import GreentrainError, MeterError
 from greentrain.units import utc_now
 
 KEPT_WINDOWS = 1000
@@ -128,15 +128,19 @@ class Measurement:
             idle_s: Seconds to look at the idle machine for.
 
         Raises:
-            LedgerError: If the run cannot be recorded.
-            MeterError: If there is nothing to read at the wall.
+            LedgerError: If the run cannot be recorded in a ledger that was asked for.
+            ConfigurationError: If the wall meter is configured wrongly.
         """
-        if self._record is not None:
-            self._record.begin(
-                phase, name, sources=self.lease.sources, beat=self._recorder.open_windows
-            )
+        if self._record is not None and not self._record.begin(
+            phase, name, sources=self.lease.sources, beat=self._recorder.open_windows
+        ):
+            self._record = None
         if self._wall is not None:
-            self._wall.start()
+            try:
+                self._wall.start()
+            except MeterError as error:  # a failing meter never stops training
+                rank_zero_warn(f"EnergyMonitor: no comparison with the wall: {error}")
+                self._wall = None
         if idle_s:
             with self._recorder.phase("idle"):
                 time.sleep(idle_s)

@@ -27,14 +27,16 @@ class RunRecord:
     Args:
         url: The ledger's URL.
         carbon: How joules become grams.
+        given: Whether the user asked for this ledger; one of our own is done without if it fails.
 
     Raises:
         ConfigurationError: If the URL cannot be used.
         LedgerError: If it is no ledger or cannot be written.
     """
 
-    def __init__(self, url: str, carbon: CarbonAccount) -> None:
+    def __init__(self, url: str, carbon: CarbonAccount, *, given: bool) -> None:
         self._carbon = carbon
+        self._given = given
         self._ledger = Ledger(url)
         self._run: RunLog | None = None
 
@@ -45,8 +47,8 @@ class RunRecord:
         *,
         sources: Callable[[], Iterable[Source]],
         beat: Callable[[], Iterable[Window]],
-    ) -> None:
-        """Write the run's opening row.
+    ) -> bool:
+        """Write the run's opening row, and tell whether it is there.
 
         Args:
             kind: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
@@ -55,17 +57,24 @@ class RunRecord:
             beat: Gives the windows that are open.
 
         Raises:
-            LedgerError: If it cannot be written.
+            LedgerError: If it cannot be written to a ledger that was asked for.
         """
-        self._run = self._ledger.open_run(
-            kind,
-            name,
-            environment={**environment(), "carbon": self._carbon.as_dict()},
-            sources=sources,
-            beat=beat,
-            emissions=self._carbon.of,
-            heartbeat_s=HEARTBEAT_S,
-        )
+        try:
+            self._run = self._ledger.open_run(
+                kind,
+                name,
+                environment={**environment(), "carbon": self._carbon.as_dict()},
+                sources=sources,
+                beat=beat,
+                emissions=self._carbon.of,
+                heartbeat_s=HEARTBEAT_S,
+            )
+        except LedgerError as error:
+            if self._given:
+                raise
+            _warn(error)
+            self._ledger.close()
+        return self._run is not None
 
     def window(self, window: Window) -> None:
         """Record a window; returns at once."""
@@ -119,10 +128,15 @@ def open_record(
     url = ledger if isinstance(ledger, str) else own
     if not trainer.is_global_zero or not ledger or url is None:
         return None
+    given = isinstance(ledger, str)
     try:
-        return RunRecord(url, carbon)
+        return RunRecord(url, carbon, given=given)
     except (ConfigurationError, LedgerError) as error:
-        if isinstance(ledger, str):
+        if given:
             raise
-        rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")
+        _warn(error)
         return None
+
+
+def _warn(error: Exception) -> None:
+    rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")

@@ -481,3 +481,27 @@ def test_one_wall_meter_for_several_nodes_is_refused(tmp_path):
     several = SimpleNamespace(num_nodes=2)
     with pytest.raises(MisconfigurationException, match="wall measures one node"):
         monitor.setup(several, Classifier(), "fit")
+
+
+def test_a_wall_meter_that_cannot_be_read_stops_nothing():
+    clock = Clock()
+    wall = WallMeter(["false"], unit="W")  # a command that fails
+    fit = trainer(EnergyMonitor(constant_meter(clock), wall=wall), Tick(clock))
+    with pytest.warns(UserWarning, match="no comparison with the wall"):
+        fit.fit(Classifier(), loader())
+    assert fit.global_step == 2 * BATCHES
+
+
+def test_a_ledger_of_its_own_that_breaks_before_the_next_fit_is_done_without(tmp_path):
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock))
+    trainer(monitor, Tick(clock), default_root_dir=tmp_path).fit(Classifier(), loader())
+    (path,) = ledgers(tmp_path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "create trigger refuse before insert on runs begin select raise(abort, 'no'); end"
+        )
+    fit = trainer(monitor, Tick(clock), default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match="not recorded on disk"):
+        fit.fit(Classifier(), loader())
+    assert fit.global_step == 2 * BATCHES

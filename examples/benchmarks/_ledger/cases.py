@@ -40,7 +40,11 @@ CASES = {
     ),
     "crash": Cases(
         what="tests of a run and of a stream that are killed at random moments that failed",
-        files=("tests/callbacks/test_killed.py", "tests/updating/test_killed.py"),
+        files=(
+            "tests/ledger/test_heartbeats.py",
+            "tests/callbacks/test_killed.py",
+            "tests/updating/test_killed.py",
+        ),
         size="GREENTRAIN_KILLS",
         full="100",
     ),
