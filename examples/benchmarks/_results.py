@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -103,6 +105,40 @@ def write(name: str, content: Mapping[str, Any]) -> Path:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(render(FOLDER), encoding="utf-8")
     return path
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what every benchmark of several parts takes."""
+    parser = argparse.ArgumentParser(description=description.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="a short form")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these rows only")
+    parser.add_argument("--out", type=Path, help="write the JSON there, and not into docs/")
+    return parser
+
+
+def rows_of(
+    parts: Mapping[tuple[str, ...], Callable[[], Sequence[Row]]], only: Sequence[str]
+) -> list[Row]:
+    """Run the parts of a benchmark, or those of some ids, and return their rows."""
+    rows: list[Row] = []
+    for ids, part in parts.items():
+        if only and not set(ids) & set(only):
+            continue
+        began_s = time.monotonic()
+        rows += part()
+        print(f"{', '.join(ids)}: {time.monotonic() - began_s:.0f} s", flush=True)
+    return rows
+
+
+def tell(
+    name: str, rows: Sequence[Row], content: Mapping[str, Any], given: argparse.Namespace
+) -> None:
+    """Print the rows of a benchmark, and write them where :func:`arguments` say."""
+    print(f"\n{table(rows)}")
+    if given.out is not None:
+        given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    elif not given.quick and not given.only:
+        print(f"\nwritten: {write(name, content)}")
 
 
 def table(rows: Sequence[Row]) -> str:

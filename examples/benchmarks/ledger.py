@@ -10,37 +10,25 @@ is installed.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from _ledger import cases, guard, speed
-from _results import Row, document, table, write
+from _results import Row, arguments, document, rows_of, tell
 
 _QUIET = ("pytorch_lightning", "lightning.pytorch")
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="a short form")
-    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these rows only")
-    parser.add_argument("--out", type=Path, help="write the JSON there, and not into docs/")
-    given = parser.parse_args()
+    given = arguments(str(__doc__)).parse_args()
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         rows = run(Path(folder), quick=given.quick, only=given.only)
-    content = document(rows)
-    print(f"\n{table(rows)}")
-    if given.out is not None:
-        given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    elif not given.quick and not given.only:
-        print(f"\nwritten: {write('ledger', content)}")
+    tell("ledger", rows, document(rows), given)
 
 
 def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
@@ -52,14 +40,7 @@ def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
         ("append_ms", "verify_s", "balance_ms"): lambda: speed.speed(folder, quick=quick),
         ("guard_us",): lambda: guard.batch(folder, quick=quick),
     }
-    rows: list[Row] = []
-    for ids, part in parts.items():
-        if only and not set(ids) & set(only):
-            continue
-        began_s = time.monotonic()
-        rows += part()
-        print(f"{', '.join(ids)}: {time.monotonic() - began_s:.0f} s", flush=True)
-    return rows
+    return rows_of(parts, only)
 
 
 if __name__ == "__main__":

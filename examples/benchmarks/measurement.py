@@ -16,35 +16,24 @@ time", greentrain's joules are measured on a clock that is moved by hand.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from _measurement import costs, faults, peers, ranks, truth
 from _measurement.processes import Workers
-from _results import Row, document, table, write
+from _results import Row, arguments, document, rows_of, tell
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser = arguments(str(__doc__))
     parser.add_argument("--peers-python", help="the interpreter that has the peers")
-    parser.add_argument("--quick", action="store_true", help="a short form")
-    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these rows only")
-    parser.add_argument("--out", type=Path, help="write the JSON there, and not into docs/")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         workers = Workers(Path(folder), given.peers_python)
         rows = run(workers, quick=given.quick, only=given.only)
-    content = document(rows, peers_python=given.peers_python)
-    print(f"\n{table(rows)}")
-    if given.out is not None:
-        given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    elif not given.quick and not given.only:
-        print(f"\nwritten: {write('measurement', content)}")
+    tell("measurement", rows, document(rows, peers_python=given.peers_python), given)
 
 
 def run(workers: Workers, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
@@ -71,14 +60,7 @@ def run(workers: Workers, *, quick: bool, only: Sequence[str] = ()) -> list[Row]
         ("setup_ms", "epoch_hooks_ms"): lambda: costs.hooks(workers, quick=quick),
         ("memory_mb",): lambda: costs.memory(workers, quick=quick),
     }
-    rows: list[Row] = []
-    for ids, part in parts.items():
-        if only and not set(ids) & set(only):
-            continue
-        began_s = time.monotonic()
-        rows += part()
-        print(f"{', '.join(ids)}: {time.monotonic() - began_s:.0f} s", flush=True)
-    return rows
+    return rows_of(parts, only)
 
 
 if __name__ == "__main__":
