@@ -1,0 +1,35 @@
+"""How well a stream was learned, and what learning it took."""
+
+from greentrain.metrics.matrix import AccuracyMatrix
+from greentrain.metrics.resources import (
+    ResourceUse,
+    Slope,
+    frugality_score,
+    resource_slopes,
+    slope,
+)
+from greentrain.metrics.target import TargetEnergy, energy_to_target, median_energy_to_target
+from greentrain.metrics.transfer import (
+    anytime_accuracy,
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+)
+
+__all__ = [
+    "AccuracyMatrix",
+    "ResourceUse",
+    "Slope",
+    "TargetEnergy",
+    "anytime_accuracy",
+    "average_accuracy",
+    "backward_transfer",
+    "energy_to_target",
+    "forgetting",
+    "forward_transfer",
+    "frugality_score",
+    "median_energy_to_target",
+    "resource_slopes",
+    "slope",
+]

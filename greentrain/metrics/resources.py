@@ -1,0 +1,169 @@
+"""What learning takes besides time: samples, labels, memory and joules, and how they grow."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from statistics import fmean
+
+from greentrain.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceUse:
+    """What learning one experience took; ``None`` where it is not known.
+
+    Args:
+        samples: Samples trained on, each as often as it was.
+        labels: Labels that had to be bought for it.
+        memory_bytes: Bytes held from past experiences, after it.
+        energy_j: Joules drawn, all of the update included.
+
+    Raises:
+        ConfigurationError: If one is negative or not finite.
+    """
+
+    samples: int | None = None
+    labels: int | None = None
+    memory_bytes: int | None = None
+    energy_j: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(
+                    f"{field.name} is {value}; it is a finite number, 0 or more, or None"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slope:
+    """By how much a quantity grows from one experience to the next.
+
+    Args:
+        per_experience: The least-squares slope; ``None`` with fewer than 2 known values.
+        interval: Its 95 % interval; ``None`` with fewer than 3. A quantity does not grow, as far
+            as the stream shows, if the interval holds 0.
+    """
+
+    per_experience: float | None
+    interval: tuple[float, float] | None
+
+
+def slope(values: Sequence[float | None]) -> Slope:
+    """Fit a straight line through one value for each experience, in order.
+
+    Ordinary least squares on the position of the experience. The interval is Student's t with
+    two degrees of freedom fewer than values (Montgomery, Peck and Vining 2012, section 2.4.1).
+    It takes the values to scatter independently around the line.
+
+    Args:
+        values: One for each experience; an experience whose value is unknown (``None``) keeps its
+            position and is left out of the fit.
+
+    Returns:
+        The slope, in units of the values per experience.
+
+    Raises:
+        ConfigurationError: If a value is not finite.
+
+    Example:
+        >>> slope([5.0, 5.0, 5.0, 5.0])
+        Slope(per_experience=0.0, interval=(0.0, 0.0))
+        >>> slope([1.0, None, 3.0])
+        Slope(per_experience=1.0, interval=None)
+    """
+    known = [(at, float(value)) for at, value in enumerate(values) if value is not None]
+    if not all(math.isfinite(value) for _, value in known):
+        raise ConfigurationError(f"the values are {list(values)}; each is a finite number or None")
+    if len(known) < 2:
+        return Slope(per_experience=None, interval=None)
+    # Counted from the first value, so that a constant has a slope of exactly 0.
+    origin = known[0][1]
+    positions = [float(at) for at, _ in known]
+    heights = [value - origin for _, value in known]
+    centre, middle = fmean(positions), fmean(heights)
+    spread = math.fsum((at - centre) ** 2 for at in positions)
+    moments = zip(positions, heights, strict=True)
+    per_experience = math.fsum((at - centre) * height for at, height in moments) / spread
+    if len(known) < 3:
+        return Slope(per_experience=per_experience, interval=None)
+    residuals = [
+        height - middle - per_experience * (at - centre)
+        for at, height in zip(positions, heights, strict=True)
+    ]
+    degrees = len(known) - 2
+    error = math.hypot(*residuals) / math.sqrt(degrees * spread)
+    half = _student(degrees) * error
+    return Slope(
+        per_experience=per_experience, interval=(per_experience - half, per_experience + half)
+    )
+
+
+def resource_slopes(uses: Sequence[ResourceUse]) -> dict[str, Slope]:
+    """Fit :func:`slope` to each resource over a stream.
+
+    Args:
+        uses: One for each experience, in order.
+
+    Returns:
+        The slopes by the names of the fields of :class:`ResourceUse`.
+
+    Example:
+        >>> uses = [ResourceUse(samples=100 * step, memory_bytes=64) for step in (1, 2, 3)]
+        >>> found = resource_slopes(uses)
+        >>> found["samples"].per_experience, found["memory_bytes"].interval
+        (100.0, (0.0, 0.0))
+    """
+    return {
+        field.name: slope([getattr(use, field.name) for use in uses])
+        for field in fields(ResourceUse)
+    }
+
+
+def frugality_score(performance: float, resource: float, *, scale: float, weight: float) -> float:
+    """Return a performance less a penalty for what it took.
+
+    ``P - w * R / (1 + R)``, the ``P - w / (1 + 1 / R)`` of Evchenko et al. 2021 ("Frugal Machine
+    Learning", arXiv 2111.03731), written so that ``R = 0`` is allowed. They put CPU milliseconds
+    for R; a score in Wh would differ from the same in kWh, so here ``R = resource / scale`` has no
+    unit. The penalty is half of the weight where the resource equals the scale, and never reaches
+    the weight. Scores compare only under one scale and one weight.
+
+    Args:
+        performance: P, such as an accuracy from 0 to 1.
+        resource: What it took: joules, bytes, labels.
+        scale: How much of it counts as much, in the same unit; what the usual way takes, say.
+        weight: w, how much performance an unbounded use would be worth giving up.
+
+    Returns:
+        The score.
+
+    Raises:
+        ConfigurationError: If the scale is not positive, the resource or the weight negative, or
+            one of the four not finite.
+
+    Example:
+        >>> frugality_score(0.9, 500.0, scale=1500.0, weight=0.4)
+        0.8
+    """
+    given = {"performance": performance, "resource": resource, "scale": scale, "weight": weight}
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise ConfigurationError(f"{name} is {value}; it is a finite number")
+    if scale <= 0:
+        raise ConfigurationError(f"scale is {scale}; it is an amount of the resource, above 0")
+    for name in ("resource", "weight"):
+        if given[name] < 0:
+            raise ConfigurationError(f"{name} is {given[name]}; it is 0 or more")
+    # R / (1 + R) without R, which a tiny scale would make infinite.
+    return performance - weight * (resource / (scale + resource))
+
+
+def _student(degrees: int) -> float:
+    # Importing scipy takes a third of a second.
+    special = importlib.import_module("scipy.special")
+    return float(special.stdtrit(degrees, 0.975))
