@@ -33,6 +33,13 @@ JOULES_PER_UNIT = {
 GRAMS_PER_UNIT = {"gCO2e": 1.0, "kgCO2e": 1e3, "tCO2e": 1e6}
 """Grams of CO2 equivalent in one of each unit that emissions may be written in."""
 
+BYTES_PER_UNIT = {
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", start=1)},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
+}
+"""Bytes in one of each unit that a size in memory may be written in."""
+
 _MASSES = {
     **dict.fromkeys(("g", "gram", "grams", "gramme", "grammes"), 1.0),
     **dict.fromkeys(("kg", "kilogram", "kilograms", "kilogramme", "kilogrammes"), 1e3),
@@ -100,6 +107,27 @@ def parse_carbon(text: str) -> float:
         True
     """
     return _quantity(text, "emissions", GRAMS_PER_UNIT, _grams_per_unit, "gCO2e")
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size in memory such as ``"64 MiB"``, ``"1.5 GB"`` or ``"512 B"``.
+
+    Case matters: ``Mb`` may mean megabits, and is refused.
+
+    Args:
+        text: A number and a unit of :data:`BYTES_PER_UNIT`.
+
+    Returns:
+        Whole bytes, rounded down: zero and negative values are the caller's to refuse.
+
+    Raises:
+        ConfigurationError: If the number or the unit cannot be read.
+
+    Example:
+        >>> parse_bytes("64 MiB"), parse_bytes("1.5 kB")
+        (67108864, 1500)
+    """
+    return math.floor(_quantity(text, "size", BYTES_PER_UNIT, BYTES_PER_UNIT.get, "MiB"))
 
 
 def names_carbon(text: str) -> bool:

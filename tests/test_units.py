@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from greentrain.errors import ConfigurationError
 from greentrain.units import (
+    BYTES_PER_UNIT,
     JOULES_PER_UNIT,
     format_energy,
+    parse_bytes,
     parse_energy,
     uncertainty_j,
     utc_now,
@@ -145,3 +147,45 @@ def test_times_sort_as_their_texts_do(moments: list[datetime]) -> None:
 
 def test_now_is_aware() -> None:
     assert utc_now().utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        ("64 MiB", 67_108_864),
+        ("1 KiB", 1024),
+        ("1 kB", 1000),
+        ("1.5 GB", 1_500_000_000),
+        ("2TiB", 2_199_023_255_552),
+        ("512 B", 512),
+        ("0.3 KiB", 307),  # 307.2, rounded down
+        ("0 B", 0),
+        ("-1 MB", -1_000_000),
+    ],
+)
+def test_reads_a_size_in_memory(text: str, nbytes: int) -> None:
+    size = parse_bytes(text)
+    assert (size, type(size)) == (nbytes, int)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("64", "a number with a unit is needed"),
+        ("MiB", "a number with a unit is needed"),
+        ("64 Mb", "the unit 'Mb' is not known"),
+        ("64 mib", "the unit 'mib' is not known"),
+        ("1,5 GB", "'1,5' is not a number"),
+        ("1e400 B", "it is not finite"),
+    ],
+)
+def test_says_why_a_size_cannot_be_read(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match="size") as caught:
+        parse_bytes(text)
+    assert complaint in str(caught.value)
+    assert repr(text) in str(caught.value)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(sorted(BYTES_PER_UNIT)))
+def test_reads_back_whole_sizes(value: int, unit: str) -> None:
+    assert parse_bytes(f"{value} {unit}") == value * BYTES_PER_UNIT[unit]

@@ -1,5 +1,30 @@
 """What is kept of past samples."""
 
-from greentrain.memory.buffers import Buffer, FullBuffer, ReservoirBuffer, SampleList, concat, size
+from greentrain.memory.balanced import ClassBalancedBuffer
+from greentrain.memory.bounded import BoundedBuffer
+from greentrain.memory.datasets import SampleList, concat, size
+from greentrain.memory.full import FullBuffer, owned, pack, unpack
+from greentrain.memory.herding import HerdingBuffer
+from greentrain.memory.plans import Offer, Plan
+from greentrain.memory.protocol import Buffer
+from greentrain.memory.ranks import reshard
+from greentrain.memory.reservoir import RandomReplacementBuffer, ReservoirBuffer
 
-__all__ = ["Buffer", "FullBuffer", "ReservoirBuffer", "SampleList", "concat", "size"]
+__all__ = [
+    "BoundedBuffer",
+    "Buffer",
+    "ClassBalancedBuffer",
+    "FullBuffer",
+    "HerdingBuffer",
+    "Offer",
+    "Plan",
+    "RandomReplacementBuffer",
+    "ReservoirBuffer",
+    "SampleList",
+    "concat",
+    "owned",
+    "pack",
+    "reshard",
+    "size",
+    "unpack",
+]

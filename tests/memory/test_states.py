@@ -1,0 +1,269 @@
+"""What is saved: nothing is lost in it, and a process that is killed leaves it readable."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import Subset, TensorDataset
+
+from greentrain.errors import ConfigurationError
+from greentrain.memory import (
+    ClassBalancedBuffer,
+    FullBuffer,
+    HerdingBuffer,
+    ReservoirBuffer,
+    SampleList,
+)
+from tests.memory.samples import BOUNDED, arrivals, everything, held, labelled, numbers
+
+ROOT = Path(__file__).parents[2]
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """Save a state and load it as checkpoints are loaded."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def unlimited(max_size: int, **rest: Any) -> FullBuffer:
+    return FullBuffer(**rest)
+
+
+def first_items(samples: list[Any]) -> list[int]:
+    return [int(sample[0]) for sample in samples]
+
+
+@pytest.mark.parametrize("kind", [*BOUNDED, unlimited])
+@pytest.mark.parametrize("on_disk", [False, True])
+@given(sizes=st.lists(st.integers(0, 20), min_size=2, max_size=5), cut=st.integers(0, 5))
+@settings(max_examples=10)
+def test_going_on_from_a_state_is_as_if_nothing_had_happened(
+    tmp_path_factory: Any, kind: Any, on_disk: bool, sizes: list[int], cut: int
+) -> None:
+    folder = tmp_path_factory.mktemp("buffer") if on_disk else None
+    buffer = kind(7, seed=3, folder=folder)
+    straight = kind(7, seed=3)
+    for place, (origin, dataset) in enumerate(arrivals(sizes)):
+        if place == cut:
+            state = through_a_file(buffer.state_dict())
+            buffer = kind(7, folder=folder)
+            buffer.load_state_dict(state)
+        for each in (buffer, straight):
+            each.add(dataset, origin=origin)
+        assert everything(buffer) == everything(straight)
+        assert first_items(buffer.sample(3)) == first_items(straight.sample(3))
+        assert (len(buffer), buffer.nbytes) == (len(straight), straight.nbytes)
+        last = held(buffer.select(lambda name, origin=origin: name == origin))
+        assert last == held(straight.select(lambda name, origin=origin: name == origin))
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_a_saved_state_stays_readable_until_the_next_one(kind: Any, tmp_path: Path) -> None:
+    buffer, (origin, first), *others = kind(6, folder=tmp_path), *arrivals([20] * 9)
+    buffer.add(first, origin=origin)
+    for place, (origin, dataset) in enumerate(others):
+        state, was = through_a_file(buffer.state_dict()), everything(buffer)
+        # Twice, so that places which the first add has freed would be used again.
+        for name in (origin, f"{origin}, once more"):
+            buffer.add(Subset(dataset, range(place % 3, 20)), origin=name)
+        earlier = kind(6, folder=tmp_path)
+        earlier.load_state_dict(state)
+        assert everything(earlier) == was
+
+
+def test_files_grow_to_twice_the_size_at_most(tmp_path: Path) -> None:
+    buffer = ReservoirBuffer(100, folder=tmp_path)
+    sizes = []
+    for number in range(40):
+        buffer.add(numbers(10 * number, 10 * number + 10), origin=str(number))
+        buffer.state_dict()
+        sizes.append(sum(file.stat().st_size for file in tmp_path.rglob("*.bin")))
+    assert sizes[0] == 10 * 8
+    assert max(sizes) <= 2 * 100 * 8
+    assert sizes[-1] == sizes[-20]
+
+
+def test_two_buffers_may_share_a_folder(tmp_path: Path) -> None:
+    one, two = ReservoirBuffer(5, folder=tmp_path), ReservoirBuffer(5, folder=tmp_path)
+    one.add(numbers(0, 5), origin="first")
+    two.add(numbers(5, 10), origin="first")
+    assert (everything(one), everything(two)) == (list(range(5)), list(range(5, 10)))
+
+
+def test_texts_are_kept_on_disk_buffers_too(tmp_path: Path) -> None:
+    buffer = ReservoirBuffer(4, folder=tmp_path)
+    buffer.add(SampleList([(torch.tensor(n), f"text {n}") for n in range(9)]), origin="first")
+    again = ReservoirBuffer(4, folder=tmp_path)
+    again.load_state_dict(through_a_file(buffer.state_dict()))
+    shown = again.select(lambda origin: True)
+    assert [shown[place][1] for place in range(4)] == [f"text {n}" for n in held(shown)]
+    assert held(shown) == everything(buffer)
+
+
+def test_what_is_in_ram_can_be_moved_to_disk(tmp_path: Path) -> None:
+    in_ram, on_disk = ReservoirBuffer(4), ReservoirBuffer(4, folder=tmp_path)
+    in_ram.add(numbers(0, 9), origin="first")
+    on_disk.load_state_dict(through_a_file(in_ram.state_dict()))
+    assert everything(on_disk) == everything(in_ram)
+    with pytest.raises(ConfigurationError, match="give the buffer its folder"):
+        in_ram.load_state_dict(on_disk.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        (ReservoirBuffer(5), "samples 4, and this one has 5"),
+        (ReservoirBuffer("4 KiB"), "samples 4, and this one has None"),
+        (ClassBalancedBuffer(4), "kind 'ReservoirBuffer', and this one has 'ClassBalancedBuffer'"),
+        (ReservoirBuffer(4, rank=1, world_size=2), "rank 0, and this one has 1; reshard makes"),
+        (FullBuffer(), "the state is of a 'ReservoirBuffer'"),
+    ],
+    ids=["size", "bytes", "kind", "rank", "full"],
+)
+def test_a_state_of_another_buffer_is_refused(other: Any, complaint: str) -> None:
+    buffer = ReservoirBuffer(4)
+    buffer.add(labelled(0, 9), origin="first")
+    other.add(labelled(50, 9), origin="first")
+    before = everything(other)
+    with pytest.raises(ConfigurationError, match=complaint):
+        other.load_state_dict(buffer.state_dict())
+    assert everything(other) == before
+
+
+@pytest.mark.parametrize("kind", [ReservoirBuffer, unlimited])
+def test_missing_files_are_named_before_anything_changes(kind: Any, tmp_path: Path) -> None:
+    buffer = kind(4, folder=tmp_path / "old")
+    buffer.add(numbers(0, 9), origin="first")
+    other = kind(4, folder=tmp_path / "new")
+    other.add(numbers(20, 29), origin="first")
+    before = everything(other)
+    with pytest.raises(ConfigurationError, match=r"missing|not in the folder"):
+        other.load_state_dict(buffer.state_dict())
+    assert everything(other) == before
+
+
+def test_a_full_buffer_writes_each_experience_once(tmp_path: Path) -> None:
+    buffer = FullBuffer(folder=tmp_path)
+    buffer.add(labelled(0, 10), origin="first")
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    buffer.add(labelled(10, 10), origin="second")
+    state = buffer.state_dict()
+    assert [part["file"] for part in state["parts"]] != [file.name] * 2
+    assert {part["file"] for part in state["parts"]} == {path.name for path in tmp_path.iterdir()}
+    assert file.stat().st_mtime_ns == written
+    # After a kill it is written again: the same file.
+    buffer.load_state_dict({**state, "parts": state["parts"][:1]})
+    buffer.add(labelled(10, 10), origin="second")
+    assert buffer.state_dict() == state
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_full_buffer_keeps_samples_of_any_shape(on_disk: bool, tmp_path: Path) -> None:
+    folder = tmp_path if on_disk else None
+    samples = [(torch.arange(n % 3), f"text {n}") for n in range(7)]
+    buffer, again = FullBuffer(folder=folder), FullBuffer(folder=folder)
+    buffer.add(SampleList(samples), origin="first")
+    again.load_state_dict(through_a_file(buffer.state_dict()))
+    shown = again.select(lambda origin: True)
+    assert [repr(shown[place]) for place in range(7)] == list(map(repr, samples))
+
+
+def test_what_cannot_be_saved_is_refused_when_it_has_to_be(tmp_path: Path) -> None:
+    strange = SampleList([(object(), 1)])
+    in_ram, on_disk = FullBuffer(), FullBuffer(folder=tmp_path)
+    in_ram.add(strange, origin="first")
+    assert in_ram.sample(1)[0][1] == 1
+    with pytest.raises(ConfigurationError, match="a sample holds a object"):
+        in_ram.state_dict()
+    with pytest.raises(ConfigurationError, match="a sample holds a object"):
+        on_disk.add(strange, origin="first")
+    assert len(on_disk) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: Any) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError("No space left on device")
+
+    buffer = FullBuffer(folder=tmp_path)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        buffer.add(numbers(0, 9), origin="first")
+    assert list(tmp_path.iterdir()) == []
+    assert len(buffer) == 0
+
+
+SCRIPT = """
+import os, sys, torch
+from pathlib import Path
+from torch.utils.data import TensorDataset
+from greentrain.memory import *
+kind, folder = sys.argv[1:]
+arguments = {} if kind == "FullBuffer" else {"max_size": 50}
+buffer = globals()[kind](**arguments, folder=folder)
+for turn in range(1000):
+    number = torch.arange(100 * turn, 100 * turn + 100)
+    # Each sample says twice who it is: a row that was half overwritten would not agree.
+    dataset = TensorDataset(number, number % 3, number[:, None].expand(-1, 500).contiguous())
+    buffer.add(dataset, origin=str(turn))
+    print("added", turn, flush=True)
+    if turn % 4 == 1:
+        shown = buffer.select(lambda origin: True)
+        held = [int(shown[place][0]) for place in range(len(shown))]
+        torch.save((buffer.state_dict(), held), f"{folder}/state.tmp")
+        os.replace(f"{folder}/state.tmp", f"{folder}/state.pt")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [("ReservoirBuffer", 5), ("ClassBalancedBuffer", 8), ("HerdingBuffer", 11), ("FullBuffer", 7)],
+)
+def test_kill_9_leaves_the_last_state_readable(kind: str, after: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, kind, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            if line == f"added {after}\n":
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    state, was = torch.load(tmp_path / "state.pt", weights_only=True)
+    buffers: dict[str, Any] = {
+        "FullBuffer": FullBuffer,
+        "ReservoirBuffer": ReservoirBuffer,
+        "ClassBalancedBuffer": ClassBalancedBuffer,
+        "HerdingBuffer": HerdingBuffer,
+    }
+    arguments = {} if kind == "FullBuffer" else {"max_size": 50}
+    buffer = buffers[kind](**arguments, folder=tmp_path)
+    buffer.load_state_dict(state)
+    assert everything(buffer) == was
+    shown = buffer.select(lambda origin: True)
+    for number, label, copies in (shown[place] for place in range(len(was))):
+        assert int(label) == int(number) % 3
+        assert bool((copies == number).all())
+    buffer.add(
+        TensorDataset(torch.arange(9), torch.arange(9) % 3, torch.zeros(9, 500, dtype=torch.int64)),
+        origin="after it",
+    )
