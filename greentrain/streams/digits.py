@@ -1,4 +1,4 @@
-"""A stream of eight experiences from scikit-learn's handwritten digits: real data, no download."""
+"""Scikit-learn's handwritten digits, and the demo's stream of them: real data, no download."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
 from greentrain.streams.experience import Experience
+from greentrain.streams.stream import Stream
 
 Images = NDArray[np.float32]
 _VAL_SHARE = 0.25
+_N_TEST = 360
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,29 @@ _ARRIVALS: Sequence[_Arrival] = (
 )
 
 
-def digits_stream(*, seed: int = 0) -> list[Experience]:
+def digits() -> tuple[TensorDataset, TensorDataset]:
+    """Load scikit-learn's handwritten digits (Alpaydin & Kaynak 1998): small, and always there.
+
+    They have no split of their own: the last 360 of the 1,797, a fifth, are the test data here.
+
+    Returns:
+        Training and test data: images ``(n, 1, 8, 8)`` in [0, 1], ``float32``, and labels 0 to 9,
+        ``int64``.
+
+    Example:
+        >>> train, test = digits()
+        >>> len(train), len(test), tuple(train[0][0].shape)
+        (1437, 360, (1, 8, 8))
+    """
+    images, labels = _load()
+    shaped = images.reshape(-1, 1, 8, 8)
+    return (
+        _dataset(shaped[:-_N_TEST], labels[:-_N_TEST]),
+        _dataset(shaped[-_N_TEST:], labels[-_N_TEST:]),
+    )
+
+
+def digits_stream(*, seed: int = 0) -> Stream:
     """Build the stream of the demo.
 
     Some experiences bring more of the same, some new classes, some a visible shift, and one the
@@ -78,10 +102,7 @@ def digits_stream(*, seed: int = 0) -> list[Experience]:
         >>> len(stream), stream[2].id, stream[2].metadata["brings"]
         (8, '2-new-classes', 'new classes 6 and 7')
     """
-    from sklearn.datasets import load_digits  # takes a second to import
-
-    images, labels = load_digits(return_X_y=True)
-    images = (images / 16.0).astype(np.float32)
+    images, labels = _load()
     random = np.random.default_rng(seed)
     unused = {
         digit: list(random.permutation(np.flatnonzero(labels == digit))) for digit in range(10)
@@ -104,7 +125,14 @@ def digits_stream(*, seed: int = 0) -> list[Experience]:
             train = _dataset(looks[n_val:], labels[chosen][n_val:])
             val = _dataset(looks[:n_val], labels[chosen][:n_val])
         built[arrival.id] = Experience(arrival.id, train, val, metadata={"brings": arrival.brings})
-    return list(built.values())
+    return Stream(list(built.values()), name=f"digits-seed-{seed}", scenario="mixed")
+
+
+def _load() -> tuple[Images, NDArray[np.int64]]:
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    images, labels = load_digits(return_X_y=True)
+    return (images / 16.0).astype(np.float32), labels
 
 
 def _dataset(images: Images, labels: NDArray[np.int64]) -> TensorDataset:

@@ -20,6 +20,7 @@ class Experience:
         train: Map-style dataset to learn from.
         val: Map-style dataset to measure on; never trained on.
         metadata: Anything that describes the experience.
+        test: Map-style dataset to report on; greentrain itself never looks at it.
 
     Raises:
         ConfigurationError: If the name is empty, a dataset is missing or empty, or has no length.
@@ -29,18 +30,25 @@ class Experience:
     train: Dataset[Any]
     val: Dataset[Any]
     metadata: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    test: Dataset[Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise ConfigurationError(
                 f"an experience's id is {self.id!r}; it is a text that names it in its stream"
             )
-        for name in ("train", "val"):
-            _check_dataset(getattr(self, name), f"{name} of experience {self.id!r}")
+        check_dataset(self.train, f"train of experience {self.id!r}", "training")
+        check_dataset(self.val, f"val of experience {self.id!r}", "validation")
+        if self.test is not None:
+            check_dataset(self.test, f"test of experience {self.id!r}", "test")
 
 
-def _check_dataset(dataset: Any, name: str) -> None:
-    purpose = "validation" if name.startswith("val") else "training"
+def check_dataset(dataset: Any, name: str, purpose: str) -> None:
+    """Refuse what is no map-style dataset, or an empty one.
+
+    Raises:
+        ConfigurationError: Under the name that is given, and with the purpose of the data.
+    """
     if dataset is None:
         raise ConfigurationError(f"{name} is None; a map-style dataset of {purpose} data is needed")
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):

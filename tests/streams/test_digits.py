@@ -9,7 +9,7 @@ import sklearn.datasets
 import torch
 from torch.utils.data import Dataset
 
-from greentrain.streams import Experience, digits_stream
+from greentrain.streams import Experience, Stream, digits_stream
 
 IDS = [
     "0-first",
@@ -39,7 +39,7 @@ def labels(experience: Experience) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def stream() -> list[Experience]:
+def stream() -> Stream:
     return digits_stream()
 
 
@@ -66,7 +66,7 @@ def codes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> di
     return splits
 
 
-def test_eight_experiences_come_as_described(stream: list[Experience]) -> None:
+def test_eight_experiences_come_as_described(stream: Stream) -> None:
     assert [experience.id for experience in stream] == IDS
     for experience, (digits, count) in zip(stream, BRINGS, strict=True):
         found = torch.bincount(labels(experience), minlength=10).tolist()
@@ -74,13 +74,13 @@ def test_eight_experiences_come_as_described(stream: list[Experience]) -> None:
         assert experience.metadata["brings"]
 
 
-def test_a_quarter_is_held_out(stream: list[Experience]) -> None:
+def test_a_quarter_is_held_out(stream: Stream) -> None:
     for experience in stream:
         whole = len(labels(experience))
         assert len(tensors(experience.val)[1]) == whole // 4
 
 
-def test_a_sample_is_64_pixels_between_0_and_1_and_a_label(stream: list[Experience]) -> None:
+def test_a_sample_is_64_pixels_between_0_and_1_and_a_label(stream: Stream) -> None:
     for experience in stream:
         pixels = images(experience)
         assert (pixels.shape[1:], pixels.dtype) == ((64,), torch.float32)
@@ -104,11 +104,11 @@ def test_no_sample_is_both_trained_and_measured_on(codes: dict[str, list[int]]) 
     assert len(measured) - len(codes["3-again val"]) == len(set(measured))
 
 
-def test_the_repeat_is_what_was_there_before(stream: list[Experience]) -> None:
+def test_the_repeat_is_what_was_there_before(stream: Stream) -> None:
     assert (stream[3].train, stream[3].val) == (stream[1].train, stream[1].val)
 
 
-def test_the_first_shift_is_dark_on_light(stream: list[Experience]) -> None:
+def test_the_first_shift_is_dark_on_light(stream: Stream) -> None:
     # Most of an image is paper: 0 in the dataset, 1 when inverted.
     assert float(images(stream[6]).median()) < 0.5 < float(images(stream[4]).median())
     real = sklearn.datasets.load_digits(return_X_y=True)[0] / 16.0
@@ -116,7 +116,7 @@ def test_the_first_shift_is_dark_on_light(stream: list[Experience]) -> None:
     assert {image.numpy().tobytes() for image in images(stream[4])} <= inverted
 
 
-def test_the_second_shift_is_dim_and_noisy(stream: list[Experience]) -> None:
+def test_the_second_shift_is_dim_and_noisy(stream: Stream) -> None:
     bright, dim = images(stream[6]), images(stream[7])
     assert float(dim.quantile(0.95)) < 0.75 * float(bright.quantile(0.95))
     # Noise is where the paper is blank in every image of the dataset: the first column.
@@ -124,7 +124,7 @@ def test_the_second_shift_is_dim_and_noisy(stream: list[Experience]) -> None:
     assert float(bright[:, blank].mean()) < 0.01 < float(dim[:, blank].mean())
 
 
-def test_the_seed_decides_which_samples_come(stream: list[Experience]) -> None:
+def test_the_seed_decides_which_samples_come(stream: Stream) -> None:
     again, other = digits_stream(seed=0), digits_stream(seed=1)
     for one, two in zip(stream, again, strict=True):
         assert torch.equal(images(one), images(two))
