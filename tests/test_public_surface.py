@@ -44,7 +44,7 @@ ROOMS: dict[str, str] = {
     "control": "budget units",
     "streams": "units",
     "memory": "units",
-    "metrics": "",
+    "metrics": "units",
     "carbon": "units",
     "energy": "units",
     "measuring": "ledger carbon energy budget units",
@@ -53,7 +53,18 @@ ROOMS: dict[str, str] = {
     "units": "",
     "_about": "",
 }
-TOP = {"auto", "cli", "cli_ledger", "cli_tables", "demo", "doctor", "__init__", "__main__"}
+TOP = {
+    "__init__",
+    "__main__",
+    "auto",
+    "cli",
+    "cli_ledger",
+    "cli_run",
+    "cli_tables",
+    "configuration",
+    "demo",
+    "doctor",
+}
 HEAVY = {"torch", "pytorch_lightning", "lightning", "mlflow"}
 
 

@@ -7,11 +7,12 @@ from greentrain.control.action import (
     Estimate,
     Option,
     State,
+    Table,
     UpdateMode,
 )
 from greentrain.control.controller import BudgetController, broke
 from greentrain.control.cost import CostModel
-from greentrain.control.decision import Alternative, Decision, Reason
+from greentrain.control.decision import Alternative, Decision, Reason, options_of
 from greentrain.control.policy import Always, Policy, PricedPolicy, solve_price
 from greentrain.control.utility import UtilityModel
 
@@ -30,8 +31,10 @@ __all__ = [
     "PricedPolicy",
     "Reason",
     "State",
+    "Table",
     "UpdateMode",
     "UtilityModel",
     "broke",
+    "options_of",
     "solve_price",
 ]

@@ -105,6 +105,8 @@ class State:
         n_new: New samples, those of skipped experiences included.
         n_stored: Stored samples that an update has seen.
         warm_starts: Updates since the last full retraining.
+        left_j: Joules that may be spent on this experience and those to come, looks not included;
+            ``None`` before the controller has asked.
         tables: What earlier experiences offered, newest last.
     """
 
@@ -119,6 +121,7 @@ class State:
     n_new: int = 0
     n_stored: int = 0
     warm_starts: int = 0
+    left_j: float | None = None
     tables: tuple[Table, ...] = ()
 
     @property

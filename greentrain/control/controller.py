@@ -16,7 +16,7 @@ from greentrain.control.action import (
     UpdateMode,
 )
 from greentrain.control.cost import CostModel
-from greentrain.control.decision import Decision, Reason, decided
+from greentrain.control.decision import Decision, Reason, decided, unweighed
 from greentrain.control.policy import Policy, PricedPolicy
 from greentrain.control.utility import UtilityModel
 
@@ -35,6 +35,7 @@ class BudgetController:
         policy: Decides; :class:`PricedPolicy` unless given.
         cost: Predicts joules.
         utility: Predicts gains.
+        tables: What earlier experiences offered, newest last; the controller adds to it.
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class BudgetController:
         policy: Policy | None = None,
         cost: CostModel | None = None,
         utility: UtilityModel | None = None,
+        tables: list[Table] | None = None,
     ) -> None:
         self.account = account
         self.policy = policy or PricedPolicy()
         self.cost = cost or CostModel()
         self.utility = utility or UtilityModel()
-        self._tables: list[Table] = []
+        self._tables = [] if tables is None else tables
 
     def decide(
         self, state: State, candidates: Sequence[Candidate], *, keep_j: float = 0.0
@@ -73,12 +75,18 @@ class BudgetController:
                     gain=self.utility.predict(candidate.action, state),
                 )
             )
+        balance = _less(self.account.balance(), keep_j)
+        state = dataclasses.replace(state, left_j=balance.left_j)
         if state.has_model:
             ahead = [self._imagine(options, state, drop) for drop in EXPECTED_DROPS]
             expected = ahead if state.remaining > 1 else []
-            state = dataclasses.replace(state, tables=(*expected, *self._tables[-TABLES_KEPT:]))
+            state = dataclasses.replace(state, tables=(*expected, *self._tables))
             self._tables.append(self._imagine(options, state, state.drop))
-        return state, self.policy.decide(state, options, _less(self.account.balance(), keep_j))
+            del self._tables[:-TABLES_KEPT]
+        decision = self.policy.decide(state, options, balance)
+        if not decision.alternatives:  # whoever had no need to compare them
+            decision = dataclasses.replace(decision, alternatives=unweighed(options))
+        return state, decision
 
     def reserve(self, decision: Decision, purpose: str) -> str | None:
         """Set the decision's upper bound aside; ``None`` for ``SKIP``.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,8 @@ _PRIOR_NOISE = 0.15
 _PRIOR_NOISE_WEIGHT = 4.0
 _OTHER_MODES = 0.3
 _FORGETTING = 0.95
+_REMEMBERED = 200
+"""Updates that are remembered: the next older one would count for less than 1/25,000."""
 
 
 class CostModel:
@@ -51,6 +55,17 @@ class CostModel:
         """Learn from an update that was paid for."""
         if steps > 0 and actual_j > 0:
             self._observed.append((mode, steps, actual_j))
+            del self._observed[:-_REMEMBERED]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned, as plain values."""
+        observed = [[str(mode), steps, actual_j] for mode, steps, actual_j in self._observed]
+        return {"prior": self._prior and list(self._prior), "observed": observed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self._prior = state["prior"] and (float(state["prior"][0]), float(state["prior"][1]))
+        self._observed = [(UpdateMode(mode), *rest) for mode, *rest in state["observed"]]
 
     def predict(self, mode: UpdateMode, steps: int) -> Estimate:
         """Predict the joules of an update.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from greentrain.control.action import Action, Estimate, Option
+from greentrain.control.action import Action, Candidate, Estimate, Option, UpdateMode
 
 
 class Reason(StrEnum):
@@ -22,12 +23,15 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
-    """An option that was weighed, and why it was not taken (empty for the one that was)."""
+    """An option, and why it lost: empty for the one that was taken, and where none was weighed."""
 
-    action: Action
-    cost_j: Estimate
-    gain: Estimate
+    option: Option
     why_lost: str = ""
+
+    @property
+    def action(self) -> Action:
+        """The option's action."""
+        return self.option.action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +64,13 @@ class Decision:
             {
                 "update_mode": str(alternative.action.mode),
                 "effort": alternative.action.effort,
-                "predicted_j": alternative.cost_j.mean,
-                "upper_bound_j": alternative.cost_j.upper,
-                "predicted_gain": alternative.gain.mean,
-                "gain_sd": alternative.gain.sd,
+                "steps": alternative.option.candidate.steps,
+                "predicted_j": alternative.option.cost_j.mean,
+                "cost_sd_j": alternative.option.cost_j.sd,
+                "upper_bound_j": alternative.option.cost_j.upper,
+                "predicted_gain": alternative.option.gain.mean,
+                "gain_sd": alternative.option.gain.sd,
+                "gain_upper": alternative.option.gain.upper,
                 "why_lost": alternative.why_lost,
             }
             for alternative in self.alternatives
@@ -89,3 +96,31 @@ def decided(
         steps=option.candidate.steps,
         alternatives=alternatives,
     )
+
+
+def unweighed(options: Sequence[Option]) -> tuple[Alternative, ...]:
+    """Return options that nobody had to weigh against each other."""
+    return tuple(Alternative(option=option) for option in options)
+
+
+def options_of(alternatives: Sequence[Mapping[str, Any]]) -> list[Option]:
+    """Rebuild the options from :meth:`Decision.alternatives_as_dicts`, as the ledger keeps them.
+
+    With the recorded :class:`State` and ``Balance(total_j=state.left_j, ...)`` they are all that a
+    policy was given: it has to decide the same again.
+    """
+    return [
+        Option(
+            candidate=Candidate(
+                action=Action(mode=UpdateMode(each["update_mode"]), effort=each["effort"]),
+                steps=each["steps"],
+            ),
+            cost_j=Estimate(
+                mean=each["predicted_j"], sd=each["cost_sd_j"], upper=each["upper_bound_j"]
+            ),
+            gain=Estimate(
+                mean=each["predicted_gain"], sd=each["gain_sd"], upper=each["gain_upper"]
+            ),
+        )
+        for each in alternatives
+    ]

@@ -119,9 +119,7 @@ class PricedPolicy:
             why = f"is expected to gain {option.gain.mean:+.3f}, too little to start for"
         else:
             why = f"nets {_net(option, price):+.3f} against {_net(best, price):+.3f}"
-        return Alternative(
-            action=option.action, cost_j=option.cost_j, gain=option.gain, why_lost=why
-        )
+        return Alternative(option=option, why_lost=why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

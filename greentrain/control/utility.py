@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from greentrain.control.regression import Vector, posterior
 
 _EFFORT_EXPONENT = 0.3
 _NOISE_SD = 0.02
+_REMEMBERED = 1000
+"""Updates of each mode that are remembered."""
 _PRIOR_SD = np.array([0.2, 0.2, 0.2, 0.2])
 
 PRIOR_WEIGHTS: dict[UpdateMode, tuple[float, float, float, float]] = {
@@ -45,6 +49,24 @@ class UtilityModel:
         if action.mode is not UpdateMode.SKIP and math.isfinite(gain):
             self._rows[action.mode].append(_features(action, state, state.drop))
             self._gains[action.mode].append(gain)
+            del self._rows[action.mode][:-_REMEMBERED], self._gains[action.mode][:-_REMEMBERED]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned, as plain values."""
+        return {
+            str(mode): [
+                [*map(float, row), gain] for row, gain in zip(rows, self._gains[mode], strict=True)
+            ]
+            for mode, rows in self._rows.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self._rows.clear()
+        self._gains.clear()
+        for mode, observed in state.items():
+            self._rows[UpdateMode(mode)] = [np.array(row[:-1]) for row in observed]
+            self._gains[UpdateMode(mode)] = [row[-1] for row in observed]
 
     def predict(self, action: Action, state: State, *, drop: float | None = None) -> Estimate:
         """Predict the gain of an action.

@@ -112,7 +112,9 @@ class _Gauge(Callback):
             trainer.should_stop = True
 
 
-def share_of_full(budget: Budget, cost: CostModel, modes: ModeOptions, n_new: int) -> Budget:
+def share_of_full(
+    budget: Budget, cost: CostModel, modes: ModeOptions, n_new: int, max_size: int | None
+) -> Budget:
     """Turn a budget given as a share of full retraining into joules.
 
     Each experience to come is taken to be as large as the first.
@@ -122,8 +124,9 @@ def share_of_full(budget: Budget, cost: CostModel, modes: ModeOptions, n_new: in
         cost: The calibrated cost model.
         modes: What a full retraining means.
         n_new: Samples of the first experience.
+        max_size: Samples that memory keeps at most; ``None`` if it keeps all of them.
     """
-    steps = full_retraining_steps(modes, [n_new] * budget.horizon)
+    steps = full_retraining_steps(modes, [n_new] * budget.horizon, max_size=max_size)
     full_j = sum(cost.predict(UpdateMode.FULL_RETRAIN, each).mean for each in steps)
     share = budget.share_of_full or 0.0
     energy_j = max(share * full_j, MIN_RESERVATION_J)

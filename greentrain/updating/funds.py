@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from greentrain.budget import Budget
@@ -24,6 +25,8 @@ class Funds:
         budget: What was asked for.
         calibration: What may be spent before a budget given as a share has an amount.
         carbon: Turns joules into grams.
+        done: Experiences that a saved state knows: no others count. Without a state, each decision
+            that was ever paid for from the budget does.
 
     Raises:
         ConfigurationError: If the ledger has another budget of this name.
@@ -42,6 +45,7 @@ class Funds:
         *,
         calibration: Budget,
         carbon: CarbonAccount,
+        done: Collection[str] | None = None,
     ) -> None:
         self._ledger = ledger
         self._stream = stream
@@ -50,7 +54,10 @@ class Funds:
         self._calibration = calibration
         self._budget_id = self._find()
         decided = ledger.rows("decision", budget_id=self._budget_id) if self._budget_id else []
-        self.position = len(decided)
+        if done is not None:  # what was begun twice counts once, and what was only begun not at all
+            last = {row["experience_id"]: row for row in decided}
+            decided = [last[name] for name in done if name in last]
+        self.position = len(decided) if done is None else len(done)
         self._decided = [datetime.fromisoformat(row["recorded_utc"]) for row in decided]
         self._opened: datetime | None = None
 
@@ -67,9 +74,9 @@ class Funds:
             budget_id = self._ledger.open_budget(name, self._calibration)
         return self._ledger.account(budget_id, run, carbon=self._carbon)
 
-    def size(self, cost: CostModel, modes: ModeOptions, n_new: int) -> None:
+    def size(self, cost: CostModel, modes: ModeOptions, n_new: int, max_size: int | None) -> None:
         """Turn the share into joules, and open the budget."""
-        self.budget = share_of_full(self.budget, cost, modes, n_new)
+        self.budget = share_of_full(self.budget, cost, modes, n_new, max_size)
         self._budget_id = self._ledger.open_budget(self._stream, self.budget)
 
     def expected(self) -> int:

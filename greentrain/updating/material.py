@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,17 @@ from greentrain.streams import Experience
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What an update may train on: new samples, and stored ones that an update has seen."""
+    """What an update may train on.
+
+    Args:
+        new: New samples: those that have arrived, and those that still wait for an update.
+        stored: Samples that are kept of what updates have trained on.
+        held: What will be kept of all of them; the new ones where nothing is.
+    """
 
     new: Dataset[Any]
     stored: Dataset[Any]
+    held: Dataset[Any]
 
     @property
     def n_new(self) -> int:
@@ -28,6 +36,11 @@ class Batch:
     def n_stored(self) -> int:
         """Number of stored samples."""
         return size(self.stored)
+
+    @property
+    def n_held(self) -> int:
+        """Number of samples that will be kept."""
+        return size(self.held)
 
 
 class Material:
@@ -40,13 +53,19 @@ class Material:
     def __init__(self, memory: Buffer | None) -> None:
         self.memory = memory
         self.pending: list[str] = []
-        self._known: set[str] = set()
+        self._known: dict[str, None] = {}
+
+    @property
+    def known(self) -> Collection[str]:
+        """The experiences that there have been, in order."""
+        return self._known.keys()
 
     def gather(self, experience: Experience) -> Batch:
         """Return an experience's data with what is pending, and what else is stored.
 
         Raises:
-            ConfigurationError: If there was an experience of this name.
+            ConfigurationError: If there was an experience of this name, or memory cannot take its
+                data up; nothing has changed then.
         """
         if not isinstance(experience, Experience):
             raise ConfigurationError(
@@ -54,18 +73,32 @@ class Material:
             )
         if experience.id in self._known:
             raise ConfigurationError(
-                f"the stream has had an experience {experience.id!r}; give each a name of its own"
+                f"the stream has had an experience {experience.id!r}; give each a name of its own, "
+                "or use run, which passes over those that it has had"
             )
         if self.memory is None:
-            return Batch(new=experience.train, stored=SampleList([]))
+            return Batch(new=experience.train, stored=SampleList([]), held=experience.train)
+        held = self.memory.after(experience.train, origin=experience.id)
         waiting = set(self.pending)
         pending = self.memory.select(lambda origin: origin in waiting)
         stored = self.memory.select(lambda origin: origin not in waiting)
-        return Batch(new=concat([experience.train, pending]), stored=stored)
+        return Batch(new=concat([experience.train, pending]), stored=stored, held=held)
 
     def store(self, experience: Experience, *, trained: bool) -> None:
         """Put an experience into memory: as pending, or with all that was pending as trained on."""
-        self._known.add(experience.id)
+        self._known[experience.id] = None
         if self.memory is not None:
             self.memory.add(experience.train, origin=experience.id)
         self.pending = [] if trained else [*self.pending, experience.id]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is stored, what of it waits, and what there has been."""
+        memory = None if self.memory is None else self.memory.state_dict()
+        return {"memory": memory, "pending": list(self.pending), "known": list(self._known)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
+        self.pending = list(state["pending"])
+        self._known = dict.fromkeys(state["known"])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+from greentrain.updating.reading import Measured, worse
 
 
 class Progress:
@@ -44,7 +48,19 @@ class Progress:
         """Return by how much the metric got better; may be NaN."""
         return self._sign * (after - before)
 
+    def worse(self, before: Measured, after: Measured) -> bool:
+        """Tell whether the metric got worse by more than one standard error."""
+        return worse(before, after, sign=self._sign)
+
     def take(self, metric: float) -> None:
         """Take up what an update that is kept has reached."""
         self.last = self._sign * metric
         self.best = self.last if self.best is None else max(self.best, self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was reached, as plain values."""
+        return {"last": self.last, "best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.last, self.best = state["last"], state["best"]

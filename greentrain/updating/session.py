@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from greentrain.carbon import CarbonAccount
@@ -13,6 +14,9 @@ from greentrain.ledger import Ledger, LedgerAccount, RunLog, canonical, environm
 from greentrain.tracking import Tracker, names
 from greentrain.units import format_energy, wh
 from greentrain.updating.result import UpdateResult
+
+_NOTED = 50
+"""Experiences that the tracker's note lists: the last ones."""
 
 
 class Session:
@@ -60,7 +64,8 @@ class Session:
             emissions=carbon.of,
         )
         self._told = False
-        self._results: Sequence[UpdateResult] = ()
+        self._results: deque[UpdateResult] = deque(maxlen=_NOTED)
+        self._totals = _Totals()
         self._closed = False
 
     def decided(
@@ -90,32 +95,46 @@ class Session:
             alternatives=canonical(decision.alternatives_as_dicts()),
         )
 
-    def came_of(self, result: UpdateResult, reservation: str | None) -> None:
+    def outcome(self, result: UpdateResult, reservation: str | None) -> dict[str, Any]:
+        """Return what came of a decision, as the ledger's row of it has it."""
+        return {
+            "experience_id": result.experience_id,
+            "position": result.position,
+            "reservation_id": reservation,
+            "metric": self._settings["monitor"],
+            "metric_before": result.metric_before,
+            "metric_after": result.metric_after,
+            "steps": result.steps,
+            "planned_steps": result.decision.steps,
+            "energy_j": result.energy_j,
+            "kept": result.kept,
+        }
+
+    def came_of(self, outcome: Mapping[str, Any]) -> None:
         """Record what came of a decision."""
-        self.run.note(
-            "outcome",
-            experience_id=result.experience_id,
-            position=result.position,
-            reservation_id=reservation,
-            metric=self._settings["monitor"],
-            metric_before=result.metric_before,
-            metric_after=result.metric_after,
-            steps=result.steps,
-            planned_steps=result.decision.steps,
-            energy_j=result.energy_j,
-            kept=result.kept,
-        )
+        self.run.note("outcome", **outcome)
+
+    def came_of_before(self, outcome: Mapping[str, Any], run_id: str) -> None:
+        """Record what came of the last decision of an earlier run, if it had no time to do so."""
+        experience_id = outcome["experience_id"]
+        if not self.ledger.rows("outcome", run_id=run_id, experience_id=experience_id):
+            self.came_of(outcome)
 
     def begin_update(self, experience_id: str) -> Any:
         """Tell the tracker that an update begins, and return its logger for the fit."""
         self._start_tracker()
         return self.tracker.begin_update(experience_id)
 
-    def tell(self, results: Sequence[UpdateResult]) -> None:
-        """Tell the tracker what came of the last experience, and where the stream stands."""
+    def tell(self, result: UpdateResult, figures: Mapping[str, float]) -> None:
+        """Tell the tracker what came of the last experience, and where the stream stands.
+
+        Args:
+            result: What came of it.
+            figures: What else is known of the stream, by the tracker's names.
+        """
         self._start_tracker()
-        self._results = results
-        result = results[-1]
+        self._results.append(result)
+        self._totals = self._totals.plus(result)
         decision = result.decision
         if result.steps:
             self.tracker.end_update(
@@ -135,7 +154,7 @@ class Session:
                     "alternatives": decision.alternatives_as_dicts(),
                 },
             )
-        metrics = _stream_metrics(results)
+        metrics = {**_stream_metrics(result, self._totals), **figures}
         if self.emissions_g is not None:
             metrics[names.EMISSIONS_CUMULATIVE] = self.emissions_g
         self.tracker.log(metrics, result.position)
@@ -150,7 +169,8 @@ class Session:
             head = self.ledger.heads()[self.run.chain]
             tags = {names.TAG_LEDGER_HEAD: f"{head['count']}:{head['head']}"}
             status = "FAILED" if self.failed else "FINISHED"
-            self.tracker.finish(_note(self._stream, self._results), tags, status)
+            note = _note(self._stream, self._results, self._totals)
+            self.tracker.finish(note, tags, status)
         self._meter.close()
         self.ledger.close()
 
@@ -178,26 +198,46 @@ def _update_metrics(result: UpdateResult) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _stream_metrics(results: Sequence[UpdateResult]) -> dict[str, float]:
-    result = results[-1]
-    afters = [each.metric_after for each in results if each.metric_after is not None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Totals:
+    """What a session's experiences came to, all together."""
+
+    experiences: int = 0
+    energy_j: float = 0.0
+    measured: int = 0
+    metric: float = 0.0
+
+    def plus(self, result: UpdateResult) -> _Totals:
+        known = result.metric_after is not None
+        return _Totals(
+            experiences=self.experiences + 1,
+            energy_j=self.energy_j + result.energy_j,
+            measured=self.measured + known,
+            metric=self.metric + (result.metric_after or 0.0),
+        )
+
+
+def _stream_metrics(result: UpdateResult, totals: _Totals) -> dict[str, float]:
     price = result.decision.price_per_j
     metrics = {
-        names.ENERGY_CUMULATIVE: wh(sum(each.energy_j for each in results)),
+        names.ENERGY_CUMULATIVE: wh(totals.energy_j),
         names.BUDGET_LEFT: wh(result.left_j),
         names.BUDGET_PRICE: None if price is None else price / wh(1.0),
         names.METRIC_AFTER: result.metric_after,
-        names.ANYTIME: fmean(afters) if afters else None,
+        names.ANYTIME: totals.metric / totals.measured if totals.measured else None,
         names.UPDATE_MODE_STEP: float(names.UPDATE_MODE_STEPS[result.update_mode]),
     }
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _note(stream: str, results: Sequence[UpdateResult]) -> str:
-    drawn_j = sum(result.energy_j for result in results)
+def _note(stream: str, results: Collection[UpdateResult], totals: _Totals) -> str:
     lines = [
-        f"**{stream}**: {len(results)} experiences, {format_energy(drawn_j)} drawn.",
+        f"**{stream}**: {totals.experiences} experiences, {format_energy(totals.energy_j)} drawn.",
         "",
+    ]
+    if totals.experiences > len(results):
+        lines += [f"The last {len(results)} of them:", ""]
+    lines += [
         "| experience | update mode | drawn | metric | reason |",
         "|---|---|---|---|---|",
     ]

@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
-from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.control import (
-    BudgetController,
-    Candidate,
-    CostModel,
-    Decision,
-    Policy,
-    State,
-    broke,
-)
+from greentrain.control import Policy
 from greentrain.energy import Meter
-from greentrain.errors import BudgetExceeded, ConfigurationError
-from greentrain.ledger import DEFAULT_URL, Ledger, LedgerAccount
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import DEFAULT_URL, Ledger
 from greentrain.memory import Buffer, FullBuffer
+from greentrain.metrics import AccuracyMatrix
 from greentrain.streams import Experience
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker
-from greentrain.units import format_energy
-from greentrain.updating import calibration, trainers
+from greentrain.updating import trainers
 from greentrain.updating.funds import Funds, check_budgets
-from greentrain.updating.material import Batch, Material
+from greentrain.updating.held_out import Objective
+from greentrain.updating.learner import Learner
 from greentrain.updating.modes import ModeOptions
-from greentrain.updating.payments import paying
-from greentrain.updating.probe import Look, Probe
-from greentrain.updating.progress import Progress
 from greentrain.updating.result import UpdateResult
+from greentrain.updating.saved import NothingSaved, StateFolder
 from greentrain.updating.session import Session
 from greentrain.updating.turn import Turn
 from greentrain.updating.updater import Updater
+
+RESULTS_KEPT = 1000
+"""Results of a session that are remembered: a stream may go on for ever."""
+_LASTING = ("stream", "monitor", "monitor_mode", "objective", "separately", "memory")
+"""Settings without which what was saved would mean something else."""
+
+_log = logging.getLogger(__name__)
 
 
 class StreamTrainer:
@@ -73,19 +72,27 @@ class StreamTrainer:
             :class:`greentrain.tracking.Tracker`; ``None`` tells nobody.
         stream: Name of the stream and of its budget in the ledger: what was spent under this name
             stays spent, also after a crash.
+        state: A folder from which the stream goes on when it is started again: model, memory,
+            held-out data and what was learned are saved there after each experience. Without one
+            they end with the process.
+        objective: What a new model is judged on: held-out data of all experiences (``"seen"``), of
+            the last five (``"window"``) or of the one at hand (``"current"``).
+        separately: Whether the metric is read on each experience by itself, too, by one more
+            validation of each at each update: that fills ``matrix``.
         reuse_fraction: Share of the usual epochs that a warm start or a replay gets at effort 1.
         shrink: Factor of the last weights at a warm start.
         perturb: Factor of fresh weights that are added to them.
+        average: Share of an update's steps over which its weights are averaged; 0 for none.
         calibration_budget: What the calibration of a budget given as a share may draw.
         seed: Seed of weights, order and sampling.
 
     Attributes:
         budget: The budget; its joules are known after the first experience at the latest.
-        results: What came of each experience.
+        results: What came of each experience, of the last thousand of this session.
 
     Raises:
-        ConfigurationError: If an argument cannot be used, or the ledger has another budget of this
-            stream's name.
+        ConfigurationError: If an argument cannot be used, the ledger has another budget of this
+            stream's name, or the state is in use, cannot be read or is of another stream.
     """
 
     def __init__(
@@ -107,16 +114,20 @@ class StreamTrainer:
         policy: Policy | None = None,
         tracking: str | Tracker | None = None,
         stream: str = "stream",
+        state: str | Path | None = None,
+        objective: Objective = "seen",
+        separately: bool = False,
         reuse_fraction: float = 0.2,
         shrink: float = 1.0,
         perturb: float = 0.0,
+        average: float = 0.0,
         calibration_budget: str = "1 Wh",
         seed: int = 0,
     ) -> None:
         _check(make_model, monitor_mode, memory)
         asked = _budget(budget, horizon)
         self.stream = stream
-        self.results: list[UpdateResult] = []
+        self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
         options = trainers.check_options(trainer or {})
         loader = {"batch_size": 32, **(loader or {})}
         modes = ModeOptions(
@@ -125,39 +136,59 @@ class StreamTrainer:
             reuse_fraction=reuse_fraction,
             shrink=shrink,
             perturb=perturb,
+            average=average,
         )
         self._settings = {
+            "stream": stream,
             "budget": str(asked),
             "horizon": asked.horizon,
             "monitor": monitor,
             "monitor_mode": monitor_mode,
+            "objective": objective,
+            "separately": separately,
             "memory": memory if isinstance(memory, str) else type(memory).__name__,
             "policy": repr(policy) if policy else "PricedPolicy()",
             "seed": seed,
             **dataclasses.asdict(modes),
         }
-        self._progress = Progress(more_is_better=monitor_mode == "max")
-        self._updater = Updater(
-            make_model, monitor=monitor, options=options, loader=loader, modes=modes, seed=seed
+        grid: dict[str, Any] = {"zone": zone, "intensity": intensity, "pue": pue}
+        self._learner = Learner(
+            Updater(
+                make_model, monitor=monitor, options=options, loader=loader, modes=modes, seed=seed
+            ),
+            memory=_memory(memory, state, seed),
+            objective=objective,
+            more_is_better=monitor_mode == "max",
+            policy=policy,
+            separately=separately,
+            grid=grid,
+            seed=seed,
         )
-        self._material = Material(FullBuffer(seed=seed) if isinstance(memory, str) else memory)
-        self._probe = Probe(self._updater.measure, seed=seed)
-        self._policy = policy
-        self._cost = CostModel()
-        self._controller: BudgetController | None = None
         self._meter = meter
-        self._grid: dict[str, Any] = {"zone": zone, "intensity": intensity, "pue": pue}
-        self._carbon = CarbonAccount(**self._grid)
+        self._carbon = CarbonAccount(**grid)
         calibration = check_budgets(asked, calibration_budget, self._carbon)
         self._tracker = _tracker(tracking)
         self._session: Session | None = None
         self._ledger = Ledger(ledger)
+        self._saved = NothingSaved() if state is None else StateFolder(Path(state))
         try:
+            self._before = self._saved.load()
+            if self._before is not None:
+                self._go_on(self._before)
             self._funds = Funds(
-                self._ledger, stream, asked, calibration=calibration, carbon=self._carbon
+                self._ledger,
+                stream,
+                asked,
+                calibration=calibration,
+                carbon=self._carbon,
+                done=None if state is None else self.known,
             )
+        except BaseException:
+            self._saved.close()
+            raise
         finally:
             self._ledger.close()  # whoever never updates has nothing to close
+        weakref.finalize(self, self._saved.close)
 
     @property
     def budget(self) -> Budget:
@@ -167,15 +198,54 @@ class StreamTrainer:
     @property
     def model(self) -> LightningModule:
         """The current model; with fresh weights before the first update."""
-        return self._updater.model
+        return self._learner.updater.model
+
+    @property
+    def matrix(self) -> AccuracyMatrix | None:
+        """Scores after each experience on each; ``None`` unless ``separately=True``."""
+        separately = self._learner.separately
+        return None if separately is None else separately.matrix
 
     @property
     def run_id(self) -> str | None:
         """Id of this stream's run in the ledger; ``None`` before the first experience."""
         return None if self._session is None else self._session.run.run_id
 
+    @property
+    def known(self) -> Collection[str]:
+        """Names of the experiences that the stream has had, those of a saved state included."""
+        return self._learner.material.known
+
+    def run(
+        self,
+        stream: Iterable[Experience],
+        *,
+        on_result: Callable[[Experience, UpdateResult], None] = lambda experience, result: None,
+    ) -> list[UpdateResult]:
+        """Update on each experience that the stream has not had yet, one after the other.
+
+        Args:
+            stream: The experiences; it may go on for ever.
+            on_result: Called after each update.
+
+        Returns:
+            What came of each, of the last thousand at most.
+
+        Raises:
+            ConfigurationError: As :meth:`update`.
+        """
+        results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
+        for experience in stream:
+            if experience.id not in self.known:
+                results.append(self.update(experience))
+                on_result(experience, results[-1])
+        return list(results)
+
     def update(self, experience: Experience) -> UpdateResult:
         """Decide what an experience is worth, and do it.
+
+        With a ``state``, an update that is killed is as if it had never begun, but for the joules
+        that it was given; one that has returned is saved.
 
         Args:
             experience: What has arrived.
@@ -187,7 +257,8 @@ class StreamTrainer:
             ConfigurationError: If the experience cannot be used, or the model does not log the
                 metric that is monitored.
         """
-        batch = self._material.gather(experience)
+        batch = self._learner.material.gather(experience)
+        self._saved.check(experience)
         session = self._open()
         turn = Turn(
             experience=experience,
@@ -197,21 +268,24 @@ class StreamTrainer:
             account=self._funds.account(session.run),
         )
         try:
-            result = self._take(turn)
+            result = self._learner.take(turn, self._funds)
         except BaseException:
             session.failed = True
             raise
-        self.results.append(result)
-        session.tell(self.results)
-        self._probe.take(experience)
-        self._material.store(experience, trained=result.steps > 0 and result.kept)
         self._funds.took()
+        outcome = session.outcome(result, turn.reservation)
+        self._save(outcome, session.run.run_id)  # before the ledger is told: then it can be later
+        session.came_of(outcome)
+        self.results.append(result)
+        separately = self._learner.separately
+        session.tell(result, {} if separately is None else separately.figures())
         return result
 
     def close(self) -> None:
         """Close the run in the ledger, the tracker and the meter; harmless the second time."""
         if self._session is not None:
             self._session.close()
+        self._saved.close()
 
     def __enter__(self) -> StreamTrainer:
         return self
@@ -226,110 +300,6 @@ class StreamTrainer:
             self._session.failed = True
         self.close()
 
-    def _take(self, turn: Turn) -> UpdateResult:
-        try:
-            turn.look = self._look(turn)
-        except BudgetExceeded:  # another run was faster
-            turn.look = None
-        if turn.look is None:
-            return turn.skipped(_broke(turn.account))
-        if not self._funds.sized:
-            self._funds.size(self._cost, self._updater.modes, turn.batch.n_new)
-            turn.account = self._funds.account(turn.session.run)
-        controller = self._control(turn.account)
-        state, decision = controller.decide(
-            self._state(turn.look, turn.batch),
-            self._updater.candidates(turn.batch, keeps_data=self._material.memory is not None),
-            keep_j=turn.look.again_j * (self._funds.expected() - 1),
-        )
-        try:
-            purpose = f"{decision.action} of {turn.experience.id}"
-            reservation = controller.reserve(decision, purpose)
-        except BudgetExceeded as error:  # another run was faster
-            reservation, decision = None, broke(str(error))
-        if reservation is None:
-            return turn.skipped(decision, state)
-        turn.decided(decision, state, reservation)
-        return self._train(turn, turn.look, controller, state, decision, reservation)
-
-    def _look(self, turn: Turn) -> Look | None:
-        recorder, account = turn.session.recorder, turn.account
-        new = turn.batch.new if self._updater.trained else None
-        look = self._probe.look(turn.experience, new, recorder, account)
-        if look is None or self._cost.calibrated:
-            return look
-        reserved_j = calibration.affordable_j(account, look.again_j)
-        if reserved_j is None:
-            return None
-        payment = calibration.calibrate(
-            self._updater,
-            turn.batch,
-            self._cost,
-            recorder,
-            account,
-            reserved_j=reserved_j,
-            look_j=look.again_j,
-        )
-        return look.plus(payment)
-
-    def _train(
-        self,
-        turn: Turn,
-        look: Look,
-        controller: BudgetController,
-        state: State,
-        decision: Decision,
-        reservation: str,
-    ) -> UpdateResult:
-        recorder, reserved_j = turn.session.recorder, decision.cost_j.upper
-        # About half of what a fit draws besides its steps comes after them.
-        closing_j = 0.5 * self._cost.predict(decision.action.mode, 0).mean + look.again_j
-        guard = BudgetGuard(reserved_j, meter=recorder, anneal=True, keep_j=closing_j)
-        logger = turn.session.begin_update(turn.experience.id)
-        with (
-            paying(
-                turn.account, recorder, reserved_j=reserved_j, reservation=reservation
-            ) as payment,
-            recorder.phase("update"),
-        ):
-            model = self._updater.train(
-                Candidate(action=decision.action, steps=decision.steps),
-                turn.batch,
-                position=turn.position,
-                callbacks=[
-                    EnergyMonitor(recorder, ledger=False, summary=False, **self._grid),
-                    guard,
-                ],
-                logger=logger,
-            )
-            with recorder.phase("validation"):
-                after = self._updater.measure(self._probe.seen(turn.experience), model)
-        gain = self._progress.gain(before=look.metric, after=after)
-        kept = math.isfinite(after) and (not self._updater.trained or not gain < 0)
-        controller.learn(decision, state, steps=guard.steps, actual_j=payment.actual_j, gain=gain)
-        if kept:
-            self._updater.keep(model, decision.action)
-            self._progress.take(after)
-        return turn.trained(
-            decision, payment, reservation, metric_after=after, steps=guard.steps, kept=kept
-        )
-
-    def _state(self, look: Look, batch: Batch) -> State:
-        progress = self._progress
-        return State(
-            position=self._funds.position,
-            horizon=self._funds.position + self._funds.expected(),
-            has_model=self._updater.trained,
-            metric_before=progress.oriented(look.metric),
-            metric_new=progress.oriented(look.metric_new),
-            metric_last=progress.last,
-            metric_best=progress.best,
-            metric_ceiling=progress.ceiling(look.metric),
-            n_new=batch.n_new,
-            n_stored=batch.n_stored,
-            warm_starts=self._updater.warm_starts,
-        )
-
     def _open(self) -> Session:
         if self._session is None:
             self._session = Session(
@@ -340,21 +310,37 @@ class StreamTrainer:
                 carbon=self._carbon,
                 settings=self._settings,
             )
+            if self._before is not None:
+                self._session.came_of_before(self._before["outcome"], self._before["run_id"])
             # Whoever never calls `close` gets it when the stream is forgotten or the program ends.
             weakref.finalize(self, self._session.close)
         return self._session
 
-    def _control(self, account: LedgerAccount) -> BudgetController:
-        if self._controller is None:
-            self._controller = BudgetController(account, policy=self._policy, cost=self._cost)
-        return self._controller
+    def _save(self, outcome: Mapping[str, Any], run_id: str) -> None:
+        try:
+            self._saved.save(
+                {
+                    "settings": {name: self._settings[name] for name in _LASTING},
+                    "learner": self._learner.state_dict(),
+                    "outcome": dict(outcome),
+                    "run_id": run_id,
+                }
+            )
+        except (OSError, ConfigurationError) as error:  # a full disk ends no training
+            _log.warning(
+                "what the stream %r is after experience %s could not be saved, and would be "
+                "updated again after a restart: %s",
+                *(self.stream, outcome["experience_id"], error),
+            )
 
-
-def _broke(account: LedgerAccount) -> Decision:
-    left_j = account.balance().left_j
-    return broke(
-        f"{format_energy(left_j)} are left, too little even to look at the data: nothing starts"
-    )
+    def _go_on(self, state: Mapping[str, Any]) -> None:
+        for name, before in state["settings"].items():
+            if (now := self._settings[name]) != before:
+                raise ConfigurationError(
+                    f"the state was saved with {name}={before!r}, and it is {now!r} now; give what "
+                    "it was, or another folder to begin anew"
+                )
+        self._learner.load_state_dict(state["learner"])
 
 
 def _check(make_model: object, monitor_mode: object, memory: object) -> None:
@@ -370,6 +356,14 @@ def _check(make_model: object, monitor_mode: object, memory: object) -> None:
             f"memory is {memory!r}; it is 'all', a buffer such as ReservoirBuffer(2000), or None "
             "to keep nothing"
         )
+
+
+def _memory(
+    memory: Buffer | Literal["all"] | None, state: str | Path | None, seed: int
+) -> Buffer | None:
+    if not isinstance(memory, str):
+        return memory
+    return FullBuffer(folder=None if state is None else Path(state) / "memory", seed=seed)
 
 
 def _budget(budget: str | Budget, horizon: int | None) -> Budget:

@@ -18,7 +18,7 @@ from greentrain.updating.session import Session
 
 @dataclass(slots=True, kw_only=True)
 class Turn:
-    """What is at hand for one experience, and how its end is recorded.
+    """What is at hand for one experience, and what it comes to.
 
     Args:
         experience: The experience.
@@ -27,6 +27,7 @@ class Turn:
         session: Where everything is recorded.
         account: Pays.
         look: What a look at the model found; ``None`` where none could be paid.
+        reservation: The reservation of the update; ``None`` where nothing is trained.
     """
 
     experience: Experience
@@ -35,47 +36,46 @@ class Turn:
     session: Session
     account: LedgerAccount
     look: Look | None = None
+    reservation: str | None = None
 
-    def decided(self, decision: Decision, state: State | None, reservation: str | None) -> None:
+    def decided(self, decision: Decision, state: State | None) -> None:
         """Record the decision, before anything of it starts."""
         self.session.decided(
-            self.experience.id, self.position, self.account, decision, state, reservation
+            self.experience.id, self.position, self.account, decision, state, self.reservation
         )
 
     def skipped(self, decision: Decision, state: State | None = None) -> UpdateResult:
-        """Record that nothing is trained."""
-        self.decided(decision, state, None)
+        """Record the decision to train nothing, and return what that comes to."""
+        self.decided(decision, state)
         metric = None if self.look is None else self.look.metric
-        return self._end(decision, metric, None, None, steps=0, kept=True)
+        return self._end(decision, metric, None, steps=0, kept=True)
 
     def trained(
         self,
         decision: Decision,
         payment: Payment,
-        reservation: str,
         *,
         metric_after: float,
         steps: int,
         kept: bool,
     ) -> UpdateResult:
-        """Record what an update came to; one that is not kept leaves the metric as it was."""
+        """Return what an update came to; one that is not kept leaves the metric as it was."""
         before = None if self.look is None else self.look.metric
         after = metric_after if kept else before
-        return self._end(decision, after, payment, reservation, steps=steps, kept=kept)
+        return self._end(decision, after, payment, steps=steps, kept=kept)
 
     def _end(
         self,
         decision: Decision,
         metric_after: float | None,
         payment: Payment | None,
-        reservation: str | None,
         *,
         steps: int,
         kept: bool,
     ) -> UpdateResult:
         update_j = 0.0 if payment is None else payment.actual_j
         overrun_j = 0.0 if payment is None else payment.overrun_j
-        result = UpdateResult(
+        return UpdateResult(
             experience_id=self.experience.id,
             position=self.position,
             decision=decision,
@@ -88,8 +88,6 @@ class Turn:
             left_j=self._left_j(),
             overrun_j=overrun_j + (0.0 if self.look is None else self.look.overrun_j),
         )
-        self.session.came_of(result, reservation)
-        return result
 
     def _left_j(self) -> float:
         try:

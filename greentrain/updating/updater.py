@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule
-from torch.utils.data import Dataset
+from pytorch_lightning.utilities.compile import from_compiled
+from torch._dynamo import OptimizedModule
+from torch.utils.data import Dataset, Subset
 
 from greentrain.control import Action, Candidate, UpdateMode
 from greentrain.errors import ConfigurationError
+from greentrain.memory import size
 from greentrain.updating import trainers
+from greentrain.updating.averaging import MeanWeights
 from greentrain.updating.material import Batch
-from greentrain.updating.modes import ModeOptions, shrink_and_perturb, train_loader
+from greentrain.updating.modes import ModeOptions, shrink_and_perturb
+from greentrain.updating.reading import Measured
+from greentrain.updating.sampling import check_loader, train_loader
 
 
 class Updater:
     """Hold the current model, and train its successors, each with one fresh Trainer.
 
     Args:
-        make_model: Returns a ``LightningModule`` with fresh weights.
+        make_model: Returns a ``LightningModule`` with fresh weights, compiled or not.
         monitor: Name of the metric that it logs in validation.
         options: Options of each fresh Trainer, ``max_epochs`` among them.
         loader: Options of each ``DataLoader``, ``batch_size`` among them.
-        modes: What the update modes mean.
+        modes: What the update modes mean, with the batch size of one rank.
         seed: Seed of weights and order.
+
+    Attributes:
+        modes: What the update modes mean, with the batch size over all ranks.
+        trained: Whether an update has been kept yet.
+        warm_starts: Updates that were kept since the last full retraining.
+
+    Raises:
+        ConfigurationError: If an option of the Trainer or the loader cannot be used.
     """
 
     def __init__(
@@ -39,13 +54,14 @@ class Updater:
         modes: ModeOptions,
         seed: int,
     ) -> None:
-        self.modes = modes
+        self._loader = check_loader(loader)
+        together = trainers.ranks(options) * modes.batch_size
+        self.modes = dataclasses.replace(modes, batch_size=together)
         self.trained = False
         self.warm_starts = 0
         self._make_model = make_model
         self._monitor = monitor
         self._options = options
-        self._loader = loader
         self._seed = seed
         self._model: LightningModule | None = None
 
@@ -63,14 +79,29 @@ class Updater:
         Raises:
             ConfigurationError: If the model does not log the metric.
         """
-        with _own_randomness():
-            return trainers.look(
-                self.model if model is None else model,
-                dataset,
-                monitor=self._monitor,
-                options=self._options,
-                loader=self._loader,
-            )
+        return self._look(dataset, model).value
+
+    def measured(self, dataset: Dataset[Any], model: LightningModule | None = None) -> Measured:
+        """Return the metric of a model with its values on consecutive blocks of a dataset.
+
+        A block is a batch where the model logs a value for each, which comes with the one
+        validation; else the dataset is cut into ten parts, and each is validated by itself.
+
+        Args:
+            dataset: The dataset; the same one gives the same blocks.
+            model: The model; the current one unless given.
+
+        Raises:
+            ConfigurationError: If the model does not log the metric.
+        """
+        found = self._look(dataset, model)
+        if found.blocks:
+            return found
+        length = max(1, -(-size(dataset) // trainers.PARTS))
+        starts = range(0, size(dataset), length)
+        parts = [range(start, min(start + length, size(dataset))) for start in starts]
+        blocks = [(len(part), self._look(Subset(dataset, part), model).value) for part in parts]
+        return dataclasses.replace(found, blocks=tuple(blocks))
 
     def train(
         self,
@@ -89,28 +120,28 @@ class Updater:
             candidate: The action, and its steps.
             batch: New and stored samples.
             position: Number of the experience: it takes part in the seed.
-            callbacks: Callbacks of the fit, before the user's own.
+            callbacks: Callbacks of the fit, after the user's own.
             logger: A logger of the fit, besides the user's own.
+
+        Returns:
+            The successor, whose weights need not be :func:`~greentrain.updating.health.healthy`.
+
+        Raises:
+            ConfigurationError: If nothing can be trained: there is no sample, no full batch or no
+                optimizer.
         """
         seed = self._seed + 1000 * (position + 1)
         with _own_randomness():
             model = self._fresh(seed)
             if candidate.action.mode is not UpdateMode.FULL_RETRAIN:
                 self._go_on(model, candidate.action.mode)
-            loader = train_loader(
-                candidate.action,
-                batch.new,
-                batch.stored,
-                options=self.modes,
-                loader=self._loader,
-                seed=seed,
-            )
+            average = self.modes.average * candidate.steps
             trainers.fit(
                 model,
-                loader,
+                train_loader(candidate.action, batch, loader=self._loader, seed=seed),
                 steps=candidate.steps,
                 options=self._options,
-                callbacks=callbacks,
+                callbacks=[*callbacks, MeanWeights(average)] if average else callbacks,
                 logger=logger,
             )
         return model
@@ -120,6 +151,7 @@ class Updater:
         return self.modes.candidates(
             n_new=batch.n_new,
             n_stored=batch.n_stored,
+            n_held=batch.n_held,
             has_model=self.trained,
             keeps_data=keeps_data,
         )
@@ -131,21 +163,57 @@ class Updater:
         full = action.mode is UpdateMode.FULL_RETRAIN
         self.warm_starts = 0 if full else self.warm_starts + 1
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the current weights, and what led to them, as plain values and tensors."""
+        return {
+            "model": dict(self.model.state_dict()),
+            "trained": self.trained,
+            "warm_starts": self.warm_starts,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned.
+
+        Raises:
+            ConfigurationError: If the weights are of another model than ``make_model`` returns.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"the saved weights do not fit what make_model returns: {error}"
+            ) from error
+        self.trained, self.warm_starts = state["trained"], state["warm_starts"]
+
+    def _look(self, dataset: Dataset[Any], model: LightningModule | None) -> Measured:
+        with _own_randomness():
+            return trainers.look(
+                self.model if model is None else model,
+                dataset,
+                monitor=self._monitor,
+                options=self._options,
+                loader=self._loader,
+            )
+
     def _fresh(self, seed: int) -> LightningModule:
         torch.manual_seed(seed)
         model = self._make_model()
+        if isinstance(model, OptimizedModule) and isinstance(model._orig_mod, LightningModule):
+            model = from_compiled(model)
         if not isinstance(model, LightningModule):
             raise ConfigurationError(
-                f"make_model returned a {type(model).__name__}; it has to return a LightningModule"
+                f"make_model returned a {type(model).__name__}; it has to return a LightningModule "
+                "of pytorch_lightning"
             )
         return model
 
     def _go_on(self, model: LightningModule, mode: UpdateMode) -> None:
         """Put the last weights in place of fresh ones, and at a warm start pull them back a bit."""
         shrink, perturb = self.modes.shrink, self.modes.perturb
-        fresh = [parameter.detach().clone() for parameter in model.parameters()]
+        plain = mode is not UpdateMode.WARM_START or (shrink, perturb) == (1.0, 0.0)
+        fresh = [] if plain else [each.detach().clone() for each in model.parameters()]
         model.load_state_dict(self.model.state_dict())
-        if mode is UpdateMode.WARM_START and (shrink, perturb) != (1.0, 0.0):
+        if not plain:
             shrink_and_perturb(model.parameters(), fresh, shrink=shrink, perturb=perturb)
 
 

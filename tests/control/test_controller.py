@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
 from greentrain.budget import Balance
 from greentrain.control import (
     Action,
+    Always,
     BudgetController,
     Candidate,
     CostModel,
+    PricedPolicy,
     Reason,
     State,
     UpdateMode,
+    options_of,
 )
 from greentrain.errors import BudgetExceeded
 
@@ -79,15 +85,27 @@ def test_a_break_is_trained_and_more_of_the_same_is_not():
     assert broken.reason is Reason.BEST_NET_GAIN
 
 
-def test_the_recorded_state_gives_the_recorded_decision():
-    control = controller(2000.0)
-    for position in range(1, 6):
-        state, decision = control.decide(arrival(position, metric_new=0.3), CANDIDATES)
-        again = BudgetController(control.account, cost=control.cost, utility=control.utility)
-        options = [(each.action, each.gain.mean) for each in decision.alternatives]
-        _, repeated = again.decide(arrival(position, metric_new=0.3), CANDIDATES)
-        assert [(each.action, each.gain.mean) for each in repeated.alternatives] == options
-        assert len(state.tables) == 3 + position - 1  # three imagined ones, and the past
+@pytest.mark.parametrize(
+    "policy", [PricedPolicy(), Always(mode=UpdateMode.REPLAY), Always(mode=UpdateMode.SKIP)]
+)
+def test_the_recorded_state_gives_the_recorded_decision(policy):
+    cost = CostModel()
+    cost.calibrate(fixed_j=1.0, step_j=1.0)
+    control = BudgetController(PaperAccount(400.0), policy=policy, cost=cost)
+    first = dataclasses.replace(arrival(0, metric_new=0.1), has_model=False)
+    arrivals = [first, *(arrival(position, metric_new=0.3) for position in range(1, 6))]
+    for position, arrived in enumerate(arrivals):
+        state, decision = control.decide(arrived, CANDIDATES, keep_j=3.0)
+        assert len(state.tables) == (
+            3 + position - 1 if position else 0
+        )  # 3 imagined, and the past
+        recorded = json.loads(json.dumps([state.as_dict(), decision.alternatives_as_dicts()]))
+        found, options = State.from_dict(recorded[0]), options_of(recorded[1])
+        assert found.left_j == pytest.approx(397.0 - control.account.balance().reserved_j)
+        balance = Balance(total_j=found.left_j, spent_j=0.0, reserved_j=0.0)
+        again = policy.decide(found, options, balance)
+        assert dataclasses.replace(again, alternatives=decision.alternatives) == decision
+        control.reserve(decision, str(position))
 
 
 def test_skip_reserves_nothing_and_an_update_its_upper_bound():

@@ -1,22 +1,13 @@
-"""What the update modes mean in steps, data and weights."""
+"""What the update modes mean in steps and weights."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
 
 from greentrain.control import Action, UpdateMode
 from greentrain.errors import ConfigurationError
-from greentrain.memory import SampleList
-from greentrain.updating.modes import (
-    HalfAndHalf,
-    ModeOptions,
-    full_retraining_steps,
-    shrink_and_perturb,
-    train_loader,
-)
-from tests.models import blobs
+from greentrain.updating.modes import ModeOptions, full_retraining_steps, shrink_and_perturb
 
 OPTIONS = ModeOptions(epochs=10, batch_size=10)
 
@@ -37,11 +28,31 @@ def test_steps_follow_from_samples_and_effort(mode, effort, steps):
 
 def test_replay_costs_the_same_however_long_the_stream_is():
     replay = Action(mode=UpdateMode.REPLAY)
-    assert OPTIONS.steps(replay, 100, 300) == OPTIONS.steps(replay, 100, 300_000)
+    assert OPTIONS.steps(replay, n_new=100, n_stored=300) == OPTIONS.steps(
+        replay, n_new=100, n_stored=300_000
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps"),
+    [
+        (UpdateMode.FULL_RETRAIN, 150),  # 10 epochs of 150 / 10 batches
+        (UpdateMode.WARM_START, 80),
+        (UpdateMode.REPLAY, 40),
+    ],
+)
+def test_a_full_retraining_is_over_what_is_held(mode, steps):
+    action = Action(mode=mode)
+    assert OPTIONS.steps(action, n_new=100, n_stored=300, n_held=150) == steps
+    candidates = OPTIONS.candidates(
+        n_new=100, n_stored=300, n_held=150, has_model=True, keeps_data=True
+    )
+    assert {each.action: each.steps for each in candidates}[action] == steps
 
 
 def test_full_retraining_at_each_arrival_grows_with_the_data():
     assert full_retraining_steps(OPTIONS, [100, 100, 200]) == [100, 200, 400]
+    assert full_retraining_steps(OPTIONS, [100, 100, 200], max_size=150) == [100, 150, 150]
 
 
 @pytest.mark.parametrize(
@@ -62,43 +73,6 @@ def test_what_is_feasible_depends_on_what_there_is(has_model, keeps_data, n_stor
     assert {each.action.effort for each in candidates} == {0.25, 0.5, 1.0}
 
 
-def test_replay_batches_are_half_new_and_every_new_sample_comes_equally_often():
-    sampler = HalfAndHalf(30, 100, 10, 12, torch.Generator().manual_seed(0))
-    batches = list(sampler)
-    assert len(batches) == len(sampler) == 12
-    assert all(sum(index < 30 for index in batch) == 5 for batch in batches)
-    new = [index for batch in batches for index in batch if index < 30]
-    assert sorted(new) == sorted(list(range(30)) * 2)  # 12 batches of 5 are two passes over 30
-    stored = {index for batch in batches for index in batch if index >= 30}
-    assert max(stored) < 130
-    assert len(stored) > 20
-
-
-def test_other_modes_pass_over_all_data_once_an_epoch():
-    new, stored = TensorDataset(torch.arange(7.0)), TensorDataset(torch.arange(100.0, 120.0))
-    loader = train_loader(
-        Action(mode=UpdateMode.WARM_START), new, stored, options=OPTIONS, loader={}, seed=0
-    )
-    values = sorted(float(value) for batch in loader for value in batch[0])
-    assert values == [*range(7), *range(100, 120)]
-
-
-def test_the_same_seed_gives_the_same_order():
-    def order(seed):
-        loader = train_loader(
-            Action(mode=UpdateMode.FULL_RETRAIN),
-            blobs(range(4), 10),
-            SampleList([]),
-            options=OPTIONS,
-            loader={},
-            seed=seed,
-        )
-        return [float(value) for batch in loader for value in batch[0][:, 0]]
-
-    assert order(3) == order(3)
-    assert order(3) != order(4)
-
-
 def test_shrink_and_perturb_is_the_formula_of_the_paper():
     theta, fresh = torch.tensor([2.0, -4.0]), torch.tensor([1.0, 1.0])
     shrink_and_perturb([theta], [fresh], shrink=0.4, perturb=0.1)
@@ -112,6 +86,7 @@ def test_shrink_and_perturb_is_the_formula_of_the_paper():
         ({"batch_size": 2.5}, "batch_size is 2.5"),
         ({"reuse_fraction": 0.0}, "reuse_fraction"),
         ({"shrink": 1.5}, "shrink"),
+        ({"average": 1.0}, "average is 1.0"),
     ],
 )
 def test_wrong_options_are_named(arguments, named):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from pytorch_lightning import Callback
-from torch.utils.data import Subset
+from torch.utils.data import RandomSampler, Subset
 
 from greentrain import Budget, Experience, StreamTrainer, UpdateMode
 from greentrain.callbacks import EnergyMonitor
@@ -36,7 +36,7 @@ def stream(length: int = 6) -> list[Experience]:
     ][:length]
 
 
-def trainer(tmp_path, clock: Clock, **changes) -> StreamTrainer:
+def trainer(tmp_path, clock: Clock, make_model=Classifier, **changes) -> StreamTrainer:
     arguments = {
         "budget": "2000 J",
         "horizon": 6,
@@ -51,7 +51,7 @@ def trainer(tmp_path, clock: Clock, **changes) -> StreamTrainer:
         "meter": constant_meter(clock),
         **changes,
     }
-    return StreamTrainer(Classifier, **arguments)
+    return StreamTrainer(make_model, **arguments)
 
 
 def run(tmp_path, **changes):
@@ -162,7 +162,7 @@ def test_experiences_beyond_the_horizon_are_still_inside_the_budget(tmp_path):
 
 
 def test_only_a_warm_start_is_shrunk_and_perturbed(tmp_path):
-    updater = trainer(tmp_path, Clock(), shrink=0.0, perturb=0.0)._updater
+    updater = trainer(tmp_path, Clock(), shrink=0.0, perturb=0.0)._learner.updater
     weights = {}
     for mode in (UpdateMode.REPLAY, UpdateMode.WARM_START):
         model = Classifier()
@@ -243,8 +243,8 @@ def test_an_update_that_makes_it_worse_is_not_kept(tmp_path):
                 torch.nn.init.zeros_(self.layer.weight)
 
     clock = Clock()
-    with trainer(tmp_path, clock, policy=Always(mode=UpdateMode.FULL_RETRAIN)) as streaming:
-        streaming._updater._make_model = Sour
+    policy = Always(mode=UpdateMode.FULL_RETRAIN)
+    with trainer(tmp_path, clock, Sour, policy=policy) as streaming:
         first = streaming.update(experience("first", (0, 1)))
         model = streaming.model
         second = streaming.update(experience("second", (0, 1), seed=1))
@@ -285,8 +285,7 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
             return super().training_step(batch, batch_idx)
 
     clock = Clock()
-    streaming = trainer(tmp_path, clock)
-    streaming._updater._make_model = Failing
+    streaming = trainer(tmp_path, clock, Failing)
     with pytest.raises(ValueError, match="a bad batch"), streaming:
         streaming.update(experience("first", (0, 1)))
     ledger = open_ledger(tmp_path)
@@ -311,7 +310,12 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
         ({"memory": "some"}, "memory is 'some'"),
         ({"trainer": {"max_steps": 10}}, "max_steps, which the controller decides"),
         ({"trainer": {"max_epochs": 0}}, "max_epochs=0"),
+        ({"trainer": {"accelerator": "tpux"}}, "refuses the options of trainer: .*tpux"),
+        ({"trainer": {"precision": 17}}, "refuses the options of trainer: .*17"),
         ({"loader": {"batch_size": 0}}, "batch_size is 0"),
+        ({"loader": {"sampler": RandomSampler([1])}}, "RandomSampler as sampler"),
+        ({"objective": "past"}, "objective is 'past'"),
+        ({"average": 1.0}, "average is 1.0"),
         ({"ledger": "mysql://host/db"}, "names neither"),
         ({"calibration_budget": "much"}, "cannot read"),
     ],
@@ -352,8 +356,7 @@ def test_a_stream_that_is_never_closed_is_closed_when_it_is_forgotten(tmp_path):
 
 def test_make_model_has_to_make_a_module(tmp_path):
     clock = Clock()
-    streaming = trainer(tmp_path, clock)
-    streaming._updater._make_model = lambda: "a model"
+    streaming = trainer(tmp_path, clock, lambda: "a model")
     with pytest.raises(ConfigurationError, match="returned a str"):
         streaming.update(experience("first", (0, 1)))
     streaming.close()
