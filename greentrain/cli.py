@@ -80,6 +80,33 @@ def demo(
 
 
 @app.command()
+def init(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("stream.yaml"),
+) -> None:
+    """Write a commented configuration for 'greentrain run' that works as it is."""
+    from greentrain import cli_run
+
+    cli_run.init(out)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    config: Annotated[
+        Path, typer.Argument(help="The YAML file; 'init' writes one.", metavar="CONFIG.yaml")
+    ],
+) -> None:
+    """Take your own model through what is new of your stream, as a YAML file says.
+
+    Any key of the file can be given after it: greentrain run stream.yaml --budget "20 Wh"
+    --trainer.max_epochs 3
+    """
+    from greentrain import cli_run
+
+    cli_run.run(config, context.args)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     idle: Annotated[

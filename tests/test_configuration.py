@@ -1,0 +1,715 @@
+"""`greentrain run` and `greentrain init`, and the file that they are about."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_lightning.callbacks import EarlyStopping
+from typer.testing import CliRunner, Result
+
+from greentrain import cli, demo, updating
+from greentrain.budget import Budget
+from greentrain.configuration import TEMPLATE, Configuration, configure, override, read
+from greentrain.configuration.arguments import Arguments, Component
+from greentrain.configuration.configuration import ELSEWHERE, MODES, keys
+from greentrain.energy import ConstantMeter
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, verify
+from greentrain.memory import ReservoirBuffer
+from greentrain.updating import StreamTrainer
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "digits" / "stream.yaml"
+
+# A user's module beside the file: its path is what a configuration names.
+MINE = """
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from greentrain import Experience
+from tests.models import Classifier, blobs
+
+
+class Mine(Classifier):
+    def __init__(self, width: int, *, body: nn.Module | None = None, rate: float = 0.5, note=None):
+        super().__init__()
+        self.body, self.width, self.rate = body, width, rate
+
+
+class Open(Classifier):
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+
+class Plain(nn.Module):
+    pass
+
+
+class Arriving:
+    def __init__(self, n: int = 2) -> None:
+        self.n = n
+
+    def __iter__(self):
+        for number in range(self.n):
+            yield Experience(
+                f"[b]{number}", blobs(range(4), 10, seed=number), blobs(range(4), 5, seed=90)
+            )
+
+
+def small(width: int = 1) -> Mine:
+    return Mine(width)
+
+
+def not_a_model():
+    return 3
+
+
+def calling(load: Callable[[Path], nn.Module] | None = None, *, n: Callable[[str], int] = len):
+    return [load, n]
+
+
+def in_order(dataset):
+    return len(dataset)
+
+
+def pairs():
+    yield 1, 2
+
+
+def number() -> int:
+    return 3
+
+
+SIZE = 3
+"""
+
+MINIMAL = {
+    "model": {"class_path": "mine.Mine", "init_args": {"width": 2}},
+    "stream": {"class_path": "mine.Arriving"},
+    "budget": "400 J",
+    "horizon": 3,
+    "monitor": "val_acc",
+    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    "meter": {"class_path": "greentrain.energy.ConstantMeter", "init_args": {"power_w": 20}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a module of the user's and nothing else."""
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return tmp_path
+
+
+def write(folder: Path, **changes: Any) -> None:
+    config = {key: value for key, value in {**MINIMAL, **changes}.items() if value != "absent"}
+    (folder / "stream.yaml").write_text(yaml.safe_dump(config))
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, [*arguments], catch_exceptions=True)
+
+
+def greentrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from greentrain.cli import main; main()", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def listing(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file 'stream.yaml'; 'greentrain init' writes one to start from"),
+        ("", "'stream.yaml' is empty; it has to say at least model, stream, budget and monitor"),
+        ("# only a comment\n", "'stream.yaml' is empty"),
+        ("- a\n- b\n", "'stream.yaml' holds a list; it has to be lines of 'key: value'"),
+        (
+            "budget: 1 Wh\nmodel: [1, 2\nseed: 0\n",
+            "'stream.yaml', line 3 is no YAML: ",
+        ),
+        ("budget: 1 Wh\n\tseed: 0\n", "'stream.yaml', line 2 is no YAML: "),
+        (b"budget: \xff\xfe", "'stream.yaml' is no text in UTF-8"),
+        (b"budget: \x00", "'stream.yaml' is no YAML: "),
+    ],
+)
+def test_a_file_that_holds_no_configuration(folder, content, message):
+    if content is not None:
+        (folder / "stream.yaml").write_bytes(
+            content if isinstance(content, bytes) else content.encode()
+        )
+    with pytest.raises(ConfigurationError) as refused:
+        read(Path("stream.yaml"))
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_is_no_file(folder):
+    with pytest.raises(ConfigurationError, match=r"cannot read '.*': Is a directory"):
+        read(folder)
+
+
+def test_numbers_are_read_as_lightning_reads_them(folder):
+    (folder / "stream.yaml").write_text("a: 1e-3\nb: 1.5\nc: 2\nd: on\n")
+    assert read(Path("stream.yaml")) == {"a": 0.001, "b": 1.5, "c": 2, "d": True}
+
+
+def test_the_command_line_goes_before_the_file():
+    config = {"budget": "1 Wh", "trainer": {"max_epochs": 3, "devices": 1}, "loader": None}
+    changed = override(
+        config,
+        [
+            *("--budget", "0.1Wh", "--trainer.max_epochs=5", "--loader.batch_size", "8"),
+            *("--model.init_args.sizes", "[1, 2]", "--modes.shrink", "-1", "--memory=null"),
+        ],
+    )
+    assert changed == {
+        "budget": "0.1Wh",
+        "trainer": {"max_epochs": 5, "devices": 1},
+        "loader": {"batch_size": 8},
+        "model": {"init_args": {"sizes": [1, 2]}},
+        "modes": {"shrink": -1},
+        "memory": None,
+    }
+    assert config == {"budget": "1 Wh", "trainer": {"max_epochs": 3, "devices": 1}, "loader": None}
+
+
+@given(
+    path=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4),
+    value=st.one_of(st.integers(), st.booleans(), st.none(), st.lists(st.integers())),
+    joined=st.booleans(),
+)
+def test_any_value_arrives_where_its_key_says(path, value, joined):
+    key, text = f"--{'.'.join(path)}", json.dumps(value)
+    found = override({}, [f"{key}={text}"] if joined else [key, text])
+    for name in path:
+        found = found[name]
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["more.yaml"], "'more.yaml' is not understood"),
+        (["--"], "'--' is not understood"),
+        (["-x", "3"], "'-x' is not understood"),
+        (["--seed"], "--seed lacks its value"),
+        (["--budget.amount", "3"], "--budget.amount leads into budget, which is '1 Wh'"),
+        (["--seed", "[1"], "'--seed' is no YAML"),
+    ],
+)
+def test_what_the_command_line_cannot_say(arguments, message):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        override({"budget": "1 Wh"}, arguments)
+
+
+# --- the keys -------------------------------------------------------------------------------------
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Keys with dots; what is named by class_path, and others' options, stay whole."""
+    found = {}
+    for key, value in config.items():
+        if key in ("modes", "outputs"):
+            found |= {f"{key}.{name}": each for name, each in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+def all_keys_of_the_template() -> dict[str, Any]:
+    text = TEMPLATE.read_text(encoding="utf-8")
+    return flat(yaml.safe_load(re.sub(r"^# (?= *[a-z_]+:( |$))", "", text, flags=re.MULTILINE)))
+
+
+def test_no_argument_of_the_trainer_is_forgotten():
+    parameters = inspect.signature(StreamTrainer).parameters
+    assert {ELSEWHERE.get(name, name) for name in parameters} == set(keys()) - {
+        "stream",
+        "limit",
+        "outputs.report",
+    }
+    assert set(ELSEWHERE) <= set(parameters)
+    assert len(keys()) == len(set(keys()))
+
+
+def test_the_template_explains_every_key():
+    assert set(all_keys_of_the_template()) == set(keys())
+
+
+def test_what_the_template_comments_out_are_the_defaults():
+    told = read(TEMPLATE)
+    shown = {key: value for key, value in all_keys_of_the_template().items() if key not in told}
+    names = {key: name for name, key in ELSEWHERE.items()}
+    parameters = inspect.signature(StreamTrainer).parameters
+    outputs = configure(told).outputs
+    expected = {
+        key: parameters[names.get(key, key)].default
+        for key in shown
+        if not key.startswith("outputs.") and key != "limit"
+    }
+    expected |= {f"outputs.{name}": getattr(outputs, name) for name in ("ledger", "state")}
+    expected |= {"outputs.mlflow": None, "outputs.report": outputs.report, "limit": None}
+    assert shown == expected
+    assert set(MODES) <= {key.removeprefix("modes.") for key in shown}
+
+
+def test_the_page_has_every_key():
+    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
+    assert sorted(cells) == sorted(keys())
+
+
+class Told(Exception):
+    """Carries what a trainer was to be made with."""
+
+
+def told_by(call: Any) -> dict[str, Any]:
+    def record(make_model: Any, **arguments: Any) -> None:
+        raise Told({"make_model": make_model, **arguments})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updating, "StreamTrainer", record)
+        patch.setattr(demo, "StreamTrainer", record)
+        with pytest.raises(Told) as told:
+            call()
+    return dict(told.value.args[0])
+
+
+@pytest.mark.parametrize("path", [EXAMPLE, TEMPLATE], ids=["example", "template"])
+def test_the_example_and_the_template_are_the_demo(path, folder):
+    configuration = configure(read(path))
+    ours = told_by(configuration.make_trainer)
+    theirs = told_by(lambda: demo.run_demo(folder / "out"))
+    budget = theirs.pop("budget")
+    assert Budget.parse(ours.pop("budget"), horizon=ours.pop("horizon")) == budget
+    assert type(ours.pop("make_model")()) is theirs.pop("make_model") is demo.DigitsModel
+    for name in ("stream", "ledger", "state", "tracking"):
+        theirs.pop(name, None)
+        ours.pop(name)
+    assert ours.pop("seed", 0) == theirs.pop("seed") == 0
+    assert theirs.pop("zone") is None
+    assert ours == theirs
+    first, again = configuration.make_stream(), demo.digits_stream(seed=0)
+    assert [each.id for each in first] == [each.id for each in again]
+
+
+# --- what is checked ------------------------------------------------------------------------------
+
+EARLY = "pytorch_lightning.callbacks.EarlyStopping"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bugdet": "1 Wh"}, "there is no key 'bugdet'; did you mean 'budget'?"),
+        ({"zzz": 1}, "there is no key 'zzz'; allowed are model, stream, name, budget,"),
+        ({"monitor": "absent"}, "the key 'monitor' is missing; it is the name of the metric"),
+        ({"budget": None}, "the key 'budget' is missing; it is an energy such as '20 Wh'"),
+        ({"horizon": "x"}, "horizon is 'x'; it is a whole number or null"),
+        ({"horizon": 2.5}, "horizon is 2.5; it is a whole number or null"),
+        ({"monitor_mode": "up"}, "monitor_mode is 'up'; it is 'max' or 'min'"),
+        ({"objective": "all"}, "objective is 'all'; it is 'seen', 'current' or 'window'"),
+        ({"budget": 5}, "budget is 5; it is a text or a Budget by class_path"),
+        ({"pue": "big"}, "pue is 'big'; it is a number or null"),
+        ({"name": 7}, "name is 7; it is a text"),
+        ({"limit": 0}, "limit is 0; it is a number of experiences, 1 or more, or null for all"),
+        ({"limit": True}, "limit is True; it is a number of experiences"),
+        ({"memory": "some"}, "memory is 'some'; it is 'all', null to keep nothing, or a buffer"),
+        ({"modes": {"shrnk": 1}}, "modes has no key 'shrnk'; did you mean 'shrink'?"),
+        ({"modes": {"shrink": "a"}}, "modes.shrink is 'a'; it is a number"),
+        ({"modes": 3}, "modes is 3; it holds lines of 'key: value'"),
+        ({"outputs": {"ledgr": "x"}}, "outputs has no key 'ledgr'; did you mean 'ledger'?"),
+        ({"outputs": {"report": "mine.py"}}, "outputs.report is 'mine.py', which is no folder"),
+        (
+            {"trainer": {"max_epoch": 3}},
+            "trainer has no key 'max_epoch'; did you mean 'max_epochs'",
+        ),
+        ({"trainer": {"max_epochs": "x"}}, "trainer has max_epochs='x'"),
+        (
+            {"trainer": {"devices": [1, {}]}},
+            "trainer.devices has '{}' in it, which has to be a",
+        ),
+        ({"trainer": {"max_steps": 3}}, "trainer has max_steps, which the controller decides"),
+        ({"trainer": {"callbacks": 3}}, "trainer.callbacks is 3; it is a list, a Callback by"),
+        (
+            {"trainer": {"callbacks": [{"class_path": f"{EARLY}s"}]}},
+            f"trainer.callbacks has {EARLY}s, and there is no 'EarlyStoppings' in ",
+        ),
+        (
+            {"trainer": {"callbacks": [{"class_path": EARLY, "init_args": {"patience": 1}}]}},
+            f"trainer.callbacks has {EARLY}, and it lacks monitor",
+        ),
+        (
+            {"trainer": {"callbacks": [{"class_path": EARLY, "init_args": {"monitr": "a"}}]}},
+            f"trainer.callbacks has {EARLY}, and it takes no 'monitr'",
+        ),
+        (
+            {
+                "trainer": {
+                    "callbacks": [
+                        {"class_path": EARLY, "init_args": {"monitor": "a", "patience": "b"}}
+                    ]
+                }
+            },
+            f"trainer.callbacks has {EARLY}, and its patience is 'b'; it is a whole number",
+        ),
+        ({"loader": {"shuffle": False}}, "loader has no key 'shuffle'; allowed are batch_size,"),
+        ({"loader": {"batch_size": "x"}}, "loader.batch_size is 'x'; it is a whole number or null"),
+        (
+            {"loader": {"collate_fn": "mine.nope"}},
+            "loader.collate_fn is 'mine.nope', and there is no 'nope' in mine",
+        ),
+        ({"loader": {"sampler": "mine.no"}}, "loader.sampler is 'mine.no', and mine has no 'no'"),
+        (
+            {"model": "mine.Mine"},
+            "model.init_args lacks width",
+        ),
+        ({"model": {"class_path": "mine.Min"}}, "model.class_path is 'mine.Min', and mine has no"),
+        ({"model": {"class_pat": "x"}}, "model has no key 'class_pat'; did you mean 'class_path'?"),
+        ({"model": {"init_args": {}}}, "model.class_path is None; it is the path of a class or"),
+        ({"model": ["mine.Mine"]}, "model is ['mine.Mine']; it holds lines of 'key: value'"),
+        (
+            {"model": "Mine"},
+            "model.class_path is 'Mine'; it is the path of a class or function, with",
+        ),
+        (
+            {"model": "..Mine"},
+            "model.class_path is '..Mine'; it is the path of a class or function",
+        ),
+        ({"model": "nosuch.Mine"}, "model.class_path is 'nosuch.Mine', and there is no module"),
+        ({"model": "mine.SIZE"}, "model.class_path is 'mine.SIZE', which cannot be called: 3"),
+        (
+            {"model": "mine.Plain"},
+            "model.class_path is 'mine.Plain', and a mine.Plain is no LightningModule of ",
+        ),
+        (
+            {"model": "broken.Model"},
+            "model.class_path is 'broken.Model', and importing broken failed: ModuleNotFoundError: "
+            "No module named 'not_there_either'",
+        ),
+        (
+            {"model": {"class_path": "mine.Mine", "init_args": {"width": 1, "rat": 2}}},
+            "model.init_args has no key 'rat'; did you mean 'rate'?",
+        ),
+        (
+            {"model": {"class_path": "mine.Mine", "init_args": {"width": "wide"}}},
+            "model.init_args.width is 'wide'; it is a whole number",
+        ),
+        (
+            {
+                "model": {
+                    "class_path": "mine.Mine",
+                    "init_args": {
+                        "width": 1,
+                        "body": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1}},
+                    },
+                }
+            },
+            "model.init_args.body has torch.nn.Linear, and it lacks out_features",
+        ),
+        (
+            {"stream": {"class_path": "mine.Arriving", "init_args": {"n": "all"}}},
+            "stream.init_args.n is 'all'; it is a whole number",
+        ),
+        (
+            {"stream": "mine.number"},
+            "stream.class_path is 'mine.number', which gives 3; it has to give experiences",
+        ),
+        (
+            {"memory": {"class_path": "greentrain.memory.ReservoirBuffer"}},
+            "memory.init_args lacks max_size",
+        ),
+        ({"meter": "greentrain.energy.NoMeter"}, "meter.class_path is 'greentrain.energy.NoMeter'"),
+        # What is right in form and cannot be used is refused by the part that it is for.
+        ({"budget": "lots"}, "cannot read the energy 'lots'"),
+        ({"modes": {"shrink": 2}}, "shrink and perturb are 2"),
+        ({"trainer": {"max_epochs": 0}}, "trainer has max_epochs=0"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_written(folder, monkeypatch, changes, message):
+    (folder / "broken.py").write_text("import not_there_either\n")
+    write(folder, **changes)
+    before = listing(folder)
+    shown = []
+    monkeypatch.setattr(sys, "argv", ["greentrain", "run", "stream.yaml"])
+    monkeypatch.setattr(sys.stderr, "write", shown.append)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    (line,) = shown
+    assert line.startswith(f"greentrain: {message}")
+    assert line.count("\n") == 1
+    assert line.endswith("\n")
+    assert listing(folder) == before
+
+
+def test_a_model_that_a_function_makes_is_checked_when_it_is_made(folder):
+    write(folder, model="mine.not_a_model")
+    configuration = configure(read(Path("stream.yaml")))
+    with pytest.raises(ConfigurationError, match=r"mine\.not_a_model', and a builtins\.int is no"):
+        configuration.make_model()
+
+
+# --- what is made ---------------------------------------------------------------------------------
+
+
+def configured(folder: Path, **changes: Any) -> Configuration:
+    write(folder, **changes)
+    return configure(read(Path("stream.yaml")))
+
+
+def test_each_model_is_a_new_one_in_all_its_parts(folder):
+    body = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 2, "out_features": 3}}
+    arguments = {"width": 4, "body": body, "rate": 1e-3, "note": ["any", "thing"]}
+    configuration = configured(folder, model={"class_path": "mine.Mine", "init_args": arguments})
+    first, second = configuration.make_model(), configuration.make_model()
+    assert (first.width, first.rate) == (4, 0.001)
+    assert first.body is not second.body
+    assert not first.body.weight.equal(second.body.weight)
+
+
+def test_a_function_and_its_further_arguments_are_called(folder):
+    assert configured(folder, model="mine.small").make_model().width == 1
+    model = {"class_path": "mine.Open", "dict_kwargs": {"depth": 3}}
+    assert configured(folder, model=model).make_model().options == {"depth": 3}
+    with pytest.raises(ConfigurationError, match=r"model\.init_args has no key 'depth'"):
+        configured(folder, model={"class_path": "mine.Open", "init_args": {"depth": 3}})
+
+
+def test_everything_that_is_given_reaches_the_trainer(folder):
+    buffer = {"class_path": "greentrain.memory.ReservoirBuffer", "init_args": {"max_size": 9}}
+    stopping = {"class_path": EARLY, "init_args": {"monitor": "train_loss"}}
+    arguments = told_by(
+        configured(
+            folder,
+            name="mine",
+            memory=buffer,
+            trainer={"max_epochs": 3, "callbacks": [stopping], "gradient_clip_val": 1},
+            loader={"batch_size": 4, "sampler": "mine.in_order"},
+            modes={"shrink": 0.5, "perturb": 0.1},
+            outputs={"ledger": "a.db", "state": "s", "mlflow": "sqlite:///m.db"},
+        ).make_trainer
+    )
+    assert arguments.pop("make_model")().width == 2
+    assert arguments["loader"].pop("sampler")([1, 2]) == 2
+    memory, trainer = arguments.pop("memory"), arguments.pop("trainer")
+    assert isinstance(memory, ReservoirBuffer)
+    assert memory.max_size == 9
+    (callback,) = trainer.pop("callbacks")
+    assert isinstance(callback, EarlyStopping)
+    assert trainer == {"max_epochs": 3, "gradient_clip_val": 1}
+    assert isinstance(arguments.pop("meter"), ConstantMeter)
+    assert arguments == {
+        "stream": "mine",
+        "budget": "400 J",
+        "horizon": 3,
+        "monitor": "val_acc",
+        "loader": {"batch_size": 4},
+        "shrink": 0.5,
+        "perturb": 0.1,
+        "ledger": "a.db",
+        "state": "s",
+        "tracking": "sqlite:///m.db",
+    }
+
+
+def test_what_is_not_given_is_left_to_the_trainer(folder):
+    given = {"horizon": "absent", "trainer": "absent", "meter": "absent", "memory": None}
+    arguments = told_by(configured(folder, **given).make_trainer)
+    arguments.pop("make_model")
+    assert arguments == {
+        "stream": "stream",
+        "budget": "400 J",
+        "monitor": "val_acc",
+        "memory": None,
+        "trainer": {},
+        "loader": {},
+        "ledger": "sqlite:///greentrain.db",
+        "state": "greentrain-state",
+        "tracking": None,
+    }
+
+
+def test_functions_are_given_by_their_path(folder):
+    def called(**given: str) -> list[Any]:
+        made = Component("stream", {"class_path": "mine.calling", "init_args": given}).make()
+        return list(made)
+
+    import mine
+
+    assert called() == [None, len]
+    assert called(load="mine.in_order", n="mine.number") == [mine.in_order, mine.number]
+    with pytest.raises(
+        ConfigurationError, match=r"stream\.init_args\.load is 'mine\.numbr'.*mean 'n"
+    ):
+        called(load="mine.numbr")
+
+
+def test_arguments_are_made_anew_each_time():
+    component = Component("memory", {"class_path": "greentrain.memory.FullBuffer"})
+    assert component.make() is not component.make()
+    given = {"callbacks": [{"class_path": EARLY, "init_args": {"monitor": "a"}}]}
+    from pytorch_lightning import Trainer
+
+    arguments = Arguments("trainer", Trainer, given)
+    assert arguments.make()["callbacks"][0] is not arguments.make()["callbacks"][0]
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_where_it_was(folder):
+    write(folder, limit=1, outputs={"report": "out"})
+    first = command("run", "stream.yaml")
+    assert first.exit_code == 0, first.output
+    assert "[b]0: FULL_RETRAIN" in first.output
+    assert "[b]1" not in first.output
+    assert re.search(r"^1 experience: .* drawn.*; .* are left of a budget of ", first.output, re.M)
+    second = command("run", "stream.yaml", "--limit", "null")
+    assert second.exit_code == 0, second.output
+    assert "[b]0:" not in second.output
+    assert "[b]1: " in second.output
+    ledger = Ledger("greentrain.db", create=False)
+    outcomes = [row["experience_id"] for row in ledger.rows("outcome")]
+    assert verify(ledger).ok
+    ledger.close()
+    assert outcomes == ["[b]0", "[b]1"]
+    report = json.loads(Path("out/report.json").read_text())
+    assert len(report["runs"]) == 2
+    assert len(report["experiences"]) == 2
+    third = command("run", "stream.yaml", "--limit=null")
+    assert third.output == "Nothing new has arrived: the stream has had 2 experiences.\n"
+    assert third.exit_code == 0
+    more = command("run", "stream.yaml", "--stream.init_args.n", "3", "--limit", "null")
+    assert more.output.count("because") == 1
+    assert "[b]2: " in more.output
+
+
+def test_outputs_that_are_not_wanted_are_not_written(folder):
+    write(folder, outputs={"report": None, "state": None})
+    before = listing(folder)
+    result = command("run", "stream.yaml", "--limit", "1")
+    assert result.exit_code == 0, result.output
+    assert listing(folder) - before == {"greentrain.db"}
+
+
+def test_a_stream_yields_experiences(folder):
+    write(folder, stream="mine.pairs")
+    result = command("run", "stream.yaml")
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception) == (
+        "the stream yields a tuple; it has to yield Experience(id, train, val)"
+    )
+
+
+def test_init_writes_what_runs_and_overwrites_nothing(folder):
+    assert command("init").output == (
+        "wrote stream.yaml; 'greentrain run stream.yaml' works as it is\n"
+    )
+    assert Path("stream.yaml").read_bytes() == TEMPLATE.read_bytes()
+    assert next(iter(configure(read(Path("stream.yaml"))).make_stream())).id == "0-first"
+    Path("stream.yaml").write_text("mine")
+    again = command("init")
+    assert isinstance(again.exception, ConfigurationError)
+    assert str(again.exception) == (
+        "'stream.yaml' is there already and is left as it is; name another file with --out"
+    )
+    assert Path("stream.yaml").read_text() == "mine"
+    nowhere = command("init", "--out", "nowhere/stream.yaml")
+    assert "cannot write 'nowhere/stream.yaml': No such file" in str(nowhere.exception)
+
+
+def test_the_help_says_how_keys_are_given():
+    shown = command("run", "--help").output
+    assert "CONFIG.yaml" in shown
+    assert "--trainer.max_epochs 3" in " ".join(shown.split())
+
+
+def test_a_mistake_is_told_before_anything_heavy_is_loaded(tmp_path):
+    (tmp_path / "stream.yaml").write_text("")
+    code = (
+        "import sys; sys.argv = ['greentrain', 'run', 'stream.yaml']\n"
+        "from greentrain.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as ended: print(ended.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "2 False\n"
+    assert done.stderr.startswith("greentrain: 'stream.yaml' is empty;")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_real_commands(tmp_path):
+    wrote = greentrain("init", cwd=tmp_path)
+    assert wrote.returncode == 0, wrote.stderr
+    wrong = greentrain("run", "stream.yaml", "--trainer.max_epoch", "1", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr == (
+        "greentrain: trainer has no key 'max_epoch'; did you mean 'max_epochs'?\n"
+    )
+    assert listing(tmp_path) == {"stream.yaml"}
+    (tmp_path / "mine.py").write_text(MINE)
+    run = greentrain(
+        *("run", "stream.yaml", "--limit", "2", "--trainer.max_epochs", "1"),
+        *("--model", "mine.small", "--model.init_args.width", "3"),
+        *("--stream", "{class_path: mine.Arriving}", "--outputs.mlflow", "sqlite:///mlflow.db"),
+        cwd=tmp_path,
+    )
+    assert run.returncode == 2
+    assert "leads into model" in run.stderr
+    run = greentrain(
+        *("run", "stream.yaml", "--limit", "2", "--trainer.max_epochs", "1"),
+        *("--model", "{class_path: mine.small}", "--model.init_args.width", "3"),
+        *("--stream", "{class_path: mine.Arriving}", "--outputs.mlflow", "sqlite:///mlflow.db"),
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("because") == 2
+    assert listing(tmp_path) >= {"greentrain.db", "greentrain-state", "mlflow.db", "report.html"}
+
+
+@pytest.mark.slow
+def test_the_example_runs(tmp_path):
+    run = greentrain("run", str(EXAMPLE), "--limit", "3", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("because") == 3
+    assert listing(tmp_path / "digits-out") >= {"greentrain.db", "state", "report.html"}
