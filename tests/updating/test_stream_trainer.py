@@ -14,8 +14,9 @@ from pytorch_lightning import Callback
 from torch.utils.data import RandomSampler, Subset
 
 from greentrain import Budget, Experience, StreamTrainer, UpdateMode
+from greentrain.budget import Balance
 from greentrain.callbacks import EnergyMonitor
-from greentrain.control import Always, State
+from greentrain.control import Always, PricedPolicy, State, options_of
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import FullBuffer, ReservoirBuffer
@@ -184,8 +185,9 @@ def test_what_was_spent_stays_spent_when_a_stream_starts_again(tmp_path):
         trainer(tmp_path, clock, budget="3000 J")
 
 
-def test_the_recorded_state_is_the_state_of_the_decision(tmp_path):
-    _, results, _ = run(tmp_path)
+@pytest.mark.parametrize("budget", ["2000 J", "300 J"])
+def test_the_recorded_state_gives_the_recorded_decision(tmp_path, budget):
+    _, results, _ = run(tmp_path, budget=budget)
     ledger = open_ledger(tmp_path)
     rows = ledger.rows("decision")
     ledger.close()
@@ -194,7 +196,17 @@ def test_the_recorded_state_is_the_state_of_the_decision(tmp_path):
         assert state.position == result.position
         assert state.metric_before == result.metric_before
         assert row["update_mode"] == str(result.update_mode)
-        assert len(json.loads(row["alternatives"])) == len(result.decision.alternatives)
+        options = options_of(json.loads(row["alternatives"]))
+        balance = Balance(total_j=state.left_j, spent_j=0.0, reserved_j=0.0)
+        again = PricedPolicy().decide(state, options, balance)
+        recorded = (row["update_mode"], row["effort"], row["reason"], row["sentence"])
+        assert (
+            str(again.action.mode),
+            again.action.effort,
+            str(again.reason),
+            again.sentence,
+        ) == recorded
+        assert again.price_per_j == row["price_per_j"]
 
 
 @pytest.mark.parametrize(
