@@ -1,0 +1,72 @@
+"""Seconds per step of each experience, and whether they, or anything else, grow over a stream."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from _results import Row
+from pytorch_lightning import Callback
+
+from greentrain.metrics import slope
+
+
+class StepTimes(Callback):
+    """Take the median time from the end of one step to that of the next, fit by fit.
+
+    Args:
+        clock: Seconds.
+
+    Attributes:
+        medians_s: Seconds per step in each fit, the loader's included; ``None`` for a fit of one.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.medians_s: list[float | None] = []
+        self._ends_s: list[float] = []
+
+    def on_train_start(self, *args: Any) -> None:
+        self._ends_s = []
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._ends_s.append(self.clock())
+
+    def on_train_end(self, *args: Any) -> None:
+        self.medians_s.append(median_gap(self._ends_s))
+
+
+def median_gap(ends_s: Sequence[float]) -> float | None:
+    """Return the median of the differences between successive times; ``None`` for one time."""
+    gaps = [later - sooner for sooner, later in pairwise(ends_s)]
+    return statistics.median(gaps) if gaps else None
+
+
+def growth(id: str, what: str, values: Sequence[float | None], *, held_to: bool, note: str) -> Row:
+    """Return by how much a quantity is known to grow from one experience to the next.
+
+    Args:
+        id: Id of the row.
+        what: Whose quantity it is, and of what.
+        values: One for each experience; ``None`` where it is unknown.
+        held_to: Whether it must not grow.
+        note: How it was measured.
+    """
+    fitted = slope(values)
+    known = [value for value in values if value is not None]
+    percent = 100 / statistics.fmean(known)
+    low, high = (percent * bound for bound in fitted.interval or (0.0, 0.0))
+    return Row(
+        id=id,
+        what=what,
+        value=max(0.0, low),
+        unit="% per experience",
+        reach=0.0 if held_to else None,
+        seeds=len(known),
+        interval=(low, high),
+        note=f"{note}; the lower end of the slope's 95 % interval, or 0 if that is below, with the "
+        "interval, in % of the mean",
+    )
