@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from greentrain import __version__, cli_ledger
-from greentrain.errors import GreentrainError
+from greentrain.errors import ConfigurationError, GreentrainError
 
 app = typer.Typer(
     name="greentrain",
@@ -177,28 +177,69 @@ def report(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
     formats: Annotated[
-        str, typer.Option("--format", help="What to write, separated by commas.")
+        str,
+        typer.Option(
+            "--format",
+            help="What to write, separated by commas: html, json, csv, md, hf, boamps, sci, xlsx, "
+            "pdf, cyclonedx, spdx, esrs, gpai.",
+        ),
     ] = "html,json",
+    card: Annotated[
+        Path | None,
+        typer.Option(help="A Hugging Face model card to put the emissions into.", metavar="README"),
+    ] = None,
     run: Annotated[str | None, typer.Option(help="Id of the one run to report on.")] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(help="Only runs whose name is like this, such as 'digits*'.", metavar="NAME"),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only what ended from then on: a date (its midnight in UTC), or a time with its "
+            "zone.",
+            metavar="MOMENT",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only what ended before then.", metavar="MOMENT")
+    ] = None,
+    given: Annotated[
+        Path | None,
+        typer.Option(help="What only you know, as YAML: whose hardware, which electricity, ..."),
+    ] = None,
 ) -> None:
     """Write a report of what was measured, decided and spent."""
     from greentrain.ledger import close_ledgers, open_ledgers
-    from greentrain.report import build, write
+    from greentrain.report import build, missing, write
+    from greentrain.report.exports import write_card
+    from greentrain.report.given import read_given
 
+    stated = None if given is None else read_given(given)
     opened = open_ledgers(ledgers or ["greentrain.db"])
+    try:
+        document = build(opened, run=run, project=project, since=since, until=until, given=stated)
+    finally:
+        close_ledgers(opened)
     wanted = tuple(name.strip() for name in formats.split(","))
-    for path in write(build(opened, run=run), out, wanted):
+    for path in write(document, out, wanted):
         typer.echo(f"wrote {path}")
-    close_ledgers(opened)
+    for name, sentences in missing(document, wanted).items():
+        for sentence in sentences:
+            typer.echo(f"{name} lacks {sentence}", err=True)
+    if card is not None:
+        write_card(card, document)
+        typer.echo(f"wrote co2_eq_emissions into {card}")
 
 
 @cli_ledger.app.command("verify")
 @app.command()
 def verify(
-    ledgers: Annotated[
+    targets: Annotated[
         list[str],
         typer.Argument(
-            help="The ledgers: files, patterns such as 'runs/*.db', URLs.", metavar="LEDGER..."
+            help="The ledgers: files, patterns such as 'runs/*.db', URLs; or one report.json.",
+            metavar="LEDGER...|REPORT",
         ),
     ],
     heads: Annotated[
@@ -208,15 +249,34 @@ def verify(
             metavar="FILE",
         ),
     ] = None,
+    ledgers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ledger",
+            help="A ledger of the report.json; may be given several times.",
+            metavar="LEDGER",
+        ),
+    ] = None,
 ) -> None:
-    """Recompute the chains and sums of ledgers.
+    """Recompute the chains and sums of ledgers, or every figure of a report from its ledgers.
 
-    Exit code 1 if a row was altered, removed, inserted or reordered; 3 if a run has no closing row
-    and no exported head shows that there was none.
+    Exit code 1 if a row was altered, removed, inserted or reordered, or something in the report
+    does not follow; 3 if a run of a ledger has no closing row and no exported head shows that there
+    was none.
     """
-    from greentrain.ledger.several import verify_all
+    if ledgers or targets[0].endswith(".json"):
+        from greentrain.report.checking import check_file
 
-    lines, code = verify_all(ledgers, heads)
+        if len(targets) != 1 or not ledgers or heads is not None:
+            raise ConfigurationError(
+                "to check a report, give it alone with its ledger: greentrain verify report.json "
+                "--ledger LEDGER"
+            )
+        lines, code = check_file(Path(targets[0]), ledgers)
+    else:
+        from greentrain.ledger.several import verify_all
+
+        lines, code = verify_all(targets, heads)
     for line in lines:
         typer.echo(line)
     raise typer.Exit(code)

@@ -10,7 +10,8 @@ from greentrain.ledger.release import Release
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import SCHEMA_VERSION, canonical
 from greentrain.ledger.several import close_ledgers, open_ledgers
-from greentrain.ledger.verify import Verification, verify
+from greentrain.ledger.snapshot import Snapshot, take_snapshot
+from greentrain.ledger.verify import Verification, verify, verify_snapshot
 
 __all__ = [
     "DEFAULT_URL",
@@ -20,6 +21,7 @@ __all__ = [
     "LedgerAccount",
     "Release",
     "RunLog",
+    "Snapshot",
     "Terms",
     "Verification",
     "canonical",
@@ -27,7 +29,9 @@ __all__ = [
     "environment",
     "last_descriptions",
     "open_ledgers",
+    "take_snapshot",
     "terms_of",
     "verify",
+    "verify_snapshot",
     "with_recovered",
 ]

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
-
 from greentrain.errors import LedgerError
 from greentrain.ledger.exports import ExportedHeads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.recovery import with_recovered
-from greentrain.ledger.schema import CONTENT, RUN_CHAIN, entries
-from greentrain.ledger.store import key_sentence
+from greentrain.ledger.schema import RUN_CHAIN
+from greentrain.ledger.snapshot import Snapshot, damaged, take_snapshot
+from greentrain.ledger.store import Store, key_sentence
 from greentrain.ledger.verify_chains import chain_failures, needs_key
 from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
@@ -63,24 +62,37 @@ def verify(ledger: Ledger, exported: ExportedHeads | None = None) -> Verificatio
     Raises:
         LedgerError: If it cannot be read, or was begun with a key and none is given.
     """
-    store = ledger.store
     try:
-        with store.read() as connection:
-            damage = list(_damage(connection))
-            spine = _dicts(connection, select(entries).order_by(entries.c.id))
-            content = {
-                kind: {row["entry_id"]: row for row in _dicts(connection, select(table))}
-                for kind, table in CONTENT.items()
-            }
-            orphans = list(_orphans(connection))
+        taken = take_snapshot(ledger.store)
     except LedgerError as error:
-        if "malformed" not in str(error):
+        if not damaged(error):
             raise
         return Verification(rows=0, failures=(str(error),), notes=())
+    return verify_snapshot(taken, ledger.store, exported)
+
+
+def verify_snapshot(
+    snapshot: Snapshot, store: Store, exported: ExportedHeads | None = None
+) -> Verification:
+    """Recompute what :func:`verify` does, of a ledger as it stood at some moment.
+
+    Args:
+        snapshot: Its rows.
+        store: Where they are from: its key is what rows were hashed with.
+        exported: Heads that left it earlier.
+
+    Raises:
+        LedgerError: If it was begun with a key and none is given.
+    """
+    spine, content = snapshot.spine, snapshot.content
     if store.key is None and needs_key(spine, content):
         raise LedgerError(key_sentence(store.name, spine[0]["prev_hash"], None))
-    rows = {kind: [table[key] for key in sorted(table)] for kind, table in content.items()}
-    failures = [*damage, *chain_failures(spine, content, store.key), *orphans]
+    rows = {kind: list(table.values()) for kind, table in content.items()}
+    failures = [
+        *snapshot.damage,
+        *chain_failures(spine, content, store.key),
+        *snapshot.orphans,
+    ]
     notes: list[str] = []
     if exported is not None:
         failures += exported.failures(spine)
@@ -105,30 +117,6 @@ def verify(ledger: Ledger, exported: ExportedHeads | None = None) -> Verificatio
     )
 
 
-def _damage(connection: Connection) -> Iterator[str]:
-    if connection.dialect.name == "sqlite":
-        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if found != "ok":
-            yield f"the file is damaged, or was truncated: {str(found).splitlines()[-1]}"
-
-
-def _dicts(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
-    return [{str(key): row[key] for key in row} for row in connection.execute(query).mappings()]
-
-
-def _orphans(connection: Connection) -> Iterator[str]:
-    for kind, table in CONTENT.items():
-        query = (
-            select(func.count())
-            .select_from(table)
-            .outerjoin(entries, (entries.c.id == table.c.entry_id) & (entries.c.kind == kind))
-            .where(entries.c.id.is_(None))
-        )
-        count = connection.execute(query).scalar_one()
-        if count:
-            yield f"{count} row(s) of {table.name} were inserted without an entry"
-
-
 def _notes(rows: Mapping[str, Rows]) -> Iterator[str]:
     closed = {row["run_id"] for row in rows["closing"]}
     recovered = _recovered(rows)
@@ -145,6 +133,8 @@ def _notes(rows: Mapping[str, Rows]) -> Iterator[str]:
 
 def _recovered(rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
     by_run: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    if not rows["heartbeat"]:
+        return by_run
     for row in with_recovered(rows["window"], rows["heartbeat"], rows["closing"]):
         if row["recovered"]:
             by_run[row["run_id"]].append(row)

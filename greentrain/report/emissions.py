@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from greentrain.ledger import canonical
-from greentrain.report.rows import Row, Rows, total
+from greentrain.report.rows import Row, Rows, number, total
 
 NO_ZONE = "no zone was given, so no grams are claimed"
 NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"
@@ -16,6 +16,8 @@ KNOWN = (
     "energy of each window times PUE times its mean intensity; the intensity's own uncertainty is "
     "not known, and the interval is that of the energy alone"
 )
+
+_PROVENANCE = ("source", "zone", "data_year", "signal", "basis")
 
 
 def carbon(runs: Sequence[Row], windows: Rows, totals: Row) -> dict[str, Any]:
@@ -63,10 +65,18 @@ def _interval(emissions_g: float | None, totals: Row) -> dict[str, float] | None
 
 
 def _intensities(runs: Sequence[Row]) -> list[dict[str, Any]]:
-    """List each way in which a run's grams came about once."""
+    """List each way in which a run's grams came about once, with all keys, known or not."""
     listed: dict[str, dict[str, Any]] = {}
     for run in runs:
         told = run["environment"].get("carbon")
         if isinstance(told, dict):
-            listed.setdefault(canonical(told), told)
+            intensity = told.get("intensity")
+            held = {
+                "intensity": {key: intensity.get(key) for key in _PROVENANCE}
+                if isinstance(intensity, dict)
+                else None,
+                "pue": number(told.get("pue")),
+                "pue_source": told.get("pue_source"),
+            }
+            listed.setdefault(canonical(held), held)
     return list(listed.values())

@@ -35,10 +35,12 @@ def energy_of(windows: Rows) -> dict[str, Any]:
 def boundary(windows: Rows) -> str | None:
     """Name what was metered, such as ``"gpu+cpu+ram"``; ``None`` where nothing was."""
     return boundary_of(
-        name
-        for window in windows
-        for name, joules in joules_by_source(window).items()
-        if joules is not None
+        {
+            name: None  # each once: of many windows only a few names are new
+            for window in windows
+            for name, joules in joules_by_source(window).items()
+            if joules is not None
+        }
     )
 
 
@@ -62,12 +64,15 @@ def boundary_of(names: Iterable[str]) -> str | None:
     return "+".join([*known, *sorted(parts - set(known))]) or None
 
 
-def totals(runs: Sequence[Row], windows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+def totals(
+    runs: Sequence[Row], windows: Rows, *, measured: Rows
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sum up all windows, and say what was not measured.
 
     Args:
-        runs: The runs of the report, parsed.
-        windows: The windows of the ledger, with those recovered from heartbeats.
+        runs: The runs of the report, parsed, with their figures as they count.
+        windows: The windows as they count: what two of them measured is in one of them.
+        measured: The same windows as they were measured, which idle power is worked out from.
 
     Returns:
         The totals with their sources, uncertainty, boundary and phases; and what is missing.
@@ -90,7 +95,7 @@ def totals(runs: Sequence[Row], windows: Rows) -> tuple[dict[str, Any], dict[str
         "facility": wider.together(runs, "facility"),
         "sources": sources,
         "by_phase": _by_phase(windows),
-        "idle": sensors.idle(runs, windows),
+        "idle": sensors.idle(runs, measured),
         "recovered_j": total(window["energy_j"] for window in windows if window["recovered"]),
         "without_budget_j": total(
             window["energy_j"] for window in windows if window["reservation_id"] is None
@@ -190,5 +195,5 @@ def _outside(within: str | None, facility: Row | None) -> list[str]:
         "cooling and other overheads of the building (PUE): not added"
         + (" to these figures; they are in the facility's" if facility else "")
     )
-    sentences.append("water, and what making the hardware took: not accounted for")
+    sentences.append("water, and what making the hardware took: in none of these figures")
     return sentences

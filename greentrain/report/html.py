@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from greentrain.report.svg import MODE_COLOURS, energy_chart, metric_chart, spending_chart
-from greentrain.report.text import shown
-from greentrain.units import format_carbon, format_energy
+from greentrain.report.filters import FILTERS, inert, short
+from greentrain.report.svg import (
+    MODE_COLOURS,
+    energy_chart,
+    intensity_chart,
+    metric_chart,
+    source_chart,
+    spending_chart,
+)
+from greentrain.units import format_energy
 
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
 MOST_CHARTS = 6
+UNFOLDED = 20
+"""Runs, and experiences, that are shown at once: the last ones; those before them unfold."""
 
 MODE_WORDS = {
     "SKIP": "Skip",
@@ -57,25 +66,12 @@ def render_html(report: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("greentrain.report"),
         autoescape=True,
-        finalize=_inert,
+        finalize=inert,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        amount=_amount,
-        energy=format_energy,
-        gain=_gain,
-        grams=_grams,
-        metric=_metric,
-        moment=_moment,
-        percent=_percent,
-        power=_power,
-        seconds=_seconds,
-        share=_share,
-        sentence=_sentence,
-        short=_short,
-    )
+    environment.filters.update(FILTERS)
     charts = {place: [Markup(chart) for chart in drawn] for place, drawn in _charts(report).items()}
     page = environment.get_template("report.html.j2").render(
         report=report, charts=charts, **_view(report)
@@ -111,9 +107,12 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "budget_kept": all(budget["kept"] for budget in budgets) if budgets else None,
         "main_budgets": [one for one in budgets if one["pays_for_updates"]] or budgets,
         "names": {run["run_id"]: run["name"] for run in runs},
-        "experiences": experiences[-MOST_EXPERIENCES:],
+        "earlier_experiences": experiences[-MOST_EXPERIENCES:-UNFOLDED],
+        "experiences": experiences[-UNFOLDED:],
         "hidden_experiences": max(0, len(experiences) - MOST_EXPERIENCES),
-        "shown_runs": runs[-MOST_RUNS:],
+        "broken_off": _broken_off(runs),
+        "earlier_runs": runs[-MOST_RUNS:-UNFOLDED],
+        "shown_runs": runs[-UNFOLDED:],
         "hidden_runs": max(0, len(runs) - MOST_RUNS),
         "most_charts": MOST_CHARTS,
     }
@@ -127,8 +126,12 @@ def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
             by_metric.setdefault(one["metric"], []).append(one)
     paid = [one for one in report["budgets"] if one["spending"]]
     main = [one for one in paid if one["pays_for_updates"]] or paid
+    sources = [one for one in report["totals"]["sources"] if one["energy_j"]]
+    hours = [one for one in report.get("hourly", []) if one["carbon_g"] is not None]
     return {
         "energy": [energy_chart(latest)] if latest else [],
+        "sources": [source_chart(sources)] if sources else [],
+        "intensity": [intensity_chart(hours)] if any(one["energy_j"] for one in hours) else [],
         "spending": [spending_chart(budget) for budget in main[:MOST_CHARTS]],
         "metric": [
             metric_chart(of_it, name) for name, of_it in list(by_metric.items())[:MOST_CHARTS]
@@ -136,11 +139,29 @@ def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
+def _broken_off(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Sum up the runs that did not come to their end, by how they ended: what they drew counts."""
+    words = {"failed": "failed", "unclosed": "killed, or still running"}
+    summed = []
+    for status in dict.fromkeys(run["status"] for run in runs if run["status"] != "completed"):
+        of_it = [run for run in runs if run["status"] == status]
+        known = [run["energy_j"] for run in of_it if run["energy_j"] is not None]
+        summed.append(
+            {
+                "words": words.get(status, status),
+                "count": len(of_it),
+                "energy_j": math.fsum(known) if known else None,
+                "names": [run["name"] for run in of_it],
+            }
+        )
+    return summed
+
+
 def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(run["name"] for run in runs))
     if not names:
         return "Nothing recorded yet"
-    return _short(names[0], 80) if len(names) == 1 else f"{len(runs)} runs"
+    return short(names[0], 80) if len(names) == 1 else f"{len(runs)} runs"
 
 
 def _lead(report: Mapping[str, Any]) -> str:
@@ -161,64 +182,5 @@ def _lead(report: Mapping[str, Any]) -> str:
         return f"{used}. No budget was set."
     broken = [budget["name"] for budget in budgets if not budget["kept"]]
     if broken:
-        return f"{used}. Not kept: the budget {', '.join(_short(name) for name in broken[:3])}."
+        return f"{used}. Not kept: the budget {', '.join(short(name) for name in broken[:3])}."
     return f"{used}. {'The budget was' if len(budgets) == 1 else 'Every budget was'} kept."
-
-
-def _inert(value: Any) -> Any:
-    """Spell out the invisible in every text that reaches the page, charts and markup excepted."""
-    return value if hasattr(value, "__html__") or not isinstance(value, str) else shown(value)
-
-
-def _amount(row: Mapping[str, Any], name: str) -> str:
-    """Write an amount of a budget or of a payment in the unit of its budget."""
-    carbon_g = row[f"{name}_g"]
-    return format_energy(row[f"{name}_j"]) if carbon_g is None else format_carbon(carbon_g)
-
-
-def _share(budget: Mapping[str, Any], name: str) -> float:
-    key = "g" if budget["unit"] == "g" else "j"
-    return float(budget[f"{name}_{key}"] / budget[f"total_{key}"])
-
-
-def _metric(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"
-
-
-def _gain(option: Mapping[str, Any]) -> str:
-    gain, sd = option["predicted_gain"], option["gain_sd"]
-    if gain is None:
-        return "unknown"
-    return f"{gain:+.3f}" if sd is None else f"{gain:+.3f} ± {sd:.3f}"
-
-
-def _grams(grams: float | None) -> str:
-    return "unknown" if grams is None else f"{grams:.3g} g"
-
-
-def _moment(utc: str | None) -> str:
-    if utc is None:
-        return "unknown"
-    return datetime.fromisoformat(utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{100 * share:.3g} %"
-
-
-def _power(power_w: float | None) -> str:
-    return "unknown" if power_w is None else f"{power_w:.3g} W"
-
-
-def _seconds(duration_s: float) -> str:
-    if duration_s < 120:
-        return f"{duration_s:.3g} s"
-    return f"{duration_s / 60:.3g} min" if duration_s < 7200 else f"{duration_s / 3600:.3g} h"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def _short(text: str, limit: int = 60) -> str:
-    return shown(text, limit)

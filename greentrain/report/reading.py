@@ -7,9 +7,10 @@ from pathlib import PurePath
 from shlex import quote
 from typing import Any
 
-from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, verify
-from greentrain.report.rows import Row, Rows
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import ExportedHeads, Ledger, take_snapshot, verify_snapshot, with_recovered
+from greentrain.report.rows import Row, Rows, readable
+from greentrain.report.times import with_times
 
 KINDS = (
     "run",
@@ -25,28 +26,49 @@ KINDS = (
     "outcome",
 )
 """The kinds of rows that a report is made of."""
-_ATTEMPTS = 5
+_Part = tuple[dict[str, Rows], dict[str, Any], dict[str, Any]]
+Heads = Mapping[str, Mapping[str, Any]]
 
 
-def read(ledgers: Sequence[Ledger]) -> tuple[dict[str, Rows], dict[str, Any], dict[str, Any]]:
+def read(
+    ledgers: Sequence[Ledger],
+    *,
+    names: Sequence[str] | None = None,
+    as_of: Sequence[Heads] | None = None,
+) -> tuple[dict[str, Rows], dict[str, Any], dict[str, Any]]:
     """Read ledgers.
 
+    Args:
+        ledgers: The ledgers, each of which is read in one transaction.
+        names: What to call them; by default the names of their files.
+        as_of: The heads of each: what was appended later is left out.
+
     Returns:
-        The rows by kind; the head of each chain by its name, of several ledgers with that of the
-        ledger before it; and what verifying them found.
+        The rows by kind, windows with ``joules``, ``recovered`` and their ``times``; the head of
+        each chain by its name, of several ledgers with that of the ledger before it; and what
+        verifying them found.
 
     Raises:
         ConfigurationError: If there is none, or one run is in two of them.
-        LedgerError: If one cannot be read, or grows faster than it can be read.
+        LedgerError: If one cannot be read.
     """
     if not ledgers:
         raise ConfigurationError("a report is made of one ledger or more, and none was given")
-    names = _names(ledgers)
-    parts = [_read(ledger) for ledger in ledgers]
-    command = f"greentrain verify {' '.join(quote(name) for name in names)}"
+    names = names_of(ledgers) if names is None else names
+    parts = [
+        _read(ledger, None if as_of is None else as_of[place])
+        for place, ledger in enumerate(ledgers)
+    ]
+    for (_, _, found), name in zip(parts, names, strict=True):
+        found["ledgers"][0]["name"] = name
+    quoted = [quote(name) for name in names]
+    commands = {
+        "command": f"greentrain verify {' '.join(quoted)}",
+        "report_command": f"greentrain verify report.json --ledger {' --ledger '.join(quoted)}",
+    }
     if len(parts) == 1:
         rows, heads, found = parts[0]
-        return rows, heads, {**found, "command": command}
+        return rows, heads, {**found, **commands}
     merged = _merged([rows for rows, _, _ in parts], names)
     several = {
         f"{name} {chain}": head
@@ -64,34 +86,32 @@ def read(ledgers: Sequence[Ledger]) -> tuple[dict[str, Rows], dict[str, Any], di
             ]
             for key in ("failures", "notes")
         },
-        "ledgers": [
-            {"name": name, "heads": heads} for name, (_, heads, _) in zip(names, parts, strict=True)
-        ],
-        "command": command,
+        "ledgers": [found["ledgers"][0] for _, _, found in parts],
+        **commands,
     }
     return merged, several, verification
 
 
-def _read(ledger: Ledger) -> tuple[dict[str, Rows], dict[str, Any], dict[str, Any]]:
-    """Read everything as it stood at one moment: what is appended meanwhile means reading again."""
-    for _ in range(_ATTEMPTS):
-        heads = ledger.heads()
-        rows: dict[str, Rows] = {kind: ledger.rows(kind) for kind in KINDS}
-        found = verify(ledger)
-        if ledger.heads() == heads:
-            return (
-                rows,
-                heads,
-                {
-                    "ok": found.ok,
-                    "rows": found.rows,
-                    "failures": list(found.failures),
-                    "notes": list(found.notes),
-                },
-            )
-    raise LedgerError(
-        f"the ledger grew each of the {_ATTEMPTS} times that it was read; write the report when "
-        "its runs are done"
+def _read(ledger: Ledger, as_of: Heads | None) -> _Part:
+    snapshot, exported = take_snapshot(ledger.store), None
+    if as_of is not None:
+        snapshot = snapshot.as_of(as_of)
+        exported = ExportedHeads(exported_utc="the day of the report", heads=as_of)
+    found = verify_snapshot(snapshot, ledger.store, exported)
+    heads = snapshot.heads()
+    rows: dict[str, Rows] = {kind: snapshot.rows(kind) for kind in KINDS}
+    windows = with_recovered(*(rows[kind] for kind in ("window", "heartbeat", "closing")))
+    rows["window"] = with_times(readable(windows))
+    return (
+        rows,
+        heads,
+        {
+            "ok": found.ok,
+            "rows": found.rows,
+            "failures": list(found.failures),
+            "notes": list(found.notes),
+            "ledgers": [{"name": "", "heads": heads}],
+        },
     )
 
 
@@ -114,7 +134,7 @@ def _merged(parts: Sequence[Mapping[str, Rows]], names: Sequence[str]) -> dict[s
     return dict(merged)
 
 
-def _names(ledgers: Sequence[Ledger]) -> list[str]:
+def names_of(ledgers: Sequence[Ledger]) -> list[str]:
     """Name each ledger by its file alone: a report must not carry anybody's folders or servers."""
     names: list[str] = []
     for ledger in ledgers:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 _Kind = TypeVar("_Kind", list[Any], dict[str, Any])
 
 
@@ -18,7 +19,7 @@ def parse(text: str, default: _Kind) -> _Kind:
     That it was tampered with is said by the verification, which the report carries.
     """
     try:
-        value = json.loads(text, parse_constant=lambda _: None)
+        value = _DECODER.decode(text)
     except (TypeError, ValueError):
         return default
     return value if isinstance(value, type(default)) else default
@@ -26,7 +27,31 @@ def parse(text: str, default: _Kind) -> _Kind:
 
 def joules_by_source(window: Row) -> dict[str, float | None]:
     """Return a window's joules by source name; what is not a finite number is unknown."""
+    held: dict[str, float | None] | None = window.get("joules")
+    if held is not None:
+        return held
     return {name: number(joules) for name, joules in parse(window["by_source"], {}).items()}
+
+
+def readable(windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Read the JSON of each window once, and its figures as numbers or unknown.
+
+    Args:
+        windows: Rows of kind ``"window"``; they are changed.
+
+    Returns:
+        The same, with ``joules`` by source for ``by_source``.
+    """
+    names: dict[str, str] = {}
+    for window in windows:
+        joules = joules_by_source(window)
+        # Of a name that is in every window, one text is enough.
+        window["joules"] = {names.setdefault(name, name): held for name, held in joules.items()}
+        del window["by_source"]
+        window["energy_j"] = number(window["energy_j"])
+        window["emissions_g"] = number(window["emissions_g"])
+        window["duration_s"] = max(0.0, number(window["duration_s"]) or 0.0)
+    return windows
 
 
 def total(values: Iterable[float | None]) -> float | None:

@@ -38,8 +38,11 @@ MODE_COLOURS: Mapping[str, str] = {
 _LINE, _ALARM = "var(--accent, #1f7a5c)", "var(--alarm, #c0392b)"
 _SOFT = "var(--soft, #9aa3ad)"
 _SHORT = {"SKIP": "skip", "REPLAY": "replay", "WARM_START": "warm", "FULL_RETRAIN": "full"}
-_MOST_LABELS = 12
+_CHARACTER = 6.8
+"""How wide a character of a label is, about, in the units of a chart."""
 _MOST_POINTS = 400
+_MOST_SOURCES = 12
+_HOUR_S = 3600.0
 _TIMES = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
@@ -149,10 +152,68 @@ def metric_chart(experiences: Sequence[Mapping[str, Any]], metric: str) -> str:
     return svg(f"{name} before and after each experience", plot, [*marks, *labels])
 
 
+def source_chart(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the energy of each source as a bar, the largest first, with a 95 % whisker."""
+    largest = sorted(sources, key=lambda one: -one["energy_j"])[:_MOST_SOURCES]
+    spreads = [2 * (one["standard_uncertainty_j"] or 0.0) for one in largest]
+    tops = [one["energy_j"] + spread for one, spread in zip(largest, spreads, strict=True)]
+    plot = Plot(_highest(tops), len(largest), "energy (Wh)", "source")
+    width, marks = min(72.0, plot.slot * 0.62), []
+    for index, (one, spread) in enumerate(zip(largest, spreads, strict=True)):
+        x, energy_j = plot.centre(index), one["energy_j"]
+        marks.append(rect(x - width / 2, plot.y(wh(energy_j)), width, plot.y(0), _SOFT))
+        if spread:
+            low, high = plot.y(wh(max(0.0, energy_j - spread))), plot.y(wh(energy_j + spread))
+            marks.append(line(x, low, x, high, "currentColor", 2))
+            marks += [line(x - 7, y, x + 7, y, "currentColor", 2) for y in (low, high)]
+        words = f"{one['name']}: {format_energy(energy_j)}, {one['method'] or 'method unknown'}"
+        marks.append(_tooltip(plot, index, words))
+    labels = _labels(plot, [(shown(str(one["name"]), 14), "") for one in largest])
+    return svg(f"Energy of {len(largest)} of {len(sources)} sources", plot, [*marks, *labels])
+
+
+def intensity_chart(hours: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the grams of each kilowatt-hour over time, as steps of an hour or of several.
+
+    Args:
+        hours: Hours in order, with ``energy_j`` and ``carbon_g``; where one is missing, the line
+            breaks.
+    """
+    every = math.ceil(len(hours) / _MOST_POINTS)
+    start_s = _seconds(hours[0]["hour_utc"])
+    end_s = _seconds(hours[-1]["hour_utc"]) + _HOUR_S - start_s
+    steps = []
+    for index in range(0, len(hours), every):
+        together = hours[index : index + every]
+        energy_j = math.fsum(one["energy_j"] or 0.0 for one in together)
+        if energy_j > 0:
+            grams = math.fsum(one["carbon_g"] for one in together)
+            begin_s, last_s = (_seconds(one["hour_utc"]) for one in (together[0], together[-1]))
+            per_kwh = grams / wh(energy_j) * 1000.0
+            steps.append((begin_s - start_s, last_s + _HOUR_S - start_s, per_kwh))
+    unit, unit_s = next((one for one in _TIMES[:2] if end_s >= 2 * one[1]), _TIMES[1])
+    first = datetime.fromisoformat(hours[0]["hour_utc"]).strftime("%Y-%m-%d %H:%M UTC")
+    top = 1.15 * max(value for _, _, value in steps)
+    plot = Plot(top, 0, "g CO2e per kWh", f"time since {first} ({unit})")
+    path, last_s = "", -1.0
+    for begin_s, until_s, value in steps:
+        x, y = plot.x(begin_s / end_s), plot.y(value)
+        path += f"{'V' if begin_s == last_s else f'M{x:.1f},'}{y:.1f}H{plot.x(until_s / end_s):.1f}"
+        last_s = until_s
+    marks = [f'<path d="{path}" style="fill:none;stroke:{_LINE};stroke-width:2.5"/>']
+    marks += [
+        text(plot.x(tick * unit_s / end_s), plot.y(0) + 18, number(tick), "middle")
+        for tick in ticks(end_s / unit_s)
+    ]
+    low, high = (choose(value for _, _, value in steps) for choose in (min, max))
+    return svg(f"Carbon intensity over time: {low:.3g} to {high:.3g} g/kWh", plot, marks)
+
+
 def _labels(plot: Plot, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    every = math.ceil(len(pairs) / _MOST_LABELS)
+    longest = max((len(words) for pair in pairs for words in pair), default=0)
+    every = max(1, math.ceil((_CHARACTER * longest + 8) / plot.slot))
     labels = []
-    for index in range(0, len(pairs), max(1, every)):
+    for index in range(0, len(pairs), every):
         for row, words in enumerate(pairs[index]):
             if words:
                 x, y = plot.centre(index), plot.y(plot.floor) + 16 + 14 * row

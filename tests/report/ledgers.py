@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from greentrain.budget import Budget
@@ -86,7 +86,8 @@ def come(run: RunLog, position: int, **changes: Any) -> None:
 
 
 def stream(ledger: Ledger, *, name: str = "digits", close: bool = True) -> RunLog:
-    """A run of 2 Wh: one update of 1.5 Wh with an overrun, then a skip."""
+    """A run of 2 Wh: one update of 1.5 Wh with an overrun, then a skip; each an hour later."""
+    started = STARTED + timedelta(hours=len(ledger.rows("run")))
     run = ledger.open_run("stream", name, environment={"host": "abc"}, sources=SOURCES)
     budget = ledger.open_budget(name, Budget.parse("2 Wh", horizon=2))
     account = ledger.account(budget, run)
@@ -102,7 +103,8 @@ def stream(ledger: Ledger, *, name: str = "digits", close: bool = True) -> RunLo
         predicted_j=4000.0,
         upper_bound_j=5000.0,
     )
-    window(run, 3600.0, 1800.0, epoch=0, reservation_id=reservation)  # 100 W and 50 W for 36 s
+    # 100 W and 50 W for 36 s
+    window(run, 3600.0, 1800.0, epoch=0, reservation_id=reservation, started=started)
     account.settle(reservation, 5400.0)
     come(run, 0, metric_after=0.9, steps=10, planned_steps=10, energy_j=5400.0)
     decide(run, budget, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+from datetime import timedelta
 
 import pytest
 
@@ -18,7 +19,7 @@ from greentrain.report.figures import boundary_of
 from greentrain.report.write import render_json
 from tests.ledger.told import CALIBRATION
 from tests.ledger.told import window as drawn
-from tests.report.ledgers import SOURCES, come, decide, heartbeat, stream, window
+from tests.report.ledgers import SOURCES, STARTED, come, decide, heartbeat, stream, window
 
 
 def test_totals_are_the_windows_and_their_uncertainty_is_by_sensor(ledger):
@@ -143,7 +144,7 @@ def test_one_run_alone_and_the_budget_that_it_shares(ledger):
 def test_the_same_ledger_gives_the_same_bytes(ledger):
     stream(ledger)
     assert render_json(build(ledger)) == render_json(build(ledger))
-    assert json.loads(render_json(build(ledger)))["schema_version"] == 1
+    assert json.loads(render_json(build(ledger)))["schema_version"] == 2
 
 
 def test_no_grams_are_claimed_and_no_folder_is_told(ledger, tmp_path):
@@ -249,7 +250,8 @@ def test_a_card_is_one_sensor_under_two_names(ledger):
     for number in range(2):
         card = dataclasses.replace(SOURCES[0], name=f"gpu:{number}", uuid="GPU-1")
         with ledger.open_run("fit", "model", sources=[card]) as run:
-            run.record(drawn(by_source={card.name: 3600.0}))
+            later = STARTED + timedelta(hours=number)
+            run.record(drawn(by_source={card.name: 3600.0}, started=later))
     totals = build(ledger)["totals"]
     assert [source["name"] for source in totals["sources"]] == ["gpu:0", "gpu:1"]
     assert totals["standard_uncertainty_j"] == pytest.approx(0.05 * 7200)  # not in quadrature
@@ -291,7 +293,7 @@ def test_the_node_stands_beside_what_was_metered(ledger):
         calibrated(run, factor=9.0)
         calibrated(run)
     with ledger.open_run("fit", "another", sources=SOURCES) as run:
-        window(run, 3600.0, 1800.0)
+        window(run, 3600.0, 1800.0, started=STARTED + timedelta(hours=1))
     report = build(ledger)
     node = report["runs"][0]["node"]
     # 5400 J of software at 1.25 (1.2 to 1.3) J of the wall each.

@@ -32,9 +32,12 @@ def three(tmp_path: Path) -> Iterator[list[Ledger]]:
 def test_totals_add_up_and_chains_stay_apart(three: list[Ledger], tmp_path: Path) -> None:
     together, apart = build(three), [build(ledger) for ledger in three]
     assert [run["name"] for run in together["runs"]] == ["a/x.db", "b/x.db", "c.db"]
-    assert together["totals"]["energy_j"] == 3 * apart[0]["totals"]["energy_j"] == 3 * 350.0
+    assert [run["energy_j"] for run in together["runs"]] == [350.0] * 3
+    # All three metered one processor in the same seconds, so it is counted once.
+    assert together["totals"]["energy_j"] == apart[0]["totals"]["energy_j"] == 350.0
+    assert together["totals"]["overlap_j"] == 700.0
     assert len(together["experiences"]) == 6
-    for key in ("budgets", "experiences", "runs"):
+    for key in ("budgets", "experiences"):
         assert together[key] == [one for report in apart for one in report[key]]
     found = together["verification"]
     assert (found["ok"], found["failures"]) == (True, [])

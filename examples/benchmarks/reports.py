@@ -1,0 +1,65 @@
+"""Try the reports: how long a large one takes, whether it can be forged, and what it bears.
+
+    python examples/benchmarks/reports.py
+
+takes a few minutes and writes ``docs/benchmarks/reports.json``. ``--quick`` takes one or two, and
+writes nothing into the tree. What is a row of cases runs the tests that try them, and counts those
+that fail.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from _ledger.cases import Cases, cases
+from _reports.large import large
+from _results import Row, arguments, document, rows_of, tell
+
+CASES = {
+    "recomputed": Cases(
+        what="tests that change a report.json, each digit of it among them, and did not find it",
+        files=("tests/report/test_checking.py",),
+    ),
+    "hostile": Cases(
+        what="tests of hostile names, in every format and in a browser, that failed",
+        files=(
+            "tests/report/exports/test_hostile.py",
+            "tests/report/test_rendering.py",
+            "tests/report/test_page.py",
+        ),
+    ),
+    "empty": Cases(
+        what="tests of reports on very little, and on what went wrong, that failed",
+        files=("tests/report/test_core.py", "tests/report/exports/test_empty.py"),
+    ),
+    "spool": Cases(
+        what="tests of MLflow servers that are killed, hang or are not there that failed",
+        files=("tests/tracking/test_servers.py",),
+    ),
+}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    given = arguments(str(__doc__)).parse_args()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        rows = run(Path(folder), quick=given.quick, only=given.only)
+    tell("reports", rows, document(rows), given)
+
+
+def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of all ids, or of those that are wanted."""
+    parts: dict[tuple[str, ...], Callable[[], Sequence[Row]]] = {
+        ("report_s", "report_mb", "deterministic"): lambda: large(folder, quick=quick),
+        **{
+            (id,): lambda id=id: [cases(id, folder, quick=quick, of=CASES)]  # type: ignore[misc]
+            for id in CASES
+        },
+    }
+    return rows_of(parts, only)
+
+
+if __name__ == "__main__":
+    main()

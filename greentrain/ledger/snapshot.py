@@ -1,0 +1,129 @@
+"""All rows of a ledger as they stood at one moment, or as they had stood at an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from greentrain.errors import LedgerError
+from greentrain.ledger.schema import CONTENT, entries
+from greentrain.ledger.store import Store
+
+Row = Mapping[str, Any]
+_REPEATED = ("kind", "chain", "run_id", "reservation_id", "phase", "recorded_utc", "name")
+"""Columns whose texts recur: kept once, they take a third of the memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one transaction saw of a ledger.
+
+    Args:
+        spine: The entries, in order.
+        content: The content of each kind of entry, by the entry's id, in order.
+        damage: What is wrong with the database itself, one sentence each.
+        orphans: What content has no entry, one sentence each.
+    """
+
+    spine: list[Row]
+    content: Mapping[str, Mapping[int, Row]]
+    damage: tuple[str, ...] = ()
+    orphans: tuple[str, ...] = ()
+
+    def heads(self) -> dict[str, dict[str, Any]]:
+        """Return (count, head) of every chain, as :meth:`Ledger.heads` gives them."""
+        last: dict[str, Row] = {}
+        for entry in self.spine:
+            held = last.get(entry["chain"])
+            if held is None or entry["seq"] > held["seq"]:
+                last[entry["chain"]] = entry
+        return {
+            chain: {"count": entry["seq"] + 1, "head": entry["hash"]}
+            for chain, entry in sorted(last.items())
+        }
+
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """Return the content of all entries of a kind with when each was recorded, in order."""
+        held = self.content[kind]
+        if not held:
+            return []
+        recorded = {
+            entry["id"]: entry["recorded_utc"] for entry in self.spine if entry["id"] in held
+        }
+        return [
+            {"recorded_utc": recorded[entry_id], **row}
+            for entry_id, row in held.items()
+            if entry_id in recorded
+        ]
+
+    def as_of(self, heads: Mapping[str, Mapping[str, Any]]) -> Snapshot:
+        """Return what was there when the ledger had these heads: nothing of what came later."""
+        counts = {chain: int(head["count"]) for chain, head in heads.items()}
+        later = {e["id"] for e in self.spine if e["seq"] >= counts.get(e["chain"], 0)}
+        if not later:
+            return self
+        return replace(
+            self,
+            spine=[entry for entry in self.spine if entry["id"] not in later],
+            content={
+                kind: {key: row for key, row in held.items() if key not in later}
+                for kind, held in self.content.items()
+            },
+        )
+
+
+def take_snapshot(store: Store) -> Snapshot:
+    """Read a whole ledger in one transaction.
+
+    Raises:
+        LedgerError: If it cannot be read.
+    """
+    texts: dict[str, str] = {}
+    with store.read() as connection:
+        damage = tuple(_damage(connection))
+        spine = list(_rows(connection, select(entries).order_by(entries.c.id), texts))
+        content: dict[str, Mapping[int, Row]] = {}
+        for kind, table in CONTENT.items():
+            query = select(table).order_by(table.c.entry_id)
+            content[kind] = {row["entry_id"]: row for row in _rows(connection, query, texts)}
+        orphans = tuple(_orphans(connection))
+    return Snapshot(spine=spine, content=content, damage=damage, orphans=orphans)
+
+
+def damaged(error: LedgerError) -> bool:
+    """Return whether a ledger cannot be read because its file is damaged."""
+    return "malformed" in str(error)
+
+
+def _rows(connection: Connection, query: Select[Any], texts: dict[str, str]) -> Iterator[Row]:
+    result = connection.execute(query)
+    names = list(result.keys())
+    repeated = [name for name in names if name in _REPEATED]
+    for values in result:
+        row = dict(zip(names, values, strict=True))
+        for name in repeated:
+            row[name] = texts.setdefault(row[name], row[name])
+        yield row
+
+
+def _damage(connection: Connection) -> Iterator[str]:
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            yield f"the file is damaged, or was truncated: {str(found).splitlines()[-1]}"
+
+
+def _orphans(connection: Connection) -> Iterator[str]:
+    for kind, table in CONTENT.items():
+        query = (
+            select(func.count())
+            .select_from(table)
+            .outerjoin(entries, (entries.c.id == table.c.entry_id) & (entries.c.kind == kind))
+            .where(entries.c.id.is_(None))
+        )
+        count = connection.execute(query).scalar_one()
+        if count:
+            yield f"{count} row(s) of {table.name} were inserted without an entry"

@@ -1,0 +1,110 @@
+"""Rows of the EU AI Act's documentation of a general-purpose model that greentrain can fill.
+
+Annex XI, section 1, point 2 (d) and (e) of Regulation (EU) 2024/1689, in the words of the Model
+Documentation Form of the Code of Practice for general-purpose AI (July 2025).
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+from greentrain.report.exports.facts import (
+    Document,
+    gaps,
+    hardware_words,
+    json_text,
+    kwh,
+    method,
+    model_name,
+    source_kind,
+)
+
+_S_PER_DAY = 86400.0
+_COMPUTE = "floating-point operations were not counted"
+_NO_INFERENCE = "greentrain measures training, not inference"
+
+
+def render(document: Document) -> str:
+    """Write the rows as JSON; a value is a text as the form wants it, ``null`` where unknown."""
+    return json_text(form(document))
+
+
+def form(document: Document) -> dict[str, Any]:
+    """Return the rows: training time, compute, energy and how they were obtained."""
+    totals = document["totals"]
+    energy_kwh = kwh(totals["energy_j"])
+    measured = bool(totals["windows"])
+    return {
+        "form": "Model Documentation Form, Code of Practice for General-Purpose AI, July 2025",
+        "law": "Regulation (EU) 2024/1689, Annex XI, section 1, 2 (d) and (e)",
+        "model": model_name(document),
+        "rows": [
+            _row(
+                "Training time, wall clock",
+                significant(totals["duration_s"] / _S_PER_DAY) if measured else None,
+                "days",
+                "time of the measured windows; runs at the same time are counted each",
+            ),
+            _row(
+                "Training time, hardware",
+                significant(hardware_s(document) / _S_PER_DAY) if measured else None,
+                "hardware-days",
+                f"wall clock times graphics cards, or 1 without any: {_hardware(document)}",
+            ),
+            _row("Amount of computation used for training", None, "FLOP", _COMPUTE),
+            _row("Measurement methodology of the computation", None, None, _COMPUTE),
+            _row(
+                "Amount of energy used for training",
+                None if energy_kwh is None else significant(energy_kwh / 1000.0),
+                "MWh",
+                "two significant digits, without the building's overheads",
+            ),
+            _row(
+                "Measurement methodology of the energy",
+                None if energy_kwh is None else method(document),
+                None,
+                "in about 100 words",
+            ),
+            _row(
+                "Benchmarked amount of computation used for inference", None, "FLOP", _NO_INFERENCE
+            ),
+        ],
+        "missing": missing(document),
+    }
+
+
+def missing(document: Document) -> list[str]:
+    """List the rows that greentrain cannot fill."""
+    return [
+        *gaps(document),
+        f"Amount of computation used for training: {_COMPUTE}",
+        f"Benchmarked amount of computation used for inference: {_NO_INFERENCE}",
+    ]
+
+
+def significant(value: float) -> str:
+    """Write a number with two significant digits and no exponent.
+
+    Example:
+        >>> significant(0.0012345), significant(1250.0), significant(0.0)
+        ('0.0012', '1200', '0.0')
+    """
+    return f"{Decimal(f'{value:.1e}'):f}"
+
+
+def hardware_s(document: Document) -> float:
+    """Return the seconds of each run times its graphics cards (times 1 without any)."""
+    return math.fsum(
+        run["duration_s"] * max(1, sum(source_kind(one["name"]) == "gpu" for one in run["sources"]))
+        for run in document["runs"]
+    )
+
+
+def _row(name: str, value: str | None, unit: str | None, note: str) -> dict[str, Any]:
+    return {"row": name, "value": value, "unit": unit, "note": note}
+
+
+def _hardware(document: Document) -> str:
+    return hardware_words(document) or "which hardware is not known"

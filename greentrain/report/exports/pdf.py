@@ -1,0 +1,62 @@
+"""The page as a PDF. Extra ``pdf`` (WeasyPrint, which needs the system's Pango)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from greentrain._about import DISTRIBUTION
+from greentrain.errors import ConfigurationError
+from greentrain.report.exports.facts import Document
+from greentrain.report.html import render_html
+
+# WeasyPrint lays a grid out badly that breaks over pages, and fails where one must not break.
+_PLAIN = "* { break-inside: auto !important } .decision, dl { display: block !important }"
+_SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_VARIABLE = re.compile(r"var\(--([\w-]+)(?:,\s*([^()]*))?\)")
+_DEFINED = re.compile(r"--([\w-]+):\s*([^;}]+)")
+
+
+def render(document: Document) -> bytes:
+    """Print the HTML page as a PDF; nothing is fetched for it.
+
+    Raises:
+        ConfigurationError: If WeasyPrint is not installed, or cannot load Pango.
+    """
+    try:
+        from weasyprint import CSS, HTML
+    except ImportError:
+        raise ConfigurationError(
+            f'the format pdf needs WeasyPrint; install it with pip install "{DISTRIBUTION}[pdf]"'
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            "the format pdf needs the system library Pango, which cannot be loaded "
+            f"({str(error).splitlines()[0]}); Debian has it in the packages libpango-1.0-0, "
+            "libpangoft2-1.0-0 and libharfbuzz-subset0"
+        ) from None
+    page = HTML(string=with_colours(render_html(document)), url_fetcher=_refuse)
+    printed: bytes = page.write_pdf(stylesheets=[CSS(string=_PLAIN)])
+    return printed
+
+
+def with_colours(page: str) -> str:
+    """Put the page's own colours into its charts, where WeasyPrint knows no CSS variables.
+
+    Example:
+        >>> with_colours("<style>:root{--a:red}</style><svg><rect fill='var(--a)'/></svg>")
+        "<style>:root{--a:red}</style><svg><rect fill='red'/></svg>"
+    """
+    colours: dict[str, str] = {}
+    for name, value in _DEFINED.findall(page.partition("</style>")[0]):
+        # What is defined first is the light theme, and paper is light.
+        colours.setdefault(name, value.strip())
+
+    def colour(found: re.Match[str]) -> str:
+        return colours.get(found[1]) or found[2] or "currentColor"
+
+    return _SVG.sub(lambda chart: _VARIABLE.sub(colour, chart[0]), page)
+
+
+def _refuse(url: str, *_: Any, **__: Any) -> dict[str, Any]:
+    raise ValueError(f"a report fetches nothing, and {url[:80]!r} was asked for")

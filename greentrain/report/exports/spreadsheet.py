@@ -1,0 +1,104 @@
+"""An Excel workbook: a summary, the runs and the experiences. Extra ``xlsx`` (openpyxl)."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+from greentrain._about import DISTRIBUTION
+from greentrain.errors import ConfigurationError
+from greentrain.report.exports.facts import (
+    Document,
+    boundary,
+    emissions_g,
+    emissions_gaps,
+    gaps,
+    kwh,
+    measured_words,
+    method,
+)
+from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, inert
+
+_WIDTH = 22
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MODIFIED = re.compile(rb"(<dcterms:(?:created|modified)[^>]*>)[^<]*")
+
+
+def render(document: Document) -> bytes:
+    """Write the workbook; the same document gives the same bytes.
+
+    Raises:
+        ConfigurationError: If openpyxl is not installed.
+    """
+    try:
+        from openpyxl import Workbook
+    except ImportError:
+        raise ConfigurationError(
+            f'the format xlsx needs openpyxl; install it with pip install "{DISTRIBUTION}[xlsx]"'
+        ) from None
+    workbook = Workbook()
+    workbook.remove(workbook.active)
+    for title, table in (
+        ("Summary", _summary(document)),
+        ("Runs", cells(RUNS, document["runs"])),
+        ("Experiences", cells(EXPERIENCES, document["experiences"])),
+    ):
+        _fill(workbook.create_sheet(title), table)
+    written = io.BytesIO()
+    workbook.save(written)
+    return _without_clock(written.getvalue())
+
+
+def _summary(document: Document) -> list[list[Cell]]:
+    totals = document["totals"]
+    interval = totals["interval"] or {}
+    unknown: list[Cell] = [
+        f"not known: {gap}" for gap in [*gaps(document), *emissions_gaps(document)]
+    ]
+    return [
+        ["figure", "value", "unit"],
+        ["runs", len(document["runs"]), None],
+        ["energy", kwh(totals["energy_j"]), "kWh"],
+        ["energy, low (95 %)", kwh(interval.get("low_j")), "kWh"],
+        ["energy, high (95 %)", kwh(interval.get("high_j")), "kWh"],
+        ["emissions", emissions_g(document), "g CO2e"],
+        ["boundary", boundary(document), None],
+        ["measured", measured_words(document) or None, None],
+        ["method", method(document), None],
+        *([sentence] for sentence in unknown),
+    ]
+
+
+def _fill(sheet: Any, table: Sequence[Sequence[Cell]]) -> None:
+    from openpyxl.styles import Font
+    from openpyxl.utils import get_column_letter
+
+    for number, row in enumerate(table, start=1):
+        for column, value in enumerate(row, start=1):
+            cell = sheet.cell(row=number, column=column)
+            if isinstance(value, str):
+                cell.value = value
+                # Typed as text, and marked so that it stays one when somebody edits the cell.
+                cell.data_type = "s"
+                cell.quotePrefix = value != inert(value)
+            else:
+                cell.value = value
+            if number == 1:
+                cell.font = Font(bold=True)
+    for column in range(1, len(table[0]) + 1):
+        sheet.column_dimensions[get_column_letter(column)].width = _WIDTH
+    sheet.freeze_panes = "A2"
+
+
+def _without_clock(workbook: bytes) -> bytes:
+    """Write the archive again without the moment at which it was made."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook)) as held, zipfile.ZipFile(written, "w") as archive:
+        for name in held.namelist():
+            content = _MODIFIED.sub(rb"\g<1>1980-01-01T00:00:00Z", held.read(name))
+            entry = zipfile.ZipInfo(name, date_time=_EPOCH)
+            archive.writestr(entry, content, compress_type=zipfile.ZIP_DEFLATED)
+    return written.getvalue()

@@ -1,0 +1,193 @@
+"""What a report is about: which runs, and which time. It stands in the report, to be rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from greentrain.errors import ConfigurationError
+from greentrain.report.rows import Row, Rows
+from greentrain.report.times import ended_utc
+from greentrain.units import utc_text
+
+_ALLOWED = "a date such as '2026-11-01', or a time with its zone such as '2026-11-01T06:00Z'"
+_PAID = ("budget", "reservation", "settlement")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The runs and the time of a report; everything by default.
+
+    Args:
+        run: Id of the only run.
+        project: Pattern of the runs' names, such as ``"digits*"``; case matters.
+        since_utc: When the interval begins, as :func:`moment` writes it.
+        until_utc: The first moment after it.
+
+    Raises:
+        ConfigurationError: If the interval ends before it begins.
+    """
+
+    run: str | None = None
+    project: str | None = None
+    since_utc: str | None = None
+    until_utc: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.since_utc and self.until_utc and self.since_utc >= self.until_utc:
+            raise ConfigurationError(
+                f"since is {self.since_utc} and until {self.until_utc}; the interval ends after it "
+                "begins"
+            )
+
+    @property
+    def everything(self) -> bool:
+        """Whether it takes all runs at all times."""
+        return self == Scope()
+
+    def holds(self, moment_utc: str) -> bool:
+        """Return whether a moment lies in the interval.
+
+        Example:
+            >>> november = Scope(since_utc=moment("2026-11-01"), until_utc=moment("2026-12-01"))
+            >>> [november.holds(moment(day)) for day in ("2026-11-01", "2026-12-01")]
+            [True, False]
+        """
+        return (self.since_utc is None or self.since_utc <= moment_utc) and (
+            self.until_utc is None or moment_utc < self.until_utc
+        )
+
+    def runs(self, rows: Rows) -> set[str]:
+        """Return the ids of the runs that are meant, whenever they ran.
+
+        Raises:
+            ConfigurationError: If there is no such run.
+        """
+        if self.run is not None and all(row["run_id"] != self.run for row in rows):
+            known = [row["run_id"] for row in rows][-3:]
+            raise ConfigurationError(
+                f"the ledger has no run {self.run!r}; "
+                + (f"its last ones are {', '.join(known)}" if known else "it has no run at all")
+            )
+        found = {
+            row["run_id"]
+            for row in rows
+            if self.run in (None, row["run_id"])
+            and (self.project is None or fnmatchcase(row["name"], self.project))
+        }
+        if self.project is not None and not found:
+            names = list(dict.fromkeys(row["name"][:80] for row in rows))[-3:]
+            raise ConfigurationError(
+                f"no run's name is like {self.project!r}; "
+                + (f"the last ones are {', '.join(names)}" if names else "there is no run at all")
+            )
+        return found
+
+    def of_runs(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
+        """Return the rows of the runs that are meant, and of the budgets that they paid from."""
+        if self.run is None and self.project is None:
+            return rows
+        runs = self.runs(rows["run"])
+        budgets = {
+            row["budget_id"]
+            for kind in ("reservation", "decision")
+            for row in rows[kind]
+            if row["run_id"] in runs
+        }
+        return {
+            kind: [
+                row
+                for row in of_it
+                if (row["budget_id"] in budgets if kind in _PAID else row["run_id"] in runs)
+            ]
+            for kind, of_it in rows.items()
+        }
+
+    def of_interval(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
+        """Return what belongs to the interval.
+
+        A window belongs to the interval in which it ended, and a decision, with what came of it, to
+        the one in which it was made. A run is in it if it was opened then, or has either. Budgets
+        that such runs paid from are there as they stand, whenever they were paid from.
+        """
+        if self.since_utc is None and self.until_utc is None:
+            return rows
+        windows = [row for row in rows["window"] if self.holds(ended_utc(row))]
+        decisions = [row for row in rows["decision"] if self.holds(row["recorded_utc"])]
+        runs = {row["run_id"] for row in (*windows, *decisions)}
+        runs |= {row["run_id"] for row in rows["run"] if self.holds(row["recorded_utc"])}
+        of_these = {
+            kind: of_it if kind in _PAID else [row for row in of_it if row["run_id"] in runs]
+            for kind, of_it in rows.items()
+        }
+        paid = {row["budget_id"] for row in rows["reservation"] if row["run_id"] in runs}
+        paid |= {row["budget_id"] for row in decisions}
+        budgets = [
+            row
+            for row in rows["budget"]
+            if row["budget_id"] in paid or self.holds(row["recorded_utc"])
+        ]
+        return {**of_these, "window": windows, "decision": decisions, "budget": budgets}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it stands in a report."""
+        return {
+            "run": self.run,
+            "project": self.project,
+            "since_utc": self.since_utc,
+            "until_utc": self.until_utc,
+        }
+
+    @classmethod
+    def of(cls, told: Row) -> Scope:
+        """Read the scope that stands in a report.
+
+        Raises:
+            ConfigurationError: If it is none.
+        """
+        names = ("run", "project", "since_utc", "until_utc")
+        values = {name: told.get(name) for name in names}
+        for name, value in values.items():
+            if not isinstance(value, str | None):
+                raise ConfigurationError(f"the scope's {name} is {value!r}; it is a text or null")
+        since, until = values["since_utc"], values["until_utc"]
+        return cls(
+            run=values["run"],
+            project=values["project"],
+            since_utc=None if since is None else moment(since),
+            until_utc=None if until is None else moment(until),
+        )
+
+
+def moment(told: str | datetime) -> str:
+    """Read a moment, and write it in UTC as the ledger's are.
+
+    Args:
+        told: An aware time; or a text: a date, which is its midnight in UTC, or an ISO 8601 time
+            with its offset from UTC.
+
+    Raises:
+        ConfigurationError: If it is no such time, or naive: nobody knows which moment that is.
+
+    Example:
+        >>> moment("2026-11-01"), moment("2026-11-01T06:00+02:00")
+        ('2026-11-01T00:00:00.000000+00:00', '2026-11-01T04:00:00.000000+00:00')
+    """
+    read = told if isinstance(told, datetime) else _read(told)
+    if read is None or read.tzinfo is None:
+        raise ConfigurationError(f"cannot tell which moment {str(told)!r} is; give {_ALLOWED}")
+    return utc_text(read)
+
+
+def _read(text: str) -> datetime | None:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,43 @@
+"""The reports' benchmark has a row of every id, and what it counts is right in its short form."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TIMED = {"report_s", "report_mb"}
+TESTED = {"recomputed", "hostile", "empty", "spool"}  # their tests run anyway
+
+
+@pytest.mark.slow
+def test_the_large_report_is_the_same_in_every_process(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    script = str(ROOT / "examples" / "benchmarks" / "reports.py")
+    done = subprocess.run(
+        [sys.executable, script, "--quick", "--only", *sorted(TIMED), "--out", out],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["id"]: row for row in json.loads(out.read_text())["rows"]}
+    assert set(rows) == {*TIMED, "deterministic"}
+    assert rows["deterministic"]["value"] == 0
+    # Times and memory are the machine's, and are asserted nowhere.
+    assert all(rows[id]["value"] > 0 for id in TIMED)
+
+
+def test_rows_of_cases_name_tests_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
+    from reports import CASES
+
+    assert set(CASES) == TESTED
+    assert all((ROOT / file).is_file() for each in CASES.values() for file in each.files)
