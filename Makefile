@@ -3,6 +3,7 @@
 PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p; done))
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 # Without an NVIDIA GPU, torch's CPU build: the default one brings gigabytes of CUDA packages.
 CONSTRAINTS := $(shell test -e /proc/driver/nvidia/version || echo --constraint constraints.txt)
@@ -24,7 +25,7 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
