@@ -56,6 +56,14 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail(f"the test left behind: {', '.join(leaks)}", pytrace=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what waits for MLflow, and what is downloaded, away from the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def seconds() -> list[float]:
     """The time of a fake clock, ``clock=lambda: seconds[0]``, which moves only when it is set."""

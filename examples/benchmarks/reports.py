@@ -15,6 +15,7 @@ from pathlib import Path
 
 from _ledger.cases import Cases, cases
 from _reports.large import large
+from _reports.outage import outage
 from _results import Row, arguments, document, rows_of, tell
 
 CASES = {
@@ -33,10 +34,6 @@ CASES = {
     "empty": Cases(
         what="tests of reports on very little, and on what went wrong, that failed",
         files=("tests/report/test_core.py", "tests/report/exports/test_empty.py"),
-    ),
-    "spool": Cases(
-        what="tests of MLflow servers that are killed, hang or are not there that failed",
-        files=("tests/tracking/test_servers.py",),
     ),
 }
 
@@ -57,6 +54,7 @@ def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
             (id,): lambda id=id: [cases(id, folder, quick=quick, of=CASES)]  # type: ignore[misc]
             for id in CASES
         },
+        ("spool",): lambda: outage(folder, quick=quick),
     }
     return rows_of(parts, only)
 

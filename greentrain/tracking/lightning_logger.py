@@ -1,4 +1,4 @@
-"""A Lightning logger that gathers metrics and sends them to MLflow in few batches."""
+"""A Lightning logger whose metrics wait in a spool until they reach MLflow."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 
-_SEND_EVERY_S = 10.0
-_SEND_AT = 900  # MLflow takes 1,000 metrics in a batch
+from greentrain.tracking.spool import POINTS, Spool
 
 
-class BatchedMlflowLogger(Logger):
-    """Gather metrics and send them every ten seconds of logging, and when asked to.
+def now_ms() -> int:
+    """Return milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
-    A call to MLflow takes 25 to 150 ms, more than a small epoch: sent one by one, they would cost
-    more energy than the training that they describe.
+
+class SpoolLogger(Logger):
+    """Put metrics into a spool, for a thread of the tracker's to send.
+
+    A call to MLflow takes 25 to 150 ms, more than a small epoch, and minutes where the server is
+    down; a row of the spool takes a small part of a millisecond.
 
     Args:
-        send: Takes a run's id and a list of MLflow metrics.
-        run_id: The run.
-        clock: Gives seconds.
+        spool: The spool.
+        run: The key of the run.
+        clock_ms: Gives milliseconds since 1970.
     """
 
     def __init__(
         self,
-        send: Callable[[str, list[Any]], None],
-        run_id: str,
+        spool: Spool,
+        run: str,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         super().__init__()
-        self._send = send
-        self._run_id = run_id
-        self._clock = clock
-        self._sent_s = clock()
-        self._waiting: list[Any] = []
+        self._spool = spool
+        self._run = run
+        self._clock_ms = clock_ms
 
     @property
     def name(self) -> str:
@@ -45,29 +48,23 @@ class BatchedMlflowLogger(Logger):
 
     @property
     def version(self) -> str:
-        """The run's id."""
-        return self._run_id
+        """The run's key."""
+        return self._run
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Leave hyperparameters to the stream's own run."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Take metrics up, and send what waits if it is time."""
-        from mlflow.entities import Metric
+        """Take metrics up."""
+        self._spool.put(self._run, POINTS, points(metrics, step or 0, self._clock_ms()))
 
-        now_ms = time.time_ns() // 1_000_000
-        self._waiting += [
-            Metric(name, float(value), now_ms, step or 0) for name, value in metrics.items()
-        ]
-        if len(self._waiting) >= _SEND_AT or self._clock() - self._sent_s >= _SEND_EVERY_S:
-            self.save()
 
-    def save(self) -> None:
-        """Send what waits."""
-        waiting, self._waiting = self._waiting, []
-        self._sent_s = self._clock()
-        for begin in range(0, len(waiting), _SEND_AT):
-            self._send(self._run_id, waiting[begin : begin + _SEND_AT])
+def points(metrics: Mapping[str, float], step: int, at_ms: int) -> list[list[Any]]:
+    """Return metrics as a spool has them: name, value, milliseconds since 1970, and step.
 
-    def finalize(self, status: str) -> None:
-        """Send nothing yet: who holds the logger calls :meth:`save` once the fit is paid for."""
+    Example:
+        >>> points({"loss": 0.5}, 3, 1000)
+        [['loss', 0.5, 1000, 3]]
+    """
+    return [[name, float(value), at_ms, step] for name, value in metrics.items()]

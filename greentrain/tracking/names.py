@@ -16,6 +16,7 @@ ENERGY_CUMULATIVE = "energy/cumulative_wh"
 
 EMISSIONS_EPOCH = "emissions/epoch_g"
 EMISSIONS_TOTAL = "emissions/total_g"
+EMISSIONS_UPDATE = "emissions/update_g"
 EMISSIONS_CUMULATIVE = "emissions/cumulative_g"
 
 BUDGET_LEFT = "budget/left_wh"
@@ -34,6 +35,11 @@ TAG_STREAM = "greentrain.stream"
 TAG_EXPERIENCE = "greentrain.experience"
 TAG_UPDATE_MODE = "greentrain.update_mode"
 TAG_REASON = "greentrain.reason"
+TAG_SENTENCE = "greentrain.sentence"
+TAG_KEPT = "greentrain.kept"
+TAG_HARDWARE = "greentrain.hardware"
+TAG_ZONE = "greentrain.zone"
+TAG_KEY = "greentrain.key"
 TAG_LEDGER_RUN = "greentrain.ledger_run"
 TAG_LEDGER_HEAD = "greentrain.ledger_head"
 TAG_VERSION = "greentrain.version"
@@ -61,6 +67,26 @@ def source_power_limit(source: str) -> str:
         'energy/gpu_0_power_limit_w'
     """
     return f"{ENERGY_PREFIX}{_flat(source)}_power_limit_w"
+
+
+def source_power(source: str) -> str:
+    """Return the name of the mean power of one source, as MLflow itself calls it of a card.
+
+    Example:
+        >>> source_power("gpu:0"), source_power("cpu")
+        ('system/gpu_0_power_usage_watts', 'system/cpu_power_usage_watts')
+    """
+    return f"system/{_flat(source)}_power_usage_watts"
+
+
+def setting(name: str) -> str:
+    """Return the name of the tag of a setting that is other than when the stream began.
+
+    Example:
+        >>> setting("horizon")
+        'greentrain.setting.horizon'
+    """
+    return f"greentrain.setting.{name}"
 
 
 def _flat(source: str) -> str:

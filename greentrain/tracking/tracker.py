@@ -2,209 +2,118 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
-from greentrain._about import VERSION
-from greentrain.ledger import canonical
-from greentrain.tracking import names
 
-_log = logging.getLogger(__name__)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetUsed:
+    """A dataset that an update used, without its data.
+
+    Args:
+        name: What it is called.
+        samples: Samples in it.
+        context: What for: ``"training"`` or ``"validation"``.
+    """
+
+    name: str
+    samples: int
+    context: str
 
 
 class Tracker(Protocol):
-    """Follows one stream: one parent run, and one child run for each update."""
+    """Follows one stream: one parent run, and one child run for each update.
+
+    None of its methods may keep training waiting, or stop it.
+    """
 
     def start(self, stream: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Begin the stream's run."""
+        """Begin the stream's run, or go on in the one that :meth:`load_state_dict` told of."""
         ...
 
-    def begin_update(self, experience: str) -> Any:
+    def begin_update(self, experience: str, datasets: Sequence[DatasetUsed]) -> Any:
         """Begin an update, and return a Lightning logger for its Trainer, or ``None``."""
         ...
 
     def end_update(
-        self, metrics: Mapping[str, float], tags: Mapping[str, str], decision: Mapping[str, Any]
+        self,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        decision: Mapping[str, Any],
+        model: Any = None,
     ) -> None:
-        """End the update begun last."""
+        """End the update begun last; ``model`` is the new one, where it was kept."""
         ...
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log figures of the stream as a whole."""
+    def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
+        """Tell of a decision to train nothing."""
+        ...
+
+    def power(self, power_w: Mapping[str, float], at: datetime) -> None:
+        """Log the mean power of each source over a window that ended at that time."""
+        ...
+
+    def log(
+        self, metrics: Mapping[str, float], step: int, note: str, tags: Mapping[str, str]
+    ) -> None:
+        """Log where the stream as a whole stands, with a note in Markdown."""
         ...
 
     def finish(self, note: str, tags: Mapping[str, str], status: str = "FINISHED") -> None:
         """End the stream's run."""
         ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return, as plain values, what another process needs to go on in the same run."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` of any tracker returned, before :meth:`start`."""
+        ...
+
 
 class NullTracker:
-    """Tells nobody."""
+    """Tells nobody, and hands on the state of whoever told somebody before."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] = {}
 
     def start(self, stream: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Do nothing."""
 
-    def begin_update(self, experience: str) -> Any:
+    def begin_update(self, experience: str, datasets: Sequence[DatasetUsed]) -> Any:
         """Return no logger."""
         return None
 
     def end_update(
-        self, metrics: Mapping[str, float], tags: Mapping[str, str], decision: Mapping[str, Any]
-    ) -> None:
-        """Do nothing."""
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Do nothing."""
-
-    def finish(self, note: str, tags: Mapping[str, str], status: str = "FINISHED") -> None:
-        """Do nothing."""
-
-
-class MlflowTracker:
-    """Tell an MLflow tracking server or file.
-
-    What fails on MLflow's side is warned of once and then left alone: training never dies of it.
-
-    Args:
-        tracking_uri: Such as ``"sqlite:///mlflow.db"`` or ``"http://host:5000"``.
-        experiment: The experiment's name.
-        artifact_location: Where the artifacts of a new experiment go; the server's choice if
-            ``None``.
-
-    Attributes:
-        run_id: The stream's run, once started.
-    """
-
-    def __init__(
         self,
-        tracking_uri: str,
-        *,
-        experiment: str = "greentrain",
-        artifact_location: str | None = None,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        decision: Mapping[str, Any],
+        model: Any = None,
     ) -> None:
-        self.tracking_uri = tracking_uri
-        self.experiment = experiment
-        self.artifact_location = artifact_location
-        self.run_id: str | None = None
-        self._client: Any = None
-        self._experiment_id: str | None = None
-        self._stream = ""
-        self._child: str | None = None
-        self._logger: Any = None
+        """Do nothing."""
 
-    def start(self, stream: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Begin the parent run, with parameters and tags."""
-        self._stream = stream
-        self._safely(lambda: self._start(params, tags))
+    def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
+        """Do nothing."""
 
-    def begin_update(self, experience: str) -> Any:
-        """Begin a child run, and return a Lightning logger that writes into it."""
-        if self.run_id is None:
-            return None
-        self._child = self._safely(lambda: self._create_run(experience, self.run_id))
-        if self._child is None:
-            return None
-        from greentrain.tracking.lightning_logger import BatchedMlflowLogger
+    def power(self, power_w: Mapping[str, float], at: datetime) -> None:
+        """Do nothing."""
 
-        self._logger = BatchedMlflowLogger(self._log_batch, self._child)
-        return self._logger
-
-    def end_update(
-        self, metrics: Mapping[str, float], tags: Mapping[str, str], decision: Mapping[str, Any]
+    def log(
+        self, metrics: Mapping[str, float], step: int, note: str, tags: Mapping[str, str]
     ) -> None:
-        """End the child run, with its figures, its tags and the decision as a JSON artifact."""
-        child, self._child = self._child, None
-        if child is None:
-            return
-
-        def end() -> None:
-            self._logger.save()
-            self._client.log_batch(child, metrics=_metrics(metrics, 0), tags=_tags(tags))
-            self._log_text(child, canonical(dict(decision)), "decision.json")
-            self._client.set_terminated(child, "FINISHED")
-
-        self._safely(end)
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log figures of the stream into the parent run."""
-        if self.run_id is not None:
-            self._safely(lambda: self._log_batch(self.run_id, _metrics(metrics, step)))
-
-    def attach(self, paths: Iterable[Path]) -> None:
-        """Attach files to the parent run, also after it has ended."""
-        for path in paths:
-            if self.run_id is not None:
-                self._safely(partial(self._client.log_artifact, self.run_id, str(path)))
+        """Do nothing."""
 
     def finish(self, note: str, tags: Mapping[str, str], status: str = "FINISHED") -> None:
-        """End the parent run, with a Markdown note."""
-        if self.run_id is None:
-            return
+        """Do nothing."""
 
-        def end() -> None:
-            self._client.log_batch(self.run_id, tags=_tags({**tags, names.NOTE: note}))
-            self._client.set_terminated(self.run_id, status)
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as it was given."""
+        return dict(self._state)
 
-        self._safely(end)
-
-    def _start(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-        from mlflow.tracking import MlflowClient
-
-        self._client = MlflowClient(tracking_uri=self.tracking_uri)
-        known = self._client.get_experiment_by_name(self.experiment)
-        self._experiment_id = (
-            known.experiment_id
-            if known is not None
-            else self._client.create_experiment(self.experiment, self.artifact_location)
-        )
-        run_id = self._create_run(self._stream, None)
-        described = {names.TAG_STREAM: self._stream, names.TAG_VERSION: VERSION, **tags}
-        self._client.log_batch(
-            run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=_tags(described),
-        )
-        self.run_id = run_id
-
-    def _create_run(self, name: str, parent: str | None) -> str:
-        tags = {names.TAG_STREAM: self._stream}
-        if parent is not None:
-            tags |= {"mlflow.parentRunId": parent, names.TAG_EXPERIENCE: name}
-        run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-        return str(run.info.run_id)
-
-    def _log_batch(self, run_id: str | None, metrics: list[Any]) -> None:
-        self._safely(lambda: self._client.log_batch(run_id, metrics=metrics))
-
-    def _log_text(self, run_id: str, text: str, name: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(text)
-            self._client.log_artifact(run_id, str(path))
-
-    def _safely(self, action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except Exception as error:  # MLflow raises what its stores raise; training goes on
-            _log.warning("MLflow at %s failed and is left alone: %s", self.tracking_uri, error)
-            self.run_id = self._child = None
-            return None
-
-
-def _metrics(metrics: Mapping[str, float], step: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    now_ms = time.time_ns() // 1_000_000
-    return [Metric(name, value, now_ms, step) for name, value in metrics.items()]
-
-
-def _tags(tags: Mapping[str, str]) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, value) for key, value in tags.items()]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep the state."""
+        self._state = dict(state)

@@ -199,7 +199,7 @@ class Learner:
         if self.separately is not None:  # a second pass over what is held out
             closing_j += look.again_j
         guard = BudgetGuard(reserved_j, meter=recorder, anneal=True, keep_j=closing_j)
-        logger = turn.session.begin_update(turn.experience.id)
+        logger = turn.session.begin_update(turn.experience)
         with (
             paying(
                 turn.account, recorder, reserved_j=reserved_j, reservation=reservation

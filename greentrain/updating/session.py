@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from greentrain.carbon import CarbonAccount
-from greentrain.control import Decision, State
+from greentrain.control import Decision, State, UpdateMode
 from greentrain.energy import Meter, Window, WindowRecorder, detect
+from greentrain.errors import LedgerError, MeterError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, canonical, environment
+from greentrain.streams import Experience
 from greentrain.tracking import Tracker, names
-from greentrain.units import format_energy, wh
+from greentrain.updating import telling
 from greentrain.updating.result import UpdateResult
+from greentrain.updating.telling import Totals
 
 _NOTED = 50
 """Experiences that the tracker's note lists: the last ones."""
@@ -29,6 +33,7 @@ class Session:
         tracker: Is told.
         carbon: Turns joules into grams.
         settings: What the stream was configured with; ``monitor`` among it.
+        before: What :meth:`state_dict` of an earlier session of the stream returned.
     """
 
     def __init__(
@@ -40,11 +45,12 @@ class Session:
         tracker: Tracker,
         carbon: CarbonAccount,
         settings: Mapping[str, Any],
+        before: Mapping[str, Any] | None = None,
     ) -> None:
         self.ledger = ledger
         self.tracker = tracker
         self.failed = False
-        self.emissions_g: float | None = None
+        self.emissions_g: float | None = None if before is None else before["emissions_g"]
         self._stream = stream
         self._carbon = carbon
         self._settings = settings
@@ -63,9 +69,10 @@ class Session:
             beat=self.recorder.open_windows,
             emissions=carbon.of,
         )
-        self._told = False
         self._results: deque[UpdateResult] = deque(maxlen=_NOTED)
-        self._totals = _Totals()
+        self._totals = Totals() if before is None else Totals(**before["totals"])
+        self._update_began_g: float | None = None
+        self._told = False
         self._closed = False
 
     def decided(
@@ -120,44 +127,55 @@ class Session:
         if not self.ledger.rows("outcome", run_id=run_id, experience_id=experience_id):
             self.came_of(outcome)
 
-    def begin_update(self, experience_id: str) -> Any:
+    def begin_update(self, experience: Experience) -> Any:
         """Tell the tracker that an update begins, and return its logger for the fit."""
         self._start_tracker()
-        return self.tracker.begin_update(experience_id)
+        self._update_began_g = self.emissions_g or 0.0
+        return self.tracker.begin_update(experience.id, telling.datasets(experience))
 
-    def tell(self, result: UpdateResult, figures: Mapping[str, float]) -> None:
-        """Tell the tracker what came of the last experience, and where the stream stands.
-
-        Args:
-            result: What came of it.
-            figures: What else is known of the stream, by the tracker's names.
-        """
+    def took(self, result: UpdateResult) -> None:
+        """Take up what came of an experience, before the state of the stream is saved."""
         self._start_tracker()
         self._results.append(result)
         self._totals = self._totals.plus(result)
-        decision = result.decision
-        if result.steps:
-            self.tracker.end_update(
-                _update_metrics(result),
-                {
-                    names.TAG_UPDATE_MODE: str(result.update_mode),
-                    names.TAG_REASON: result.reason,
-                    names.TAG_LEDGER_RUN: self.run.run_id,
-                },
-                {
-                    "experience": result.experience_id,
-                    "update_mode": str(result.update_mode),
-                    "effort": decision.action.effort,
-                    "reason": str(decision.reason),
-                    "sentence": decision.sentence,
-                    "price_per_j": decision.price_per_j,
-                    "alternatives": decision.alternatives_as_dicts(),
-                },
-            )
-        metrics = {**_stream_metrics(result, self._totals), **figures}
+
+    def tell(self, result: UpdateResult, figures: Mapping[str, float], model: object) -> None:
+        """Tell the tracker what came of the last experience, and where the stream stands.
+
+        Args:
+            result: What came of it; was given to :meth:`took`.
+            figures: What else is known of the stream, by the tracker's names.
+            model: The current model.
+        """
+        decision = telling.decision(result)
+        if result.update_mode is not UpdateMode.SKIP:
+            metrics = telling.update_metrics(result)
+            if self.emissions_g is not None and self._update_began_g is not None:
+                metrics[names.EMISSIONS_UPDATE] = self.emissions_g - self._update_began_g
+            tags = {
+                names.TAG_UPDATE_MODE: str(result.update_mode),
+                names.TAG_REASON: str(result.decision.reason),
+                names.TAG_SENTENCE: result.reason,
+                names.TAG_KEPT: "true" if result.kept else "false",
+                names.TAG_LEDGER_RUN: self.run.run_id,
+                **self._surroundings(),
+            }
+            self.tracker.end_update(metrics, tags, decision, model if result.kept else None)
+        else:
+            self.tracker.skip(result.experience_id, result.position, decision)
+        metrics = {**telling.stream_metrics(result, self._totals), **figures}
         if self.emissions_g is not None:
             metrics[names.EMISSIONS_CUMULATIVE] = self.emissions_g
-        self.tracker.log(metrics, result.position)
+        note = telling.note(self._stream, self._results, self._totals)
+        self.tracker.log(metrics, result.position, note, self._surroundings())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the tracker needs to go on with the stream, as plain values."""
+        return {
+            "totals": asdict(self._totals),
+            "emissions_g": self.emissions_g,
+            "tracker": self.tracker.state_dict(),
+        }
 
     def close(self) -> None:
         """Close the run, the tracker and the meter; harmless the second time."""
@@ -166,10 +184,12 @@ class Session:
         self._closed = True
         self.run.close("failed" if self.failed else "completed")
         if self._told:
-            head = self.ledger.heads()[self.run.chain]
-            tags = {names.TAG_LEDGER_HEAD: f"{head['count']}:{head['head']}"}
+            tags = self._surroundings()
+            with suppress(LedgerError):  # whose rows wait where it cannot be reached
+                head = self.ledger.heads()[self.run.chain]
+                tags[names.TAG_LEDGER_HEAD] = f"{head['count']}:{head['head']}"
             status = "FAILED" if self.failed else "FINISHED"
-            note = _note(self._stream, self._results, self._totals)
+            note = telling.note(self._stream, self._results, self._totals)
             self.tracker.finish(note, tags, status)
         self._meter.close()
         self.ledger.close()
@@ -185,66 +205,16 @@ class Session:
         if emissions.grams is not None:
             self.emissions_g = (self.emissions_g or 0.0) + emissions.grams
         self.run.record(window, emissions)
+        if self._told:
+            self.tracker.power(telling.powers(window), window.ended)
 
-
-def _update_metrics(result: UpdateResult) -> dict[str, float]:
-    metrics = {
-        names.ENERGY_UPDATE: wh(result.update_j),
-        names.ENERGY_PREDICTED: wh(result.decision.cost_j.mean),
-        names.BUDGET_OVERRUN: wh(result.overrun_j),
-        names.METRIC_BEFORE: result.metric_before,
-        names.METRIC_AFTER: result.metric_after,
-    }
-    return {name: value for name, value in metrics.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Totals:
-    """What a session's experiences came to, all together."""
-
-    experiences: int = 0
-    energy_j: float = 0.0
-    measured: int = 0
-    metric: float = 0.0
-
-    def plus(self, result: UpdateResult) -> _Totals:
-        known = result.metric_after is not None
-        return _Totals(
-            experiences=self.experiences + 1,
-            energy_j=self.energy_j + result.energy_j,
-            measured=self.measured + known,
-            metric=self.metric + (result.metric_after or 0.0),
-        )
-
-
-def _stream_metrics(result: UpdateResult, totals: _Totals) -> dict[str, float]:
-    price = result.decision.price_per_j
-    metrics = {
-        names.ENERGY_CUMULATIVE: wh(totals.energy_j),
-        names.BUDGET_LEFT: wh(result.left_j),
-        names.BUDGET_PRICE: None if price is None else price / wh(1.0),
-        names.METRIC_AFTER: result.metric_after,
-        names.ANYTIME: totals.metric / totals.measured if totals.measured else None,
-        names.UPDATE_MODE_STEP: float(names.UPDATE_MODE_STEPS[result.update_mode]),
-    }
-    return {name: value for name, value in metrics.items() if value is not None}
-
-
-def _note(stream: str, results: Collection[UpdateResult], totals: _Totals) -> str:
-    lines = [
-        f"**{stream}**: {totals.experiences} experiences, {format_energy(totals.energy_j)} drawn.",
-        "",
-    ]
-    if totals.experiences > len(results):
-        lines += [f"The last {len(results)} of them:", ""]
-    lines += [
-        "| experience | update mode | drawn | metric | reason |",
-        "|---|---|---|---|---|",
-    ]
-    for result in results:
-        after = "unknown" if result.metric_after is None else f"{result.metric_after:.3f}"
-        lines.append(
-            f"| {result.experience_id} | {result.decision.action} | "
-            f"{format_energy(result.energy_j)} | {after} | {result.reason} |"
-        )
-    return "\n".join(lines)
+    def _surroundings(self) -> dict[str, str]:
+        """Return what was metered, and where it gets its power, as far as that is known."""
+        carbon = self._carbon.as_dict() or {}
+        try:
+            devices = {source.device for source in self._meter.sources if source.device}
+        except MeterError:
+            devices = set()
+        tags = {names.TAG_HARDWARE: "; ".join(sorted(devices))}
+        tags[names.TAG_ZONE] = (carbon.get("intensity") or {}).get("zone") or ""
+        return {name: value for name, value in tags.items() if value}

@@ -274,11 +274,12 @@ class StreamTrainer:
             raise
         self._funds.took()
         outcome = session.outcome(result, turn.reservation)
-        self._save(outcome, session.run.run_id)  # before the ledger is told: then it can be later
+        session.took(result)
+        self._save(outcome, session)  # before the ledger is told: then it can be later
         session.came_of(outcome)
         self.results.append(result)
         separately = self._learner.separately
-        session.tell(result, {} if separately is None else separately.figures())
+        session.tell(result, {} if separately is None else separately.figures(), self.model)
         return result
 
     def close(self) -> None:
@@ -309,6 +310,7 @@ class StreamTrainer:
                 tracker=self._tracker,
                 carbon=self._carbon,
                 settings=self._settings,
+                before=None if self._before is None else self._before.get("session"),
             )
             if self._before is not None:
                 self._session.came_of_before(self._before["outcome"], self._before["run_id"])
@@ -316,14 +318,15 @@ class StreamTrainer:
             weakref.finalize(self, self._session.close)
         return self._session
 
-    def _save(self, outcome: Mapping[str, Any], run_id: str) -> None:
+    def _save(self, outcome: Mapping[str, Any], session: Session) -> None:
         try:
             self._saved.save(
                 {
                     "settings": {name: self._settings[name] for name in _LASTING},
                     "learner": self._learner.state_dict(),
                     "outcome": dict(outcome),
-                    "run_id": run_id,
+                    "run_id": session.run.run_id,
+                    "session": session.state_dict(),
                 }
             )
         except (OSError, ConfigurationError) as error:  # a full disk ends no training
@@ -341,6 +344,8 @@ class StreamTrainer:
                     "it was, or another folder to begin anew"
                 )
         self._learner.load_state_dict(state["learner"])
+        if (session := state.get("session")) is not None:
+            self._tracker.load_state_dict(session["tracker"])
 
 
 def _check(make_model: object, monitor_mode: object, memory: object) -> None:

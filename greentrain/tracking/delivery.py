@@ -1,0 +1,269 @@
+"""What a row of the spool becomes on an MLflow server: sent twice, it arrives once.
+
+MLflow's stores know a point by run, name, step, time and value, and take it once; tags, statuses
+and artifacts are simply written again; runs are found again by a tag of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
+from ssl import SSLError
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from greentrain.tracking import models, names
+from greentrain.tracking.sender import MOST_METRICS, TOGETHER
+from greentrain.tracking.spool import Waiting
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_S = 3.0
+_REFUSALS = frozenset({400, 404, 409, 413, 422})
+"""What a server answers to what it will never take."""
+
+
+Point = tuple[str, float, int, int]
+"""Name, value, milliseconds since 1970, and step of a metric."""
+
+
+class Refused(Exception):
+    """Something that MLflow will not take, however often it is tried."""
+
+
+class Delivery:
+    """Write rows of the spool to one experiment of an MLflow server or database.
+
+    Args:
+        tracking_uri: Of the server or database; nothing is asked of it before the first row.
+        experiment: The experiment's name.
+        artifact_location: Where the artifacts of a new experiment go.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str, artifact_location: str | None) -> None:
+        self._tracking_uri = tracking_uri
+        self._experiment = experiment
+        self._artifact_location = artifact_location
+        self._experiment_id: str | None = None
+        self._runs: dict[str, str] = {}
+        self._warned: set[str] = set()
+
+    @cached_property
+    def _client(self) -> Any:
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=self._tracking_uri)
+
+    def run_id(self, key: str) -> str | None:
+        """Return the id of a run that is there, by our key of it; ``None`` if it is not known."""
+        return self._runs.get(key)
+
+    def deliver(self, rows: Sequence[Waiting]) -> None:
+        """Send rows of one run, in one call if they are points and tags.
+
+        What MLflow refuses is warned of and given up: it would stand in the way of all the rest.
+
+        Raises:
+            Exception: If it has to be tried again; whatever MLflow's stores raise.
+        """
+        first = rows[0]
+        if first.kind in TOGETHER:
+            self._deliver_batch(first.run, rows)
+        else:
+            ways: dict[str, Callable[[str, Any], None]] = {
+                "run": self._begin,
+                "params": self._params,
+                "text": self._text,
+                "file": self._file,
+                "inputs": self._inputs,
+                "model": self._model,
+                "end": self._end,
+            }
+            self._attempt(first.kind, lambda: ways[first.kind](first.run, first.content))
+
+    def _begin(self, key: str, content: Mapping[str, Any]) -> None:
+        run_id = self._find(key) or self._create(key, content)
+        self._runs[key] = run_id
+        if content["again"]:
+            self._client.update_run(run_id, status="RUNNING")
+        self._log(key, [], content["tags"])
+
+    def _create(self, key: str, content: Mapping[str, Any]) -> str:
+        tags = {names.TAG_KEY: key}
+        parent = content["parent"]
+        if parent is not None:
+            tags["mlflow.parentRunId"] = self._id(parent)
+        self._client.create_run(
+            self._experiment_of_runs(),
+            start_time=content["begun_ms"],
+            run_name=content["name"],
+            tags=tags,
+        )
+        # MLflow's client itself sends again what got no answer: there may be two by now.
+        run_id = self._find(key)
+        if run_id is None:
+            raise ConnectionError("a run that was made is not found")
+        return run_id
+
+    def _find(self, key: str) -> str | None:
+        """Return the first run with our key, and delete what came of it a second time."""
+        found = self._client.search_runs(
+            [self._experiment_of_runs()], filter_string=f"tags.`{names.TAG_KEY}` = '{key}'"
+        )
+        ids = sorted(run.info.run_id for run in found)
+        for spare in ids[1:]:
+            self._client.delete_run(spare)
+        return ids[0] if ids else None
+
+    def _experiment_of_runs(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if self._experiment_id is None:
+            known = self._client.get_experiment_by_name(self._experiment)
+            if known is None:
+                with suppress(MlflowException):  # another process may have been faster
+                    self._client.create_experiment(self._experiment, self._artifact_location)
+                known = self._client.get_experiment_by_name(self._experiment)
+            if known is None:
+                raise ConnectionError(f"the experiment {self._experiment!r} cannot be made")
+            self._experiment_id = str(known.experiment_id)
+        return self._experiment_id
+
+    def _id(self, key: str) -> str:
+        if key not in self._runs:
+            found = self._find(key)
+            if found is None:
+                raise Refused("its run is not there any more")
+            self._runs[key] = found
+        return self._runs[key]
+
+    def _deliver_batch(self, key: str, rows: Sequence[Waiting]) -> None:
+        points: list[Point] = []
+        tags: dict[str, str] = {}
+        for row in rows:
+            if row.kind == "tags":
+                tags |= row.content
+            else:
+                points += row.content
+        together = len(points) <= MOST_METRICS
+        if together and self._attempt("", lambda: self._log(key, points, tags), silent=True):
+            return
+        # What MLflow does not like stands in the way of the rest: each name by itself.
+        for name, value in tags.items():
+            self._attempt(f"the tag {name!r}", partial(self._log, key, [], {name: value}))
+        for name in sorted({point[0] for point in points}):
+            of_it = [point for point in points if point[0] == name]
+            for begin in range(0, len(of_it), MOST_METRICS):
+                part = of_it[begin : begin + MOST_METRICS]
+                self._attempt(f"points of {name!r}", partial(self._log, key, part, {}))
+
+    def _log(self, key: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        self._client.log_batch(
+            self._id(key),
+            metrics=[Metric(name, value, at_ms, step) for name, value, at_ms, step in points],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+
+    def _params(self, key: str, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        self._client.log_batch(
+            self._id(key), params=[Param(name, value) for name, value in params.items()]
+        )
+
+    def _text(self, key: str, content: Mapping[str, str]) -> None:
+        self._client.log_text(self._id(key), content["text"], content["path"])
+
+    def _file(self, key: str, path: str) -> None:
+        if not Path(path).is_file():
+            raise Refused(f"{path} is not there any more")
+        self._client.log_artifact(self._id(key), path)
+
+    def _inputs(self, key: str, datasets: Sequence[Mapping[str, Any]]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=each["name"],
+                    digest=each["digest"],
+                    source_type="greentrain",
+                    source=json.dumps(each["source"]),
+                    profile=json.dumps({"num_rows": each["num_rows"]}),
+                ),
+                tags=[InputTag("mlflow.data.context", each["context"])],
+            )
+            for each in datasets
+        ]
+        self._client.log_inputs(self._id(key), inputs)
+
+    def _model(self, key: str, content: Mapping[str, Any]) -> None:
+        if not Path(content["folder"]).is_dir():
+            raise Refused(f"{content['folder']} is not there any more")
+        models.register(self._client, self._experiment_of_runs(), self._id(key), content)
+
+    def _end(self, key: str, content: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunStatus
+
+        # MLflow's `set_terminated` does the same, and prints two lines to standard output.
+        self._client._tracking_client.store.update_run_info(
+            self._id(key),
+            run_status=RunStatus.from_string(content["status"]),
+            end_time=content["at_ms"],
+            run_name=None,
+        )
+
+    def _attempt(self, what: str, action: Callable[[], None], *, silent: bool = False) -> bool:
+        """Do something; return whether it was taken, and raise what may go well another time."""
+        try:
+            action()
+        except Exception as error:
+            if not _refused(error):
+                raise
+            if not silent and what not in self._warned:
+                self._warned.add(what)
+                reason = " ".join(str(error).split())[:300]
+                _log.warning("MLflow goes without %s, because %s", what, reason)
+            return False
+        return True
+
+
+def answers(tracking_uri: str) -> bool:
+    """Return whether a server answers at all; ``True`` where there is no server to ask.
+
+    MLflow's own calls try for minutes before they give up.
+    """
+    parts = urlsplit(tracking_uri)
+    if parts.scheme not in ("http", "https"):
+        return True
+    host = parts.netloc.rpartition("@")[2]
+    address = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/health"
+    try:
+        with urlopen(address, timeout=_ANSWER_S):
+            return True
+    except HTTPError as error:  # a proxy answers 502 to 504 for a server that is down
+        error.close()
+        return error.code < 500
+    except URLError as error:  # whose certificate only MLflow was told to trust, it answers
+        return isinstance(error.reason, SSLError)
+    except OSError:
+        return False
+
+
+def _refused(error: Exception) -> bool:
+    """Tell what MLflow itself will not take from what something before it says."""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        return isinstance(error, Refused)
+    of_mlflow = not error.message.startswith("API request to")
+    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    return of_mlflow and status in _REFUSALS
