@@ -183,7 +183,8 @@ def _end(node: Any) -> int:
 def _entry(document: Document) -> str:
     import yaml
 
-    return yaml.safe_dump({KEY: metadata(document)}, sort_keys=False, width=math.inf)
+    text: str = yaml.safe_dump({KEY: metadata(document)}, sort_keys=False, width=math.inf)
+    return text
 
 
 def _source(document: Document) -> str:
