@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -101,6 +102,8 @@ def _environment() -> dict[str, str]:
 def _is_leaked(thread: threading.Thread) -> bool:
     if thread.daemon and not thread.name.startswith("greentrain"):
         return False
+    if thread.name.startswith("asyncio_"):  # Playwright's, which ends with the browser
+        return False
     thread.join(timeout=1.0)  # one that is about to end is no leak
     return thread.is_alive()
 
@@ -122,3 +125,20 @@ def _open_now(folder: Path) -> list[str]:
         if target.startswith(f"{folder}/") and not Path(target).name.startswith(_KEPT_OPEN):
             found.append(target)
     return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium; tests that need it are skipped where there is none."""
+    program = shutil.which("chromium")
+    if program is None:
+        missing = "chromium is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{missing}, and CI looks at pages in it")
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIMED = {"report_s", "report_mb"}
-TESTED = {"recomputed", "hostile", "empty", "spool"}  # their tests run anyway
+TESTED = {"recomputed", "hostile", "empty"}  # their tests run anyway
 
 
 @pytest.mark.slow

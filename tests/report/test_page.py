@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,23 +21,6 @@ from tests.report.test_rendering import HOSTILE
 pytestmark = pytest.mark.slow
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's chromium; tests that need it are skipped where there is none."""
-    program = shutil.which("chromium")
-    if program is None:
-        missing = "chromium is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{missing}, and CI looks at pages in it")
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 def everything(ledger: Ledger, name: str = "digits", given: Given | None = None) -> dict[str, Any]:
