@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from greentrain.metrics import (
     AccuracyMatrix,
     average_accuracy,
@@ -42,14 +45,14 @@ class Separately:
 
     def stayed(self, number: int) -> None:
         """Say that the model is after experience ``number`` what it was before."""
-        scores = self.matrix.compute().tolist()
+        scores = self._scores().tolist()
         if 0 < number <= len(scores):
             for on, score in enumerate(scores[number - 1]):
                 self._enter(number, on, score)
 
     def figures(self) -> dict[str, float]:
         """Return what the scores come to by now, by the tracker's names, as far as it is known."""
-        scores = self.matrix.compute()
+        scores = self._scores()
         known = {
             names.AVERAGE: average_accuracy(scores),
             names.FORGETTING: forgetting(scores),
@@ -64,6 +67,10 @@ class Separately:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self.matrix.load_state_dict(state)
+
+    def _scores(self) -> Tensor:
+        # torchmetrics warns of a metric that is asked before it was told anything.
+        return self.matrix.compute() if self.matrix.update_called else torch.empty(0, 0)
 
     def _enter(self, after: int, on: int, score: float | None) -> None:
         if score is not None and math.isfinite(score):

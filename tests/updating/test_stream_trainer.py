@@ -131,6 +131,20 @@ def test_no_budget_is_overspent(tmp_path, budget):
     assert any("overrun" in note for note in found.notes) == (overrun_j > 0)
 
 
+def test_each_experience_is_measured_by_itself_where_that_is_asked_for(tmp_path):
+    streaming, results, _ = run(tmp_path, separately=True, budget="1 kWh")
+    scores = streaming.matrix.compute()
+    assert scores.shape == (6, 6)
+    assert not scores.tril().isnan().any()  # a row for each experience, trained on or not
+    skipped = [result.position for result in results if result.update_mode is UpdateMode.SKIP]
+    assert skipped
+    for position in skipped:  # the model is as it was before
+        assert scores[position, :position].tolist() == scores[position - 1, :position].tolist()
+    broke, results, _ = run(tmp_path / "broke", separately=True, budget="1 J")
+    assert all(result.broke for result in results)
+    assert broke.matrix.matrix.numel() == 0
+
+
 def test_a_budget_that_pays_for_nothing_starts_nothing(tmp_path):
     _, results, clock = run(tmp_path, budget="0.000001 Wh")
     assert all(result.update_mode is UpdateMode.SKIP and result.broke for result in results)
