@@ -269,7 +269,7 @@ class Spool:
             except sqlite3.OperationalError:  # somebody took it for one that was left behind
                 if attempt == _ATTEMPTS - 1:
                     raise
-        raise AssertionError  # pragma: no cover
+        raise AssertionError  # the last attempt raises by itself
 
     def _drop(self, connection: sqlite3.Connection) -> None:
         """Give up the oldest points, except for those that are being sent at this moment."""
