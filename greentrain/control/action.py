@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from greentrain.errors import ConfigurationError
+
+HISTORY_KEPT = 64
+"""Earlier experiences that a policy is told of."""
 
 
 class UpdateMode(StrEnum):
@@ -89,6 +93,42 @@ Table = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What was decided about an earlier experience, and what came of it. Metrics are oriented.
+
+    Args:
+        position: Number of the experience, from 0.
+        mode: The update mode.
+        effort: Its effort.
+        steps: Steps that were trained.
+        cost_j: Joules that the update drew; 0 after ``SKIP``.
+        n_new: Samples that were new then.
+        metric_new: The metric on them before any training on them; ``None`` if unknown.
+        metric_before: The metric on held-out data before the update; ``None`` if unknown.
+        metric_after: The same after it; equal to ``metric_before`` where the model stayed.
+    """
+
+    position: int
+    mode: UpdateMode
+    effort: float
+    steps: int
+    cost_j: float
+    n_new: int
+    metric_new: float | None
+    metric_before: float | None
+    metric_after: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {**asdict(self), "mode": str(self.mode)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Past:
+        """Rebuild it from :meth:`as_dict`."""
+        return cls(**{**fields, "mode": UpdateMode(fields["mode"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """What is known when an experience has arrived. Metrics are oriented: higher is better.
 
@@ -104,10 +144,23 @@ class State:
         metric_ceiling: The best that can be reached at all; ``None`` where that is not known.
         n_new: New samples, those of skipped experiences included.
         n_stored: Stored samples that an update has seen.
+        n_pending: Those of the new samples that earlier, skipped experiences brought.
         warm_starts: Updates since the last full retraining.
+        since_update: Experiences since the last update, this one included; 0 before the first.
+        since_full: Experiences since the last full retraining, this one included; 0 before it.
+        metric_past: The metric on held-out data of earlier experiences; ``None`` if not looked at.
+        loss_new: The loss on new data, where the model logs one; lower is better.
+        loss_past: The loss on held-out data of earlier experiences, likewise.
+        unseen: Share of the new samples that are of classes never seen; ``None`` without classes.
+        shift: How far the new data lie from the old; ``None`` where that was not measured.
+        shift_by: What ``shift`` is, such as ``"MMD2 of penultimate features"``.
+        weight_growth: Growth of the norm of the weights since the last full retraining, as a share.
+        slope: What the metric on training batches gained in the last tenth of the last update.
         left_j: Joules that may be spent on this experience and those to come, looks not included;
             ``None`` before the controller has asked.
         tables: What earlier experiences offered, newest last.
+        history: What was decided about earlier experiences, newest last; at most
+            :data:`HISTORY_KEPT` of them.
     """
 
     position: int
@@ -120,9 +173,21 @@ class State:
     metric_ceiling: float | None = None
     n_new: int = 0
     n_stored: int = 0
+    n_pending: int = 0
     warm_starts: int = 0
+    since_update: int = 0
+    since_full: int = 0
+    metric_past: float | None = None
+    loss_new: float | None = None
+    loss_past: float | None = None
+    unseen: float | None = None
+    shift: float | None = None
+    shift_by: str = ""
+    weight_growth: float | None = None
+    slope: float | None = None
     left_j: float | None = None
     tables: tuple[Table, ...] = ()
+    history: tuple[Past, ...] = ()
 
     @property
     def remaining(self) -> int:
@@ -167,4 +232,5 @@ class State:
     def from_dict(cls, fields: dict[str, Any]) -> State:
         """Rebuild a state from :meth:`as_dict`, also after a way through JSON."""
         tables = tuple(tuple((cost, gain) for cost, gain in table) for table in fields["tables"])
-        return cls(**{**fields, "tables": tables})
+        history = tuple(Past.from_dict(past) for past in fields["history"])
+        return cls(**{**fields, "tables": tables, "history": history})

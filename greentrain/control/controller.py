@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from greentrain.budget import Account, Balance
 from greentrain.control.action import (
+    HISTORY_KEPT,
     SKIP,
     Candidate,
     Estimate,
     Option,
+    Past,
     State,
     Table,
     UpdateMode,
@@ -35,23 +38,27 @@ class BudgetController:
         policy: Decides; :class:`PricedPolicy` unless given.
         cost: Predicts joules.
         utility: Predicts gains.
-        tables: What earlier experiences offered, newest last; the controller adds to it.
+
+    Attributes:
+        account: As given; a stream gives another one as its budget becomes known.
+        cost: As given.
+        utility: As given.
     """
 
     def __init__(
         self,
-        account: Account,
+        account: Account | None = None,
         *,
         policy: Policy | None = None,
         cost: CostModel | None = None,
         utility: UtilityModel | None = None,
-        tables: list[Table] | None = None,
     ) -> None:
         self.account = account
         self.policy = policy or PricedPolicy()
         self.cost = cost or CostModel()
         self.utility = utility or UtilityModel()
-        self._tables = [] if tables is None else tables
+        self._tables: list[Table] = []
+        self._history: list[Past] = []
 
     def decide(
         self, state: State, candidates: Sequence[Candidate], *, keep_j: float = 0.0
@@ -59,7 +66,7 @@ class BudgetController:
         """Decide about one experience; nothing is reserved yet.
 
         Args:
-            state: What is known; the controller adds what earlier experiences offered.
+            state: What is known; the controller adds what there was before and what is left.
             candidates: The feasible updates, without ``SKIP``.
             keep_j: Joules to leave for looking at the experiences to come.
 
@@ -75,8 +82,8 @@ class BudgetController:
                     gain=self.utility.predict(candidate.action, state),
                 )
             )
-        balance = _less(self.account.balance(), keep_j)
-        state = dataclasses.replace(state, left_j=balance.left_j)
+        balance = _less(self._paying().balance(), keep_j)
+        state = dataclasses.replace(state, left_j=balance.left_j, history=tuple(self._history))
         if state.has_model:
             ahead = [self._imagine(options, state, drop) for drop in EXPECTED_DROPS]
             expected = ahead if state.remaining > 1 else []
@@ -96,23 +103,97 @@ class BudgetController:
         """
         if decision.action.mode is UpdateMode.SKIP:
             return None
-        return self.account.reserve(decision.cost_j.upper, purpose)
+        return self._paying().reserve(decision.cost_j.upper, purpose)
+
+    def settle(
+        self,
+        decision: Decision,
+        state: State,
+        reservation: str | None,
+        *,
+        steps: int,
+        actual_j: float,
+        metric_after: float | None,
+    ) -> float:
+        """Pay for what a decision drew, and learn from it: for training of one's own.
+
+        Args:
+            decision: The decision.
+            state: The state it was taken in, as :meth:`decide` returned it.
+            reservation: What :meth:`reserve` returned.
+            steps: Steps that were taken.
+            actual_j: Joules that were measured.
+            metric_after: The metric after the update, oriented; ``None`` if it is unknown.
+
+        Returns:
+            Joules drawn beyond the reservation.
+        """
+        overrun_j = 0.0
+        if reservation is not None:
+            overrun_j = self._paying().settle(reservation, actual_j)
+        self.learn(decision, state, steps=steps, actual_j=actual_j, metric_after=metric_after)
+        return overrun_j
 
     def learn(
-        self, decision: Decision, state: State, *, steps: int, actual_j: float, gain: float | None
+        self,
+        decision: Decision,
+        state: State,
+        *,
+        steps: int,
+        actual_j: float,
+        metric_after: float | None,
+        kept: bool = True,
     ) -> None:
-        """Take up what an update cost and brought.
+        """Take up what a decision cost and brought, that of a ``SKIP`` too.
 
         Args:
             decision: The decision that was carried out.
             state: The state it was taken in.
             steps: Steps that were taken.
             actual_j: Joules that were measured.
-            gain: Measured change of the metric; ``None`` where it could not be measured.
+            metric_after: The metric of what was trained, oriented; ``None`` if it is unknown.
+            kept: Whether what was trained is the model now.
         """
-        self.cost.observe(decision.action.mode, steps, actual_j)
-        if gain is not None and state.has_model:
-            self.utility.observe(decision.action, state, gain)
+        before = state.metric_before
+        if decision.action.mode is not UpdateMode.SKIP:
+            self.cost.observe(decision.action.mode, steps, actual_j)
+            if metric_after is not None and before is not None and state.has_model:
+                self.utility.observe(decision.action, state, metric_after - before)
+        self._history.append(
+            Past(
+                position=state.position,
+                mode=decision.action.mode,
+                effort=decision.action.effort,
+                steps=steps,
+                cost_j=actual_j,
+                n_new=state.n_new,
+                metric_new=state.metric_new,
+                metric_before=before,
+                metric_after=metric_after if kept and steps else before,
+            )
+        )
+        del self._history[:-HISTORY_KEPT]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned, as plain values."""
+        return {
+            "cost": self.cost.state_dict(),
+            "utility": self.utility.state_dict(),
+            "tables": [[list(row) for row in table] for table in self._tables],
+            "history": [past.as_dict() for past in self._history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.cost.load_state_dict(state["cost"])
+        self.utility.load_state_dict(state["utility"])
+        self._tables = [tuple((cost, gain) for cost, gain in table) for table in state["tables"]]
+        self._history = [Past.from_dict(past) for past in state["history"]]
+
+    def _paying(self) -> Account:
+        if self.account is None:
+            raise ValueError("the controller has no account to pay from")
+        return self.account
 
     def _imagine(self, options: Sequence[Option], state: State, drop: float) -> Table:
         return tuple(

@@ -12,12 +12,9 @@ from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.control import (
     BudgetController,
     Candidate,
-    CostModel,
     Decision,
     Policy,
     State,
-    Table,
-    UtilityModel,
     broke,
 )
 from greentrain.errors import BudgetExceeded
@@ -62,6 +59,7 @@ class Learner:
 
     Attributes:
         updater: As given.
+        controller: Decides, and knows what updates cost and bring.
         material: The data: new, stored and pending.
         separately: The metric on each experience by itself; ``None`` where nobody asked.
     """
@@ -84,10 +82,8 @@ class Learner:
         self._probe = Probe(updater, self._held_out, seed=seed)
         self._progress = Progress(more_is_better=more_is_better)
         self.separately = Separately(more_is_better=more_is_better) if separately else None
-        self._policy = policy
+        self.controller = BudgetController(policy=policy)
         self._grid = grid
-        self._cost, self._utility = CostModel(), UtilityModel()
-        self._tables: list[Table] = []
 
     def take(self, turn: Turn, funds: Funds) -> UpdateResult:
         """Take one experience's turn: look, decide, train; then it is part of the past."""
@@ -100,10 +96,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it, as plain values and tensors."""
-        return {
-            "tables": [[list(row) for row in table] for table in self._tables],
-            **{name: part.state_dict() for name, part in self._parts().items()},
-        }
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned.
@@ -113,7 +106,6 @@ class Learner:
         """
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self._tables[:] = [tuple((cost, gain) for cost, gain in table) for table in state["tables"]]
 
     def _parts(self) -> dict[str, _Part]:
         return {
@@ -122,8 +114,7 @@ class Learner:
             "held_out": self._held_out,
             "probe": self._probe,
             "progress": self._progress,
-            "cost": self._cost,
-            "utility": self._utility,
+            "controller": self.controller,
             **({} if self.separately is None else {"separately": self.separately}),
         }
 
@@ -137,29 +128,26 @@ class Learner:
         if not funds.sized:
             memory, n_new = self.material.memory, turn.batch.n_new
             kept = n_new if memory is None else memory.max_size
-            funds.size(self._cost, self.updater.modes, n_new, kept)
+            funds.size(self.controller.cost, self.updater.modes, n_new, kept)
             turn.account = funds.account(turn.session.run)
-        controller = BudgetController(
-            turn.account,
-            policy=self._policy,
-            cost=self._cost,
-            utility=self._utility,
-            tables=self._tables,
-        )
-        state, decision = controller.decide(
+        self.controller.account = turn.account
+        state, decision = self.controller.decide(
             self._state(turn.look, turn.batch, funds),
             self.updater.candidates(turn.batch, keeps_data=self.material.memory is not None),
             keep_j=turn.look.again_j * (funds.expected() - 1),
         )
         try:
             purpose = f"{decision.action} of {turn.experience.id}"
-            turn.reservation = controller.reserve(decision, purpose)
+            turn.reservation = self.controller.reserve(decision, purpose)
         except BudgetExceeded as error:  # another run was faster
             decision = broke(str(error))
         if turn.reservation is None:
+            self.controller.learn(
+                decision, state, steps=0, actual_j=0.0, metric_after=state.metric_before
+            )
             return turn.skipped(decision, state)
         turn.decided(decision, state)
-        return self._train(turn, turn.look, controller, state, decision, turn.reservation)
+        return self._train(turn, turn.look, state, decision, turn.reservation)
 
     def _look(self, turn: Turn) -> Look | None:
         recorder, account = turn.session.recorder, turn.account
@@ -168,7 +156,7 @@ class Learner:
         look = self._probe.look(turn.experience, new, recorder, account, separately=asked)
         if self.separately is not None and look is not None and look.metric_current is not None:
             self.separately.arrived(len(self.material.known), look.metric_current)
-        if look is None or self._cost.calibrated:
+        if look is None or self.controller.cost.calibrated:
             return look
         reserved_j = calibration.affordable_j(account, look.again_j)
         if reserved_j is None:
@@ -176,7 +164,7 @@ class Learner:
         payment = calibration.calibrate(
             self.updater,
             turn.batch,
-            self._cost,
+            self.controller.cost,
             recorder,
             account,
             reserved_j=reserved_j,
@@ -188,14 +176,13 @@ class Learner:
         self,
         turn: Turn,
         look: Look,
-        controller: BudgetController,
         state: State,
         decision: Decision,
         reservation: str,
     ) -> UpdateResult:
         recorder, reserved_j = turn.session.recorder, decision.cost_j.upper
         # About half of what a fit draws besides its steps comes after them.
-        closing_j = 0.5 * self._cost.predict(decision.action.mode, 0).mean + look.again_j
+        closing_j = 0.5 * self.controller.cost.predict(decision.action.mode, 0).mean + look.again_j
         if self.separately is not None:  # a second pass over what is held out
             closing_j += look.again_j
         guard = BudgetGuard(reserved_j, meter=recorder, anneal=True, keep_j=closing_j)
@@ -229,8 +216,14 @@ class Learner:
                 if kept and self.separately is not None:
                     metrics = self._each(turn.experience, model)
                     self.separately.trained(len(self.material.known), metrics)
-        gain = self._progress.gain(before=look.metric, after=after.value)
-        controller.learn(decision, state, steps=guard.steps, actual_j=payment.actual_j, gain=gain)
+        self.controller.learn(
+            decision,
+            state,
+            steps=guard.steps,
+            actual_j=payment.actual_j,
+            metric_after=self._progress.oriented(after.value),
+            kept=kept,
+        )
         if kept:
             self.updater.keep(model, decision.action)
             self._progress.take(after.value)

@@ -133,6 +133,6 @@ def test_a_stream_never_spends_more_than_its_budget():
         if reservation is not None:
             actual_j = decision.cost_j.mean * 1.04
             account.settle(reservation, actual_j)
-            control.learn(decision, state, steps=decision.steps, actual_j=actual_j, gain=0.1)
+            control.learn(decision, state, steps=decision.steps, actual_j=actual_j, metric_after=0.6)
     assert 0 < account.balance().spent_j <= 700.0
     assert account.balance().reserved_j == pytest.approx(0.0)

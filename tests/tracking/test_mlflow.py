@@ -230,7 +230,7 @@ def test_models_are_logged_with_what_they_cost_and_the_alias_follows_the_kept(
     )
     with streaming(tmp_path, tracker, zone="DE") as stream:
         kept = [stream.update(experience(*arrival)) for arrival in ARRIVALS[:2]]
-        stream._learner._policy = SKIPPING
+        stream._learner.controller.policy = SKIPPING
         skipped = stream.update(experience(*ARRIVALS[2]))
         weights = stream.model.layer.weight.detach().clone()
     assert all(each.kept and each.steps for each in kept)
