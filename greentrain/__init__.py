@@ -14,6 +14,7 @@ from greentrain._about import VERSION as __version__
 if TYPE_CHECKING:
     from greentrain.budget import Budget
     from greentrain.control import BudgetController, UpdateMode
+    from greentrain.deciding import candidates_of, open_controller
     from greentrain.measuring import measure
     from greentrain.streams import Experience
     from greentrain.updating import StreamTrainer
@@ -24,7 +25,9 @@ _HOMES = {
     "Experience": "greentrain.streams",
     "StreamTrainer": "greentrain.updating",
     "UpdateMode": "greentrain.control",
+    "candidates_of": "greentrain.deciding",
     "measure": "greentrain.measuring",
+    "open_controller": "greentrain.deciding",
 }
 
 __all__ = [
@@ -34,7 +37,9 @@ __all__ = [
     "StreamTrainer",
     "UpdateMode",
     "__version__",
+    "candidates_of",
     "measure",
+    "open_controller",
 ]
 
 

@@ -106,6 +106,81 @@ def run(
     cli_run.run(config, context.args)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def record(
+    context: typer.Context,
+    config: Annotated[
+        Path, typer.Argument(help="The YAML file, as for 'run'.", metavar="CONFIG.yaml")
+    ],
+    budget: Annotated[str, typer.Option(help="What recording may draw, such as '50 Wh'.")],
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("table.jsonl"),
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Branch on all that may have happened, not on the last update alone."
+        ),
+    ] = False,
+    efforts: Annotated[
+        str | None,
+        typer.Option(
+            help="Efforts to try, such as 0.25,0.5,1.",
+            show_default="those of an update; 1 with --exact",
+        ),
+    ] = None,
+    joules_per_sample: Annotated[
+        float | None,
+        typer.Option(
+            help="Joules of each sample trained on, in place of measured ones.",
+            show_default="joules are measured",
+        ),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="Name of the recording, and of its budget in the ledger.")
+    ] = "recording",
+) -> None:
+    """Train every update that may be chosen, from wherever a model may stand, into a table.
+
+    A recording that was broken off goes on where it was. Any key of the file can be given after it.
+    """
+    from greentrain import cli_simulate
+
+    cli_simulate.record(
+        config,
+        context.args,
+        out=out,
+        budget=budget,
+        exact=exact,
+        efforts=efforts,
+        joules_per_sample=joules_per_sample,
+        name=name,
+    )
+
+
+@app.command()
+def simulate(
+    tables: Annotated[
+        list[Path], typer.Argument(help="Tables that 'record' wrote.", metavar="TABLE...")
+    ],
+    policies: Annotated[
+        str, typer.Option(help="Policies, separated by commas: names, or module:Class(argument=1).")
+    ] = "priced,greedy,always-replay,always-warm,always-full,oracle",
+    budgets: Annotated[
+        str, typer.Option(help="Shares of always retraining in full, or energies such as 0.5Wh.")
+    ] = "2%,5%,10%,20%,50%",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a chart, as SVG.", metavar="FILE.svg")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Judge policies on recorded tables, in seconds and with nothing to train."""
+    from greentrain import cli_simulate
+
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # policies of the user's own
+    cli_simulate.simulate(tables, policies=policies, budgets=budgets, plot=plot, as_json=as_json)
+
+
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
@@ -162,6 +237,29 @@ def measure(
         raise typer.Exit(127) from None
     typer.echo(f"greentrain: {measured}", err=True)
     raise typer.Exit(code)
+
+
+@app.command()
+def explain(
+    ledger: LedgerOption = "greentrain.db",
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the stream.", metavar="NAME", show_default="that of the newest run"
+        ),
+    ] = None,
+    experience: Annotated[
+        str | None,
+        typer.Option(
+            help="Everything about one experience.", metavar="ID", show_default="a table of all"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what was decided about each experience, why, and what came of it."""
+    from greentrain import cli_explain
+
+    cli_explain.explain(ledger, stream=stream, experience=experience, as_json=as_json)
 
 
 @app.command()

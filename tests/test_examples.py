@@ -64,3 +64,11 @@ def test_an_example_is_short() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
     assert lengths
     assert all(length < 70 for length in lengths.values())
+
+
+@pytest.mark.slow
+def test_policies_are_judged_on_a_table(tmp_path: Path) -> None:
+    output = run("simulate_policies.py", "--quick", cwd=tmp_path)
+    assert "anytime val_acc: trained once" in output
+    assert output.count("of full's joules:") == 9
+    assert (tmp_path / "table.jsonl").exists()

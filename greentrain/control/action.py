@@ -139,6 +139,7 @@ class State:
         metric_before: The metric on held-out data of all experiences seen, this one included.
         metric_new: The metric on new training data before training on it; ``None`` before there is
             a model.
+        metric_new_sd: Standard error of ``metric_new``; ``None`` if unknown.
         metric_last: What the last update reached; ``None`` before the first.
         metric_best: The best that any update has reached; ``None`` before the first.
         metric_ceiling: The best that can be reached at all; ``None`` where that is not known.
@@ -158,7 +159,8 @@ class State:
         slope: What the metric on training batches gained in the last tenth of the last update.
         left_j: Joules that may be spent on this experience and those to come, looks not included;
             ``None`` before the controller has asked.
-        tables: What earlier experiences offered, newest last.
+        tables: What experiences to come are expected to offer.
+        table_weights: How many experiences each of the tables stands for.
         history: What was decided about earlier experiences, newest last; at most
             :data:`HISTORY_KEPT` of them.
     """
@@ -168,6 +170,7 @@ class State:
     has_model: bool
     metric_before: float | None
     metric_new: float | None = None
+    metric_new_sd: float | None = None
     metric_last: float | None = None
     metric_best: float | None = None
     metric_ceiling: float | None = None
@@ -187,6 +190,7 @@ class State:
     slope: float | None = None
     left_j: float | None = None
     tables: tuple[Table, ...] = ()
+    table_weights: tuple[float, ...] = ()
     history: tuple[Past, ...] = ()
 
     @property
@@ -195,15 +199,27 @@ class State:
         return max(1, self.horizon - self.position)
 
     @property
+    def staleness(self) -> float:
+        """How much worse the new data go than the last model went; 0 where it is unknown.
+
+        Shrunk by what a sample of that size scatters, ``s * s**2 / (s**2 + sd**2)``: otherwise each
+        look would find something to make up for.
+        """
+        if self.metric_last is None or self.metric_new is None:
+            return 0.0
+        stale, sd = self.metric_last - self.metric_new, self.metric_new_sd or 0.0
+        if not (math.isfinite(stale) and math.isfinite(sd)) or stale == 0:
+            return 0.0
+        return stale**3 / (stale**2 + sd**2)
+
+    @property
     def drop(self) -> float:
         """What the new data cost the metric: how much worse they go, times their share of all data.
 
         Negative where the new data go better than usual, as data do that were trained on before; 0
         where it is unknown.
         """
-        if self.metric_last is None or self.metric_new is None or self.n_new == 0:
-            return 0.0
-        return (self.metric_last - self.metric_new) * self.n_new / (self.n_new + self.n_stored)
+        return self.staleness * self.n_new / max(1, self.n_new + self.n_stored)
 
     @property
     def shortfall(self) -> float:
@@ -213,16 +229,12 @@ class State:
         return self.metric_best - self.metric_last
 
     @property
-    def growth(self) -> float:
-        """How much more data there is than was trained on, times what they can still teach.
-
-        The logarithm of the growth, times how far the new data stay below the ceiling before any
-        training on them: data that go perfectly teach nothing. 0 where that is unknown.
-        """
-        if self.metric_ceiling is None or self.metric_new is None or not self.n_stored:
-            return 0.0
-        room = max(0.0, self.metric_ceiling - self.metric_new)
-        return math.log1p(self.n_new / self.n_stored) * room
+    def room(self) -> float | None:
+        """How far the last model stays below the best that can be reached; ``None`` if unknown."""
+        if self.metric_ceiling is None or self.metric_last is None:
+            return None
+        room = self.metric_ceiling - self.metric_last
+        return max(0.0, room) if math.isfinite(room) else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for the ledger."""
@@ -232,5 +244,6 @@ class State:
     def from_dict(cls, fields: dict[str, Any]) -> State:
         """Rebuild a state from :meth:`as_dict`, also after a way through JSON."""
         tables = tuple(tuple((cost, gain) for cost, gain in table) for table in fields["tables"])
+        weights = tuple(fields["table_weights"])
         history = tuple(Past.from_dict(past) for past in fields["history"])
-        return cls(**{**fields, "tables": tables, "history": history})
+        return cls(**{**fields, "tables": tables, "table_weights": weights, "history": history})

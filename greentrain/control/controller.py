@@ -15,17 +15,19 @@ from greentrain.control.action import (
     Option,
     Past,
     State,
-    Table,
     UpdateMode,
 )
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Decision, Reason, decided, unweighed
+from greentrain.control.outlook import outlook
 from greentrain.control.policy import Policy, PricedPolicy
 from greentrain.control.utility import UtilityModel
+from greentrain.units import format_energy
 
-TABLES_KEPT = 8
-EXPECTED_DROPS = (0.0, 0.05, 0.25)
-"""Drops of the metric that experiences to come may bring: nothing new, a drift, a break."""
+FIRST_SHARES = 2.0
+"""Even shares of the budget that the first training may draw, while its cost is unknown."""
+MOST_OF_IT = 0.6
+"""The most of what is left that it may draw, if more experiences are to come."""
 
 _ZERO = Estimate(mean=0.0, sd=0.0, upper=0.0)
 
@@ -57,7 +59,7 @@ class BudgetController:
         self.policy = policy or PricedPolicy()
         self.cost = cost or CostModel()
         self.utility = utility or UtilityModel()
-        self._tables: list[Table] = []
+        self._stale: list[float] = []
         self._history: list[Past] = []
 
     def decide(
@@ -73,6 +75,10 @@ class BudgetController:
         Returns:
             The state as the policy saw it, and the decision.
         """
+        balance = _less(self._paying().balance(), keep_j)
+        if not self.cost.calibrated:
+            state = dataclasses.replace(state, left_j=balance.left_j)
+            return state, _untried(state, candidates, balance.left_j)
         options = [Option(candidate=Candidate(action=SKIP, steps=0), cost_j=_ZERO, gain=_ZERO)]
         for candidate in candidates:
             options.append(
@@ -82,14 +88,14 @@ class BudgetController:
                     gain=self.utility.predict(candidate.action, state),
                 )
             )
-        balance = _less(self._paying().balance(), keep_j)
-        state = dataclasses.replace(state, left_j=balance.left_j, history=tuple(self._history))
-        if state.has_model:
-            ahead = [self._imagine(options, state, drop) for drop in EXPECTED_DROPS]
-            expected = ahead if state.remaining > 1 else []
-            state = dataclasses.replace(state, tables=(*expected, *self._tables))
-            self._tables.append(self._imagine(options, state, state.drop))
-            del self._tables[:-TABLES_KEPT]
+        tables, weights = outlook(options, state, self.utility, self._stale, balance.left_j)
+        state = dataclasses.replace(
+            state,
+            left_j=balance.left_j,
+            tables=tables,
+            table_weights=weights,
+            history=tuple(self._history),
+        )
         decision = self.policy.decide(state, options, balance)
         if not decision.alternatives:  # whoever had no need to compare them
             decision = dataclasses.replace(decision, alternatives=unweighed(options))
@@ -142,6 +148,8 @@ class BudgetController:
         steps: int,
         actual_j: float,
         metric_after: float | None,
+        gain: float | None = None,
+        gain_sd: float = 0.0,
         kept: bool = True,
     ) -> None:
         """Take up what a decision cost and brought, that of a ``SKIP`` too.
@@ -152,13 +160,21 @@ class BudgetController:
             steps: Steps that were taken.
             actual_j: Joules that were measured.
             metric_after: The metric of what was trained, oriented; ``None`` if it is unknown.
+            gain: What it gained on the samples that ``state.metric_before`` is of; the difference
+                of the two metrics unless given.
+            gain_sd: Standard error of the gain.
             kept: Whether what was trained is the model now.
         """
         before = state.metric_before
+        if state.metric_new is not None and state.has_model:
+            self._stale.append(state.staleness)
+            del self._stale[:-HISTORY_KEPT]
         if decision.action.mode is not UpdateMode.SKIP:
             self.cost.observe(decision.action.mode, steps, actual_j)
-            if metric_after is not None and before is not None and state.has_model:
-                self.utility.observe(decision.action, state, metric_after - before)
+            if gain is None and metric_after is not None and before is not None:
+                gain = metric_after - before
+            if gain is not None and state.has_model:
+                self.utility.observe(decision.action, state, gain, gain_sd)
         self._history.append(
             Past(
                 position=state.position,
@@ -179,7 +195,7 @@ class BudgetController:
         return {
             "cost": self.cost.state_dict(),
             "utility": self.utility.state_dict(),
-            "tables": [[list(row) for row in table] for table in self._tables],
+            "stale": list(self._stale),
             "history": [past.as_dict() for past in self._history],
         }
 
@@ -187,7 +203,7 @@ class BudgetController:
         """Go on from what :meth:`state_dict` returned."""
         self.cost.load_state_dict(state["cost"])
         self.utility.load_state_dict(state["utility"])
-        self._tables = [tuple((cost, gain) for cost, gain in table) for table in state["tables"]]
+        self._stale = list(state["stale"])
         self._history = [Past.from_dict(past) for past in state["history"]]
 
     def _paying(self) -> Account:
@@ -195,20 +211,34 @@ class BudgetController:
             raise ValueError("the controller has no account to pay from")
         return self.account
 
-    def _imagine(self, options: Sequence[Option], state: State, drop: float) -> Table:
-        return tuple(
-            (
-                option.cost_j.mean,
-                self.utility.predict(option.action, state, drop=drop).mean,
-            )
-            for option in options
-        )
-
 
 def broke(sentence: str) -> Decision:
     """Return the SKIP of a budget from which not even a look at the data can be paid."""
     option = Option(candidate=Candidate(action=SKIP, steps=0), cost_j=_ZERO, gain=_ZERO)
     return decided(option, Reason.BUDGET_EXHAUSTED, sentence)
+
+
+def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> Decision:
+    """Return the first training, while nothing says what a step costs: its cap is all there is.
+
+    A model has to exist before anything else is worth something, and what is there early is there
+    for longest: so it may draw three times its even share.
+    """
+    full = [each for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN]
+    if not full or left_j <= 0:
+        return broke(f"{format_energy(left_j)} are left: nothing starts")
+    share = min(FIRST_SHARES / state.remaining, MOST_OF_IT) if state.remaining > 1 else 1.0
+    cap_j = share * left_j
+    option = Option(
+        candidate=max(full, key=lambda each: each.action.effort),
+        cost_j=Estimate(mean=cap_j, sd=cap_j, upper=cap_j),
+        gain=_ZERO,
+    )
+    sentence = (
+        f"there is no trained model yet, and nothing says what a step costs; {option.action} may "
+        f"draw {format_energy(cap_j)} of the {format_energy(left_j)} left, and ends there"
+    )
+    return decided(option, Reason.NO_MODEL, sentence, alternatives=unweighed([option]))
 
 
 def _less(balance: Balance, keep_j: float) -> Balance:

@@ -14,8 +14,8 @@ from greentrain.errors import ConfigurationError
 
 _SURE_SD = 2.0
 _MARGIN = 0.05
-_PRIOR_NOISE = 0.15
-_PRIOR_NOISE_WEIGHT = 4.0
+_PRIOR_NOISE = 0.1
+_PRIOR_NOISE_WEIGHT = 2.0
 _OTHER_MODES = 0.3
 _FORGETTING = 0.95
 _REMEMBERED = 200

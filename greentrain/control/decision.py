@@ -11,7 +11,14 @@ from greentrain.control.action import Action, Candidate, Estimate, Option, Updat
 
 
 class Reason(StrEnum):
-    """Why a decision fell as it did."""
+    """Why a decision fell as it did.
+
+    ``NO_MODEL`` is the first training; ``TOO_DEAR``, ``BUDGET_EXHAUSTED``, ``NO_GAIN``, ``NOT_DUE``
+    (the rule calls for no update) and ``NOT_FEASIBLE`` (the rule's update mode is not among the
+    options) are those of a ``SKIP``. Of the others ``BEST_NET_GAIN`` and ``LARGEST_GAIN`` weigh
+    gains, ``FIXED``, ``SCHEDULED`` and ``RANDOM`` look at no model, ``DRIFT`` is a change that was
+    detected, ``STALE`` what a model has lost so far, and ``FORECAST`` what it is going to lose.
+    """
 
     NO_MODEL = "NO_MODEL"
     BEST_NET_GAIN = "BEST_NET_GAIN"
@@ -19,6 +26,14 @@ class Reason(StrEnum):
     TOO_DEAR = "TOO_DEAR"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     FIXED = "FIXED"
+    SCHEDULED = "SCHEDULED"
+    DRIFT = "DRIFT"
+    STALE = "STALE"
+    FORECAST = "FORECAST"
+    LARGEST_GAIN = "LARGEST_GAIN"
+    RANDOM = "RANDOM"
+    NOT_DUE = "NOT_DUE"
+    NOT_FEASIBLE = "NOT_FEASIBLE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

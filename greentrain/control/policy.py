@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from greentrain.budget import Balance
-from greentrain.control.action import Option, State, Table, UpdateMode
+from greentrain.control.action import Action, Option, State, Table, UpdateMode
 from greentrain.control.decision import Alternative, Decision, Reason, decided
+from greentrain.control.outlook import valued
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH, format_energy
 
@@ -43,7 +46,7 @@ class PricedPolicy:
         ConfigurationError: If an argument is out of range.
     """
 
-    min_gain: float = 0.005
+    min_gain: float = 0.001
     first_share: float = 0.6
 
     def __post_init__(self) -> None:
@@ -61,15 +64,27 @@ class PricedPolicy:
             return _nothing_affordable(skip, updates, balance)
         if not state.has_model:
             return self._first(skip, updates, affordable, balance)
-        worthwhile = [option for option in affordable if option.gain.mean >= self.min_gain]
-        price = solve_price((*state.tables, _table(options)), balance.left_j / state.remaining)
-        best = max((skip, *worthwhile), key=lambda option: _net(option, price))
-        alternatives = tuple(self._alternative(option, best, price, balance) for option in options)
+        even_j = balance.left_j / state.remaining
+        values = {
+            option.action: valued(option.gain, option.cost_j.mean, even_j) for option in options
+        }
+        now = tuple((option.cost_j.mean, values[option.action]) for option in options)
+        price = solve_price((*state.tables, now), even_j, weights=(*state.table_weights, 1.0))
+
+        def net(option: Option) -> float:
+            return values[option.action] - price * option.cost_j.mean
+
+        worthwhile = [option for option in affordable if values[option.action] >= self.min_gain]
+        best = max((skip, *worthwhile), key=net)
+        alternatives = tuple(
+            Alternative(option=option, why_lost=self._why_lost(option, best, values, net, balance))
+            for option in options
+        )
         if best is skip:
-            most = max(affordable, key=lambda option: option.gain.mean)
+            most = max(affordable, key=lambda option: values[option.action])
             worth = (
-                f"and no update is expected to gain {self.min_gain:.3f} (best: "
-                f"{most.gain.mean:+.3f} by {most.action})"
+                f"and no update may gain {self.min_gain:.3f} (best: {most.gain.mean:+.3f} ± "
+                f"{most.gain.sd:.3f} by {most.action})"
                 if not worthwhile
                 else f"and no update is worth its price of {price * J_PER_WH:.3g} per Wh"
             )
@@ -78,7 +93,7 @@ class PricedPolicy:
                 skip, Reason.NO_GAIN, sentence, price_per_j=price, alternatives=alternatives
             )
         sentence = (
-            f"{best.action} is expected to gain {best.gain.mean:+.3f} for "
+            f"{best.action} is expected to gain {best.gain.mean:+.3f} ± {best.gain.sd:.3f} for "
             f"{format_energy(best.cost_j.mean)}, the most above the price of "
             f"{price * J_PER_WH:.3g} per Wh"
         )
@@ -108,47 +123,32 @@ class PricedPolicy:
         )
         return decided(best, Reason.NO_MODEL, sentence)
 
-    def _alternative(
-        self, option: Option, best: Option, price: float, balance: Balance
-    ) -> Alternative:
+    def _why_lost(
+        self,
+        option: Option,
+        best: Option,
+        values: Mapping[Action, float],
+        net: Callable[[Option], float],
+        balance: Balance,
+    ) -> str:
         if option is best:
-            why = ""
-        elif option.cost_j.upper > balance.left_j:
-            why = f"may cost {format_energy(option.cost_j.upper)}, more than is left"
-        elif option.action.mode is not UpdateMode.SKIP and option.gain.mean < self.min_gain:
-            why = f"is expected to gain {option.gain.mean:+.3f}, too little to start for"
-        else:
-            why = f"nets {_net(option, price):+.3f} against {_net(best, price):+.3f}"
-        return Alternative(option=option, why_lost=why)
+            return ""
+        if option.cost_j.upper > balance.left_j:
+            return f"may cost {format_energy(option.cost_j.upper)}, more than is left"
+        if option.action.mode is not UpdateMode.SKIP and values[option.action] < self.min_gain:
+            return f"is expected to gain {option.gain.mean:+.3f}, too little to start for"
+        return f"nets {net(option):+.3f} against {net(best):+.3f}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Always:
-    """Take one update mode whenever the budget can bear it, at full effort: a baseline.
-
-    Without a model yet, the first update is a full retraining, because nothing else is possible.
-    """
-
-    mode: UpdateMode
-
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode, or ``SKIP`` where it cannot be paid."""
-        skip, updates, affordable = _sort(options, balance)
-        mode = self.mode if state.has_model else UpdateMode.FULL_RETRAIN
-        if self.mode is UpdateMode.SKIP and state.has_model:
-            return decided(skip, Reason.FIXED, "the policy always skips")
-        for option in affordable:
-            if option.action.mode is mode and option.action.effort == 1:
-                return decided(option, Reason.FIXED, f"the policy always takes {self.mode}")
-        return _nothing_affordable(skip, updates, balance)
-
-
-def solve_price(tables: Sequence[Table], rate_j: float) -> float:
+def solve_price(
+    tables: Sequence[Table], rate_j: float, *, weights: Sequence[float] | None = None
+) -> float:
     """Return the smallest price at which the mean spend over the tables is at most a rate.
 
     Args:
         tables: The (joules, gain) of the options at each experience.
         rate_j: Joules that may be spent per experience.
+        weights: How many experiences each of the tables stands for; 1 each unless given.
 
     Returns:
         Gain per joule; 0 where the best option of every table can be had within the rate.
@@ -160,31 +160,33 @@ def solve_price(tables: Sequence[Table], rate_j: float) -> float:
         >>> round(solve_price([offers, ((0.0, 0.0), (10.0, 0.4))], 5.0), 4)  # only the better one
         0.01
     """
+    if not tables:
+        return 0.0
+    shares = np.ones(len(tables)) if weights is None else np.asarray(weights, dtype=np.float64)
+    most = max(len(table) for table in tables)
+    # Tables of fewer options are filled up with their first one.
+    costs, gains = (
+        np.array([[row[column] for row in (*table, *[table[0]] * (most - len(table)))] for table in tables])
+        for column in (0, 1)
+    )
+    at_hand = np.arange(len(tables))
 
     def spend_j(price: float) -> float:
-        chosen = (
-            max(table, key=lambda row: (row[1] - price * row[0], -row[0])) for table in tables
-        )
-        return sum(cost_j for cost_j, _ in chosen) / len(tables)
+        nets = gains - price * costs
+        best = nets.max(axis=1, keepdims=True)
+        chosen = np.where(nets >= best, costs, np.inf).argmin(axis=1)  # the cheapest of equals
+        return float(shares @ costs[at_hand, chosen] / shares.sum())
 
-    if not tables or spend_j(0.0) <= rate_j:
+    if spend_j(0.0) <= rate_j:
         return 0.0
-    ratios = [gain / cost_j for table in tables for cost_j, gain in table if cost_j > 0]
-    low, high = 0.0, max([0.0, *ratios]) + 1e-300
+    high = float(np.max(gains[costs > 0] / costs[costs > 0], initial=0.0)) + 1e-300
+    low = 0.0
     if not spend_j(high) <= rate_j:
         return high
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if spend_j(middle) <= rate_j else (middle, high)
     return high
-
-
-def _table(options: Sequence[Option]) -> Table:
-    return tuple((option.cost_j.mean, option.gain.mean) for option in options)
-
-
-def _net(option: Option, price: float) -> float:
-    return option.gain.mean - price * option.cost_j.mean
 
 
 def _sort(options: Sequence[Option], balance: Balance) -> tuple[Option, list[Option], list[Option]]:

@@ -12,50 +12,60 @@ import numpy as np
 from greentrain.control.action import Action, Estimate, State, UpdateMode
 from greentrain.control.regression import Vector, posterior
 
-_EFFORT_EXPONENT = 0.3
-_NOISE_SD = 0.02
-_REMEMBERED = 1000
+_NOISE_SD = 0.01
+"""What a measured gain scatters by besides the samples that it was measured on."""
+_OTHER_MODES = 0.5
+"""Weight of what a warm start taught for replay, and the other way round."""
+_REMEMBERED = 200
 """Updates of each mode that are remembered."""
-_PRIOR_SD = np.array([0.2, 0.2, 0.2, 0.2])
 
-PRIOR_WEIGHTS: dict[UpdateMode, tuple[float, float, float, float]] = {
-    UpdateMode.FULL_RETRAIN: (1.0, 0.3, 0.4, 0.0),
-    UpdateMode.WARM_START: (0.95, 0.15, 0.4, -0.2),
-    UpdateMode.REPLAY: (0.85, 0.1, 0.3, -0.3),
+PRIOR_WEIGHTS: dict[UpdateMode, tuple[float, ...]] = {
+    UpdateMode.FULL_RETRAIN: (0.95, 0.2, 0.1, 0.0, -0.1),
+    UpdateMode.WARM_START: (0.93, 0.2, 0.08, -0.05, 0.0),
+    UpdateMode.REPLAY: (0.93, 0.2, 0.06, -0.05, 0.0),
 }
-"""Prior weights of (drop, shortfall, growth, drop x plasticity debt) in each update mode's gain.
+"""Prior weights of the features in each update mode's gain, in the order of :func:`_features`.
 
-Full retraining makes up for the drop; a warm start on all data comes within a few points of it (Ash
-& Adams 2020 report 2 to 4 points, less with shrink-and-perturb); replay makes up for most of it in
-far fewer steps (Prabhu et al. 2023). They are priors only: what updates gain here replaces them.
+Full retraining makes up for a drop (Ash & Adams 2020), and with few steps falls behind; a warm
+start and uniform replay make up for most of it in few steps (Prabhu et al. 2023), and each doubling
+of the steps brings about as much again of what the model's error still leaves. They are priors
+only: what updates gain here replaces them.
 """
+_PRIOR_SD = np.array([0.15, 0.1, 0.08, 0.05, 0.05])
+UNKNOWN_ROOM = 0.1
+"""The error that is assumed where no metric says how good the model is."""
 
 
 class UtilityModel:
     """Predict the gain of an action by Bayesian ridge regression, one for each update mode.
 
-    The features are what the new data cost the metric, how far the last update stayed below the
-    best one, how much more data there are times what they can still teach, and the first times the
-    plasticity debt (updates since the last full retraining, over ten). All are scaled by
-    ``effort ** 0.3``: half of the steps give four fifths of the gain.
+    The gain grows with the logarithm of the steps, ``line = log2(1 + 15 * share) / 4`` with the
+    steps as a share of those of a warm start at effort 1: each doubling brings about as much again.
+    Five features: the drop times the root of that line, as a drop is made up for first; the room,
+    which is the error of the last model, times the line; that times the growth of the data; the
+    room times the plasticity debt (updates since the last full retraining, over ten); and, for a
+    full retraining, what it lacks in steps, ``1 / effort - 1``, times the room.
     """
 
     def __init__(self) -> None:
         self._rows: dict[UpdateMode, list[Vector]] = defaultdict(list)
-        self._gains: dict[UpdateMode, list[float]] = defaultdict(list)
+        self._gains: dict[UpdateMode, list[tuple[float, float]]] = defaultdict(list)
+        self._posterior: dict[UpdateMode, tuple[Vector, Vector]] = {}
 
-    def observe(self, action: Action, state: State, gain: float) -> None:
-        """Learn from an update whose gain was measured."""
-        if action.mode is not UpdateMode.SKIP and math.isfinite(gain):
-            self._rows[action.mode].append(_features(action, state, state.drop))
-            self._gains[action.mode].append(gain)
-            del self._rows[action.mode][:-_REMEMBERED], self._gains[action.mode][:-_REMEMBERED]
+    def observe(self, action: Action, state: State, gain: float, sd: float = 0.0) -> None:
+        """Learn from an update whose gain was measured, with the standard error of that."""
+        if action.mode is UpdateMode.SKIP or not (math.isfinite(gain) and math.isfinite(sd)):
+            return
+        self._rows[action.mode].append(_features(action, state, _drop(state)))
+        self._gains[action.mode].append((gain, sd))
+        del self._rows[action.mode][:-_REMEMBERED], self._gains[action.mode][:-_REMEMBERED]
+        self._posterior.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was learned, as plain values."""
         return {
             str(mode): [
-                [*map(float, row), gain] for row, gain in zip(rows, self._gains[mode], strict=True)
+                [*map(float, row), *gain] for row, gain in zip(rows, self._gains[mode], strict=True)
             ]
             for mode, rows in self._rows.items()
         }
@@ -64,9 +74,10 @@ class UtilityModel:
         """Go on from what :meth:`state_dict` returned."""
         self._rows.clear()
         self._gains.clear()
+        self._posterior.clear()
         for mode, observed in state.items():
-            self._rows[UpdateMode(mode)] = [np.array(row[:-1]) for row in observed]
-            self._gains[UpdateMode(mode)] = [row[-1] for row in observed]
+            self._rows[UpdateMode(mode)] = [np.array(row[:-2]) for row in observed]
+            self._gains[UpdateMode(mode)] = [(row[-2], row[-1]) for row in observed]
 
     def predict(self, action: Action, state: State, *, drop: float | None = None) -> Estimate:
         """Predict the gain of an action.
@@ -78,19 +89,50 @@ class UtilityModel:
         """
         if action.mode is UpdateMode.SKIP:
             return Estimate(mean=0.0, sd=0.0, upper=0.0)
-        prior = np.array(PRIOR_WEIGHTS[action.mode])
-        rows = np.array(self._rows[action.mode]).reshape(-1, len(prior))
-        gains = np.array(self._gains[action.mode])
-        weights, covariance = posterior(
-            prior, _PRIOR_SD, rows, gains, np.full(len(gains), _NOISE_SD)
-        )
-        x = _features(action, state, state.drop if drop is None else drop)
+        weights, covariance = self._weights(action.mode)
+        x = _features(action, state, _drop(state) if drop is None else drop)
         mean = float(x @ weights)
-        sd = math.sqrt(float(x @ covariance @ x))
+        sd = math.sqrt(max(0.0, float(x @ covariance @ x)))
         return Estimate(mean=mean, sd=sd, upper=mean + 2 * sd)
+
+    def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:
+        if mode not in self._posterior:
+            prior = np.array(PRIOR_WEIGHTS[mode])
+            seen = [(mode, 1.0)] if mode is UpdateMode.FULL_RETRAIN else _alike(mode)
+            rows = [row for each, _ in seen for row in self._rows[each]]
+            observed = [(*gain, weight) for each, weight in seen for gain in self._gains[each]]
+            noise = [math.hypot(sd, _NOISE_SD) / math.sqrt(weight) for _, sd, weight in observed]
+            self._posterior[mode] = posterior(
+                prior,
+                _PRIOR_SD,
+                np.array(rows).reshape(-1, len(prior)),
+                np.array([gain for gain, _, _ in observed]),
+                np.array(noise),
+            )
+        return self._posterior[mode]
+
+
+def _alike(mode: UpdateMode) -> list[tuple[UpdateMode, float]]:
+    other = UpdateMode.REPLAY if mode is UpdateMode.WARM_START else UpdateMode.WARM_START
+    return [(mode, 1.0), (other, _OTHER_MODES)]
+
+
+def _drop(state: State) -> float:
+    return state.drop if math.isfinite(state.drop) else 0.0
 
 
 def _features(action: Action, state: State, drop: float) -> Vector:
+    n_all = max(1, state.n_new + state.n_stored)
+    share = action.effort
+    if action.mode is UpdateMode.REPLAY:
+        share *= 2 * state.n_new / n_all
+    full = action.mode is UpdateMode.FULL_RETRAIN
+    line = 1.0 if full else math.log2(1.0 + 15.0 * share) / 4.0
+    room = UNKNOWN_ROOM if state.room is None else state.room
     debt = min(state.warm_starts, 10) / 10
-    features = np.array([drop, state.shortfall, state.growth, drop * debt], dtype=np.float64)
-    return features * float(action.effort**_EFFORT_EXPONENT)
+    growth = math.log1p(state.n_new / max(1, state.n_stored))
+    lacking = 1.0 / action.effort - 1.0 if full else 0.0
+    return np.array(
+        [drop * math.sqrt(line), room * line, room * line * growth, room * debt, room * lacking],
+        dtype=np.float64,
+    )

@@ -23,9 +23,14 @@ class MeanWeights(Callback):
 
     Args:
         horizon_steps: Steps over which the mean forgets.
+
+    Attributes:
+        last: The module's state when the fit ended, before the mean took its place: where the next
+            update goes on; ``None`` before.
     """
 
     def __init__(self, horizon_steps: float) -> None:
+        self.last: dict[str, torch.Tensor] | None = None
         self._horizon = max(1.0, horizon_steps)
         self._mean: list[torch.Tensor] = []
         self._taken = 0
@@ -49,6 +54,7 @@ class MeanWeights(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the mean in place of the last weights."""
         if self._mean:
+            self.last = {name: each.clone() for name, each in pl_module.state_dict().items()}
             for mine, mean in zip(_averaged(pl_module), self._mean, strict=True):
                 mine.copy_(mean)
 

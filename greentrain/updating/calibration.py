@@ -8,6 +8,7 @@ import statistics
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
+from torch.utils.data import Dataset
 
 from greentrain.budget import Account, Budget
 from greentrain.callbacks import BudgetGuard
@@ -25,41 +26,36 @@ ENOUGH_S = 0.8
 WARM_UP_STEPS = 2
 """Steps of a first fit that is paid for and not used: the first one is always dearer."""
 _PARTS = 3
-SHARE = 0.1
-"""Share of what is left that a calibration may draw."""
-_AT_LEAST_LOOKS = 4
+SHARE = 0.5
+"""Share of what is left of its own budget that a calibration may draw."""
 
 
-def affordable_j(account: Account, look_j: float) -> float | None:
-    """Return what to reserve for a calibration, or ``None`` if the budget cannot bear it.
-
-    Starting and ending a fit draws about as much as a few looks at the data.
-    """
-    left_j = account.balance().left_j
-    reserved_j = max(SHARE * left_j, _AT_LEAST_LOOKS * look_j, MIN_RESERVATION_J)
-    return reserved_j if reserved_j <= left_j else None
+def affordable_j(account: Account) -> float | None:
+    """Return what to reserve for a calibration, or ``None`` if nothing is left for one."""
+    reserved_j = SHARE * account.balance().left_j
+    return reserved_j if reserved_j > MIN_RESERVATION_J else None
 
 
 def calibrate(
     updater: Updater,
     batch: Batch,
+    judged_on: Dataset[Any],
     cost: CostModel,
     recorder: WindowRecorder,
     account: Account,
     *,
     reserved_j: float,
-    look_j: float,
 ) -> Payment:
     """Train a few steps of a model that is thrown away, and tell the cost model what they drew.
 
     Args:
         updater: Trains.
         batch: The data.
+        judged_on: Held-out data, which each update ends with a validation on.
         cost: The cost model.
         recorder: Records the windows.
         account: Pays.
         reserved_j: Joules to reserve; training stops at them.
-        look_j: What a look at the held-out data draws, which each update ends with.
 
     Returns:
         The payment, with the joules drawn.
@@ -74,9 +70,10 @@ def calibrate(
         before_j = payment.actual_j
         with recorder.phase("calibration"):
             _fit(updater, batch, MAX_STEPS, guard, gauge)
+            updater.measure(judged_on)
         fit_j = payment.actual_j - before_j
     step_j = gauge.joules_per_step
-    cost.calibrate(fixed_j=max(0.0, fit_j - guard.steps * step_j) + look_j, step_j=step_j)
+    cost.calibrate(fixed_j=max(0.0, fit_j - guard.steps * step_j), step_j=step_j)
     return payment
 
 

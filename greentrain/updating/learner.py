@@ -17,6 +17,7 @@ from greentrain.control import (
     State,
     broke,
 )
+from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded
 from greentrain.ledger import LedgerAccount
 from greentrain.memory import Buffer, size
@@ -24,6 +25,7 @@ from greentrain.streams import Experience
 from greentrain.units import format_energy
 from greentrain.updating import calibration
 from greentrain.updating.funds import Funds
+from greentrain.updating.gauge import StepGauge
 from greentrain.updating.health import StopOnNan, healthy
 from greentrain.updating.held_out import HeldOut, Objective
 from greentrain.updating.material import Batch, Material
@@ -34,6 +36,9 @@ from greentrain.updating.result import UpdateResult
 from greentrain.updating.separately import Separately
 from greentrain.updating.turn import Turn
 from greentrain.updating.updater import Updater
+
+FIRST_CLOSING = 0.1
+"""Share of the first training's cap that is kept for its end and its validation."""
 
 
 class _Part(Protocol):
@@ -119,73 +124,85 @@ class Learner:
         }
 
     def _decide(self, turn: Turn, funds: Funds) -> UpdateResult:
-        try:
-            turn.look = self._look(turn)
-        except BudgetExceeded:  # another run was faster
-            turn.look = None
-        if turn.look is None:
+        if not funds.sized and not self._size(turn, funds):
             return turn.skipped(_broke(turn.account))
-        if not funds.sized:
-            memory, n_new = self.material.memory, turn.batch.n_new
-            kept = n_new if memory is None else memory.max_size
-            funds.size(self.controller.cost, self.updater.modes, n_new, kept)
-            turn.account = funds.account(turn.session.run)
-        self.controller.account = turn.account
-        state, decision = self.controller.decide(
-            self._state(turn.look, turn.batch, funds),
-            self.updater.candidates(turn.batch, keeps_data=self.material.memory is not None),
-            keep_j=turn.look.again_j * (funds.expected() - 1),
-        )
         try:
+            state, decision = self._look(turn, funds)
             purpose = f"{decision.action} of {turn.experience.id}"
             turn.reservation = self.controller.reserve(decision, purpose)
         except BudgetExceeded as error:  # another run was faster
-            decision = broke(str(error))
+            return turn.skipped(broke(str(error)))
         if turn.reservation is None:
             self.controller.learn(
                 decision, state, steps=0, actual_j=0.0, metric_after=state.metric_before
             )
             return turn.skipped(decision, state)
         turn.decided(decision, state)
-        return self._train(turn, turn.look, state, decision, turn.reservation)
+        return self._train(turn, state, decision, turn.reservation)
 
-    def _look(self, turn: Turn) -> Look | None:
-        recorder, account = turn.session.recorder, turn.account
-        new = turn.batch.new if self.updater.trained else None
-        asked = self.separately is not None and self.updater.trained
-        look = self._probe.look(turn.experience, new, recorder, account, separately=asked)
-        if self.separately is not None and look is not None and look.metric_current is not None:
-            self.separately.arrived(len(self.material.known), look.metric_current)
-        if look is None or self.controller.cost.calibrated:
-            return look
-        reserved_j = calibration.affordable_j(account, look.again_j)
+    def _size(self, turn: Turn, funds: Funds) -> bool:
+        """Measure what steps cost, and turn a budget given as a share into joules."""
+        reserved_j = calibration.affordable_j(turn.account)
         if reserved_j is None:
-            return None
+            return False
         payment = calibration.calibrate(
             self.updater,
             turn.batch,
+            self._held_out.judged_on(turn.experience),
             self.controller.cost,
-            recorder,
-            account,
+            turn.session.recorder,
+            turn.account,
             reserved_j=reserved_j,
-            look_j=look.again_j,
         )
-        return look.plus(payment)
+        turn.paid(payment)
+        memory, n_new = self.material.memory, turn.batch.n_new
+        kept = n_new if memory is None else memory.max_size
+        funds.size(self.controller.cost, self.updater.modes, n_new, kept)
+        turn.account = funds.account(turn.session.run)
+        return True
+
+    def _look(self, turn: Turn, funds: Funds) -> tuple[State, Decision]:
+        """Look at the model as far as that can be paid, and decide."""
+        left_j, remaining = turn.account.balance().left_j, funds.expected()
+        asked = self.separately is not None and self.updater.trained
+        samples = self._probe.affordable(left_j / remaining) if self.updater.trained else 0
+        if not samples and not asked:
+            return self._choose(turn, funds, keep_j=0.0)
+        recorder = turn.session.recorder
+        reserved_j = self._probe.bound_j(samples)
+        reservation = turn.account.reserve(reserved_j, f"look at {turn.experience.id}")
+        with (
+            paying(
+                turn.account, recorder, reserved_j=reserved_j, reservation=reservation
+            ) as payment,
+            recorder.phase("probe"),
+        ):
+            turn.look = self._probe.look(turn.experience, turn.batch.new, samples, separately=asked)
+            keep_j = self._probe.look_j(samples) * (remaining - 1)
+            chosen = self._choose(turn, funds, keep_j=keep_j)
+        turn.paid(payment)
+        self._probe.drew(turn.look.samples, payment.actual_j)
+        if self.separately is not None and turn.look.metric_current is not None:
+            self.separately.arrived(len(self.material.known), turn.look.metric_current)
+        return chosen
+
+    def _choose(self, turn: Turn, funds: Funds, *, keep_j: float) -> tuple[State, Decision]:
+        self.controller.account = turn.account
+        return self.controller.decide(
+            self._state(turn.look, turn.batch, funds),
+            self.updater.candidates(turn.batch, keeps_data=self.material.memory is not None),
+            keep_j=keep_j,
+        )
 
     def _train(
-        self,
-        turn: Turn,
-        look: Look,
-        state: State,
-        decision: Decision,
-        reservation: str,
+        self, turn: Turn, state: State, decision: Decision, reservation: str
     ) -> UpdateResult:
         recorder, reserved_j = turn.session.recorder, decision.cost_j.upper
-        # About half of what a fit draws besides its steps comes after them.
-        closing_j = 0.5 * self.controller.cost.predict(decision.action.mode, 0).mean + look.again_j
-        if self.separately is not None:  # a second pass over what is held out
-            closing_j += look.again_j
-        guard = BudgetGuard(reserved_j, meter=recorder, anneal=True, keep_j=closing_j)
+        anneal = not self.updater.modes.average  # the mean of the weights does what annealing would
+        keep_j = self._closing_j(decision)
+        guard = BudgetGuard(reserved_j, meter=recorder, anneal=anneal, keep_j=keep_j)
+        gauge, health = StepGauge(recorder), StopOnNan()
+        monitor = EnergyMonitor(recorder, ledger=False, summary=False, **self._grid)
         logger = turn.session.begin_update(turn.experience)
         with (
             paying(
@@ -193,43 +210,74 @@ class Learner:
             ) as payment,
             recorder.phase("update"),
         ):
-            health = StopOnNan()
             model = self.updater.train(
                 Candidate(action=decision.action, steps=decision.steps),
                 turn.batch,
                 position=turn.position,
-                callbacks=[
-                    EnergyMonitor(recorder, ledger=False, summary=False, **self._grid),
-                    guard,
-                    health,
-                ],
+                callbacks=[monitor, guard, gauge, health],
                 logger=logger,
             )
             with recorder.phase("validation"):
-                after = self.updater.measured(self._held_out.judged_on(turn.experience), model)
-                kept = (
-                    not health.tripped
-                    and healthy(model)
-                    and math.isfinite(after.value)
-                    and not (self.updater.trained and self._progress.worse(look.measured, after))
-                )
+                after = self._validate(turn, model, recorder)
+                compared = self._compare(turn.look, model)
+                sound = not health.tripped and healthy(model) and math.isfinite(after)
+                kept = sound and not (compared is not None and compared[2])
                 if kept and self.separately is not None:
                     metrics = self._each(turn.experience, model)
                     self.separately.trained(len(self.material.known), metrics)
+        self._learn_cost(gauge, guard.steps, payment.actual_j)
+        gain, gain_sd, _ = compared or (None, 0.0, False)
         self.controller.learn(
             decision,
             state,
             steps=guard.steps,
             actual_j=payment.actual_j,
-            metric_after=self._progress.oriented(after.value),
+            metric_after=self._progress.oriented(after),
+            gain=gain,
+            gain_sd=gain_sd,
             kept=kept,
         )
         if kept:
             self.updater.keep(model, decision.action)
-            self._progress.take(after.value)
-        return turn.trained(
-            decision, payment, metric_after=after.value, steps=guard.steps, kept=kept
-        )
+            self._progress.take(after)
+        return turn.trained(decision, payment, metric_after=after, steps=guard.steps, kept=kept)
+
+    def _closing_j(self, decision: Decision) -> float:
+        """Return joules to keep for what comes after the steps: the end of the fit, validations."""
+        cost = self.controller.cost
+        if not cost.calibrated:
+            return FIRST_CLOSING * decision.cost_j.upper
+        # About half of what a fit draws besides its steps and its validation comes after them.
+        fixed_j = cost.predict(decision.action.mode, 0).mean
+        validations = 1 if self.separately is None else 2
+        validation_j = self._probe.validation_j
+        return 0.5 * max(0.0, fixed_j - validation_j) + validations * validation_j
+
+    def _validate(self, turn: Turn, model: LightningModule, recorder: WindowRecorder) -> float:
+        judged_on = self._held_out.judged_on(turn.experience)
+        before_j = recorder.read().total_j or 0.0
+        after = self.updater.measure(judged_on, model)
+        self._probe.validated(size(judged_on), (recorder.read().total_j or 0.0) - before_j)
+        return after
+
+    def _compare(
+        self, look: Look | None, model: LightningModule
+    ) -> tuple[float, float, bool] | None:
+        """Return a successor's gain on what was looked at, its standard error, and if it is worse.
+
+        ``None`` where nothing was looked at.
+        """
+        if look is None:
+            return None
+        (after,) = self.updater.measured([look.held], model)
+        gain, sd = self._progress.gain(look.measured, after)
+        return gain, sd, self._progress.worse(look.measured, after)
+
+    def _learn_cost(self, gauge: StepGauge, steps: int, actual_j: float) -> None:
+        """Take the first update for the calibration that it was."""
+        if gauge.step_j is not None and not self.controller.cost.calibrated:
+            fixed_j = max(0.0, actual_j - steps * gauge.step_j)
+            self.controller.cost.calibrate(fixed_j=fixed_j, step_j=gauge.step_j)
 
     def _each(self, experience: Experience, model: LightningModule) -> Iterator[float | None]:
         """Yield the metric on each past experience, then on the one at hand."""
@@ -237,25 +285,29 @@ class Learner:
         for dataset in [*held_out, experience.val]:
             yield self.updater.measure(dataset, model) if size(dataset) else None
 
-    def _state(self, look: Look, batch: Batch, funds: Funds) -> State:
+    def _state(self, look: Look | None, batch: Batch, funds: Funds) -> State:
         progress = self._progress
         return State(
             position=funds.position,
             horizon=funds.position + funds.expected(),
             has_model=self.updater.trained,
-            metric_before=progress.oriented(look.metric),
-            metric_new=progress.oriented(look.metric_new),
+            metric_before=None if look is None else progress.oriented(look.metric),
+            metric_new=None if look is None else progress.oriented(look.new.value),
+            metric_new_sd=None if look is None else look.new.standard_error,
             metric_last=progress.last,
             metric_best=progress.best,
-            metric_ceiling=progress.ceiling(look.metric),
+            metric_ceiling=progress.ceiling(),
             n_new=batch.n_new,
             n_stored=batch.n_stored,
+            n_pending=batch.n_pending,
             warm_starts=self.updater.warm_starts,
+            loss_new=None if look is None else look.new.loss,
         )
 
 
 def _broke(account: LedgerAccount) -> Decision:
     left_j = account.balance().left_j
     return broke(
-        f"{format_energy(left_j)} are left, too little even to look at the data: nothing starts"
+        f"{format_energy(left_j)} are left, too little to measure what training costs: nothing "
+        "starts"
     )

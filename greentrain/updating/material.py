@@ -21,11 +21,13 @@ class Batch:
         new: New samples: those that have arrived, and those that still wait for an update.
         stored: Samples that are kept of what updates have trained on.
         held: What will be kept of all of them; the new ones where nothing is.
+        n_pending: How many of the new samples have been waiting.
     """
 
     new: Dataset[Any]
     stored: Dataset[Any]
     held: Dataset[Any]
+    n_pending: int = 0
 
     @property
     def n_new(self) -> int:
@@ -82,7 +84,12 @@ class Material:
         waiting = set(self.pending)
         pending = self.memory.select(lambda origin: origin in waiting)
         stored = self.memory.select(lambda origin: origin not in waiting)
-        return Batch(new=concat([experience.train, pending]), stored=stored, held=held)
+        return Batch(
+            new=concat([experience.train, pending]),
+            stored=stored,
+            held=held,
+            n_pending=size(pending),
+        )
 
     def store(self, experience: Experience, *, trained: bool) -> None:
         """Put an experience into memory: as pending, or with all that was pending as trained on."""

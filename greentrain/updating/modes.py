@@ -12,7 +12,10 @@ import torch
 from greentrain.control import Action, Candidate, UpdateMode
 from greentrain.errors import ConfigurationError
 
-EFFORTS = (0.25, 0.5, 1.0)
+AVERAGE = 0.3
+LEAST_STEPS = 50
+"""Steps below which an update is not offered: a fresh optimizer has not found its pace by then."""
+EFFORTS = (0.0625, 0.088, 0.125, 0.177, 0.25, 0.354, 0.5, 0.707, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class ModeOptions:
         shrink: Factor of the last weights at a warm start (1 keeps them).
         perturb: Factor of the fresh weights added to them (0 adds none).
         average: Share of an update's steps over which its weights are averaged (0: they are not,
-            and the last ones are taken).
+            the learning rate is annealed instead, and the last ones are taken).
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -38,7 +41,7 @@ class ModeOptions:
     reuse_fraction: float = 0.2
     shrink: float = 1.0
     perturb: float = 0.0
-    average: float = 0.0
+    average: float = AVERAGE
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -104,13 +107,14 @@ class ModeOptions:
         if has_model and n_stored:
             modes.append(UpdateMode.REPLAY)
         actions = [Action(mode=mode, effort=effort) for mode in modes for effort in EFFORTS]
-        return [
+        candidates = [
             Candidate(
                 action=action,
                 steps=self.steps(action, n_new=n_new, n_stored=n_stored, n_held=n_held),
             )
             for action in actions
         ]
+        return [each for each in candidates if each.steps >= LEAST_STEPS or each.action.effort == 1]
 
 
 def shrink_and_perturb(

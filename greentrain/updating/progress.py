@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from greentrain.updating.reading import Measured, worse
+from greentrain.updating.reading import Measured, difference, worse
 
 
 class Progress:
@@ -23,8 +23,8 @@ class Progress:
         >>> loss = Progress(more_is_better=False)
         >>> loss.take(0.5), loss.take(0.75)
         (None, None)
-        >>> loss.last, loss.best, loss.gain(before=0.75, after=0.25)
-        (-0.75, -0.5, 0.5)
+        >>> loss.last, loss.best
+        (-0.75, -0.5)
     """
 
     def __init__(self, *, more_is_better: bool) -> None:
@@ -36,17 +36,17 @@ class Progress:
         """Turn a metric so that more is better; ``None`` if it is unknown or not finite."""
         return self._sign * metric if metric is not None and math.isfinite(metric) else None
 
-    def ceiling(self, metric: float) -> float | None:
+    def ceiling(self) -> float | None:
         """Return the best that can be reached: 1 for nearly every metric, 0 for every loss.
 
-        ``None`` where the metric at hand shows that neither holds.
+        ``None`` where what was reached shows that neither holds.
         """
         ceiling = 1.0 if self._sign > 0 else 0.0
-        return ceiling if self._sign * metric <= ceiling else None
+        return None if self.best is None or self.best > ceiling else ceiling
 
-    def gain(self, *, before: float, after: float) -> float:
-        """Return by how much the metric got better; may be NaN."""
-        return self._sign * (after - before)
+    def gain(self, before: Measured, after: Measured) -> tuple[float, float]:
+        """Return by how much the metric got better, and the standard error; may be NaN."""
+        return difference(before, after, sign=self._sign)
 
     def worse(self, before: Measured, after: Measured) -> bool:
         """Tell whether the metric got worse by more than one standard error."""

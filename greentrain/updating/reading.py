@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from numbers import Real
@@ -23,10 +23,22 @@ class Measured:
     Args:
         value: The metric, as the model logs it.
         blocks: For consecutive parts of the dataset, the number of samples and the metric on them.
+        loss: A loss that the model logs beside it; ``None`` where it logs none for each batch.
     """
 
     value: float
     blocks: tuple[tuple[int, float], ...] = ()
+    loss: float | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples in the blocks."""
+        return sum(size for size, _ in self.blocks)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the value, from what its blocks scatter."""
+        return standard_error(*([each[column] for each in self.blocks] for column in (0, 1)))
 
 
 def worse(before: Measured, after: Measured, *, sign: float) -> bool:
@@ -55,18 +67,37 @@ def worse(before: Measured, after: Measured, *, sign: float) -> bool:
         >>> worse(before, Measured(value=0.7, blocks=((10, 0.6), (10, 0.8))), sign=1)
         True
     """
-    sizes = [size for size, _ in before.blocks]
-    if sizes != [size for size, _ in after.blocks]:
-        raise ValueError("before and after were not measured in the same blocks")
     if not math.isfinite(after.value):
         return True
     if not math.isfinite(before.value):
         return False
+    gain, error = difference(before, after, sign=sign)
+    return -gain > error + 1e-9 * abs(before.value)  # rounding must not tell equal numbers apart
+
+
+def difference(before: Measured, after: Measured, *, sign: float) -> tuple[float, float]:
+    """Return by how much a metric got better, and the standard error of that.
+
+    Args:
+        before: The metric of the earlier model.
+        after: That of the later one, on the same blocks.
+        sign: 1 where more of the metric is better, -1 where less is.
+
+    Raises:
+        ValueError: If the blocks are not of the same samples.
+
+    Example:
+        >>> before = Measured(value=0.8, blocks=((10, 0.7), (10, 0.9)))
+        >>> gain, error = difference(before, Measured(value=0.9, blocks=((10, 0.9), (10, 0.9))), sign=1)
+        >>> round(gain, 9), round(error, 9)
+        (0.1, 0.1)
+    """
+    sizes = [size for size, _ in before.blocks]
+    if sizes != [size for size, _ in after.blocks]:
+        raise ValueError("before and after were not measured in the same blocks")
     values = zip(before.blocks, after.blocks, strict=True)
     differences = [new - old for (_, old), (_, new) in values]
-    # Rounding must not tell two equal numbers apart.
-    lost = sign * (before.value - after.value)
-    return lost > standard_error(sizes, differences) + 1e-9 * abs(before.value)
+    return sign * (after.value - before.value), standard_error(sizes, differences)
 
 
 def standard_error(sizes: Sequence[int], values: Sequence[float]) -> float:
@@ -98,7 +129,7 @@ def standard_error(sizes: Sequence[int], values: Sequence[float]) -> float:
 
 
 class Listener(Callback):
-    """Note what a module logs under a name for each batch of a validation.
+    """Note what a module logs under a name for each batch of a validation, and a loss beside it.
 
     While the validation lasts, the module's ``log`` is wrapped on the instance. The class stays as
     it is, and everything is logged as ever.
@@ -106,12 +137,15 @@ class Listener(Callback):
     Args:
         monitor: The name.
         sizes: Samples of each batch.
+        passes_on: Whether what is logged goes on to Lightning; not where there is no Trainer.
     """
 
-    def __init__(self, monitor: str, sizes: Sequence[int]) -> None:
+    def __init__(self, monitor: str, sizes: Sequence[int], *, passes_on: bool = True) -> None:
         self._monitor = monitor
         self._sizes = sizes
+        self._passes_on = passes_on
         self._values: list[float | None] = []
+        self._losses: dict[str, list[float]] = {}
         self._in_batch = False
         self._module: LightningModule | None = None
 
@@ -123,20 +157,39 @@ class Listener(Callback):
             return ()
         return tuple(zip(self._sizes, values, strict=False))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
+    @property
+    def loss(self) -> float | None:
+        """The mean of a loss that each batch logged, by its samples; ``None`` where none did."""
+        name = loss_name(self._losses, self._monitor)
+        if name is None or len(self._losses[name]) != len(self._values):
+            return None
+        pairs = zip(self._sizes, self._losses[name], strict=False)
+        total = sum(size for size, _ in zip(self._sizes, self._values, strict=False))
+        return math.fsum(size * value for size, value in pairs) / total if total else None
+
+    def listen(self, pl_module: LightningModule) -> None:
+        """Wrap a module's ``log``."""
         log = pl_module.log
 
         @torch.compiler.disable  # type: ignore[untyped-decorator]
         @wraps(log)
         def heard(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-            log(name, value, *args, **kwargs)
+            if self._passes_on:
+                log(name, value, *args, **kwargs)
+            if not self._in_batch:
+                return
             # What is logged for steps and epochs goes by two names.
-            if self._in_batch and self._monitor in (name, f"{name}_epoch"):
+            if self._monitor in (name, f"{name}_epoch"):
                 self._values[-1] = _number(value)
+            elif "loss" in name.lower() and (number := _number(value)) is not None:
+                self._losses.setdefault(name, []).append(number)
 
         pl_module.log = heard  # type: ignore[method-assign]
         self._module = pl_module
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen."""
+        self.listen(pl_module)
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
         """Expect a value."""
@@ -159,6 +212,22 @@ class Listener(Callback):
         if self._module is not None:
             del self._module.log
             self._module = None
+
+
+def loss_name(logged: Iterable[str], monitor: str) -> str | None:
+    """Choose the loss among what is logged: ``"val_loss"`` before the first other one.
+
+    Example:
+        >>> loss_name(["val_acc", "val_aux_loss", "val_loss"], "val_acc")
+        'val_loss'
+        >>> loss_name(["val_acc"], "val_acc") is None
+        True
+    """
+    losses = sorted(
+        (name for name in logged if "loss" in name.lower() and name != monitor),
+        key=lambda name: name != "val_loss",
+    )
+    return losses[0] if losses else None
 
 
 def _number(value: Any) -> float | None:

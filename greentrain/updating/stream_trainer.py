@@ -27,7 +27,7 @@ from greentrain.updating import trainers
 from greentrain.updating.funds import Funds, check_budgets
 from greentrain.updating.held_out import Objective
 from greentrain.updating.learner import Learner
-from greentrain.updating.modes import ModeOptions
+from greentrain.updating.modes import AVERAGE, ModeOptions
 from greentrain.updating.result import UpdateResult
 from greentrain.updating.saved import NothingSaved, StateFolder
 from greentrain.updating.session import Session
@@ -82,7 +82,8 @@ class StreamTrainer:
         reuse_fraction: Share of the usual epochs that a warm start or a replay gets at effort 1.
         shrink: Factor of the last weights at a warm start.
         perturb: Factor of fresh weights that are added to them.
-        average: Share of an update's steps over which its weights are averaged; 0 for none.
+        average: Share of an update's steps over which its weights are averaged, at a constant
+            learning rate; with 0 they are not, and the rate is annealed instead.
         calibration_budget: What the calibration of a budget given as a share may draw.
         seed: Seed of weights, order and sampling.
 
@@ -120,7 +121,7 @@ class StreamTrainer:
         reuse_fraction: float = 0.2,
         shrink: float = 1.0,
         perturb: float = 0.0,
-        average: float = 0.0,
+        average: float = AVERAGE,
         calibration_budget: str = "1 Wh",
         seed: int = 0,
     ) -> None:

@@ -33,6 +33,7 @@ OURS = (
 PARTS = 10
 """Blocks of a look, at least, where there are samples for them."""
 _SMALLEST_BLOCK = 8
+_LARGER = 2
 
 _QUIET = tuple(
     f"{package}.{module}"
@@ -161,7 +162,8 @@ def look(
     """Return the metric that a model logs in validation on a dataset.
 
     It is read on one device: several would have to look at some samples twice to share them evenly.
-    The batches are at most so large that there are ten of them, but 8 samples may be in each.
+    The batches are at most so large that there are ten of them, but 8 samples may be in each; no
+    gradient is kept, so they may be larger than those of training.
 
     Args:
         model: The model.
@@ -178,7 +180,8 @@ def look(
         ConfigurationError: If the model does not log it.
     """
     samples = size(dataset)
-    block = min(loader["batch_size"], max(_SMALLEST_BLOCK, math.ceil(samples / PARTS)))
+    most = _LARGER * loader["batch_size"]
+    block = min(most, max(_SMALLEST_BLOCK, math.ceil(samples / PARTS)))
     sizes = [min(block, samples - start) for start in range(0, samples, block)]
     listener = Listener(monitor, sizes)
     given = _without(options, *_NOT_FOR_A_LOOK)
@@ -198,7 +201,7 @@ def look(
         raise ConfigurationError(
             f"the model logs {names} in validation, and monitor={monitor!r} is not among it"
         )
-    return Measured(value=float(logged[monitor]), blocks=listener.blocks)
+    return Measured(value=float(logged[monitor]), blocks=listener.blocks, loss=listener.loss)
 
 
 _SILENT = {"enable_progress_bar": False, "enable_model_summary": False}

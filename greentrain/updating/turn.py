@@ -27,6 +27,7 @@ class Turn:
         session: Where everything is recorded.
         account: Pays.
         look: What a look at the model found; ``None`` where none could be paid.
+        beside: Joules, and overruns, of what was drawn besides the update.
         reservation: The reservation of the update; ``None`` where nothing is trained.
     """
 
@@ -36,7 +37,13 @@ class Turn:
     session: Session
     account: LedgerAccount
     look: Look | None = None
+    beside: tuple[float, float] = (0.0, 0.0)
     reservation: str | None = None
+
+    def paid(self, payment: Payment) -> None:
+        """Count what was drawn besides the update."""
+        energy_j, overrun_j = self.beside
+        self.beside = (energy_j + payment.actual_j, overrun_j + payment.overrun_j)
 
     def decided(self, decision: Decision, state: State | None) -> None:
         """Record the decision, before anything of it starts."""
@@ -79,14 +86,14 @@ class Turn:
             experience_id=self.experience.id,
             position=self.position,
             decision=decision,
-            energy_j=update_j + (0.0 if self.look is None else self.look.energy_j),
+            energy_j=update_j + self.beside[0],
             update_j=update_j,
             metric_before=_finite(None if self.look is None else self.look.metric),
             metric_after=_finite(metric_after),
             steps=steps,
             kept=kept,
             left_j=self._left_j(),
-            overrun_j=overrun_j + (0.0 if self.look is None else self.look.overrun_j),
+            overrun_j=overrun_j + self.beside[1],
         )
 
     def _left_j(self) -> float:

@@ -18,10 +18,13 @@ from greentrain.errors import ConfigurationError
 from greentrain.memory import size
 from greentrain.updating import trainers
 from greentrain.updating.averaging import MeanWeights
+from greentrain.updating.glance import glance
 from greentrain.updating.material import Batch
 from greentrain.updating.modes import ModeOptions, shrink_and_perturb
 from greentrain.updating.reading import Measured
 from greentrain.updating.sampling import check_loader, train_loader
+
+_State = Mapping[str, torch.Tensor]
 
 
 class Updater:
@@ -63,7 +66,10 @@ class Updater:
         self._monitor = monitor
         self._options = options
         self._seed = seed
+        self._glances = options.get("accelerator", "auto") in ("cpu", "auto")
         self._model: LightningModule | None = None
+        self._last: _State | None = None
+        self._trained: tuple[LightningModule, _State] | None = None
 
     @property
     def model(self) -> LightningModule:
@@ -81,27 +87,31 @@ class Updater:
         """
         return self._look(dataset, model).value
 
-    def measured(self, dataset: Dataset[Any], model: LightningModule | None = None) -> Measured:
-        """Return the metric of a model with its values on consecutive blocks of a dataset.
+    def measured(
+        self, datasets: Sequence[Dataset[Any]], model: LightningModule | None = None
+    ) -> list[Measured]:
+        """Return the metric of a model on each of some datasets, with its values on their blocks.
 
-        A block is a batch where the model logs a value for each, which comes with the one
-        validation; else the dataset is cut into ten parts, and each is validated by itself.
+        A few samples need no Trainer, where the module can do without one. Else each dataset is
+        validated: a block is a batch where the model logs a value for each, which comes with the
+        one validation; failing that the dataset is cut into ten parts that are validated one by
+        one.
 
         Args:
-            dataset: The dataset; the same one gives the same blocks.
+            datasets: The datasets; the same ones give the same blocks.
             model: The model; the current one unless given.
 
         Raises:
             ConfigurationError: If the model does not log the metric.
         """
-        found = self._look(dataset, model)
-        if found.blocks:
-            return found
-        length = max(1, -(-size(dataset) // trainers.PARTS))
-        starts = range(0, size(dataset), length)
-        parts = [range(start, min(start + length, size(dataset))) for start in starts]
-        blocks = [(len(part), self._look(Subset(dataset, part), model).value) for part in parts]
-        return dataclasses.replace(found, blocks=tuple(blocks))
+        model = self.model if model is None else model
+        if self._glances:
+            with _own_randomness():
+                found = glance(model, datasets, monitor=self._monitor, loader=self._loader)
+            if found is not None:
+                return found
+            self._glances = False  # it will not be otherwise the next time
+        return [self._validated(dataset, model) for dataset in datasets]
 
     def train(
         self,
@@ -114,7 +124,9 @@ class Updater:
     ) -> LightningModule:
         """Train a successor of the current model, which stays as it is.
 
-        The global random state is put back afterwards.
+        Where weights are averaged, it goes on from where the steps of the last update ended, not
+        from their mean: the mean is what is used, the last weights are where learning stands. The
+        global random state is put back afterwards.
 
         Args:
             candidate: The action, and its steps.
@@ -136,14 +148,17 @@ class Updater:
             if candidate.action.mode is not UpdateMode.FULL_RETRAIN:
                 self._go_on(model, candidate.action.mode)
             average = self.modes.average * candidate.steps
+            mean = [MeanWeights(average)] if average else []
             trainers.fit(
                 model,
                 train_loader(candidate.action, batch, loader=self._loader, seed=seed),
                 steps=candidate.steps,
                 options=self._options,
-                callbacks=[*callbacks, MeanWeights(average)] if average else callbacks,
+                callbacks=[*callbacks, *mean],
                 logger=logger,
             )
+        last = mean[0].last if mean else None
+        self._trained = None if last is None else (model, last)
         return model
 
     def candidates(self, batch: Batch, *, keeps_data: bool) -> list[Candidate]:
@@ -158,7 +173,8 @@ class Updater:
 
     def keep(self, model: LightningModule, action: Action) -> None:
         """Make a trained successor the current model."""
-        self._model = model
+        trained, last = self._trained or (None, None)
+        self._model, self._last = model, last if trained is model else None
         self.trained = True
         full = action.mode is UpdateMode.FULL_RETRAIN
         self.warm_starts = 0 if full else self.warm_starts + 1
@@ -167,6 +183,7 @@ class Updater:
         """Return the current weights, and what led to them, as plain values and tensors."""
         return {
             "model": dict(self.model.state_dict()),
+            "last": None if self._last is None else dict(self._last),
             "trained": self.trained,
             "warm_starts": self.warm_starts,
         }
@@ -183,7 +200,18 @@ class Updater:
             raise ConfigurationError(
                 f"the saved weights do not fit what make_model returns: {error}"
             ) from error
+        self._last = state["last"]
         self.trained, self.warm_starts = state["trained"], state["warm_starts"]
+
+    def _validated(self, dataset: Dataset[Any], model: LightningModule) -> Measured:
+        found = self._look(dataset, model)
+        if found.blocks:
+            return found
+        length = max(1, -(-size(dataset) // trainers.PARTS))
+        starts = range(0, size(dataset), length)
+        parts = [range(start, min(start + length, size(dataset))) for start in starts]
+        blocks = [(len(part), self._look(Subset(dataset, part), model).value) for part in parts]
+        return dataclasses.replace(found, blocks=tuple(blocks))
 
     def _look(self, dataset: Dataset[Any], model: LightningModule | None) -> Measured:
         with _own_randomness():
@@ -212,7 +240,7 @@ class Updater:
         shrink, perturb = self.modes.shrink, self.modes.perturb
         plain = mode is not UpdateMode.WARM_START or (shrink, perturb) == (1.0, 0.0)
         fresh = [] if plain else [each.detach().clone() for each in model.parameters()]
-        model.load_state_dict(self.model.state_dict())
+        model.load_state_dict(self.model.state_dict() if self._last is None else self._last)
         if not plain:
             shrink_and_perturb(model.parameters(), fresh, shrink=shrink, perturb=perturb)
 

@@ -1,0 +1,69 @@
+"""What a step costs, from short trainings of a model that is thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from greentrain.deciding.payment import Payment
+from greentrain.errors import ConfigurationError
+
+LONGER = 4
+"""How many times as many steps the last of the trainings has."""
+
+
+def check_steps(steps: int) -> None:
+    """Refuse a number of steps that cannot be trained.
+
+    Raises:
+        ConfigurationError: If it is not a whole number, 1 or more.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ConfigurationError(f"steps is {steps!r}; it is a whole number, 1 or more")
+
+
+def measure_steps(
+    train: Callable[[int], object], steps: int, payment: Payment
+) -> tuple[float, float]:
+    """Train three times, first to warm up, and return the joules of the last two.
+
+    Args:
+        train: Trains a fresh model for as many steps as it is told.
+        steps: Steps of the first two; the third has four times as many.
+        payment: Measures, between its begin and its end.
+    """
+    marks_j = []
+    for count in (steps, steps, LONGER * steps):
+        train(count)
+        marks_j.append(payment.drawn.total_j or 0.0)
+    return marks_j[1] - marks_j[0], marks_j[2] - marks_j[1]
+
+
+def split(short_j: float, long_j: float, steps: int) -> tuple[float, float]:
+    """Split what two trainings drew into a fixed part and joules per step.
+
+    Their difference is that of the steps alone. Where noise hides it, all is taken to be steps.
+
+    Args:
+        short_j: Joules of a training of ``steps`` steps.
+        long_j: Joules of one of four times as many.
+        steps: The steps.
+
+    Returns:
+        Joules of the fixed part, and of a step.
+
+    Raises:
+        ConfigurationError: If the meter saw nothing of the longer one.
+
+    Example:
+        >>> split(30.0, 90.0, 10)  # 30 steps more drew 60 J more
+        (10.0, 2.0)
+    """
+    if not long_j > 0:
+        raise ConfigurationError(
+            f"the meter saw nothing of {LONGER * steps} steps; calibrate with more than "
+            f"steps={steps}, or give step_j"
+        )
+    step_j = (long_j - short_j) / ((LONGER - 1) * steps)
+    if step_j <= 0:
+        step_j = long_j / (LONGER * steps)
+    return max(0.0, short_j - steps * step_j), step_j
