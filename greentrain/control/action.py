@@ -156,7 +156,8 @@ class State:
         shift: How far the new data lie from the old; ``None`` where that was not measured.
         shift_by: What ``shift`` is, such as ``"MMD2 of penultimate features"``.
         weight_growth: Growth of the norm of the weights since the last full retraining, as a share.
-        slope: What the metric on training batches gained in the last tenth of the last update.
+        slope: What the training loss moved in the last tenth of the last update: negative while it
+            falls.
         left_j: Joules that may be spent on this experience and those to come, looks not included;
             ``None`` before the controller has asked.
         tables: What experiences to come are expected to offer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from greentrain.budget import Account, Balance
@@ -92,6 +92,8 @@ class BudgetController:
         state = dataclasses.replace(
             state,
             left_j=balance.left_j,
+            since_update=_since(self._history, _TRAINED),
+            since_full=_since(self._history, {UpdateMode.FULL_RETRAIN}),
             tables=tables,
             table_weights=weights,
             history=tuple(self._history),
@@ -210,6 +212,17 @@ class BudgetController:
         if self.account is None:
             raise ValueError("the controller has no account to pay from")
         return self.account
+
+
+_TRAINED = set(UpdateMode) - {UpdateMode.SKIP}
+
+
+def _since(history: Sequence[Past], modes: Collection[UpdateMode]) -> int:
+    """Return the experiences since one of some modes was taken, this one included; 0 for never."""
+    for count, past in enumerate(reversed(history), start=1):
+        if past.mode in modes:
+            return count
+    return 0
 
 
 def broke(sentence: str) -> Decision:

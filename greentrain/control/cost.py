@@ -18,8 +18,12 @@ _PRIOR_NOISE = 0.1
 _PRIOR_NOISE_WEIGHT = 2.0
 _OTHER_MODES = 0.3
 _FORGETTING = 0.95
-_REMEMBERED = 200
-"""Updates that are remembered: the next older one would count for less than 1/25,000."""
+_REMEMBERED = 64
+"""Updates that are remembered: the next older one would count for less than 1/25."""
+
+_LEAST_J = 1e-9
+"""Joules below which nothing was measured."""
+_Observed = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class CostModel:
@@ -34,6 +38,7 @@ class CostModel:
     def __init__(self) -> None:
         self._prior: tuple[float, float] | None = None
         self._observed: list[tuple[UpdateMode, int, float]] = []
+        self._learned: dict[UpdateMode, tuple[float, _Observed]] = {}
 
     @property
     def calibrated(self) -> bool:
@@ -53,7 +58,8 @@ class CostModel:
 
     def observe(self, mode: UpdateMode, steps: int, actual_j: float) -> None:
         """Learn from an update that was paid for."""
-        if steps > 0 and actual_j > 0:
+        if steps > 0 and actual_j > _LEAST_J:
+            self._learned.clear()
             self._observed.append((mode, steps, actual_j))
             del self._observed[:-_REMEMBERED]
 
@@ -65,6 +71,7 @@ class CostModel:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self._prior = state["prior"] and (float(state["prior"][0]), float(state["prior"][1]))
+        self._learned.clear()
         self._observed = [(UpdateMode(mode), *rest) for mode, *rest in state["observed"]]
 
     def predict(self, mode: UpdateMode, steps: int) -> Estimate:
@@ -86,8 +93,10 @@ class CostModel:
         # Scaled to the update at hand, so that no constant has a unit and none of them matters.
         scale_j = max(fixed_j + steps * step_j, 1e-12)
         prior_sd = np.array([0.5 * max(fixed_j, 0.02 * scale_j), 0.3 * max(step_j, 1e-12)])
-        noise = self._relative_noise(prior)
-        rows, targets, sds = self._weighted(mode, noise)
+        if mode not in self._learned:
+            noise = self._relative_noise()
+            self._learned[mode] = noise, self._weighted(mode, noise)
+        noise, (rows, targets, sds) = self._learned[mode]
         weights, covariance = posterior(prior, prior_sd, rows, targets, sds)
         x = np.array([1.0, float(steps)])
         mean = max(float(x @ weights), 0.0)
@@ -95,9 +104,7 @@ class CostModel:
         upper = max(mean + _SURE_SD * sd, mean * (1 + _MARGIN))
         return Estimate(mean=mean, sd=sd, upper=upper)
 
-    def _weighted(
-        self, mode: UpdateMode, noise: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _weighted(self, mode: UpdateMode, noise: float) -> _Observed:
         rows, targets, sds = [], [], []
         for age, (other, steps, actual_j) in enumerate(reversed(self._observed)):
             weight = _FORGETTING**age * (1.0 if other is mode else _OTHER_MODES)
@@ -106,7 +113,7 @@ class CostModel:
             sds.append(noise * actual_j / math.sqrt(weight))
         return np.array(rows).reshape(-1, 2), np.array(targets), np.array(sds)
 
-    def _relative_noise(self, prior: np.ndarray) -> float:
+    def _relative_noise(self) -> float:
         # Residuals against a plain least-squares line, pooled with a prior guess.
         rows, targets, _ = self._weighted(UpdateMode.SKIP, _PRIOR_NOISE)
         squares = _PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2

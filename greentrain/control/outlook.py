@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
-from greentrain.control.action import Estimate, Option, State, Table, UpdateMode
+import numpy as np
+
+from greentrain.control.action import Option, State, Table, UpdateMode
 from greentrain.control.utility import UtilityModel
 
-POINTS = 6
+POINTS = 4
 """Experiences to come that are imagined, at most: each stands for as many as are near it."""
 CLOSING = 2.4
 """Share of what is left to gain that a warm start closes, per effort: ``1 - exp(-2.4 effort)``."""
@@ -21,20 +24,26 @@ Nothing new, a drift, a break. What a stream brings soon outweighs it.
 
 
 def outlook(
-    options: Sequence[Option], state: State, utility: UtilityModel, stale: Sequence[float], left_j: float
+    options: Sequence[Option],
+    state: State,
+    utility: UtilityModel,
+    stale: Sequence[float],
+    left_j: float,
 ) -> tuple[tuple[Table, ...], tuple[float, ...]]:
     """Imagine the options of experiences to come.
 
     Each brings as many samples as there were on average so far, the model stays as good as it is,
     and the new data go as much worse than the last model did as they did before, or as a prior
-    expects. A gain counts for the square root of the experiences that it may last for: what follows
-    makes some of it up, and how much nobody knows, so this lies half way between one and all.
+    expects. A gain counts for as many experiences as it lasts: if each update closes a share ``r``
+    of what is left to gain, what one has gained is worth ``1 + (1 - r) + (1 - r)**2 + ...`` over
+    the experiences that remain. So what is cheap early, while there is little data, is done early.
 
     Args:
         options: The options now.
         state: What is known now.
         utility: Predicts gains.
         stale: How much worse new data went than the last model did, so far.
+        left_j: Joules that may be spent on this experience and those to come.
 
     Returns:
         The tables, with gains in units of one that comes now, and how many experiences each of
@@ -56,7 +65,7 @@ def outlook(
             state, n_new=round(n_each), n_stored=round(n_all + (middle - 1) * n_each)
         )
         share = n_each / (n_each + then.n_stored)
-        lasting = LAST(rate, state.remaining - middle) / LAST(rate, state.remaining)
+        lasting = _lasting(rate, state.remaining - middle) / _lasting(rate, state.remaining)
         growth = {
             UpdateMode.REPLAY: n_each / max(1, state.n_new),
             UpdateMode.WARM_START: (n_each + then.n_stored) / max(1, n_all),
@@ -70,32 +79,29 @@ def outlook(
             else 0.0
             for option in options
         ]
-        for stale_by, weight in cases:
-            gains = [
-                utility.predict(option.action, then, drop=stale_by * share) for option in options
-            ]
-            table = [
-                (cost_j, lasting * valued(gain, cost_j, even_j))
-                for cost_j, gain in zip(costs_j, gains, strict=True)
-            ]
-            tables.append(tuple(table))
+        means, sds = utility.gains(
+            [option.action for option in options], then, [stale_by * share for stale_by, _ in cases]
+        )
+        careful = np.array([caution(cost_j, even_j) for cost_j in costs_j])
+        values = lasting * (means - careful * sds)
+        for row, (_, weight) in zip(values.tolist(), cases, strict=True):
+            tables.append(tuple(zip(costs_j, row, strict=True)))
             weights.append(weight * (last - first + 1))
     return tuple(tables), tuple(weights)
 
 
-def valued(gain: Estimate, cost_j: float, even_j: float) -> float:
-    """Return what a gain is taken for: as expected where it is cheap, a lower bound where dear.
+def caution(cost_j: float, even_j: float) -> float:
+    """Return how many standard deviations below its mean a gain is taken for.
 
-    What takes the joules of several experiences has to be sure: up to an even share of what is left
-    it is the mean, from three of them on one standard deviation less, in proportion in between.
+    What takes the joules of several experiences has to be sure: none up to an even share of what is
+    left, one from three of them on, in proportion in between.
 
     Example:
-        >>> gain = Estimate(mean=0.5, sd=0.1, upper=0.7)
-        >>> [round(valued(gain, cost_j, 10.0), 3) for cost_j in (5.0, 20.0, 40.0)]
-        [0.5, 0.45, 0.4]
+        >>> [caution(cost_j, 10.0) for cost_j in (5.0, 20.0, 40.0)]
+        [0.0, 0.5, 1.0]
     """
     dear = cost_j / even_j if even_j > 0 else math.inf
-    return gain.mean - gain.sd * min(1.0, max(0.0, (dear - 1.0) / 2.0))
+    return min(1.0, max(0.0, (dear - 1.0) / 2.0))
 
 
 def _rate(
@@ -127,7 +133,7 @@ def _spans(ahead: int) -> list[tuple[int, int]]:
 def _cases(stale: Sequence[float]) -> list[tuple[float, float]]:
     """Return what new data may lose, with the probability: seen before, or expected beforehand.
 
-    What was seen is told in thirds, lowest first, so that a long past costs no more than a short one.
+    What was seen is told in thirds, lowest first: a long past costs no more than a short one.
     """
     seen = sorted(max(0.0, each) for each in stale)
     prior = sum(weight for _, weight in EXPECTED_STALENESS)
@@ -135,7 +141,7 @@ def _cases(stale: Sequence[float]) -> list[tuple[float, float]]:
     cases = [(value, weight / total) for value, weight in EXPECTED_STALENESS]
     parts = min(3, len(seen))
     edges = [round(part * len(seen) / parts) for part in range(parts + 1)] if parts else []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         part = seen[begin:end]
         cases.append((sum(part) / len(part), len(part) / total))
     return cases
@@ -154,6 +160,3 @@ def _lines(options: Sequence[Option]) -> dict[UpdateMode, tuple[float, float]]:
         slope_j = (high_j - low_j) / (many - few) if many > few else 0.0
         lines[mode] = (max(0.0, low_j - slope_j * few), slope_j)
     return lines
-
-import os
-LAST = {"geo": _lasting, "sqrt": lambda r, n: math.sqrt(n), "p7": lambda r,n: n**.7, "lin": lambda r,n:n}[os.environ.get("LAST","geo")]

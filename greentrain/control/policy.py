@@ -11,7 +11,7 @@ import numpy as np
 from greentrain.budget import Balance
 from greentrain.control.action import Action, Option, State, Table, UpdateMode
 from greentrain.control.decision import Alternative, Decision, Reason, decided
-from greentrain.control.outlook import valued
+from greentrain.control.outlook import caution
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH, format_energy
 
@@ -66,7 +66,8 @@ class PricedPolicy:
             return self._first(skip, updates, affordable, balance)
         even_j = balance.left_j / state.remaining
         values = {
-            option.action: valued(option.gain, option.cost_j.mean, even_j) for option in options
+            option.action: option.gain.mean - caution(option.cost_j.mean, even_j) * option.gain.sd
+            for option in options
         }
         now = tuple((option.cost_j.mean, values[option.action]) for option in options)
         price = solve_price((*state.tables, now), even_j, weights=(*state.table_weights, 1.0))
@@ -166,7 +167,12 @@ def solve_price(
     most = max(len(table) for table in tables)
     # Tables of fewer options are filled up with their first one.
     costs, gains = (
-        np.array([[row[column] for row in (*table, *[table[0]] * (most - len(table)))] for table in tables])
+        np.array(
+            [
+                [row[column] for row in (*table, *[table[0]] * (most - len(table)))]
+                for table in tables
+            ]
+        )
         for column in (0, 1)
     )
     at_hand = np.arange(len(tables))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,21 +79,41 @@ class UtilityModel:
             self._rows[UpdateMode(mode)] = [np.array(row[:-2]) for row in observed]
             self._gains[UpdateMode(mode)] = [(row[-2], row[-1]) for row in observed]
 
-    def predict(self, action: Action, state: State, *, drop: float | None = None) -> Estimate:
+    def predict(self, action: Action, state: State) -> Estimate:
         """Predict the gain of an action.
 
         Args:
             action: The action.
             state: What is known.
-            drop: Imagine this drop in place of the state's, to look ahead.
         """
-        if action.mode is UpdateMode.SKIP:
-            return Estimate(mean=0.0, sd=0.0, upper=0.0)
-        weights, covariance = self._weights(action.mode)
-        x = _features(action, state, _drop(state) if drop is None else drop)
-        mean = float(x @ weights)
-        sd = math.sqrt(max(0.0, float(x @ covariance @ x)))
-        return Estimate(mean=mean, sd=sd, upper=mean + 2 * sd)
+        mean, sd = self.gains([action], state, [_drop(state)])
+        return Estimate(
+            mean=float(mean[0, 0]), sd=float(sd[0, 0]), upper=float(mean[0, 0] + 2 * sd[0, 0])
+        )
+
+    def gains(
+        self, actions: Sequence[Action], state: State, drops: Sequence[float]
+    ) -> tuple[Vector, Vector]:
+        """Predict the gains of several actions, each if the new data cost so much.
+
+        Args:
+            actions: The actions.
+            state: What is known; its drop is not used.
+            drops: What the new data may cost the metric.
+
+        Returns:
+            Means and standard deviations, ``(drops, actions)``.
+        """
+        means, sds = (np.zeros((len(drops), len(actions))) for _ in range(2))
+        for column, action in enumerate(actions):
+            if action.mode is UpdateMode.SKIP:
+                continue
+            weights, covariance = self._weights(action.mode)
+            rows = np.tile(_features(action, state, 1.0), (len(drops), 1))
+            rows[:, 0] *= np.asarray(drops)
+            means[:, column] = rows @ weights
+            sds[:, column] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=1)))
+        return means, sds
 
     def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:
         if mode not in self._posterior:

@@ -28,7 +28,7 @@ from greentrain.updating.material import Batch, Material
 from greentrain.updating.probe import Look, Probe
 from greentrain.updating.progress import Progress
 from greentrain.updating.purse import Purse
-from greentrain.updating.reading import Measured
+from greentrain.updating.reading import Measured, together
 from greentrain.updating.updater import Updater
 
 LOOKED_AT = 1024
@@ -296,7 +296,7 @@ class Branching:
             return None
         self._updater.load_state_dict(state)
         with self._purse.look(f"a comparison on {experience.id}"):
-            (measured,) = self._updater.measured([look.held])
+            measured = together(self._updater.measured(look.held))
         self._updater.load_state_dict(self._branches.load(node.weights)["state"])
         return measured
 
@@ -319,7 +319,7 @@ class Branching:
             )
             with purse.recorder.phase("validation"):
                 value = updater.measure(self._held_out.judged_on(experience), model)
-                on_look = None if look is None else updater.measured([look.held], model)[0]
+                on_look = None if look is None else together(updater.measured(look.held, model))
         if guard.stopped:
             raise purse.cut(purpose, payment.reserved_j)
         if self._price is None and not payment.drawn.complete:

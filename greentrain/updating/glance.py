@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset
 
 from greentrain.memory import size
+from greentrain.updating.features import FeatureTap
 from greentrain.updating.reading import Listener, Measured
 from greentrain.updating.sampling import look_loader
 
@@ -30,6 +31,7 @@ def glance(
     *,
     monitor: str,
     loader: Mapping[str, Any],
+    features: bool = False,
 ) -> list[Measured] | None:
     """Call a module's ``validation_step`` on some samples, and note what it logs.
 
@@ -42,6 +44,7 @@ def glance(
         datasets: The samples, in their order; the same ones give the same blocks.
         monitor: Name of the metric.
         loader: The user's options of the loader.
+        features: Whether to note what the model makes of the samples.
 
     Returns:
         The metric on each dataset, the mean of its blocks; ``None`` where the module cannot be
@@ -55,7 +58,7 @@ def glance(
         module = copy.deepcopy(model, {id(trainer): None})
         module.eval()
         with torch.no_grad():
-            found = [_glance(module, each, monitor, loader) for each in datasets]
+            found = [_glance(module, each, monitor, loader, features) for each in datasets]
     except Exception as error:  # whatever a module may need that only a Trainer gives
         _log.debug("no glance at %s without a Trainer: %s", type(model).__name__, error)
         return None
@@ -69,24 +72,36 @@ def block_of(samples: int, loader: Mapping[str, Any]) -> int:
         >>> block_of(512, {"batch_size": 64}), block_of(64, {"batch_size": 64})
         (32, 8)
     """
-    return max(1, min(loader["batch_size"], max(_SMALLEST_BLOCK, math.ceil(samples / BLOCKS))))
+    most: int = loader["batch_size"]
+    return max(1, min(most, max(_SMALLEST_BLOCK, math.ceil(samples / BLOCKS))))
 
 
 def _glance(
-    module: LightningModule, dataset: Dataset[Any], monitor: str, loader: Mapping[str, Any]
+    module: LightningModule,
+    dataset: Dataset[Any],
+    monitor: str,
+    loader: Mapping[str, Any],
+    features: bool,
 ) -> Measured:
     samples = size(dataset)
     block = block_of(samples, loader)
     sizes = [min(block, samples - start) for start in range(0, samples, block)]
     listener = Listener(monitor, sizes, passes_on=False)
     listener.listen(module)
+    tap = FeatureTap(samples)
+    if features:
+        tap.attach(module)
     # Workers would take longer to start than the samples take to look at.
     plain = {name: value for name, value in loader.items() if name not in _FOR_WORKERS}
     batches = look_loader(dataset, {**plain, "batch_size": block})
     for number, batch in enumerate(batches):
         listener.on_validation_batch_start()
+        tap.begin()
         module.validation_step(batch, number)
+        if features:
+            tap.take(batch)
         listener.on_validation_batch_end()
+    tap.close()
     blocks = listener.blocks
     value = math.fsum(count * each for count, each in blocks) / max(1, samples)
-    return Measured(value=value, blocks=blocks, loss=listener.loss)
+    return Measured(value=value, blocks=blocks, loss=listener.loss, features=tap.features)

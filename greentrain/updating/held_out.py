@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory import ReservoirBuffer, SampleList, concat, owned, pack, size, unpack
+from greentrain.memory.datasets import fetch
 from greentrain.streams import Experience
 
 Objective = Literal["seen", "current", "window"]
@@ -54,9 +55,14 @@ class HeldOut:
         # It keeps the numbers of samples, whatever these are.
         self._numbers = ReservoirBuffer(KEPT, seed=seed)
 
+    @property
+    def past(self) -> Dataset[Any]:
+        """What is kept of past experiences."""
+        return SampleList([kept.sample for kept in self._kept])
+
     def judged_on(self, experience: Experience) -> Dataset[Any]:
         """Return what a model is judged on while an experience is at hand: past, then present."""
-        return concat([SampleList([kept.sample for kept in self._kept]), experience.val])
+        return concat([self.past, experience.val])
 
     def of(self, name: str) -> Dataset[Any]:
         """Return what is kept of one past experience; an empty dataset if nothing is."""
@@ -107,4 +113,4 @@ class HeldOut:
             return last | set(some.tolist())
         self._numbers.add(TensorDataset(offered), origin=origin)
         held = self._numbers.select(lambda origin: True)
-        return {int(held[index][0]) for index in range(size(held))}
+        return {int(number) for (number,) in fetch(held, range(size(held)))}

@@ -17,7 +17,6 @@ from greentrain.control import (
     State,
     broke,
 )
-from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded
 from greentrain.ledger import LedgerAccount
 from greentrain.memory import Buffer, size
@@ -32,13 +31,18 @@ from greentrain.updating.material import Batch, Material
 from greentrain.updating.payments import paying
 from greentrain.updating.probe import Look, Probe
 from greentrain.updating.progress import Progress
+from greentrain.updating.reading import together
 from greentrain.updating.result import UpdateResult
 from greentrain.updating.separately import Separately
+from greentrain.updating.traces import LossCurve
 from greentrain.updating.turn import Turn
 from greentrain.updating.updater import Updater
 
 FIRST_CLOSING = 0.1
 """Share of the first training's cap that is kept for its end and its validation."""
+
+CONFIRMING = 3.0
+"""Validations that have to be left of a reservation for two of them to be made."""
 
 
 class _Part(Protocol):
@@ -89,6 +93,7 @@ class Learner:
         self.separately = Separately(more_is_better=more_is_better) if separately else None
         self.controller = BudgetController(policy=policy)
         self._grid = grid
+        self._slope: float | None = None
 
     def take(self, turn: Turn, funds: Funds) -> UpdateResult:
         """Take one experience's turn: look, decide, train; then it is part of the past."""
@@ -96,12 +101,14 @@ class Learner:
         if self.separately is not None and not (result.steps and result.kept):
             self.separately.stayed(len(self.material.known))
         self._held_out.take(turn.experience)
+        self._probe.take(turn.experience)
         self.material.store(turn.experience, trained=result.steps > 0 and result.kept)
         return result
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it, as plain values and tensors."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**parts, "slope": self._slope}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned.
@@ -111,6 +118,7 @@ class Learner:
         """
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        self._slope = state["slope"]
 
     def _parts(self) -> dict[str, _Part]:
         return {
@@ -166,10 +174,10 @@ class Learner:
         left_j, remaining = turn.account.balance().left_j, funds.expected()
         asked = self.separately is not None and self.updater.trained
         samples = self._probe.affordable(left_j / remaining) if self.updater.trained else 0
-        if not samples and not asked:
+        reserved_j = self._probe.bound_j(samples)
+        if not (samples or asked) or reserved_j > left_j:
             return self._choose(turn, funds, keep_j=0.0)
         recorder = turn.session.recorder
-        reserved_j = self._probe.bound_j(samples)
         reservation = turn.account.reserve(reserved_j, f"look at {turn.experience.id}")
         with (
             paying(
@@ -178,10 +186,11 @@ class Learner:
             recorder.phase("probe"),
         ):
             turn.look = self._probe.look(turn.experience, turn.batch.new, samples, separately=asked)
+            looked_j = recorder.drawn(recorder.depth - 1).total_j or 0.0
             keep_j = self._probe.look_j(samples) * (remaining - 1)
             chosen = self._choose(turn, funds, keep_j=keep_j)
         turn.paid(payment)
-        self._probe.drew(turn.look.samples, payment.actual_j)
+        self._probe.drew(turn.look.samples, looked_j)
         if self.separately is not None and turn.look.metric_current is not None:
             self.separately.arrived(len(self.material.known), turn.look.metric_current)
         return chosen
@@ -201,9 +210,10 @@ class Learner:
         anneal = not self.updater.modes.average  # the mean of the weights does what annealing would
         keep_j = self._closing_j(decision)
         guard = BudgetGuard(reserved_j, meter=recorder, anneal=anneal, keep_j=keep_j)
-        gauge, health = StepGauge(recorder), StopOnNan()
+        gauge, curve, health = StepGauge(recorder), LossCurve(), StopOnNan()
         monitor = EnergyMonitor(recorder, ledger=False, summary=False, **self._grid)
         logger = turn.session.begin_update(turn.experience)
+        depth = recorder.depth
         with (
             paying(
                 turn.account, recorder, reserved_j=reserved_j, reservation=reservation
@@ -214,12 +224,15 @@ class Learner:
                 Candidate(action=decision.action, steps=decision.steps),
                 turn.batch,
                 position=turn.position,
-                callbacks=[monitor, guard, gauge, health],
+                callbacks=[monitor, guard, gauge, curve, health],
                 logger=logger,
             )
             with recorder.phase("validation"):
-                after = self._validate(turn, model, recorder)
+                after = self._validate(turn, model, reserved_j)
                 compared = self._compare(turn.look, model)
+                if compared is not None and compared[2]:
+                    room_j = reserved_j - (recorder.drawn(depth).total_j or 0.0)
+                    compared = self._confirm(turn.experience, model, compared, room_j)
                 sound = not health.tripped and healthy(model) and math.isfinite(after)
                 kept = sound and not (compared is not None and compared[2])
                 if kept and self.separately is not None:
@@ -237,6 +250,7 @@ class Learner:
             gain_sd=gain_sd,
             kept=kept,
         )
+        self._slope = curve.slope
         if kept:
             self.updater.keep(model, decision.action)
             self._progress.take(after)
@@ -253,8 +267,9 @@ class Learner:
         validation_j = self._probe.validation_j
         return 0.5 * max(0.0, fixed_j - validation_j) + validations * validation_j
 
-    def _validate(self, turn: Turn, model: LightningModule, recorder: WindowRecorder) -> float:
-        judged_on = self._held_out.judged_on(turn.experience)
+    def _validate(self, turn: Turn, model: LightningModule, update_j: float) -> float:
+        recorder = turn.session.recorder
+        judged_on = self._probe.judged(turn.experience, update_j)
         before_j = recorder.read().total_j or 0.0
         after = self.updater.measure(judged_on, model)
         self._probe.validated(size(judged_on), (recorder.read().total_j or 0.0) - before_j)
@@ -269,9 +284,27 @@ class Learner:
         """
         if look is None:
             return None
-        (after,) = self.updater.measured([look.held], model)
+        after = together(self.updater.measured(look.held, model))
         gain, sd = self._progress.gain(look.measured, after)
         return gain, sd, self._progress.worse(look.measured, after)
+
+    def _confirm(
+        self,
+        experience: Experience,
+        model: LightningModule,
+        compared: tuple[float, float, bool],
+        room_j: float,
+    ) -> tuple[float, float, bool]:
+        """Compare on more samples what seemed worse on a few, where the reservation pays for it.
+
+        One standard error of a few samples is soon passed by chance, and then an update is lost.
+        """
+        judged_on = self._probe.judged(experience, room_j)
+        if room_j < CONFIRMING * self._probe.validation_j:
+            return compared
+        before = together(self.updater.measured([judged_on]))
+        after = together(self.updater.measured([judged_on], model))
+        return (*self._progress.gain(before, after), self._progress.worse(before, after))
 
     def _learn_cost(self, gauge: StepGauge, steps: int, actual_j: float) -> None:
         """Take the first update for the calibration that it was."""
@@ -291,9 +324,6 @@ class Learner:
             position=funds.position,
             horizon=funds.position + funds.expected(),
             has_model=self.updater.trained,
-            metric_before=None if look is None else progress.oriented(look.metric),
-            metric_new=None if look is None else progress.oriented(look.new.value),
-            metric_new_sd=None if look is None else look.new.standard_error,
             metric_last=progress.last,
             metric_best=progress.best,
             metric_ceiling=progress.ceiling(),
@@ -301,8 +331,26 @@ class Learner:
             n_stored=batch.n_stored,
             n_pending=batch.n_pending,
             warm_starts=self.updater.warm_starts,
-            loss_new=None if look is None else look.new.loss,
+            weight_growth=self.updater.weight_growth,
+            slope=self._slope,
+            **({"metric_before": None} if look is None else _seen(look, progress)),
         )
+
+
+def _seen(look: Look, progress: Progress) -> dict[str, Any]:
+    """Return what a look found, by the fields of a state."""
+    past = look.past
+    return {
+        "metric_before": progress.oriented(look.metric),
+        "metric_new": progress.oriented(look.new.value),
+        "metric_new_sd": look.new.standard_error,
+        "metric_past": None if past is None else progress.oriented(past.value),
+        "loss_new": look.new.loss,
+        "loss_past": None if past is None else past.loss,
+        "unseen": look.unseen,
+        "shift": None if look.shift is None else look.shift.value,
+        "shift_by": "" if look.shift is None else look.shift.by,
+    }
 
 
 def _broke(account: LedgerAccount) -> Decision:

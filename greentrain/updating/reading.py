@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import wraps
 from numbers import Real
 from typing import Any
@@ -24,11 +24,13 @@ class Measured:
         value: The metric, as the model logs it.
         blocks: For consecutive parts of the dataset, the number of samples and the metric on them.
         loss: A loss that the model logs beside it; ``None`` where it logs none for each batch.
+        features: What the model made of the samples, by its kind, where that was noted.
     """
 
     value: float
     blocks: tuple[tuple[int, float], ...] = ()
     loss: float | None = None
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def samples(self) -> int:
@@ -38,7 +40,21 @@ class Measured:
     @property
     def standard_error(self) -> float:
         """The standard error of the value, from what its blocks scatter."""
-        return standard_error(*([each[column] for each in self.blocks] for column in (0, 1)))
+        return standard_error([size for size, _ in self.blocks], [each for _, each in self.blocks])
+
+
+def together(parts: Sequence[Measured]) -> Measured:
+    """Return the metric on several sets of samples as on one: the mean of their blocks.
+
+    Example:
+        >>> past = Measured(value=0.5, blocks=((10, 0.5),))
+        >>> together([past, Measured(value=0.8, blocks=((20, 0.8),))]).value
+        0.7
+    """
+    blocks = tuple(block for part in parts for block in part.blocks)
+    total = sum(size for size, _ in blocks)
+    value = math.fsum(size * value for size, value in blocks) / total if total else math.nan
+    return Measured(value=round(value, 12), blocks=blocks)
 
 
 def worse(before: Measured, after: Measured, *, sign: float) -> bool:
@@ -88,7 +104,8 @@ def difference(before: Measured, after: Measured, *, sign: float) -> tuple[float
 
     Example:
         >>> before = Measured(value=0.8, blocks=((10, 0.7), (10, 0.9)))
-        >>> gain, error = difference(before, Measured(value=0.9, blocks=((10, 0.9), (10, 0.9))), sign=1)
+        >>> after = Measured(value=0.9, blocks=((10, 0.9), (10, 0.9)))
+        >>> gain, error = difference(before, after, sign=1)
         >>> round(gain, 9), round(error, 9)
         (0.1, 0.1)
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +78,18 @@ class StateFolder:
         """
         pack(Subset(experience.val, [0]))
 
-    def save(self, state: Mapping[str, Any]) -> None:
+    def save(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Put a state in place of the one before; a process that is killed leaves one of them.
 
         Args:
-            state: Plain values and tensors.
+            state: Returns plain values and tensors.
 
         Raises:
             OSError: If it cannot be written; the one before stays.
         """
-        beside = self._file.with_suffix(".tmp")
+        content, beside = state(), self._file.with_suffix(".tmp")
         with beside.open("wb") as file:
-            torch.save({**state, "format": FORMAT}, file)
+            torch.save({**content, "format": FORMAT}, file)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self._file)
@@ -113,7 +113,7 @@ class NothingSaved:
     def check(self, experience: Experience) -> None:
         """Do nothing."""
 
-    def save(self, state: Mapping[str, Any]) -> None:
+    def save(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Do nothing."""
 
     def close(self) -> None:

@@ -322,7 +322,7 @@ class StreamTrainer:
     def _save(self, outcome: Mapping[str, Any], session: Session) -> None:
         try:
             self._saved.save(
-                {
+                lambda: {
                     "settings": {name: self._settings[name] for name in _LASTING},
                     "learner": self._learner.state_dict(),
                     "outcome": dict(outcome),

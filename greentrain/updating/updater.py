@@ -23,6 +23,7 @@ from greentrain.updating.material import Batch
 from greentrain.updating.modes import ModeOptions, shrink_and_perturb
 from greentrain.updating.reading import Measured
 from greentrain.updating.sampling import check_loader, train_loader
+from greentrain.updating.traces import weight_growth, weight_norm
 
 _State = Mapping[str, torch.Tensor]
 
@@ -42,6 +43,7 @@ class Updater:
         modes: What the update modes mean, with the batch size over all ranks.
         trained: Whether an update has been kept yet.
         warm_starts: Updates that were kept since the last full retraining.
+        weight_growth: Growth of the norm of the weights since then, as a share; ``None`` before.
 
     Raises:
         ConfigurationError: If an option of the Trainer or the loader cannot be used.
@@ -66,6 +68,8 @@ class Updater:
         self._monitor = monitor
         self._options = options
         self._seed = seed
+        self.weight_growth: float | None = None
+        self._full_norm: float | None = None
         self._glances = options.get("accelerator", "auto") in ("cpu", "auto")
         self._model: LightningModule | None = None
         self._last: _State | None = None
@@ -88,7 +92,11 @@ class Updater:
         return self._look(dataset, model).value
 
     def measured(
-        self, datasets: Sequence[Dataset[Any]], model: LightningModule | None = None
+        self,
+        datasets: Sequence[Dataset[Any]],
+        model: LightningModule | None = None,
+        *,
+        features: bool = False,
     ) -> list[Measured]:
         """Return the metric of a model on each of some datasets, with its values on their blocks.
 
@@ -100,6 +108,8 @@ class Updater:
         Args:
             datasets: The datasets; the same ones give the same blocks.
             model: The model; the current one unless given.
+            features: Whether to note what the model makes of the samples, where no Trainer is
+                needed.
 
         Raises:
             ConfigurationError: If the model does not log the metric.
@@ -107,7 +117,13 @@ class Updater:
         model = self.model if model is None else model
         if self._glances:
             with _own_randomness():
-                found = glance(model, datasets, monitor=self._monitor, loader=self._loader)
+                found = glance(
+                    model,
+                    datasets,
+                    monitor=self._monitor,
+                    loader=self._loader,
+                    features=features,
+                )
             if found is not None:
                 return found
             self._glances = False  # it will not be otherwise the next time
@@ -177,6 +193,9 @@ class Updater:
         self._model, self._last = model, last if trained is model else None
         self.trained = True
         full = action.mode is UpdateMode.FULL_RETRAIN
+        norm = weight_norm(model)
+        self._full_norm = norm if full else self._full_norm
+        self.weight_growth = weight_growth(norm, self._full_norm)
         self.warm_starts = 0 if full else self.warm_starts + 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -186,6 +205,8 @@ class Updater:
             "last": None if self._last is None else dict(self._last),
             "trained": self.trained,
             "warm_starts": self.warm_starts,
+            "full_norm": self._full_norm,
+            "weight_growth": self.weight_growth,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -200,7 +221,8 @@ class Updater:
             raise ConfigurationError(
                 f"the saved weights do not fit what make_model returns: {error}"
             ) from error
-        self._last = state["last"]
+        self._last, self._full_norm = state["last"], state["full_norm"]
+        self.weight_growth = state["weight_growth"]
         self.trained, self.warm_starts = state["trained"], state["warm_starts"]
 
     def _validated(self, dataset: Dataset[Any], model: LightningModule) -> Measured:

@@ -1,0 +1,167 @@
+"""Which runs there are to make, in which order, and who is at which of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SEEDS = (0, 1, 2, 3, 4, 5)
+PARTS = ("full", "table", "default", "baselines", "cnn")
+STREAMS = ("a", "b", "c", "d", "e")
+BASELINES = ("greedy", "always-warm", "always-replay")
+IN_TABLE: Mapping[str, Sequence[int]] = {
+    "a": (10, 5),
+    "b": (15,),
+    "c": (15, 5),
+    "d": (10, 5),
+    "e": (10,),
+}
+"""Budgets in % of full's joules for which a share of the gap is named, by stream."""
+BUDGETS = (5, 10, 20, 2, 50)
+_DEAR = 50
+_SEEDS_OF_DEAR = 2
+_SEEDS_OF_C = 6
+_SEEDS_OF_REST = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of a stream.
+
+    Args:
+        stream: Name of the stream.
+        seed: Its seed, and that of the weights.
+        policy: Name of the policy; ``"full"`` is the reference.
+        budget: Budget in % of what the reference drew; ``None`` for the reference.
+    """
+
+    stream: str
+    seed: int
+    policy: str = "full"
+    budget: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the job is called."""
+        share = "" if self.budget is None else f"-{self.budget}"
+        return f"{self.stream}-{self.seed}-{self.policy}{share}"
+
+    @property
+    def reference(self) -> Job:
+        """The run whose joules are 100 %."""
+        return Job(stream=self.stream, seed=self.seed)
+
+
+def jobs(
+    *,
+    streams: Sequence[str] = (),
+    seeds: Sequence[int] = SEEDS,
+    parts: Collection[str] = PARTS,
+) -> list[Job]:
+    """Return all runs, the most important ones first; references are there in any case.
+
+    Args:
+        streams: Streams that are wanted; all unless given.
+        seeds: Seeds that are wanted; a stream may have fewer.
+        parts: Which of :data:`PARTS`.
+
+    Example:
+        >>> [job.name for job in jobs(streams=["a"], seeds=[0], parts=["table"])]
+        ['a-0-full', 'a-0-default-10', 'a-0-default-5']
+    """
+    found: dict[Job, None] = {}
+    for part in PARTS:
+        if part != "full" and part not in parts:
+            continue
+        for seed in seeds:
+            found |= dict.fromkeys(_of_part(part, seed))
+    wanted = streams or ((*STREAMS, "a_cnn") if "cnn" in parts else STREAMS)
+    ordered = [job for job in found if job.stream in wanted and job.seed < _seeds(job.stream)]
+    return _references_first(ordered)
+
+
+def _of_part(part: str, seed: int) -> Iterator[Job]:
+    if part == "table":  # references beside them, seed by seed: figures come as early as they can
+        for stream in STREAMS:
+            yield Job(stream=stream, seed=seed)
+        for stream, budgets in IN_TABLE.items():
+            for budget in budgets:
+                yield Job(stream=stream, seed=seed, policy="default", budget=budget)
+    elif part == "default":
+        for budget in BUDGETS:
+            if budget != _DEAR or seed < _SEEDS_OF_DEAR:
+                for stream in STREAMS:
+                    yield Job(stream=stream, seed=seed, policy="default", budget=budget)
+    elif part == "baselines" and seed < _SEEDS_OF_DEAR:
+        for budget in BUDGETS:
+            for stream in STREAMS:
+                for policy in BASELINES:
+                    yield Job(stream=stream, seed=seed, policy=policy, budget=budget)
+    elif part == "cnn":
+        for budget in IN_TABLE["a"]:
+            yield Job(stream="a_cnn", seed=seed, policy="default", budget=budget)
+
+
+def _references_first(jobs: Sequence[Job]) -> list[Job]:
+    found: dict[Job, None] = {}
+    for job in jobs:
+        found |= dict.fromkeys((job.reference, job))
+    return list(found)
+
+
+def _seeds(stream: str) -> int:
+    return _SEEDS_OF_C if stream == "c" else _SEEDS_OF_REST
+
+
+class Runs:
+    """Runs that are made, as lines of JSON in a folder that several processes share.
+
+    Args:
+        folder: The folder; made if need be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "runs.jsonl"
+        self._claims = folder / "claims"
+        self._claims.mkdir(parents=True, exist_ok=True)
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Return the runs by name."""
+        return read_runs(self._path)
+
+    def append(self, run: Mapping[str, Any]) -> None:
+        """Add a run that has come to its end."""
+        line = json.dumps(run, allow_nan=False, separators=(",", ":")) + "\n"
+        with self._path.open("a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(line)
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Claim a run, and tell whether that succeeded: not if another process is at it.
+
+        It is a lock on a file, which the operating system lets go of when a process ends.
+        """
+        with (self._claims / name).open("w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield name not in self.read()
+
+
+def read_runs(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the runs of a file by name; none if it is not there."""
+    if not path.is_file():
+        return {}
+    runs = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {run["name"]: run for run in runs}

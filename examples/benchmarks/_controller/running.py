@@ -1,0 +1,207 @@
+"""One run of a stream by the real trainer, and all that is to be known of it afterwards."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule
+from torch.utils.data import TensorDataset
+
+from _controller.jobs import Job
+from _controller.models import model_of
+from greentrain import StreamTrainer
+from greentrain.control import Always, Greedy, Policy, UpdateMode
+from greentrain.energy import ConstantMeter
+from greentrain.ledger import Ledger, verify
+from greentrain.memory import Buffer
+from greentrain.streams import Experience
+from greentrain.updating.result import UpdateResult
+
+POWER_W = 10.0
+"""Watts of one core, as far as this benchmark is concerned: joules are processor time."""
+NEVER_BINDS = "1 kWh"
+EPOCHS, BATCH_SIZE = 10, 64
+POLICIES: dict[str, Policy | None] = {
+    "default": None,
+    "full": Always(mode=UpdateMode.FULL_RETRAIN),
+    "greedy": Greedy(),
+    "always-warm": Always(mode=UpdateMode.WARM_START),
+    "always-replay": Always(mode=UpdateMode.REPLAY),
+}
+
+
+class ProcessorClock:
+    """Seconds that this process has computed, which others on the machine hardly touch.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+        self._clock = clock
+        self._stopped_s = 0.0
+
+    def __call__(self) -> float:
+        return self._clock() - self._stopped_s
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Do not count what is computed meanwhile."""
+        began_s = self._clock()
+        try:
+            yield
+        finally:
+            self._stopped_s += self._clock() - began_s
+
+
+class SampleCount(Callback):
+    """Count the samples that fits train on, each time that one is trained on."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self.samples += len(batch[1])
+
+
+def run(
+    job: Job,
+    experiences: Sequence[Experience],
+    *,
+    budget_j: float | None,
+    epochs: int = EPOCHS,
+    memory: Buffer | None | str = "all",
+    make: Callable[[], LightningModule] | None = None,
+    policy: Policy | None = None,
+) -> dict[str, Any]:
+    """Take a stream to its end.
+
+    Args:
+        job: What is run.
+        experiences: The stream.
+        budget_j: Joules that may be spent; ``None`` for a budget that never binds.
+        epochs: Usual epochs of a full retraining.
+        memory: As ``StreamTrainer`` takes it.
+        make: Makes a model; that of the stream unless given.
+        policy: Decides, in place of the job's.
+
+    Returns:
+        Plain values; joules of each phase, and what came of each experience.
+    """
+    clock, count = ProcessorClock(), SampleCount()
+    tests = [experience.test for experience in experiences]
+    entries: list[dict[str, Any]] = []
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{Path(folder) / 'run.db'}"
+        trainer = StreamTrainer(
+            make or model_of(job.stream),
+            budget=NEVER_BINDS if budget_j is None else f"{budget_j / 3600!r} Wh",
+            horizon=len(experiences),
+            monitor="val_acc",
+            memory=memory,  # type: ignore[arg-type]
+            ledger=url,
+            trainer={"max_epochs": epochs, "accelerator": "cpu", "callbacks": [count]},
+            loader={"batch_size": BATCH_SIZE},
+            meter=ConstantMeter({"cpu": POWER_W}, clock=clock),
+            policy=POLICIES[job.policy] if policy is None else policy,
+            stream=job.name,
+            seed=job.seed,
+        )
+
+        def note(experience: Experience, result: UpdateResult) -> None:
+            with clock.stopped():
+                # A reference is looked at on what is to come, too: it is the model of any schedule
+                # that retrains in full here and then skips.
+                known = len(tests) if job.policy == "full" else result.position + 1
+                right = [right_of(trainer.model, test) for test in tests[:known]]
+                entries.append(_entry(result, right, samples=count.samples))
+                entries[-1]["bytes"] = None if isinstance(memory, str) else _bytes(memory)
+                count.samples = 0
+
+        with trainer:
+            trainer.run(experiences, on_result=note)
+        found = _of_ledger(url, job.name)
+    return {
+        "name": job.name,
+        "stream": job.stream,
+        "seed": job.seed,
+        "policy": job.policy,
+        "share": job.budget,
+        "wall_s": round(time.monotonic() - began_s, 2),
+        "budget_j": budget_j,
+        "update_j": round(sum(entry["update_j"] for entry in entries), 4),
+        **found,
+        "n_test": [len(test) for test in tests],
+        "experiences": entries,
+    }
+
+
+def right_of(model: LightningModule, test: TensorDataset) -> int:
+    """Return how many test samples a model is right about."""
+    images, labels = test.tensors
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        found = torch.cat([model(part).argmax(1) for part in images.split(1000)])
+    model.train(was_training)
+    return int((found == labels).sum())
+
+
+def _entry(result: UpdateResult, right: Sequence[int], *, samples: int) -> dict[str, Any]:
+    decision = result.decision
+    return {
+        "mode": str(result.update_mode),
+        "effort": decision.action.effort,
+        "reason": str(decision.reason),
+        "steps": result.steps,
+        "planned": decision.steps,
+        "samples": samples,
+        "update_j": round(result.update_j, 5),
+        "beside_j": round(result.energy_j - result.update_j, 5),
+        "predicted_j": round(decision.cost_j.mean, 5),
+        "upper_j": round(decision.cost_j.upper, 5),
+        "overrun_j": round(result.overrun_j, 5),
+        "kept": result.kept,
+        "before": _rounded(result.metric_before),
+        "after": _rounded(result.metric_after),
+        "right": list(right),
+    }
+
+
+def _rounded(metric: float | None) -> float | None:
+    return None if metric is None else round(metric, 5)
+
+
+def _bytes(memory: Buffer | None) -> int:
+    return 0 if memory is None else int(memory.nbytes or 0)
+
+
+def _of_ledger(url: str, name: str) -> dict[str, Any]:
+    """Return what the ledger holds of a run, once it has been recomputed."""
+    ledger = Ledger(url, create=False)
+    verified = verify(ledger)
+    budget = ledger.find_budget(name)
+    balance = ledger.balance(str(budget["budget_id"])) if budget else None
+    phases: defaultdict[str, float] = defaultdict(float)
+    for window in ledger.windows():
+        phases[window["phase"]] += window["energy_j"] or 0.0
+    reasons = Counter(row["reason"] for row in ledger.rows("decision"))
+    ledger.close()
+    return {
+        "spent_j": None if balance is None else round(balance.spent_j, 5),
+        "overrun_j": None if balance is None else round(balance.overrun_j, 5),
+        "violations": int(not verified.ok) + int(balance is None or not balance.within),
+        "failures": list(verified.failures),
+        "phases_j": {phase: round(energy_j, 5) for phase, energy_j in phases.items()},
+        "reasons": dict(reasons),
+    }

@@ -1,0 +1,190 @@
+"""The streams of the controller's benchmark: one of each kind, another order and split a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from greentrain.streams import (
+    Experience,
+    Stream,
+    class_incremental,
+    corrupted,
+    data_incremental,
+    fashion_mnist,
+    mnist,
+    rotated,
+)
+from greentrain.streams.pixels import rotate
+from greentrain.streams.samples import deal, shares
+
+Pair = tuple[TensorDataset, TensorDataset]
+
+SIZE = 3000
+"""Samples of an arrival of MNIST, held-out ones among them."""
+TESTED = 2000
+"""Test samples of an arrival that are looked at, at most."""
+_VAL_SHARE = 0.1
+_ABRUPT = (0, 0, 0, 30, 30, 30, 60, 60, 60, 0)
+_GRADUAL = tuple(range(0, 100, 10))
+_RECURRING = (
+    *("clean", "noise", "clean", "blur", "noise"),
+    *("clean", "blur", "noise", "clean", "blur"),
+)
+_SEVERITY = 0.5
+_TURNED_DEG = 45.0
+
+
+def iid(data: Pair, seed: int, *, n_experiences: int = 10) -> Stream:
+    """More of the same at each arrival."""
+    train, test = data
+    return data_incremental(
+        train, n_experiences=n_experiences, test=test, val_share=_VAL_SHARE, seed=seed
+    )
+
+
+def classes(data: Pair, seed: int, *, n_experiences: int = 5) -> Stream:
+    """Two new classes at each arrival, in another order for each seed."""
+    train, test = data
+    return class_incremental(
+        train,
+        n_experiences=n_experiences,
+        test=test,
+        val_share=_VAL_SHARE,
+        order="random",
+        seed=seed,
+    )
+
+
+def drifting(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
+    """Abrupt turns, a gradual turn, or corruptions that come and go: one of them for each seed."""
+    train, test = data
+    options = {"size": size, "test": test, "val_share": _VAL_SHARE, "seed": seed}
+    if seed % 3 < 2:
+        return rotated(train, angles=(_ABRUPT, _GRADUAL)[seed % 3], **options)
+    # The same samples arrive in both, as the seed is the same.
+    looks = {
+        kind: corrupted(
+            train,
+            kind=kind,
+            severities=[_SEVERITY if each == kind else 0.0 for each in _RECURRING],
+            **options,
+        )
+        for kind in ("noise", "blur")
+    }
+    chosen = [
+        looks["blur" if kind == "blur" else "noise"][position]
+        for position, kind in enumerate(_RECURRING)
+    ]
+    return Stream(chosen, name=f"recurring-seed-{seed}", scenario="corrupted")
+
+
+def stationary(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
+    """Eight arrivals of one kind, then two of another."""
+    train, test = data
+    angles = [0.0] * 8 + [_TURNED_DEG] * 2
+    return rotated(train, angles=angles, size=size, test=test, val_share=_VAL_SHARE, seed=seed)
+
+
+def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
+    """Stretches of the same, two new classes twice, a turn, and at the end the first domain again.
+
+    Six classes come three times, two new ones alone, all eight twice, the last two alone, all ten
+    twice, turned, and then the first six as at the beginning. No sample is trained on twice.
+    """
+    random = np.random.default_rng(seed)
+    order = random.permutation(10)
+    arrivals: list[tuple[Sequence[int], float]] = [
+        *[(order[:6], 0.0)] * 3,
+        (order[6:8], 0.0),
+        *[(order[:8], 0.0)] * 2,
+        (order[8:], 0.0),
+        *[(order, _TURNED_DEG)] * 2,
+        (order[:6], 0.0),
+    ]
+    (images, labels), (test_images, test_labels) = (part.tensors for part in data)
+    unused = random.permutation(len(labels))
+    experiences = []
+    for position, (known, angle_deg) in enumerate(arrivals):
+        fits = np.isin(labels[unused].numpy(), known)
+        chosen, unused = unused[fits][:size], np.concatenate([unused[fits][size:], unused[~fits]])
+        fit, held_out = shares(chosen, _VAL_SHARE, random, f"arrival {position}")
+        tested = np.flatnonzero(np.isin(test_labels.numpy(), known)).tolist()
+        experiences.append(
+            Experience(
+                f"{position}-{len(known)}-classes-{angle_deg:g}",
+                _turned(images, labels, fit, angle_deg),
+                _turned(images, labels, held_out, angle_deg),
+                test=_turned(test_images, test_labels, tested, angle_deg),
+            )
+        )
+    return Stream(experiences, name=f"mixture-seed-{seed}", scenario="mixed")
+
+
+def thinned(data: Pair, count: int, seed: int) -> Pair:
+    """Return as many training samples, drawn by the seed, and all test samples."""
+    train, test = data
+    chosen = torch.from_numpy(np.random.default_rng((seed, 6)).permutation(len(train))[:count])
+    return TensorDataset(*(part[chosen] for part in train.tensors)), test
+
+
+def read(stream: Stream, seed: int, *, tested: int = TESTED) -> list[Experience]:
+    """Read each sample once, so that no update pays for what a stream does to its images.
+
+    Of the test samples of an arrival as many are kept as are to be looked at, drawn by the seed.
+
+    Args:
+        stream: The stream.
+        seed: Draws the test samples.
+        tested: Test samples to keep of each arrival, at most.
+    """
+    random = np.random.default_rng((seed, 7))
+    experiences = []
+    for experience in stream:
+        test: Dataset[Any] = experience.test
+        kept = next(deal(np.arange(len(test)), 1, min(tested, len(test)), random))
+        experiences.append(
+            Experience(
+                experience.id,
+                _tensors(experience.train),
+                _tensors(experience.val),
+                metadata=experience.metadata,
+                test=_tensors(Subset(test, kept)),
+            )
+        )
+    return experiences
+
+
+BUILDERS: Mapping[str, Callable[[int], Stream]] = {
+    "a": lambda seed: iid(fashion_mnist(), seed),
+    "b": lambda seed: classes(fashion_mnist(), seed),
+    "c": lambda seed: drifting(mnist(), seed),
+    "d": lambda seed: stationary(mnist(), seed),
+    "e": lambda seed: mixture(mnist(), seed),
+    "a_cnn": lambda seed: iid(thinned(fashion_mnist(), 10_000, seed), seed),
+}
+"""The streams by name, for a seed."""
+
+
+@lru_cache(maxsize=5)
+def stream_of(name: str, seed: int) -> list[Experience]:
+    """Return the experiences of one of :data:`BUILDERS`, read."""
+    return read(BUILDERS[name](seed), seed)
+
+
+def _turned(
+    images: torch.Tensor, labels: torch.Tensor, indices: Sequence[int], angle_deg: float
+) -> TensorDataset:
+    turned = [rotate(images[index], angle_deg) for index in indices]
+    return TensorDataset(torch.stack(turned), labels[indices])
+
+
+def _tensors(dataset: Dataset[Any]) -> TensorDataset:
+    samples = [dataset[index] for index in range(len(dataset))]  # type: ignore[arg-type]
+    images, labels = zip(*samples, strict=True)
+    return TensorDataset(torch.stack(images), torch.stack(labels))
