@@ -28,6 +28,7 @@ from greentrain.control.baselines import (
 from greentrain.control.controller import BudgetController, broke
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Alternative, Decision, Reason, decided, options_of
+from greentrain.control.floor import LeastEnergy
 from greentrain.control.oracle import Oracle, best_schedule
 from greentrain.control.policy import Policy, PricedPolicy, solve_price
 from greentrain.control.simulation import (
@@ -59,6 +60,7 @@ __all__ = [
     "DriftTriggered",
     "Estimate",
     "Greedy",
+    "LeastEnergy",
     "Option",
     "Oracle",
     "Past",

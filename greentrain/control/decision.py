@@ -17,7 +17,8 @@ class Reason(StrEnum):
     (the rule calls for no update) and ``NOT_FEASIBLE`` (the rule's update mode is not among the
     options) are those of a ``SKIP``. Of the others ``BEST_NET_GAIN`` and ``LARGEST_GAIN`` weigh
     gains, ``FIXED``, ``SCHEDULED`` and ``RANDOM`` look at no model, ``DRIFT`` is a change that was
-    detected, ``STALE`` what a model has lost so far, and ``FORECAST`` what it is going to lose.
+    detected, ``STALE`` what a model has lost so far, ``FORECAST`` what it is going to lose, and
+    ``BELOW_FLOOR`` a metric that has to be brought back above a floor.
     """
 
     NO_MODEL = "NO_MODEL"
@@ -34,6 +35,7 @@ class Reason(StrEnum):
     RANDOM = "RANDOM"
     NOT_DUE = "NOT_DUE"
     NOT_FEASIBLE = "NOT_FEASIBLE"
+    BELOW_FLOOR = "BELOW_FLOOR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from greentrain.budget import Balance
-from greentrain.control.action import Action, Option, State, Table, UpdateMode
-from greentrain.control.decision import Alternative, Decision, Reason, decided
+from greentrain.control.action import Option, State, Table, UpdateMode
+from greentrain.control.decision import Decision, Reason
+from greentrain.control.offer import Offer, first, offer
 from greentrain.control.outlook import caution
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH, format_energy
@@ -30,13 +33,15 @@ class Policy(Protocol):
 class PricedPolicy:
     """Take the option with the most ``gain - price * cost``; the price keeps the budget to the end.
 
-    The price is the smallest at which the mean spend over what the last experiences offered, this
-    one and what is expected of those to come meets what is left per experience: the dual price of
+    The price is the smallest at which the mean spend over this experience and what those to come
+    are expected to offer meets what is left per experience: the dual price of
     the knapsack over update modes, solved afresh each time (primal-dual pacing for bandits with
     knapsacks, Badanidiyuru et al. 2013, with the price re-solved in place of a gradient step).
 
     The first training of a model is not weighed, as nothing can be compared with having no model:
-    it gets the largest effort that leaves ``1 - first_share`` of the budget.
+    it gets the largest effort that leaves ``1 - first_share`` of the budget. What takes the joules
+    of several experiences is taken for less than it is expected to gain: see
+    :func:`~greentrain.control.outlook.caution`.
 
     Args:
         min_gain: Gain of the metric below which no update is worth starting.
@@ -59,11 +64,11 @@ class PricedPolicy:
 
     def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
         """Choose the option with the most net gain that the budget can bear."""
-        skip, updates, affordable = _sort(options, balance)
-        if not affordable:
-            return _nothing_affordable(skip, updates, balance)
+        offered = offer(options, balance)
+        if not offered.affordable:
+            return offered.nothing()
         if not state.has_model:
-            return self._first(skip, updates, affordable, balance)
+            return self._first(offered)
         even_j = balance.left_j / state.remaining
         values = {
             option.action: option.gain.mean - caution(option.cost_j.mean, even_j) * option.gain.sd
@@ -75,70 +80,48 @@ class PricedPolicy:
         def net(option: Option) -> float:
             return values[option.action] - price * option.cost_j.mean
 
-        worthwhile = [option for option in affordable if values[option.action] >= self.min_gain]
-        best = max((skip, *worthwhile), key=net)
-        alternatives = tuple(
-            Alternative(option=option, why_lost=self._why_lost(option, best, values, net, balance))
-            for option in options
-        )
-        if best is skip:
-            most = max(affordable, key=lambda option: values[option.action])
+        worthwhile = [
+            option for option in offered.affordable if values[option.action] >= self.min_gain
+        ]
+        best = max((offered.skip, *worthwhile), key=net)
+
+        def why_lost(option: Option) -> str:
+            if option is not offered.skip and values[option.action] < self.min_gain:
+                return f"is expected to gain {option.gain.mean:+.3f}, too little to start for"
+            return f"nets {net(option):+.3f} against {net(best):+.3f}"
+
+        per_wh = f"{price * J_PER_WH:.3g} per Wh"
+        if best is offered.skip:
+            most = max(offered.affordable, key=lambda option: values[option.action])
             worth = (
-                f"and no update may gain {self.min_gain:.3f} (best: {most.gain.mean:+.3f} ± "
+                f"no update may gain {self.min_gain:.3f} (best: {most.gain.mean:+.3f} ± "
                 f"{most.gain.sd:.3f} by {most.action})"
                 if not worthwhile
-                else f"and no update is worth its price of {price * J_PER_WH:.3g} per Wh"
+                else f"no update is worth its price of {per_wh}"
             )
-            sentence = f"the new data cost {state.drop:+.3f} of the metric, {worth}"
-            return decided(
-                skip, Reason.NO_GAIN, sentence, price_per_j=price, alternatives=alternatives
-            )
-        sentence = (
-            f"{best.action} is expected to gain {best.gain.mean:+.3f} ± {best.gain.sd:.3f} for "
-            f"{format_energy(best.cost_j.mean)}, the most above the price of "
-            f"{price * J_PER_WH:.3g} per Wh"
-        )
-        return decided(
-            best, Reason.BEST_NET_GAIN, sentence, price_per_j=price, alternatives=alternatives
-        )
-
-    def _first(
-        self,
-        skip: Option,
-        updates: Sequence[Option],
-        affordable: Sequence[Option],
-        balance: Balance,
-    ) -> Decision:
-        limit_j = self.first_share * balance.left_j
-        full = [option for option in affordable if option.action.mode is UpdateMode.FULL_RETRAIN]
-        within = [option for option in full if option.cost_j.upper <= limit_j]
-        if not full:
-            return _nothing_affordable(skip, updates, balance)
-        if within:
-            best = max(within, key=lambda option: option.action.effort)
+            reason, sentence = Reason.NO_GAIN, f"{_drop_told(state)}, and {worth}"
         else:
-            best = min(full, key=lambda option: option.cost_j.upper)
-        sentence = (
-            f"there is no trained model yet; {best.action} is expected to cost "
-            f"{format_energy(best.cost_j.mean)} of the {format_energy(balance.left_j)} left"
-        )
-        return decided(best, Reason.NO_MODEL, sentence)
+            reason, sentence = (
+                Reason.BEST_NET_GAIN,
+                f"{_drop_told(state)}; {best.action} is expected to gain {best.gain.mean:+.3f} ± "
+                f"{best.gain.sd:.3f} for {format_energy(best.cost_j.mean)}, the most above the "
+                f"price of {per_wh}",
+            )
+        decision = offered.take(best, reason, sentence, why_lost)
+        return dataclasses.replace(decision, price_per_j=price)
 
-    def _why_lost(
-        self,
-        option: Option,
-        best: Option,
-        values: Mapping[Action, float],
-        net: Callable[[Option], float],
-        balance: Balance,
-    ) -> str:
-        if option is best:
-            return ""
-        if option.cost_j.upper > balance.left_j:
-            return f"may cost {format_energy(option.cost_j.upper)}, more than is left"
-        if option.action.mode is not UpdateMode.SKIP and values[option.action] < self.min_gain:
-            return f"is expected to gain {option.gain.mean:+.3f}, too little to start for"
-        return f"nets {net(option):+.3f} against {net(best):+.3f}"
+    def _first(self, offered: Offer) -> Decision:
+        full = [each for each in offered.affordable if each.action.mode is UpdateMode.FULL_RETRAIN]
+        within = [
+            each for each in full if each.cost_j.upper <= self.first_share * offered.left_j
+        ] or sorted(full, key=lambda each: each.cost_j.upper)[:1]
+        return first(dataclasses.replace(offered, affordable=within))
+
+
+def _drop_told(state: State) -> str:
+    if state.metric_new is None or not math.isfinite(state.metric_new):
+        return "the new data were not looked at, and are taken as no worse than before"
+    return f"the new data cost {state.drop:+.3f} of the metric"
 
 
 def solve_price(
@@ -193,23 +176,3 @@ def solve_price(
         middle = 0.5 * (low + high)
         low, high = (low, middle) if spend_j(middle) <= rate_j else (middle, high)
     return high
-
-
-def _sort(options: Sequence[Option], balance: Balance) -> tuple[Option, list[Option], list[Option]]:
-    skips = [option for option in options if option.action.mode is UpdateMode.SKIP]
-    if len(skips) != 1:
-        raise ConfigurationError(f"a policy needs SKIP once among its options, got {len(skips)}")
-    updates = [option for option in options if option is not skips[0]]
-    affordable = [option for option in updates if option.cost_j.upper <= balance.left_j]
-    return skips[0], updates, affordable
-
-
-def _nothing_affordable(skip: Option, updates: Sequence[Option], balance: Balance) -> Decision:
-    if not updates:
-        return decided(skip, Reason.NO_GAIN, "no update is possible with what may be kept")
-    cheapest = min(updates, key=lambda option: option.cost_j.upper)
-    sentence = (
-        f"the cheapest update, {cheapest.action}, may cost {format_energy(cheapest.cost_j.upper)}, "
-        f"and {format_energy(balance.left_j)} are left"
-    )
-    return decided(skip, Reason.TOO_DEAR, sentence)

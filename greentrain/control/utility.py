@@ -138,7 +138,8 @@ def _alike(mode: UpdateMode) -> list[tuple[UpdateMode, float]]:
 
 
 def _drop(state: State) -> float:
-    return state.drop if math.isfinite(state.drop) else 0.0
+    # That new data go better than the last model did is chance or luck: no update takes it away.
+    return max(0.0, state.drop)
 
 
 def _features(action: Action, state: State, drop: float) -> Vector:

@@ -15,7 +15,7 @@ from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.control import Policy
+from greentrain.control import LeastEnergy, Policy
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DEFAULT_URL, Ledger
@@ -68,6 +68,8 @@ class StreamTrainer:
         intensity: A provider of carbon intensities, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
         policy: Decides; :class:`greentrain.control.PricedPolicy` unless given.
+        floor: In place of a policy: the least joules that keep the metric at a floor, such as
+            ``0.97`` or ``"full - 0.5"`` (:class:`greentrain.control.LeastEnergy`).
         tracking: An MLflow tracking URI such as ``"sqlite:///mlflow.db"``, or a
             :class:`greentrain.tracking.Tracker`; ``None`` tells nobody.
         stream: Name of the stream and of its budget in the ledger: what was spent under this name
@@ -113,6 +115,7 @@ class StreamTrainer:
         intensity: IntensityProvider | None = None,
         pue: float | None = None,
         policy: Policy | None = None,
+        floor: float | str | None = None,
         tracking: str | Tracker | None = None,
         stream: str = "stream",
         state: str | Path | None = None,
@@ -126,6 +129,7 @@ class StreamTrainer:
         seed: int = 0,
     ) -> None:
         _check(make_model, monitor_mode, memory)
+        policy = _policy(policy, floor, monitor_mode)
         asked = _budget(budget, horizon)
         self.stream = stream
         self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
@@ -362,6 +366,20 @@ def _check(make_model: object, monitor_mode: object, memory: object) -> None:
             f"memory is {memory!r}; it is 'all', a buffer such as ReservoirBuffer(2000), or None "
             "to keep nothing"
         )
+
+
+def _policy(
+    policy: Policy | None, floor: float | str | None, monitor_mode: Literal["max", "min"]
+) -> Policy | None:
+    if floor is None:
+        return policy
+    if policy is not None:
+        raise ConfigurationError(
+            f"policy is {policy!r} and floor is {floor!r}; a floor is an objective of its own, so "
+            "give one of the two"
+        )
+    turned = -floor if isinstance(floor, (int, float)) and monitor_mode == "min" else floor
+    return LeastEnergy(floor=turned)
 
 
 def _memory(

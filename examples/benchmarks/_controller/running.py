@@ -61,16 +61,25 @@ class ProcessorClock:
             self._stopped_s += self._clock() - began_s
 
 
-class SampleCount(Callback):
-    """Count the samples that fits train on, each time that one is trained on."""
+class Fits(Callback):
+    """Hear of fits.
+
+    Attributes:
+        samples: Samples that fits trained on, each time that one was trained on.
+        trained: What the last fit made, whether or not it becomes the model.
+    """
 
     def __init__(self) -> None:
         self.samples = 0
+        self.trained: LightningModule | None = None
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
         self.samples += len(batch[1])
+
+    def on_fit_end(self, trainer: Any, module: Any) -> None:  # when weights have been averaged
+        self.trained = module
 
 
 def run(
@@ -97,7 +106,7 @@ def run(
     Returns:
         Plain values; joules of each phase, and what came of each experience.
     """
-    clock, count = ProcessorClock(), SampleCount()
+    clock, fits = ProcessorClock(), Fits()
     tests = [experience.test for experience in experiences]
     entries: list[dict[str, Any]] = []
     began_s = time.monotonic()
@@ -110,7 +119,7 @@ def run(
             monitor="val_acc",
             memory=memory,  # type: ignore[arg-type]
             ledger=url,
-            trainer={"max_epochs": epochs, "accelerator": "cpu", "callbacks": [count]},
+            trainer={"max_epochs": epochs, "accelerator": "cpu", "callbacks": [fits]},
             loader={"batch_size": BATCH_SIZE},
             meter=ConstantMeter({"cpu": POWER_W}, clock=clock),
             policy=POLICIES[job.policy] if policy is None else policy,
@@ -120,13 +129,15 @@ def run(
 
         def note(experience: Experience, result: UpdateResult) -> None:
             with clock.stopped():
-                # A reference is looked at on what is to come, too: it is the model of any schedule
-                # that retrains in full here and then skips.
-                known = len(tests) if job.policy == "full" else result.position + 1
-                right = [right_of(trainer.model, test) for test in tests[:known]]
-                entries.append(_entry(result, right, samples=count.samples))
-                entries[-1]["bytes"] = None if isinstance(memory, str) else _bytes(memory)
-                count.samples = 0
+                known = tests[: result.position + 1]
+                entry = _entry(result, [right_of(trainer.model, test) for test in known])
+                entry["samples"] = fits.samples
+                entry["bytes"] = None if isinstance(memory, str) else _bytes(memory)
+                if job.policy == "full" and fits.trained is not None:
+                    # The model of any schedule that retrains here and skips what follows.
+                    entry["trained"] = [right_of(fits.trained, test) for test in tests]
+                entries.append(entry)
+                fits.samples, fits.trained = 0, None
 
         with trainer:
             trainer.run(experiences, on_result=note)
@@ -157,7 +168,7 @@ def right_of(model: LightningModule, test: TensorDataset) -> int:
     return int((found == labels).sum())
 
 
-def _entry(result: UpdateResult, right: Sequence[int], *, samples: int) -> dict[str, Any]:
+def _entry(result: UpdateResult, right: Sequence[int]) -> dict[str, Any]:
     decision = result.decision
     return {
         "mode": str(result.update_mode),
@@ -165,7 +176,6 @@ def _entry(result: UpdateResult, right: Sequence[int], *, samples: int) -> dict[
         "reason": str(decision.reason),
         "steps": result.steps,
         "planned": decision.steps,
-        "samples": samples,
         "update_j": round(result.update_j, 5),
         "beside_j": round(result.energy_j - result.update_j, 5),
         "predicted_j": round(decision.cost_j.mean, 5),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from greentrain.budget import Balance
 from greentrain.control.action import Option, Past, State, UpdateMode
-from greentrain.control.decision import Alternative, Decision, Reason, decided
+from greentrain.control.decision import Decision, Reason
+from greentrain.control.offer import first, known, offer
 from greentrain.errors import ConfigurationError
-from greentrain.units import format_energy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,94 +24,6 @@ class Verdict:
 def not_due(sentence: str) -> Verdict:
     """Return the verdict of a rule that calls for no update."""
     return Verdict(update=False, reason=Reason.NOT_DUE, sentence=sentence)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """The options, sorted by what can be paid: an update is affordable up to its upper bound."""
-
-    options: Sequence[Option]
-    skip: Option
-    updates: Sequence[Option]
-    affordable: Sequence[Option]
-    left_j: float
-
-    def largest(self, mode: UpdateMode) -> Option | None:
-        """Return the largest affordable effort of an update mode; ``None`` if there is none."""
-        of_mode = [option for option in self.affordable if option.action.mode is mode]
-        return max(of_mode, key=lambda option: option.action.effort, default=None)
-
-    def take(
-        self, chosen: Option, reason: Reason, sentence: str, why_lost: Callable[[Option], str]
-    ) -> Decision:
-        """Build the decision for an option, with why each of the others lost."""
-
-        def why(option: Option) -> str:
-            if option is chosen:
-                return ""
-            if option is not self.skip and option not in self.affordable:
-                return f"may cost {format_energy(option.cost_j.upper)}, more than is left"
-            return why_lost(option)
-
-        alternatives = tuple(
-            Alternative(option=option, why_lost=why(option)) for option in self.options
-        )
-        return decided(chosen, reason, sentence, alternatives=alternatives)
-
-    def update(self, chosen: Option, reason: Reason, sentence: str) -> Decision:
-        """Build the decision for an update that a rule calls for."""
-
-        def why_lost(option: Option) -> str:
-            if option is self.skip:
-                return "the rule calls for an update"
-            if option.action.mode is chosen.action.mode:
-                return f"{chosen.action} can be paid"
-            return f"the rule takes {chosen.action.mode}"
-
-        cost = format_energy(chosen.cost_j.mean)
-        sentence = f"{sentence}: {chosen.action} for {cost}"
-        return self.take(chosen, reason, sentence, why_lost)
-
-    def without(self, mode: UpdateMode) -> Decision:
-        """Build the ``SKIP`` where no effort of an update mode is possible, or none affordable."""
-        of_mode = [option for option in self.updates if option.action.mode is mode]
-        if not of_mode:
-            sentence = f"{mode} is not possible with what is kept of the data"
-            return self.take(self.skip, Reason.NOT_FEASIBLE, sentence, _other_than(mode))
-        cheapest = min(of_mode, key=lambda option: option.cost_j.upper)
-        sentence = (
-            f"the cheapest {mode} may cost {format_energy(cheapest.cost_j.upper)}, and "
-            f"{format_energy(self.left_j)} are left"
-        )
-        return self.take(self.skip, Reason.TOO_DEAR, sentence, _other_than(mode))
-
-
-def offer(options: Sequence[Option], balance: Balance) -> Offer:
-    """Sort the options.
-
-    Raises:
-        ConfigurationError: If ``SKIP`` is not among them exactly once.
-    """
-    skips = [option for option in options if option.action.mode is UpdateMode.SKIP]
-    if len(skips) != 1:
-        raise ConfigurationError(f"a policy needs SKIP once among its options, got {len(skips)}")
-    updates = [option for option in options if option is not skips[0]]
-    affordable = [option for option in updates if option.cost_j.upper <= balance.left_j]
-    return Offer(
-        options=options,
-        skip=skips[0],
-        updates=updates,
-        affordable=affordable,
-        left_j=balance.left_j,
-    )
-
-
-def first(offered: Offer) -> Decision:
-    """Train the first model: a full retraining at the largest effort that can be paid."""
-    full = offered.largest(UpdateMode.FULL_RETRAIN)
-    if full is None:
-        return offered.without(UpdateMode.FULL_RETRAIN)
-    return offered.update(full, Reason.NO_MODEL, "there is no trained model yet")
 
 
 def carry_out(
@@ -160,11 +71,6 @@ def check_mode(mode: UpdateMode) -> None:
     """Refuse ``SKIP`` as what a rule is to do when it calls for an update."""
     if mode is UpdateMode.SKIP:
         raise ConfigurationError("mode is SKIP; it is REPLAY, WARM_START or FULL_RETRAIN")
-
-
-def known(value: float | None) -> float | None:
-    """Return a finite value, and ``None`` for everything else."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def last_update(history: Sequence[Past]) -> int | None:
@@ -227,7 +133,3 @@ def unknown_note(values: Sequence[float | None]) -> str:
     """Say how much was unknown and counted as 0; nothing where all was known."""
     missing = sum(value is None for value in values)
     return f" (unknown at {missing} of {len(values)}, counted as 0)" if missing else ""
-
-
-def _other_than(mode: UpdateMode) -> Callable[[Option], str]:
-    return lambda option: f"the rule takes {mode}"

@@ -11,14 +11,9 @@ from typing import Literal, get_args
 from greentrain._about import DISTRIBUTION
 from greentrain.budget import Balance
 from greentrain.control.action import Option, State, UpdateMode
-from greentrain.control.baselines._shared import (
-    Verdict,
-    carry_out,
-    check_mode,
-    known,
-    not_due,
-)
+from greentrain.control.baselines._shared import Verdict, carry_out, check_mode, not_due
 from greentrain.control.decision import Decision, Reason
+from greentrain.control.offer import known
 from greentrain.errors import ConfigurationError
 
 Detector = Literal["adwin", "page_hinkley"]

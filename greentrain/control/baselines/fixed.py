@@ -8,17 +8,9 @@ from dataclasses import dataclass
 
 from greentrain.budget import Balance
 from greentrain.control.action import Option, State, UpdateMode
-from greentrain.control.baselines._shared import (
-    Verdict,
-    age,
-    carry_out,
-    check_mode,
-    first,
-    known,
-    not_due,
-    offer,
-)
+from greentrain.control.baselines._shared import Verdict, age, carry_out, check_mode, not_due
 from greentrain.control.decision import Decision, Reason
+from greentrain.control.offer import first, known, offer
 from greentrain.errors import ConfigurationError
 from greentrain.units import format_energy
 

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 
 from greentrain.budget import Balance
 from greentrain.control.action import Option, Past, State, UpdateMode
-from greentrain.control.baselines._shared import (
-    Verdict,
-    carry_out,
-    check_mode,
-    not_due,
-    staleness,
-)
+from greentrain.control.baselines._shared import Verdict, carry_out, check_mode, not_due, staleness
 from greentrain.control.decision import Decision, Reason
 from greentrain.errors import ConfigurationError
 from greentrain.units import format_energy

@@ -16,11 +16,11 @@ from greentrain.control.baselines._shared import (
     age,
     carry_out,
     check_mode,
-    known,
     last_update,
     not_due,
 )
 from greentrain.control.decision import Decision, Reason
+from greentrain.control.offer import known
 from greentrain.control.regression import Vector, posterior
 from greentrain.errors import ConfigurationError
 
