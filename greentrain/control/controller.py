@@ -19,8 +19,8 @@ from greentrain.control.action import (
 )
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Decision, Reason, decided, unweighed
-from greentrain.control.outlook import outlook
 from greentrain.control.policy import Policy, PricedPolicy
+from greentrain.control.sharing import Offer, shared_outlook
 from greentrain.control.utility import UtilityModel
 from greentrain.units import format_energy
 
@@ -63,7 +63,12 @@ class BudgetController:
         self._history: list[Past] = []
 
     def decide(
-        self, state: State, candidates: Sequence[Candidate], *, keep_j: float = 0.0
+        self,
+        state: State,
+        candidates: Sequence[Candidate],
+        *,
+        keep_j: float = 0.0,
+        others: Sequence[Offer] = (),
     ) -> tuple[State, Decision]:
         """Decide about one experience; nothing is reserved yet.
 
@@ -71,6 +76,8 @@ class BudgetController:
             state: What is known; the controller adds what there was before and what is left.
             candidates: The feasible updates, without ``SKIP``.
             keep_j: Joules to leave for looking at the experiences to come.
+            others: What other streams of the budget were offered, and how many of the experiences
+                to come each of these offers stands for.
 
         Returns:
             The state as the policy saw it, and the decision.
@@ -88,7 +95,9 @@ class BudgetController:
                     gain=self.utility.predict(candidate.action, state),
                 )
             )
-        tables, weights = outlook(options, state, self.utility, self._stale, balance.left_j)
+        tables, weights = shared_outlook(
+            options, state, self.utility, self._stale, balance.left_j, others
+        )
         state = dataclasses.replace(
             state,
             left_j=balance.left_j,

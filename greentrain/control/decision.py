@@ -18,7 +18,8 @@ class Reason(StrEnum):
     options) are those of a ``SKIP``. Of the others ``BEST_NET_GAIN`` and ``LARGEST_GAIN`` weigh
     gains, ``FIXED``, ``SCHEDULED`` and ``RANDOM`` look at no model, ``DRIFT`` is a change that was
     detected, ``STALE`` what a model has lost so far, ``FORECAST`` what it is going to lose, and
-    ``BELOW_FLOOR`` a metric that has to be brought back above a floor.
+    ``BELOW_FLOOR`` a metric that has to be brought back above a floor. ``CONTROL`` is a full
+    retraining beside the stream, to compare with: no policy decides it.
     """
 
     NO_MODEL = "NO_MODEL"
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     NOT_DUE = "NOT_DUE"
     NOT_FEASIBLE = "NOT_FEASIBLE"
     BELOW_FLOOR = "BELOW_FLOOR"
+    CONTROL = "CONTROL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

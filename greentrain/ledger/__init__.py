@@ -2,6 +2,7 @@
 
 from greentrain.ledger.account import LedgerAccount
 from greentrain.ledger.budgets import Terms, terms_of
+from greentrain.ledger.decisions import Decided, alternatives_of, decisions_since
 from greentrain.ledger.environment import environment
 from greentrain.ledger.exports import ExportedHeads
 from greentrain.ledger.ledger import DEFAULT_URL, Ledger
@@ -16,6 +17,7 @@ from greentrain.ledger.verify import Verification, verify, verify_snapshot
 __all__ = [
     "DEFAULT_URL",
     "SCHEMA_VERSION",
+    "Decided",
     "ExportedHeads",
     "Ledger",
     "LedgerAccount",
@@ -24,8 +26,10 @@ __all__ = [
     "Snapshot",
     "Terms",
     "Verification",
+    "alternatives_of",
     "canonical",
     "close_ledgers",
+    "decisions_since",
     "environment",
     "last_descriptions",
     "open_ledgers",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -31,16 +31,17 @@ from greentrain.control import (
     UpdateMode,
 )
 from greentrain.errors import BudgetExceeded, ConfigurationError
-from greentrain.ledger import LedgerAccount
+from greentrain.ledger import Ledger, LedgerAccount
 from greentrain.memory import size
 from greentrain.money import pot
+from greentrain.updating.looks import LOOK_SHARE
 from greentrain.updating.material import Batch
 from greentrain.updating.modes import ModeOptions
 from greentrain.updating.payments import MIN_RESERVATION_J, paying
-from greentrain.updating.probe import SHARE, Probe
+from greentrain.updating.probe import Probe
 from greentrain.updating.progress import Progress
 from greentrain.updating.reading import Measured, together
-from greentrain.updating.result import Told
+from greentrain.updating.result import Told, UpdateResult
 from greentrain.updating.turn import Turn
 from greentrain.updating.updater import Updater
 
@@ -85,16 +86,21 @@ class Paper:
 
     Args:
         budget: The budget: one that is renewed without carry-over forgets earlier periods.
-        advised: Moment and joules of each advice.
     """
 
-    def __init__(self, budget: Budget, advised: Iterable[tuple[datetime, float]]) -> None:
+    def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._advised = list(advised)
+        self._advised: list[tuple[datetime, float]] = []
 
     def add(self, moment: datetime, energy_j: float) -> None:
         """Take up one more advice."""
         self._advised.append((moment, energy_j))
+
+    def took(self, moment: datetime, result: UpdateResult) -> None:
+        """Take up what came of one more advice."""
+        decision = result.decision
+        told_j = None if result.told is None else result.told.energy_j
+        self.add(moment, advised_j(decision.reason, decision.cost_j.mean, told_j))
 
     def drawn_j(self, now: datetime) -> float:
         """Return what advice would have drawn of what the budget has at hand now."""
@@ -102,62 +108,59 @@ class Paper:
         return math.fsum(j for moment, j in self._advised if pot(self._budget, moment) == here)
 
 
-def advised_j(decision: Mapping[str, Any], told_j: float | None) -> float:
+def advised_j(reason: str, predicted_j: float, told_j: float | None) -> float:
     """Return what an advised update would have drawn.
 
     That is what was predicted. The first training is an exception: nothing was predicted of it but
     where it would have been stopped, and if the job's own training drew less, so had it.
 
     Args:
-        decision: The ledger's row of the decision, or its fields of the same names.
-        told_j: What the job said that it drew; ``None`` if unknown.
+        reason: The reason of the decision.
+        predicted_j: The joules predicted of what was decided; 0 of ``SKIP``.
+        told_j: What the job said that its training drew; ``None`` if unknown, or if there was none.
 
     Example:
-        >>> row = {"update_mode": "FULL_RETRAIN", "reservation_id": None, "predicted_j": 50.0}
-        >>> advised_j({**row, "reason": "BEST_NET_GAIN"}, 20.0)
+        >>> advised_j("BEST_NET_GAIN", 50.0, 20.0)
         50.0
-        >>> advised_j({**row, "reason": "NO_MODEL"}, 20.0), advised_j({**row, "reason": "NO_MODEL"}, None)
+        >>> advised_j("NO_MODEL", 50.0, 20.0), advised_j("NO_MODEL", 50.0, None)
         (20.0, 50.0)
-        >>> advised_j({**row, "reservation_id": "one that was carried out"}, None)
-        0.0
     """
-    if decision["update_mode"] == UpdateMode.SKIP or decision["reservation_id"] is not None:
-        return 0.0
-    predicted_j = float(decision["predicted_j"] or 0.0)
-    if decision["reason"] == Reason.NO_MODEL and told_j is not None:
-        return min(predicted_j, told_j)
-    return predicted_j
+    first = reason == Reason.NO_MODEL and told_j is not None
+    return min(predicted_j, told_j or 0.0) if first else predicted_j
 
 
-def advised_before(
-    decisions: Iterable[Mapping[str, Any]],
-    outcomes: Iterable[Mapping[str, Any]],
-    known: Collection[str] | None,
-) -> list[tuple[datetime, float]]:
-    """Read from the ledger what was advised, and when.
+def paper_of(
+    ledger: Ledger, stream: str, budget: Budget, known: Collection[str] | None = None
+) -> Paper:
+    """Read from the ledger what was advised so far.
 
     Args:
-        decisions: Rows of a budget's decisions.
-        outcomes: Rows of what came of them.
+        ledger: The ledger.
+        stream: Name of the stream, and of its budget.
+        budget: The budget.
         known: Experiences that a saved state knows: no others count, and each counts once; ``None``
             without a state, where each decision does.
     """
-    came = {(row["run_id"], row["position"]): row["energy_j"] for row in outcomes}
-    rows = list(decisions)
+    found = ledger.find_budget(stream)
+    rows = [] if found is None else ledger.rows("decision", budget_id=found["budget_id"])
+    rows = [row for row in rows if row["reservation_id"] is None]  # what was carried out is not
     if known is not None:
         last = {row["experience_id"]: row for row in rows}
         rows = [last[name] for name in known if name in last]
-    return [
-        (
-            datetime.fromisoformat(row["recorded_utc"]),
-            advised_j(row, came.get((row["run_id"], row["position"]))),
-        )
-        for row in rows
-    ]
+    runs = dict.fromkeys(row["run_id"] for row in rows)
+    outcomes = [row for run_id in runs for row in ledger.rows("outcome", run_id=run_id)]
+    told = {(row["run_id"], row["position"]): row for row in outcomes}
+    paper = Paper(budget)
+    for row in rows:
+        outcome = told.get((row["run_id"], row["position"]))
+        told_j = outcome["energy_j"] if outcome is not None and outcome["steps"] else None
+        predicted_j = advised_j(row["reason"], row["predicted_j"] or 0.0, told_j)
+        paper.add(datetime.fromisoformat(row["recorded_utc"]), predicted_j)
+    return paper
 
 
 def as_advice(decision: Decision, state: State, *, calibrated: bool) -> Decision:
-    """Return what can be advised: nothing, while a model is trained and nobody said what that draws.
+    """Return what can be advised: nothing, while nobody said what a training draws.
 
     Args:
         decision: What was decided.
@@ -175,6 +178,24 @@ def as_advice(decision: Decision, state: State, *, calibrated: bool) -> Decision
         cost_j=_NOTHING,
         gain=_NOTHING,
     )
+
+
+def check_advising(*, control_every: int | None, separately: bool) -> None:
+    """Refuse what needs trainings of the stream's own.
+
+    Raises:
+        ConfigurationError: If it was asked for.
+    """
+    if control_every is not None:
+        raise ConfigurationError(
+            f"advise is True and control_every is {control_every!r}; advice trains nothing, and a "
+            "control is a training, so give one of the two"
+        )
+    if separately:
+        raise ConfigurationError(
+            "advise is True and separately is True; the metric on each experience is read in an "
+            "update, and advice has none, so give one of the two"
+        )
 
 
 def check_told(
@@ -240,8 +261,8 @@ def check_model(updater: Updater, model: object) -> LightningModule:
 
 def take_over(
     turn: Turn,
-    model: LightningModule,
-    told: Told,
+    model: LightningModule | None,
+    told: Told | None,
     *,
     updater: Updater,
     controller: BudgetController,
@@ -252,8 +273,8 @@ def take_over(
 
     Args:
         turn: The turn of the experience, with the advice.
-        model: What was trained; only its weights are taken.
-        told: What was told of it.
+        model: What was trained, of which only the weights are taken; ``None`` if nothing was.
+        told: What was told of it; ``None`` if nothing was trained.
         updater: Has the current model.
         controller: Learns what such a training costs and gains.
         probe: Knows what looking at samples draws.
@@ -262,6 +283,9 @@ def take_over(
     Returns:
         The metric after; ``None`` if it could not be paid for.
     """
+    if model is None or told is None:
+        _nothing_done(turn, controller)
+        return None
     first = not updater.trained
     updater.model.load_state_dict(model.state_dict())
     updater.keep(updater.model, told.action)
@@ -290,8 +314,8 @@ def take_over(
     return metric
 
 
-def learn_nothing_was_done(turn: Turn, controller: BudgetController) -> None:
-    """Take up that a job trained nothing on an experience, whatever was advised."""
+def _nothing_done(turn: Turn, controller: BudgetController) -> None:
+    """Take up that the job trained nothing, whatever was advised."""
     decision, state = turn.advice or (None, None)
     if decision is not None and state is not None:
         controller.learn(
@@ -313,7 +337,7 @@ def _measured(turn: Turn, updater: Updater, probe: Probe, *, first: bool) -> Mea
     else:
         return None
     samples = sum(size(part) for part in parts)
-    share_j = SHARE * turn.account.balance().left_j
+    share_j = LOOK_SHARE * turn.account.balance().left_j
     reserved_j = max(probe.bound_j(samples) or share_j, MIN_RESERVATION_J)
     try:
         reservation = turn.account.reserve(reserved_j, f"look after {turn.experience.id}")

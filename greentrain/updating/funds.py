@@ -7,13 +7,14 @@ from datetime import datetime
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
-from greentrain.control import CostModel
+from greentrain.control import CostModel, Offer
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog
 from greentrain.money import experiences_left, period_start
 from greentrain.units import utc_now
 from greentrain.updating.calibration import share_of_full
 from greentrain.updating.modes import ModeOptions
+from greentrain.updating.sharing import Others
 
 
 class Funds:
@@ -21,12 +22,13 @@ class Funds:
 
     Args:
         ledger: Where the budget is, or is opened.
-        stream: The budget's name.
+        stream: The stream's name.
         budget: What was asked for.
+        pays_from: The budget's name, by which several streams find it; the stream's unless given.
         calibration: What may be spent before a budget given as a share has an amount.
         carbon: Turns joules into grams.
-        done: Experiences that a saved state knows: no others count. Without a state, each decision
-            that was ever paid for from the budget does.
+        done: Experiences that a saved state knows: no others of this stream count. Without a state,
+            each of its decisions does that was ever paid for from the budget.
 
     Raises:
         ConfigurationError: If the ledger has another budget of this name.
@@ -34,7 +36,8 @@ class Funds:
 
     Attributes:
         budget: What was found, or asked for; with joules once it is sized.
-        position: Number of the next experience, from 0, over all runs that paid from the budget.
+        position: Number of the stream's next experience, from 0, over all runs of it that paid from
+            the budget.
     """
 
     def __init__(
@@ -43,22 +46,25 @@ class Funds:
         stream: str,
         budget: Budget,
         *,
+        pays_from: str | None = None,
         calibration: Budget,
         carbon: CarbonAccount,
         done: Collection[str] | None = None,
     ) -> None:
         self._ledger = ledger
         self._stream = stream
+        self._name = stream if pays_from is None else pays_from
+        self._others = Others(ledger, stream)
         self._carbon = carbon
         self.budget = budget
         self._calibration = calibration
         self._budget_id = self._find()
-        decided = ledger.rows("decision", budget_id=self._budget_id) if self._budget_id else []
+        decided = self._others.read(self._budget_id) if self._budget_id else []
         if done is not None:  # what was begun twice counts once, and what was only begun not at all
-            last = {row["experience_id"]: row for row in decided}
+            last = {each.experience_id: each for each in decided}
             decided = [last[name] for name in done if name in last]
         self.position = len(decided) if done is None else len(done)
-        self._decided = [datetime.fromisoformat(row["recorded_utc"]) for row in decided]
+        self._decided = [each.moment for each in decided]
         self._opened: datetime | None = None
 
     @property
@@ -68,6 +74,8 @@ class Funds:
 
     def account(self, run: RunLog) -> LedgerAccount:
         """Return the account that a run pays from now."""
+        if self._budget_id is None:  # another stream may have sized it meanwhile
+            self._budget_id = self._found()
         budget_id = self._budget_id
         if budget_id is None:  # not before the calibration says what a full retraining costs
             name = f"{self._stream}/calibration"
@@ -75,23 +83,40 @@ class Funds:
         return self._ledger.account(budget_id, run, carbon=self._carbon)
 
     def size(self, cost: CostModel, modes: ModeOptions, n_new: int, max_size: int | None) -> None:
-        """Turn the share into joules, and open the budget."""
-        self.budget = share_of_full(self.budget, cost, modes, n_new, max_size)
-        self._budget_id = self._ledger.open_budget(self._stream, self.budget)
+        """Turn the share into joules, and open the budget; one opened meanwhile is taken as it is."""
+        sized = share_of_full(self.budget, cost, modes, n_new, max_size)
+        try:
+            self._budget_id = self._ledger.open_budget(self._name, sized)
+            self.budget = sized
+        except ConfigurationError:  # another stream was faster, and measured something else
+            self._budget_id = self._found()
+            if self._budget_id is None:
+                raise
 
     def expected(self) -> int:
         """Return how many experiences the budget still has to last for, the present one included.
 
-        Of a renewed budget in this period, of one with an end until then.
+        Those of all its streams count. Of a renewed budget in this period, of one with an end until
+        then.
         """
         now, budget = self._ledger.store.clock(), self.budget
+        if self._budget_id is not None:
+            self._others.read(self._budget_id)
         if self._opened is None and self._budget_id is not None:
             self._opened = self._ledger.terms(self._budget_id).opened
-        seen = self.position
+        seen = self.position + self._others.seen()
         if budget.per is not None:
             start = period_start(now, budget.per)
-            seen = sum(moment >= start for moment in self._decided)
+            seen = sum(moment >= start for moment in self._decided) + self._others.seen(start)
         return experiences_left(budget, seen=seen, opened=self._opened, now=now)
+
+    def offers(self, expected: int) -> tuple[Offer, ...]:
+        """Return what the budget's other streams were offered last; see :class:`Others`.
+
+        Args:
+            expected: What :meth:`expected` returned.
+        """
+        return self._others.offers(expected - 1)
 
     def took(self) -> None:
         """Count an experience that was decided about."""
@@ -100,8 +125,11 @@ class Funds:
 
     def _find(self) -> str | None:
         if self.budget.share_of_full is None:
-            return self._ledger.open_budget(self._stream, self.budget)
-        known = self._ledger.find_budget(self._stream)
+            return self._ledger.open_budget(self._name, self.budget)
+        return self._found()
+
+    def _found(self) -> str | None:
+        known = self._ledger.find_budget(self._name)
         if known is None:
             return None
         budget_id = str(known["budget_id"])
@@ -129,3 +157,15 @@ def check_budgets(budget: Budget, calibration: str, carbon: CarbonAccount) -> Bu
             f"calibration_budget is {calibration!r}; it is an energy, such as '1 Wh'"
         )
     return parsed
+
+
+def check_payer(pays_from: str | None) -> None:
+    """Refuse a name that no budget can be found by.
+
+    Raises:
+        ConfigurationError: If it is empty, or no text.
+    """
+    if pays_from is not None and not (isinstance(pays_from, str) and pays_from.strip()):
+        raise ConfigurationError(
+            f"pays_from is {pays_from!r}; it is the name of a budget, or None for the stream's own"
+        )

@@ -1,13 +1,17 @@
-"""What the steps of an update draw, from a few readings: no look ahead is as good as the start."""
+"""What the steps of an update draw, from a few readings of the meter."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pytorch_lightning import Trainer
 
 from greentrain.callbacks.base import Callback
 from greentrain.energy import WindowRecorder
+from greentrain.units import format_energy
+
+_log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 2
 """Steps that are not counted: the first ones allocate and compile."""
@@ -20,10 +24,17 @@ class StepGauge(Callback):
 
     Args:
         recorder: Reads the meter.
+        planned: Steps that are planned.
+        beside_j: Joules that the update is expected to draw besides its steps; ``None`` where that
+            is unknown.
     """
 
-    def __init__(self, recorder: WindowRecorder) -> None:
+    def __init__(
+        self, recorder: WindowRecorder, *, planned: int = 0, beside_j: float | None = None
+    ) -> None:
         self._recorder = recorder
+        self._planned = planned
+        self._beside_j = beside_j
         self._steps = 0
         self._readings: dict[int, float] = {}
 
@@ -33,15 +44,23 @@ class StepGauge(Callback):
         return self._between(max(self._readings, default=0))
 
     @property
-    def early_step_j(self) -> float | None:
-        """Joules per step as the first steps told them; ``None`` in a shorter fit."""
-        return self._between(WARM_UP_STEPS + PROJECTED_AFTER)
+    def projected_j(self) -> float | None:
+        """Joules of the whole update as its first steps told them; ``None`` in a shorter one."""
+        step_j = self._between(WARM_UP_STEPS + PROJECTED_AFTER)
+        if step_j is None or self._beside_j is None:
+            return None
+        return self._beside_j + self._planned * step_j
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Read where something begins or ends."""
         self._steps += 1
         if self._steps in (WARM_UP_STEPS, WARM_UP_STEPS + PROJECTED_AFTER):
             self._read()
+        if self._steps == WARM_UP_STEPS + PROJECTED_AFTER and self.projected_j is not None:
+            _log.info(
+                "after %d of %d steps the update is projected to draw %s",
+                *(self._steps, self._planned, format_energy(self.projected_j)),
+            )
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Read a last time."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pytorch_lightning import LightningModule
 
+from greentrain.budget import Account
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.control import (
     BudgetController,
@@ -18,11 +19,11 @@ from greentrain.control import (
     broke,
 )
 from greentrain.errors import BudgetExceeded
-from greentrain.ledger import LedgerAccount
 from greentrain.memory import Buffer, size
 from greentrain.streams import Experience
 from greentrain.units import format_energy
-from greentrain.updating import calibration
+from greentrain.updating import advice, calibration
+from greentrain.updating.control_runs import Controls
 from greentrain.updating.funds import Funds
 from greentrain.updating.gauge import StepGauge
 from greentrain.updating.health import StopOnNan, healthy
@@ -32,7 +33,7 @@ from greentrain.updating.payments import paying
 from greentrain.updating.probe import Look, Probe
 from greentrain.updating.progress import Progress
 from greentrain.updating.reading import together
-from greentrain.updating.result import UpdateResult
+from greentrain.updating.result import Told, UpdateResult
 from greentrain.updating.separately import Separately
 from greentrain.updating.traces import LossCurve
 from greentrain.updating.turn import Turn
@@ -65,12 +66,14 @@ class Learner:
         separately: Whether to read the metric on each experience by itself, too.
         grid: How joules become grams, as :class:`EnergyMonitor` takes it.
         seed: Seed of what is kept and looked at.
+        control_every: Experiences from one control to the next; ``None`` for none.
 
     Attributes:
         updater: As given.
         controller: Decides, and knows what updates cost and bring.
         material: The data: new, stored and pending.
         separately: The metric on each experience by itself; ``None`` where nobody asked.
+        controls: Full retrainings beside the stream.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Learner:
         separately: bool,
         grid: Mapping[str, Any],
         seed: int,
+        control_every: int | None = None,
     ) -> None:
         self.updater = updater
         self.material = Material(memory)
@@ -94,16 +98,48 @@ class Learner:
         self.controller = BudgetController(policy=policy)
         self._grid = grid
         self._slope: float | None = None
+        self.controls = Controls(
+            control_every,
+            updater=updater,
+            controller=self.controller,
+            material=self.material,
+            probe=self._probe,
+            progress=self._progress,
+            on_kept=self._measure_each,
+        )
 
     def take(self, turn: Turn, funds: Funds) -> UpdateResult:
-        """Take one experience's turn: look, decide, train; then it is part of the past."""
+        """Take one experience's turn: look, decide, train; then it is part of the past.
+
+        Of advice, the turn ends with :meth:`told`.
+        """
+        turn.judged_on = self._held_out.judged_on(turn.experience)
         result = self._decide(turn, funds)
+        if not turn.advises:
+            self._end(turn, result)
+        return result
+
+    def told(self, turn: Turn, model: LightningModule | None, told: Told | None) -> UpdateResult:
+        """Take what another job made of an experience on which advice was given, if it did."""
+        metric = advice.take_over(
+            turn,
+            model,
+            told,
+            updater=self.updater,
+            controller=self.controller,
+            probe=self._probe,
+            progress=self._progress,
+        )
+        result = turn.took_over(told, metric_after=metric)
+        self._end(turn, result)
+        return result
+
+    def _end(self, turn: Turn, result: UpdateResult) -> None:
         if self.separately is not None and not (result.steps and result.kept):
             self.separately.stayed(len(self.material.known))
         self._held_out.take(turn.experience)
         self._probe.take(turn.experience)
         self.material.store(turn.experience, trained=result.steps > 0 and result.kept)
-        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it, as plain values and tensors."""
@@ -136,6 +172,10 @@ class Learner:
             return turn.skipped(_broke(turn.account))
         try:
             state, decision = self._look(turn, funds)
+            if turn.advises:
+                calibrated = self.controller.cost.calibrated
+                decision = advice.as_advice(decision, state, calibrated=calibrated)
+                return turn.advised(decision, state)
             purpose = f"{decision.action} of {turn.experience.id}"
             turn.reservation = self.controller.reserve(decision, purpose)
         except BudgetExceeded as error:  # another run was faster
@@ -197,10 +237,12 @@ class Learner:
 
     def _choose(self, turn: Turn, funds: Funds, *, keep_j: float) -> tuple[State, Decision]:
         self.controller.account = turn.account
+        state = self._state(turn.look, turn.batch, funds)
         return self.controller.decide(
-            self._state(turn.look, turn.batch, funds),
+            state,
             self.updater.candidates(turn.batch, keeps_data=self.material.memory is not None),
             keep_j=keep_j,
+            others=funds.offers(state.remaining),
         )
 
     def _train(
@@ -210,7 +252,8 @@ class Learner:
         anneal = not self.updater.modes.average  # the mean of the weights does what annealing would
         keep_j = self._closing_j(decision)
         guard = BudgetGuard(reserved_j, meter=recorder, anneal=anneal, keep_j=keep_j)
-        gauge, curve, health = StepGauge(recorder), LossCurve(), StopOnNan()
+        gauge = StepGauge(recorder, planned=decision.steps, beside_j=self._beside_j(decision))
+        curve, health = LossCurve(), StopOnNan()
         monitor = EnergyMonitor(recorder, ledger=False, summary=False, **self._grid)
         logger = turn.session.begin_update(turn.experience)
         depth = recorder.depth
@@ -254,7 +297,19 @@ class Learner:
         if kept:
             self.updater.keep(model, decision.action)
             self._progress.take(after)
-        return turn.trained(decision, payment, metric_after=after, steps=guard.steps, kept=kept)
+        return turn.trained(
+            decision,
+            payment,
+            metric_after=after,
+            steps=guard.steps,
+            kept=kept,
+            projected_j=gauge.projected_j,
+        )
+
+    def _beside_j(self, decision: Decision) -> float | None:
+        """Return joules that an update is expected to draw besides its steps."""
+        cost = self.controller.cost
+        return cost.predict(decision.action.mode, 0).mean if cost.calibrated else None
 
     def _closing_j(self, decision: Decision) -> float:
         """Return joules to keep for what comes after the steps: the end of the fit, validations."""
@@ -312,6 +367,15 @@ class Learner:
             fixed_j = max(0.0, actual_j - steps * gauge.step_j)
             self.controller.cost.calibrate(fixed_j=fixed_j, step_j=gauge.step_j)
 
+    def _measure_each(self, model: LightningModule) -> None:
+        """Read the metric of a control's model on each experience, where somebody asked."""
+        if self.separately is not None:
+            held_out = [self._held_out.of(name) for name in self.material.known]
+            metrics = [
+                self.updater.measure(each, model) if size(each) else None for each in held_out
+            ]
+            self.separately.trained(len(held_out) - 1, metrics)
+
     def _each(self, experience: Experience, model: LightningModule) -> Iterator[float | None]:
         """Yield the metric on each past experience, then on the one at hand."""
         held_out = [self._held_out.of(name) for name in self.material.known]
@@ -353,7 +417,7 @@ def _seen(look: Look, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _broke(account: LedgerAccount) -> Decision:
+def _broke(account: Account) -> Decision:
     left_j = account.balance().left_j
     return broke(
         f"{format_energy(left_j)} are left, too little to measure what training costs: nothing "

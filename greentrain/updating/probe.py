@@ -13,13 +13,12 @@ from greentrain.memory import size
 from greentrain.streams import Experience
 from greentrain.updating.classes import Seen, labels_in, unseen_share
 from greentrain.updating.features import shift_between
-from greentrain.updating.held_out import HeldOut
+from greentrain.updating.held_out import KEPT, HeldOut
+from greentrain.updating.looks import probe_size
 from greentrain.updating.reading import Measured, together
 from greentrain.updating.shift import Shift
 from greentrain.updating.updater import Updater
 
-SHARE = 0.01
-"""Share of what is left for an experience that a look at it may draw."""
 MOST_NEW = 512
 FEWEST = 48
 """Samples below which a look says nothing."""
@@ -95,8 +94,11 @@ class Probe:
         0 where fewer than 48 would be, or nothing was measured yet that says what they draw.
         """
         sample_j = self._sample_j()
-        most = int(SHARE * left_per_experience_j / sample_j) if sample_j else 0
-        return most if most >= FEWEST else 0
+        if not sample_j:
+            return 0
+        return probe_size(
+            budget_j=left_per_experience_j, sample_j=sample_j, floor=FEWEST, cap=MOST_NEW + KEPT
+        )
 
     def look_j(self, samples: int) -> float:
         """Return joules that looking at so many samples is expected to draw."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from numbers import Real
@@ -14,6 +14,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torchmetrics import Metric
 
 from greentrain.callbacks.base import Callback
+from greentrain.updating.looks import loss_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,22 +230,6 @@ class Listener(Callback):
         if self._module is not None:
             del self._module.log
             self._module = None
-
-
-def loss_name(logged: Iterable[str], monitor: str) -> str | None:
-    """Choose the loss among what is logged: ``"val_loss"`` before the first other one.
-
-    Example:
-        >>> loss_name(["val_acc", "val_aux_loss", "val_loss"], "val_acc")
-        'val_loss'
-        >>> loss_name(["val_acc"], "val_acc") is None
-        True
-    """
-    losses = sorted(
-        (name for name in logged if "loss" in name.lower() and name != monitor),
-        key=lambda name: name != "val_loss",
-    )
-    return losses[0] if losses else None
 
 
 def _number(value: Any) -> float | None:

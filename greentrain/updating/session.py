@@ -12,7 +12,7 @@ from greentrain.carbon import CarbonAccount
 from greentrain.control import Decision, State, UpdateMode
 from greentrain.energy import Meter, Window, WindowRecorder, detect
 from greentrain.errors import LedgerError, MeterError
-from greentrain.ledger import Ledger, LedgerAccount, RunLog, canonical, environment
+from greentrain.ledger import Ledger, RunLog, canonical, environment
 from greentrain.streams import Experience
 from greentrain.tracking import Tracker, names
 from greentrain.updating import telling
@@ -79,7 +79,7 @@ class Session:
         self,
         experience_id: str,
         position: int,
-        account: LedgerAccount,
+        budget_id: str,
         decision: Decision,
         state: State | None,
         reservation: str | None,
@@ -87,7 +87,7 @@ class Session:
         """Record a decision, before anything of it starts."""
         self.run.append(
             "decision",
-            budget_id=account.budget_id,
+            budget_id=budget_id,
             experience_id=experience_id,
             position=position,
             reservation_id=reservation,
@@ -113,7 +113,7 @@ class Session:
             "metric_after": result.metric_after,
             "steps": result.steps,
             "planned_steps": result.decision.steps,
-            "energy_j": result.energy_j,
+            "energy_j": _drawn_j(result),
             "kept": result.kept,
         }
 
@@ -123,8 +123,8 @@ class Session:
 
     def came_of_before(self, outcome: Mapping[str, Any], run_id: str) -> None:
         """Record what came of the last decision of an earlier run, if it had no time to do so."""
-        experience_id = outcome["experience_id"]
-        if not self.ledger.rows("outcome", run_id=run_id, experience_id=experience_id):
+        same = {name: outcome[name] for name in ("experience_id", "reservation_id")}
+        if not self.ledger.rows("outcome", run_id=run_id, **same):
             self.came_of(outcome)
 
     def begin_update(self, experience: Experience) -> Any:
@@ -132,6 +132,19 @@ class Session:
         self._start_tracker()
         self._update_began_g = self.emissions_g or 0.0
         return self.tracker.begin_update(experience.id, telling.datasets(experience))
+
+    def advised(self, result: UpdateResult) -> None:
+        """Tell the tracker of advice at once: what comes of it may take a while."""
+        self._start_tracker()
+        self.tracker.skip(result.experience_id, result.position, telling.decision(result))
+
+    def controlled(self, result: UpdateResult) -> None:
+        """Take up what a control drew, and tell the tracker what it came to."""
+        self._start_tracker()
+        self._totals = self._totals.with_control(result)
+        metrics = telling.control_metrics(result, self._totals)
+        note = telling.note(self._stream, self._results, self._totals)
+        self.tracker.log(metrics, result.position, note, self._surroundings())
 
     def took(self, result: UpdateResult) -> None:
         """Take up what came of an experience, before the state of the stream is saved."""
@@ -148,16 +161,18 @@ class Session:
             model: The current model.
         """
         decision = telling.decision(result)
-        if result.update_mode is not UpdateMode.SKIP:
+        if result.done.mode is not UpdateMode.SKIP:
             metrics = telling.update_metrics(result)
-            if self.emissions_g is not None and self._update_began_g is not None:
-                metrics[names.EMISSIONS_UPDATE] = self.emissions_g - self._update_began_g
+            began_g = None if result.advice else self._update_began_g
+            if self.emissions_g is not None and began_g is not None:
+                metrics[names.EMISSIONS_UPDATE] = self.emissions_g - began_g
             tags = {
-                names.TAG_UPDATE_MODE: str(result.update_mode),
+                names.TAG_UPDATE_MODE: str(result.done.mode),
                 names.TAG_REASON: str(result.decision.reason),
                 names.TAG_SENTENCE: result.reason,
                 names.TAG_KEPT: "true" if result.kept else "false",
                 names.TAG_LEDGER_RUN: self.run.run_id,
+                **({names.TAG_ADVICE: str(result.decision.action)} if result.advice else {}),
                 **self._surroundings(),
             }
             self.tracker.end_update(metrics, tags, decision, model if result.kept else None)
@@ -198,6 +213,8 @@ class Session:
         if not self._told:
             self._told = True
             tags = {names.TAG_LEDGER_RUN: self.run.run_id}
+            if self._settings.get("advise"):
+                tags[names.TAG_ADVICE] = "true"
             self.tracker.start(self._stream, self._settings, tags)
 
     def _record(self, window: Window) -> None:
@@ -218,3 +235,10 @@ class Session:
         tags = {names.TAG_HARDWARE: "; ".join(sorted(devices))}
         tags[names.TAG_ZONE] = (carbon.get("intensity") or {}).get("zone") or ""
         return {name: value for name, value in tags.items() if value}
+
+
+def _drawn_j(result: UpdateResult) -> float | None:
+    """Joules as the ledger's row of an outcome has them: of advice, those that the job told."""
+    if not result.advice:
+        return result.energy_j
+    return 0.0 if result.told is None else result.told.energy_j

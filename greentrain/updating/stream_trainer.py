@@ -15,23 +15,24 @@ from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.control import LeastEnergy, Policy
+from greentrain.control import Policy
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DEFAULT_URL, Ledger
-from greentrain.memory import Buffer, FullBuffer
+from greentrain.memory import Buffer
 from greentrain.metrics import AccuracyMatrix
 from greentrain.streams import Experience
-from greentrain.tracking import MlflowTracker, NullTracker, Tracker
-from greentrain.updating import trainers
-from greentrain.updating.funds import Funds, check_budgets
+from greentrain.tracking import Tracker
+from greentrain.updating import advice, arguments, trainers
+from greentrain.updating.advice import Paper, PaperAccount
+from greentrain.updating.funds import Funds, check_budgets, check_payer
 from greentrain.updating.held_out import Objective
 from greentrain.updating.learner import Learner
 from greentrain.updating.modes import AVERAGE, ModeOptions
-from greentrain.updating.result import UpdateResult
+from greentrain.updating.result import Told, UpdateResult
 from greentrain.updating.saved import NothingSaved, StateFolder
 from greentrain.updating.session import Session
-from greentrain.updating.turn import Turn
+from greentrain.updating.turn import StreamAccount, Turn
 from greentrain.updating.updater import Updater
 
 RESULTS_KEPT = 1000
@@ -74,6 +75,8 @@ class StreamTrainer:
             :class:`greentrain.tracking.Tracker`; ``None`` tells nobody.
         stream: Name of the stream and of its budget in the ledger: what was spent under this name
             stays spent, also after a crash.
+        pays_from: Name of a budget that several streams pay from, which the first of them opens;
+            ``horizon`` then counts the experiences of them all. The stream's own unless given.
         state: A folder from which the stream goes on when it is started again: model, memory,
             held-out data and what was learned are saved there after each experience. Without one
             they end with the process.
@@ -88,10 +91,15 @@ class StreamTrainer:
             learning rate; with 0 they are not, and the rate is annealed instead.
         calibration_budget: What the calibration of a budget given as a share may draw.
         seed: Seed of weights, order and sampling.
+        advise: Whether to decide only, while a job of your own trains: :meth:`trained` is told of
+            it. Nothing is reserved or drawn but for looks.
+        control_every: At every so many experiences a model is retrained in full beside the stream,
+            and paid from the budget, to measure what is saved and lost; ``None`` for never.
 
     Attributes:
         budget: The budget; its joules are known after the first experience at the latest.
         results: What came of each experience, of the last thousand of this session.
+        controls: What came of each control, likewise.
 
     Raises:
         ConfigurationError: If an argument cannot be used, the ledger has another budget of this
@@ -118,6 +126,7 @@ class StreamTrainer:
         floor: float | str | None = None,
         tracking: str | Tracker | None = None,
         stream: str = "stream",
+        pays_from: str | None = None,
         state: str | Path | None = None,
         objective: Objective = "seen",
         separately: bool = False,
@@ -127,12 +136,18 @@ class StreamTrainer:
         average: float = AVERAGE,
         calibration_budget: str = "1 Wh",
         seed: int = 0,
+        advise: bool = False,
+        control_every: int | None = None,
     ) -> None:
-        _check(make_model, monitor_mode, memory)
-        policy = _policy(policy, floor, monitor_mode)
-        asked = _budget(budget, horizon)
+        arguments.check(make_model, monitor_mode, memory)
+        check_payer(pays_from)
+        policy = arguments.policy_of(policy, floor, monitor_mode)
+        asked = arguments.budget_of(budget, horizon)
         self.stream = stream
         self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
+        self.controls: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
+        if advise:
+            advice.check_advising(control_every=control_every, separately=separately)
         options = trainers.check_options(trainer or {})
         loader = {"batch_size": 32, **(loader or {})}
         modes = ModeOptions(
@@ -145,6 +160,7 @@ class StreamTrainer:
         )
         self._settings = {
             "stream": stream,
+            "pays_from": pays_from,
             "budget": str(asked),
             "horizon": asked.horizon,
             "monitor": monitor,
@@ -154,6 +170,8 @@ class StreamTrainer:
             "memory": memory if isinstance(memory, str) else type(memory).__name__,
             "policy": repr(policy) if policy else "PricedPolicy()",
             "seed": seed,
+            "advise": advise,
+            "control_every": control_every,
             **dataclasses.asdict(modes),
         }
         grid: dict[str, Any] = {"zone": zone, "intensity": intensity, "pue": pue}
@@ -161,19 +179,22 @@ class StreamTrainer:
             Updater(
                 make_model, monitor=monitor, options=options, loader=loader, modes=modes, seed=seed
             ),
-            memory=_memory(memory, state, seed),
+            memory=arguments.memory_of(memory, state, seed),
             objective=objective,
             more_is_better=monitor_mode == "max",
             policy=policy,
             separately=separately,
             grid=grid,
             seed=seed,
+            control_every=control_every,
         )
         self._meter = meter
         self._carbon = CarbonAccount(**grid)
         calibration = check_budgets(asked, calibration_budget, self._carbon)
-        self._tracker = _tracker(tracking)
+        self._tracker = arguments.tracker_of(tracking)
         self._session: Session | None = None
+        self._advised: Turn | None = None
+        self._paper: Paper | None = None
         self._ledger = Ledger(ledger)
         self._saved = NothingSaved() if state is None else StateFolder(Path(state))
         try:
@@ -184,10 +205,14 @@ class StreamTrainer:
                 self._ledger,
                 stream,
                 asked,
+                pays_from=pays_from,
                 calibration=calibration,
                 carbon=self._carbon,
                 done=None if state is None else self.known,
             )
+            if advise:
+                known = None if state is None else self.known
+                self._paper = advice.paper_of(self._ledger, stream, self.budget, known)
         except BaseException:
             self._saved.close()
             raise
@@ -262,6 +287,7 @@ class StreamTrainer:
             ConfigurationError: If the experience cannot be used, or the model does not log the
                 metric that is monitored.
         """
+        self._leave_advice()
         batch = self._learner.material.gather(experience)
         self._saved.check(experience)
         session = self._open()
@@ -270,26 +296,68 @@ class StreamTrainer:
             position=self._funds.position,
             batch=batch,
             session=session,
-            account=self._funds.account(session.run),
+            account=self._account(session),
+            advises=self._paper is not None,
         )
         try:
             result = self._learner.take(turn, self._funds)
         except BaseException:
             session.failed = True
             raise
-        self._funds.took()
-        outcome = session.outcome(result, turn.reservation)
-        session.took(result)
-        self._save(outcome, session)  # before the ledger is told: then it can be later
-        session.came_of(outcome)
-        self.results.append(result)
-        separately = self._learner.separately
-        session.tell(result, {} if separately is None else separately.figures(), self.model)
+        if turn.advises:
+            self._advised = turn
+            session.advised(result)
+            return result
+        self._finish(turn, result)
+        if self._learner.controls.due(turn.position):
+            self._control(turn)
         return result
+
+    def trained(
+        self,
+        model: LightningModule,
+        *,
+        update_mode: str = "FULL_RETRAIN",
+        steps: int | None = None,
+        energy_j: float | None = None,
+    ) -> UpdateResult:
+        """Tell what a job of your own made of the experience that was advised on last.
+
+        The model becomes the current one, its metric is measured, and what it cost and gained is
+        learned from. An experience of which nothing is told before the next one, or before
+        :meth:`close`, counts as not trained on: its data wait.
+
+        Args:
+            model: The model, of which the weights are taken.
+            update_mode: What the job did: ``"FULL_RETRAIN"``, ``"WARM_START"`` or ``"REPLAY"``.
+            steps: Optimizer steps that it took, in batches of the stream's ``batch_size``; the
+                usual ones of the update mode unless given.
+            energy_j: Joules that it drew, such as ``EnergyMonitor`` counts; ``None`` if unknown.
+                They are charged to no budget.
+
+        Returns:
+            What came of it, beside what was advised.
+
+        Raises:
+            ConfigurationError: If no advice waits for it, or an argument cannot be used.
+        """
+        turn = self._advised
+        if turn is None:
+            raise ConfigurationError(
+                "trained was called and no advice waits for it; it follows an update of a "
+                "StreamTrainer with advise=True, once"
+            )
+        model = advice.check_model(self._learner.updater, model)
+        modes = self._learner.updater.modes
+        told = advice.check_told(modes, turn.batch, update_mode, steps, energy_j)
+        turn.session.begin_update(turn.experience)
+        return self._told(turn, model, told)
 
     def close(self) -> None:
         """Close the run in the ledger, the tracker and the meter; harmless the second time."""
         if self._session is not None:
+            if not self._session.failed:
+                self._leave_advice()
             self._session.close()
         self._saved.close()
 
@@ -305,6 +373,51 @@ class StreamTrainer:
         if self._session is not None and kind is not None:
             self._session.failed = True
         self.close()
+
+    def _finish(self, turn: Turn, result: UpdateResult) -> None:
+        session = turn.session
+        self._funds.took()
+        outcome = session.outcome(result, turn.reservation)
+        session.took(result)
+        self._save(outcome, session)  # before the ledger is told: then it can be later
+        session.came_of(outcome)
+        self.results.append(result)
+        separately = self._learner.separately
+        session.tell(result, {} if separately is None else separately.figures(), self.model)
+
+    def _control(self, turn: Turn) -> None:
+        session = turn.session
+        try:
+            came = self._learner.controls.run(turn)
+        except BaseException:
+            session.failed = True
+            raise
+        if came is not None:
+            control, result = came
+            outcome = session.outcome(result, control.reservation)
+            session.controlled(result)
+            self._save(outcome, session)
+            session.came_of(outcome)
+            self.controls.append(result)
+
+    def _account(self, session: Session) -> StreamAccount:
+        account = self._funds.account(session.run)
+        if self._paper is None:
+            return account
+        return PaperAccount(account, self._paper.drawn_j(self._ledger.store.clock()))
+
+    def _leave_advice(self) -> None:
+        """Take it that the job trained nothing, if advice still waits for it."""
+        if self._advised is not None:
+            self._told(self._advised, None, None)
+
+    def _told(self, turn: Turn, model: LightningModule | None, told: Told | None) -> UpdateResult:
+        self._advised = None
+        result = self._learner.told(turn, model, told)
+        if self._paper is not None:
+            self._paper.took(self._ledger.store.clock(), result)
+        self._finish(turn, result)
+        return result
 
     def _open(self) -> Session:
         if self._session is None:
@@ -351,52 +464,3 @@ class StreamTrainer:
         self._learner.load_state_dict(state["learner"])
         if (session := state.get("session")) is not None:
             self._tracker.load_state_dict(session["tracker"])
-
-
-def _check(make_model: object, monitor_mode: object, memory: object) -> None:
-    if not callable(make_model):
-        raise ConfigurationError(
-            f"make_model is {make_model!r}; it is a function that returns a LightningModule with "
-            "fresh weights"
-        )
-    if monitor_mode not in ("max", "min"):
-        raise ConfigurationError(f"monitor_mode is {monitor_mode!r}; allowed are 'max' and 'min'")
-    if isinstance(memory, str) and memory != "all":
-        raise ConfigurationError(
-            f"memory is {memory!r}; it is 'all', a buffer such as ReservoirBuffer(2000), or None "
-            "to keep nothing"
-        )
-
-
-def _policy(
-    policy: Policy | None, floor: float | str | None, monitor_mode: Literal["max", "min"]
-) -> Policy | None:
-    if floor is None:
-        return policy
-    if policy is not None:
-        raise ConfigurationError(
-            f"policy is {policy!r} and floor is {floor!r}; a floor is an objective of its own, so "
-            "give one of the two"
-        )
-    turned = -floor if isinstance(floor, (int, float)) and monitor_mode == "min" else floor
-    return LeastEnergy(floor=turned)
-
-
-def _memory(
-    memory: Buffer | Literal["all"] | None, state: str | Path | None, seed: int
-) -> Buffer | None:
-    if not isinstance(memory, str):
-        return memory
-    return FullBuffer(folder=None if state is None else Path(state) / "memory", seed=seed)
-
-
-def _budget(budget: str | Budget, horizon: int | None) -> Budget:
-    if isinstance(budget, str):
-        return Budget.parse(budget, horizon=1 if horizon is None else horizon)
-    return budget if horizon is None else dataclasses.replace(budget, horizon=horizon)
-
-
-def _tracker(tracking: str | Tracker | None) -> Tracker:
-    if tracking is None:
-        return NullTracker()
-    return MlflowTracker(tracking) if isinstance(tracking, str) else tracking

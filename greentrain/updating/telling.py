@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from greentrain.control import Action, Decision
 from greentrain.energy import Window
 from greentrain.memory import size
 from greentrain.streams import Experience
@@ -34,6 +35,10 @@ class Totals:
     measured: int = 0
     metric: float = 0.0
 
+    def with_control(self, result: UpdateResult) -> Totals:
+        """Return the totals with what a control drew: it is no experience of its own."""
+        return replace(self, energy_j=self.energy_j + result.energy_j)
+
     def plus(self, result: UpdateResult) -> Totals:
         """Return the totals with one more experience."""
         known = result.metric_after is not None
@@ -46,15 +51,37 @@ class Totals:
 
 
 def update_metrics(result: UpdateResult) -> dict[str, float]:
-    """Return the figures of an update, for its own run."""
+    """Return the figures of an update, for its own run; of advice, those of the other job's."""
+    update_j: float | None = result.update_j
+    predicted_j: float | None = result.decision.cost_j.mean
+    if result.advice:
+        update_j = None if result.told is None else result.told.energy_j
+        predicted_j = predicted_of(result.decision, result.done)
     metrics = {
-        names.ENERGY_UPDATE: wh(result.update_j),
-        names.ENERGY_PREDICTED: wh(result.decision.cost_j.mean),
+        names.ENERGY_UPDATE: None if update_j is None else wh(update_j),
+        names.ENERGY_PREDICTED: None if predicted_j is None else wh(predicted_j),
         names.BUDGET_OVERRUN: wh(result.overrun_j),
         names.METRIC_BEFORE: result.metric_before,
         names.METRIC_AFTER: result.metric_after,
     }
     return {name: value for name, value in metrics.items() if value is not None}
+
+
+def control_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
+    """Return what a control came to, for the stream's run."""
+    metrics = {
+        names.ENERGY_CONTROL: wh(result.energy_j),
+        names.METRIC_CONTROL: result.metric_after,
+        names.ENERGY_CUMULATIVE: wh(totals.energy_j),
+        names.BUDGET_LEFT: wh(result.left_j),
+    }
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def predicted_of(decision: Decision, action: Action) -> float | None:
+    """Return the joules that were predicted of an action when it was weighed; ``None`` if not."""
+    options = [one.option for one in decision.alternatives if one.action == action]
+    return options[0].cost_j.mean if options else None
 
 
 def stream_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
@@ -66,7 +93,7 @@ def stream_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
         names.BUDGET_PRICE: None if price is None else price / wh(1.0),
         names.METRIC_AFTER: result.metric_after,
         names.ANYTIME: totals.metric / totals.measured if totals.measured else None,
-        names.UPDATE_MODE_STEP: float(names.UPDATE_MODE_STEPS[result.update_mode]),
+        names.UPDATE_MODE_STEP: float(names.UPDATE_MODE_STEPS[result.done.mode]),
     }
     return {name: value for name, value in metrics.items() if value is not None}
 
@@ -83,6 +110,7 @@ def decision(result: UpdateResult) -> dict[str, Any]:
         "sentence": decided.sentence,
         "price_per_j": decided.price_per_j,
         "alternatives": decided.alternatives_as_dicts(),
+        **({"advice": True, "done": str(result.done)} if result.advice else {}),
     }
 
 
@@ -130,8 +158,9 @@ def note(stream: str, results: Sequence[UpdateResult], totals: Totals) -> str:
 
 def _row(result: UpdateResult) -> str:
     after = "unknown" if result.metric_after is None else f"{result.metric_after:.3f}"
+    advised = f", advised {result.decision.action}" if result.advice else ""
     return (
-        f"| {_cell(result.experience_id)} | {result.decision.action} | "
+        f"| {_cell(result.experience_id)} | {result.done}{advised} | "
         f"{format_energy(result.energy_j)} | {after} | {_cell(result.reason)} |"
     )
 

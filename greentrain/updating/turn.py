@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+from torch.utils.data import Dataset
+
+from greentrain.budget import Account
 from greentrain.control import Decision, State
 from greentrain.errors import LedgerError
-from greentrain.ledger import LedgerAccount
 from greentrain.streams import Experience
 from greentrain.updating.material import Batch
 from greentrain.updating.payments import Payment
 from greentrain.updating.probe import Look
-from greentrain.updating.result import UpdateResult
+from greentrain.updating.result import Told, UpdateResult
 from greentrain.updating.session import Session
+
+
+class StreamAccount(Account, Protocol):
+    """An account of a budget in the ledger."""
+
+    budget_id: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,16 +39,24 @@ class Turn:
         look: What a look at the model found; ``None`` where none could be paid.
         beside: Joules, and overruns, of what was drawn besides the update.
         reservation: The reservation of the update; ``None`` where nothing is trained.
+        advises: Whether what is decided is advice, which nothing is reserved or trained for.
+        judged_on: Held-out data of the experience and, as the objective has it, of earlier ones.
+        state: What was known when it was decided; ``None`` before, and where nothing was.
+        advice: The advice, with what was known; ``None`` before it is given.
     """
 
     experience: Experience
     position: int
     batch: Batch
     session: Session
-    account: LedgerAccount
+    account: StreamAccount
     look: Look | None = None
     beside: tuple[float, float] = (0.0, 0.0)
     reservation: str | None = None
+    advises: bool = False
+    judged_on: Dataset[Any] | None = None
+    state: State | None = None
+    advice: tuple[Decision, State | None] | None = None
 
     def paid(self, payment: Payment) -> None:
         """Count what was drawn besides the update."""
@@ -47,15 +65,61 @@ class Turn:
 
     def decided(self, decision: Decision, state: State | None) -> None:
         """Record the decision, before anything of it starts."""
+        self.state = state
         self.session.decided(
-            self.experience.id, self.position, self.account, decision, state, self.reservation
+            self.experience.id,
+            self.position,
+            self.account.budget_id,
+            decision,
+            state,
+            self.reservation,
         )
 
     def skipped(self, decision: Decision, state: State | None = None) -> UpdateResult:
         """Record the decision to train nothing, and return what that comes to."""
+        if self.advises:
+            return self.advised(decision, state)
         self.decided(decision, state)
         metric = None if self.look is None else self.look.metric
         return self._end(decision, metric, None, steps=0, kept=True)
+
+    def advised(self, decision: Decision, state: State | None) -> UpdateResult:
+        """Record a decision that is advice, and return what it comes to here: a look."""
+        self.decided(decision, state)
+        self.advice = (decision, state)
+        return self.took_over(None, metric_after=None)
+
+    def took_over(self, told: Told | None, *, metric_after: float | None) -> UpdateResult:
+        """Return what another job made of an experience; of ``None``, the model stayed."""
+        if self.advice is None:
+            raise ValueError("nothing was advised")
+        before = None if self.look is None else self.look.metric
+        result = self._end(
+            self.advice[0],
+            before if told is None else metric_after,
+            None,
+            steps=0 if told is None else told.steps,
+            kept=True,
+        )
+        return replace(result, advice=True, told=told)
+
+    def control(self, reservation: str) -> Turn:
+        """Return the turn of a control on the same experience, with a payment of its own."""
+        return replace(self, reservation=reservation, look=None, beside=(0.0, 0.0))
+
+    def measured(
+        self,
+        decision: Decision,
+        payment: Payment,
+        *,
+        before: float,
+        after: float,
+        steps: int,
+        kept: bool,
+    ) -> UpdateResult:
+        """Return what a control came to: both metrics as measured, whichever model is kept."""
+        result = self._end(decision, after, payment, steps=steps, kept=kept)
+        return replace(result, metric_before=_finite(before))
 
     def trained(
         self,
@@ -65,11 +129,13 @@ class Turn:
         metric_after: float,
         steps: int,
         kept: bool,
+        projected_j: float | None = None,
     ) -> UpdateResult:
         """Return what an update came to; one that is not kept leaves the metric as it was."""
         before = None if self.look is None else self.look.metric
         after = metric_after if kept else before
-        return self._end(decision, after, payment, steps=steps, kept=kept)
+        result = self._end(decision, after, payment, steps=steps, kept=kept)
+        return dataclasses.replace(result, projected_j=projected_j)
 
     def _end(
         self,
