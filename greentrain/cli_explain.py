@@ -156,9 +156,9 @@ def _overview(name: str, found: Sequence[Row]) -> Table:
         _add(
             table,
             str(one["experience_id"]),
-            _action(one) + ("\n(not kept)" if one["kept"] is False else ""),
+            _action(one) + _remark(one),
             format_energy(one["predicted_j"]),
-            format_energy(one["update_energy_j"]) if one["status"] == "done" else _drawn(one),
+            _drawn_here(one),
             _signed(one["predicted_gain"]),
             _signed(one["gain"]),
             _figure(one["price_per_wh"], unknown="none"),
@@ -168,8 +168,9 @@ def _overview(name: str, found: Sequence[Row]) -> Table:
 
 
 def _headline(one: Row) -> str:
+    decided = "advised" if one["advice"] else "decided"
     return (
-        f"\n{one['experience_id']}, number {one['position']}, decided at "
+        f"\n{one['experience_id']}, number {one['position']}, {decided} at "
         f"{str(one['decided_utc'])[:19].replace('T', ' ')} UTC: {_action(one)}\n"
         f"{one['reason']}: {one['sentence']}\n"
     )
@@ -227,7 +228,9 @@ def _came(one: Row) -> Iterator[tuple[str, str]]:
         yield "status", f"interrupted: {one['interruption']}"
         yield "drawn", _drawn(one)
         return
-    if one["update_mode"] != "SKIP":
+    if one["advice"]:
+        yield from _told(one)
+    elif one["update_mode"] != "SKIP":
         kept = {True: "yes", False: "no: the model before stays in use"}
         yield "kept", kept.get(one["kept"], "unknown")
         yield "steps", f"{one['steps']} of {one['planned_steps']} planned"
@@ -235,12 +238,29 @@ def _came(one: Row) -> Iterator[tuple[str, str]]:
         yield "reserved for it", format_energy(one["upper_bound_j"])
         if one["overrun_j"]:
             yield "drawn beyond that", format_energy(one["overrun_j"])
-    yield "drawn in all, looks included", format_energy(one["energy_j"])
+    if not one["advice"]:
+        yield "drawn in all, looks included", format_energy(one["energy_j"])
     metric = str(one["metric"] or "metric")
     yield f"{metric} before", _figure(one["metric_before"])
     yield f"{metric} after", _figure(one["metric_after"])
     yield "gain", f"{_signed(one['gain'])}, {_signed(one['predicted_gain'])} predicted"
     yield "left of the budget", format_energy(one["budget_left_after_j"])
+
+
+def _told(one: Row) -> Iterator[tuple[str, str]]:
+    """Say what another job made of an experience on which this was advice."""
+    yield "this decision", "is advice: nothing was reserved or trained for it"
+    if not one["steps"]:
+        yield "the other job", "trained nothing, or nobody said so"
+        return
+    yield "the other job", f"trained {one['steps']} steps"
+    yield "it said it drew", format_energy(one["told_energy_j"])
+
+
+def _remark(one: Row) -> str:
+    if one["advice"]:
+        return "\n(advice)"
+    return "\n(not kept)" if one["kept"] is False else ""
 
 
 def _gain(one: Row) -> float | None:
@@ -265,6 +285,12 @@ def _action(one: Row) -> str:
     effort = one.get("effort")
     part = "" if effort is None or effort in (0, 1) else f" at {100 * effort:.3g}%"
     return str(one["update_mode"]) + part
+
+
+def _drawn_here(one: Row) -> str:
+    if one["advice"]:
+        return "nothing, but for looks"
+    return format_energy(one["update_energy_j"]) if one["status"] == "done" else _drawn(one)
 
 
 def _drawn(one: Row) -> str:

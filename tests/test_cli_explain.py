@@ -17,6 +17,7 @@ from greentrain.control import Always
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, canonical
+from tests.report.ledgers import come, decide
 
 EVIL = "[red]monday[/red]\x1b[2J"
 
@@ -209,3 +210,23 @@ def test_rows_of_other_releases_are_shown(
     for text in ("first, number 0", "BEST_NET_GAIN: it was worth it", "interrupted", *expected):
         assert text in told
     assert "it was worth it" in plain(ask("--ledger", file).output)
+
+
+def test_advice_is_shown_as_advice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'advice.db'}"
+    ledger = Ledger(url)
+    with ledger.open_run("stream", "churn", environment={"settings": {"advise": True}}) as run:
+        budget = ledger.open_budget("churn", Budget.parse("2 Wh"))
+        for position, steps in enumerate((0, 50)):
+            decide(run, budget, position, update_mode="REPLAY", effort=0.5, predicted_j=720.0)
+            come(run, position, steps=steps, planned_steps=20, energy_j=steps * 36.0)
+    ledger.close()
+    told = ask("--ledger", url)
+    assert told.output.count("(advice)") == 2
+    shown = ask("--ledger", url, "--experience", "experience-1").output
+    assert "number 1, advised at" in shown
+    assert "trained 50 steps" in shown
+    assert "0.5 Wh" in shown  # which the other job said that it drew: 1,800 J
+    assert "reserved for it" not in shown
+    shown = ask("--ledger", url, "--experience", "experience-0").output
+    assert "trained nothing, or nobody said so" in shown

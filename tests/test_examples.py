@@ -60,6 +60,18 @@ def test_a_stream_is_decided_about(tmp_path: Path) -> None:
     ledger.close()
 
 
+@pytest.mark.slow
+def test_a_job_is_advised(tmp_path: Path) -> None:
+    output = run("advice.py", "--quick", cwd=tmp_path)
+    assert output.count("advised") == 3
+    assert output.count("the job drew") == 3
+    ledger = Ledger(str(tmp_path / "advice.db"), create=False)
+    assert all(row["reservation_id"] is None for row in ledger.rows("decision"))
+    assert len(ledger.rows("outcome")) == 3
+    assert verify(ledger).ok
+    ledger.close()
+
+
 def test_an_example_is_short() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
     assert lengths

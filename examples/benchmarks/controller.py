@@ -4,7 +4,16 @@ Runs are collected first, by as many processes as there are cores, into a folder
 
     python examples/benchmarks/controller.py --runs /tmp/runs
 
-Each run is a line of ``runs.jsonl`` there; what is there already is passed over.
+takes about three hours of one core. What is there already is passed over. Then
+
+    python examples/benchmarks/controller.py --rows /tmp/runs
+
+writes ``docs/benchmarks/controller.json``, with the runs beside it; without ``--rows`` the rows
+follow from these again. ``--quick`` takes minutes, on streams of scikit-learn's digits, and writes
+nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
+
+Joules are the processor time of the process, at 10 W: other processes of the machine do not count,
+though what they do to its caches does. All the collectors have to be at work all of the time.
 """
 
 from __future__ import annotations
@@ -15,71 +24,80 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, so that a process
 
 import argparse
 import logging
-import time
-import traceback
-import warnings
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from _controller.jobs import PARTS, SEEDS, Job, Runs, jobs
-from _controller.running import run
-from _controller.streams import BUILDERS, stream_of
-from _results import _commit
+from _controller import accounts, gaps, memories, regret, speed
+from _controller.collecting import REGRET, SMALL, Scale, collect, tasks
+from _controller.jobs import PARTS, SEEDS, jobs, read_runs, write_runs
+from _controller.shares import Run
+from _results import FOLDER, Row, _commit, arguments, document, rows_of, tell
+
+RUNS = FOLDER / "controller_runs.jsonl"
+_ALL_PARTS = (*PARTS, REGRET, speed.NAME)
+_QUICK_BUDGETS = (10, 15)
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="collect runs there")
-    parser.add_argument("--only", nargs="+", default=[], metavar="STREAM", choices=list(BUILDERS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--part", nargs="+", default=list(PARTS), choices=PARTS)
-    given = parser.parse_args()
+    given = _parser().parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    collect(given.runs, jobs(streams=given.only, seeds=given.seeds, parts=given.part))
+    if given.runs is not None:
+        wanted = jobs(streams=given.only, seeds=given.seeds, parts=given.part)
+        listed = tasks(given.runs, wanted, given.part, Scale(), seeds=given.seeds)
+        collect(given.runs, listed, commit=_commit())
+        return
+    there = RUNS if given.rows is None else given.rows / "runs.jsonl"
+    runs: Mapping[str, Run] = _short() if given.quick else read_runs(there)
+    rows = rows_of(parts(runs), given.only)
+    if given.rows is not None and given.out is None and not (given.quick or given.only):
+        write_runs(RUNS, runs)
+    tell("controller", rows, document(rows), given)
 
 
-def collect(folder: Path, wanted: Sequence[Job]) -> None:
-    """Make the runs that are wanted and not there, beside others who do the same.
-
-    Args:
-        folder: What is shared.
-        wanted: The runs, the most important ones first.
-    """
-    runs, commit, failed = Runs(folder), _commit(), set[str]()
-    while True:
-        done = runs.read()
-        left = [job for job in wanted if job.name not in done and job.name not in failed]
-        ready = [job for job in left if job == job.reference or job.reference.name in done]
-        if not left or (not ready and {job.reference.name for job in left} <= failed):
-            return
-        for job in ready:
-            with runs.claim(job.name) as mine:
-                if not mine:
-                    continue
-                try:
-                    experiences = stream_of(job.stream, job.seed)
-                    found = run(job, experiences, budget_j=budget_j(job, done))
-                except Exception:  # the other runs are worth having all the same
-                    failed.add(job.name)
-                    print(f"{job.name}: {traceback.format_exc()}", flush=True)
-                    break
-                runs.append({**found, "commit": commit})
-                told = f"{found['spent_j']:.1f} J, {found['violations']} violations"
-                print(f"{job.name}: {found['wall_s']:.0f} s, {told}", flush=True)
-                break
-        else:
-            time.sleep(1.0)  # others are at all that is ready
+def parts(runs: Mapping[str, Run]) -> dict[tuple[str, ...], Callable[[], Sequence[Row]]]:
+    """Return the parts of the benchmark by the ids of their rows."""
+    shares = [f"gap_{stream}_{budget}" for stream, budget in gaps.REACH]
+    return {
+        (*shares, "gap_f"): lambda: gaps.gap_rows(runs),
+        ("premium",): lambda: gaps.premium_rows(runs),
+        ("cells",): lambda: gaps.cell_rows(runs),
+        ("bounded",): lambda: memories.memory_rows(runs),
+        ("regret",): lambda: regret.regret_rows(runs),
+        ("violations",): lambda: accounts.violation_rows(runs),
+        ("overhead",): lambda: accounts.overhead_rows(runs),
+        ("decide_ms",): lambda: speed.decide_rows(runs),
+        ("cost_error", "cost_cover"): lambda: accounts.cost_rows(runs),
+    }
 
 
-def budget_j(job: Job, done: dict[str, dict[str, float]]) -> float | None:
-    """Return the joules that a run may spend; ``None`` for a reference."""
-    if job.budget is None:
-        return None
-    return job.budget / 100 * done[job.reference.name]["update_j"]
+def _short() -> Mapping[str, Run]:
+    """Return runs on small streams."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wanted = jobs(
+            seeds=(0, 1),
+            parts=("table", "default", "baselines", "bounded"),
+            budgets=_QUICK_BUDGETS,
+        )
+        collect(folder, tasks(folder, wanted, _ALL_PARTS, SMALL), commit=_commit())
+        return read_runs(folder / "runs.jsonl")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = arguments(str(__doc__))
+    parser.add_argument(
+        "--runs", type=Path, metavar="FOLDER", help="collect runs there; --only names streams"
+    )
+    parser.add_argument("--rows", type=Path, metavar="FOLDER", help="the rows of runs from there")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
+    parser.add_argument(
+        "--part", nargs="+", default=list(_ALL_PARTS), choices=_ALL_PARTS, help="of the runs"
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ _REQUIRED = {
     "budget": "an energy such as '20 Wh', emissions, or a share such as '25 % of full'",
     "monitor": "the name of the metric that the model logs in validation",
 }
+_IN_CODE = ("advise",)
+"""Parameters of ``StreamTrainer`` that no file can use: a job has to be told of in code."""
 _COMPONENTS = ("memory", "meter", "intensity", "policy")
 # What an update sets by itself: which samples come when, and that nothing is tried out first.
 _NOT_OF_TRAINER = ("num_sanity_val_steps",)
@@ -134,7 +136,8 @@ def keys() -> list[str]:
     """Return every key that a configuration may have, those of Lightning and torch left out."""
     from greentrain.updating import StreamTrainer
 
-    own = [name for name in inspect.signature(StreamTrainer).parameters if name not in ELSEWHERE]
+    parameters = inspect.signature(StreamTrainer).parameters
+    own = [name for name in parameters if name not in ELSEWHERE and name not in _IN_CODE]
     modes = [f"modes.{name}" for name in MODES]
     outputs = [f"outputs.{field.name}" for field in dataclasses.fields(Outputs)]
     return ["model", "stream", "name", *own, "limit", *modes, *outputs]
@@ -170,7 +173,7 @@ def _settings(config: Mapping[str, Any]) -> list[Arguments]:
     from greentrain.updating import StreamTrainer
 
     parameters = set(inspect.signature(StreamTrainer).parameters)
-    plain = parameters - set(ELSEWHERE) - {"trainer", "loader"}
+    plain = parameters - set(ELSEWHERE) - {"trainer", "loader", *_IN_CODE}
     top = {key: config[key] for key in plain & set(config) if not _is_component(config, key)}
     return [
         Arguments("", StreamTrainer, top, skip=parameters - plain),

@@ -31,7 +31,7 @@ from greentrain.control.decision import Alternative, Decision, Reason, decided, 
 from greentrain.control.floor import LeastEnergy
 from greentrain.control.oracle import Oracle, best_schedule
 from greentrain.control.policy import Policy, PricedPolicy, solve_price
-from greentrain.control.sharing import Offer
+from greentrain.control.sharing import Prospect
 from greentrain.control.simulation import (
     Simulated,
     always_full,
@@ -62,13 +62,13 @@ __all__ = [
     "Estimate",
     "Greedy",
     "LeastEnergy",
-    "Offer",
     "Option",
     "Oracle",
     "Past",
     "Periodic",
     "Policy",
     "PricedPolicy",
+    "Prospect",
     "RandomFit",
     "Reason",
     "RecordedTable",

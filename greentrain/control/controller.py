@@ -20,7 +20,7 @@ from greentrain.control.action import (
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Decision, Reason, decided, unweighed
 from greentrain.control.policy import Policy, PricedPolicy
-from greentrain.control.sharing import Offer, shared_outlook
+from greentrain.control.sharing import Prospect, shared_outlook
 from greentrain.control.utility import UtilityModel
 from greentrain.units import format_energy
 
@@ -68,7 +68,7 @@ class BudgetController:
         candidates: Sequence[Candidate],
         *,
         keep_j: float = 0.0,
-        others: Sequence[Offer] = (),
+        others: Sequence[Prospect] = (),
     ) -> tuple[State, Decision]:
         """Decide about one experience; nothing is reserved yet.
 
@@ -111,6 +111,27 @@ class BudgetController:
         if not decision.alternatives:  # whoever had no need to compare them
             decision = dataclasses.replace(decision, alternatives=unweighed(options))
         return state, decision
+
+    def reconsider(
+        self, state: State, decision: Decision, gains: Mapping[Candidate, Estimate]
+    ) -> Decision:
+        """Decide again, as something was learned of the gains after a first decision.
+
+        Args:
+            state: The state of the first decision, with what is left now.
+            decision: The first decision, with all options among its alternatives.
+            gains: What the gain of some of the candidates is now expected to be.
+        """
+        known = [each.option for each in decision.alternatives]
+        options = [
+            dataclasses.replace(option, gain=gains.get(option.candidate, option.gain))
+            for option in known
+        ]
+        balance = Balance(total_j=state.left_j or 0.0, spent_j=0.0, reserved_j=0.0)
+        again = self.policy.decide(state, options, balance)
+        if again.alternatives:
+            return again
+        return dataclasses.replace(again, alternatives=unweighed(options))
 
     def reserve(self, decision: Decision, purpose: str) -> str | None:
         """Set the decision's upper bound aside; ``None`` for ``SKIP``.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from greentrain.budget import Balance
 from greentrain.control.action import Option, State, Table, UpdateMode
 from greentrain.control.decision import Decision, Reason
-from greentrain.control.offer import Offer, first, offer
+from greentrain.control.offer import Offer, first, known, offer
 from greentrain.control.outlook import caution
+from greentrain.control.utility import UNKNOWN_ROOM
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH, format_energy
 
@@ -46,6 +47,9 @@ class PricedPolicy:
     Args:
         min_gain: Gain of the metric below which no update is worth starting.
         first_share: Largest share of what is left that the first training may reserve.
+        explore: Experiences, the first ones of a stream, at which gains are drawn from what is
+            known of them in place of their mean: Thompson sampling (Thompson 1933). 0 for none.
+        seed: Seed of these draws, which follow from it and the position.
 
     Raises:
         ConfigurationError: If an argument is out of range.
@@ -53,6 +57,8 @@ class PricedPolicy:
 
     min_gain: float = 0.001
     first_share: float = 0.6
+    explore: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.min_gain >= 0:
@@ -60,6 +66,11 @@ class PricedPolicy:
         if not 0 < self.first_share <= 1:
             raise ConfigurationError(
                 f"first_share is {self.first_share!r}; it is above 0 and at most 1"
+            )
+
+        if not (isinstance(self.explore, int) and self.explore >= 0):
+            raise ConfigurationError(
+                f"explore is {self.explore!r}; it is a whole number, 0 or more"
             )
 
     def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
@@ -70,8 +81,12 @@ class PricedPolicy:
         if not state.has_model:
             return self._first(offered)
         even_j = balance.left_j / state.remaining
+        random = Random(f"{self.seed}/{state.position}")
+        exploring = state.position < self.explore
         values = {
-            option.action: option.gain.mean - caution(option.cost_j.mean, even_j) * option.gain.sd
+            option.action: option.gain.mean
+            + option.gain.sd
+            * (random.gauss() if exploring else -caution(option.cost_j.mean, even_j))
             for option in options
         }
         now = tuple((option.cost_j.mean, values[option.action]) for option in options)
@@ -83,7 +98,7 @@ class PricedPolicy:
         worthwhile = [
             option for option in offered.affordable if values[option.action] >= self.min_gain
         ]
-        best = max((offered.skip, *worthwhile), key=net)
+        best = max((offered.skip, *worthwhile), key=lambda each: (net(each), -each.cost_j.mean))
 
         def why_lost(option: Option) -> str:
             if option is not offered.skip and values[option.action] < self.min_gain:
@@ -119,9 +134,12 @@ class PricedPolicy:
 
 
 def _drop_told(state: State) -> str:
-    if state.metric_new is None or not math.isfinite(state.metric_new):
-        return "the new data were not looked at, and are taken as no worse than before"
-    return f"the new data cost {state.drop:+.3f} of the metric"
+    room = "" if state.room is not None else f" (what the model lacks counts as {UNKNOWN_ROOM})"
+    if known(state.metric_new) is None:
+        return f"the new data were not looked at, and are taken as no worse than before{room}"
+    if known(state.metric_last) is None:
+        return f"nothing says what the last model reached, so the new data count as no worse{room}"
+    return f"the new data cost {state.drop:+.3f} of the metric{room}"
 
 
 def solve_price(

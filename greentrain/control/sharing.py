@@ -10,7 +10,7 @@ from greentrain.control.action import Option, State, Table
 from greentrain.control.outlook import caution, outlook
 from greentrain.control.utility import UtilityModel
 
-Offer = tuple[Sequence[Option], float]
+Prospect = tuple[Sequence[Option], float]
 """What another stream was offered, and how many experiences to come it stands for."""
 
 
@@ -20,15 +20,15 @@ def shared_outlook(
     utility: UtilityModel,
     stale: Sequence[float],
     left_j: float,
-    others: Sequence[Offer] = (),
+    others: Sequence[Prospect] = (),
 ) -> tuple[tuple[Table, ...], tuple[float, ...]]:
-    """Imagine what all streams of a budget will be offered: this one's experiences, and the others'.
+    """Imagine what all streams of a budget will be offered.
 
     Of the experiences to come the others bring as many as their offers stand for, and this stream
-    the rest. Its own are imagined by :func:`outlook`; of the others' it is taken that they will be
-    offered what they were. So the price that is solved over all of them is the same for each stream,
-    as far as each knows of the others, and joules go where they buy most (the dual price of one
-    knapsack, see :class:`PricedPolicy`). Gains of different streams have to be in one unit.
+    the rest. Its own are imagined by :func:`outlook`; the others are taken to be offered what they
+    were. So the price that is solved over all of them is one for each stream, as far as each knows
+    of the others, and joules go where they buy most (the dual price of one knapsack, see
+    :class:`PricedPolicy`). Gains of different streams have to be in one unit.
 
     Args:
         options: The options now.

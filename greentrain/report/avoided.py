@@ -2,6 +2,7 @@
 
 It stands apart and is taken off nothing. Nobody measured what did not happen: it is modelled, from
 what the cost model predicted of a full retraining of each experience when it was decided about.
+What controls measured stands beside it: see :mod:`greentrain.report.controls`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from greentrain.control import UpdateMode
+from greentrain.report.controls import is_control, measured
 from greentrain.report.rows import Row, Rows, number, parse, total
 from greentrain.report.sources import IDLE
 from greentrain.units import J_PER_WH, wh
@@ -28,7 +30,8 @@ FEWEST = 5
 HOW = (
     "modelled: what the cost model predicted of retraining in full, at each decision, with what "
     "was known then; where that is what was done, what it drew; less everything that the same "
-    "runs drew, looks at the data, calibration and interrupted updates included"
+    "runs drew, looks at the data, calibration, controls and interrupted updates "
+    "included"
 )
 INTERVAL = (
     f"the middle 95 % of {REPLICATES} bootstrap samples of the experiences (Efron & Tibshirani "
@@ -62,18 +65,22 @@ def avoided(rows: Mapping[str, Rows], experiences: Rows, runs: Rows) -> dict[str
     """Work out what was avoided, in energy and, where that can be said, in carbon.
 
     Args:
-        rows: The ledger's rows by kind; the decisions in the order of ``experiences``.
+        rows: The ledger's rows by kind; the decisions, but for controls, in the order of
+            ``experiences``.
         experiences: The experiences of the report.
         runs: The runs of the report.
 
     Returns:
-        ``"energy"`` avoided against always retraining in full and the ``"carbon"`` that it stands
-        for, and apart from both the carbon ``"shifted"`` in time.
+        ``"energy"`` avoided against always retraining in full, what controls ``"measured"`` of the
+        same, if there were any, the ``"carbon"`` that the energy stands for, and apart from all
+        that the carbon ``"shifted"`` in time.
     """
-    energy = _energy(rows, experiences)
-    deciding = {one["run_id"] for one in experiences}
+    stream = {**rows, "decision": [row for row in rows["decision"] if not is_control(row)]}
+    energy = _energy(stream, experiences)
+    deciding = {one["run_id"] for one in experiences if not one["advice"]}
     return {
         "energy": energy,
+        "measured": measured(rows, runs),
         "carbon": _carbon(
             energy,
             [window for window in rows["window"] if window["run_id"] in deciding],
@@ -119,6 +126,8 @@ def interval_j(
 def _energy(rows: Mapping[str, Rows], experiences: Rows) -> dict[str, Any]:
     pairs, interrupted, unknown, left_out = [], [], Counter[str](), []
     for decision, one in zip(rows["decision"], experiences, strict=True):
+        if one["advice"]:  # another job trained, and who knows how: nothing was avoided here
+            continue
         full = _full(decision, one)
         if one["status"] != "done":
             interrupted.append(one["energy_j"])
@@ -140,7 +149,8 @@ def _energy(rows: Mapping[str, Rows], experiences: Rows) -> dict[str, Any]:
         "how": HOW,
     }
     if not pairs:
-        sentence = NONE_KNOWN if experiences else NO_DECISION
+        decided = [one for one in experiences if not one["advice"]]
+        sentence = NONE_KNOWN if decided else NO_DECISION
         return {**_unknown_energy(sentence), **known}
     full_j = math.fsum(pair.full_j for pair in pairs)
     drawn_j = math.fsum([*(pair.drawn_j for pair in pairs), charged_j])
@@ -202,7 +212,7 @@ def _full(decision: Row, one: Row) -> tuple[float, float] | None:
 def _beside_j(rows: Mapping[str, Rows], experiences: Rows) -> float:
     """Joules that deciding runs drew, and no experience of them has: looks that were cut short."""
     attributed: dict[str, list[float]] = {}
-    for one in experiences:
+    for one in (one for one in experiences if not one["advice"]):
         attributed.setdefault(one["run_id"], []).append(one["energy_j"] or 0.0)
     metered: dict[str, list[float]] = {run_id: [] for run_id in attributed}
     for window in rows["window"]:

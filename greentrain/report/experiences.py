@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from greentrain.control import UpdateMode
+from greentrain.control import Reason, UpdateMode
 from greentrain.report.money import BudgetHistory
 from greentrain.report.rows import Row, Rows, parse, total
 from greentrain.units import J_PER_WH
@@ -33,7 +33,8 @@ def entries(rows: Mapping[str, Rows], statuses: Mapping[str, str]) -> list[dict[
         rows: The ledger's rows by kind.
         statuses: Status by run id, which says why a decision has no outcome.
     """
-    outcomes = {(row["run_id"], row["position"]): row for row in rows["outcome"]}
+    outcomes = Outcomes(rows)
+    advising = advised_runs(rows["run"])
     windows: dict[str, list[Row]] = defaultdict(list)
     for window in rows["window"]:
         windows[window["reservation_id"]].append(window)
@@ -42,7 +43,7 @@ def entries(rows: Mapping[str, Rows], statuses: Mapping[str, str]) -> list[dict[
     history = BudgetHistory(rows)
     listed = []
     for decision in rows["decision"]:
-        outcome = outcomes.get((decision["run_id"], decision["position"]))
+        outcome = outcomes.of(decision)
         last = decision["entry_id"] if outcome is None else outcome["entry_id"]
         reservation_id = decision["reservation_id"]
         status = statuses.get(decision["run_id"], "unclosed")
@@ -51,12 +52,55 @@ def entries(rows: Mapping[str, Rows], statuses: Mapping[str, str]) -> list[dict[
                 **_decided(decision),
                 **_came(outcome, windows.get(reservation_id, []), status),
                 "update_energy_j": _update_j(reservation_id, windows),
+                **_advice(outcome, advised=decision["run_id"] in advising),
                 "overrun_j": overruns.get(reservation_id),
                 "budget": names.get(decision["budget_id"]),
                 "budget_left_after_j": history.left_j(decision["budget_id"], last),
             }
         )
     return listed
+
+
+class Outcomes:
+    """Find what came of decisions: that of an experience, or that of a control beside it.
+
+    Args:
+        rows: The ledger's rows by kind.
+    """
+
+    def __init__(self, rows: Mapping[str, Rows]) -> None:
+        controls = {
+            row["reservation_id"] for row in rows["decision"] if row["reason"] == Reason.CONTROL
+        }
+        self._of_updates, self._of_controls = {}, {}
+        for row in rows["outcome"]:
+            if row["reservation_id"] in controls:
+                self._of_controls[row["reservation_id"]] = row
+            else:
+                self._of_updates[row["run_id"], row["position"]] = row
+
+    def of(self, decision: Row) -> Row | None:
+        """Return what came of a decision; ``None`` if nothing was recorded."""
+        if decision["reason"] == Reason.CONTROL:
+            return self._of_controls.get(decision["reservation_id"])
+        return self.of_update(decision)
+
+    def of_update(self, decision: Row) -> Row | None:
+        """Return what came of the update of the experience that a decision is about."""
+        return self._of_updates.get((decision["run_id"], decision["position"]))
+
+
+def advised_runs(runs: Rows) -> set[str]:
+    """Return the ids of runs whose decisions are advice: another job trained, and none of them."""
+    return {row["run_id"] for row in runs if settings_of(row).get("advise") is True}
+
+
+def settings_of(run: Row) -> Row:
+    """Return what a run says that it was configured with; nothing if it says nothing."""
+    environment = run["environment"]
+    told = parse(environment, {}) if isinstance(environment, str) else environment
+    settings = told.get("settings") if isinstance(told, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def summary(experiences: Sequence[Row], runs: Sequence[Row]) -> dict[str, Any]:
@@ -131,6 +175,16 @@ def _came(outcome: Row | None, windows: Rows, run_status: str) -> dict[str, Any]
     }
 
 
+def _advice(outcome: Row | None, *, advised: bool) -> dict[str, Any]:
+    """Say whether a decision is advice; what the other job drew is no figure of this ledger's."""
+    if not advised:
+        return {"advice": False, "told_energy_j": None}
+    trained = outcome is not None and outcome["steps"] > 0
+    told_j = outcome["energy_j"] if outcome is not None and trained else None
+    unknown = {"energy_j": None, "update_energy_j": None}
+    return {"advice": True, "told_energy_j": told_j, **unknown}
+
+
 def _update_j(reservation_id: str | None, windows: Mapping[str, Rows]) -> float | None:
     """Joules of the update alone, without the look at the data: what a prediction is of."""
     if reservation_id is None:
@@ -143,7 +197,7 @@ def _update_j(reservation_id: str | None, windows: Mapping[str, Rows]) -> float 
 
 def _summed(experiences: Sequence[Row]) -> dict[str, Any]:
     done = [one for one in experiences if one["status"] == "done"]
-    counts = Counter(one["update_mode"] for one in done)
+    counts = Counter(one["update_mode"] for one in done if not one["advice"])
     reached = [one for one in done if one["metric_after"] is not None]
     values = [one["metric_after"] for one in reached]
     summed = total(values)

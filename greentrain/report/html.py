@@ -35,6 +35,8 @@ PHASE_WORDS = {
     "validation": "Validation",
     "probe": "Looks at new data",
     "calibration": "Calibration",
+    "profile": "Trials of two updates",
+    "control": "Controls: full retrainings to compare with",
     "update": "Updates, outside their training",
     "checkpoint": "Checkpoints",
     "sanity_check": "Sanity check",

@@ -19,6 +19,7 @@ from greentrain.ledger import Ledger, canonical, last_descriptions
 from greentrain.report import emissions, experiences, figures, money, reading, wider
 from greentrain.report.avoided import avoided
 from greentrain.report.beside import beside
+from greentrain.report.controls import is_control
 from greentrain.report.given import Given
 from greentrain.report.hourly import hourly
 from greentrain.report.overlaps import Overlaps, overlapping
@@ -98,9 +99,9 @@ def document(
     carbon = emissions.carbon(runs, counted, totals)
     # A budget is kept or not by everything paid from it, whichever run drew it, and whenever.
     budgets = money.budgets({**everything, "budget": rows["budget"]})
-    entries = experiences.entries(
-        {**of_runs, "decision": rows["decision"]}, {one["run_id"]: one["status"] for one in runs}
-    )
+    statuses = {one["run_id"]: one["status"] for one in runs}
+    decided = experiences.entries({**of_runs, "decision": rows["decision"]}, statuses)
+    entries = [one for one in decided if not is_control(one)]
     stated = given.as_dict()
     return {
         "schema_version": SCHEMA_VERSION,

@@ -140,9 +140,17 @@ def paper_of(
         budget: The budget.
         known: Experiences that a saved state knows: no others count, and each counts once; ``None``
             without a state, where each decision does.
+
+    Raises:
+        ConfigurationError: If the budget is a share that nothing has been measured for yet.
     """
     found = ledger.find_budget(stream)
-    rows = [] if found is None else ledger.rows("decision", budget_id=found["budget_id"])
+    if found is None:
+        raise ConfigurationError(
+            f"the budget is {budget}, and what that is in joules says a calibration, which trains; "
+            "advise=True trains nothing, so give an energy such as '20 Wh'"
+        )
+    rows = ledger.rows("decision", budget_id=found["budget_id"])
     rows = [row for row in rows if row["reservation_id"] is None]  # what was carried out is not
     if known is not None:
         last = {row["experience_id"]: row for row in rows}
@@ -180,8 +188,8 @@ def as_advice(decision: Decision, state: State, *, calibrated: bool) -> Decision
     )
 
 
-def check_advising(*, control_every: int | None, separately: bool) -> None:
-    """Refuse what needs trainings of the stream's own.
+def check_advising(*, control_every: int | None, separately: bool, pays_from: str | None) -> None:
+    """Refuse what needs trainings of the stream's own, or others to know what is on paper alone.
 
     Raises:
         ConfigurationError: If it was asked for.
@@ -195,6 +203,11 @@ def check_advising(*, control_every: int | None, separately: bool) -> None:
         raise ConfigurationError(
             "advise is True and separately is True; the metric on each experience is read in an "
             "update, and advice has none, so give one of the two"
+        )
+    if pays_from is not None:
+        raise ConfigurationError(
+            f"advise is True and pays_from is {pays_from!r}; what is advised is on the paper of "
+            "one stream alone, so give it a budget of its own"
         )
 
 

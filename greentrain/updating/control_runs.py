@@ -135,7 +135,8 @@ class Controls:
         ) as payment:
             with recorder.phase("probe"):
                 (before,) = self._updater.measured([judged_on])
-            left_j = max(reserved_j - payment.actual_j, MIN_RESERVATION_J)
+            looked_j = payment.actual_j
+            left_j = max(reserved_j - looked_j, MIN_RESERVATION_J)
             guard = BudgetGuard(
                 left_j,
                 meter=recorder,
@@ -154,8 +155,7 @@ class Controls:
                 kept = not health.tripped and healthy(model) and self._better(before, after)
                 if kept:
                     self._keep(model, after)
-            drew_j = payment.actual_j
-        self._controller.cost.observe(_FULL.mode, guard.steps, drew_j)
+        self._controller.cost.observe(_FULL.mode, guard.steps, payment.actual_j - looked_j)
         return control, control.measured(
             decision, payment, before=before.value, after=after.value, steps=guard.steps, kept=kept
         )

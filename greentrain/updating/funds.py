@@ -7,7 +7,7 @@ from datetime import datetime
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
-from greentrain.control import CostModel, Offer
+from greentrain.control import CostModel, Prospect
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog
 from greentrain.money import experiences_left, period_start
@@ -83,7 +83,7 @@ class Funds:
         return self._ledger.account(budget_id, run, carbon=self._carbon)
 
     def size(self, cost: CostModel, modes: ModeOptions, n_new: int, max_size: int | None) -> None:
-        """Turn the share into joules, and open the budget; one opened meanwhile is taken as it is."""
+        """Turn the share into joules, and open the budget; one opened meanwhile is taken."""
         sized = share_of_full(self.budget, cost, modes, n_new, max_size)
         try:
             self._budget_id = self._ledger.open_budget(self._name, sized)
@@ -110,13 +110,13 @@ class Funds:
             seen = sum(moment >= start for moment in self._decided) + self._others.seen(start)
         return experiences_left(budget, seen=seen, opened=self._opened, now=now)
 
-    def offers(self, expected: int) -> tuple[Offer, ...]:
+    def prospects(self, expected: int) -> tuple[Prospect, ...]:
         """Return what the budget's other streams were offered last; see :class:`Others`.
 
         Args:
             expected: What :meth:`expected` returned.
         """
-        return self._others.offers(expected - 1)
+        return self._others.prospects(expected - 1)
 
     def took(self) -> None:
         """Count an experience that was decided about."""

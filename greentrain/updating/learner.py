@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from pytorch_lightning import LightningModule
+from torch.utils.data import Subset
 
 from greentrain.budget import Account
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
@@ -23,16 +24,18 @@ from greentrain.memory import Buffer, size
 from greentrain.streams import Experience
 from greentrain.units import format_energy
 from greentrain.updating import advice, calibration
+from greentrain.updating.comparison import Comparison, on_look, on_more
 from greentrain.updating.control_runs import Controls
 from greentrain.updating.funds import Funds
 from greentrain.updating.gauge import StepGauge
 from greentrain.updating.health import StopOnNan, healthy
 from greentrain.updating.held_out import HeldOut, Objective
-from greentrain.updating.material import Batch, Material
-from greentrain.updating.payments import paying
-from greentrain.updating.probe import Look, Probe
+from greentrain.updating.knowledge import state_of
+from greentrain.updating.material import Material
+from greentrain.updating.micro_profile import reconsidered
+from greentrain.updating.payments import Payment, paying
+from greentrain.updating.probe import FEWEST, Probe
 from greentrain.updating.progress import Progress
-from greentrain.updating.reading import together
 from greentrain.updating.result import Told, UpdateResult
 from greentrain.updating.separately import Separately
 from greentrain.updating.traces import LossCurve
@@ -176,6 +179,15 @@ class Learner:
                 calibrated = self.controller.cost.calibrated
                 decision = advice.as_advice(decision, state, calibrated=calibrated)
                 return turn.advised(decision, state)
+            state, decision = reconsidered(
+                turn,
+                state,
+                decision,
+                updater=self.updater,
+                controller=self.controller,
+                probe=self._probe,
+                progress=self._progress,
+            )
             purpose = f"{decision.action} of {turn.experience.id}"
             turn.reservation = self.controller.reserve(decision, purpose)
         except BudgetExceeded as error:  # another run was faster
@@ -214,8 +226,11 @@ class Learner:
         left_j, remaining = turn.account.balance().left_j, funds.expected()
         asked = self.separately is not None and self.updater.trained
         samples = self._probe.affordable(left_j / remaining) if self.updater.trained else 0
-        reserved_j = self._probe.bound_j(samples)
-        if not (samples or asked) or reserved_j > left_j:
+        if asked:
+            samples = max(samples, FEWEST)
+        alone = size(turn.experience.val) if asked else 0
+        reserved_j = self._probe.bound_j(samples + alone)
+        if not samples or reserved_j > left_j:
             return self._choose(turn, funds, keep_j=0.0)
         recorder = turn.session.recorder
         reservation = turn.account.reserve(reserved_j, f"look at {turn.experience.id}")
@@ -230,19 +245,26 @@ class Learner:
             keep_j = self._probe.look_j(samples) * (remaining - 1)
             chosen = self._choose(turn, funds, keep_j=keep_j)
         turn.paid(payment)
-        self._probe.drew(turn.look.samples, looked_j)
+        self._probe.drew(turn.look.samples + alone, looked_j)
         if self.separately is not None and turn.look.metric_current is not None:
             self.separately.arrived(len(self.material.known), turn.look.metric_current)
         return chosen
 
     def _choose(self, turn: Turn, funds: Funds, *, keep_j: float) -> tuple[State, Decision]:
         self.controller.account = turn.account
-        state = self._state(turn.look, turn.batch, funds)
+        state = state_of(
+            turn.look,
+            turn.batch,
+            funds,
+            updater=self.updater,
+            progress=self._progress,
+            slope=self._slope,
+        )
         return self.controller.decide(
             state,
             self.updater.candidates(turn.batch, keeps_data=self.material.memory is not None),
             keep_j=keep_j,
-            others=funds.offers(state.remaining),
+            others=funds.prospects(state.remaining),
         )
 
     def _train(
@@ -256,13 +278,14 @@ class Learner:
         curve, health = LossCurve(), StopOnNan()
         monitor = EnergyMonitor(recorder, ledger=False, summary=False, **self._grid)
         logger = turn.session.begin_update(turn.experience)
-        depth = recorder.depth
         with (
             paying(
                 turn.account, recorder, reserved_j=reserved_j, reservation=reservation
             ) as payment,
             recorder.phase("update"),
         ):
+            if not self.updater.trained:  # a metric that is not logged is found before it costs
+                self.updater.measured([Subset(self._held_out.judged_on(turn.experience), [0])])
             model = self.updater.train(
                 Candidate(action=decision.action, steps=decision.steps),
                 turn.batch,
@@ -272,25 +295,21 @@ class Learner:
             )
             with recorder.phase("validation"):
                 after = self._validate(turn, model, reserved_j)
-                compared = self._compare(turn.look, model)
-                if compared is not None and compared[2]:
-                    room_j = reserved_j - (recorder.drawn(depth).total_j or 0.0)
-                    compared = self._confirm(turn.experience, model, compared, room_j)
+                compared = self._compare(turn, model, payment)
                 sound = not health.tripped and healthy(model) and math.isfinite(after)
-                kept = sound and not (compared is not None and compared[2])
+                kept = sound and (compared is None or not compared.worse)
                 if kept and self.separately is not None:
                     metrics = self._each(turn.experience, model)
                     self.separately.trained(len(self.material.known), metrics)
         self._learn_cost(gauge, guard.steps, payment.actual_j)
-        gain, gain_sd, _ = compared or (None, 0.0, False)
         self.controller.learn(
             decision,
             state,
             steps=guard.steps,
             actual_j=payment.actual_j,
             metric_after=self._progress.oriented(after),
-            gain=gain,
-            gain_sd=gain_sd,
+            gain=None if compared is None else compared.gain,
+            gain_sd=0.0 if compared is None else compared.sd,
             kept=kept,
         )
         self._slope = curve.slope
@@ -330,36 +349,18 @@ class Learner:
         self._probe.validated(size(judged_on), (recorder.read().total_j or 0.0) - before_j)
         return after
 
-    def _compare(
-        self, look: Look | None, model: LightningModule
-    ) -> tuple[float, float, bool] | None:
-        """Return a successor's gain on what was looked at, its standard error, and if it is worse.
-
-        ``None`` where nothing was looked at.
-        """
-        if look is None:
-            return None
-        after = together(self.updater.measured(look.held, model))
-        gain, sd = self._progress.gain(look.measured, after)
-        return gain, sd, self._progress.worse(look.measured, after)
-
-    def _confirm(
-        self,
-        experience: Experience,
-        model: LightningModule,
-        compared: tuple[float, float, bool],
-        room_j: float,
-    ) -> tuple[float, float, bool]:
-        """Compare on more samples what seemed worse on a few, where the reservation pays for it.
-
-        One standard error of a few samples is soon passed by chance, and then an update is lost.
-        """
-        judged_on = self._probe.judged(experience, room_j)
+    def _compare(self, turn: Turn, model: LightningModule, payment: Payment) -> Comparison | None:
+        """Compare a successor on what was looked at, and once more on more where it seems worse."""
+        both: dict[str, Any] = {"updater": self.updater, "progress": self._progress}
+        found = on_look(turn.look, model, **both)
+        if found is None or not found.worse:
+            return found
+        recorder = turn.session.recorder
+        drawn_j = (payment.drawn + recorder.drawn()).total_j or 0.0
+        room_j = payment.reserved_j - drawn_j
         if room_j < CONFIRMING * self._probe.validation_j:
-            return compared
-        before = together(self.updater.measured([judged_on]))
-        after = together(self.updater.measured([judged_on], model))
-        return (*self._progress.gain(before, after), self._progress.worse(before, after))
+            return found
+        return on_more(self._probe.judged(turn.experience, room_j), model, **both)
 
     def _learn_cost(self, gauge: StepGauge, steps: int, actual_j: float) -> None:
         """Take the first update for the calibration that it was."""
@@ -381,40 +382,6 @@ class Learner:
         held_out = [self._held_out.of(name) for name in self.material.known]
         for dataset in [*held_out, experience.val]:
             yield self.updater.measure(dataset, model) if size(dataset) else None
-
-    def _state(self, look: Look | None, batch: Batch, funds: Funds) -> State:
-        progress = self._progress
-        return State(
-            position=funds.position,
-            horizon=funds.position + funds.expected(),
-            has_model=self.updater.trained,
-            metric_last=progress.last,
-            metric_best=progress.best,
-            metric_ceiling=progress.ceiling(),
-            n_new=batch.n_new,
-            n_stored=batch.n_stored,
-            n_pending=batch.n_pending,
-            warm_starts=self.updater.warm_starts,
-            weight_growth=self.updater.weight_growth,
-            slope=self._slope,
-            **({"metric_before": None} if look is None else _seen(look, progress)),
-        )
-
-
-def _seen(look: Look, progress: Progress) -> dict[str, Any]:
-    """Return what a look found, by the fields of a state."""
-    past = look.past
-    return {
-        "metric_before": progress.oriented(look.metric),
-        "metric_new": progress.oriented(look.new.value),
-        "metric_new_sd": look.new.standard_error,
-        "metric_past": None if past is None else progress.oriented(past.value),
-        "loss_new": look.new.loss,
-        "loss_past": None if past is None else past.loss,
-        "unseen": look.unseen,
-        "shift": None if look.shift is None else look.shift.value,
-        "shift_by": "" if look.shift is None else look.shift.by,
-    }
 
 
 def _broke(account: Account) -> Decision:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import Dataset, Subset
 
-from greentrain.callbacks import BudgetGuard
-from greentrain.callbacks.base import Callback
 from greentrain.control import (
     BudgetController,
     Candidate,
@@ -25,8 +21,7 @@ from greentrain.control import (
     State,
     UpdateMode,
 )
-from greentrain.control.profiling import PROFILE_SHARE, fit_curve, worth_profiling
-from greentrain.energy import WindowRecorder
+from greentrain.control.profiling import PROFILE_SHARE, worth_profiling
 from greentrain.errors import BudgetExceeded
 from greentrain.memory import size
 from greentrain.units import format_energy
@@ -34,7 +29,7 @@ from greentrain.updating.material import Batch
 from greentrain.updating.payments import paying
 from greentrain.updating.probe import FEWEST, Look, Probe
 from greentrain.updating.progress import Progress
-from greentrain.updating.reading import together
+from greentrain.updating.trial import POINTS, SURE_SD, Foretold, Plan, Trials
 from greentrain.updating.turn import Turn
 from greentrain.updating.updater import Updater
 
@@ -48,38 +43,12 @@ difference.
 """
 LEAST_STEPS = 20
 """Steps of a trial at least: a few for each point of its curve."""
-POINTS = 4
-"""Points of the way at which the metric is read."""
 READING_SHARE = 0.5
-"""Share of what both trials may draw that reading the metric may take."""
+"""Share of what the steps of both trials leave of their reservation that readings may take."""
 
 _READINGS = 2 * POINTS + 1  # of both trials, and of the model as it is
-_SURE_SD = 2.0
-
-_Gain = Callable[[Option], Estimate]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Two trials that are worth their joules.
-
-    Args:
-        options: The option that was decided for, and the best one of another update mode.
-        expected_j: Joules that the trial of each is expected to draw.
-        reading_j: Joules of them for reading the metric.
-        reserved_j: Joules that both may draw at most: a twentieth of what is at stake.
-        held: The held-out samples that the metric is read on.
-        before_j: Joules for reading the metric of the model as it is.
-    """
-
-    options: tuple[Option, Option]
-    expected_j: tuple[float, float]
-    reading_j: float
-    reserved_j: float
-    held: tuple[Dataset[Any], ...]
-    before_j: float
 
 
 def reconsidered(
@@ -119,15 +88,16 @@ def reconsidered(
         reservation = turn.account.reserve(plan.reserved_j, f"profile of {turn.experience.id}")
     except BudgetExceeded:  # another run was faster; the update itself may still be had
         return state, decision
-    recorder, part = turn.session.recorder, part_of(turn.batch, updater.modes.batch_size, turn)
-    trial = _Trial(updater, recorder, progress, plan, ceiling=ceiling)
+    recorder = turn.session.recorder
+    part = part_of(turn.batch, updater.modes.batch_size, seed=turn.position)
     with (
         paying(
             turn.account, recorder, reserved_j=plan.reserved_j, reservation=reservation
         ) as payment,
         recorder.phase("profile"),
     ):
-        gains = trial.both(part, turn.position)
+        trials = Trials(updater, recorder, payment, progress, ceiling=ceiling, plan=plan)
+        gains = trials.gains(part, turn.position)
     turn.paid(payment)
     left_j = max(0.0, (state.left_j or 0.0) - payment.actual_j)
     state = dataclasses.replace(state, left_j=left_j)
@@ -155,24 +125,25 @@ def planned(
     dearest_j = max(option.cost_j.upper for option in options)
     if not 0 < reserved_j <= (state.left_j or 0.0) - dearest_j:
         return None
+    steps = trial_steps(options[0]), trial_steps(options[1])
+    steps_j = [
+        cost.predict(option.action.mode, its_steps).mean
+        for option, its_steps in zip(options, steps, strict=True)
+    ]
     sample_j, there = probe.look_j(1), sum(size(each) for each in look.held)
-    samples = there
-    if sample_j > 0:
-        samples = min(there, int(READING_SHARE * reserved_j / (_READINGS * sample_j)))
-    reading_j = POINTS * probe.look_j(samples)
-    first_j, second_j = (
-        cost.predict(option.action.mode, trial_steps(option)).mean + reading_j for option in options
-    )
-    before_j = probe.look_j(samples)
-    if samples < FEWEST or not worth_profiling(*options, first_j + second_j + before_j):
+    most_j = max(0.0, READING_SHARE * (reserved_j - sum(steps_j)) / _READINGS)
+    samples = there if there * sample_j <= most_j else int(most_j / sample_j)
+    reading_j = samples * sample_j
+    first_j, second_j = (each + POINTS * reading_j for each in steps_j)
+    if samples < FEWEST or not worth_profiling(*options, first_j + second_j + reading_j):
         return None
     return Plan(
         options=options,
+        steps=steps,
         expected_j=(first_j, second_j),
         reading_j=reading_j,
         reserved_j=reserved_j,
         held=tuple(_first(each, samples / there) for each in look.held),
-        before_j=before_j,
     )
 
 
@@ -180,8 +151,8 @@ def rivals(state: State, decision: Decision) -> tuple[Option, Option] | None:
     """Return the option that was decided for, and the best affordable one of another update mode.
 
     Best by ``gain - price * cost``. Other efforts of one update mode are no rivals: the same trial
-    tells of all of them. ``None`` where no gains were weighed, nothing is to be trained, or there is
-    no other update mode.
+    tells of all of them. ``None`` where no gains were weighed, nothing is to be trained, or no
+    other update mode can be paid.
     """
     price, left_j = decision.price_per_j, state.left_j
     if price is None or left_j is None or decision.action.mode is UpdateMode.SKIP:
@@ -204,15 +175,15 @@ def trial_steps(option: Option) -> int:
     return max(LEAST_STEPS, round(DATA_SHARE * PASSES_SHARE * option.candidate.steps))
 
 
-def part_of(batch: Batch, batch_size: int, turn: Turn) -> Batch:
+def part_of(batch: Batch, batch_size: int, *, seed: int) -> Batch:
     """Return a uniform 7 % of an experience's data, and of what is stored, a full batch at least.
 
     Args:
         batch: The data.
         batch_size: Samples of a batch, over all ranks.
-        turn: Its position is the seed: an experience that begins anew has the same trial.
+        seed: Seed of the choice.
     """
-    random = torch.Generator().manual_seed(turn.position)
+    random = torch.Generator().manual_seed(seed)
 
     def some(dataset: Dataset[Any]) -> Dataset[Any]:
         count = max(batch_size, round(DATA_SHARE * size(dataset)))
@@ -221,9 +192,7 @@ def part_of(batch: Batch, batch_size: int, turn: Turn) -> Batch:
     return Batch(new=some(batch.new), stored=some(batch.stored), held=some(batch.held))
 
 
-def told(
-    decision: Decision, gains: Mapping[UpdateMode, _Gain]
-) -> dict[Candidate, Estimate]:
+def told(decision: Decision, gains: Mapping[UpdateMode, Foretold]) -> dict[Candidate, Estimate]:
     """Return the gain of each option of the update modes that were tried, with what that told."""
     options = [each.option for each in decision.alternatives]
     return {
@@ -250,66 +219,28 @@ def combined(model: Estimate, trial: Estimate) -> Estimate:
     share = variances[1] / sum(variances)
     mean = share * model.mean + (1 - share) * trial.mean
     sd = math.sqrt(variances[0] * share)
-    return Estimate(mean=mean, sd=sd, upper=mean + _SURE_SD * sd)
+    return Estimate(mean=mean, sd=sd, upper=mean + SURE_SD * sd)
 
 
-class MeanPoints(Callback):
-    """Note the mean of a module's weights over each quarter of a fit.
-
-    The mean stands for what averaging or annealing makes of the weights at the end of an update: at
-    a constant rate the last ones scatter, and would seem worse than the model that is there.
-
-    Args:
-        steps: Batches of the fit.
-
-    Attributes:
-        points: After how many batches, and the module's state with the mean in it, on the CPU.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.points: list[tuple[int, dict[str, Any]]] = []
-        self._edges = [round(steps * point / POINTS) for point in range(1, POINTS + 1)]
-        self._mean: dict[str, torch.Tensor] = {}
-        self._taken = self._batches = 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        """Take the weights into the mean, and note it where a quarter ends."""
-        self._batches += 1
-        self._taken += 1
-        state = pl_module.state_dict()
-        floats = {name: each for name, each in state.items() if _is_float(each)}
-        if self._taken == 1:
-            self._mean = {name: each.detach().clone() for name, each in floats.items()}
-        for name, each in floats.items():
-            self._mean[name].lerp_(each.detach(), 1.0 / self._taken)
-        if self._batches in self._edges:
-            mean = {**state, **self._mean}
-            self.points.append((self._batches, {name: _kept(each) for name, each in mean.items()}))
-            self._taken = 0
+def _first(dataset: Dataset[Any], share: float) -> Dataset[Any]:
+    """Return the first samples of a look, which are in no order: a uniform part of it."""
+    return dataset if share >= 1 else Subset(dataset, range(math.ceil(share * size(dataset))))
 
 
-class _Trial:
-    def __init__(
-        self,
-        updater: Updater,
-        recorder: WindowRecorder,
-        progress: Progress,
-        plan: Plan,
-        *,
-        ceiling: float,
-    ) -> None:
-        self._updater = updater
-        self._recorder = recorder
-        self._progress = progress
-        self._plan = plan
-        self._ceiling = ceiling
-        self._outside = recorder.depth
-        self._before = None
-
-    def both(self, part: Batch, position: int) -> dict[UpdateMode, _Gain]:
-        """Try both options; of those whose curve says nothing, nothing is returned."""
-        later_j = self._plan.expected_j[1]
-        gains: dict[UpdateMode, _Gain] = {}
-        return gains
+def _sentence(
+    plan: Plan,
+    drawn_j: float,
+    gains: Mapping[UpdateMode, Foretold],
+    decision: Decision,
+    again: Decision,
+) -> str:
+    """Say what two trials told, and what became of the decision."""
+    tried = " and ".join(
+        f"{option.action} ({option.gain.mean:+.3f} expected"
+        + (f", {gains[option.action.mode](option).mean:+.3f} by its trial)" if gains else ")")
+        for option in plan.options
+    )
+    stays = again.action == decision.action
+    end = f"{again.action} stays" if stays else f"{again.action} in place of {decision.action}"
+    nothing = "" if gains else ", which told nothing"
+    return f"trials of {tried} drew {format_energy(drawn_j)}{nothing}: {end}"

@@ -15,6 +15,7 @@ from greentrain.updating.classes import Seen, labels_in, unseen_share
 from greentrain.updating.features import shift_between
 from greentrain.updating.held_out import KEPT, HeldOut
 from greentrain.updating.looks import probe_size
+from greentrain.updating.payments import MIN_RESERVATION_J
 from greentrain.updating.reading import Measured, together
 from greentrain.updating.shift import Shift
 from greentrain.updating.updater import Updater
@@ -94,7 +95,7 @@ class Probe:
         0 where fewer than 48 would be, or nothing was measured yet that says what they draw.
         """
         sample_j = self._sample_j()
-        if not sample_j:
+        if sample_j is None:
             return 0
         return probe_size(
             budget_j=left_per_experience_j, sample_j=sample_j, floor=FEWEST, cap=MOST_NEW + KEPT
@@ -102,12 +103,12 @@ class Probe:
 
     def look_j(self, samples: int) -> float:
         """Return joules that looking at so many samples is expected to draw."""
-        return samples * self._sample_j()
+        return samples * (self._sample_j() or 0.0)
 
     def bound_j(self, samples: int) -> float:
         """Return joules that looking at so many samples hardly ever passes."""
         dearest_j = max([self._validated_j or 0.0, *self._looked_j])
-        return _SURE * max(samples, FEWEST) * dearest_j
+        return max(_SURE * max(samples, FEWEST) * dearest_j, MIN_RESERVATION_J)
 
     def judged(self, experience: Experience, update_j: float) -> Dataset[Any]:
         """Return what an update that may draw so many joules is validated on.
@@ -161,13 +162,13 @@ class Probe:
 
     def drew(self, samples: int, energy_j: float) -> None:
         """Take up what a look at so many samples drew."""
-        if samples and energy_j > 0:
+        if samples:
             self._looked_j = [*self._looked_j, energy_j / samples][-_LOOKS:]
 
     def validated(self, samples: int, energy_j: float) -> None:
         """Take up what a validation drew."""
         self.validation_j = energy_j
-        if samples and energy_j > 0:
+        if samples:
             self._validated_j = energy_j / samples
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,14 +188,15 @@ class Probe:
         self._seen.load_state_dict(state["seen"])
         self._random.set_state(state["random"])
 
-    def _sample_j(self) -> float:
+    def _sample_j(self) -> float | None:
         """Joules per sample: the least of the last looks, as the first one of a process is dearer.
 
-        Before any, what a validation drew, which has a Trainer to start and so says too much.
+        Before any, what a validation drew, which has a Trainer to start and so says too much;
+        ``None`` before that.
         """
         if self._looked_j:
             return min(self._looked_j)
-        return _WITHOUT_A_TRAINER * (self._validated_j or 0.0)
+        return None if self._validated_j is None else _WITHOUT_A_TRAINER * self._validated_j
 
     def _sample(self, dataset: Dataset[Any], count: int) -> Dataset[Any]:
         chosen = torch.randperm(size(dataset), generator=self._random)[:count]

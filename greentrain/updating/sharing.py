@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 
-from greentrain.control import Offer, Option, Reason, options_of
+from greentrain.control import Option, Prospect, Reason, options_of
 from greentrain.ledger import Decided, Ledger, alternatives_of, decisions_since
 
 RECENT = 64
@@ -57,7 +57,7 @@ class Others:
             for decided in self._decided.values()
         )
 
-    def offers(self, ahead: int) -> tuple[Offer, ...]:
+    def prospects(self, ahead: int) -> tuple[Prospect, ...]:
         """Return what the others were offered last, and how many experiences each offer stands for.
 
         Args:

@@ -147,7 +147,9 @@ class StreamTrainer:
         self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
         self.controls: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
         if advise:
-            advice.check_advising(control_every=control_every, separately=separately)
+            advice.check_advising(
+                control_every=control_every, separately=separately, pays_from=pays_from
+            )
         options = trainers.check_options(trainer or {})
         loader = {"batch_size": 32, **(loader or {})}
         modes = ModeOptions(

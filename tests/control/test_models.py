@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from greentrain.control import Action, CostModel, State, UpdateMode, UtilityModel
+from greentrain.control import SKIP, Action, CostModel, State, UpdateMode, UtilityModel
 from greentrain.control.regression import posterior
+from greentrain.control.utility import PRIOR_WEIGHTS
 from greentrain.errors import ConfigurationError
+from tests.control.offers import FULL, REPLAY, WARM, past
 
-FULL = Action(mode=UpdateMode.FULL_RETRAIN)
+QUARTER = Action(mode=UpdateMode.FULL_RETRAIN, effort=0.25)
+LINE = math.log2(1 + 15 * 0.5) / 4
+"""How far half the steps of a warm start at effort 1 get."""
 
 
 def state(**changes) -> State:
@@ -44,7 +53,9 @@ def test_cost_starts_from_its_calibration():
     model.calibrate(fixed_j=10.0, step_j=0.5)
     estimate = model.predict(UpdateMode.FULL_RETRAIN, 100)
     assert estimate.mean == pytest.approx(60.0)  # 10 J + 100 steps of 0.5 J
-    assert estimate.upper >= 1.05 * estimate.mean
+    # Known to half of 10 J and three tenths of 50 J, and updates scatter by a tenth of 60 J.
+    assert estimate.sd == pytest.approx(math.sqrt(5.0**2 + 15.0**2 + 6.0**2))
+    assert estimate.upper == pytest.approx(60.0 + 2 * estimate.sd)
     assert model.predict(UpdateMode.SKIP, 0).upper == 0.0
 
 
@@ -57,6 +68,17 @@ def test_cost_learns_what_steps_really_draw():
     assert estimate.mean == pytest.approx(195.0, rel=0.05)  # 20 J + 250 steps of 0.7 J
     assert estimate.upper > 195.0
     assert estimate.sd < 60.0
+
+
+def test_cost_keeps_a_margin_however_sure_it_is():
+    model = CostModel()
+    model.calibrate(fixed_j=10.0, step_j=0.5)
+    for _ in range(64):
+        model.observe(UpdateMode.WARM_START, 100, 60.0)
+        model.observe(UpdateMode.WARM_START, 200, 110.0)
+    estimate = model.predict(UpdateMode.WARM_START, 200)
+    assert estimate.mean == pytest.approx(110.0)
+    assert estimate.upper == pytest.approx(1.05 * 110.0)
 
 
 def test_cost_of_another_mode_counts_for_less():
@@ -93,42 +115,146 @@ def test_drop_is_the_new_datas_share_of_what_is_lost():
     assert state(metric_new=None).drop == 0.0
 
 
-def test_growth_is_worth_what_the_new_data_can_still_teach():
-    assert state(metric_new=1.0).growth == 0.0
-    assert state(metric_new=0.5).growth == pytest.approx(np.log(4 / 3) * 0.5)
-    assert state(metric_ceiling=None).growth == 0.0
+def test_a_drop_is_shrunk_by_what_its_sample_scatters():
+    # Lower by 0.8, give or take 0.4: of that 0.8**2 / (0.8**2 + 0.4**2) = 0.8 is believed.
+    assert state(metric_new_sd=0.4).staleness == pytest.approx(0.64)
+    assert state(metric_new_sd=0.4).drop == pytest.approx(0.16)  # a quarter of all data
+    assert state(metric_new=0.89, metric_new_sd=0.1).staleness < 0.0002  # within its scatter
+    assert state(metric_new=1.0, metric_new_sd=0.1).staleness == pytest.approx(-0.05)
 
 
-def test_gain_starts_from_its_prior_and_full_retraining_is_expected_to_mend_the_drop():
+@pytest.mark.parametrize("unknown", [None, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["metric_new", "metric_last"])
+def test_what_is_not_known_of_the_new_data_counts_as_no_drop(name, unknown):
+    assert state(**{name: unknown}).staleness == 0.0
+    assert state(**{name: unknown}).drop == 0.0
+
+
+def test_room_is_what_the_last_model_lacks():
+    assert state().room == pytest.approx(0.1)
+    assert state(metric_last=1.2).room == 0.0
+    for unknown in (None, math.nan):
+        assert state(metric_ceiling=unknown).room is None
+        assert state(metric_last=unknown).room is None
+
+
+GROWTH = math.log(4 / 3)
+"""Of the data, from 300 to 400 samples."""
+
+
+@pytest.mark.parametrize(
+    ("action", "gain"),
+    [
+        # 0.95 x drop 0.2 + 0.2 x room 0.1 + 0.1 x room x growth
+        (FULL, 0.19 + 0.02 + 0.01 * GROWTH),
+        # A quarter of the steps lacks 1 / 0.25 - 1 = 3 times the room, at -0.1.
+        (QUARTER, 0.19 + 0.02 + 0.01 * GROWTH - 0.03),
+        # log2(1 + 15) / 4 = 1, as a warm start at effort 1 is the unit
+        (WARM, 0.93 * 0.2 + 0.02 + 0.008 * GROWTH),
+        # A replay of a quarter of the data at effort 1 has half of a warm start's steps.
+        (REPLAY, 0.186 * math.sqrt(LINE) + 0.02 * LINE + 0.006 * GROWTH * LINE),
+    ],
+)
+def test_gain_starts_from_its_prior(action, gain):
+    assert UtilityModel().predict(action, state()).mean == pytest.approx(gain)
+
+
+def test_warm_starts_in_a_row_are_worth_less():
+    warm, full = (
+        [UtilityModel().predict(each, state(warm_starts=count)).mean for count in (0, 5, 10, 50)]
+        for each in (WARM, FULL)
+    )
+    assert warm[0] - warm[1] == pytest.approx(0.05 * 0.1 * 0.5)  # half of the debt, of the room
+    assert warm[0] - warm[2] == pytest.approx(0.05 * 0.1) == warm[0] - warm[3]
+    assert len(set(full)) == 1
+
+
+@pytest.mark.parametrize("changes", [{"metric_ceiling": None}, {"metric_ceiling": math.nan}])
+def test_without_a_known_room_a_tenth_is_assumed(changes):
+    expected = UtilityModel().predict(WARM, state()).mean  # whose room is 0.1
+    assert UtilityModel().predict(WARM, state(**changes)).mean == pytest.approx(expected)
+
+
+def test_new_data_that_go_better_take_nothing_away():
+    better, same = state(metric_new=1.0), state(metric_new=0.9)
+    assert UtilityModel().predict(WARM, better) == UtilityModel().predict(WARM, same)
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.03])
+def test_gain_learns_by_the_rule_of_bayes(sd):
     model = UtilityModel()
-    gain = model.predict(FULL, state(n_stored=300)).mean
-    # 1.0 x drop 0.2 + 0.4 x growth ln(1 + 100 / 300) x room 1 - 0.1
-    assert gain == pytest.approx(0.2 + 0.4 * np.log(4 / 3) * 0.9)
-    quarter = Action(mode=UpdateMode.FULL_RETRAIN, effort=0.25)
-    assert model.predict(quarter, state()).mean == pytest.approx(gain * 0.25**0.3)
-    assert model.predict(FULL, state(), drop=0.0).mean < gain
+    before = model.predict(FULL, state())
+    model.observe(FULL, state(), 0.05, sd)
+    # For the features that were observed: the mean of two normal values by their precisions.
+    noise = sd**2 + 0.01**2
+    share = before.sd**2 / (before.sd**2 + noise)
+    after = model.predict(FULL, state())
+    assert after.mean == pytest.approx(before.mean + share * (0.05 - before.mean))
+    assert after.sd == pytest.approx(math.sqrt((1 - share) * before.sd**2))
+
+
+def test_warm_starts_and_replays_teach_each_other_half():
+    # A replay at effort 1 and a warm start at effort 0.5 take as many steps: the same features.
+    half, taught = Action(mode=UpdateMode.WARM_START, effort=0.5), UtilityModel()
+    before = taught.predict(REPLAY, state())
+    taught.observe(half, state(), 0.05)
+    share = before.sd**2 / (before.sd**2 + 2 * 0.01**2)  # half the weight, twice the variance
+    expected = before.mean + share * (0.05 - before.mean)
+    assert taught.predict(REPLAY, state()).mean == pytest.approx(expected)
+    assert taught.predict(FULL, state()) == UtilityModel().predict(FULL, state())
 
 
 def test_gain_learns_that_a_mode_brings_nothing():
     model = UtilityModel()
     for _ in range(6):
         model.observe(FULL, state(), 0.0)
-    assert model.predict(FULL, state()).mean < 0.05
-    warm = Action(mode=UpdateMode.WARM_START)
-    assert model.predict(warm, state()).mean > 0.15  # what one mode taught says nothing of another
+    assert abs(model.predict(FULL, state()).mean) < 0.005
+    assert model.predict(WARM, state()).mean > 0.15  # what one mode taught says nothing of another
+
+
+@given(
+    drops=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5),
+    effort=st.floats(0.01, 1.0),
+    n_new=st.integers(1, 1000),
+    n_stored=st.integers(0, 1000),
+)
+def test_gains_of_many_are_those_of_each(drops, effort, n_new, n_stored):
+    model = UtilityModel()
+    model.observe(WARM, state(), 0.03, 0.01)
+    actions = [SKIP, *(Action(mode=mode, effort=effort) for mode in PRIOR_WEIGHTS)]
+    means, sds = model.gains(actions, state(n_new=n_new, n_stored=n_stored), drops)
+    assert means.shape == sds.shape == (len(drops), 4)
+    assert not means[:, 0].any() and not sds[:, 0].any()  # nothing done, nothing gained
+    for row, drop in enumerate(drops):
+        share = n_new / (n_new + n_stored)
+        alone = state(n_new=n_new, n_stored=n_stored, metric_new=0.9 - drop / share)
+        for column, action in enumerate(actions):
+            found = model.predict(action, alone)
+            assert means[row, column] == pytest.approx(found.mean, rel=1e-6, abs=1e-9)
+            assert sds[row, column] == pytest.approx(found.sd, rel=1e-6, abs=1e-9)
+
+
+def test_what_was_learned_survives_json():
+    model, again = UtilityModel(), UtilityModel()
+    for number, action in enumerate((FULL, WARM, REPLAY, WARM)):
+        model.observe(action, state(), 0.02 * number, 0.01)
+    again.load_state_dict(json.loads(json.dumps(model.state_dict())))
+    for action in (FULL, WARM, REPLAY):
+        assert again.predict(action, state()) == model.predict(action, state())
 
 
 def test_gain_ignores_what_could_not_be_measured():
     model = UtilityModel()
     before = model.predict(FULL, state()).mean
-    model.observe(FULL, state(), float("nan"))
+    model.observe(FULL, state(), math.nan)
+    model.observe(FULL, state(), 0.0, math.nan)
+    model.observe(SKIP, state(), 0.0)
     assert model.predict(FULL, state()).mean == before
+    assert not any(model.state_dict().values())
 
 
 def test_a_state_survives_json():
-    import json
-
-    told = state(tables=(((0.0, 0.0), (1.5, 0.2)),))
+    told = state(tables=(((0.0, 0.0), (1.5, 0.2)),), table_weights=(2.5,), history=(past(),))
     assert State.from_dict(json.loads(json.dumps(told.as_dict()))) == told
 
 

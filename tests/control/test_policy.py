@@ -27,11 +27,11 @@ WARM = Action(mode=UpdateMode.WARM_START)
 REPLAY = Action(mode=UpdateMode.REPLAY)
 
 
-def option(action: Action, cost_j: float, gain: float) -> Option:
+def option(action: Action, cost_j: float, gain: float, *, sd: float = 0.0) -> Option:
     return Option(
         candidate=Candidate(action=action, steps=10),
         cost_j=Estimate(mean=cost_j, sd=0.0, upper=cost_j),
-        gain=Estimate(mean=gain, sd=0.0, upper=gain),
+        gain=Estimate(mean=gain, sd=sd, upper=gain + 2 * sd),
     )
 
 
@@ -45,7 +45,16 @@ def options(full: tuple[float, float], warm: tuple[float, float], replay: tuple[
 
 
 def state(**changes) -> State:
-    fields = {"position": 1, "horizon": 2, "has_model": True, "metric_before": 0.5}
+    fields = {
+        "position": 1,
+        "horizon": 2,
+        "has_model": True,
+        "metric_before": 0.5,
+        "metric_new": 0.5,
+        "metric_last": 0.5,
+        "metric_ceiling": 1.0,
+        "table_weights": (1.0,) * len(changes.get("tables", ())),
+    }
     return State(**{**fields, **changes})
 
 
@@ -80,8 +89,8 @@ def test_every_mode_is_the_best_somewhere():
     assert chosen == set(UpdateMode)
 
 
-def test_what_the_past_offered_sets_the_price():
-    # Earlier experiences offered ten times the gain for the same joules: the little one at hand is
+def test_what_is_to_come_sets_the_price():
+    # Experiences to come offer ten times the gain for the same joules: the little one at hand is
     # left out although it could be paid, because the money is expected to buy more later.
     offers = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02)]
     dear = ((0.0, 0.0), (20.0, 0.2))
@@ -90,13 +99,38 @@ def test_what_the_past_offered_sets_the_price():
     )
     assert decision.action is SKIP
     assert decision.reason is Reason.NO_GAIN
+    assert "no update is worth its price of 3.6 per Wh" in decision.sentence  # 0.02 for 20 J
+
+
+@pytest.mark.parametrize(("weight", "chosen"), [(1.0, WARM), (4.0, SKIP)])
+def test_a_table_counts_for_as_many_experiences_as_it_stands_for(weight, chosen):
+    # 0.2 and 0.02 for the same 20 J. With one experience like each, 20 J for both pay for one of
+    # them per two: the dear table takes its 20 J only if it stands for more than that.
+    offers = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02)]
+    dear = ((0.0, 0.0), (20.0, 0.2))
+    decision = PricedPolicy().decide(
+        state(position=0, horizon=5, tables=(dear,), table_weights=(weight,)),
+        offers,
+        balance(80.0 if weight > 1 else 100.0),  # 16 J and 20 J for each of the five
+    )
+    assert decision.action is chosen
+
+
+def test_a_dear_gain_has_to_be_sure():
+    # 20 J are two even shares of the 20 J left for two: half a standard deviation is taken off.
+    sure, vague = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02, sd=sd)] for sd in (0.03, 0.04))
+    told = state(position=0, tables=(((0.0, 0.0),),))  # and nothing is to come
+    assert PricedPolicy().decide(told, sure, balance(20.0)).action is WARM  # 0.02 - 0.015
+    assert PricedPolicy().decide(told, vague, balance(20.0)).action is SKIP  # 0.02 - 0.02
+    assert PricedPolicy().decide(told, vague, balance(40.0)).action is WARM  # an even share
 
 
 def test_nothing_to_gain_is_skipped_however_much_is_left():
-    offers = options((100.0, 0.004), (20.0, 0.0), (5.0, -0.1))
+    offers = options((100.0, 0.0009), (20.0, 0.0), (5.0, -0.1))
     decision = PricedPolicy().decide(state(), offers, balance(1e6))
     assert decision.action is SKIP
-    assert "no update is expected to gain 0.005" in decision.sentence
+    assert decision.reason is Reason.NO_GAIN
+    assert "no update may gain 0.001 (best: +0.001 ± 0.000 by FULL_RETRAIN)" in decision.sentence
 
 
 def test_nothing_affordable_is_skipped_and_says_what_was_missing():
@@ -104,7 +138,7 @@ def test_nothing_affordable_is_skipped_and_says_what_was_missing():
     decision = PricedPolicy().decide(state(), offers, balance(1800.0))
     assert decision.action is SKIP
     assert decision.reason is Reason.TOO_DEAR
-    assert "REPLAY, may cost 1 Wh, and 0.5 Wh are left" in decision.sentence
+    assert "the cheapest REPLAY may cost 1 Wh, and 0.5 Wh are left" in decision.sentence
 
 
 def test_without_a_model_the_largest_effort_within_its_share_is_taken():
@@ -119,7 +153,7 @@ def test_without_a_model_the_largest_effort_within_its_share_is_taken():
 
 
 def test_every_alternative_says_why_it_lost():
-    offers = options((5000.0, 0.30), (20.0, 0.25), (5.0, 0.001))
+    offers = options((5000.0, 0.30), (20.0, 0.25), (5.0, 0.0009))
     decision = PricedPolicy().decide(state(), offers, balance(1000.0))
     lost = {str(each.action): each.why_lost for each in decision.alternatives}
     assert lost["WARM_START"] == ""
@@ -140,7 +174,12 @@ def test_always_takes_its_mode_once_there_is_a_model(mode):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"min_gain": -1.0}, "min_gain"), ({"first_share": 0.0}, "first_share")],
+    [
+        ({"min_gain": -1.0}, "min_gain"),
+        ({"min_gain": float("nan")}, "min_gain"),
+        ({"first_share": 0.0}, "first_share"),
+        ({"explore": -1}, "explore"),
+    ],
 )
 def test_wrong_arguments_are_named(arguments, named):
     with pytest.raises(ConfigurationError, match=named):
@@ -188,15 +227,34 @@ def test_scaling_all_joules_changes_no_decision(offers, left, tables, exponent):
     assert after.action == before.action
 
 
-@given(costs=st.tuples(*[st.floats(1.0, 1e3)] * 3), gain=st.floats(0.01, 0.5))
-def test_with_equal_gains_the_cheapest_wins_when_joules_have_a_price(costs, gain):
+@given(
+    costs=st.tuples(*[st.floats(1.0, 1e3)] * 3),
+    gain=st.floats(0.01, 0.5),
+    left=st.floats(1e3, 1e5),
+    tables=some_tables,
+)
+def test_with_equal_gains_the_cheapest_wins(costs, gain, left, tables):
     offers = options(*((cost, gain) for cost in costs))
-    dear = ((0.0, 0.0), (100.0, 1e-6))  # later experiences offer a little for every joule
-    decision = PricedPolicy().decide(
-        state(position=0, horizon=1, tables=(dear,)), offers, balance(max(*costs, 99.0))
-    )
-    if decision.price_per_j:
+    told = state(position=0, tables=tables)
+    decision = PricedPolicy().decide(told, offers, balance(left))
+    assert decision.action is SKIP or decision.cost_j.mean == min(costs)
+    if not tables and min(costs) <= left / 2:  # it is an even share, and nothing is dearer
         assert decision.cost_j.mean == min(costs)
+
+
+@pytest.mark.parametrize("metric", [None, float("nan"), float("inf")])
+def test_what_is_not_known_is_said(metric):
+    offers = options((100.0, 0.3), (20.0, 0.25), (5.0, 0.1))
+
+    def sentence(**changes):
+        return PricedPolicy().decide(state(**changes), offers, balance(1e6)).sentence
+
+    assert "the new data cost +0.000 of the metric;" in sentence()
+    assert "the new data were not looked at, and are taken as no worse" in sentence(
+        metric_new=metric
+    )
+    assert "nothing says what the last model reached" in sentence(metric_last=metric)
+    assert "what the model lacks counts as 0.1" in sentence(metric_ceiling=metric)
 
 
 @given(tables=some_tables, rate=st.floats(0.0, 1e4))

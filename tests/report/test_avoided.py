@@ -23,6 +23,8 @@ from greentrain.report.avoided import (
     TOO_FEW,
     interval_j,
 )
+from greentrain.report.controls import NOTHING_TO_COMPARE
+from greentrain.report.controls import TOO_FEW as TOO_FEW_CONTROLS
 from greentrain.report.write import render_json
 from tests.report.ledgers import come, decide, window
 
@@ -226,6 +228,111 @@ def test_it_is_taken_off_nothing_and_is_the_same_each_time(ledger):
     assert report["totals"]["energy_j"] == 700.0
     assert render_json(report) == render_json(build(ledger))
     assert json.loads(render_json(report))["avoided"]["energy"]["significant"] is True
+
+
+def controlled(
+    ledger: Ledger,
+    run: RunLog,
+    budget: str,
+    position: int,
+    *,
+    drawn_j: float,
+    metrics: tuple[float, float] = (0.5, 0.5),
+    steps: int = 10,
+    complete: bool = True,
+) -> None:
+    """A control of so many joules besides a look of 7 J at the stream's own model."""
+    reservation = ledger.account(budget, run).reserve(1000.0, "control")
+    decide(
+        run,
+        budget,
+        position,
+        update_mode="FULL_RETRAIN",
+        effort=1.0,
+        reason="CONTROL",
+        reservation_id=reservation,
+    )
+    window(run, 7.0, 0.0, phase="probe", reservation_id=reservation)
+    window(run, drawn_j if complete else None, 0.0, phase="control", reservation_id=reservation)
+    come(
+        run,
+        position,
+        reservation_id=reservation,
+        metric_before=metrics[0],
+        metric_after=metrics[1],
+        steps=steps,
+        planned_steps=10,
+        energy_j=drawn_j + 7.0,
+    )
+
+
+def with_controls(
+    ledger: Ledger, metrics: list[tuple[float, float]], mode: str = "max"
+) -> dict[str, object]:
+    run, budget = opened(ledger, settings={"monitor_mode": mode})
+    for position, pair in enumerate(metrics):
+        lived(run, budget, position, full_j=1000.0, drawn_j=100.0 + 10.0 * position)
+        controlled(ledger, run, budget, position, drawn_j=600.0, metrics=pair)
+    run.close()
+    return build(ledger)["avoided"]
+
+
+def test_without_controls_nothing_is_measured(ledger):
+    run, budget = opened(ledger)
+    lived(run, budget, 0, full_j=1000.0, drawn_j=100.0)
+    run.close()
+    report = build(ledger)
+    assert report["avoided"]["measured"] is None
+    assert "as good as" not in render_json(report)
+
+
+def test_controls_are_compared_with_what_the_stream_did(ledger):
+    found = with_controls(ledger, [(0.8, 0.9), (0.9, 0.9), (1.0, 0.9)])
+    measured = found["measured"]
+    assert measured["method"] == "measured (3 controls)"
+    assert (measured["control_j"], measured["stream_j"]) == (600.0, 110.0)  # 100, 110, 120
+    assert measured["avoided_j"] == 490.0
+    assert measured["avoided_se_j"] == pytest.approx(10 / 3**0.5)
+    assert measured["difference"] == pytest.approx(0.0)  # -0.1, 0 and 0.1
+    assert measured["difference_se"] == pytest.approx(0.1 / 3**0.5)
+    assert (measured["as_good"], measured["sentence"]) == (None, TOO_FEW_CONTROLS)
+    # What is modelled stays modelled, with the controls' own joules charged: 3 * 607 J.
+    modelled = found["energy"]
+    assert (modelled["method"], modelled["experiences"]) == ("modelled", 3)
+    assert modelled["charged_beside_j"] == pytest.approx(3 * 607.0)
+    assert modelled["avoided_j"] == pytest.approx(3000.0 - 330.0 - 1821.0)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "mode", "good"),
+    [
+        ([(0.9, 0.9)] * 5, "max", True),
+        ([(0.8, 0.9), (0.8, 0.9), (0.8, 0.9), (0.8, 0.9), (0.9, 0.9)], "max", False),
+        ([(0.8, 0.9), (0.8, 0.9), (0.8, 0.9), (0.8, 0.9), (0.9, 0.9)], "min", True),
+        ([(0.8, 0.9), (1.0, 0.9), (0.8, 0.9), (1.0, 0.9), (0.9, 0.9)], "max", True),
+        ([(0.9, 0.9)] * 4, "max", None),
+    ],
+)
+def test_as_good_is_not_lower_by_a_standard_error(ledger, pairs, mode, good):
+    measured = with_controls(ledger, pairs, mode)["measured"]
+    assert measured["as_good"] is good
+    assert measured["sentence"].startswith("as good as") == (good is True)
+
+
+def test_controls_that_did_not_come_to_an_end_are_counted_apart(ledger):
+    run, budget = opened(ledger, settings={"monitor_mode": "max"})
+    for position in range(4):
+        lived(run, budget, position, full_j=1000.0, drawn_j=100.0)
+    controlled(ledger, run, budget, 1, drawn_j=300.0, steps=4)  # stopped at its cap
+    controlled(ledger, run, budget, 2, drawn_j=300.0, complete=False)
+    reservation = ledger.account(budget, run).reserve(500.0, "control")
+    decide(run, budget, 3, reason="CONTROL", reservation_id=reservation)  # killed
+    run.close("failed")
+    report = build(ledger)
+    measured = report["avoided"]["measured"]
+    assert (measured["controls"], measured["unfinished"]) == (0, 3)
+    assert (measured["method"], measured["sentence"]) == (None, NOTHING_TO_COMPARE)
+    assert [one["status"] for one in report["experiences"]] == ["done"] * 4
 
 
 @settings(max_examples=25)

@@ -1,4 +1,4 @@
-"""An updater of the small classifier, and one fit of it, for the tests of how an update trains."""
+"""An updater of the small classifier, one fit of it, and what looking at it takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from greentrain.memory import concat
 from greentrain.updating.material import Batch
 from greentrain.updating.modes import ModeOptions
 from greentrain.updating.updater import Updater
-from tests.models import Classifier, blobs
+from tests.models import Classifier, Clock, blobs
 
 NEW, STORED = blobs((0, 1), 20), blobs((2, 3), 20)
 BATCH = Batch(new=NEW, stored=STORED, held=concat([NEW, STORED]))
@@ -27,6 +27,21 @@ def updater(make_model=Classifier, *, loader=None, modes=None, monitor="val_acc"
         modes=ModeOptions(**modes),
         seed=0,
     )
+
+
+LOOK_S = 1 / 8192
+"""What looking at a sample takes: at 100 W, a tenth of what training on it does at 1 J a batch."""
+
+
+def timed(clock: Clock, base: type[Classifier] = Classifier) -> type[Classifier]:
+    """Return a class of models at which looking takes its time, with a Trainer and without."""
+
+    class Timed(base):
+        def validation_step(self, batch, batch_idx):
+            clock.seconds += LOOK_S * len(batch[1])
+            super().validation_step(batch, batch_idx)
+
+    return Timed
 
 
 class Note(Callback):

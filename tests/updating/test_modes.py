@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from greentrain.control import Action, UpdateMode
 from greentrain.errors import ConfigurationError
-from greentrain.updating.modes import ModeOptions, full_retraining_steps, shrink_and_perturb
+from greentrain.updating.modes import (
+    LEAST_STEPS,
+    ModeOptions,
+    full_retraining_steps,
+    shrink_and_perturb,
+)
 
 OPTIONS = ModeOptions(epochs=10, batch_size=10)
 
@@ -70,7 +77,46 @@ def test_what_is_feasible_depends_on_what_there_is(has_model, keeps_data, n_stor
         n_new=10, n_stored=n_stored, has_model=has_model, keeps_data=keeps_data
     )
     assert {str(each.action.mode) for each in candidates} == modes
-    assert {each.action.effort for each in candidates} == {0.25, 0.5, 1.0}
+
+
+def test_every_effort_is_offered_that_has_steps_enough():
+    found = OPTIONS.candidates(n_new=500, n_stored=500, has_model=True, keeps_data=True)
+    efforts = {
+        mode: {each.action.effort: each.steps for each in found if each.action.mode is mode}
+        for mode in UpdateMode
+    }
+    # 10 epochs of 100 batches; each effort is the last one times the root of 2.
+    assert efforts[UpdateMode.FULL_RETRAIN] == {
+        0.0625: 62,
+        0.088: 88,
+        0.125: 125,
+        0.177: 177,
+        0.25: 250,
+        0.354: 354,
+        0.5: 500,
+        0.707: 707,
+        1.0: 1000,
+    }
+    # 2 epochs of 100 batches, new samples or old: 35 steps are too few to find a pace in.
+    reused = {0.25: 50, 0.354: 71, 0.5: 100, 0.707: 141, 1.0: 200}
+    assert efforts[UpdateMode.WARM_START] == efforts[UpdateMode.REPLAY] == reused
+
+
+@given(
+    n_new=st.integers(1, 5000),
+    n_stored=st.integers(0, 5000),
+    epochs=st.integers(1, 20),
+    batch_size=st.integers(1, 512),
+)
+def test_short_updates_are_left_out_but_for_the_full_effort(n_new, n_stored, epochs, batch_size):
+    options = ModeOptions(epochs=epochs, batch_size=batch_size)
+    found = options.candidates(n_new=n_new, n_stored=n_stored, has_model=True, keeps_data=True)
+    for each in found:
+        assert each.steps >= (LEAST_STEPS if each.action.effort < 1 else 1)
+        assert each.steps == options.steps(each.action, n_new=n_new, n_stored=n_stored)
+    whole = {each.action.mode for each in found if each.action.effort == 1}
+    assert whole == {each.action.mode for each in found}  # no mode is without its full effort
+    assert len(whole) == (3 if n_stored else 2)
 
 
 def test_shrink_and_perturb_is_the_formula_of_the_paper():

@@ -15,7 +15,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from greentrain.errors import ConfigurationError
 from greentrain.updating import trainers
 from greentrain.updating.modes import ModeOptions
-from greentrain.updating.reading import Measured, standard_error, worse
+from greentrain.updating.reading import (
+    Listener,
+    Measured,
+    difference,
+    standard_error,
+    together,
+    worse,
+)
 from greentrain.updating.updater import Updater
 from tests.models import Classifier
 
@@ -23,7 +30,8 @@ values = st.floats(-100, 100).map(lambda value: round(value, 3))
 
 
 def updater(make_model, *, monitor="val_acc", batch_size=4, **options):
-    return Updater(
+    """An updater that looks with a Trainer."""
+    updating = Updater(
         make_model,
         monitor=monitor,
         options={"accelerator": "cpu", "max_epochs": 1, **options},
@@ -31,6 +39,14 @@ def updater(make_model, *, monitor="val_acc", batch_size=4, **options):
         modes=ModeOptions(epochs=1, batch_size=batch_size),
         seed=0,
     )
+    updating._glances = False
+    return updating
+
+
+def found_by(updating, dataset=None):
+    """What it finds of a dataset."""
+    (found,) = updating.measured([NUMBERS if dataset is None else dataset])
+    return found
 
 
 def measured(*blocks):
@@ -98,8 +114,39 @@ def test_a_block_without_a_value_is_left_out():
 
 
 def test_different_blocks_cannot_be_compared():
-    with pytest.raises(ValueError, match="same blocks"):
-        worse(measured((10, 0.5)), measured((5, 0.5), (5, 0.5)), sign=1)
+    for compare in (worse, difference):
+        with pytest.raises(ValueError, match="same blocks"):
+            compare(measured((10, 0.5)), measured((5, 0.5), (5, 0.5)), sign=1)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), values, values), min_size=2, max_size=12))
+def test_a_difference_has_the_standard_error_of_its_pairs(rows):
+    before = measured(*[(size, old) for size, old, _ in rows])
+    after = measured(*[(size, new) for size, _, new in rows])
+    gain, error = difference(before, after, sign=1)
+    sizes = [size for size, _, _ in rows]
+    assert gain == pytest.approx(
+        sum(size * (new - old) for size, old, new in rows) / sum(sizes), abs=1e-9
+    )
+    assert error == standard_error(sizes, [new - old for _, old, new in rows])
+    assert difference(before, after, sign=-1) == (-gain, error)
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 30), values), min_size=1, max_size=6), min_size=1
+    )
+)
+def test_parts_together_are_their_samples_as_one(parts):
+    found = together([measured(*part) for part in parts])
+    blocks = [block for part in parts for block in part]
+    assert found.blocks == tuple(blocks)
+    assert found.value == pytest.approx(measured(*blocks).value, abs=1e-9)
+    assert found.samples == sum(size for size, _ in blocks)
+
+
+def test_of_nothing_the_metric_is_not_known():
+    assert math.isnan(together([]).value)
 
 
 class Parity(Classifier):
@@ -156,22 +203,22 @@ NUMBERS = TensorDataset(torch.tensor([0.0] * 5 + [1.0] * 5 + [2.0, 3.0] * 4))
 def test_one_validation_gives_the_metric_of_each_batch(model):
     monitor = "val_acc_epoch" if model is ByDictionary else "val_acc"
     measuring = updater(model, monitor=monitor)
-    found = measuring.measured(NUMBERS)
+    found = found_by(measuring)
     assert found.value == pytest.approx(9 / 18)
-    # 00001 -> 4 of 4; 0111 -> 1 of 4; 11 2 3 -> 1 of 4; 2323 -> 2 of 4; 23 -> 1 of 2
-    assert found.blocks == ((4, 1.0), (4, 0.25), (4, 0.25), (4, 0.5), (2, 0.5))
+    # 00000 111 -> 5 of 8; 11 232323 -> 3 of 8; 23 -> 1 of 2
+    assert found.blocks == ((8, 0.625), (8, 0.375), (2, 0.5))
     assert "log" not in vars(measuring.model)
-    assert measuring.measured(NUMBERS) == found
+    assert found_by(measuring) == found
 
 
 def test_a_metric_that_is_logged_for_steps_too_is_found_by_its_own_name():
-    assert updater(ByDictionary).measured(NUMBERS).value == pytest.approx(9 / 18)
-    assert len(updater(ByDictionary).measured(NUMBERS).blocks) == 5
+    assert found_by(updater(ByDictionary)).value == pytest.approx(9 / 18)
+    assert len(found_by(updater(ByDictionary)).blocks) == 3
 
 
 @pytest.mark.parametrize("model", [ByUpdate, AtTheEnd])
 def test_a_metric_without_values_of_batches_is_read_in_ten_parts(model):
-    found = updater(model).measured(NUMBERS)
+    found = found_by(updater(model))
     assert found.value == pytest.approx(9 / 18)
     # Nine parts of two samples: 00 00 01 11 11 23 23 23 23.
     assert found.blocks == tuple((2, value) for value in [1.0, 1.0, 0.5, 0.0, 0.0, *[0.5] * 4])
@@ -179,14 +226,52 @@ def test_a_metric_without_values_of_batches_is_read_in_ten_parts(model):
 
 def test_blocks_are_small_enough_that_there_are_ten():
     numbers = TensorDataset(torch.arange(400.0))
-    found = updater(Parity, batch_size=128).measured(numbers)
+    found = found_by(updater(Parity, batch_size=128), numbers)
     assert [size for size, _ in found.blocks] == [40] * 10
-    few = updater(Parity, batch_size=128).measured(TensorDataset(torch.arange(20.0)))
+    few = found_by(updater(Parity, batch_size=128), TensorDataset(torch.arange(20.0)))
     assert [size for size, _ in few.blocks] == [8, 8, 4]
 
 
 def test_measure_is_the_value_alone():
     assert updater(Parity).measure(NUMBERS) == pytest.approx(9 / 18)
+
+
+class WithLosses(Parity):
+    """Logs a loss of each batch beside the metric, and one that not every batch has."""
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log("val_loss", float(batch_idx))
+        if batch_idx:
+            self.log("a_loss", 7.0)
+
+
+def test_a_loss_is_read_beside_the_metric():
+    found = found_by(updater(WithLosses))
+    # Blocks of 8, 8 and 2 samples that log 0, 1 and 2.
+    assert found.loss == pytest.approx((8 * 0 + 8 * 1 + 2 * 2) / 18)
+    assert found_by(updater(Parity)).loss is None
+    assert found_by(updater(WithLosses, monitor="val_loss")).loss is None  # it is the metric
+
+
+@pytest.mark.parametrize("passes_on", [True, False])
+def test_what_is_heard_goes_on_to_lightning_or_not(passes_on):
+    class Hears(Parity):
+        logged = ()
+
+        def log(self, name, value, **options):
+            self.logged = (*self.logged, name)
+
+    module, listener = Hears(), Listener("val_acc", [2], passes_on=passes_on)
+    listener.listen(module)
+    listener.on_validation_batch_start()
+    module.validation_step((torch.tensor([0.0, 1.0]),), 0)
+    listener.on_validation_batch_end()
+    module.log("val_acc", 1.0)  # of no batch
+    assert listener.blocks == ((2, 0.5),)
+    assert module.logged == (("val_acc", "val_acc") if passes_on else ())
+    listener.teardown()
+    assert "log" not in vars(module)
 
 
 class Lossy(Parity):
@@ -197,9 +282,9 @@ class Lossy(Parity):
 
 
 def test_the_metric_is_what_lightning_makes_of_the_batches():
-    found = updater(Lossy).measured(NUMBERS)
-    assert found.value == 4.0
-    assert [value for _, value in found.blocks] == [4.0, 1.0, 1.0, 2.0, 1.0]
+    found = found_by(updater(Lossy))
+    assert found.value == 5.0
+    assert [value for _, value in found.blocks] == [5.0, 3.0, 1.0]
 
 
 def test_a_metric_that_is_not_logged_is_named_with_those_that_are():
@@ -221,8 +306,8 @@ def test_a_validation_that_fails_leaves_the_module_as_it_was():
 
 
 def test_a_metric_is_read_on_one_device():
-    found = updater(Parity, devices=2, strategy="ddp_fork").measured(NUMBERS)
-    assert found == updater(Parity).measured(NUMBERS)
+    found = found_by(updater(Parity, devices=2, strategy="ddp_fork"))
+    assert found == found_by(updater(Parity))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ from greentrain.control import Always, PricedPolicy, State, options_of
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import FullBuffer, ReservoirBuffer
+from greentrain.updating.payments import Payment
+from greentrain.updating.turn import Turn
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
+from tests.updating.fitting import LOOK_S, timed
 
 
 def stream(length: int = 6) -> list[Experience]:
@@ -46,12 +49,14 @@ def trainer(tmp_path, clock: Clock, make_model=Classifier, **changes) -> StreamT
         "trainer": {
             "max_epochs": 10,
             "accelerator": "cpu",
-            "callbacks": [Tick(clock, validation_s=0.01)],
+            "callbacks": [Tick(clock)],
         },
         "loader": {"batch_size": 8},
         "meter": constant_meter(clock),
         **changes,
     }
+    if isinstance(make_model, type):
+        make_model = timed(clock, make_model)
     return StreamTrainer(make_model, **arguments)
 
 
@@ -117,6 +122,7 @@ def test_every_update_mode_can_be_carried_out(tmp_path, mode):
     ledger.close()
 
 
+@pytest.mark.filterwarnings("ignore:BudgetGuard.*over the cap")
 @pytest.mark.parametrize("budget", ["1 J", "20 J", "60 J", "300 J", "900 J", "1 kWh"])
 def test_no_budget_is_overspent(tmp_path, budget):
     _, results, clock = run(tmp_path, budget=budget)
@@ -140,20 +146,92 @@ def test_each_experience_is_measured_by_itself_where_that_is_asked_for(tmp_path)
     assert skipped
     for position in skipped:  # the model is as it was before
         assert scores[position, :position].tolist() == scores[position - 1, :position].tolist()
-    broke, results, _ = run(tmp_path / "broke", separately=True, budget="1 J")
-    assert all(result.broke for result in results)
-    assert broke.matrix.matrix.numel() == 0
 
 
-def test_a_budget_that_pays_for_nothing_starts_nothing(tmp_path):
-    _, results, clock = run(tmp_path, budget="0.000001 Wh")
-    assert all(result.update_mode is UpdateMode.SKIP and result.broke for result in results)
-    assert clock.seconds == 0.0
-    assert "nothing starts" in results[0].reason
+@pytest.mark.filterwarnings("ignore:BudgetGuard.*over the cap")
+def test_a_budget_below_a_step_has_the_step_that_it_cannot_stop(tmp_path):
+    _, results, clock = run(tmp_path, budget="0.000001 Wh", separately=True)
+    first, *rest = results
+    assert (first.update_mode, first.steps) == (UpdateMode.FULL_RETRAIN, 1)
+    assert first.overrun_j == pytest.approx(clock.seconds * 100.0 - 0.0036 / 3)  # two sixths of it
+    assert first.left_j == 0.0
+    # Nothing starts after it: no look, no reservation.
+    assert all(result.update_mode is UpdateMode.SKIP and result.broke for result in rest)
+    assert all(result.energy_j == 0.0 for result in rest)
+    assert "0 Wh are left: nothing starts" in rest[0].reason
     ledger = open_ledger(tmp_path)
-    assert ledger.rows("reservation") == ledger.rows("window") == []
+    assert len(ledger.rows("reservation")) == 1
     assert len(ledger.rows("decision")) == 6
     ledger.close()
+
+
+def test_the_first_training_ends_at_two_even_shares_and_is_the_calibration(tmp_path):
+    clock = Clock()
+    with trainer(tmp_path, clock, budget="180 J") as streaming:
+        result = streaming.update(stream()[0])
+        cost = streaming._learner.controller.cost
+    assert result.decision.cost_j.upper == pytest.approx(60.0)  # of 30 J for each of six
+    assert result.decision.steps == 100
+    # A tenth of the cap is kept for the end, and the guard leaves room for steps that take longer.
+    assert 0.7 * 60 <= result.steps <= 0.9 * 60
+    assert result.kept
+    assert result.overrun_j == 0.0
+    assert result.metric_before is None  # there was no model to look at
+    assert result.metric_after > 0.9
+    # Validated on 32 samples, and one sample was looked at before it began.
+    assert result.update_j == pytest.approx(result.steps + 100.0 * LOOK_S * 33)
+    assert cost.calibrated
+    step = (
+        cost.predict(UpdateMode.FULL_RETRAIN, 101).mean
+        - cost.predict(UpdateMode.FULL_RETRAIN, 100).mean
+    )
+    assert step == pytest.approx(1.0)
+    ledger = open_ledger(tmp_path)
+    assert {row["name"] for row in ledger.rows("budget")} == {"stream"}
+    assert not {row["phase"] for row in ledger.rows("window")} & {"calibration", "probe"}
+    assert len(ledger.rows("reservation")) == 1
+    ledger.close()
+
+
+@pytest.mark.parametrize(("budget", "looks"), [("120 J", True), ("90 J", False)])
+def test_what_is_left_says_whether_there_is_a_look(tmp_path, budget, looks):
+    # A third of it goes into the first training. A validation drew 0.0122 J a sample, and a look is
+    # expected to draw a quarter of that: 1 % of 80 J / 5 are 52 samples, of 60 J / 5 they are 39.
+    clock = Clock()
+    with trainer(tmp_path, clock, budget=budget) as streaming:
+        _, second = (streaming.update(each) for each in stream(2))
+    ledger = open_ledger(tmp_path)
+    state = json.loads(ledger.rows("decision")[-1]["state"])
+    phases = {row["phase"] for row in ledger.rows("window")}
+    ledger.close()
+    assert ("probe" in phases) == looks
+    for name in ("metric_before", "metric_new", "metric_new_sd"):
+        assert (state[name] is not None) == looks
+    assert (second.metric_before is not None) == looks
+    assert ("the new data were not looked at" in second.reason) != looks
+
+
+def test_a_meter_that_sees_no_look_is_no_error(tmp_path):
+    clock = Clock()
+    with trainer(tmp_path, clock, lambda: Classifier(), separately=True) as streaming:
+        results = [streaming.update(each) for each in stream(3)]
+    assert results[1].energy_j == results[1].update_j  # looks seem to be free
+    assert results[2].update_mode is not UpdateMode.SKIP  # and find the new class
+
+
+@pytest.mark.parametrize("average", [None, 0.0])
+def test_weights_are_averaged_at_a_constant_rate_or_the_rate_is_annealed(tmp_path, average):
+    changes = {} if average is None else {"average": average}
+    clock = Clock()
+    with trainer(tmp_path, clock, budget="1 kWh", **changes) as streaming:
+        streaming.update(stream()[0])
+        rates = streaming.model.rates
+    assert len(rates) == 100
+    if average is None:
+        assert set(rates) == {0.5}
+    else:
+        assert max(rates) == pytest.approx(0.5)
+        assert 0 <= rates[-1] < 0.05 * 0.5
 
 
 def test_a_share_of_full_becomes_joules_after_a_calibration_that_is_paid_for_apart(tmp_path):
@@ -163,9 +241,13 @@ def test_a_share_of_full_becomes_joules_after_a_calibration_that_is_paid_for_apa
     ledger = open_ledger(tmp_path)
     budgets = {row["name"]: row["budget_id"] for row in ledger.rows("budget")}
     assert set(budgets) == {"stream/calibration", "stream"}
-    assert 0 < ledger.balance(budgets["stream/calibration"]).spent_j < 200.0
+    # Two steps to warm up, eighty in 0.8 s, and a validation on 32 samples.
+    assert ledger.balance(budgets["stream/calibration"]).spent_j == pytest.approx(
+        82.0 + 100.0 * LOOK_S * 32
+    )
     assert ledger.balance(budgets["stream"]).spent_j <= streaming.budget.energy_j
     ledger.close()
+    assert "nothing says what a step costs" not in results[0].reason
     assert results[-1].metric_after > 0.8
 
 
@@ -205,7 +287,10 @@ def test_the_recorded_state_gives_the_recorded_decision(tmp_path, budget):
     ledger = open_ledger(tmp_path)
     rows = ledger.rows("decision")
     ledger.close()
-    for row, result in zip(rows, results, strict=True):
+    first = json.loads(rows[0]["alternatives"])
+    assert [each["update_mode"] for each in first] == ["FULL_RETRAIN"]  # nothing was weighed
+    assert rows[0]["reason"] == "NO_MODEL"
+    for row, result in zip(rows[1:], results[1:], strict=True):
         state = State.from_dict(json.loads(row["state"]))
         assert state.position == result.position
         assert state.metric_before == result.metric_before
@@ -257,22 +342,19 @@ def test_a_skipped_experience_stays_pending_and_is_new_data_later(tmp_path):
 
 def test_an_update_that_makes_it_worse_is_not_kept(tmp_path):
     class Sour(Classifier):
-        made = 0
-
-        def __init__(self):
-            super().__init__()
-            Sour.made += 1
-            self.sour = Sour.made > 4  # the first model, two of the calibration, the first update
+        sour = False
 
         def on_train_end(self):
-            if self.sour:
+            if Sour.sour:
                 torch.nn.init.zeros_(self.layer.weight)
 
     clock = Clock()
     policy = Always(mode=UpdateMode.FULL_RETRAIN)
-    with trainer(tmp_path, clock, Sour, policy=policy) as streaming:
+    changes = {"policy": policy, "average": 0.0}
+    with trainer(tmp_path, clock, Sour, **changes) as streaming:
         first = streaming.update(experience("first", (0, 1)))
         model = streaming.model
+        Sour.sour = True
         second = streaming.update(experience("second", (0, 1), seed=1))
     assert first.kept
     assert not second.kept
@@ -281,32 +363,67 @@ def test_an_update_that_makes_it_worse_is_not_kept(tmp_path):
     assert second.update_j > 0  # its joules stay spent
 
 
+@pytest.mark.parametrize(("validations", "samples"), [(2.9, 64), (3.1, 64 + 2 * 64)])
+def test_what_seems_worse_on_a_few_samples_is_looked_at_on_more(tmp_path, validations, samples):
+    clock = Clock()
+    with trainer(tmp_path, clock) as streaming:
+        streaming.update(experience("first", (0, 1)))
+        learner, second = streaming._learner, experience("second", (0, 1), seed=1)
+        batch = learner.material.gather(second)
+        session = streaming._session
+        turn = Turn(
+            experience=second,
+            position=1,
+            batch=batch,
+            session=session,
+            account=streaming._funds.account(session.run),
+        )
+        turn.look = learner._probe.look(second, batch.new, 200)
+        assert turn.look.measured.samples == 64  # all that is held out of the two
+        sour, before_s = timed(clock)(), clock.seconds
+        torch.nn.init.zeros_(sour.layer.weight)
+        payment = Payment(validations * learner._probe.validation_j)
+        found = learner._compare(turn, sour, payment)
+        # On what was looked at; then both on all of it, where three validations are left.
+        assert clock.seconds - before_s == pytest.approx(samples * LOOK_S)
+        assert found.worse
+        assert found.gain <= -0.4
+        same = learner._compare(turn, streaming.model, payment)
+        assert (same.gain, same.worse) == (0.0, False)
+        turn.look = None
+        assert learner._compare(turn, sour, payment) is None  # there is nothing to compare it on
+
+
 def test_a_metric_where_less_is_better(tmp_path):
     _, results, _ = run(tmp_path, monitor="val_loss", monitor_mode="min")
     assert results[-1].metric_after < 0.5
-    kept = [r for r in results if r.steps and r.kept and r.position]
+    kept = [r for r in results if r.steps and r.kept and r.metric_before is not None]
+    assert kept
     assert all(r.metric_after <= r.metric_before for r in kept)
 
 
 def test_a_metric_that_the_model_does_not_log_is_found_before_any_training(tmp_path):
     clock = Clock()
-    streaming = trainer(tmp_path, clock, monitor="val_f1", tracking=f"sqlite:///{tmp_path}/m.db")
+    tracking = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    streaming = trainer(tmp_path, clock, monitor="val_f1", tracking=tracking)
     with pytest.raises(ConfigurationError, match="logs val_acc, val_loss in validation"):
         streaming.update(experience("first", (0, 1)))
     streaming.close()
     ledger = open_ledger(tmp_path)
-    assert [row["phase"] for row in ledger.rows("window")] == ["probe"]
+    assert [row["phase"] for row in ledger.rows("window")] == ["update"]  # without an epoch
+    assert ledger.rows("settlement")[0]["actual_j"] < 0.1
     assert ledger.rows("closing")[0]["status"] == "failed"
     assert verify(ledger).ok
     ledger.close()
-    written = {path.name.split(".db")[0] for path in tmp_path.iterdir()}
-    assert written == {"greentrain"}  # nothing but the ledger
+    client = MlflowClient(tracking_uri=tracking)
+    runs = client.search_runs([client.get_experiment_by_name("greentrain").experiment_id])
+    assert {run.info.status for run in runs} == {"FAILED"}
 
 
 def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
     class Failing(Classifier):
         def training_step(self, batch, batch_idx):
-            if self.trainer.max_steps > 2 and self.trainer.max_steps != 500 and batch_idx == 3:
+            if batch_idx == 3:
                 raise ValueError("a bad batch")
             return super().training_step(batch, batch_idx)
 

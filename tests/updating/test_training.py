@@ -98,7 +98,8 @@ def test_the_users_module_trains_unchanged_in_every_mode(make_model):
 def test_a_compiled_module_keeps_the_weights_that_it_had():
     updating = updater(lambda: torch.compile(Classifier(), backend="eager"))
     assert isinstance(updating.model, Classifier)
-    assert len(updating.measured(VAL).blocks) == 8
+    (found,) = updating.measured([VAL])
+    assert len(found.blocks) == 8
     assert list(updating.model.state_dict()) == ["layer.weight", "layer.bias"]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2, 3, 4, 5)
-PARTS = ("full", "table", "default", "baselines", "cnn")
+PARTS = ("table", "default", "baselines", "cnn", "bounded", "full")
 STREAMS = ("a", "b", "c", "d", "e")
 BASELINES = ("greedy", "always-warm", "always-replay")
 IN_TABLE: Mapping[str, Sequence[int]] = {
@@ -24,6 +24,10 @@ IN_TABLE: Mapping[str, Sequence[int]] = {
 }
 """Budgets in % of full's joules for which a share of the gap is named, by stream."""
 BUDGETS = (5, 10, 20, 2, 50)
+BOUNDED = ("b", "c")
+"""Streams that are also learned with a bounded memory."""
+MEMORIES = ("2000", "none")
+_ALL = "all"
 _DEAR = 50
 _SEEDS_OF_DEAR = 2
 _SEEDS_OF_C = 6
@@ -39,23 +43,27 @@ class Job:
         seed: Its seed, and that of the weights.
         policy: Name of the policy; ``"full"`` is the reference.
         budget: Budget in % of what the reference drew; ``None`` for the reference.
+        memory: What is kept of past data: all, so many samples, or none.
     """
 
     stream: str
     seed: int
     policy: str = "full"
     budget: int | None = None
+    memory: str = _ALL
 
     @property
     def name(self) -> str:
         """What the job is called."""
         share = "" if self.budget is None else f"-{self.budget}"
-        return f"{self.stream}-{self.seed}-{self.policy}{share}"
+        kept = "" if self.memory == _ALL else f"-memory-{self.memory}"
+        return f"{self.stream}-{self.seed}-{self.policy}{share}{kept}"
 
     @property
     def reference(self) -> Job:
-        """The run whose joules are 100 %."""
-        return Job(stream=self.stream, seed=self.seed)
+        """The run whose joules are 100 %: of retraining in full on what is kept, if anything is."""
+        memory = _ALL if self.memory == _ALL else MEMORIES[0]
+        return Job(stream=self.stream, seed=self.seed, memory=memory)
 
 
 def jobs(
@@ -63,6 +71,7 @@ def jobs(
     streams: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
     parts: Collection[str] = PARTS,
+    budgets: Collection[int] = (),
 ) -> list[Job]:
     """Return all runs, the most important ones first; references are there in any case.
 
@@ -70,6 +79,7 @@ def jobs(
         streams: Streams that are wanted; all unless given.
         seeds: Seeds that are wanted; a stream may have fewer.
         parts: Which of :data:`PARTS`.
+        budgets: Budgets that are wanted; all unless given.
 
     Example:
         >>> [job.name for job in jobs(streams=["a"], seeds=[0], parts=["table"])]
@@ -77,19 +87,24 @@ def jobs(
     """
     found: dict[Job, None] = {}
     for part in PARTS:
-        if part != "full" and part not in parts:
-            continue
-        for seed in seeds:
+        for seed in seeds if part in parts else ():
             found |= dict.fromkeys(_of_part(part, seed))
     wanted = streams or ((*STREAMS, "a_cnn") if "cnn" in parts else STREAMS)
-    ordered = [job for job in found if job.stream in wanted and job.seed < _seeds(job.stream)]
+    ordered = [
+        job
+        for job in found
+        if job.stream in wanted
+        and (not budgets or job.budget is None or job.budget in budgets or job.memory != _ALL)
+        and job.seed < (_seeds(job.stream) if job.memory == _ALL else _SEEDS_OF_REST)
+    ]
     return _references_first(ordered)
 
 
 def _of_part(part: str, seed: int) -> Iterator[Job]:
-    if part == "table":  # references beside them, seed by seed: figures come as early as they can
+    if part in ("full", "table"):  # seed by seed: figures come as early as they can
         for stream in STREAMS:
             yield Job(stream=stream, seed=seed)
+    if part == "table":
         for stream, budgets in IN_TABLE.items():
             for budget in budgets:
                 yield Job(stream=stream, seed=seed, policy="default", budget=budget)
@@ -106,6 +121,15 @@ def _of_part(part: str, seed: int) -> Iterator[Job]:
     elif part == "cnn":
         for budget in IN_TABLE["a"]:
             yield Job(stream="a_cnn", seed=seed, policy="default", budget=budget)
+    elif part == "bounded":
+        for stream in BOUNDED:
+            for memory in MEMORIES:
+                yield Job(stream=stream, seed=seed, policy="default", budget=100, memory=memory)
+
+
+def memory_of(name: str) -> str:
+    """Say what a memory keeps."""
+    return "no memory" if name == "none" else f"a memory of {int(name):,} samples"
 
 
 def _references_first(jobs: Sequence[Job]) -> list[Job]:
@@ -165,3 +189,9 @@ def read_runs(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     runs = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {run["name"]: run for run in runs}
+
+
+def write_runs(path: Path, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write runs to a file, in the order of their names."""
+    lines = [json.dumps(runs[name], separators=(",", ":")) + "\n" for name in sorted(runs)]
+    path.write_text("".join(lines), encoding="utf-8")

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule
@@ -20,7 +20,7 @@ from greentrain import StreamTrainer
 from greentrain.control import Always, Greedy, Policy, UpdateMode
 from greentrain.energy import ConstantMeter
 from greentrain.ledger import Ledger, verify
-from greentrain.memory import Buffer
+from greentrain.memory import Buffer, ReservoirBuffer
 from greentrain.streams import Experience
 from greentrain.updating.result import UpdateResult
 
@@ -88,9 +88,7 @@ def run(
     *,
     budget_j: float | None,
     epochs: int = EPOCHS,
-    memory: Buffer | None | str = "all",
     make: Callable[[], LightningModule] | None = None,
-    policy: Policy | None = None,
 ) -> dict[str, Any]:
     """Take a stream to its end.
 
@@ -99,15 +97,14 @@ def run(
         experiences: The stream.
         budget_j: Joules that may be spent; ``None`` for a budget that never binds.
         epochs: Usual epochs of a full retraining.
-        memory: As ``StreamTrainer`` takes it.
         make: Makes a model; that of the stream unless given.
-        policy: Decides, in place of the job's.
 
     Returns:
         Plain values; joules of each phase, and what came of each experience.
     """
     clock, fits = ProcessorClock(), Fits()
-    tests = [experience.test for experience in experiences]
+    tests: list[Any] = [experience.test for experience in experiences]
+    memory = _memory(job)
     entries: list[dict[str, Any]] = []
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -117,12 +114,12 @@ def run(
             budget=NEVER_BINDS if budget_j is None else f"{budget_j / 3600!r} Wh",
             horizon=len(experiences),
             monitor="val_acc",
-            memory=memory,  # type: ignore[arg-type]
+            memory=memory,
             ledger=url,
             trainer={"max_epochs": epochs, "accelerator": "cpu", "callbacks": [fits]},
             loader={"batch_size": BATCH_SIZE},
             meter=ConstantMeter({"cpu": POWER_W}, clock=clock),
-            policy=POLICIES[job.policy] if policy is None else policy,
+            policy=POLICIES[job.policy],
             stream=job.name,
             seed=job.seed,
         )
@@ -148,6 +145,7 @@ def run(
         "seed": job.seed,
         "policy": job.policy,
         "share": job.budget,
+        "memory": job.memory,
         "wall_s": round(time.monotonic() - began_s, 2),
         "budget_j": budget_j,
         "update_j": round(sum(entry["update_j"] for entry in entries), 4),
@@ -163,7 +161,7 @@ def right_of(model: LightningModule, test: TensorDataset) -> int:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        found = torch.cat([model(part).argmax(1) for part in images.split(1000)])
+        found = torch.cat([model(part).argmax(1) for part in torch.split(images, 1000)])
     model.train(was_training)
     return int((found == labels).sum())
 
@@ -190,6 +188,12 @@ def _entry(result: UpdateResult, right: Sequence[int]) -> dict[str, Any]:
 
 def _rounded(metric: float | None) -> float | None:
     return None if metric is None else round(metric, 5)
+
+
+def _memory(job: Job) -> Buffer | Literal["all"] | None:
+    if job.memory == "all":
+        return "all"
+    return None if job.memory == "none" else ReservoirBuffer(int(job.memory), seed=job.seed)
 
 
 def _bytes(memory: Buffer | None) -> int:

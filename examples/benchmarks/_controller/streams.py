@@ -16,6 +16,7 @@ from greentrain.streams import (
     class_incremental,
     corrupted,
     data_incremental,
+    digits,
     fashion_mnist,
     mnist,
     rotated,
@@ -27,6 +28,8 @@ Pair = tuple[TensorDataset, TensorDataset]
 
 SIZE = 3000
 """Samples of an arrival of MNIST, held-out ones among them."""
+HALF = 30_000
+"""Samples of Fashion-MNIST, half of all: five seeds of them all would take a day of two cores."""
 TESTED = 2000
 """Test samples of an arrival that are looked at, at most."""
 _VAL_SHARE = 0.1
@@ -38,6 +41,7 @@ _RECURRING = (
 )
 _SEVERITY = 0.5
 _TURNED_DEG = 45.0
+_SMALL_SIZE = 100
 
 
 def iid(data: Pair, seed: int, *, n_experiences: int = 10) -> Stream:
@@ -64,7 +68,7 @@ def classes(data: Pair, seed: int, *, n_experiences: int = 5) -> Stream:
 def drifting(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
     """Abrupt turns, a gradual turn, or corruptions that come and go: one of them for each seed."""
     train, test = data
-    options = {"size": size, "test": test, "val_share": _VAL_SHARE, "seed": seed}
+    options: dict[str, Any] = {"size": size, "test": test, "val_share": _VAL_SHARE, "seed": seed}
     if seed % 3 < 2:
         return rotated(train, angles=(_ABRUPT, _GRADUAL)[seed % 3], **options)
     # The same samples arrive in both, as the seed is the same.
@@ -98,7 +102,7 @@ def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
     twice, turned, and then the first six as at the beginning. No sample is trained on twice.
     """
     random = np.random.default_rng(seed)
-    order = random.permutation(10)
+    order = random.permutation(10).tolist()
     arrivals: list[tuple[Sequence[int], float]] = [
         *[(order[:6], 0.0)] * 3,
         (order[6:8], 0.0),
@@ -108,11 +112,12 @@ def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
         (order[:6], 0.0),
     ]
     (images, labels), (test_images, test_labels) = (part.tensors for part in data)
-    unused = random.permutation(len(labels))
+    unused = np.arange(len(labels))
     experiences = []
     for position, (known, angle_deg) in enumerate(arrivals):
-        fits = np.isin(labels[unused].numpy(), known)
-        chosen, unused = unused[fits][:size], np.concatenate([unused[fits][size:], unused[~fits]])
+        unused = random.permutation(unused)  # else what was left over comes first
+        taken = np.flatnonzero(np.isin(labels[unused].numpy(), known))[:size]
+        chosen, unused = unused[taken], np.delete(unused, taken)
         fit, held_out = shares(chosen, _VAL_SHARE, random, f"arrival {position}")
         tested = np.flatnonzero(np.isin(test_labels.numpy(), known)).tolist()
         experiences.append(
@@ -146,7 +151,7 @@ def read(stream: Stream, seed: int, *, tested: int = TESTED) -> list[Experience]
     random = np.random.default_rng((seed, 7))
     experiences = []
     for experience in stream:
-        test: Dataset[Any] = experience.test
+        test: Any = experience.test  # each stream here has test samples
         kept = next(deal(np.arange(len(test)), 1, min(tested, len(test)), random))
         experiences.append(
             Experience(
@@ -161,20 +166,33 @@ def read(stream: Stream, seed: int, *, tested: int = TESTED) -> list[Experience]
 
 
 BUILDERS: Mapping[str, Callable[[int], Stream]] = {
-    "a": lambda seed: iid(fashion_mnist(), seed),
-    "b": lambda seed: classes(fashion_mnist(), seed),
+    "a": lambda seed: iid(thinned(fashion_mnist(), HALF, seed), seed),
+    "b": lambda seed: classes(thinned(fashion_mnist(), HALF, seed), seed),
     "c": lambda seed: drifting(mnist(), seed),
     "d": lambda seed: stationary(mnist(), seed),
     "e": lambda seed: mixture(mnist(), seed),
     "a_cnn": lambda seed: iid(thinned(fashion_mnist(), 10_000, seed), seed),
 }
 """The streams by name, for a seed."""
+SMALL: Mapping[str, Callable[[int], Stream]] = {
+    "a": lambda seed: iid(digits(), seed),
+    "b": lambda seed: classes(digits(), seed),
+    "c": lambda seed: drifting(digits(), seed, size=_SMALL_SIZE),
+    "d": lambda seed: stationary(digits(), seed, size=_SMALL_SIZE),
+    "e": lambda seed: mixture(digits(), seed, size=_SMALL_SIZE),
+}
+"""The same of scikit-learn's digits, for the short form."""
 
 
 @lru_cache(maxsize=5)
 def stream_of(name: str, seed: int) -> list[Experience]:
     """Return the experiences of one of :data:`BUILDERS`, read."""
     return read(BUILDERS[name](seed), seed)
+
+
+def small_stream_of(name: str, seed: int) -> list[Experience]:
+    """Return the experiences of one of :data:`SMALL`, read."""
+    return read(SMALL[name](seed), seed)
 
 
 def _turned(

@@ -138,7 +138,7 @@ def fine_tuning_j(document: Document) -> float | None:
     parts = [
         one["update_energy_j"]
         for one in document["experiences"]
-        if one["update_mode"] in FINE_TUNING
+        if one["update_mode"] in FINE_TUNING and not one["advice"]
     ]
     total_j = document["totals"]["energy_j"]
     if total_j is None or any(part is None for part in parts):
@@ -151,6 +151,8 @@ def stages(document: Document) -> list[str]:
     """List what was done: ``"training"``, ``"retraining"`` (from scratch), ``"finetuning"``."""
     found = set()
     for one in document["experiences"]:
+        if one["advice"]:  # which another job may have followed, or not
+            continue
         if one["update_mode"] in FINE_TUNING:
             found.add("finetuning")
         elif one["update_mode"] == "FULL_RETRAIN":

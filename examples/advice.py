@@ -1,0 +1,59 @@
+"""A job that retrains in full is advised, told what it draws, and goes on as it always did.
+
+Run it with ``python examples/advice.py``; ``--quick`` takes three arrivals, not eight. Afterwards
+``greentrain explain --ledger sqlite:///advice.db`` shows each advice beside what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pytorch_lightning import LightningModule, Trainer
+from torch.utils.data import ConcatDataset, DataLoader
+
+from greentrain import StreamTrainer
+from greentrain.callbacks import EnergyMonitor
+from greentrain.demo import DigitsModel
+from greentrain.streams import Experience, digits_stream
+from greentrain.units import format_energy
+
+
+def nightly_job(arrived: list[Experience], epochs: int) -> tuple[LightningModule, float | None]:
+    """Retrain on everything, as before; the monitor says what that drew."""
+    monitor = EnergyMonitor(ledger=False, summary=False)
+    model = DigitsModel()
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=epochs, callbacks=[monitor], enable_checkpointing=False, **quiet)
+    data = ConcatDataset([experience.train for experience in arrived])
+    trainer.fit(model, DataLoader(data, batch_size=16, shuffle=True))
+    return model, monitor.total.total_j
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", default="0.05 Wh", help="what advice has to keep to")
+    parser.add_argument("--quick", action="store_true", help="three arrivals, 5 epochs")
+    options = parser.parse_args()
+
+    stream = digits_stream()[: 3 if options.quick else None]
+    epochs = 5 if options.quick else 15
+    with StreamTrainer(
+        DigitsModel,
+        budget=options.budget,
+        horizon=len(stream),
+        monitor="val_acc",
+        ledger="sqlite:///advice.db",
+        trainer={"max_epochs": epochs},
+        loader={"batch_size": 16},
+        advise=True,
+    ) as trainer:
+        for number, experience in enumerate(stream):
+            advice = trainer.update(experience)
+            model, energy_j = nightly_job(stream[: number + 1], epochs)
+            came = trainer.trained(model, energy_j=energy_j)
+            print(f"{experience.id}: advised {advice.decision.action}, because {advice.reason}")
+            print(f"  the job drew {format_energy(energy_j)} and reached {came.metric_after}")
+
+
+if __name__ == "__main__":
+    main()

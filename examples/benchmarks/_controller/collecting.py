@@ -1,0 +1,164 @@
+"""Make the runs that are wanted and not there yet, beside other processes that do the same."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from _continual.models import Classifier, Perceptron
+
+from _controller.jobs import SEEDS, Job, Runs
+from _controller.models import model_of
+from _controller.regret import regret_run
+from _controller.running import EPOCHS, run
+from _controller.speed import EXPERIENCES, decide_run
+from _controller.speed import NAME as DECIDE
+from _controller.streams import Pair, small_stream_of, stream_of
+from greentrain.streams import Experience, digits, fashion_mnist
+
+Done = Mapping[str, Mapping[str, Any]]
+
+REGRET = "regret"
+_REGRET_SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How large everything is.
+
+    Args:
+        streams: Returns the experiences of a stream for a seed.
+        model: Returns what makes the model of a stream.
+        epochs: Usual epochs of a full retraining.
+        images: Data of the table that regret is judged on.
+        horizon: Experiences of that table.
+        regret_seeds: Its seeds.
+        experiences: Experiences before decisions are timed.
+    """
+
+    streams: Callable[[str, int], list[Experience]] = stream_of
+    model: Callable[[str], Callable[[], Classifier]] = model_of
+    epochs: int = EPOCHS
+    images: Callable[[], Pair] = fashion_mnist
+    horizon: int = 5
+    regret_seeds: Sequence[int] = _REGRET_SEEDS
+    experiences: int = EXPERIENCES
+
+
+SMALL = Scale(
+    streams=small_stream_of,
+    model=lambda stream: partial(Perceptron, pixels=64),
+    images=digits,
+    horizon=3,
+    regret_seeds=(0,),
+    experiences=20,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Something to be measured.
+
+    Args:
+        name: Its name.
+        needs: Name of what has to be there before; itself if nothing has.
+        make: Measures it, given all that is there.
+    """
+
+    name: str
+    needs: str
+    make: Callable[[Done], Mapping[str, Any]]
+
+
+def tasks(
+    folder: Path,
+    jobs: Sequence[Job],
+    parts: Sequence[str],
+    scale: Scale,
+    *,
+    seeds: Sequence[int] = SEEDS,
+) -> list[Task]:
+    """Return what is to be measured, the most important first.
+
+    Args:
+        folder: Where a table is kept.
+        jobs: The runs.
+        parts: Further parts, by name: :data:`REGRET` and ``"decide_ms"``.
+        scale: How large it is.
+        seeds: Seeds that are wanted.
+    """
+    found = [
+        Task(name=job.name, needs=job.reference.name, make=partial(_run, job, scale))
+        for job in jobs
+    ]
+    if DECIDE in parts:
+        timed = partial(decide_run, experiences=scale.experiences)
+        found.append(Task(name=DECIDE, needs=DECIDE, make=lambda done: timed()))
+    for seed in scale.regret_seeds:
+        if REGRET in parts and seed in seeds:
+            name = f"{REGRET}-{seed}"
+            found.append(Task(name=name, needs=name, make=partial(_regret, folder, seed, scale)))
+    return found
+
+
+def collect(folder: Path, wanted: Sequence[Task], *, commit: str) -> None:
+    """Measure what is wanted and not there.
+
+    Args:
+        folder: What processes share.
+        wanted: What is to be measured, the most important first.
+        commit: The version of greentrain.
+    """
+    runs, failed = Runs(folder), set[str]()
+    while True:
+        done = runs.read()
+        left = [
+            task
+            for task in wanted
+            if task.name not in done and task.name not in failed and task.needs not in failed
+        ]
+        if not left:
+            return
+        ready = (task for task in left if task.needs in (task.name, *done))
+        if not any(_take(task, runs, done, failed, commit) for task in ready):
+            time.sleep(1.0)  # others are at all that is ready
+
+
+def _take(task: Task, runs: Runs, done: Done, failed: set[str], commit: str) -> bool:
+    """Measure one thing, unless another process is at it."""
+    with runs.claim(task.name) as mine:
+        if not mine:
+            return False
+        began_s = time.monotonic()
+        try:
+            found = task.make(done)
+        except Exception:  # the others are worth having all the same
+            failed.add(task.name)
+            print(f"{task.name}: {traceback.format_exc()}", flush=True)
+            return True
+        runs.append({**found, "commit": commit})
+        told = f", {found['spent_j']:.1f} J" if "spent_j" in found else ""
+        print(f"{task.name}: {time.monotonic() - began_s:.0f} s{told}", flush=True)
+        return True
+
+
+def _run(job: Job, scale: Scale, done: Done) -> Mapping[str, Any]:
+    budget_j = None
+    if job.budget is not None:
+        budget_j = job.budget / 100 * done[job.reference.name]["update_j"]
+    return run(
+        job,
+        scale.streams(job.stream, job.seed),
+        budget_j=budget_j,
+        epochs=scale.epochs,
+        make=scale.model(job.stream),
+    )
+
+
+def _regret(folder: Path, seed: int, scale: Scale, done: Done) -> Mapping[str, Any]:
+    return regret_run(folder, scale.images(), seed, horizon=scale.horizon, epochs=scale.epochs)

@@ -1,0 +1,142 @@
+"""The exact table of FULL and SKIP that a reference run is, and the literature's policies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from _controller.running import BATCH_SIZE, EPOCHS
+from _controller.shares import Run, accuracy
+from greentrain.control import (
+    RCCDA,
+    SKIP,
+    UPF,
+    Action,
+    CaraCumulative,
+    CaraPeriodic,
+    CaraThreshold,
+    CumulativeRegret,
+    DriftTriggered,
+    Periodic,
+    Policy,
+    RandomFit,
+    RecordedTable,
+    UpdateMode,
+    simulate,
+)
+from greentrain.control.table import UNTRAINED, Header, Place, RecordedLook, RecordedRow
+
+_FULL = Action(mode=UpdateMode.FULL_RETRAIN)
+_THRESHOLDS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+POLICIES: Mapping[str, Sequence[Policy]] = {
+    **{f"Periodic({every})": [Periodic(every=every)] for every in range(1, 6)},
+    "DriftTriggered": [DriftTriggered()],
+    "CaraThreshold": [CaraThreshold(threshold=each) for each in _THRESHOLDS],
+    "CaraCumulative": [CaraCumulative(threshold=each) for each in _THRESHOLDS],
+    "CaraPeriodic": [
+        CaraPeriodic(period=period, offset=offset)
+        for period in range(1, 6)
+        for offset in range(period)
+    ],
+    "CumulativeRegret": [CumulativeRegret()],
+    "RCCDA": [RCCDA()],
+    "UPF": [UPF()],
+    "RandomFit": [RandomFit()],
+}
+"""What there is to beat; of several with different parameters the best in hindsight counts."""
+
+
+def table_of(full: Run) -> RecordedTable:
+    """Return the table of a reference, with accuracies on test data as the metric.
+
+    A policy that looks at an experience finds the accuracies on test data, too: of all experiences
+    so far before an update, and of the one at hand in place of that on its new samples.
+
+    Args:
+        full: The reference.
+    """
+    entries, n_test = full["experiences"], full["n_test"]
+    arrived = [round(entry["planned"] * BATCH_SIZE / EPOCHS) for entry in entries]  # so far
+    looks: dict[Place, RecordedLook] = {}
+    rows: dict[Place, tuple[RecordedRow, ...]] = {}
+    for position, entry in enumerate(entries):
+        for before in [UNTRAINED, *map(_key, range(position))]:
+            last = -1 if before == UNTRAINED else int(before.partition("-")[2])
+            right = None if last < 0 else entries[last]["trained"]
+            metric = None if right is None else accuracy(right, n_test, position)
+            seen, pending = (arrived[last] if last >= 0 else 0), 0
+            if position:
+                pending = arrived[position - 1] - seen
+            place = (position, before)
+            looks[place] = RecordedLook(
+                position=position,
+                before=before,
+                metric_before=metric,
+                metric_new=None if right is None else right[position] / n_test[position],
+                n_new=arrived[position] - seen,
+                n_stored=seen,
+                n_pending=pending,
+                metric_past=None
+                if right is None or not position
+                else accuracy(right, n_test, position - 1),
+            )
+            retrained = RecordedRow(
+                position=position,
+                before=before,
+                action=_FULL,
+                steps=entry["steps"],
+                energy_j=entry["update_j"],
+                samples=entry["samples"],
+                metric_after=accuracy(entry["trained"], n_test, position),
+                kept=True,
+                after=_key(position),
+            )
+            skipped = RecordedRow(
+                position=position,
+                before=before,
+                action=SKIP,
+                steps=0,
+                energy_j=0.0,
+                samples=0,
+                metric_after=metric,
+                kept=True,
+                after=before,
+            )
+            rows[place] = (skipped, retrained)
+    header = Header(
+        stream=full["name"],
+        horizon=len(entries),
+        seed=full["seed"],
+        keys="exact",
+        monitor="test accuracy",
+        more_is_better=True,
+        cost="measured: given",
+    )
+    return RecordedTable(header, looks, rows)
+
+
+def simulated(fulls: Sequence[Run], budget: int) -> dict[str, list[float]]:
+    """Return the anytime accuracy of each of :data:`POLICIES`, by seed, under a budget.
+
+    Looks cost them nothing, and the first training may be begun whatever it draws.
+
+    Args:
+        fulls: The references, one a seed.
+        budget: Budget in % of each reference's joules.
+    """
+    tables = [(table_of(full), budget / 100 * full["update_j"]) for full in fulls]
+    found = {}
+    for name, variants in POLICIES.items():
+        each = [
+            [
+                simulate(table, policy, total_j, calibrated=False).anytime
+                for table, total_j in tables
+            ]
+            for policy in variants
+        ]
+        found[name] = max(each, key=sum)
+    return found
+
+
+def _key(position: int) -> str:
+    return f"full-{position}"
