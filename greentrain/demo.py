@@ -56,7 +56,7 @@ class DigitsModel(LightningModule):
         self.log("val_acc", self.accuracy)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam; the guard anneals its rate."""
+        """Return Adam, at a constant rate: an update averages its weights."""
         return torch.optim.Adam(self.parameters(), lr=2e-3)
 
 

@@ -30,6 +30,7 @@ MOST_OF_IT = 0.6
 """The most of what is left that it may draw, if more experiences are to come."""
 
 _ZERO = Estimate(mean=0.0, sd=0.0, upper=0.0)
+_NOTHING = Option(candidate=Candidate(action=SKIP, steps=0), cost_j=_ZERO, gain=_ZERO)
 
 
 class BudgetController:
@@ -86,7 +87,7 @@ class BudgetController:
         if not self.cost.calibrated:
             state = dataclasses.replace(state, left_j=balance.left_j)
             return state, _untried(state, candidates, balance.left_j)
-        options = [Option(candidate=Candidate(action=SKIP, steps=0), cost_j=_ZERO, gain=_ZERO)]
+        options = [_NOTHING]
         for candidate in candidates:
             options.append(
                 Option(
@@ -257,8 +258,7 @@ def _since(history: Sequence[Past], modes: Collection[UpdateMode]) -> int:
 
 def broke(sentence: str) -> Decision:
     """Return the SKIP of a budget from which not even a look at the data can be paid."""
-    option = Option(candidate=Candidate(action=SKIP, steps=0), cost_j=_ZERO, gain=_ZERO)
-    return decided(option, Reason.BUDGET_EXHAUSTED, sentence)
+    return decided(_NOTHING, Reason.BUDGET_EXHAUSTED, sentence)
 
 
 def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> Decision:
@@ -281,7 +281,7 @@ def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> De
         f"there is no trained model yet, and nothing says what a step costs; {option.action} may "
         f"draw {format_energy(cap_j)} of the {format_energy(left_j)} left, and ends there"
     )
-    return decided(option, Reason.NO_MODEL, sentence, alternatives=unweighed([option]))
+    return decided(option, Reason.NO_MODEL, sentence, alternatives=unweighed([_NOTHING, option]))
 
 
 def _less(balance: Balance, keep_j: float) -> Balance:

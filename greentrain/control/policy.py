@@ -20,6 +20,8 @@ from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH, format_energy
 
 _BISECTIONS = 60
+_DOUBT = 0.25
+"""Standard deviations that a gain has to be worth at least, however cheap: noise is not fed."""
 
 
 class Policy(Protocol):
@@ -96,12 +98,15 @@ class PricedPolicy:
             return values[option.action] - price * option.cost_j.mean
 
         worthwhile = [
-            option for option in offered.affordable if values[option.action] >= self.min_gain
+            each
+            for each in offered.affordable
+            if each.gain.mean - max(_DOUBT, caution(each.cost_j.mean, even_j)) * each.gain.sd
+            >= self.min_gain
         ]
         best = max((offered.skip, *worthwhile), key=lambda each: (net(each), -each.cost_j.mean))
 
         def why_lost(option: Option) -> str:
-            if option is not offered.skip and values[option.action] < self.min_gain:
+            if option is not offered.skip and option not in worthwhile:
                 return f"is expected to gain {option.gain.mean:+.3f}, too little to start for"
             return f"nets {net(option):+.3f} against {net(best):+.3f}"
 

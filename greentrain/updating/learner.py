@@ -16,6 +16,7 @@ from greentrain.control import (
     Candidate,
     Decision,
     Policy,
+    Reason,
     State,
     broke,
 )
@@ -45,6 +46,11 @@ from greentrain.updating.updater import Updater
 FIRST_CLOSING = 0.1
 """Share of the first training's cap that is kept for its end and its validation."""
 
+FIRST_AT_LEAST_J = 1.0
+"""Joules below which no first training is tried: a tenth of a second of a small computer.
+
+What its first step draws nobody can foresee, and a budget should not be overdrawn by it.
+"""
 CONFIRMING = 3.0
 """Validations that have to be left of a reservation for two of them to be made."""
 
@@ -175,6 +181,8 @@ class Learner:
             return turn.skipped(_broke(turn.account))
         try:
             state, decision = self._look(turn, funds)
+            if decision.reason is Reason.NO_MODEL and decision.cost_j.upper < FIRST_AT_LEAST_J:
+                return turn.skipped(_broke(turn.account), state)
             if turn.advises:
                 calibrated = self.controller.cost.calibrated
                 decision = advice.as_advice(decision, state, calibrated=calibrated)
@@ -387,6 +395,6 @@ class Learner:
 def _broke(account: Account) -> Decision:
     left_j = account.balance().left_j
     return broke(
-        f"{format_energy(left_j)} are left, too little to measure what training costs: nothing "
+        f"{format_energy(left_j)} are left, too little to find out what training costs: nothing "
         "starts"
     )

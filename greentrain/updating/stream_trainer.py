@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -24,23 +23,14 @@ from greentrain.metrics import AccuracyMatrix
 from greentrain.streams import Experience
 from greentrain.tracking import Tracker
 from greentrain.updating import advice, arguments, trainers
-from greentrain.updating.advice import Paper, PaperAccount
 from greentrain.updating.funds import Funds, check_budgets, check_payer
 from greentrain.updating.held_out import Objective
 from greentrain.updating.learner import Learner
 from greentrain.updating.modes import AVERAGE, ModeOptions
-from greentrain.updating.result import Told, UpdateResult
+from greentrain.updating.result import UpdateResult
 from greentrain.updating.saved import NothingSaved, StateFolder
-from greentrain.updating.session import Session
-from greentrain.updating.turn import StreamAccount, Turn
+from greentrain.updating.stream_run import RESULTS_KEPT, StreamRun, go_on
 from greentrain.updating.updater import Updater
-
-RESULTS_KEPT = 1000
-"""Results of a session that are remembered: a stream may go on for ever."""
-_LASTING = ("stream", "monitor", "monitor_mode", "objective", "separately", "memory")
-"""Settings without which what was saved would mean something else."""
-
-_log = logging.getLogger(__name__)
 
 
 class StreamTrainer:
@@ -96,11 +86,6 @@ class StreamTrainer:
         control_every: At every so many experiences a model is retrained in full beside the stream,
             and paid from the budget, to measure what is saved and lost; ``None`` for never.
 
-    Attributes:
-        budget: The budget; its joules are known after the first experience at the latest.
-        results: What came of each experience, of the last thousand of this session.
-        controls: What came of each control, likewise.
-
     Raises:
         ConfigurationError: If an argument cannot be used, the ledger has another budget of this
             stream's name, or the state is in use, cannot be read or is of another stream.
@@ -144,8 +129,6 @@ class StreamTrainer:
         policy = arguments.policy_of(policy, floor, monitor_mode)
         asked = arguments.budget_of(budget, horizon)
         self.stream = stream
-        self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
-        self.controls: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
         if advise:
             advice.check_advising(
                 control_every=control_every, separately=separately, pays_from=pays_from
@@ -160,7 +143,7 @@ class StreamTrainer:
             perturb=perturb,
             average=average,
         )
-        self._settings = {
+        settings = {
             "stream": stream,
             "pays_from": pays_from,
             "budget": str(asked),
@@ -190,37 +173,44 @@ class StreamTrainer:
             seed=seed,
             control_every=control_every,
         )
-        self._meter = meter
-        self._carbon = CarbonAccount(**grid)
-        calibration = check_budgets(asked, calibration_budget, self._carbon)
-        self._tracker = arguments.tracker_of(tracking)
-        self._session: Session | None = None
-        self._advised: Turn | None = None
-        self._paper: Paper | None = None
-        self._ledger = Ledger(ledger)
-        self._saved = NothingSaved() if state is None else StateFolder(Path(state))
+        carbon = CarbonAccount(**grid)
+        calibration = check_budgets(asked, calibration_budget, carbon)
+        told = arguments.tracker_of(tracking)
+        recorded = Ledger(ledger)
+        saved = NothingSaved() if state is None else StateFolder(Path(state))
         try:
-            self._before = self._saved.load()
-            if self._before is not None:
-                self._go_on(self._before)
+            before = saved.load()
+            if before is not None:
+                go_on(before, settings, self._learner, told)
+            known = None if state is None else self.known
             self._funds = Funds(
-                self._ledger,
+                recorded,
                 stream,
                 asked,
                 pays_from=pays_from,
                 calibration=calibration,
-                carbon=self._carbon,
-                done=None if state is None else self.known,
+                carbon=carbon,
+                done=known,
             )
-            if advise:
-                known = None if state is None else self.known
-                self._paper = advice.paper_of(self._ledger, stream, self.budget, known)
+            paper = advice.paper_of(recorded, stream, self.budget, known) if advise else None
         except BaseException:
-            self._saved.close()
+            saved.close()
             raise
         finally:
-            self._ledger.close()  # whoever never updates has nothing to close
-        weakref.finalize(self, self._saved.close)
+            recorded.close()  # whoever never updates has nothing to close
+        weakref.finalize(self, saved.close)
+        self._run = StreamRun(
+            self._learner,
+            self._funds,
+            ledger=recorded,
+            saved=saved,
+            before=before,
+            paper=paper,
+            meter=meter,
+            tracker=told,
+            carbon=carbon,
+            settings=settings,
+        )
 
     @property
     def budget(self) -> Budget:
@@ -241,7 +231,18 @@ class StreamTrainer:
     @property
     def run_id(self) -> str | None:
         """Id of this stream's run in the ledger; ``None`` before the first experience."""
-        return None if self._session is None else self._session.run.run_id
+        session = self._run.session
+        return None if session is None else session.run.run_id
+
+    @property
+    def results(self) -> deque[UpdateResult]:
+        """What came of each experience, of the last thousand of this session."""
+        return self._run.results
+
+    @property
+    def controls(self) -> deque[UpdateResult]:
+        """What came of each control, of the last thousand of this session."""
+        return self._run.controls
 
     @property
     def known(self) -> Collection[str]:
@@ -289,31 +290,7 @@ class StreamTrainer:
             ConfigurationError: If the experience cannot be used, or the model does not log the
                 metric that is monitored.
         """
-        self._leave_advice()
-        batch = self._learner.material.gather(experience)
-        self._saved.check(experience)
-        session = self._open()
-        turn = Turn(
-            experience=experience,
-            position=self._funds.position,
-            batch=batch,
-            session=session,
-            account=self._account(session),
-            advises=self._paper is not None,
-        )
-        try:
-            result = self._learner.take(turn, self._funds)
-        except BaseException:
-            session.failed = True
-            raise
-        if turn.advises:
-            self._advised = turn
-            session.advised(result)
-            return result
-        self._finish(turn, result)
-        if self._learner.controls.due(turn.position):
-            self._control(turn)
-        return result
+        return self._run.update(experience)
 
     def trained(
         self,
@@ -343,7 +320,7 @@ class StreamTrainer:
         Raises:
             ConfigurationError: If no advice waits for it, or an argument cannot be used.
         """
-        turn = self._advised
+        turn = self._run.advised
         if turn is None:
             raise ConfigurationError(
                 "trained was called and no advice waits for it; it follows an update of a "
@@ -353,15 +330,11 @@ class StreamTrainer:
         modes = self._learner.updater.modes
         told = advice.check_told(modes, turn.batch, update_mode, steps, energy_j)
         turn.session.begin_update(turn.experience)
-        return self._told(turn, model, told)
+        return self._run.told(turn, model, told)
 
     def close(self) -> None:
         """Close the run in the ledger, the tracker and the meter; harmless the second time."""
-        if self._session is not None:
-            if not self._session.failed:
-                self._leave_advice()
-            self._session.close()
-        self._saved.close()
+        self._run.close()
 
     def __enter__(self) -> StreamTrainer:
         return self
@@ -372,97 +345,6 @@ class StreamTrainer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._session is not None and kind is not None:
-            self._session.failed = True
+        if self._run.session is not None and kind is not None:
+            self._run.session.failed = True
         self.close()
-
-    def _finish(self, turn: Turn, result: UpdateResult) -> None:
-        session = turn.session
-        self._funds.took()
-        outcome = session.outcome(result, turn.reservation)
-        session.took(result)
-        self._save(outcome, session)  # before the ledger is told: then it can be later
-        session.came_of(outcome)
-        self.results.append(result)
-        separately = self._learner.separately
-        session.tell(result, {} if separately is None else separately.figures(), self.model)
-
-    def _control(self, turn: Turn) -> None:
-        session = turn.session
-        try:
-            came = self._learner.controls.run(turn)
-        except BaseException:
-            session.failed = True
-            raise
-        if came is not None:
-            control, result = came
-            outcome = session.outcome(result, control.reservation)
-            session.controlled(result)
-            self._save(outcome, session)
-            session.came_of(outcome)
-            self.controls.append(result)
-
-    def _account(self, session: Session) -> StreamAccount:
-        account = self._funds.account(session.run)
-        if self._paper is None:
-            return account
-        return PaperAccount(account, self._paper.drawn_j(self._ledger.store.clock()))
-
-    def _leave_advice(self) -> None:
-        """Take it that the job trained nothing, if advice still waits for it."""
-        if self._advised is not None:
-            self._told(self._advised, None, None)
-
-    def _told(self, turn: Turn, model: LightningModule | None, told: Told | None) -> UpdateResult:
-        self._advised = None
-        result = self._learner.told(turn, model, told)
-        if self._paper is not None:
-            self._paper.took(self._ledger.store.clock(), result)
-        self._finish(turn, result)
-        return result
-
-    def _open(self) -> Session:
-        if self._session is None:
-            self._session = Session(
-                self._ledger,
-                self.stream,
-                meter=self._meter,
-                tracker=self._tracker,
-                carbon=self._carbon,
-                settings=self._settings,
-                before=None if self._before is None else self._before.get("session"),
-            )
-            if self._before is not None:
-                self._session.came_of_before(self._before["outcome"], self._before["run_id"])
-            # Whoever never calls `close` gets it when the stream is forgotten or the program ends.
-            weakref.finalize(self, self._session.close)
-        return self._session
-
-    def _save(self, outcome: Mapping[str, Any], session: Session) -> None:
-        try:
-            self._saved.save(
-                lambda: {
-                    "settings": {name: self._settings[name] for name in _LASTING},
-                    "learner": self._learner.state_dict(),
-                    "outcome": dict(outcome),
-                    "run_id": session.run.run_id,
-                    "session": session.state_dict(),
-                }
-            )
-        except (OSError, ConfigurationError) as error:  # a full disk ends no training
-            _log.warning(
-                "what the stream %r is after experience %s could not be saved, and would be "
-                "updated again after a restart: %s",
-                *(self.stream, outcome["experience_id"], error),
-            )
-
-    def _go_on(self, state: Mapping[str, Any]) -> None:
-        for name, before in state["settings"].items():
-            if (now := self._settings[name]) != before:
-                raise ConfigurationError(
-                    f"the state was saved with {name}={before!r}, and it is {now!r} now; give what "
-                    "it was, or another folder to begin anew"
-                )
-        self._learner.load_state_dict(state["learner"])
-        if (session := state.get("session")) is not None:
-            self._tracker.load_state_dict(session["tracker"])

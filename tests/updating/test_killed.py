@@ -14,7 +14,8 @@ import torch
 
 from greentrain import Budget, StreamTrainer
 from greentrain.ledger import Ledger, verify
-from tests.models import Classifier, Clock, Tick, constant_meter, experience
+from tests.models import Clock, Tick, constant_meter, experience
+from tests.updating.fitting import timed
 
 KILLS = int(os.environ.get("GREENTRAIN_KILLS", "10"))
 BUDGET = Budget.parse("1 kWh", horizon=1000)
@@ -25,14 +26,14 @@ def _stream(folder: str, experiences: int) -> None:
     torch.set_num_threads(1)
     clock = Clock()
     with StreamTrainer(
-        Classifier,
+        timed(clock),
         budget=BUDGET,
         monitor="val_acc",
         ledger=f"sqlite:///{folder}/greentrain.db",
         trainer={
             "max_epochs": 10,
             "accelerator": "cpu",
-            "callbacks": [Tick(clock, validation_s=0.01)],
+            "callbacks": [Tick(clock)],
         },
         loader={"batch_size": 8},
         meter=constant_meter(clock),

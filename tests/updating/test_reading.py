@@ -133,9 +133,7 @@ def test_a_difference_has_the_standard_error_of_its_pairs(rows):
 
 
 @given(
-    st.lists(
-        st.lists(st.tuples(st.integers(1, 30), values), min_size=1, max_size=6), min_size=1
-    )
+    st.lists(st.lists(st.tuples(st.integers(1, 30), values), min_size=1, max_size=6), min_size=1)
 )
 def test_parts_together_are_their_samples_as_one(parts):
     found = together([measured(*part) for part in parts])

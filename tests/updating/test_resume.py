@@ -20,14 +20,14 @@ from greentrain.control import Always
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ClassBalancedBuffer, ReservoirBuffer, SampleList
-from greentrain.updating.calibration import MAX_STEPS, WARM_UP_STEPS
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
+from tests.updating.fitting import timed
 
 KILLS = int(os.environ.get("GREENTRAIN_KILLS", "20"))
 EXPERIENCES = 10
 ALWAYS = Always(mode=UpdateMode.REPLAY)
 TICK_S = 1 / 128
-"""A binary fraction: no sum of them is rounded, whenever a clock was started."""
+"""A binary fraction, as what a look takes is: no sum of them is rounded, whenever it was begun."""
 
 
 def arrivals(length: int = EXPERIENCES) -> list[Experience]:
@@ -44,14 +44,14 @@ def streaming(folder: Path, **changes) -> StreamTrainer:
         "trainer": {
             "max_epochs": 10,
             "accelerator": "cpu",
-            "callbacks": [Tick(clock, TICK_S, validation_s=TICK_S)],
+            "callbacks": [Tick(clock, TICK_S)],
         },
         "loader": {"batch_size": 8},
         "meter": constant_meter(clock, power_w=128.0),
         "state": folder / "state",
         **changes,
     }
-    return StreamTrainer(Classifier, **arguments)
+    return StreamTrainer(timed(clock), **arguments)
 
 
 def rows(folder: Path, kind: str) -> list[dict]:
@@ -128,8 +128,7 @@ class Sign(Callback):
         self.file = file
 
     def on_train_batch_end(self, trainer, *args, **kwargs) -> None:
-        if trainer.max_steps not in (WARM_UP_STEPS, MAX_STEPS):  # those of a calibration
-            self.file.touch()
+        self.file.touch()
 
 
 def _train(folder: str) -> None:

@@ -116,7 +116,7 @@ def test_idling_between_updates_is_not_paid_from_the_budget(tmp_path):
         for each in stream(3):
             streaming.update(each)
             before_s = clock.seconds
-            with streaming._session.recorder.phase("idle"):
+            with streaming._run.session.recorder.phase("idle"):
                 clock.seconds += 5.0  # 100 W
             clock.seconds += 7.0  # what no window covers is not measured
             idle_j += 100.0 * (clock.seconds - before_s - 7.0)

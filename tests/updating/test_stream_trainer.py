@@ -148,19 +148,13 @@ def test_each_experience_is_measured_by_itself_where_that_is_asked_for(tmp_path)
         assert scores[position, :position].tolist() == scores[position - 1, :position].tolist()
 
 
-@pytest.mark.filterwarnings("ignore:BudgetGuard.*over the cap")
-def test_a_budget_below_a_step_has_the_step_that_it_cannot_stop(tmp_path):
-    _, results, clock = run(tmp_path, budget="0.000001 Wh", separately=True)
-    first, *rest = results
-    assert (first.update_mode, first.steps) == (UpdateMode.FULL_RETRAIN, 1)
-    assert first.overrun_j == pytest.approx(clock.seconds * 100.0 - 0.0036 / 3)  # two sixths of it
-    assert first.left_j == 0.0
-    # Nothing starts after it: no look, no reservation.
-    assert all(result.update_mode is UpdateMode.SKIP and result.broke for result in rest)
-    assert all(result.energy_j == 0.0 for result in rest)
-    assert "0 Wh are left: nothing starts" in rest[0].reason
+def test_a_budget_that_pays_for_nothing_starts_nothing(tmp_path):
+    _, results, clock = run(tmp_path, budget="0.9 J", separately=True)
+    assert all(result.update_mode is UpdateMode.SKIP and result.broke for result in results)
+    assert clock.seconds == 0.0
+    assert "too little to find out what training costs" in results[0].reason
     ledger = open_ledger(tmp_path)
-    assert len(ledger.rows("reservation")) == 1
+    assert ledger.rows("reservation") == []
     assert len(ledger.rows("decision")) == 6
     ledger.close()
 
@@ -288,7 +282,7 @@ def test_the_recorded_state_gives_the_recorded_decision(tmp_path, budget):
     rows = ledger.rows("decision")
     ledger.close()
     first = json.loads(rows[0]["alternatives"])
-    assert [each["update_mode"] for each in first] == ["FULL_RETRAIN"]  # nothing was weighed
+    assert [each["update_mode"] for each in first] == ["SKIP", "FULL_RETRAIN"]  # none was weighed
     assert rows[0]["reason"] == "NO_MODEL"
     for row, result in zip(rows[1:], results[1:], strict=True):
         state = State.from_dict(json.loads(row["state"]))
@@ -370,7 +364,7 @@ def test_what_seems_worse_on_a_few_samples_is_looked_at_on_more(tmp_path, valida
         streaming.update(experience("first", (0, 1)))
         learner, second = streaming._learner, experience("second", (0, 1), seed=1)
         batch = learner.material.gather(second)
-        session = streaming._session
+        session = streaming._run.session
         turn = Turn(
             experience=second,
             position=1,
