@@ -16,7 +16,6 @@ from greentrain.control import (
     Candidate,
     Decision,
     Policy,
-    Reason,
     State,
     broke,
 )
@@ -181,7 +180,7 @@ class Learner:
             return turn.skipped(_broke(turn.account))
         try:
             state, decision = self._look(turn, funds)
-            if decision.reason is Reason.NO_MODEL and decision.cost_j.upper < FIRST_AT_LEAST_J:
+            if not self.controller.cost.calibrated and decision.cost_j.upper < FIRST_AT_LEAST_J:
                 return turn.skipped(_broke(turn.account), state)
             if turn.advises:
                 calibrated = self.controller.cost.calibrated
