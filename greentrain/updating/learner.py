@@ -309,13 +309,14 @@ class Learner:
                     metrics = self._each(turn.experience, model)
                     self.separately.trained(len(self.material.known), metrics)
         self._learn_cost(gauge, guard.steps, payment.actual_j)
+        gain = None if compared is None else compared.gain
         self.controller.learn(
             decision,
             state,
             steps=guard.steps,
             actual_j=payment.actual_j,
             metric_after=self._progress.oriented(after),
-            gain=None if compared is None else compared.gain,
+            gain=gain,
             gain_sd=0.0 if compared is None else compared.sd,
             kept=kept,
         )
@@ -326,6 +327,7 @@ class Learner:
         return turn.trained(
             decision,
             payment,
+            metric_before=self._progress.without(after, gain),
             metric_after=after,
             steps=guard.steps,
             kept=kept,

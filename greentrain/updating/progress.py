@@ -48,6 +48,10 @@ class Progress:
         """Return by how much the metric got better, and the standard error; may be NaN."""
         return difference(before, after, sign=self._sign)
 
+    def without(self, metric: float, gain: float | None) -> float | None:
+        """Return what a metric was before a gain; ``None`` where that is unknown."""
+        return None if gain is None else metric - self._sign * gain
+
     def worse(self, before: Measured, after: Measured) -> bool:
         """Tell whether the metric got worse by more than one standard error."""
         return worse(before, after, sign=self._sign)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -126,16 +125,20 @@ class Turn:
         decision: Decision,
         payment: Payment,
         *,
+        metric_before: float | None,
         metric_after: float,
         steps: int,
         kept: bool,
         projected_j: float | None = None,
     ) -> UpdateResult:
-        """Return what an update came to; one that is not kept leaves the metric as it was."""
-        before = None if self.look is None else self.look.metric
-        after = metric_after if kept else before
+        """Return what an update came to; one that is not kept leaves the metric as it was.
+
+        Both metrics are of the same samples: a look is at fewer than a validation, so what it found
+        differs by chance from what a validation would have.
+        """
+        after = metric_after if kept else metric_before
         result = self._end(decision, after, payment, steps=steps, kept=kept)
-        return dataclasses.replace(result, projected_j=projected_j)
+        return replace(result, metric_before=_finite(metric_before), projected_j=projected_j)
 
     def _end(
         self,

