@@ -58,10 +58,8 @@ def main() -> None:
             result = trainer.update(experience)
             print(f"{experience.id}: {experience.metadata['brings']}")
             print(f"  {result.decision.action}, because {result.reason}")
-            before, after = result.metric_before, result.metric_after
-            if after is not None:
-                told = "unknown" if before is None else f"{before:.3f}"  # where nobody looked
-                print(f"  val_acc {told} -> {after:.3f}")
+            if result.metric_after is not None:
+                print(f"  val_acc {result.metric_after:.3f}")
             print(f"  {format_energy(result.energy_j)} drawn, {format_energy(result.left_j)} left")
     print(f"the budget was {trainer.budget}; `greentrain verify digits.db` checks the ledger")
 
