@@ -35,8 +35,8 @@ FIXED = {
 
 # What each room may import, as DESIGN.md has it; `units` is units.py and errors.py.
 ROOMS: dict[str, str] = {
-    "updating": "callbacks tracking control ledger memory streams metrics carbon energy money "
-    "budget units",
+    "updating": "callbacks tracking control ledger memory streams metrics carbon payments energy "
+    "money budget units",
     "callbacks": "tracking ledger memory carbon energy budget units",
     "report": "control ledger carbon money budget units",
     "tracking": "ledger units",
@@ -48,7 +48,8 @@ ROOMS: dict[str, str] = {
     "carbon": "units",
     "energy": "units",
     "measuring": "ledger carbon energy budget units",
-    "deciding": "control ledger carbon energy money budget units",
+    "deciding": "control ledger carbon payments energy money budget units",
+    "payments": "energy budget units",
     "money": "budget units",
     "budget": "units",
     "units": "",

@@ -265,7 +265,7 @@ def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> De
     """Return the first training, while nothing says what a step costs: its cap is all there is.
 
     A model has to exist before anything else is worth something, and what is there early is there
-    for longest: so it may draw three times its even share.
+    for longest: so it may draw two even shares.
     """
     full = [each for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN]
     if not full or left_j <= 0:

@@ -15,7 +15,10 @@ from greentrain.control.utility import UtilityModel
 POINTS = 4
 """Experiences to come that are imagined, at most: each stands for as many as are near it."""
 CLOSING = 2.4
-"""Share of what is left to gain that a warm start closes, per effort: ``1 - exp(-2.4 effort)``."""
+"""Share of what is left to gain that a warm start closes, per effort: ``1 - exp(-2.4 effort)``.
+
+Read off the same trainings as the priors of :mod:`greentrain.control.utility`.
+"""
 EXPECTED_STALENESS = ((0.0, 0.7), (0.1, 0.15), (0.5, 0.15))
 """What new data may lose, and how many experiences of having seen that it counts for.
 

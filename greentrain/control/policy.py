@@ -37,9 +37,9 @@ class PricedPolicy:
     """Take the option with the most ``gain - price * cost``; the price keeps the budget to the end.
 
     The price is the smallest at which the mean spend over this experience and what those to come
-    are expected to offer meets what is left per experience: the dual price of
-    the knapsack over update modes, solved afresh each time (primal-dual pacing for bandits with
-    knapsacks, Badanidiyuru et al. 2013, with the price re-solved in place of a gradient step).
+    are expected to offer meets what is left per experience: the dual price of the knapsack over
+    update modes, solved afresh each time (primal-dual pacing for bandits with knapsacks,
+    Badanidiyuru et al. 2013, with the price re-solved in place of a gradient step).
 
     The first training of a model is not weighed, as nothing can be compared with having no model:
     it gets the largest effort that leaves ``1 - first_share`` of the budget. What takes the joules
@@ -69,7 +69,6 @@ class PricedPolicy:
             raise ConfigurationError(
                 f"first_share is {self.first_share!r}; it is above 0 and at most 1"
             )
-
         if not (isinstance(self.explore, int) and self.explore >= 0):
             raise ConfigurationError(
                 f"explore is {self.explore!r}; it is a whole number, 0 or more"

@@ -26,10 +26,10 @@ PRIOR_WEIGHTS: dict[UpdateMode, tuple[float, ...]] = {
 }
 """Prior weights of the features in each update mode's gain, in the order of :func:`_features`.
 
-Full retraining makes up for a drop (Ash & Adams 2020), and with few steps falls behind; a warm
-start and uniform replay make up for most of it in few steps (Prabhu et al. 2023), and each doubling
-of the steps brings about as much again of what the model's error still leaves. They are priors
-only: what updates gain here replaces them.
+Their signs follow papers: full retraining makes up for a drop (Ash & Adams 2020), a warm start and
+uniform replay for most of it in few steps (Prabhu et al. 2023). Their sizes were read off trainings
+of a 2x400 perceptron on parts of the training sets of MNIST and Fashion-MNIST (docs/deciding.md).
+They are priors only: what updates gain here replaces them.
 """
 _PRIOR_SD = np.array([0.15, 0.1, 0.08, 0.05, 0.05])
 UNKNOWN_ROOM = 0.1
@@ -119,8 +119,10 @@ class UtilityModel:
         if mode not in self._posterior:
             prior = np.array(PRIOR_WEIGHTS[mode])
             seen = [(mode, 1.0)] if mode is UpdateMode.FULL_RETRAIN else _alike(mode)
-            rows = [row for each, _ in seen for row in self._rows[each]]
-            observed = [(*gain, weight) for each, weight in seen for gain in self._gains[each]]
+            rows = [row for each, _ in seen for row in self._rows.get(each, ())]
+            observed = [
+                (*gain, weight) for each, weight in seen for gain in self._gains.get(each, ())
+            ]
             noise = [math.hypot(sd, _NOISE_SD) / math.sqrt(weight) for _, sd, weight in observed]
             self._posterior[mode] = posterior(
                 prior,

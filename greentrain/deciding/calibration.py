@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from greentrain.deciding.payment import Payment
 from greentrain.errors import ConfigurationError
+from greentrain.payments import Payment
 
 LONGER = 4
 """How many times as many steps the last of the trainings has."""

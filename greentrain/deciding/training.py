@@ -12,14 +12,13 @@ from greentrain.budget import Balance, Budget
 from greentrain.control import BudgetController, Candidate, broke
 from greentrain.deciding.asking import check_counts, feasible, find_out, signals_of
 from greentrain.deciding.calibration import check_steps, measure_steps, split
-from greentrain.deciding.payment import LEAST_J, Payment
 from greentrain.deciding.turns import Turn, recall, teach, turns_of
 from greentrain.deciding.update import NOTHING_KEPT, Came, OwnUpdate, finite
 from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, canonical
 from greentrain.money import experiences_left, period_start
-from greentrain.units import format_energy
+from greentrain.payments import MIN_RESERVATION_J, Payment, settle
 
 _log = logging.getLogger(__name__)
 
@@ -119,12 +118,13 @@ class OwnTraining:
         self._refuse_if_open()
         reserved_j = self._unpredicted_j()
         reservation = self._account.reserve(reserved_j, "calibration")
-        paid = Payment(self.recorder, reservation, reserved_j=reserved_j, phase="calibration")
-        paid.begin()
+        paid = Payment(self.recorder, reservation, reserved_j=reserved_j)
+        paid.begin("calibration")
         try:
             short_j, long_j = measure_steps(train, steps, paid)
         finally:
-            self._pay(reservation, paid.end())
+            paid.end()
+            paid.settle(self._account)
         fixed_j, step_j = split(short_j, long_j, steps)
         self.control.cost.calibrate(fixed_j=fixed_j, step_j=step_j)
 
@@ -224,7 +224,7 @@ class OwnTraining:
         paid = None
         if reservation is not None and self.recorder is not None:
             reserved_j = decision.cost_j.upper
-            paid = Payment(self.recorder, reservation, reserved_j=reserved_j, phase="update")
+            paid = Payment(self.recorder, reservation, reserved_j=reserved_j)
         update = OwnUpdate(
             experience_id,
             state,
@@ -239,7 +239,7 @@ class OwnTraining:
         else:
             self._open = update
             if paid is not None:
-                paid.begin()
+                paid.begin("update")
         return update
 
     def settle(self, update: OwnUpdate, **came: Any) -> float:
@@ -270,7 +270,10 @@ class OwnTraining:
         came = update.came or NOTHING_KEPT
         if failed:
             came = dataclasses.replace(came, kept=False)
-        drawn_j = came.energy_j if update.payment is None else update.payment.end()
+        drawn_j = came.energy_j
+        if update.payment is not None:
+            update.payment.end()
+            drawn_j = update.payment.actual_j
         overrun_j = 0.0
         if drawn_j is None:
             _log.warning(
@@ -278,22 +281,9 @@ class OwnTraining:
                 update.experience_id,
             )
         else:
-            overrun_j = self._pay(str(update.reservation), drawn_j)
+            overrun_j = settle(self._account, str(update.reservation), drawn_j)
         self._finish(update, came, drawn_j)
         return overrun_j
-
-    def _pay(self, reservation: str, drawn_j: float) -> float:
-        try:
-            return self._account.settle(reservation, drawn_j)
-        except LedgerError as error:  # what was trained is not lost for want of a row
-            _log.warning(
-                "%s drawn for the reservation %s could not be settled, so all of it stays spent "
-                "until it is released: %s",
-                format_energy(drawn_j),
-                reservation,
-                error,
-            )
-            return 0.0
 
     def _finish(self, update: OwnUpdate, came: Came, energy_j: float | None) -> None:
         after = came.metric_after if came.kept and came.steps else update.metric_before
@@ -350,7 +340,7 @@ class OwnTraining:
             raise
 
     def _unpredicted_j(self) -> float:
-        return self._first_j or max(FIRST_SHARE * self.balance().left_j, LEAST_J)
+        return self._first_j or max(FIRST_SHARE * self.balance().left_j, MIN_RESERVATION_J)
 
     def _expected(self) -> int:
         """Return how many experiences the budget still has to last for, the present one included.

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from greentrain.control import Action, Decision, State, UpdateMode
-from greentrain.deciding.payment import Payment
 from greentrain.errors import ConfigurationError
+from greentrain.payments import Payment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,10 +34,10 @@ from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.ledger import Ledger, LedgerAccount
 from greentrain.memory import size
 from greentrain.money import pot
+from greentrain.payments import MIN_RESERVATION_J, paying
 from greentrain.updating.looks import LOOK_SHARE
 from greentrain.updating.material import Batch
 from greentrain.updating.modes import ModeOptions
-from greentrain.updating.payments import MIN_RESERVATION_J, paying
 from greentrain.updating.probe import Probe
 from greentrain.updating.progress import Progress
 from greentrain.updating.reading import Measured, together

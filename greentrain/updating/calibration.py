@@ -14,9 +14,9 @@ from greentrain.budget import Account, Budget
 from greentrain.callbacks import BudgetGuard
 from greentrain.control import Action, Candidate, CostModel, UpdateMode
 from greentrain.energy import WindowRecorder
+from greentrain.payments import MIN_RESERVATION_J, Payment, paying
 from greentrain.updating.material import Batch
 from greentrain.updating.modes import ModeOptions, full_retraining_steps
-from greentrain.updating.payments import MIN_RESERVATION_J, Payment, paying
 from greentrain.updating.updater import Updater
 
 MAX_STEPS = 500

@@ -35,7 +35,10 @@ def on_look(
     """Compare a successor on what was looked at; ``None`` where nothing was."""
     if look is None:
         return None
-    return _compared(look.measured, together(updater.measured(look.held, model)), progress)
+    before, after = look.measured, together(updater.measured(look.held, model))
+    if _sizes(before) != _sizes(after):  # the look needed no Trainer, and the successor did
+        before = together(updater.measured(look.held))
+    return _compared(before, after, progress)
 
 
 def on_more(
@@ -52,3 +55,7 @@ def on_more(
 def _compared(before: Measured, after: Measured, progress: Progress) -> Comparison:
     gain, sd = progress.gain(before, after)
     return Comparison(gain=gain, sd=sd, worse=progress.worse(before, after))
+
+
+def _sizes(measured: Measured) -> list[int]:
+    return [size for size, _ in measured.blocks]

@@ -23,10 +23,10 @@ from greentrain.control import (
 from greentrain.control.decision import unweighed
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.memory import SampleList, size
+from greentrain.payments import MIN_RESERVATION_J, paying
 from greentrain.units import format_energy
 from greentrain.updating.health import StopOnNan, healthy
 from greentrain.updating.material import Batch, Material
-from greentrain.updating.payments import MIN_RESERVATION_J, paying
 from greentrain.updating.probe import Probe
 from greentrain.updating.progress import Progress
 from greentrain.updating.reading import Measured

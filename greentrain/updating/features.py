@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import LightningModule
 from torch import nn
 from torch._dynamo import OptimizedModule
@@ -160,42 +159,6 @@ class FeatureTap(Callback):
         self._said = True
 
 
-def penultimate_features(model: LightningModule, batches: Iterable[Any]) -> torch.Tensor | None:
-    """Run a model's ``forward`` on some batches, and return its penultimate features.
-
-    For a model that is validated anyway a :class:`FeatureTap` does the same for nothing.
-
-    Args:
-        model: The model, which is left as it was, in its mode too.
-        batches: Small batches: ``forward`` gets the first of a pair, and else all of it.
-
-    Returns:
-        The features ``(samples, features)``; ``None`` where they cannot be had.
-    """
-    batches = list(batches)
-    tap = FeatureTap(sum(_length(batch) for batch in batches))
-    tap.attach(model)
-    if _compiled(model):
-        return None
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            for batch in batches:
-                inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-                tap.begin()
-                model(move_data_to_device(inputs, model.device))
-                tap.take(inputs)
-    except Exception as error:
-        tap._say(f"forward raised {type(error).__name__}: {error}")
-        return None
-    finally:
-        tap.close()
-        for module, training in modes.items():
-            module.training = training
-    return tap.features.get(PENULTIMATE)
-
-
 def shift_between(old: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor]) -> Shift | None:
     """Tell how far new data lie from old, by the best kind of features that says anything.
 
@@ -235,11 +198,6 @@ def _first_tensor(batch: Any) -> torch.Tensor | None:
     if isinstance(parts, (str, bytes)) or not isinstance(parts, Iterable):
         return None
     return next((found for part in parts if (found := _first_tensor(part)) is not None), None)
-
-
-def _length(batch: Any) -> int:
-    first = _first_tensor(batch)
-    return 0 if first is None else len(first)
 
 
 def _flat(values: Any, rows: torch.Tensor, n: int) -> torch.Tensor | None:

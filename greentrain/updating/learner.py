@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pytorch_lightning import LightningModule
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from greentrain.budget import Account
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
@@ -21,7 +21,7 @@ from greentrain.control import (
 )
 from greentrain.errors import BudgetExceeded
 from greentrain.memory import Buffer, size
-from greentrain.streams import Experience
+from greentrain.payments import Payment, paying
 from greentrain.units import format_energy
 from greentrain.updating import advice, calibration
 from greentrain.updating.comparison import Comparison, on_look, on_more
@@ -33,7 +33,6 @@ from greentrain.updating.held_out import HeldOut, Objective
 from greentrain.updating.knowledge import state_of
 from greentrain.updating.material import Material
 from greentrain.updating.micro_profile import reconsidered
-from greentrain.updating.payments import Payment, paying
 from greentrain.updating.probe import FEWEST, Probe
 from greentrain.updating.progress import Progress
 from greentrain.updating.result import Told, UpdateResult
@@ -305,9 +304,8 @@ class Learner:
                 compared = self._compare(turn, model, payment)
                 sound = not health.tripped and healthy(model) and math.isfinite(after)
                 kept = sound and (compared is None or not compared.worse)
-                if kept and self.separately is not None:
-                    metrics = self._each(turn.experience, model)
-                    self.separately.trained(len(self.material.known), metrics)
+                if kept:
+                    self._measure_each(model, turn.experience.val)
         self._learn_cost(gauge, guard.steps, payment.actual_j)
         gain = None if compared is None else compared.gain
         self.controller.learn(
@@ -364,9 +362,7 @@ class Learner:
         found = on_look(turn.look, model, **both)
         if found is None or not found.worse:
             return found
-        recorder = turn.session.recorder
-        drawn_j = (payment.drawn + recorder.drawn()).total_j or 0.0
-        room_j = payment.reserved_j - drawn_j
+        room_j = payment.reserved_j - (payment.drawn.total_j or 0.0)
         if room_j < CONFIRMING * self._probe.validation_j:
             return found
         return on_more(self._probe.judged(turn.experience, room_j), model, **both)
@@ -377,20 +373,20 @@ class Learner:
             fixed_j = max(0.0, actual_j - steps * gauge.step_j)
             self.controller.cost.calibrate(fixed_j=fixed_j, step_j=gauge.step_j)
 
-    def _measure_each(self, model: LightningModule) -> None:
-        """Read the metric of a control's model on each experience, where somebody asked."""
-        if self.separately is not None:
-            held_out = [self._held_out.of(name) for name in self.material.known]
-            metrics = [
-                self.updater.measure(each, model) if size(each) else None for each in held_out
-            ]
-            self.separately.trained(len(held_out) - 1, metrics)
+    def _measure_each(self, model: LightningModule, *present: Dataset[Any]) -> None:
+        """Read the metric of a model on each experience by itself, where somebody asked.
 
-    def _each(self, experience: Experience, model: LightningModule) -> Iterator[float | None]:
-        """Yield the metric on each past experience, then on the one at hand."""
-        held_out = [self._held_out.of(name) for name in self.material.known]
-        for dataset in [*held_out, experience.val]:
-            yield self.updater.measure(dataset, model) if size(dataset) else None
+        Args:
+            model: The model.
+            present: Held-out data of the experience at hand, while it is no past one yet.
+        """
+        if self.separately is not None:
+            past = [self._held_out.of(name) for name in self.material.known]
+            datasets = [*past, *present]
+            metrics = [
+                self.updater.measure(each, model) if size(each) else None for each in datasets
+            ]
+            self.separately.trained(len(datasets) - 1, metrics)
 
 
 def _broke(account: Account) -> Decision:

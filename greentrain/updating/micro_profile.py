@@ -24,9 +24,9 @@ from greentrain.control import (
 from greentrain.control.profiling import PROFILE_SHARE, worth_profiling
 from greentrain.errors import BudgetExceeded
 from greentrain.memory import size
+from greentrain.payments import paying
 from greentrain.units import format_energy
 from greentrain.updating.material import Batch
-from greentrain.updating.payments import paying
 from greentrain.updating.probe import FEWEST, Look, Probe
 from greentrain.updating.progress import Progress
 from greentrain.updating.trial import POINTS, SURE_SD, Foretold, Plan, Trials

@@ -10,12 +10,12 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from greentrain.memory import size
+from greentrain.payments import MIN_RESERVATION_J
 from greentrain.streams import Experience
 from greentrain.updating.classes import Seen, labels_in, unseen_share
 from greentrain.updating.features import shift_between
 from greentrain.updating.held_out import KEPT, HeldOut
 from greentrain.updating.looks import probe_size
-from greentrain.updating.payments import MIN_RESERVATION_J
 from greentrain.updating.reading import Measured, together
 from greentrain.updating.shift import Shift
 from greentrain.updating.updater import Updater

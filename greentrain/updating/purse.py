@@ -10,9 +10,9 @@ from greentrain.control import Candidate, CostModel
 from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded
 from greentrain.ledger import LedgerAccount
+from greentrain.payments import MIN_RESERVATION_J, Payment, paying
 from greentrain.units import format_energy
 from greentrain.updating.gauge import StepGauge
-from greentrain.updating.payments import MIN_RESERVATION_J, Payment, paying
 
 _SURE = 2.0
 """A training is given so many upper bounds of its cost: one that is cut short is of no use."""

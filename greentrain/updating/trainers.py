@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from greentrain.callbacks.auto import AutoEnergyMonitor
 from greentrain.errors import ConfigurationError
 from greentrain.memory import size
+from greentrain.updating.features import FeatureTap
 from greentrain.updating.health import Begin
 from greentrain.updating.reading import Listener, Measured
 from greentrain.updating.sampling import MixedBatches, look_loader
@@ -158,6 +159,7 @@ def look(
     monitor: str,
     options: Mapping[str, Any],
     loader: Mapping[str, Any],
+    features: bool = False,
 ) -> Measured:
     """Return the metric that a model logs in validation on a dataset.
 
@@ -171,6 +173,7 @@ def look(
         monitor: Name of the metric.
         options: The user's options of the Trainer.
         loader: The user's options of the loader.
+        features: Whether to note what the model makes of the samples.
 
     Returns:
         The metric, with the value of each batch as a block; without blocks where the model logs
@@ -183,14 +186,14 @@ def look(
     most = _LARGER * loader["batch_size"]
     block = min(most, max(_SMALLEST_BLOCK, math.ceil(samples / PARTS)))
     sizes = [min(block, samples - start) for start in range(0, samples, block)]
-    listener = Listener(monitor, sizes)
+    listener, tap = Listener(monitor, sizes), FeatureTap(samples)
     given = _without(options, *_NOT_FOR_A_LOOK)
     with _quiet():
         trainer = Trainer(
             **{**_SILENT, **given, "devices": _one_device(options.get("devices"))},
             enable_checkpointing=False,
             logger=False,
-            callbacks=[listener],
+            callbacks=[listener, tap] if features else [listener],
         )
         _only_ours(trainer)
         blocks_of = look_loader(dataset, {**loader, "batch_size": block})
@@ -201,7 +204,12 @@ def look(
         raise ConfigurationError(
             f"the model logs {names} in validation, and monitor={monitor!r} is not among it"
         )
-    return Measured(value=float(logged[monitor]), blocks=listener.blocks, loss=listener.loss)
+    return Measured(
+        value=float(logged[monitor]),
+        blocks=listener.blocks,
+        loss=listener.loss,
+        features=tap.features,
+    )
 
 
 _SILENT = {"enable_progress_bar": False, "enable_model_summary": False}

@@ -16,8 +16,8 @@ from greentrain.callbacks.base import Callback
 from greentrain.control import Candidate, Estimate, Option, UpdateMode
 from greentrain.control.profiling import Curve, fit_curve
 from greentrain.energy import WindowRecorder
+from greentrain.payments import Payment
 from greentrain.updating.material import Batch
-from greentrain.updating.payments import Payment
 from greentrain.updating.progress import Progress
 from greentrain.updating.reading import Measured, together
 from greentrain.updating.updater import Updater
@@ -81,7 +81,6 @@ class Trials:
         self._progress = progress
         self._ceiling = ceiling
         self._plan = plan
-        self._phase = recorder.depth - 1
         self._reading_j = plan.reading_j
 
     def gains(self, part: Batch, position: int) -> dict[UpdateMode, Foretold]:
@@ -151,8 +150,7 @@ class Trials:
         return read
 
     def _drawn_j(self) -> float:
-        open_now = self._recorder.drawn(self._phase)
-        return (self._payment.drawn + open_now).total_j or 0.0
+        return self._payment.drawn.total_j or 0.0
 
 
 class MeanPoints(Callback):

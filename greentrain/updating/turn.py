@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from greentrain.budget import Account
 from greentrain.control import Decision, State
 from greentrain.errors import LedgerError
+from greentrain.payments import Payment
 from greentrain.streams import Experience
 from greentrain.updating.material import Batch
-from greentrain.updating.payments import Payment
 from greentrain.updating.probe import Look
 from greentrain.updating.result import Told, UpdateResult
 from greentrain.updating.session import Session

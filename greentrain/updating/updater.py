@@ -70,7 +70,7 @@ class Updater:
         self._seed = seed
         self.weight_growth: float | None = None
         self._full_norm: float | None = None
-        self._glances = options.get("accelerator", "auto") in ("cpu", "auto")
+        self._glances = _on_cpu(options.get("accelerator", "auto"))
         self._model: LightningModule | None = None
         self._last: _State | None = None
         self._trained: tuple[LightningModule, _State] | None = None
@@ -108,8 +108,7 @@ class Updater:
         Args:
             datasets: The datasets; the same ones give the same blocks.
             model: The model; the current one unless given.
-            features: Whether to note what the model makes of the samples, where no Trainer is
-                needed.
+            features: Whether to note what the model makes of the samples.
 
         Raises:
             ConfigurationError: If the model does not log the metric.
@@ -127,7 +126,7 @@ class Updater:
             if found is not None:
                 return found
             self._glances = False  # it will not be otherwise the next time
-        return [self._validated(dataset, model) for dataset in datasets]
+        return [self._validated(dataset, model, features=features) for dataset in datasets]
 
     def train(
         self,
@@ -225,8 +224,10 @@ class Updater:
         self.weight_growth = state["weight_growth"]
         self.trained, self.warm_starts = state["trained"], state["warm_starts"]
 
-    def _validated(self, dataset: Dataset[Any], model: LightningModule) -> Measured:
-        found = self._look(dataset, model)
+    def _validated(
+        self, dataset: Dataset[Any], model: LightningModule, *, features: bool
+    ) -> Measured:
+        found = self._look(dataset, model, features=features)
         if found.blocks:
             return found
         length = max(1, -(-size(dataset) // trainers.PARTS))
@@ -235,7 +236,9 @@ class Updater:
         blocks = [(len(part), self._look(Subset(dataset, part), model).value) for part in parts]
         return dataclasses.replace(found, blocks=tuple(blocks))
 
-    def _look(self, dataset: Dataset[Any], model: LightningModule | None) -> Measured:
+    def _look(
+        self, dataset: Dataset[Any], model: LightningModule | None, *, features: bool = False
+    ) -> Measured:
         with _own_randomness():
             return trainers.look(
                 self.model if model is None else model,
@@ -243,6 +246,7 @@ class Updater:
                 monitor=self._monitor,
                 options=self._options,
                 loader=self._loader,
+                features=features,
             )
 
     def _fresh(self, seed: int) -> LightningModule:
@@ -265,6 +269,11 @@ class Updater:
         model.load_state_dict(self.model.state_dict() if self._last is None else self._last)
         if not plain:
             shrink_and_perturb(model.parameters(), fresh, shrink=shrink, perturb=perturb)
+
+
+def _on_cpu(accelerator: Any) -> bool:
+    # Where there is another device, it looks at samples for less than the processor does.
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
 def _own_randomness() -> AbstractContextManager[None]:

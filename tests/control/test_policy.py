@@ -266,3 +266,28 @@ def test_the_price_keeps_the_mean_spend_within_the_rate(tables, rate):
             max(table, key=lambda row: (row[1] - price * row[0], -row[0]))[0] for table in tables
         ]
         assert sum(spent) / len(spent) <= rate * (1 + 1e-9) or price > 0
+
+
+def test_exploring_draws_what_is_doubtful_and_only_at_first():
+    offers = options((50.0, 0.10), (50.0, 0.10), (50.0, 0.10))
+    offers[2] = option(WARM, 50.0, 0.09, sd=0.05)
+    balance = Balance(total_j=200.0, spent_j=0.0, reserved_j=0.0)
+
+    def chosen(seed: int, position: int) -> Action:
+        policy = PricedPolicy(explore=2, seed=seed)
+        now = state(position=position, horizon=position + 1)
+        decisions = [policy.decide(now, offers, balance) for _ in range(2)]
+        assert decisions[0] == decisions[1]  # a policy is pure
+        return decisions[0].action
+
+    at_first = {chosen(seed, 1) for seed in range(20)}
+    assert WARM in at_first
+    assert len(at_first) > 1
+    assert {chosen(seed, 2) for seed in range(20)} == {chosen(0, 2)}
+    assert chosen(0, 2) != WARM
+
+
+@pytest.mark.parametrize("explore", [-1, 1.5, "2"])
+def test_experiences_to_explore_are_counted(explore):
+    with pytest.raises(ConfigurationError, match=r"explore is .*; it is a whole number, 0 or more"):
+        PricedPolicy(explore=explore)

@@ -19,7 +19,6 @@ from greentrain.updating.features import (
     PENULTIMATE,
     WIDEST,
     FeatureTap,
-    penultimate_features,
     shift_between,
 )
 from tests.models import Classifier, blobs
@@ -67,6 +66,19 @@ def validated(model, dataset, *, batch_size=8, limit=256):
     return tap.features
 
 
+def penultimate(model, batches):
+    """Run a model on batches with a tap on it, as a validation step does."""
+    tap = FeatureTap(sum(map(len, batches)))
+    tap.attach(model)
+    with torch.no_grad():
+        for batch in batches:
+            tap.begin()
+            model(batch)
+            tap.take(batch)
+    tap.close()
+    return tap.features.get(PENULTIMATE)
+
+
 def hooks(model):
     return sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
@@ -104,26 +116,11 @@ def test_more_samples_than_wanted_are_taken_from_all_over(batch_size):
 
 def test_places_in_a_text_or_an_image_are_averaged():
     conv = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1))
-    image = penultimate_features(Net(conv[0], conv[1:]), [torch.ones(2, 1, 6, 6)])
+    image = penultimate(Net(conv[0], conv[1:]), [torch.ones(2, 1, 6, 6)])
     assert torch.allclose(image, conv[0](torch.ones(2, 1, 6, 6)).mean((2, 3)))
     words = torch.randn(2, 7, 2, generator=torch.Generator().manual_seed(0))
     model = Net()
-    assert torch.allclose(penultimate_features(model, [words]), model.body(words).mean(1))
-
-
-def test_running_by_itself_leaves_the_model_as_it_was():
-    model = Net(nn.Sequential(nn.Linear(2, 5), nn.BatchNorm1d(5), nn.Dropout()))
-    model.body[2].eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    samples, labels = blobs(range(4), 5).tensors
-    features = penultimate_features(model, [(samples[:9], labels[:9]), (samples[9:], labels[9:])])
-    assert features.shape == (20, 5)
-    assert not features.requires_grad
-    modes = [module.training for module in (model, model.body[1], model.body[2])]
-    assert modes == [True, True, False]
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert torch.allclose(features, model.eval().body(samples))
-    assert not hooks(model)
+    assert torch.allclose(penultimate(model, [words]), model.body(words).mean(1))
 
 
 def test_a_validation_that_raises_is_left_without_hooks():
@@ -138,11 +135,6 @@ class Raising(Net):
         raise RuntimeError("not today")
 
 
-class TwoInputs(Net):
-    def forward(self, samples, more):
-        return self.layer(samples)
-
-
 class Mixing(Net):
     """Runs its last layer on other rows than those of the batch."""
 
@@ -150,21 +142,29 @@ class Mixing(Net):
         return self.layer(samples.repeat(2, 1))
 
 
-@pytest.mark.parametrize("make", [NoForward, Raising, TwoInputs, NoLayers, Mixing])
-def test_what_a_module_cannot_show_is_none_and_nothing_is_raised(make):
-    assert penultimate_features(make(), [blobs(range(4), 2).tensors]) is None
+@pytest.mark.parametrize("make", [NoLayers, Mixing])
+def test_what_a_module_cannot_show_is_missing_and_nothing_is_raised(make):
+    features = validated(make(), blobs(range(4), 2)) if make is NoLayers else None
+    tap = FeatureTap(8)
+    model, samples = make(), blobs(range(4), 2).tensors[0]
+    tap.attach(model)
+    tap.begin()
+    model(samples)
+    tap.take(samples)
+    tap.close()
+    assert PENULTIMATE not in tap.features
+    assert features is None or PENULTIMATE not in features
 
 
-@pytest.mark.parametrize("batches", [[], [None], ["text"], [[]], [{"label": 3}], [torch.tensor(1)]])
-def test_batches_of_any_kind_raise_nothing(batches):
-    assert penultimate_features(Net(), batches) is None
-
-
-def test_what_was_wrong_is_said_once(caplog):
+@pytest.mark.parametrize("batch", [None, "text", [], {"label": 3}, torch.tensor(1)])
+def test_batches_of_any_kind_raise_nothing_and_what_was_wrong_is_said_once(batch, caplog):
+    tap = FeatureTap(3)
     with caplog.at_level(logging.DEBUG, logger="greentrain.updating.features"):
-        penultimate_features(Raising(), [blobs([0], 2).tensors] * 3)
-    assert [record.getMessage() for record in caplog.records] == [
-        "not all features of the model can be noted: forward raised RuntimeError: not today"
+        for _ in range(3):
+            tap.take(batch)
+    assert tap.features == {}
+    assert [record.getMessage()[:43] for record in caplog.records] == [
+        "not all features of the model can be noted:"
     ]
 
 
@@ -176,7 +176,6 @@ def test_a_compiled_model_shows_its_inputs_only():
     in_place.layer.compile(backend="eager")
     data = blobs(range(4), 5)
     for model in (whole, part, in_place):
-        assert penultimate_features(model, [data.tensors]) is None
         assert list(validated(model, data)) == [INPUTS]
 
 

@@ -20,7 +20,7 @@ from greentrain.control import Always, PricedPolicy, State, options_of
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import FullBuffer, ReservoirBuffer
-from greentrain.updating.payments import Payment
+from greentrain.payments import Payment
 from greentrain.updating.turn import Turn
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
 from tests.updating.fitting import LOOK_S, timed
@@ -377,7 +377,8 @@ def test_what_seems_worse_on_a_few_samples_is_looked_at_on_more(tmp_path, valida
         assert turn.look.measured.samples == 64  # all that is held out of the two
         sour, before_s = timed(clock)(), clock.seconds
         torch.nn.init.zeros_(sour.layer.weight)
-        payment = Payment(validations * learner._probe.validation_j)
+        reserved_j = validations * learner._probe.validation_j
+        payment = Payment(session.recorder, "r", reserved_j=reserved_j)
         found = learner._compare(turn, sour, payment)
         # On what was looked at; then both on all of it, where three validations are left.
         assert clock.seconds - before_s == pytest.approx(samples * LOOK_S)

@@ -1,0 +1,120 @@
+"""Pay for a piece of work: reserve before, measure, settle after, whatever happens in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from greentrain.budget import Account
+from greentrain.energy import NOTHING, Reading, Window, WindowRecorder
+from greentrain.errors import LedgerError
+from greentrain.units import format_energy
+
+_log = logging.getLogger(__name__)
+
+MIN_RESERVATION_J = 1e-6
+"""The smallest amount that is reserved: nothing cannot be."""
+
+
+class Payment:
+    """A reservation that is being worked under: all windows from :meth:`begin` to :meth:`end`.
+
+    Args:
+        recorder: Records the windows, which carry the reservation.
+        reservation: The reservation's name.
+        reserved_j: Joules set aside.
+
+    Attributes:
+        reservation: As given.
+        reserved_j: As given.
+        overrun_j: Joules drawn beyond the reservation, once settled.
+    """
+
+    def __init__(self, recorder: WindowRecorder, reservation: str, *, reserved_j: float) -> None:
+        self.reservation = reservation
+        self.reserved_j = reserved_j
+        self.overrun_j = 0.0
+        self._recorder = recorder
+        self._depth = 0
+        self._closed: Reading = NOTHING
+        self._open = False
+
+    @property
+    def drawn(self) -> Reading:
+        """Seconds and joules by source, up to now."""
+        return self._closed + self._recorder.drawn(self._depth) if self._open else self._closed
+
+    @property
+    def actual_j(self) -> float:
+        """Joules to settle: what was measured; where some is unknown, the reservation at least."""
+        drawn = self.drawn
+        known_j = drawn.total_j or 0.0
+        return known_j if drawn.complete else max(known_j, self.reserved_j)
+
+    def begin(self, phase: str | None = None) -> None:
+        """Begin to measure, in a phase of this name if one is given."""
+        self._depth, self._open = self._recorder.depth, True
+        self._recorder.reservation_id = self.reservation
+        self._recorder.sinks.append(self._take)
+        if phase is not None:
+            self._recorder.enter(phase)
+
+    def end(self) -> None:
+        """Stop measuring, and close the phases that are open since."""
+        self._recorder.leave_to(self._depth)
+        self._recorder.sinks.remove(self._take)
+        self._recorder.reservation_id = None
+        self._open = False
+
+    def settle(self, account: Account) -> None:
+        """Settle what was drawn; see :func:`settle`."""
+        self.overrun_j = settle(account, self.reservation, self.actual_j)
+
+    def _take(self, window: Window) -> None:
+        self._closed += window.reading
+
+
+def settle(account: Account, reservation: str, actual_j: float) -> float:
+    """Settle a reservation, and return what was drawn beyond it in joules.
+
+    If the ledger cannot be told, a warning says so, and the reservation stays spent as a whole:
+    what was trained is not lost for want of a row.
+
+    Args:
+        account: The account that the reservation was made with.
+        reservation: The reservation's name.
+        actual_j: Joules that were drawn.
+    """
+    try:
+        return account.settle(reservation, actual_j)
+    except LedgerError as error:
+        _log.warning(
+            "%s drawn for the reservation %s could not be settled, so all of it stays spent "
+            "until it is released: %s",
+            format_energy(actual_j),
+            reservation,
+            error,
+        )
+        return 0.0
+
+
+@contextmanager
+def paying(
+    account: Account, recorder: WindowRecorder, *, reserved_j: float, reservation: str
+) -> Iterator[Payment]:
+    """Work under a reservation: its windows carry its name, and their sum is what is settled.
+
+    Args:
+        account: The account that the reservation was made with.
+        recorder: Records the windows.
+        reserved_j: Joules set aside.
+        reservation: The reservation's name.
+    """
+    payment = Payment(recorder, reservation, reserved_j=reserved_j)
+    payment.begin()
+    try:
+        yield payment
+    finally:
+        payment.end()
+        payment.settle(account)
