@@ -19,17 +19,20 @@ from greentrain.energy import Meter, WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.units import format_energy
 
+_ROUNDED = 1 + 1e-9
+"""What fits in to the last bit is not begun: sums of floats may be above it."""
+
 
 class BudgetGuard(Callback):
     """Keep one fit within a cap of energy or carbon, its closing validation and saving included.
 
     The meter is read as seldom as the cap allows: from the joules per step measured so far the
     guard knows how many steps cannot cross it. It keeps aside what one step, one validation, saving
-    a checkpoint and the meter's lag of 0.1 s may still draw: as measured in this fit, and until
-    then as bounded from its training steps. Reaching the cap ends the fit in order, after the batch
-    at hand, also where ``min_epochs`` asks for more; where it is known before the first batch that
-    nothing fits in, no step is taken. What is measured is everything that the meter counts from
-    the fit's start.
+    a checkpoint and what the meter lags (0.1 s for most) may still draw: as measured in this fit,
+    and until then as bounded from its training steps. Reaching the cap ends the fit in order, after
+    the batch at hand, also where ``min_epochs`` asks for more; where it is known before the first
+    batch that nothing fits in, no step is taken. What is measured is everything that the meter
+    counts from the fit's start.
 
     Args:
         cap: What the fit may draw: text such as ``"0.5 kWh"`` or ``"500 gCO2e"``, or joules.
@@ -246,7 +249,7 @@ class BudgetGuard(Callback):
             return
         watch.keep(validates=validates(trainer, epoch), more_j=self.keep_j)
         needed_j = watch.due_j(*due) + watch.pace.step_j + watch.kept_j
-        free_j = watch.left_j - needed_j
+        free_j = watch.left_j - needed_j * _ROUNDED
         if not trainer.strategy.reduce_boolean_decision(free_j <= 0, all=False):
             self._next_look = watch.steps + watch.pace.steps_until_look(free_j)
         elif not (watch.steps and finished(trainer)):

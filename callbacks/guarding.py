@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 LAG_S = 0.1
-"""Seconds that a meter may be behind: NVML's counters and the kernel's load tick at about 0.1 s."""
+"""Seconds that a meter of which nothing is known may be behind."""
 WARM_UP_STEPS = 5
 """Steps left out of what a step draws: the first ones compile, tune and allocate."""
 DEAR_STEP = 2.0
@@ -49,15 +49,19 @@ class Pace:
     Args:
         power_w: What the machine may draw at most, 0 where unknown; used until it was measured.
         step_j: Joules of a step, where an earlier part of the fit has measured them.
+        lag_s: Seconds that the meter may be behind.
 
     Attributes:
         power_w: The highest mean power over a second.
         mean_j: Mean joules of a step; ``None`` until known.
     """
 
-    def __init__(self, power_w: float = 0.0, step_j: float | None = None) -> None:
+    def __init__(
+        self, power_w: float = 0.0, step_j: float | None = None, *, lag_s: float = LAG_S
+    ) -> None:
         self.power_w = power_w
         self.mean_j = step_j
+        self._lag_s = lag_s
         self._power_known = False
         self._recent_j = self._dearest_j = 0.0
         self._last = self._anchor = self._warm = START
@@ -76,7 +80,7 @@ class Pace:
     @property
     def lag_j(self) -> float:
         """Joules that the meter may be behind."""
-        return LAG_S * self.power_w
+        return self._lag_s * self.power_w
 
     @property
     def mean_bound_j(self) -> float:
@@ -128,7 +132,7 @@ class Pace:
     def _measure_power(self, now: Look) -> None:
         seconds = now.seconds - self._anchor.seconds
         if not self._power_known and seconds > 0:
-            so_far_w = now.energy_j / max(now.seconds, LAG_S)
+            so_far_w = now.energy_j / max(now.seconds, self._lag_s)
             self.power_w = max(self.power_w, so_far_w)
         if seconds < _POWER_S:
             return

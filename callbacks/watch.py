@@ -10,7 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from greentrain.budget import Budget
 from greentrain.callbacks import plan
-from greentrain.callbacks.guarding import START, Ending, Look, Pace
+from greentrain.callbacks.guarding import LAG_S, START, Ending, Look, Pace
 from greentrain.callbacks.recording import Lease
 from greentrain.callbacks.use import Drawn, Use
 from greentrain.carbon import CarbonAccount
@@ -85,11 +85,13 @@ class Watch:
         self.ending.batch_steps = plan.batch_steps(self._trainer)
         self.ending.saves = plan.saves(self._trainer)
         self.measure()
-        power_w = 0.0
+        power_w, lag_s = 0.0, LAG_S
         if self.left_j < _SOON_DRAWN_J:
-            limits_w = [source.power_limit_w or 0.0 for source in self._lease.sources()]
-            power_w = math.fsum(limits_w)  # the same in every process, whatever their order
-        self.pace = Pace(power_w, self._earlier.get("joules_per_step"))
+            sources = self._lease.sources()
+            # The same in every process, whatever their order.
+            power_w = math.fsum(source.power_limit_w or 0.0 for source in sources)
+            lag_s = max((source.lag_s for source in sources), default=LAG_S)
+        self.pace = Pace(power_w, self._earlier.get("joules_per_step"), lag_s=lag_s)
         self.mark(None)
         if not self.measured:
             self._warn_once("measures nothing here, so the cap cannot be kept")

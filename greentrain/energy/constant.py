@@ -54,6 +54,7 @@ class ConstantMeter:
                 method="given",
                 relative_uncertainty=None,
                 note=f"a constant {value:g} W, as configured",
+                lag_s=0.0,
             )
             for name, value in self._power_w.items()
         )

@@ -30,6 +30,8 @@ class Source:
         power_limit_w: The power limit in force, where there is one that can be read.
         note: One sentence on how the figure comes about, or what is shared or doubtful about it.
         reference: Where the uncertainty comes from.
+        lag_s: Seconds that a reading may be behind: NVML's counters and the kernel's load tick at
+            about 0.1 s.
 
     Raises:
         ConfigurationError: If the name is empty, or method or uncertainty are not as above.
@@ -43,6 +45,7 @@ class Source:
     power_limit_w: float | None = None
     note: str = ""
     reference: str = ""
+    lag_s: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.name:
