@@ -37,6 +37,7 @@ class StepGauge(Callback):
         self._beside_j = beside_j
         self._steps = 0
         self._readings: dict[int, float] = {}
+        self._ended_j: float | None = None
 
     @property
     def step_j(self) -> float | None:
@@ -51,6 +52,11 @@ class StepGauge(Callback):
             return None
         return self._beside_j + self._planned * step_j
 
+    @property
+    def ended_j(self) -> float | None:
+        """Joules that the meter told when the steps had ended; ``None`` before."""
+        return self._ended_j
+
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Read where something begins or ends."""
         self._steps += 1
@@ -64,10 +70,10 @@ class StepGauge(Callback):
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Read a last time."""
-        self._read()
+        self._ended_j = self._read()
 
-    def _read(self) -> None:
-        self._readings.setdefault(self._steps, self._recorder.read().total_j or 0.0)
+    def _read(self) -> float:
+        return self._readings.setdefault(self._steps, self._recorder.read().total_j or 0.0)
 
     def _between(self, last: int) -> float | None:
         if last <= WARM_UP_STEPS or not {WARM_UP_STEPS, last} <= self._readings.keys():

@@ -11,19 +11,14 @@ from torch.utils.data import Dataset, Subset
 
 from greentrain.budget import Account
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.control import (
-    BudgetController,
-    Candidate,
-    Decision,
-    Policy,
-    State,
-    broke,
-)
+from greentrain.control import BudgetController, Candidate, Decision, Policy, State, broke
+from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded
 from greentrain.memory import Buffer, size
 from greentrain.payments import Payment, paying
 from greentrain.units import format_energy
 from greentrain.updating import advice, calibration
+from greentrain.updating.closing import Closing
 from greentrain.updating.comparison import Comparison, on_look, on_more
 from greentrain.updating.control_runs import Controls
 from greentrain.updating.funds import Funds
@@ -103,6 +98,7 @@ class Learner:
         self._progress = Progress(more_is_better=more_is_better)
         self.separately = Separately(more_is_better=more_is_better) if separately else None
         self.controller = BudgetController(policy=policy)
+        self._closing = Closing()
         self._grid = grid
         self._slope: float | None = None
         self.controls = Controls(
@@ -170,6 +166,7 @@ class Learner:
             "held_out": self._held_out,
             "probe": self._probe,
             "progress": self._progress,
+            "closing": self._closing,
             "controller": self.controller,
             **({} if self.separately is None else {"separately": self.separately}),
         }
@@ -278,7 +275,8 @@ class Learner:
     ) -> UpdateResult:
         recorder, reserved_j = turn.session.recorder, decision.cost_j.upper
         anneal = not self.updater.modes.average  # the mean of the weights does what annealing would
-        keep_j = self._closing_j(decision)
+        judged_on = self._probe.judged(turn.experience, reserved_j)
+        keep_j = self._closing_j(decision, size(judged_on))
         guard = BudgetGuard(reserved_j, meter=recorder, anneal=anneal, keep_j=keep_j)
         gauge = StepGauge(recorder, planned=decision.steps, beside_j=self._beside_j(decision))
         curve, health = LossCurve(), StopOnNan()
@@ -291,7 +289,7 @@ class Learner:
             recorder.phase("update"),
         ):
             if not self.updater.trained:  # a metric that is not logged is found before it costs
-                self.updater.measured([Subset(self._held_out.judged_on(turn.experience), [0])])
+                self.updater.measured([Subset(judged_on, [0])])
             model = self.updater.train(
                 Candidate(action=decision.action, steps=decision.steps),
                 turn.batch,
@@ -300,12 +298,15 @@ class Learner:
                 logger=logger,
             )
             with recorder.phase("validation"):
-                after = self._validate(turn, model, reserved_j)
+                after = self._validate(model, judged_on, recorder)
                 compared = self._compare(turn, model, payment)
                 sound = not health.tripped and healthy(model) and math.isfinite(after)
                 kept = sound and (compared is None or not compared.worse)
                 if kept:
                     self._measure_each(model, turn.experience.val)
+            if gauge.ended_j is not None:
+                closing_j = (recorder.read().total_j or 0.0) - gauge.ended_j
+                self._closing.drew(closing_j, validation_j=self._probe.validation_j)
         self._learn_cost(gauge, guard.steps, payment.actual_j)
         gain = None if compared is None else compared.gain
         self.controller.learn(
@@ -337,20 +338,21 @@ class Learner:
         cost = self.controller.cost
         return cost.predict(decision.action.mode, 0).mean if cost.calibrated else None
 
-    def _closing_j(self, decision: Decision) -> float:
-        """Return joules to keep for what comes after the steps: the end of the fit, validations."""
+    def _closing_j(self, decision: Decision, samples: int) -> float:
+        """Return joules to keep for what comes after the steps, a validation among it."""
         cost = self.controller.cost
         if not cost.calibrated:
             return FIRST_CLOSING * decision.cost_j.upper
+        validation_j = self._probe.expected_j(samples)
         # About half of what a fit draws besides its steps and its validation comes after them.
-        fixed_j = cost.predict(decision.action.mode, 0).mean
-        validations = 1 if self.separately is None else 2
-        validation_j = self._probe.validation_j
-        return 0.5 * max(0.0, fixed_j - validation_j) + validations * validation_j
+        beside_j = 0.5 * max(0.0, cost.predict(decision.action.mode, 0).mean - validation_j)
+        if self.separately is not None:
+            beside_j += validation_j
+        return self._closing.bound_j(validation_j, unknown_j=beside_j)
 
-    def _validate(self, turn: Turn, model: LightningModule, update_j: float) -> float:
-        recorder = turn.session.recorder
-        judged_on = self._probe.judged(turn.experience, update_j)
+    def _validate(
+        self, model: LightningModule, judged_on: Dataset[Any], recorder: WindowRecorder
+    ) -> float:
         before_j = recorder.read().total_j or 0.0
         after = self.updater.measure(judged_on, model)
         self._probe.validated(size(judged_on), (recorder.read().total_j or 0.0) - before_j)

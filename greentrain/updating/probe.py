@@ -110,6 +110,10 @@ class Probe:
         dearest_j = max([self._validated_j or 0.0, *self._looked_j])
         return max(_SURE * max(samples, FEWEST) * dearest_j, MIN_RESERVATION_J)
 
+    def expected_j(self, samples: int) -> float:
+        """Return joules that a validation on so many samples is expected to draw; 0 if unknown."""
+        return samples * (self._validated_j or 0.0)
+
     def judged(self, experience: Experience, update_j: float) -> Dataset[Any]:
         """Return what an update that may draw so many joules is validated on.
 

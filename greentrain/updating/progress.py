@@ -45,8 +45,13 @@ class Progress:
         return None if self.best is None or self.best > ceiling else ceiling
 
     def gain(self, before: Measured, after: Measured) -> tuple[float, float]:
-        """Return by how much the metric got better, and the standard error; may be NaN."""
-        return difference(before, after, sign=self._sign)
+        """Return by how much the metric got better, and the standard error; may be NaN.
+
+        The error is that of the paired blocks, and on top what one sample may change: that two
+        models agree on 32 samples says little of how they do on others.
+        """
+        gain, error = difference(before, after, sign=self._sign)
+        return gain, math.hypot(error, before.resolution)
 
     def without(self, metric: float, gain: float | None) -> float | None:
         """Return what a metric was before a gain; ``None`` where that is unknown."""

@@ -43,6 +43,13 @@ class Measured:
         """The standard error of the value, from what its blocks scatter."""
         return standard_error([size for size, _ in self.blocks], [each for _, each in self.blocks])
 
+    @property
+    def resolution(self) -> float:
+        """By how much one sample may change the value: as far as 0 or 1 is, over the samples."""
+        if not self.samples:
+            return 0.0
+        return max(abs(self.value), abs(1.0 - self.value)) / self.samples
+
 
 def together(parts: Sequence[Measured]) -> Measured:
     """Return the metric on several sets of samples as on one: the mean of their blocks.

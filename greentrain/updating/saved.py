@@ -16,7 +16,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.memory import pack
 from greentrain.streams import Experience
 
-FORMAT = 2
+FORMAT = 3
 """Number of the form in which a state is saved."""
 
 

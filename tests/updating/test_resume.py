@@ -159,7 +159,7 @@ def test_a_stream_that_is_killed_loses_and_repeats_no_experience(tmp_path):
         sign = tmp_path / ("training" if number % 3 else "at-work")
         while not sign.exists() and worker.is_alive():
             time.sleep(0.001)
-        time.sleep(chance.uniform(0.0, 0.1 if number % 3 else 1.0))
+        time.sleep(chance.uniform(0.0, 0.1 if number % 3 else 0.4))
         worker.kill()  # or it has just come to its end
         worker.join()
         killed += worker.exitcode == -signal.SIGKILL
