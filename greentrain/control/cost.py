@@ -17,10 +17,10 @@ _MARGIN = 0.05
 _PRIOR_NOISE = 0.1
 _PRIOR_NOISE_WEIGHT = 2.0
 _OTHER_MODES = 0.3
-_FORGETTING = 0.95
+_FORGETTING = 0.7
+"""Weight of an update against the one after it: machines get warm, and others work on them."""
 _REMEMBERED = 64
-"""Updates that are remembered: the next older one would count for less than 1/25."""
-
+"""Updates that are remembered: what they scatter by is told from all of them."""
 _LEAST_J = 1e-9
 """Joules below which nothing was measured."""
 _Observed = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -70,6 +70,16 @@ def test_cost_learns_what_steps_really_draw():
     assert estimate.sd < 60.0
 
 
+def test_cost_follows_a_machine_that_gets_slower():
+    model = CostModel()
+    model.calibrate(fixed_j=10.0, step_j=1.0)
+    for _ in range(8):
+        model.observe(UpdateMode.REPLAY, 100, 110.0)
+    for _ in range(4):
+        model.observe(UpdateMode.REPLAY, 100, 165.0)  # half as much again
+    assert model.predict(UpdateMode.REPLAY, 100).mean == pytest.approx(165.0, rel=0.1)
+
+
 def test_cost_keeps_a_margin_however_sure_it_is():
     model = CostModel()
     model.calibrate(fixed_j=10.0, step_j=0.5)
