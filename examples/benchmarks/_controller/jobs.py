@@ -113,9 +113,9 @@ def _of_part(part: str, seed: int) -> Iterator[Job]:
             if budget != _DEAR or seed < _SEEDS_OF_DEAR:
                 for stream in STREAMS:
                     yield Job(stream=stream, seed=seed, policy="default", budget=budget)
-    elif part == "baselines" and seed < _SEEDS_OF_DEAR:
+    elif part == "baselines":
         for budget in BUDGETS:
-            for stream in STREAMS:
+            for stream in STREAMS if budget != _DEAR or seed < _SEEDS_OF_DEAR else ():
                 for policy in BASELINES:
                     yield Job(stream=stream, seed=seed, policy=policy, budget=budget)
     elif part == "cnn":
