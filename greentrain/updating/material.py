@@ -22,12 +22,14 @@ class Batch:
         stored: Samples that are kept of what updates have trained on.
         held: What will be kept of all of them; the new ones where nothing is.
         n_pending: How many of the new samples have been waiting.
+        n_past: Samples that there have been before the new ones; the stored ones are left of them.
     """
 
     new: Dataset[Any]
     stored: Dataset[Any]
     held: Dataset[Any]
     n_pending: int = 0
+    n_past: int = 0
 
     @property
     def n_new(self) -> int:
@@ -44,6 +46,11 @@ class Batch:
         """Number of samples that will be kept."""
         return size(self.held)
 
+    @property
+    def share_new(self) -> float:
+        """Share of the new samples among all that there have been."""
+        return self.n_new / max(1, self.n_new + max(self.n_past, self.n_stored))
+
 
 class Material:
     """Keep track of which stored experiences no update has trained on yet.
@@ -55,7 +62,7 @@ class Material:
     def __init__(self, memory: Buffer | None) -> None:
         self.memory = memory
         self.pending: list[str] = []
-        self._known: dict[str, None] = {}
+        self._known: dict[str, int] = {}
 
     @property
     def known(self) -> Collection[str]:
@@ -89,11 +96,12 @@ class Material:
             stored=stored,
             held=held,
             n_pending=size(pending),
+            n_past=sum(count for name, count in self._known.items() if name not in waiting),
         )
 
     def store(self, experience: Experience, *, trained: bool) -> None:
         """Put an experience into memory: as pending, or with all that was pending as trained on."""
-        self._known[experience.id] = None
+        self._known[experience.id] = size(experience.train)
         if self.memory is not None:
             self.memory.add(experience.train, origin=experience.id)
         self.pending = [] if trained else [*self.pending, experience.id]
@@ -101,11 +109,11 @@ class Material:
     def state_dict(self) -> dict[str, Any]:
         """Return what is stored, what of it waits, and what there has been."""
         memory = None if self.memory is None else self.memory.state_dict()
-        return {"memory": memory, "pending": list(self.pending), "known": list(self._known)}
+        return {"memory": memory, "pending": list(self.pending), "known": dict(self._known)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
         self.pending = list(state["pending"])
-        self._known = dict.fromkeys(state["known"])
+        self._known = dict(state["known"])

@@ -66,7 +66,9 @@ def train_loader(
     """Build the one loader of an update; a pass over it is an epoch.
 
     A full retraining passes over all that is held, a warm start over new and stored samples alike,
-    a replay over the new ones, each batch filled up to the same number of stored ones.
+    a replay over the new ones, each batch filled up to the same number of stored ones. Where a
+    buffer holds only some of the past, a warm start fills each batch up, too: the stored samples
+    stand for all that there have been, and the new ones get no more than their share of all.
 
     Args:
         action: The action.
@@ -77,7 +79,9 @@ def train_loader(
     Raises:
         ConfigurationError: If there is nothing to train on, or the user's sampler cannot be used.
     """
-    mixes = action.mode is UpdateMode.REPLAY and batch.n_stored > 0
+    share = 0.5 if action.mode is UpdateMode.REPLAY else batch.share_new
+    stands_for_more = action.mode is UpdateMode.WARM_START and batch.n_past > batch.n_stored
+    mixes = batch.n_stored > 0 and (action.mode is UpdateMode.REPLAY or stands_for_more)
     whole = action.mode is UpdateMode.FULL_RETRAIN
     dataset = batch.held if whole else concat([batch.new, batch.stored])
     first = batch.new if mixes else dataset
@@ -87,6 +91,7 @@ def train_loader(
         _sampler(first, loader.get("sampler")),
         n_first=size(first),
         n_stored=batch.n_stored if mixes else 0,
+        share=share,
         batch_size=loader["batch_size"],
         drop_last=bool(loader.get("drop_last", False)),
         seed=seed,
@@ -102,7 +107,7 @@ def look_loader(dataset: Dataset[Any], loader: Mapping[str, Any]) -> DataLoader[
 
 
 class MixedBatches(Sampler[list[int]]):
-    """Batches in an order, half of each drawn from stored samples where there are any.
+    """Batches in an order, some of each drawn from stored samples where there are any.
 
     The order is a sampler's, one pass at a time. Among several ranks each takes every so-many-th
     sample of it and draws stored samples of its own; where the samples cannot be shared out evenly,
@@ -114,6 +119,8 @@ class MixedBatches(Sampler[list[int]]):
         n_first: How many these are.
         n_stored: Stored samples that follow them in the joined dataset, drawn uniformly with
             replacement; 0 for none to mix in.
+        share: Share of a batch that the first samples have where stored ones are mixed in; one of
+            either at least.
         batch_size: Samples in a batch of one rank.
         drop_last: Whether a last batch that is not full is left out.
         seed: Seed of order and draws.
@@ -135,6 +142,7 @@ class MixedBatches(Sampler[list[int]]):
         *,
         n_first: int,
         n_stored: int = 0,
+        share: float = 0.5,
         batch_size: int,
         drop_last: bool = False,
         seed: int,
@@ -142,8 +150,8 @@ class MixedBatches(Sampler[list[int]]):
         self.sampler = sampler  # by this name Lightning finds and calls a `set_epoch`
         self.ranks = 1
         self._n_first, self._n_stored = n_first, n_stored
-        self._taken = max(1, batch_size // 2) if n_stored else batch_size
-        self._odd = batch_size % 2 if batch_size > 1 else 0
+        self._taken = max(1, int(share * batch_size)) if n_stored else batch_size
+        self._filled_up = max(1, batch_size - self._taken) / self._taken
         self._drop_last = drop_last
         self._seed = seed
         self._passes = 0
@@ -182,7 +190,7 @@ class MixedBatches(Sampler[list[int]]):
         if not self._n_stored:
             return []
         # Every rank draws for all of them and keeps its part: one seed, and no two parts alike.
-        shape = (self.ranks, taken + self._odd)
+        shape = (self.ranks, math.ceil(self._filled_up * taken))
         drawn = torch.randint(self._n_stored, shape, generator=generator)[rank]
         return (drawn + self._n_first).tolist()
 

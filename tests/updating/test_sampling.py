@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -50,6 +51,23 @@ def test_a_full_retraining_passes_over_what_is_held():
 
 def test_a_warm_start_passes_over_new_and_stored_samples_alike():
     assert sorted(flat(epoch(UpdateMode.WARM_START))) == [*range(8), *range(100, 120)]
+
+
+@pytest.mark.parametrize(
+    ("n_past", "batch_size", "new"),
+    [(72, 10, 1), (32, 10, 2), (24, 4, 1), (1000, 4, 1)],  # 8 of 80, 40, 32 and 1,008 samples
+)
+def test_stored_samples_of_a_buffer_stand_for_all_that_there_have_been(n_past, batch_size, new):
+    batch = dataclasses.replace(BATCH, n_past=n_past)
+    batches = epoch(UpdateMode.WARM_START, batch=batch, batch_size=batch_size)
+    assert {sum(value < 8 for value in each) for each in batches} == {new}
+    assert {len(each) for each in batches} == {batch_size}
+    assert sorted(value for value in flat(batches) if value < 8) == [*range(8)]
+
+
+def test_where_all_is_stored_a_warm_start_is_as_ever():
+    batch = dataclasses.replace(BATCH, n_past=20)
+    assert epoch(UpdateMode.WARM_START, batch=batch) == epoch(UpdateMode.WARM_START)
 
 
 def test_the_first_steps_of_a_warm_start_are_a_uniform_sample_of_everything():
