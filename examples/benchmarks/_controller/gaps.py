@@ -126,7 +126,7 @@ def cell_rows(runs: Mapping[str, Run]) -> list[Row]:
             unit="comparisons",
             reach=0.0,
             seeds=len(real) or 1,
-            note=f"real runs on {real[0].behind.seeds} seeds; {told}; {_list(lost)}"
+            note=f"real runs on {_seeds(real)} seeds a cell; {told}; {_list(lost)}"
             if real
             else "not run",
         ),
@@ -183,6 +183,11 @@ def _fights(runs: Mapping[str, Run], stream: str, budget: int) -> list[_Fight]:
 def _best(fights: Sequence[_Fight]) -> _Fight:
     """Return the one against the best policy: the controller is behind it most."""
     return max(fights, key=lambda fight: fight.behind.value)
+
+
+def _seeds(fights: Sequence[_Fight]) -> str:
+    seeds = sorted({fight.behind.seeds for fight in fights})
+    return " or ".join(map(str, seeds))
 
 
 def _list(fights: Iterable[_Fight]) -> str:
