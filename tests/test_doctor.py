@@ -90,6 +90,7 @@ def test_as_json_it_says_the_same(tmp_path: Path) -> None:
         "power_limit_w",
         "note",
         "reference",
+        "lag_s",
     }
     assert all(set(missing) == {"what", "why", "fix"} for missing in told["missing"])
     assert told["idle"]["duration_s"] >= 0.2

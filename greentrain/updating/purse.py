@@ -14,7 +14,7 @@ from greentrain.payments import MIN_RESERVATION_J, Payment, paying
 from greentrain.units import format_energy
 from greentrain.updating.gauge import StepGauge
 
-_SURE = 2.0
+_SURE = 4.0
 """A training is given so many upper bounds of its cost: one that is cut short is of no use."""
 _FIRST_LOOK, _FIRST_TRAINING = 0.1, 0.5
 """Shares of what is left that the first of each may draw: nothing says yet what they cost."""
