@@ -14,8 +14,10 @@ from greentrain.payments import MIN_RESERVATION_J, Payment, paying
 from greentrain.units import format_energy
 from greentrain.updating.gauge import StepGauge
 
-_SURE = 4.0
-"""A training is given so many upper bounds of its cost: one that is cut short is of no use."""
+_SURE = 2.0
+"""A look is given so many times what the dearest one drew."""
+_PLENTY = 4.0
+"""A training is given so many upper bounds, if they are left: one that is cut is of no use."""
 _FIRST_LOOK, _FIRST_TRAINING = 0.1, 0.5
 """Shares of what is left that the first of each may draw: nothing says yet what they cost."""
 
@@ -71,7 +73,7 @@ class Purse:
             upper_j += self._dearest_look_j
         if upper_j > left_j:
             raise self._exceeded(purpose, upper_j)
-        reserved_j = min(_SURE * upper_j, left_j) if self._cost.calibrated else upper_j
+        reserved_j = min(_PLENTY * upper_j, left_j) if self._cost.calibrated else upper_j
         reservation = self._account.reserve(reserved_j, purpose)
         with (
             paying(
