@@ -19,9 +19,6 @@ from greentrain.energy import Meter, WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.units import format_energy
 
-_ROUNDED = 1 + 1e-9
-"""What fits in to the last bit is not begun: sums of floats may be above it."""
-
 
 class BudgetGuard(Callback):
     """Keep one fit within a cap of energy or carbon, its closing validation and saving included.
@@ -249,7 +246,7 @@ class BudgetGuard(Callback):
             return
         watch.keep(validates=validates(trainer, epoch), more_j=self.keep_j)
         needed_j = watch.due_j(*due) + watch.pace.step_j + watch.kept_j
-        free_j = watch.left_j - needed_j * _ROUNDED
+        free_j = watch.left_j - needed_j
         if not trainer.strategy.reduce_boolean_decision(free_j <= 0, all=False):
             self._next_look = watch.steps + watch.pace.steps_until_look(free_j)
         elif not (watch.steps and finished(trainer)):

@@ -4,7 +4,7 @@ Runs are collected first, by as many processes as there are cores, into a folder
 
     python examples/benchmarks/controller.py --runs /tmp/runs
 
-takes about five hours of one core. What is there already is passed over. Then
+takes about three hours of one core. What is there already is passed over. Then
 
     python examples/benchmarks/controller.py --rows /tmp/runs
 

@@ -30,11 +30,11 @@ class Source:
         power_limit_w: The power limit in force, where there is one that can be read.
         note: One sentence on how the figure comes about, or what is shared or doubtful about it.
         reference: Where the uncertainty comes from.
-        lag_s: Seconds that a reading may be behind: NVML's counters and the kernel's load tick at
-            about 0.1 s.
+        lag_s: Seconds of power that a guard keeps aside, as a reading may be behind: 0.1 unless the
+            meter says otherwise, at which NVML's counters and the kernel's load tick.
 
     Raises:
-        ConfigurationError: If the name is empty, or method or uncertainty are not as above.
+        ConfigurationError: If the name is empty, or method, uncertainty or lag are not as above.
     """
 
     name: str
@@ -59,6 +59,10 @@ class Source:
             raise ConfigurationError(
                 f"source {self.name!r} has relative_uncertainty={share!r}; it is a share of the "
                 "value, 0 or more, or None where unknown"
+            )
+        if not (math.isfinite(self.lag_s) and self.lag_s >= 0):
+            raise ConfigurationError(
+                f"source {self.name!r} has lag_s={self.lag_s!r}; it is in seconds, 0 or more"
             )
 
 

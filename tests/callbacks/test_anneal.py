@@ -68,7 +68,7 @@ def rates(name: str, cap: float, *, anneal: bool) -> tuple[list[float], list[flo
 def test_a_scheduler_is_followed_exactly_while_the_cap_lasts_as_long_as_its_steps(name):
     alone = rates(name, 1e6, anneal=False)
     assert rates(name, 1e6, anneal=True) == alone
-    assert rates(name, 225.0, anneal=True) == alone  # 200 J of steps, 10 J of lag, 2 steps of doubt
+    assert rates(name, 225.0, anneal=True) == alone  # 200 J of steps, and doubt
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

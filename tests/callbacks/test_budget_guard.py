@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from datetime import UTC, datetime, timedelta
 
@@ -62,6 +63,22 @@ def test_a_cap_ends_the_fit_just_below_it():
     assert trainer.global_step == guard.steps == round(guard.used_j)
     assert guard.joules_per_step == pytest.approx(1.0)
     assert "of 0.0278 Wh were drawn after" in guard.reason  # the cap: 100 J
+
+
+class Lagging(ConstantMeter):
+    """A meter that says that it is behind."""
+
+    @property
+    def sources(self):
+        return tuple(dataclasses.replace(each, lag_s=0.2) for each in super().sources)
+
+
+def test_what_a_meter_says_that_it_lags_is_kept_aside():
+    clock = Clock()
+    guard = BudgetGuard(100.0, meter=Lagging(100.0, clock=clock))
+    fit(guard, clock)
+    assert guard.stopped
+    assert 75.0 <= guard.used_j <= 80.0  # 0.2 s at 100 W are 20 J
 
 
 def test_a_cap_that_is_not_reached_changes_nothing():
@@ -133,7 +150,7 @@ def test_the_planned_end_is_no_stop():
     clock = Clock()
     guard = guard_of(201.0, clock)
     trainer = fit(guard, clock)
-    assert trainer.global_step < 200  # a step and the lag are kept aside
+    assert trainer.global_step < 200  # a step and some doubt are kept aside
     clock = Clock()
     guard = guard_of(211.5, clock)
     trainer = fit(guard, clock, max_steps=200)

@@ -22,12 +22,19 @@ WARM = Action(mode=UpdateMode.WARM_START)
 REPLAY = Action(mode=UpdateMode.REPLAY)
 
 
-def option(action: Action, cost_j: float, gain: float = 0.0, *, upper_j: float | None = None):
+def option(
+    action: Action,
+    cost_j: float,
+    gain: float = 0.0,
+    *,
+    sd: float = 0.0,
+    upper_j: float | None = None,
+) -> Option:
     upper = cost_j if upper_j is None else upper_j
     return Option(
         candidate=Candidate(action=action, steps=10),
         cost_j=Estimate(mean=cost_j, sd=0.0, upper=upper),
-        gain=Estimate(mean=gain, sd=0.0, upper=gain),
+        gain=Estimate(mean=gain, sd=sd, upper=gain + 2 * sd),
     )
 
 

@@ -5,39 +5,18 @@ from __future__ import annotations
 import pytest
 
 from greentrain.budget import Balance
-from greentrain.control import (
-    SKIP,
-    Action,
-    Candidate,
-    Estimate,
-    LeastEnergy,
-    Option,
-    Past,
-    Reason,
-    State,
-    UpdateMode,
-)
+from greentrain.control import SKIP, LeastEnergy, Reason, State, UpdateMode
 from greentrain.errors import ConfigurationError
+from tests.control.offers import FULL, REPLAY, WARM, option, past
 
-FULL = Action(mode=UpdateMode.FULL_RETRAIN)
-WARM = Action(mode=UpdateMode.WARM_START)
-REPLAY = Action(mode=UpdateMode.REPLAY)
 PLENTY = Balance(total_j=1000.0, spent_j=0.0, reserved_j=0.0)
-
-
-def option(action: Action, cost_j: float, gain: float, sd: float = 0.0) -> Option:
-    return Option(
-        candidate=Candidate(action=action, steps=10),
-        cost_j=Estimate(mean=cost_j, sd=0.0, upper=cost_j),
-        gain=Estimate(mean=gain, sd=sd, upper=gain + 2 * sd),
-    )
 
 
 OPTIONS = [
     option(SKIP, 0.0, 0.0),
-    option(FULL, 100.0, 0.10, 0.01),
-    option(WARM, 20.0, 0.06, 0.01),
-    option(REPLAY, 5.0, 0.02, 0.01),
+    option(FULL, 100.0, 0.10, sd=0.01),
+    option(WARM, 20.0, 0.06, sd=0.01),
+    option(REPLAY, 5.0, 0.02, sd=0.01),
 ]
 
 
@@ -85,20 +64,6 @@ def test_without_a_look_the_metric_is_what_the_last_update_reached_less_the_drop
     assert "nothing says what the metric is" in nothing.sentence
 
 
-def full_retraining(reached: float) -> Past:
-    return Past(
-        position=0,
-        mode=UpdateMode.FULL_RETRAIN,
-        effort=1.0,
-        steps=10,
-        cost_j=100.0,
-        n_new=10,
-        metric_new=None,
-        metric_before=None,
-        metric_after=reached,
-    )
-
-
 @pytest.mark.parametrize(
     ("reached", "chosen", "told"),
     [
@@ -108,7 +73,7 @@ def full_retraining(reached: float) -> Past:
     ],
 )
 def test_a_floor_below_full_retraining(reached, chosen, told):
-    history = () if reached is None else (full_retraining(reached),)
+    history = () if reached is None else (past(UpdateMode.FULL_RETRAIN, after=reached),)
     decision = decide("full - 0.5", state(history=history))
     assert decision.action == chosen
     assert told in decision.sentence

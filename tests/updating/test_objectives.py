@@ -39,7 +39,7 @@ def test_a_floor_and_a_policy_are_two_objectives(tmp_path):
 def test_the_error_of_the_cost_model_is_told_where_an_update_went_as_planned(tmp_path):
     policy = Always(mode=UpdateMode.WARM_START)
     _, results, _ = run(tmp_path, policy=policy, budget="1 kWh")
-    assert results[0].cost_error is None or abs(results[0].cost_error) < 0.5
+    assert results[0].cost_error is None  # a first training knows no cost
     assert all(abs(result.cost_error) < 0.05 for result in results[3:])
     for result in results[1:]:
         predicted_j = result.decision.cost_j.mean

@@ -101,6 +101,7 @@ def jobs(
 
 
 def _of_part(part: str, seed: int) -> Iterator[Job]:
+    budgets_of_seed = [each for each in BUDGETS if each != _DEAR or seed < _SEEDS_OF_DEAR]
     if part in ("full", "table"):  # seed by seed: figures come as early as they can
         for stream in STREAMS:
             yield Job(stream=stream, seed=seed)
@@ -109,13 +110,12 @@ def _of_part(part: str, seed: int) -> Iterator[Job]:
             for budget in budgets:
                 yield Job(stream=stream, seed=seed, policy="default", budget=budget)
     elif part == "default":
-        for budget in BUDGETS:
-            if budget != _DEAR or seed < _SEEDS_OF_DEAR:
-                for stream in STREAMS:
-                    yield Job(stream=stream, seed=seed, policy="default", budget=budget)
+        for budget in budgets_of_seed:
+            for stream in STREAMS:
+                yield Job(stream=stream, seed=seed, policy="default", budget=budget)
     elif part == "baselines":
-        for budget in BUDGETS:
-            for stream in STREAMS if budget != _DEAR or seed < _SEEDS_OF_DEAR else ():
+        for budget in budgets_of_seed:
+            for stream in STREAMS:
                 for policy in BASELINES:
                     yield Job(stream=stream, seed=seed, policy=policy, budget=budget)
     elif part == "cnn":
