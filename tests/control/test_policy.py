@@ -11,8 +11,6 @@ from greentrain.control import (
     SKIP,
     Action,
     Always,
-    Candidate,
-    Estimate,
     Option,
     PricedPolicy,
     Reason,
@@ -21,18 +19,7 @@ from greentrain.control import (
     solve_price,
 )
 from greentrain.errors import ConfigurationError
-
-FULL = Action(mode=UpdateMode.FULL_RETRAIN)
-WARM = Action(mode=UpdateMode.WARM_START)
-REPLAY = Action(mode=UpdateMode.REPLAY)
-
-
-def option(action: Action, cost_j: float, gain: float, *, sd: float = 0.0) -> Option:
-    return Option(
-        candidate=Candidate(action=action, steps=10),
-        cost_j=Estimate(mean=cost_j, sd=0.0, upper=cost_j),
-        gain=Estimate(mean=gain, sd=sd, upper=gain + 2 * sd),
-    )
+from tests.control.offers import FULL, REPLAY, WARM, option
 
 
 def options(full: tuple[float, float], warm: tuple[float, float], replay: tuple[float, float]):
