@@ -10,7 +10,7 @@ from weakref import WeakSet
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from greentrain.callbacks.plan import planned_batches
+from greentrain.callbacks.trainer_plan import planned_batches
 from greentrain.callbacks.watch import Watch
 
 WARM_UP = 0.05

@@ -11,8 +11,8 @@ from pytorch_lightning import LightningModule, Trainer
 from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.anneal import Annealing, NoAnnealing
 from greentrain.callbacks.base import Callback
-from greentrain.callbacks.plan import finished, validates
-from greentrain.callbacks.recording import Lease
+from greentrain.callbacks.meter_lease import Lease
+from greentrain.callbacks.trainer_plan import finished, validates
 from greentrain.callbacks.watch import Watch
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import Meter, WindowRecorder

@@ -10,11 +10,11 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
-from greentrain.callbacks import figures
+from greentrain.callbacks import epoch_metrics as figures
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.measurement import Measurement, Sum
+from greentrain.callbacks.metric_logging import Loggers, show
 from greentrain.callbacks.run_record import open_record, own_url
-from greentrain.callbacks.showing import Loggers, show
 from greentrain.callbacks.summary import summary_table
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import (

@@ -10,8 +10,8 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from greentrain.callbacks.meter_lease import Lease
 from greentrain.callbacks.ranks import summed
-from greentrain.callbacks.recording import Lease
 from greentrain.callbacks.run_record import RunRecord
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import (

@@ -9,10 +9,10 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from greentrain.budget import Budget
-from greentrain.callbacks import plan
+from greentrain.callbacks import trainer_plan as plan
 from greentrain.callbacks.guarding import LAG_S, START, Ending, Look, Pace
-from greentrain.callbacks.recording import Lease
-from greentrain.callbacks.use import Drawn, Use
+from greentrain.callbacks.meter_lease import Lease
+from greentrain.callbacks.usage import Drawn, Use
 from greentrain.carbon import CarbonAccount
 
 _SOON_DRAWN_J = 36e3

@@ -40,12 +40,12 @@ def main() -> None:
     with StreamTrainer(
         DigitsModel,
         budget=options.budget,
-        horizon=len(stream),
+        num_experiences=len(stream),
         monitor="val_acc",
         ledger="sqlite:///advice.db",
         trainer={"max_epochs": epochs},
         loader={"batch_size": 16},
-        advise=True,
+        shadow=True,
     ) as trainer:
         for number, experience in enumerate(stream):
             advice = trainer.update(experience)

@@ -48,7 +48,7 @@ def main() -> None:
     with StreamTrainer(
         Digits,
         budget=options.budget,
-        horizon=len(stream),
+        num_experiences=len(stream),
         monitor="val_acc",
         ledger="sqlite:///digits.db",
         trainer={"max_epochs": 5 if options.quick else 15, "accelerator": "auto", "devices": 1},

@@ -43,9 +43,9 @@ def main() -> None:
             trainers[name] = StreamTrainer(
                 Digits,
                 stream=name,
-                pays_from="team",  # the first stream opens it, the other one finds it
+                shared_budget="team",  # the first stream opens it, the other one finds it
                 budget=options.budget,
-                horizon=rounds * len(streams),  # experiences of both
+                num_experiences=rounds * len(streams),  # experiences of both
                 monitor="val_acc",
                 objective="current",
                 ledger="sqlite:///team.db",

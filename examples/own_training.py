@@ -40,7 +40,7 @@ def fresh() -> nn.Module:
 def main() -> None:
     model, saved = fresh(), Path("own.pt")
     arrivals = digits_stream()[: 3 if "--quick" in sys.argv else 8]
-    with open_controller("own", budget="0.1 Wh", horizon=8, ledger="own.db") as controller:
+    with open_controller("own", budget="0.1 Wh", num_experiences=8, ledger="own.db") as controller:
         if saved.exists():
             model.load_state_dict(torch.load(saved))
         if not controller.calibrated:

@@ -7,19 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from greentrain.control import (
-    Always,
-    Oracle,
-    PricedPolicy,
-    UpdateMode,
-    always_full,
-    share_of_gap,
-    simulate,
-    train_once,
-)
+from greentrain.control import Always, PricedPolicy, UpdateMode
 from greentrain.demo import DigitsModel
+from greentrain.simulation import Oracle, always_full, record, share_of_gap, simulate, train_once
 from greentrain.streams import digits_stream
-from greentrain.updating import record
 
 SHARES = (0.1, 0.2, 0.5)
 
@@ -35,7 +26,7 @@ def main() -> None:
         out="table.jsonl",
         budget="5 Wh",
         monitor="val_acc",
-        efforts=(0.5, 1.0),
+        step_fractions=(0.5, 1.0),
         cost="samples",
         ledger="sqlite:///recording.db",
         trainer={"max_epochs": 3 if options.quick else 15, "accelerator": "auto", "devices": 1},

@@ -14,20 +14,20 @@ from greentrain._about import VERSION as __version__
 if TYPE_CHECKING:
     from greentrain.budget import Budget
     from greentrain.control import BudgetController, UpdateMode
-    from greentrain.deciding import candidates_of, open_controller
+    from greentrain.decisions import candidates_of, open_controller
     from greentrain.measuring import measure
     from greentrain.streams import Experience
-    from greentrain.updating import StreamTrainer
+    from greentrain.training import StreamTrainer
 
 _HOMES = {
     "Budget": "greentrain.budget",
     "BudgetController": "greentrain.control",
     "Experience": "greentrain.streams",
-    "StreamTrainer": "greentrain.updating",
+    "StreamTrainer": "greentrain.training",
     "UpdateMode": "greentrain.control",
-    "candidates_of": "greentrain.deciding",
+    "candidates_of": "greentrain.decisions",
     "measure": "greentrain.measuring",
-    "open_controller": "greentrain.deciding",
+    "open_controller": "greentrain.decisions",
 }
 
 __all__ = [

@@ -22,6 +22,6 @@ def callbacks() -> list[Any]:
     """
     if os.environ.get(VARIABLE) != "1":
         return []
-    from greentrain.callbacks.auto import AutoEnergyMonitor
+    from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
 
     return [AutoEnergyMonitor()]

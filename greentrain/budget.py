@@ -46,7 +46,7 @@ class Budget:
     Args:
         energy_j: Joules; ``None`` for a budget of carbon, or while the amount is only known as a
             share of full retraining.
-        horizon: Experiences that the budget has to last for; with ``until``, how many are expected
+        num_experiences: Experiences that the budget has to last for; with ``until``, how many are expected
             by then; of a renewed budget, how many are expected in a period.
         share_of_full: The amount as a share (0 to 1, or more) of what retraining in full at each
             experience would cost, measured before it is spent.
@@ -61,16 +61,16 @@ class Budget:
             is not a positive whole number, a time is naive, or a part does not go with another.
 
     Example:
-        >>> Budget.parse("20 Wh", horizon=8).energy_j
+        >>> Budget.parse("20 Wh", num_experiences=8).energy_j
         72000.0
-        >>> Budget.parse("40 % of full", horizon=8).share_of_full
+        >>> Budget.parse("40 % of full", num_experiences=8).share_of_full
         0.4
-        >>> print(Budget.parse("0.5 kg CO2-eq a month", horizon=8))
+        >>> print(Budget.parse("0.5 kg CO2-eq a month", num_experiences=8))
         500 g CO2e per month for 8 experiences
     """
 
     energy_j: float | None = None
-    horizon: int = 1
+    num_experiences: int = 1
     share_of_full: float | None = None
     carbon_g: float | None = None
     until: datetime | None = None
@@ -94,9 +94,13 @@ class Budget:
                 f"the budget is {self._bare_amount()}; it has to be more than zero, such as "
                 f"{'500 gCO2e' if self.carbon_g is not None else '20 Wh'!r}"
             )
-        if isinstance(self.horizon, bool) or not isinstance(self.horizon, int) or self.horizon < 1:
+        if (
+            isinstance(self.num_experiences, bool)
+            or not isinstance(self.num_experiences, int)
+            or self.num_experiences < 1
+        ):
             raise ConfigurationError(
-                f"horizon is {self.horizon!r}; it is the number of experiences that the budget "
+                f"num_experiences is {self.num_experiences!r}; it is the number of experiences that the budget "
                 "has to last for, 1 or more"
             )
         self._check_time()
@@ -132,7 +136,7 @@ class Budget:
         cls,
         text: str,
         *,
-        horizon: int = 1,
+        num_experiences: int = 1,
         until: datetime | None = None,
         per: Period | None = None,
         carry_over: bool = False,
@@ -145,7 +149,7 @@ class Budget:
                 ``"500 gCO2e"``, or a share of what retraining in full at each experience would
                 cost, such as ``"40 % of full"``. ``"2 kWh per month"`` is renewed, and
                 ``"2 kWh per month with carry-over"`` adds what earlier months left.
-            horizon: Experiences that the budget has to last for.
+            num_experiences: Experiences that the budget has to last for.
             until: The first moment at which nothing may be spent any more; an aware time.
             per: The period, where the text does not name it.
             carry_over: Whether what a period leaves is added to the next one.
@@ -167,7 +171,7 @@ class Budget:
             energy_j=energy_j,
             carbon_g=carbon_g,
             share_of_full=share,
-            horizon=horizon,
+            num_experiences=num_experiences,
             until=until,
             per=per,
             carry_over=carry_over,
@@ -193,8 +197,8 @@ class Budget:
         per = "" if self.per is None else f" per {self.per}"
         carry = " with carry-over" if self.carry_over else ""
         until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M} UTC"
-        many = "s" if self.horizon > 1 else ""
-        return f"{amount}{per}{carry} for {self.horizon} experience{many}{until}"
+        many = "s" if self.num_experiences > 1 else ""
+        return f"{amount}{per}{carry} for {self.num_experiences} experience{many}{until}"
 
     def _bare_amount(self) -> str:
         if self.share_of_full is not None:

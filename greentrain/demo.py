@@ -14,13 +14,13 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
+from greentrain.decisions.stream_budget import check_budgets
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build, write
 from greentrain.streams import Experience, digits_stream
 from greentrain.tracking import MlflowTracker
-from greentrain.updating import StreamTrainer, UpdateResult
-from greentrain.updating.funds import check_budgets
+from greentrain.training import StreamTrainer, UpdateResult
 
 DEFAULT_BUDGET = "25 % of full"
 EPOCHS = 30
@@ -81,7 +81,7 @@ def run_demo(
     out: Path,
     *,
     budget: str = DEFAULT_BUDGET,
-    horizon: int | None = None,
+    num_experiences: int | None = None,
     zone: str | None = None,
     seed: int = 0,
     on_result: Callable[[Experience, UpdateResult], None] = lambda experience, result: None,
@@ -91,7 +91,7 @@ def run_demo(
     Args:
         out: Folder for ``greentrain.db``, ``mlflow.db``, ``report.html`` and ``report.json``.
         budget: The energy budget, as text.
-        horizon: Experiences that the budget has to last for; as many as the stream has by default.
+        num_experiences: Experiences that the budget has to last for; as many as the stream has by default.
         zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
         seed: Seed of stream, weights and sampling.
         on_result: Called after each experience.
@@ -101,7 +101,9 @@ def run_demo(
             cannot be written to; nothing is written then.
     """
     stream = digits_stream(seed=seed)
-    parsed = Budget.parse(budget, horizon=len(stream) if horizon is None else horizon)
+    parsed = Budget.parse(
+        budget, num_experiences=len(stream) if num_experiences is None else num_experiences
+    )
     # Refuses a zone that is not known, and grams without one.
     check_budgets(parsed, "1 Wh", CarbonAccount(zone=zone))
     try:

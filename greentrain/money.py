@@ -16,7 +16,7 @@ from greentrain.units import utc_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class BudgetTotals:
     """What was taken from a budget, or from one of its periods, in the budget's unit.
 
     Args:
@@ -31,23 +31,23 @@ class Tally:
     spent: float = 0.0
     overrun: float = 0.0
 
-    def reserve(self, amount: float) -> Tally:
+    def reserve(self, amount: float) -> BudgetTotals:
         """Return the tally after a reservation.
 
         Example:
-            >>> Tally().reserve(10.0).settle(10.0, 12.5)
+            >>> BudgetTotals().reserve(10.0).settle(10.0, 12.5)
             Tally(open=0, reserved=0.0, spent=12.5, overrun=2.5)
         """
-        return Tally(
+        return BudgetTotals(
             open=self.open + 1,
             reserved=self.reserved + amount,
             spent=self.spent,
             overrun=self.overrun,
         )
 
-    def settle(self, amount: float, actual: float) -> Tally:
+    def settle(self, amount: float, actual: float) -> BudgetTotals:
         """Return the tally after a reservation of ``amount`` was settled at ``actual``."""
-        return Tally(
+        return BudgetTotals(
             open=self.open - 1,
             # The last one leaves nothing: not what rounding left of many sums.
             reserved=max(0.0, self.reserved - amount) if self.open > 1 else 0.0,
@@ -57,7 +57,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class BudgetStatus:
     """Where a budget stands, in its own unit; of a renewed budget, in the present period.
 
     Args:
@@ -71,7 +71,7 @@ class Standing:
 
     unit: Unit
     total: float
-    taken: Tally = Tally()
+    taken: BudgetTotals = BudgetTotals()
     promised: float = 0.0
     overdrawn: float = 0.0
     over: bool = False
@@ -148,7 +148,7 @@ def periods(first: datetime, last: datetime, per: Period) -> int:
     return max(0, passed) + 1
 
 
-def pot(budget: Budget, now: datetime) -> str:
+def period(budget: Budget, now: datetime) -> str:
     """Name what a reservation made now is taken from.
 
     A budget that is renewed without carry-over has a pot for each period, named by its beginning;
@@ -239,12 +239,12 @@ def experiences_left(budget: Budget, *, seen: int, opened: datetime | None, now:
 
     Example:
         >>> start, noon, end = (datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in (0, 12, 20))
-        >>> daily = Budget(energy_j=1.0, horizon=10, until=end)
+        >>> daily = Budget(energy_j=1.0, num_experiences=10, until=end)
         >>> experiences_left(daily, seen=9, opened=start, now=noon)
         4
     """
     if budget.until is None or budget.per is not None:
-        return max(1, budget.horizon - seen)
+        return max(1, budget.num_experiences - seen)
     left_s = (budget.until - now).total_seconds()
     span_s = (budget.until - (opened or now)).total_seconds()
-    return max(1, math.ceil(budget.horizon * left_s / span_s)) if span_s > 0 else 1
+    return max(1, math.ceil(budget.num_experiences * left_s / span_s)) if span_s > 0 else 1

@@ -27,8 +27,12 @@ from greentrain.units import GRAMS_PER_UNIT, JOULES_PER_UNIT
 def test_reads_an_amount_or_a_share(
     text: str, energy_j: float | None, share_of_full: float | None
 ) -> None:
-    budget = Budget.parse(text, horizon=8)
-    assert (budget.energy_j, budget.share_of_full, budget.horizon) == (energy_j, share_of_full, 8)
+    budget = Budget.parse(text, num_experiences=8)
+    assert (budget.energy_j, budget.share_of_full, budget.num_experiences) == (
+        energy_j,
+        share_of_full,
+        8,
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,10 +55,10 @@ def test_says_why_a_budget_cannot_be_used(text: str, complaint: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("horizon", [0, -1, 1.5, True, "8", None])
-def test_a_horizon_is_a_positive_whole_number(horizon: Any) -> None:
-    with pytest.raises(ConfigurationError, match="horizon is"):
-        Budget(energy_j=1.0, horizon=horizon)
+@pytest.mark.parametrize("num_experiences", [0, -1, 1.5, True, "8", None])
+def test_a_horizon_is_a_positive_whole_number(num_experiences: Any) -> None:
+    with pytest.raises(ConfigurationError, match="num_experiences is"):
+        Budget(energy_j=1.0, num_experiences=num_experiences)
 
 
 @pytest.mark.parametrize("amounts", [{}, {"energy_j": 1.0, "share_of_full": 0.4}])
@@ -73,9 +77,9 @@ def test_an_amount_is_positive_and_finite(name: str, amount: float) -> None:
 @pytest.mark.parametrize(
     ("budget", "text"),
     [
-        (Budget(energy_j=72e3, horizon=8), "20 Wh for 8 experiences"),
+        (Budget(energy_j=72e3, num_experiences=8), "20 Wh for 8 experiences"),
         (Budget(energy_j=3600.0), "1 Wh for 1 experience"),
-        (Budget(share_of_full=0.4, horizon=2), "40 % of full for 2 experiences"),
+        (Budget(share_of_full=0.4, num_experiences=2), "40 % of full for 2 experiences"),
         (Budget(carbon_g=500.0, per="day"), "500 g CO2e per day for 1 experience"),
         (
             Budget(energy_j=3600.0, per="week", carry_over=True),
@@ -191,7 +195,7 @@ def test_a_text_and_an_argument_that_disagree_are_refused() -> None:
 
 def test_an_end_is_kept_in_utc() -> None:
     cet = timezone(timedelta(hours=1))
-    budget = Budget.parse("2 kWh", horizon=40, until=datetime(2027, 1, 1, 1, tzinfo=cet))
+    budget = Budget.parse("2 kWh", num_experiences=40, until=datetime(2027, 1, 1, 1, tzinfo=cet))
     assert str(budget) == "2000 Wh for 40 experiences until 2027-01-01 00:00 UTC"
 
 

@@ -18,16 +18,18 @@ from hypothesis import strategies as st
 from pytorch_lightning.callbacks import EarlyStopping
 from typer.testing import CliRunner, Result
 
-from greentrain import cli, demo, updating
+from greentrain import demo
+from greentrain import training as updating
 from greentrain.budget import Budget
+from greentrain.cli.app import app as cli
 from greentrain.configuration import TEMPLATE, Configuration, configure, override, read
-from greentrain.configuration.arguments import Arguments, Component
+from greentrain.configuration.components import Arguments, Component
 from greentrain.configuration.configuration import ELSEWHERE, MODES, keys
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ReservoirBuffer
-from greentrain.updating import StreamTrainer
+from greentrain.training import StreamTrainer
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "digits" / "stream.yaml"
@@ -101,7 +103,7 @@ MINIMAL = {
     "model": {"class_path": "mine.Mine", "init_args": {"width": 2}},
     "stream": {"class_path": "mine.Arriving"},
     "budget": "400 J",
-    "horizon": 3,
+    "num_experiences": 3,
     "monitor": "val_acc",
     "trainer": {"max_epochs": 2, "accelerator": "cpu"},
     "meter": {"class_path": "greentrain.energy.ConstantMeter", "init_args": {"power_w": 20}},
@@ -130,7 +132,7 @@ def command(*arguments: str) -> Result:
 
 def greentrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from greentrain.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from greentrain.cli.app import main; main()", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -254,7 +256,7 @@ def all_keys_of_the_template() -> dict[str, Any]:
 
 def test_no_argument_of_the_trainer_is_forgotten():
     parameters = inspect.signature(StreamTrainer).parameters
-    in_code = {"advise"}
+    in_code = {"shadow"}
     assert {ELSEWHERE.get(name, name) for name in parameters} - in_code == set(keys()) - {
         "stream",
         "limit",
@@ -291,18 +293,18 @@ def test_the_page_has_every_key():
     assert sorted(cells) == sorted(keys())
 
 
-class Told(Exception):
+class ReportedTraining(Exception):
     """Carries what a trainer was to be made with."""
 
 
 def told_by(call: Any) -> dict[str, Any]:
     def record(make_model: Any, **arguments: Any) -> None:
-        raise Told({"make_model": make_model, **arguments})
+        raise ReportedTraining({"make_model": make_model, **arguments})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(updating, "StreamTrainer", record)
         patch.setattr(demo, "StreamTrainer", record)
-        with pytest.raises(Told) as told:
+        with pytest.raises(ReportedTraining) as told:
             call()
     return dict(told.value.args[0])
 
@@ -313,7 +315,7 @@ def test_the_example_and_the_template_are_the_demo(path, folder):
     ours = told_by(configuration.make_trainer)
     theirs = told_by(lambda: demo.run_demo(folder / "out"))
     budget = theirs.pop("budget")
-    assert Budget.parse(ours.pop("budget"), horizon=ours.pop("horizon")) == budget
+    assert Budget.parse(ours.pop("budget"), num_experiences=ours.pop("num_experiences")) == budget
     assert type(ours.pop("make_model")()) is theirs.pop("make_model") is demo.DigitsModel
     for name in ("stream", "ledger", "state", "tracking"):
         theirs.pop(name, None)
@@ -337,9 +339,9 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
         ({"zzz": 1}, "there is no key 'zzz'; allowed are model, stream, name, budget,"),
         ({"monitor": "absent"}, "the key 'monitor' is missing; it is the name of the metric"),
         ({"budget": None}, "the key 'budget' is missing; it is an energy such as '20 Wh'"),
-        ({"horizon": "x"}, "horizon is 'x'; it is a whole number or null"),
-        ({"horizon": 2.5}, "horizon is 2.5; it is a whole number or null"),
-        ({"monitor_mode": "up"}, "monitor_mode is 'up'; it is 'max' or 'min'"),
+        ({"num_experiences": "x"}, "num_experiences is 'x'; it is a whole number or null"),
+        ({"num_experiences": 2.5}, "num_experiences is 2.5; it is a whole number or null"),
+        ({"mode": "up"}, "mode is 'up'; it is 'max' or 'min'"),
         ({"objective": "all"}, "objective is 'all'; it is 'seen', 'current' or 'window'"),
         ({"budget": 5}, "budget is 5; it is a text or a Budget by class_path"),
         ({"pue": "big"}, "pue is 'big'; it is a number or null"),
@@ -534,7 +536,7 @@ def test_everything_that_is_given_reaches_the_trainer(folder):
     assert arguments == {
         "stream": "mine",
         "budget": "400 J",
-        "horizon": 3,
+        "num_experiences": 3,
         "monitor": "val_acc",
         "loader": {"batch_size": 4},
         "shrink": 0.5,
@@ -546,7 +548,7 @@ def test_everything_that_is_given_reaches_the_trainer(folder):
 
 
 def test_what_is_not_given_is_left_to_the_trainer(folder):
-    given = {"horizon": "absent", "trainer": "absent", "meter": "absent", "memory": None}
+    given = {"num_experiences": "absent", "trainer": "absent", "meter": "absent", "memory": None}
     arguments = told_by(configured(folder, **given).make_trainer)
     arguments.pop("make_model")
     assert arguments == {
@@ -661,7 +663,7 @@ def test_a_mistake_is_told_before_anything_heavy_is_loaded(tmp_path):
     (tmp_path / "stream.yaml").write_text("")
     code = (
         "import sys; sys.argv = ['greentrain', 'run', 'stream.yaml']\n"
-        "from greentrain.cli import main\n"
+        "from greentrain.cli.app import main\n"
         "try: main()\n"
         "except SystemExit as ended: print(ended.code, 'torch' in sys.modules)\n"
     )

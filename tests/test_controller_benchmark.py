@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from greentrain.control import always_full, best_schedule, train_once
+from greentrain.simulation import always_full, best_schedule, train_once
 from greentrain.streams import digits
 
 ROOT = Path(__file__).parents[1]

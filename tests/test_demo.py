@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 def greentrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from greentrain.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from greentrain.cli.app import main; main()", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -61,7 +61,7 @@ def test_the_controller_goes_on_from_the_first_model_where_the_world_changes(led
     assert (first["update_mode"], first["reason"]) == ("FULL_RETRAIN", "NO_MODEL")
     assert {row["update_mode"] for row in rest} & {"WARM_START", "REPLAY"}
     assert decisions["2-new-classes"]["update_mode"] != "SKIP"
-    assert {row["reason"] for row in rest} <= {"BEST_NET_GAIN", "NO_GAIN", "TOO_DEAR"}
+    assert {row["reason"] for row in rest} <= {"BEST_NET_GAIN", "NO_GAIN", "TOO_EXPENSIVE"}
 
 
 def test_it_learns_something(ledger):
@@ -85,7 +85,7 @@ def test_nothing_was_overspent_and_everything_follows(ledger):
         each["predicted_j"]
         for row in ledger.rows("decision")
         for each in json.loads(row["alternatives"])
-        if (each["update_mode"], each["effort"]) == ("FULL_RETRAIN", 1.0)
+        if (each["update_mode"], each["step_fraction"]) == ("FULL_RETRAIN", 1.0)
     ]
     assert 0 < default["energy_j"] < 0.5 * 8 * max(full_j)
 
@@ -181,8 +181,8 @@ def test_verify_and_report_work_on_what_the_demo_left(shown, tmp_path):
         (("demo", "--budget", "3 parsecs"), "the unit 'parsecs' is not known"),
         (("demo", "--budget", "0 Wh"), "more than zero"),
         (("demo", "--budget", "-1 Wh"), "more than zero"),
-        (("demo", "--budget", "1 Wh", "--horizon", "0"), "horizon is 0"),
-        (("demo", "--horizon", "0"), "horizon is 0"),
+        (("demo", "--budget", "1 Wh", "--num-experiences", "0"), "num_experiences is 0"),
+        (("demo", "--num-experiences", "0"), "num_experiences is 0"),
         (("demo", "--budget", "5 gCO2e"), "give a zone such as zone='DE'"),
         (("demo", "--budget", "5 g"), "write '5 gCO2e'"),
         (("ledger", "budgets", "missing.db"), "the ledger 'missing.db' does not exist"),

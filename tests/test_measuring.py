@@ -27,7 +27,7 @@ from greentrain.ledger import Ledger, verify
 from greentrain.report import build
 
 ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, "-c", "from greentrain.cli import main; main()", "measure"]
+COMMAND = [sys.executable, "-c", "from greentrain.cli.app import main; main()", "measure"]
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_a_block_that_is_killed_loses_no_more_than_a_heartbeat(url):
 
 
 def test_a_command_that_is_killed_loses_no_more_than_a_heartbeat(url, tmp_path):
-    code = QUICK + "from greentrain.cli import main\nmain()\n"
+    code = QUICK + "from greentrain.cli.app import main\nmain()\n"
     waiting = python("import time", "time.sleep(3)")  # ends by itself, killed or not
     child = subprocess.Popen(
         [sys.executable, "-c", code, "measure", "--ledger", url, "--zone", "DE", "--", *waiting],
@@ -639,7 +639,7 @@ def test_neither_the_function_nor_the_command_loads_torch(tmp_path):
     code = (
         "import sys\n"
         "from greentrain import measure\n"
-        "from greentrain.cli import main\n"
+        "from greentrain.cli.app import main\n"
         "sys.argv = ['greentrain', 'measure', '--', 'true']\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code, ended.code\n"

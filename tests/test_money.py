@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from greentrain.budget import PERIODS, Balance, Budget, Period
 from greentrain.errors import ConfigurationError
 from greentrain.money import (
-    Standing,
-    Tally,
+    BudgetStatus,
+    BudgetTotals,
     check_child,
     experiences_left,
     is_over,
+    period,
     period_start,
     periods,
-    pot,
     promised,
     total,
 )
@@ -57,13 +57,13 @@ def test_periods_are_counted_one_by_one(one: datetime, other: datetime, per: Per
 
 def test_a_renewed_budget_has_a_pot_for_each_period() -> None:
     daily = Budget(energy_j=10.0, per="day")
-    assert pot(daily, utc("2026-11-22T13:30")) == "2026-11-22T00:00:00.000000+00:00"
+    assert period(daily, utc("2026-11-22T13:30")) == "2026-11-22T00:00:00.000000+00:00"
     assert total(daily, opened=utc("2026-11-20"), now=utc("2026-11-22")) == 10.0
 
 
 def test_carry_over_adds_a_period_s_amount_to_one_pot() -> None:
     daily = Budget(energy_j=10.0, per="day", carry_over=True)
-    assert pot(daily, utc("2026-11-22T13:30")) == ""
+    assert period(daily, utc("2026-11-22T13:30")) == ""
     opened = utc("2026-11-20T23:59")
     assert total(daily, opened=opened, now=opened) == 10.0
     assert total(daily, opened=opened, now=utc("2026-11-22T13:30")) == 30.0
@@ -73,34 +73,34 @@ def test_a_budget_ends_at_its_end() -> None:
     budget = Budget(energy_j=10.0, until=utc("2027-01-01"))
     assert not is_over(budget, utc("2027-01-01") - timedelta(microseconds=1))
     assert is_over(budget, utc("2027-01-01"))
-    assert Standing(unit="J", total=10.0, over=True).left == 0.0
+    assert BudgetStatus(unit="J", total=10.0, over=True).left == 0.0
 
 
 def test_a_standing_is_what_was_taken_and_promised() -> None:
-    taken = Tally().reserve(30.0).reserve(20.0).settle(30.0, 35.0)
-    standing = Standing(unit="J", total=100.0, taken=taken, promised=40.0)
-    assert (standing.spent, standing.left, standing.within) == (35.0, 5.0, True)
-    assert standing.balance() == Balance(
+    taken = BudgetTotals().reserve(30.0).reserve(20.0).settle(30.0, 35.0)
+    status = BudgetStatus(unit="J", total=100.0, taken=taken, promised=40.0)
+    assert (status.spent, status.left, status.within) == (35.0, 5.0, True)
+    assert status.balance() == Balance(
         total_j=100.0, spent_j=35.0, reserved_j=20.0, overrun_j=5.0, promised_j=40.0
     )
-    assert standing.overdraft == 0.0
-    grams = Standing(unit="g", total=100.0, taken=taken).balance(per_j=0.5)
+    assert status.overdraft == 0.0
+    grams = BudgetStatus(unit="g", total=100.0, taken=taken).balance(per_j=0.5)
     assert (grams.total_j, grams.left_j) == (200.0, 90.0)
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 1e6), st.floats(0.0, 1.5)), max_size=30))
 def test_a_tally_is_what_the_sums_are(payments: list[tuple[float, float]]) -> None:
-    tally = Tally()
+    totals = BudgetTotals()
     for amount, _ in payments:
-        tally = tally.reserve(amount)
-    assert tally.open == len(payments)
-    assert tally.reserved == pytest.approx(sum(amount for amount, _ in payments))
+        totals = totals.reserve(amount)
+    assert totals.open == len(payments)
+    assert totals.reserved == pytest.approx(sum(amount for amount, _ in payments))
     for amount, share in payments:
-        tally = tally.settle(amount, share * amount)
-    assert (tally.open, tally.reserved) == (0, 0.0)
-    assert tally.spent == pytest.approx(sum(amount * share for amount, share in payments))
+        totals = totals.settle(amount, share * amount)
+    assert (totals.open, totals.reserved) == (0, 0.0)
+    assert totals.spent == pytest.approx(sum(amount * share for amount, share in payments))
     capped = sum(amount * min(1.0, share) for amount, share in payments)
-    assert tally.spent - tally.overrun == pytest.approx(capped)
+    assert totals.spent - totals.overrun == pytest.approx(capped)
 
 
 PARENT = {"energy_j": 100.0}
@@ -167,5 +167,5 @@ def test_a_parent_that_carries_over_promises_each_period_s_amount() -> None:
 def test_how_many_experiences_are_still_expected(
     terms: dict[str, Any], seen: int, now: str, left: int
 ) -> None:
-    budget = Budget(energy_j=1.0, horizon=10, **terms)
+    budget = Budget(energy_j=1.0, num_experiences=10, **terms)
     assert experiences_left(budget, seen=seen, opened=utc("2026-01-01"), now=utc(now)) == left

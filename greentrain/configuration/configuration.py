@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from greentrain.configuration.arguments import Arguments, Component, check_names, mapping
+from greentrain.configuration.components import Arguments, Component, check_names, mapping
 from greentrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from greentrain.streams import Experience
     from greentrain.tracking import Tracker
-    from greentrain.updating import StreamTrainer
+    from greentrain.training import StreamTrainer
 
 MODES = ("reuse_fraction", "shrink", "perturb", "average")
 """Parameters of ``StreamTrainer`` that stand under ``modes``."""
@@ -38,7 +38,7 @@ _REQUIRED = {
     "budget": "an energy such as '20 Wh', emissions, or a share such as '25 % of full'",
     "monitor": "the name of the metric that the model logs in validation",
 }
-_IN_CODE = ("advise",)
+_IN_CODE = ("shadow",)
 """Parameters of ``StreamTrainer`` that no file can use: a job has to be told of in code."""
 _COMPONENTS = ("memory", "meter", "intensity", "policy")
 # What an update sets by itself: which samples come when, and that nothing is tried out first.
@@ -117,7 +117,7 @@ class Configuration:
         Raises:
             ConfigurationError: If a value is of the right type and yet cannot be used.
         """
-        from greentrain.updating import StreamTrainer
+        from greentrain.training import StreamTrainer
 
         given: dict[str, Any] = {name: each.make() for name, each in self.components.items()}
         for settings in self.settings:
@@ -134,7 +134,7 @@ class Configuration:
 
 def keys() -> list[str]:
     """Return every key that a configuration may have, those of Lightning and torch left out."""
-    from greentrain.updating import StreamTrainer
+    from greentrain.training import StreamTrainer
 
     parameters = inspect.signature(StreamTrainer).parameters
     own = [name for name in parameters if name not in ELSEWHERE and name not in _IN_CODE]
@@ -170,7 +170,7 @@ def configure(config: Mapping[str, Any]) -> Configuration:
 
 
 def _settings(config: Mapping[str, Any]) -> list[Arguments]:
-    from greentrain.updating import StreamTrainer
+    from greentrain.training import StreamTrainer
 
     parameters = set(inspect.signature(StreamTrainer).parameters)
     plain = parameters - set(ELSEWHERE) - {"trainer", "loader", *_IN_CODE}
@@ -185,7 +185,7 @@ def _components(config: Mapping[str, Any]) -> dict[str, Component | Arguments]:
     from pytorch_lightning import Trainer
     from torch.utils.data import DataLoader
 
-    from greentrain.updating.trainers import check_options
+    from greentrain.training.fit import check_options
 
     memory = config.get("memory")
     if isinstance(memory, str) and memory != "all" and "." not in memory:

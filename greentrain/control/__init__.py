@@ -11,7 +11,10 @@ from greentrain.control.action import (
     Table,
     UpdateMode,
 )
-from greentrain.control.baselines import (
+from greentrain.control.controller import BudgetController, broke
+from greentrain.control.cost import CostModel
+from greentrain.control.decision import Alternative, Decision, Reason, decided, options_of
+from greentrain.control.policies import (
     RCCDA,
     UPF,
     Always,
@@ -25,22 +28,9 @@ from greentrain.control.baselines import (
     RandomFit,
     fit_cara,
 )
-from greentrain.control.controller import BudgetController, broke
-from greentrain.control.cost import CostModel
-from greentrain.control.decision import Alternative, Decision, Reason, decided, options_of
-from greentrain.control.floor import LeastEnergy
-from greentrain.control.oracle import Oracle, best_schedule
-from greentrain.control.policy import Policy, PricedPolicy, solve_price
-from greentrain.control.sharing import Prospect
-from greentrain.control.simulation import (
-    Simulated,
-    always_full,
-    follow,
-    share_of_gap,
-    simulate,
-    train_once,
-)
-from greentrain.control.table import RecordedTable, read_table
+from greentrain.control.policies.least_energy import LeastEnergy
+from greentrain.control.policies.priced import Policy, PricedPolicy, solve_price
+from greentrain.control.shared_forecast import Prospect
 from greentrain.control.utility import UtilityModel
 
 __all__ = [
@@ -63,7 +53,6 @@ __all__ = [
     "Greedy",
     "LeastEnergy",
     "Option",
-    "Oracle",
     "Past",
     "Periodic",
     "Policy",
@@ -71,22 +60,13 @@ __all__ = [
     "Prospect",
     "RandomFit",
     "Reason",
-    "RecordedTable",
-    "Simulated",
     "State",
     "Table",
     "UpdateMode",
     "UtilityModel",
-    "always_full",
-    "best_schedule",
     "broke",
     "decided",
     "fit_cara",
-    "follow",
     "options_of",
-    "read_table",
-    "share_of_gap",
-    "simulate",
     "solve_price",
-    "train_once",
 ]

@@ -34,27 +34,33 @@ class Action:
 
     Args:
         mode: The update mode.
-        effort: Share of the mode's usual steps, in (0, 1]; 0 for ``SKIP``.
+        step_fraction: Share of the mode's usual steps, in (0, 1]; 0 for ``SKIP``.
 
     Raises:
         ConfigurationError: If the effort is out of range.
     """
 
     mode: UpdateMode
-    effort: float = 1.0
+    step_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        allowed = self.effort == 0 if self.mode is UpdateMode.SKIP else 0 < self.effort <= 1
+        allowed = (
+            self.step_fraction == 0 if self.mode is UpdateMode.SKIP else 0 < self.step_fraction <= 1
+        )
         if not allowed:
             raise ConfigurationError(
-                f"effort is {self.effort!r} for {self.mode}; it is 0 for SKIP, else above 0 up to 1"
+                f"step_fraction is {self.step_fraction!r} for {self.mode}; it is 0 for SKIP, else above 0 up to 1"
             )
 
     def __str__(self) -> str:
-        return str(self.mode) if self.effort in (0, 1) else f"{self.mode} at {self.effort:.0%}"
+        return (
+            str(self.mode)
+            if self.step_fraction in (0, 1)
+            else f"{self.mode} at {self.step_fraction:.0%}"
+        )
 
 
-SKIP = Action(mode=UpdateMode.SKIP, effort=0.0)
+SKIP = Action(mode=UpdateMode.SKIP, step_fraction=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +105,7 @@ class Past:
     Args:
         position: Number of the experience, from 0.
         mode: The update mode.
-        effort: Its effort.
+        step_fraction: Its effort.
         steps: Steps that were trained.
         cost_j: Joules that the update drew; 0 after ``SKIP``.
         n_new: Samples that were new then.
@@ -110,7 +116,7 @@ class Past:
 
     position: int
     mode: UpdateMode
-    effort: float
+    step_fraction: float
     steps: int
     cost_j: float
     n_new: int
@@ -134,7 +140,7 @@ class State:
 
     Args:
         position: Number of the experience, from 0.
-        horizon: Experiences that the budget has to last for.
+        num_experiences: Experiences that the budget has to last for.
         has_model: Whether any update has trained the model yet.
         metric_before: The metric on held-out data of all experiences seen, this one included.
         metric_new: The metric on new training data before training on it; ``None`` before there is
@@ -167,7 +173,7 @@ class State:
     """
 
     position: int
-    horizon: int
+    num_experiences: int
     has_model: bool
     metric_before: float | None
     metric_new: float | None = None
@@ -197,7 +203,7 @@ class State:
     @property
     def remaining(self) -> int:
         """Experiences still to be decided, this one included; at least 1."""
-        return max(1, self.horizon - self.position)
+        return max(1, self.num_experiences - self.position)
 
     @property
     def staleness(self) -> float:

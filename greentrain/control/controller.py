@@ -19,8 +19,8 @@ from greentrain.control.action import (
 )
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Decision, Reason, decided, unweighed
-from greentrain.control.policy import Policy, PricedPolicy
-from greentrain.control.sharing import Prospect, shared_outlook
+from greentrain.control.policies.priced import Policy, PricedPolicy
+from greentrain.control.shared_forecast import Prospect, shared_outlook
 from greentrain.control.utility import UtilityModel
 from greentrain.units import format_energy
 
@@ -113,27 +113,6 @@ class BudgetController:
             decision = dataclasses.replace(decision, alternatives=unweighed(options))
         return state, decision
 
-    def reconsider(
-        self, state: State, decision: Decision, gains: Mapping[Candidate, Estimate]
-    ) -> Decision:
-        """Decide again, as something was learned of the gains after a first decision.
-
-        Args:
-            state: The state of the first decision, with what is left now.
-            decision: The first decision, with all options among its alternatives.
-            gains: What the gain of some of the candidates is now expected to be.
-        """
-        known = [each.option for each in decision.alternatives]
-        options = [
-            dataclasses.replace(option, gain=gains.get(option.candidate, option.gain))
-            for option in known
-        ]
-        balance = Balance(total_j=state.left_j or 0.0, spent_j=0.0, reserved_j=0.0)
-        again = self.policy.decide(state, options, balance)
-        if again.alternatives:
-            return again
-        return dataclasses.replace(again, alternatives=unweighed(options))
-
     def reserve(self, decision: Decision, purpose: str) -> str | None:
         """Set the decision's upper bound aside; ``None`` for ``SKIP``.
 
@@ -212,7 +191,7 @@ class BudgetController:
             Past(
                 position=state.position,
                 mode=decision.action.mode,
-                effort=decision.action.effort,
+                step_fraction=decision.action.step_fraction,
                 steps=steps,
                 cost_j=actual_j,
                 n_new=state.n_new,
@@ -273,7 +252,7 @@ def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> De
     share = min(FIRST_SHARES / state.remaining, MOST_OF_IT) if state.remaining > 1 else 1.0
     cap_j = share * left_j
     option = Option(
-        candidate=max(full, key=lambda each: each.action.effort),
+        candidate=max(full, key=lambda each: each.action.step_fraction),
         cost_j=Estimate(mean=cap_j, sd=cap_j, upper=cap_j),
         gain=_ZERO,
     )

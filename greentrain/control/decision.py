@@ -13,19 +13,19 @@ from greentrain.control.action import Action, Candidate, Estimate, Option, Updat
 class Reason(StrEnum):
     """Why a decision fell as it did.
 
-    ``NO_MODEL`` is the first training; ``TOO_DEAR``, ``BUDGET_EXHAUSTED``, ``NO_GAIN``, ``NOT_DUE``
+    ``NO_MODEL`` is the first training; ``TOO_EXPENSIVE``, ``BUDGET_EXHAUSTED``, ``NO_GAIN``, ``NOT_DUE``
     (the rule calls for no update) and ``NOT_FEASIBLE`` (the rule's update mode is not among the
     options) are those of a ``SKIP``. Of the others ``BEST_NET_GAIN`` and ``LARGEST_GAIN`` weigh
     gains, ``FIXED``, ``SCHEDULED`` and ``RANDOM`` look at no model, ``DRIFT`` is a change that was
     detected, ``STALE`` what a model has lost so far, ``FORECAST`` what it is going to lose, and
-    ``BELOW_FLOOR`` a metric that has to be brought back above a floor. ``CONTROL`` is a full
+    ``BELOW_TARGET`` a metric that has to be brought back above a floor. ``BASELINE`` is a full
     retraining beside the stream, to compare with: no policy decides it.
     """
 
     NO_MODEL = "NO_MODEL"
     BEST_NET_GAIN = "BEST_NET_GAIN"
     NO_GAIN = "NO_GAIN"
-    TOO_DEAR = "TOO_DEAR"
+    TOO_EXPENSIVE = "TOO_EXPENSIVE"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     FIXED = "FIXED"
     SCHEDULED = "SCHEDULED"
@@ -36,8 +36,8 @@ class Reason(StrEnum):
     RANDOM = "RANDOM"
     NOT_DUE = "NOT_DUE"
     NOT_FEASIBLE = "NOT_FEASIBLE"
-    BELOW_FLOOR = "BELOW_FLOOR"
-    CONTROL = "CONTROL"
+    BELOW_TARGET = "BELOW_TARGET"
+    BASELINE = "BASELINE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Decision:
         return [
             {
                 "update_mode": str(alternative.action.mode),
-                "effort": alternative.action.effort,
+                "step_fraction": alternative.action.step_fraction,
                 "steps": alternative.option.candidate.steps,
                 "predicted_j": alternative.option.cost_j.mean,
                 "cost_sd_j": alternative.option.cost_j.sd,
@@ -131,7 +131,9 @@ def options_of(alternatives: Sequence[Mapping[str, Any]]) -> list[Option]:
     return [
         Option(
             candidate=Candidate(
-                action=Action(mode=UpdateMode(each["update_mode"]), effort=each["effort"]),
+                action=Action(
+                    mode=UpdateMode(each["update_mode"]), step_fraction=each["step_fraction"]
+                ),
                 steps=each["steps"],
             ),
             cost_j=Estimate(

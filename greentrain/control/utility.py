@@ -44,7 +44,7 @@ class UtilityModel:
     Five features: the drop times the root of that line, as a drop is made up for first; the room,
     which is the error of the last model, times the line; that times the growth of the data; the
     room times the plasticity debt (updates since the last full retraining, over ten); and, for a
-    full retraining, what it lacks in steps, ``1 / effort - 1``, times the room.
+    full retraining, what it lacks in steps, ``1 / step_fraction - 1``, times the room.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ def _drop(state: State) -> float:
 
 def _features(action: Action, state: State, drop: float) -> Vector:
     n_all = max(1, state.n_new + state.n_stored)
-    share = action.effort
+    share = action.step_fraction
     if action.mode is UpdateMode.REPLAY:
         share *= 2 * state.n_new / n_all
     full = action.mode is UpdateMode.FULL_RETRAIN
@@ -154,7 +154,7 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     room = UNKNOWN_ROOM if state.room is None else state.room
     debt = min(state.warm_starts, 10) / 10
     growth = math.log1p(state.n_new / max(1, state.n_stored))
-    lacking = 1.0 / action.effort - 1.0 if full else 0.0
+    lacking = 1.0 / action.step_fraction - 1.0 if full else 0.0
     return np.array(
         [drop * math.sqrt(line), room * line, room * line * growth, room * debt, room * lacking],
         dtype=np.float64,

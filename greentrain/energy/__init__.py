@@ -1,17 +1,17 @@
 """Where joules come from: meters, their sources and readings."""
 
 from greentrain.energy.boundary import boundary, boundary_note
-from greentrain.energy.calibration import Calibration, calibrate, calibrate_windows
 from greentrain.energy.codecarbon import CodeCarbonMeter
 from greentrain.energy.composite import CompositeMeter
 from greentrain.energy.constant import ConstantMeter
 from greentrain.energy.detect import detect
-from greentrain.energy.forecast import Forecast, predict_total
 from greentrain.energy.idle import idle_power, source_power_w
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.energy.nvml import NvmlMeter
 from greentrain.energy.replay import ReplayMeter
+from greentrain.energy.run_forecast import Forecast, predict_total
 from greentrain.energy.wall import WallMeter
+from greentrain.energy.wall_calibration import Calibration, calibrate, calibrate_windows
 from greentrain.energy.windows import Window, WindowRecorder, total
 
 __all__ = [

@@ -15,15 +15,15 @@ from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger.budgets import (
     exceeded,
     holders,
-    read_standing,
-    read_tally,
+    read_status,
     read_terms,
+    read_totals,
     sums_of,
 )
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import reservations, run_chain, settlements, windows
 from greentrain.ledger.store import Store
-from greentrain.money import pot
+from greentrain.money import period
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class LedgerAccount:
         now = self._store.clock()
         known = self._rate(now) is not None
         with self._store.read() as connection:
-            standing = read_standing(connection, self._terms, now)
-        balance = standing.balance(self._per_j)
+            status = read_status(connection, self._terms, now)
+        balance = status.balance(self._per_j)
         return balance if known else _nothing_left(balance)
 
     def reserve(self, upper_bound_j: float, purpose: str) -> str:
@@ -103,20 +103,20 @@ class LedgerAccount:
         with self._store.write() as connection:
             now = self._store.clock()
             rate = self._rate(now)
-            standing = read_standing(connection, self._terms, now)
+            status = read_status(connection, self._terms, now)
             amount = upper_bound_j * self._per_j
-            if grams and math.isclose(amount, standing.left, rel_tol=_ROUNDING):
-                amount = standing.left  # all of it, asked for in joules
-            if rate is not None and amount <= standing.left:
+            if grams and math.isclose(amount, status.left, rel_tol=_ROUNDING):
+                amount = status.left  # all of it, asked for in joules
+            if rate is not None and amount <= status.left:
                 content = {
                     "reservation_id": reservation_id,
                     "budget_id": self.budget_id,
-                    "pot": pot(self._terms.budget, now),
+                    "period": period(self._terms.budget, now),
                     "run_id": self._run.run_id,
                     "amount_j": upper_bound_j,
                     "amount_g": amount if grams else None,
                     "purpose": purpose,
-                    **sums_of(standing.taken.reserve(amount)),
+                    **sums_of(status.taken.reserve(amount)),
                 }
                 self._store.append(connection, "reservation", self._run.chain, content)
                 return reservation_id
@@ -124,7 +124,7 @@ class LedgerAccount:
             held_by = holders(connection, self._terms, now)
         if rate is None:
             purpose = f"no carbon intensity is known now; {purpose}"
-        raise exceeded(purpose, self._terms, standing, amount, held_by, per_j=self._per_j)
+        raise exceeded(purpose, self._terms, status, amount, held_by, per_j=self._per_j)
 
     def settle(self, reservation: str, actual_j: float) -> float:
         """Record what was measured, and return the overrun in joules.
@@ -197,18 +197,18 @@ def append_settlement(
     amount, actual = (
         (row["amount_g"], actual_g or 0.0) if of_carbon else (row["amount_j"], actual_j or 0.0)
     )
-    tally = read_tally(connection, row["budget_id"], row["pot"])
+    totals = read_totals(connection, row["budget_id"], row["period"])
     content = {
         "reservation_id": row["reservation_id"],
         "budget_id": row["budget_id"],
-        "pot": row["pot"],
+        "period": row["period"],
         "run_id": row["run_id"],
         "actual_j": actual_j,
         "actual_g": actual_g if of_carbon else None,
         "overrun_j": None if actual_j is None else overrun(row["amount_j"], actual_j),
         "overrun_g": overrun(amount, actual) if of_carbon else None,
         "released": released,
-        **sums_of(tally.settle(amount, actual)),
+        **sums_of(totals.settle(amount, actual)),
     }
     store.append(connection, "settlement", run_chain(row["run_id"]), content)
 

@@ -22,7 +22,15 @@ from greentrain.ledger.schema import (
     settlements,
 )
 from greentrain.ledger.store import Store
-from greentrain.money import Standing, Tally, check_child, is_over, pot, promised, total
+from greentrain.money import (
+    BudgetStatus,
+    BudgetTotals,
+    check_child,
+    is_over,
+    period,
+    promised,
+    total,
+)
 from greentrain.units import utc_text
 
 _NAMED = 3
@@ -69,7 +77,7 @@ def open_budget(store: Store, name: str, budget: Budget) -> str:
                 "parent_id": parent_id,
                 "energy_j": budget.energy_j,
                 "carbon_g": budget.carbon_g,
-                "horizon": budget.horizon,
+                "num_experiences": budget.num_experiences,
                 "until_utc": None if budget.until is None else utc_text(budget.until),
                 "per": budget.per,
                 "carry_over": budget.carry_over,
@@ -103,7 +111,7 @@ def find_terms(connection: Connection, name: str) -> Terms | None:
     return None if row is None else _terms(row)
 
 
-def read_standing(connection: Connection, terms: Terms, now: datetime) -> Standing:
+def read_status(connection: Connection, terms: Terms, now: datetime) -> BudgetStatus:
     """Return where a budget stands, in its own unit."""
     budget = terms.budget
     promises: list[float] = []
@@ -111,18 +119,18 @@ def read_standing(connection: Connection, terms: Terms, now: datetime) -> Standi
     for row in connection.execute(_TERMS.where(budgets.c.parent_id == terms.budget_id)).mappings():
         child = _terms(row)
         promises.append(promised(budget, child.budget, opened=child.opened, now=now))
-        overdrafts.append(read_standing(connection, child, now).overdraft)
-    return Standing(
+        overdrafts.append(read_status(connection, child, now).overdraft)
+    return BudgetStatus(
         unit=budget.unit,
         total=total(budget, opened=terms.opened, now=now),
-        taken=read_tally(connection, terms.budget_id, pot(budget, now)),
+        taken=read_totals(connection, terms.budget_id, period(budget, now)),
         promised=math.fsum(promises),
         overdrawn=math.fsum(overdrafts),
         over=is_over(budget, now),
     )
 
 
-def read_tally(connection: Connection, budget_id: str, of_pot: str) -> Tally:
+def read_totals(connection: Connection, budget_id: str, of_pot: str) -> BudgetTotals:
     """Return what was taken from a pot: the sums that its last row holds."""
     newest: RowMapping | None = None
     for table in (reservations, settlements):
@@ -135,7 +143,7 @@ def read_tally(connection: Connection, budget_id: str, of_pot: str) -> Tally:
                     table.c.sum_spent,
                     table.c.sum_overrun,
                 )
-                .where(table.c.budget_id == budget_id, table.c.pot == of_pot)
+                .where(table.c.budget_id == budget_id, table.c.period == of_pot)
                 .order_by(table.c.entry_id.desc())
                 .limit(1)
             )
@@ -144,12 +152,12 @@ def read_tally(connection: Connection, budget_id: str, of_pot: str) -> Tally:
         )
         if row is not None and (newest is None or row["entry_id"] > newest["entry_id"]):
             newest = row
-    return Tally() if newest is None else tally_of(newest)
+    return BudgetTotals() if newest is None else tally_of(newest)
 
 
-def tally_of(row: Any) -> Tally:
+def tally_of(row: Any) -> BudgetTotals:
     """Return the sums that a reservation or a settlement holds."""
-    return Tally(
+    return BudgetTotals(
         open=row["sum_open"],
         reserved=row["sum_reserved"],
         spent=row["sum_spent"],
@@ -157,34 +165,34 @@ def tally_of(row: Any) -> Tally:
     )
 
 
-def sums_of(tally: Tally) -> dict[str, Any]:
+def sums_of(totals: BudgetTotals) -> dict[str, Any]:
     """Return the columns in which a reservation or a settlement holds the sums after it."""
     return {
-        "sum_open": tally.open,
-        "sum_reserved": tally.reserved,
-        "sum_spent": tally.spent,
-        "sum_overrun": tally.overrun,
+        "sum_open": totals.open,
+        "sum_reserved": totals.reserved,
+        "sum_spent": totals.spent,
+        "sum_overrun": totals.overrun,
     }
 
 
 def holders(connection: Connection, terms: Terms, now: datetime) -> tuple[str, ...]:
     """Say who holds what is reserved or promised: newest first, and how many more there are."""
     unit = terms.budget.unit
-    of_pot = pot(terms.budget, now)
+    of_pot = period(terms.budget, now)
     still_open = (
         select(reservations.c.amount_j, reservations.c.amount_g, reservations.c.purpose, runs)
         .join(runs, runs.c.run_id == reservations.c.run_id)
         .outerjoin(settlements, settlements.c.reservation_id == reservations.c.reservation_id)
         .where(
             reservations.c.budget_id == terms.budget_id,
-            reservations.c.pot == of_pot,
+            reservations.c.period == of_pot,
             settlements.c.entry_id.is_(None),
         )
         .order_by(reservations.c.entry_id.desc())
         .limit(_NAMED)
     )
     named = []
-    count = read_tally(connection, terms.budget_id, of_pot).open
+    count = read_totals(connection, terms.budget_id, of_pot).open
     for row in connection.execute(still_open).mappings() if count else ():
         amount = format_amount(row["amount_j"] if unit == "J" else row["amount_g"], unit)
         named.append(f"{amount} by the run {row['name']!r} for {row['purpose']}")
@@ -200,7 +208,7 @@ def holders(connection: Connection, terms: Terms, now: datetime) -> tuple[str, .
 def exceeded(
     asker: str,
     terms: Terms,
-    standing: Standing,
+    status: BudgetStatus,
     asked: float,
     held_by: tuple[str, ...],
     *,
@@ -211,24 +219,24 @@ def exceeded(
     Args:
         asker: What asks.
         terms: The budget.
-        standing: Where it stands.
+        status: Where it stands.
         asked: The amount, in the budget's unit.
         held_by: Who holds what is not left.
         per_j: The unit's amount in one joule; ``None`` if unknown.
     """
-    unit = standing.unit
-    shares = {"spent": standing.spent, "reserved": standing.taken.reserved}
-    if standing.promised:
-        shares["promised"] = standing.promised
+    unit = status.unit
+    shares = {"spent": status.spent, "reserved": status.taken.reserved}
+    if status.promised:
+        shares["promised"] = status.promised
     taken = ", ".join(f"{format_amount(share, unit)} {name}" for name, share in shares.items())
     until = terms.budget.until
-    end = f"; it ended at {utc_text(until)}" if standing.over and until is not None else ""
+    end = f"; it ended at {utc_text(until)}" if status.over and until is not None else ""
     held = f"; held: {', '.join(held_by)}" if held_by else ""
     return BudgetExceeded(
-        f"{asker} asks for {format_amount(asked, unit)}, and {format_amount(standing.left, unit)} "
-        f"of {format_amount(standing.total, unit)} are left ({taken}){end}{held}",
+        f"{asker} asks for {format_amount(asked, unit)}, and {format_amount(status.left, unit)} "
+        f"of {format_amount(status.total, unit)} are left ({taken}){end}{held}",
         asked_j=None if per_j is None else asked / per_j,
-        left_j=None if per_j is None else standing.left / per_j,
+        left_j=None if per_j is None else status.left / per_j,
         held_by=held_by,
     )
 
@@ -247,20 +255,20 @@ def _promise(connection: Connection, store: Store, name: str, budget: Budget) ->
             f"{name!r}; open that one first"
         )
     check_child(budget, parent.budget)
-    standing, amount = read_standing(connection, parent, now), budget.amount or 0.0
+    status, amount = read_status(connection, parent, now), budget.amount or 0.0
     if budget.per is not None:
         # Each period of the parent has to bear all that is promised anew in each.
-        each = Standing(
-            unit=standing.unit,
+        each = BudgetStatus(
+            unit=status.unit,
             total=parent.budget.amount or 0.0,
             promised=_renewed(connection, parent),
         )
-        standing = min(standing, each, key=attrgetter("left"))
-    if amount > standing.left:
+        status = min(status, each, key=attrgetter("left"))
+    if amount > status.left:
         asker = f"the budget {name!r} out of {parent.name!r}"
-        per_j = 1.0 if standing.unit == "J" else None
+        per_j = 1.0 if status.unit == "J" else None
         held_by = holders(connection, parent, now)
-        raise exceeded(asker, parent, standing, amount, held_by, per_j=per_j)
+        raise exceeded(asker, parent, status, amount, held_by, per_j=per_j)
     return parent.budget_id
 
 
@@ -296,7 +304,7 @@ def terms_of(row: Any, parent: str | None) -> Terms:
         budget = Budget(
             energy_j=row["energy_j"],
             carbon_g=row["carbon_g"],
-            horizon=row["horizon"],
+            num_experiences=row["num_experiences"],
             until=None if row["until_utc"] is None else datetime.fromisoformat(row["until_utc"]),
             per=row["per"],
             carry_over=bool(row["carry_over"]),

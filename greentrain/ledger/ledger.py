@@ -11,12 +11,14 @@ from typing import Any
 from greentrain.budget import Balance, Budget
 from greentrain.errors import ConfigurationError
 from greentrain.ledger.account import CarbonRate, LedgerAccount
-from greentrain.ledger.budgets import Terms, open_budget, read_standing, read_terms
+from greentrain.ledger.budgets import Terms, open_budget, read_status, read_terms
 from greentrain.ledger.heads import all_heads
+from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import replay_left_behind
 from greentrain.ledger.postgres import shown
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.release import Release, release
+from greentrain.ledger.rows import EmissionsLike, SourceLike, WindowLike, source_content
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import (
     RUN_CHAIN,
@@ -25,9 +27,7 @@ from greentrain.ledger.schema import (
     run_chain,
 )
 from greentrain.ledger.store import Store
-from greentrain.ledger.told import EmissionsLike, SourceLike, WindowLike, source_content
-from greentrain.ledger.watch import Watch
-from greentrain.money import Standing
+from greentrain.money import BudgetStatus
 from greentrain.units import utc_now
 
 DEFAULT_URL = "sqlite:///greentrain.db"
@@ -133,7 +133,7 @@ class Ledger:
                 self.store.append(connection, "source", run_chain(run_id), source)
         watch = None
         if beat is not None or callable(sources):
-            watch = Watch(
+            watch = Heartbeat(
                 run_id,
                 sources=sources if callable(sources) else tuple,
                 beat=beat or tuple,
@@ -193,22 +193,22 @@ class Ledger:
             ConfigurationError: If the budget is of carbon: ask for its standing.
             LedgerError: If there is no such budget.
         """
-        standing = self.standing(budget_id)
-        if standing.unit != "J":
+        status = self.status(budget_id)
+        if status.unit != "J":
             raise ConfigurationError(
                 f"the budget {budget_id!r} is of carbon and has no balance in joules; ask for its "
-                "standing"
+                "status"
             )
-        return standing.balance()
+        return status.balance()
 
-    def standing(self, budget_id: str) -> Standing:
+    def status(self, budget_id: str) -> BudgetStatus:
         """Return where a budget stands, in its own unit and in the present period.
 
         Raises:
             LedgerError: If there is no such budget.
         """
         with self.store.read() as connection:
-            return read_standing(connection, read_terms(connection, budget_id), self.store.clock())
+            return read_status(connection, read_terms(connection, budget_id), self.store.clock())
 
     def release(self, reservation: str, actual: float | None = None) -> Release:
         """Settle the reservation of a run that died.

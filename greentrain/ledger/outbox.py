@@ -10,10 +10,10 @@ from itertools import islice
 from sqlalchemy import Connection, func, select
 
 from greentrain.errors import LedgerError
+from greentrain.ledger.rows import Row, kept
 from greentrain.ledger.schema import CONTENT, entries, replays, run_chain
 from greentrain.ledger.spool import Spool, left_behind, places
 from greentrain.ledger.store import Store
-from greentrain.ledger.told import Row, kept
 
 _log = logging.getLogger(__name__)
 

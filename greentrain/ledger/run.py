@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any
 
 from greentrain.errors import LedgerError
+from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import Outbox
+from greentrain.ledger.rows import EmissionsLike, Row, WindowLike, window_content
 from greentrain.ledger.schema import run_chain
 from greentrain.ledger.store import Store
-from greentrain.ledger.told import EmissionsLike, Row, WindowLike, window_content
-from greentrain.ledger.watch import Watch
 from greentrain.ledger.writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,12 @@ class RunLog:
     """
 
     def __init__(
-        self, store: Store, run_id: str, *, watch: Watch | None = None, heartbeat_s: float = 10.0
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        watch: Heartbeat | None = None,
+        heartbeat_s: float = 10.0,
     ) -> None:
         self._store = store
         self.run_id = run_id

@@ -97,19 +97,19 @@ def _windows(name: str) -> Table:
 
 
 def _money(name: str, *columns: Column[Any]) -> Table:
-    """What was taken from a budget, and the sums of its pot after it: see ``money.Tally``."""
+    """What was taken from a budget, and the sums of its pot after it: see ``money.BudgetTotals``."""
     return _content(
         name,
         Column("reservation_id", String(36), nullable=False, unique=True),
         Column("budget_id", String(36), nullable=False),
-        Column("pot", String(32), nullable=False),
+        Column("period", String(32), nullable=False),
         Column("run_id", String(36), nullable=False, index=True),
         *columns,
         Column("sum_open", Integer, nullable=False),
         Column("sum_reserved", Float, nullable=False),
         Column("sum_spent", Float, nullable=False),
         Column("sum_overrun", Float, nullable=False),
-        Index(f"ix_{name}_pot", "budget_id", "pot", "entry_id"),
+        Index(f"ix_{name}_pot", "budget_id", "period", "entry_id"),
     )
 
 
@@ -166,7 +166,7 @@ budgets = _content(
     Column("parent_id", String(36), index=True),
     Column("energy_j", Float),
     Column("carbon_g", Float),
-    Column("horizon", Integer, nullable=False),
+    Column("num_experiences", Integer, nullable=False),
     Column("until_utc", String(32)),
     Column("per", String(8)),
     Column("carry_over", Boolean, nullable=False),
@@ -195,7 +195,7 @@ decisions = _content(
     Column("position", Integer, nullable=False),
     Column("reservation_id", String(36)),
     Column("update_mode", Text, nullable=False),
-    Column("effort", Float, nullable=False),
+    Column("step_fraction", Float, nullable=False),
     Column("reason", Text, nullable=False),
     Column("sentence", Text, nullable=False),
     Column("predicted_j", Float),

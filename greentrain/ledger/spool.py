@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from greentrain.ledger.rows import Row
 from greentrain.ledger.schema import canonical
 from greentrain.ledger.store import Store
-from greentrain.ledger.told import Row
 
 KINDS = ("source", "window", "heartbeat", "closing")
 """What may wait: nothing that spends, and nothing that is decided."""

@@ -17,6 +17,7 @@ from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import postgres, sqlite
 from greentrain.ledger.environment import host_hash
 from greentrain.ledger.heads import changed_heads
+from greentrain.ledger.hmac_key import ledger_key
 from greentrain.ledger.hosts import refuse_other_hosts
 from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.schema import (
@@ -29,7 +30,6 @@ from greentrain.ledger.schema import (
     row_hash,
     runs,
 )
-from greentrain.ledger.sealing import ledger_key
 from greentrain.units import utc_now, utc_text
 
 BUSY_TIMEOUT_S = 30.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greentrain.errors import LedgerError
-from greentrain.ledger.exports import ExportedHeads
+from greentrain.ledger.exported_heads import ExportedHeads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.schema import RUN_CHAIN

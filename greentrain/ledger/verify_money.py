@@ -14,7 +14,15 @@ from greentrain.errors import GreentrainError
 from greentrain.ledger.budgets import Terms, tally_of, terms_of
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.release import GIVEN, RECOVERED, drawn
-from greentrain.money import Standing, Tally, check_child, is_over, pot, promised, total
+from greentrain.money import (
+    BudgetStatus,
+    BudgetTotals,
+    check_child,
+    is_over,
+    period,
+    promised,
+    total,
+)
 
 _KINDS = ("budget", "reservation", "settlement")
 _TOLERANCE = 1e-9
@@ -80,7 +88,7 @@ class _Books:
         self._terms: dict[str, Terms] = {}
         self._parents: dict[str, str] = {}
         self._children: dict[str, list[Terms]] = defaultdict(list)
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str], BudgetTotals] = {}
         self._open: dict[str, Row] = {}
 
     def enter(self, kind: str, row: Row, entry: str) -> Iterator[str]:
@@ -104,7 +112,7 @@ class _Books:
             return
         check_child(terms.budget, parent.budget)
         self._children[parent.budget_id].append(terms)
-        yield from self._over(parent, pot(parent.budget, terms.opened), terms.opened, entry)
+        yield from self._over(parent, period(parent.budget, terms.opened), terms.opened, entry)
         renewed = [
             child.budget.amount or 0.0
             for child in self._children[parent.budget_id]
@@ -118,22 +126,22 @@ class _Books:
         unit, amount = _reserved(row)
         made = datetime.fromisoformat(row["recorded_utc"])
         yield from _wrong_unit(row, terms, unit, entry)
-        if row["pot"] not in (pot(terms.budget, made), pot(terms.budget, made - _WRITING)):
+        if row["period"] not in (period(terms.budget, made), period(terms.budget, made - _WRITING)):
             yield f"{entry}: was not taken from the period in which it was made"
         if is_over(terms.budget, made - _WRITING):
             yield f"{entry}: was reserved after the end of the budget {terms.budget_id}"
         self._open[row["reservation_id"]] = row
-        place = (terms.budget_id, row["pot"])
-        self._tallies[place] = self._tallies.get(place, Tally()).reserve(amount)
+        place = (terms.budget_id, row["period"])
+        self._tallies[place] = self._tallies.get(place, BudgetTotals()).reserve(amount)
         yield from self._wrong_sums(row, entry)
-        yield from self._over(terms, row["pot"], made, entry)
+        yield from self._over(terms, row["period"], made, entry)
 
     def _settlement(self, row: Row, entry: str) -> Iterator[str]:
         reservation = self._open.pop(row["reservation_id"], None)
         if reservation is None:
             yield f"the settlement of {row['reservation_id']} has no open reservation"
             return
-        same = ("budget_id", "pot", "run_id")
+        same = ("budget_id", "period", "run_id")
         if any(row[name] != reservation[name] for name in same):
             yield f"{entry}: the settlement of {row['reservation_id']} is not of its reservation"
         unit, actual, beyond = _settled(row)
@@ -141,12 +149,12 @@ class _Books:
         if not math.isclose(overrun(amount, actual), beyond, abs_tol=_TOLERANCE):
             yield f"the overrun of {row['reservation_id']} is not what it should be"
         yield from _wrong_unit(row, self._terms[row["budget_id"]], unit, entry)
-        place = (row["budget_id"], row["pot"])
-        self._tallies[place] = self._tallies.get(place, Tally()).settle(amount, actual)
+        place = (row["budget_id"], row["period"])
+        self._tallies[place] = self._tallies.get(place, BudgetTotals()).settle(amount, actual)
         yield from self._wrong_sums(row, entry)
 
     def _wrong_sums(self, row: Row, entry: str) -> Iterator[str]:
-        should, held = self._tallies[row["budget_id"], row["pot"]], tally_of(row)
+        should, held = self._tallies[row["budget_id"], row["period"]], tally_of(row)
         alike = (
             math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
             for one, other in (
@@ -160,22 +168,22 @@ class _Books:
 
     def _over(self, terms: Terms, of_pot: str, now: datetime, entry: str) -> Iterator[str]:
         budget = terms.budget
-        standing = Standing(
+        status = BudgetStatus(
             unit=budget.unit,
             total=total(budget, opened=terms.opened, now=now),
-            taken=self._tallies.get((terms.budget_id, of_pot), Tally()),
+            taken=self._tallies.get((terms.budget_id, of_pot), BudgetTotals()),
             promised=math.fsum(
                 promised(budget, child.budget, opened=child.opened, now=now)
                 for child in self._children[terms.budget_id]
             ),
         )
-        if not standing.within:
-            counted = standing.balance()
+        if not status.within:
+            counted = status.balance()
             taken = counted.spent_j - counted.overrun_j + counted.reserved_j + counted.promised_j
             yield (
                 f"after {entry} the budget {terms.budget_id} has "
                 f"{format_amount(taken, budget.unit)} spent, reserved and promised of "
-                f"{format_amount(standing.total, budget.unit)}"
+                f"{format_amount(status.total, budget.unit)}"
             )
 
 

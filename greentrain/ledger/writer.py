@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 
-from greentrain.ledger.told import Row, kept
+from greentrain.ledger.rows import Row, kept
 
 _log = logging.getLogger(__name__)
 

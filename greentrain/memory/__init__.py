@@ -7,8 +7,8 @@ from greentrain.memory.full import FullBuffer, owned, pack, unpack
 from greentrain.memory.herding import HerdingBuffer
 from greentrain.memory.plans import Offer, Plan
 from greentrain.memory.protocol import Buffer
-from greentrain.memory.ranks import reshard
 from greentrain.memory.reservoir import RandomReplacementBuffer, ReservoirBuffer
+from greentrain.memory.resharding import reshard
 
 __all__ = [
     "BoundedBuffer",

@@ -24,8 +24,8 @@ from greentrain.memory.layout import (
 )
 from greentrain.memory.plans import Indices, Key, Offer, Plan
 from greentrain.memory.protocol import Sample
+from greentrain.memory.sample_table import Table
 from greentrain.memory.slots import Slots
-from greentrain.memory.table import Table
 from greentrain.units import parse_bytes
 
 _PLAN, _DRAW = 0, 1

@@ -2,7 +2,7 @@
 
 It stands apart and is taken off nothing. Nobody measured what did not happen: it is modelled, from
 what the cost model predicted of a full retraining of each experience when it was decided about.
-What controls measured stands beside it: see :mod:`greentrain.report.controls`.
+What controls measured stands beside it: see :mod:`greentrain.report.baseline_retrainings`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from greentrain.control import UpdateMode
-from greentrain.report.controls import is_control, measured
-from greentrain.report.rows import Row, Rows, number, parse, total
+from greentrain.report.baseline_retrainings import is_control, measured
+from greentrain.report.row_helpers import Row, Rows, number, parse, total
 from greentrain.report.sources import IDLE
 from greentrain.units import J_PER_WH, wh
 
@@ -198,12 +198,15 @@ def _full(decision: Row, one: Row) -> tuple[float, float] | None:
     """Return joules and standard deviation of retraining in full; ``None`` where nobody said."""
     full = (UpdateMode.FULL_RETRAIN, 1.0)
     finished = one["status"] == "done" and one["steps"] == one["planned_steps"]
-    if (one["update_mode"], one["effort"]) == full and finished:
+    if (one["update_mode"], one["step_fraction"]) == full and finished:
         measured_j = one["update_energy_j"]
         if measured_j is not None:
             return measured_j, 0.0
     for offer in parse(decision["alternatives"], []):
-        if isinstance(offer, dict) and (offer.get("update_mode"), offer.get("effort")) == full:
+        if (
+            isinstance(offer, dict)
+            and (offer.get("update_mode"), offer.get("step_fraction")) == full
+        ):
             mean_j, sd_j = number(offer.get("predicted_j")), number(offer.get("cost_sd_j"))
             return None if mean_j is None or sd_j is None else (mean_j, sd_j)
     return None

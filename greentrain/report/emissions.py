@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from greentrain.ledger import canonical
-from greentrain.report.rows import Row, Rows, number, total
+from greentrain.report.row_helpers import Row, Rows, number, total
 
 NO_ZONE = "no zone was given, so no grams are claimed"
 NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"

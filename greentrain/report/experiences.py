@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from greentrain.control import Reason, UpdateMode
-from greentrain.report.money import BudgetHistory
-from greentrain.report.rows import Row, Rows, parse, total
+from greentrain.report.budget_status import BudgetHistory
+from greentrain.report.row_helpers import Row, Rows, parse, total
 from greentrain.units import J_PER_WH
 
 _INTERRUPTIONS = {
@@ -17,7 +17,7 @@ _INTERRUPTIONS = {
 }
 _OPTION = (
     "update_mode",
-    "effort",
+    "step_fraction",
     "predicted_j",
     "upper_bound_j",
     "predicted_gain",
@@ -70,7 +70,7 @@ class Outcomes:
 
     def __init__(self, rows: Mapping[str, Rows]) -> None:
         controls = {
-            row["reservation_id"] for row in rows["decision"] if row["reason"] == Reason.CONTROL
+            row["reservation_id"] for row in rows["decision"] if row["reason"] == Reason.BASELINE
         }
         self._of_updates, self._of_controls = {}, {}
         for row in rows["outcome"]:
@@ -81,7 +81,7 @@ class Outcomes:
 
     def of(self, decision: Row) -> Row | None:
         """Return what came of a decision; ``None`` if nothing was recorded."""
-        if decision["reason"] == Reason.CONTROL:
+        if decision["reason"] == Reason.BASELINE:
             return self._of_controls.get(decision["reservation_id"])
         return self.of_update(decision)
 
@@ -92,7 +92,7 @@ class Outcomes:
 
 def advised_runs(runs: Rows) -> set[str]:
     """Return the ids of runs whose decisions are advice: another job trained, and none of them."""
-    return {row["run_id"] for row in runs if settings_of(row).get("advise") is True}
+    return {row["run_id"] for row in runs if settings_of(row).get("shadow") is True}
 
 
 def settings_of(run: Row) -> Row:
@@ -136,7 +136,7 @@ def _decided(row: Row) -> dict[str, Any]:
         "reservation_id": row["reservation_id"],
         "decided_utc": row["recorded_utc"],
         "update_mode": row["update_mode"],
-        "effort": row["effort"],
+        "step_fraction": row["step_fraction"],
         "reason": row["reason"],
         "sentence": row["sentence"],
         "predicted_j": row["predicted_j"],

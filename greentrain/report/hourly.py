@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from greentrain.report.rows import Row, Rows, total
+from greentrain.report.row_helpers import Row, Rows, total
 
 _HOUR_US = 3_600_000_000
 

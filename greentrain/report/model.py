@@ -16,16 +16,20 @@ from typing import Any
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger import Ledger, canonical, last_descriptions
-from greentrain.report import emissions, experiences, figures, money, reading, wider
+from greentrain.report import budget_status as money
+from greentrain.report import emissions, experiences
+from greentrain.report import energy_totals as figures
+from greentrain.report import ledger_reading as reading
+from greentrain.report import system_boundaries as wider
 from greentrain.report.avoided import avoided
-from greentrain.report.beside import beside
-from greentrain.report.controls import is_control
-from greentrain.report.given import Given
+from greentrain.report.baseline_retrainings import is_control
+from greentrain.report.disclosures import Given
 from greentrain.report.hourly import hourly
 from greentrain.report.overlaps import Overlaps, overlapping
-from greentrain.report.rows import Row, Rows, number, parse
+from greentrain.report.row_helpers import Row, Rows, number, parse
 from greentrain.report.scope import Scope, moment
 from greentrain.report.sources import COLUMNS
+from greentrain.report.supplementary_impacts import beside
 
 SCHEMA_VERSION = 2
 """The form of the document, which ``schema/report-2.json`` describes."""
@@ -79,7 +83,7 @@ def document(
     """Build the document of what was read of ledgers.
 
     Args:
-        read: As :func:`greentrain.report.reading.read` returns it.
+        read: As :func:`greentrain.report.ledger_reading.read` returns it.
         scope: What the report is about.
         given: What the user states.
 

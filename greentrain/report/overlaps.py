@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from greentrain.report.rows import Row, Rows, total
+from greentrain.report.row_helpers import Row, Rows, total
 from greentrain.report.times import Span, length
 from greentrain.units import format_energy
 

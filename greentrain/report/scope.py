@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from greentrain.errors import ConfigurationError
-from greentrain.report.rows import Row, Rows
+from greentrain.report.row_helpers import Row, Rows
 from greentrain.report.times import ended_utc
 from greentrain.units import utc_text
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from greentrain.ledger import canonical
-from greentrain.report.rows import Row, Rows, joules_by_source, total
+from greentrain.report.row_helpers import Row, Rows, joules_by_source, total
 from greentrain.units import uncertainty_j, wh
 
 COLUMNS = (

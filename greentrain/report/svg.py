@@ -12,7 +12,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from greentrain.report.drawing import (
+from greentrain.report.chart_shapes import (
     BOTTOM,
     HEIGHT,
     LEFT,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from greentrain.errors import LedgerError
-from greentrain.report.rows import Row, Rows
+from greentrain.report.row_helpers import Row, Rows
 from greentrain.units import utc_text
 
 Span = tuple[int, int]

@@ -88,8 +88,8 @@ def setting(name: str) -> str:
     """Return the name of the tag of a setting that is other than when the stream began.
 
     Example:
-        >>> setting("horizon")
-        'greentrain.setting.horizon'
+        >>> setting("num_experiences")
+        'greentrain.setting.num_experiences'
     """
     return f"greentrain.setting.{name}"
 

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.callbacks import use as use_module
+from greentrain.callbacks import usage as use_module
 from greentrain.callbacks.anneal import shape
 from greentrain.carbon import CsvIntensity
 from greentrain.energy import ConstantMeter, Reading

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.tuner import Tuner
 
 from greentrain.callbacks import EnergyMonitor
-from greentrain.callbacks.auto import AutoEnergyMonitor
+from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
 from greentrain.ledger import Ledger
 from tests.callbacks.test_energy_monitor import EPOCH_J, trainer
 from tests.models import Classifier, Clock, Tick, constant_meter, loader

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentrain.callbacks.meter_lease import cards_of
 from greentrain.callbacks.ranks import OwnMeter, Place, share
-from greentrain.callbacks.recording import cards_of
 from greentrain.energy import ConstantMeter
 
 CARDS = ["U1", "U2", "U3", "U4"]

@@ -17,7 +17,7 @@ from greentrain.control import (
 )
 
 FULL = Action(mode=UpdateMode.FULL_RETRAIN)
-HALF = Action(mode=UpdateMode.FULL_RETRAIN, effort=0.5)
+HALF = Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=0.5)
 WARM = Action(mode=UpdateMode.WARM_START)
 REPLAY = Action(mode=UpdateMode.REPLAY)
 
@@ -61,7 +61,7 @@ def past(
     return Past(
         position=position,
         mode=mode,
-        effort=0.0 if mode is UpdateMode.SKIP else 1.0,
+        step_fraction=0.0 if mode is UpdateMode.SKIP else 1.0,
         steps=0 if mode is UpdateMode.SKIP else 10,
         cost_j=cost_j,
         n_new=n_new,
@@ -78,7 +78,7 @@ def trained(after: float | None = 0.9, *, new: float | None = None, cost_j: floa
 def state(*history: Past, **changes: Any) -> State:
     fields: dict[str, Any] = {
         "position": len(history),
-        "horizon": 10,
+        "num_experiences": 10,
         "has_model": True,
         "metric_before": None,
         "n_new": 100,

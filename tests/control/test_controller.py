@@ -31,7 +31,7 @@ from greentrain.control.action import HISTORY_KEPT
 from greentrain.errors import BudgetExceeded
 
 
-class PaperAccount:
+class ShadowAccount:
     """An account in memory."""
 
     def __init__(self, total_j: float) -> None:
@@ -65,16 +65,19 @@ CANDIDATES = [
 
 
 EACH_EFFORT = [
-    Candidate(action=Action(mode=each.action.mode, effort=effort), steps=round(effort * each.steps))
+    Candidate(
+        action=Action(mode=each.action.mode, step_fraction=step_fraction),
+        steps=round(step_fraction * each.steps),
+    )
     for each in CANDIDATES
-    for effort in (0.25, 0.5, 1.0)
+    for step_fraction in (0.25, 0.5, 1.0)
 ]
 
 
 def arrival(position: int, metric_new: float | None = 0.9, **changes) -> State:
     fields = {
         "position": position,
-        "horizon": 8,
+        "num_experiences": 8,
         "has_model": True,
         "metric_before": 0.9,
         "metric_new": metric_new,
@@ -94,7 +97,7 @@ CALM = arrival(1, metric_new=0.998, metric_last=0.998)
 def controller(total_j: float, *, scale: float = 1.0, **arguments) -> BudgetController:
     cost = CostModel()
     cost.calibrate(fixed_j=1.0 * scale, step_j=1.0 * scale)
-    return BudgetController(PaperAccount(total_j * scale), cost=cost, **arguments)
+    return BudgetController(ShadowAccount(total_j * scale), cost=cost, **arguments)
 
 
 def carry_out(control: BudgetController, state: State, decision, *, actual_j=None, **came):
@@ -142,13 +145,13 @@ def test_the_recorded_state_gives_the_recorded_decision(policy):
 
 
 def untried(total_j: float, **changes) -> tuple[State, Decision]:
-    control = BudgetController(PaperAccount(total_j))
+    control = BudgetController(ShadowAccount(total_j))
     first = arrival(0, metric_new=None, **{"has_model": False, "n_stored": 0, **changes})
     return control.decide(first, EACH_EFFORT[:3])
 
 
 @pytest.mark.parametrize(
-    ("horizon", "cap_j"),
+    ("num_experiences", "cap_j"),
     [
         (8, 250.0),  # two shares of 125 J
         (4, 500.0),
@@ -157,8 +160,8 @@ def untried(total_j: float, **changes) -> tuple[State, Decision]:
         (1, 1000.0),  # nothing is to come
     ],
 )
-def test_the_first_training_may_draw_two_even_shares(horizon, cap_j):
-    state, decision = untried(1000.0, horizon=horizon)
+def test_the_first_training_may_draw_two_even_shares(num_experiences, cap_j):
+    state, decision = untried(1000.0, num_experiences=num_experiences)
     assert decision.action == Action(mode=UpdateMode.FULL_RETRAIN)  # the largest effort
     assert decision.steps == 1000
     assert decision.reason is Reason.NO_MODEL
@@ -168,23 +171,23 @@ def test_the_first_training_may_draw_two_even_shares(horizon, cap_j):
 
 
 def test_what_is_kept_for_looks_is_no_part_of_the_first_cap():
-    control = BudgetController(PaperAccount(1000.0))
+    control = BudgetController(ShadowAccount(1000.0))
     first = arrival(0, metric_new=None, has_model=False)
     _, decision = control.decide(first, EACH_EFFORT, keep_j=200.0)
     assert decision.cost_j.upper == pytest.approx(200.0)  # two shares of 800 J
     assert control.reserve(decision, "first") == "first"
 
 
-@given(total_j=st.floats(1e-3, 1e9), horizon=st.integers(1, 1000))
-def test_however_little_is_left_starts_a_first_training(total_j, horizon):
-    _, decision = untried(total_j, horizon=horizon)
+@given(total_j=st.floats(1e-3, 1e9), num_experiences=st.integers(1, 1000))
+def test_however_little_is_left_starts_a_first_training(total_j, num_experiences):
+    _, decision = untried(total_j, num_experiences=num_experiences)
     assert decision.action.mode is UpdateMode.FULL_RETRAIN
     assert 0 < decision.cost_j.upper <= total_j
 
 
 def test_without_a_joule_or_a_full_retraining_nothing_starts():
     assert untried(0.0)[1].reason is Reason.BUDGET_EXHAUSTED
-    control = BudgetController(PaperAccount(10.0))
+    control = BudgetController(ShadowAccount(10.0))
     _, decision = control.decide(arrival(0, has_model=False), EACH_EFFORT[3:])
     assert decision.reason is Reason.BUDGET_EXHAUSTED
     assert decision.cost_j.upper == 0.0
@@ -282,7 +285,7 @@ def test_a_model_that_learns_nothing_is_not_fed_for_ever(metric_new, total_j):
     control = controller(total_j)
     taken = []
     for position in range(1, 61):
-        arrived = arrival(position, metric_new=metric_new, horizon=1000)
+        arrived = arrival(position, metric_new=metric_new, num_experiences=1000)
         state, decision = control.decide(arrived, CANDIDATES)
         carry_out(control, state, decision, gain=0.0)
         taken.append(decision)
@@ -327,7 +330,7 @@ def test_a_gain_is_learned_from_what_was_compared_before_the_metrics():
 
 def test_what_was_learned_survives_json():
     stream = [(0.3, 0.1, 1.1, 100), (0.8, 0.05, 0.9, 50), (None, 0.0, 1.0, 100)]
-    control, again = controller(1e4), BudgetController(PaperAccount(0.0))
+    control, again = controller(1e4), BudgetController(ShadowAccount(0.0))
     gone_through(control, stream)
     again.load_state_dict(json.loads(json.dumps(control.state_dict())))
     again.account = control.account
@@ -362,7 +365,7 @@ def test_skip_reserves_nothing_and_an_update_its_upper_bound():
 def test_joules_kept_for_later_looks_cannot_be_decided_away():
     control = controller(2000.0)
     _, decision = control.decide(arrival(1, metric_new=0.1), CANDIDATES, keep_j=1990.0)
-    assert decision.reason is Reason.TOO_DEAR
+    assert decision.reason is Reason.TOO_EXPENSIVE
 
 
 def test_a_stream_never_spends_more_than_its_budget():

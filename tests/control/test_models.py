@@ -16,7 +16,7 @@ from greentrain.control.utility import PRIOR_WEIGHTS
 from greentrain.errors import ConfigurationError
 from tests.control.offers import FULL, REPLAY, WARM, past
 
-QUARTER = Action(mode=UpdateMode.FULL_RETRAIN, effort=0.25)
+QUARTER = Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=0.25)
 LINE = math.log2(1 + 15 * 0.5) / 4
 """How far half the steps of a warm start at effort 1 get."""
 
@@ -24,7 +24,7 @@ LINE = math.log2(1 + 15 * 0.5) / 4
 def state(**changes) -> State:
     fields = {
         "position": 1,
-        "horizon": 8,
+        "num_experiences": 8,
         "has_model": True,
         "metric_before": 0.7,
         "metric_last": 0.9,
@@ -205,7 +205,7 @@ def test_gain_learns_by_the_rule_of_bayes(sd):
 
 def test_warm_starts_and_replays_teach_each_other_half():
     # A replay at effort 1 and a warm start at effort 0.5 take as many steps: the same features.
-    half, taught = Action(mode=UpdateMode.WARM_START, effort=0.5), UtilityModel()
+    half, taught = Action(mode=UpdateMode.WARM_START, step_fraction=0.5), UtilityModel()
     before = taught.predict(REPLAY, state())
     taught.observe(half, state(), 0.05)
     share = before.sd**2 / (before.sd**2 + 2 * 0.01**2)  # half the weight, twice the variance
@@ -224,14 +224,14 @@ def test_gain_learns_that_a_mode_brings_nothing():
 
 @given(
     drops=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5),
-    effort=st.floats(0.01, 1.0),
+    step_fraction=st.floats(0.01, 1.0),
     n_new=st.integers(1, 1000),
     n_stored=st.integers(0, 1000),
 )
-def test_gains_of_many_are_those_of_each(drops, effort, n_new, n_stored):
+def test_gains_of_many_are_those_of_each(drops, step_fraction, n_new, n_stored):
     model = UtilityModel()
     model.observe(WARM, state(), 0.03, 0.01)
-    actions = [SKIP, *(Action(mode=mode, effort=effort) for mode in PRIOR_WEIGHTS)]
+    actions = [SKIP, *(Action(mode=mode, step_fraction=step_fraction) for mode in PRIOR_WEIGHTS)]
     means, sds = model.gains(actions, state(n_new=n_new, n_stored=n_stored), drops)
     assert means.shape == sds.shape == (len(drops), 4)
     assert not means[:, 0].any() and not sds[:, 0].any()  # nothing done, nothing gained
@@ -268,7 +268,7 @@ def test_a_state_survives_json():
     assert State.from_dict(json.loads(json.dumps(told.as_dict()))) == told
 
 
-@pytest.mark.parametrize("effort", [0.0, 1.5, -0.5])
-def test_effort_is_a_share(effort):
-    with pytest.raises(ConfigurationError, match="effort"):
-        Action(mode=UpdateMode.REPLAY, effort=effort)
+@pytest.mark.parametrize("step_fraction", [0.0, 1.5, -0.5])
+def test_effort_is_a_share(step_fraction):
+    with pytest.raises(ConfigurationError, match="step_fraction"):
+        Action(mode=UpdateMode.REPLAY, step_fraction=step_fraction)

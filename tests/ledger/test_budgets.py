@@ -12,7 +12,7 @@ from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount, CsvIntensity, Emissions, StaticIntensity
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, verify
-from tests.ledger.told import window
+from tests.ledger.events import window
 
 KWH_J = 3.6e6
 
@@ -125,7 +125,7 @@ def test_nothing_is_left_at_the_end(ledger: Ledger, run: RunLog, calendar: Calen
     "changes",
     [
         {"energy_j": 2.0},
-        {"horizon": 2},
+        {"num_experiences": 2},
         {"per": "day"},
         {"until": datetime(2030, 1, 1, tzinfo=UTC)},
     ],
@@ -217,19 +217,19 @@ def test_a_carbon_budget_pays_in_grams(ledger: Ledger, run: RunLog) -> None:
     # 500 g/kWh: 100 g are 0.2 kWh, 720 kJ.
     assert paying.balance().left_j == pytest.approx(0.2 * KWH_J)
     reservation = paying.reserve(0.1 * KWH_J, "an update")
-    assert ledger.standing(paying.budget_id).taken.reserved == pytest.approx(50.0)
+    assert ledger.status(paying.budget_id).taken.reserved == pytest.approx(50.0)
     emissions = Emissions(grams=30.0, intensity_g_per_kwh=300.0)
     run.record(window(by_source={"cpu": 0.1 * KWH_J}, reservation_id=reservation), emissions)
     assert paying.settle(reservation, 0.1 * KWH_J) == 0.0
-    standing = ledger.standing(paying.budget_id)
-    assert (standing.unit, standing.spent, standing.left) == ("g", 30.0, 70.0)
+    status = ledger.status(paying.budget_id)
+    assert (status.unit, status.spent, status.left) == ("g", 30.0, 70.0)
     grid.g_per_kwh = 1000.0  # the grid got dirtier: the grams left are fewer joules
     assert paying.balance().left_j == pytest.approx(0.07 * KWH_J)
     paying.reserve(paying.balance().left_j, "all of it")
     with pytest.raises(BudgetExceeded) as caught:
         paying.reserve(1.0, "one more")
     assert "g CO2e of 100 g CO2e are left" in str(caught.value)
-    assert ledger.standing(paying.budget_id).within
+    assert ledger.status(paying.budget_id).within
     with pytest.raises(ConfigurationError, match="ask for its standing"):
         ledger.balance(paying.budget_id)
     follows(ledger)
@@ -242,7 +242,7 @@ def test_what_a_window_does_not_say_in_grams_is_charged_at_the_upper_bound(
     reservation = paying.reserve(0.1 * KWH_J, "an update")
     run.record(window(by_source={"cpu": 0.08 * KWH_J}, reservation_id=reservation))
     paying.settle(reservation, 0.08 * KWH_J)
-    assert ledger.standing(paying.budget_id).spent == pytest.approx(40.0)
+    assert ledger.status(paying.budget_id).spent == pytest.approx(40.0)
     follows(ledger)
 
 
@@ -252,8 +252,8 @@ def test_an_overrun_of_carbon_is_in_grams(ledger: Ledger, run: RunLog) -> None:
     emissions = Emissions(grams=60.0, intensity_g_per_kwh=600.0)
     run.record(window(by_source={"cpu": 0.1 * KWH_J}, reservation_id=reservation), emissions)
     assert paying.settle(reservation, 0.1 * KWH_J) == 0.0  # not one joule too many
-    standing = ledger.standing(paying.budget_id)
-    assert (standing.spent, standing.taken.overrun) == (60.0, pytest.approx(10.0))
+    status = ledger.status(paying.budget_id)
+    assert (status.spent, status.taken.overrun) == (60.0, pytest.approx(10.0))
     assert [note for note in verify(ledger).notes if "10 g CO2e more" in note]
     follows(ledger)
 

@@ -17,7 +17,7 @@ import pytest
 from greentrain.budget import Budget
 from greentrain.errors import BudgetExceeded
 from greentrain.ledger import Ledger, verify
-from tests.ledger.told import window
+from tests.ledger.events import window
 
 PROCESSES = 16
 SECONDS = float(os.environ.get("GREENTRAIN_CONTENTION_S", "5"))
@@ -88,8 +88,8 @@ def test_sixteen_processes_on_one_budget(url: str, tmp_path: Path) -> None:
     assert counts == dict.fromkeys(counts, reserved)
     assert reserved == sum(one["settled"] for one in told) >= PROCESSES
     for row in ledger.rows("budget"):
-        standing = ledger.standing(row["budget_id"])
-        assert (standing.within, standing.taken.open, standing.taken.reserved) == (True, 0, 0.0)
+        status = ledger.status(row["budget_id"])
+        assert (status.within, status.taken.open, status.taken.reserved) == (True, 0, 0.0)
     found = verify(ledger)
     ledger.close()
     assert found.failures == ()

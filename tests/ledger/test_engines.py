@@ -14,7 +14,7 @@ import pytest
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, filesystems, verify
 from tests.ledger.cluster import Cluster
-from tests.ledger.told import window
+from tests.ledger.events import window
 
 
 def journal_mode(path: Path) -> str:

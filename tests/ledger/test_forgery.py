@@ -13,11 +13,11 @@ from sqlalchemy import Float, Integer, create_engine, make_url, text, update
 
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import ExportedHeads, Ledger, Verification, verify
+from greentrain.ledger.multi import verify_all
 from greentrain.ledger.schema import CONTENT, RUN_CHAIN, entries, metadata, row_hash
-from greentrain.ledger.several import verify_all
 from tests.ledger.cluster import Cluster
+from tests.ledger.events import window
 from tests.ledger.test_verify import alter, query, remove, story
-from tests.ledger.told import window
 
 __all__ = ["story"]  # a fixture
 
@@ -69,7 +69,7 @@ def told(cluster: Cluster) -> Iterator[str]:
     cluster.run("CREATE DATABASE told")
     ledger = Ledger(cluster.url("told"))
     for name in ("one", "two"):
-        tell(ledger, ledger.open_budget(name, Budget.parse("1 Wh", horizon=2)), name)
+        tell(ledger, ledger.open_budget(name, Budget.parse("1 Wh", num_experiences=2)), name)
     assert verify(ledger) == Verification(rows=2 * 19, failures=(), notes=())
     ledger.close()
     yield "told"

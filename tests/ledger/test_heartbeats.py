@@ -18,7 +18,7 @@ from greentrain.carbon import Emissions
 from greentrain.energy import Source, Window
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, last_descriptions, verify, with_recovered
-from tests.ledger.told import CALIBRATION, CPU, NEW_YEAR, window
+from tests.ledger.events import CALIBRATION, CPU, NEW_YEAR, window
 
 KILLS = int(os.environ.get("GREENTRAIN_KILLS", "10"))
 ROOT = Path(__file__).parents[2]
@@ -273,7 +273,7 @@ def test_a_heartbeat_takes_a_time(ledger: Ledger, heartbeat_s: float) -> None:
 # asked for a heartbeat, and says so down a pipe before it answers.
 CHILDREN = """
 import os, sys, time
-from tests.ledger.told import CALIBRATION, CPU, window
+from tests.ledger.events import CALIBRATION, CPU, window
 from greentrain.ledger import Ledger
 
 Ledger(sys.argv[1]).close()

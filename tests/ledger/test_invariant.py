@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 from greentrain.budget import Budget
 from greentrain.errors import BudgetExceeded
 from greentrain.ledger import Ledger, LedgerAccount, verify
-from greentrain.ledger.told import window_content
-from tests.ledger.told import window
+from greentrain.ledger.rows import window_content
+from tests.ledger.events import window
 
 DAILY = {"per": "day"}
 CARRIED = {"per": "day", "carry_over": True}

@@ -16,7 +16,7 @@ from greentrain.budget import Budget
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import SCHEMA_VERSION, Ledger, RunLog, canonical, environment, verify
-from tests.ledger.told import CPU, window
+from tests.ledger.events import CPU, window
 
 OUTCOME = {
     "experience_id": "0-first",
@@ -162,7 +162,7 @@ def test_whoever_waits_for_windows_is_not_kept_by_an_unforeseen_error(
 
 
 def test_a_budget_is_opened_once_for_its_name(tmp_path: Path) -> None:
-    budget = Budget.parse("20 Wh", horizon=8)
+    budget = Budget.parse("20 Wh", num_experiences=8)
     ids = []
     for _ in range(2):
         ledger = Ledger(f"sqlite:///{tmp_path / 'again.db'}")
@@ -172,15 +172,17 @@ def test_a_budget_is_opened_once_for_its_name(tmp_path: Path) -> None:
         ledger.close()
     assert ids[0] == ids[1]
     assert found is not None
-    assert (found["energy_j"], found["horizon"]) == (72e3, 8)
+    assert (found["energy_j"], found["num_experiences"]) == (72e3, 8)
     assert found["given_as"] == "20 Wh for 8 experiences"
 
 
-@pytest.mark.parametrize(("text", "horizon"), [("21 Wh", 8), ("20 Wh", 9)])
-def test_a_budget_cannot_be_changed_under_its_name(ledger: Ledger, text: str, horizon: int) -> None:
-    ledger.open_budget("digits", Budget.parse("20 Wh", horizon=8))
+@pytest.mark.parametrize(("text", "num_experiences"), [("21 Wh", 8), ("20 Wh", 9)])
+def test_a_budget_cannot_be_changed_under_its_name(
+    ledger: Ledger, text: str, num_experiences: int
+) -> None:
+    ledger.open_budget("digits", Budget.parse("20 Wh", num_experiences=8))
     with pytest.raises(ConfigurationError, match="'digits' of 20 Wh for 8 experiences"):
-        ledger.open_budget("digits", Budget.parse(text, horizon=horizon))
+        ledger.open_budget("digits", Budget.parse(text, num_experiences=num_experiences))
     assert len(ledger.rows("budget")) == 1
 
 

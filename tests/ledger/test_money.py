@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from greentrain.budget import Balance, Budget
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, verify
-from tests.ledger.told import window
+from tests.ledger.events import window
 
 WORKERS = 4
 

@@ -9,8 +9,8 @@ from greentrain.budget import Budget
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, verify
-from greentrain.ledger.told import window_content
-from tests.ledger.told import window
+from greentrain.ledger.rows import window_content
+from tests.ledger.events import window
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -178,8 +178,8 @@ def test_carbon_is_recovered_in_grams_or_given_in_them(
     with pytest.raises(LedgerError, match="'500 gCO2e'"):
         ledger.release(unknown)
     ledger.release(unknown, 200.0)
-    standing = ledger.standing(budget)
-    assert (standing.spent, standing.taken.reserved) == (320.0, 0.0)
+    status = ledger.status(budget)
+    assert (status.spent, status.taken.reserved) == (320.0, 0.0)
     given = ledger.rows("settlement", reservation_id=unknown)[0]
     assert (given["actual_j"], given["actual_g"], given["overrun_g"]) == (None, 200.0, 0.0)
     assert verify(ledger).failures == ()

@@ -20,7 +20,7 @@ from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, outbox, verify
 from greentrain.ledger.spool import Spool, left_behind
 from tests.ledger.cluster import Cluster
-from tests.ledger.told import window
+from tests.ledger.events import window
 
 ROOT = Path(__file__).parents[2]
 JOULES = (1.0, 2.0, 3.0, 4.0)
@@ -140,7 +140,7 @@ def test_a_disk_that_was_mounted_read_only(small: Path, temporary: Path) -> None
 # Whoever may not mount a disk limits how large a file may grow. Python ignores the signal.
 LIMITED = """
 import resource, sys
-from tests.ledger.told import window
+from tests.ledger.events import window
 from greentrain.ledger import Ledger, verify
 
 ledger = Ledger(sys.argv[1])
@@ -274,7 +274,7 @@ def test_rows_that_were_written_though_nobody_heard_so_are_not_written_again(
 def test_only_the_last_of_the_heartbeats_that_waited_is_written(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from greentrain.ledger.told import window_content
+    from greentrain.ledger.rows import window_content
 
     run = ledger.open_run("fit", "model")
     beats = [window_content(run.run_id, window(by_source={"cpu": j}), None) for j in JOULES]

@@ -10,7 +10,7 @@ from tests.ledger.test_verify import tell
 
 def test_a_snapshot_holds_what_the_ledger_holds(ledger: Ledger) -> None:
     assert take_snapshot(ledger.store).heads() == ledger.heads() == {}
-    tell(ledger, ledger.open_budget("digits", Budget.parse("1 Wh", horizon=2)), "a")
+    tell(ledger, ledger.open_budget("digits", Budget.parse("1 Wh", num_experiences=2)), "a")
     snapshot = take_snapshot(ledger.store)
     assert snapshot.heads() == ledger.heads()
     for kind in CONTENT:
@@ -19,7 +19,7 @@ def test_a_snapshot_holds_what_the_ledger_holds(ledger: Ledger) -> None:
 
 
 def test_it_can_be_cut_back_to_the_heads_of_an_earlier_moment(ledger: Ledger) -> None:
-    budget = ledger.open_budget("digits", Budget.parse("1 Wh", horizon=4))
+    budget = ledger.open_budget("digits", Budget.parse("1 Wh", num_experiences=4))
     tell(ledger, budget, "a")
     heads, rows = ledger.heads(), {kind: ledger.rows(kind) for kind in CONTENT}
     tell(ledger, budget, "b")

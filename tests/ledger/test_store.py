@@ -14,7 +14,7 @@ from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import Ledger
 from greentrain.ledger.creation import STATEMENTS, create_file
 from greentrain.ledger.schema import REVISIONS
-from tests.ledger.told import window
+from tests.ledger.events import window
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from sqlalchemy import Boolean, Float, Integer
 
 from greentrain.budget import Budget
 from greentrain.ledger import Ledger, RunLog, verify
+from greentrain.ledger.rows import window_content
 from greentrain.ledger.schema import CONTENT, canonical, metadata
-from greentrain.ledger.told import window_content
-from tests.ledger.told import CALIBRATION, CPU, window
+from tests.ledger.events import CALIBRATION, CPU, window
 
 TABLES = {table.name: table for table in metadata.sorted_tables}
 CONTENT_TABLES = sorted(table.name for table in CONTENT.values())
@@ -32,7 +32,7 @@ def tell(ledger: Ledger, budget: str, name: str) -> str:
                 position=position,
                 reservation_id=reservation,
                 update_mode="REPLAY",
-                effort=1.0,
+                step_fraction=1.0,
                 reason="best",
                 sentence="replaying pays most",
                 predicted_j=200.0,
@@ -78,7 +78,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("story") / "ledger.db"
     ledger = Ledger(str(path))
     for name in ("one", "two", "three"):
-        budget = ledger.open_budget(name, Budget.parse("1 Wh", horizon=2))
+        budget = ledger.open_budget(name, Budget.parse("1 Wh", num_experiences=2))
         tell(ledger, budget, name)
     ledger.close()
     return path

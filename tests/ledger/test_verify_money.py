@@ -31,7 +31,7 @@ class Rows:
             "parent_id": None,
             "energy_j": 100.0,
             "carbon_g": None,
-            "horizon": 1,
+            "num_experiences": 1,
             "until_utc": None,
             "per": None,
             "carry_over": False,
@@ -41,14 +41,14 @@ class Rows:
     def reservation(
         self, name: str, amount: float, sums: tuple[Any, ...], at: str = NOON, **changes: Any
     ) -> Rows:
-        usual = {"budget_id": "budget", "pot": "", "amount_j": amount, "amount_g": None}
+        usual = {"budget_id": "budget", "period": "", "amount_j": amount, "amount_g": None}
         content = {**usual, "purpose": "an update", **self.sums(sums), **changes}
         return self.add("reservation", at, reservation_id=name, **content)
 
     def settlement(
         self, name: str, actual: float, sums: tuple[Any, ...], overrun: float = 0.0, **changes: Any
     ) -> Rows:
-        usual = {"budget_id": "budget", "pot": "", "actual_j": actual, "overrun_j": overrun}
+        usual = {"budget_id": "budget", "period": "", "actual_j": actual, "overrun_j": overrun}
         carbon = {"actual_g": None, "overrun_g": None, "released": None}
         content = {**usual, **carbon, **self.sums(sums), **changes}
         return self.add("settlement", reservation_id=name, **content)
@@ -117,7 +117,7 @@ def test_nothing_is_found_where_the_rules_were_kept() -> None:
         (
             Rows()
             .budget("budget", per="month")
-            .reservation("a", 1.0, (1, 1.0, 0.0, 0.0), pot=DECEMBER),
+            .reservation("a", 1.0, (1, 1.0, 0.0, 0.0), period=DECEMBER),
             "was not taken from the period in which it was made",
         ),
         (
@@ -154,8 +154,8 @@ def test_what_breaks_a_rule_is_found(rows: Rows, complaint: str) -> None:
 
 def test_each_period_and_what_is_carried_over_may_be_spent() -> None:
     monthly = Rows().budget("budget", NOVEMBER, per="month")
-    monthly.reservation("a", 100.0, (1, 100.0, 0.0, 0.0), pot=NOVEMBER)
-    monthly.reservation("b", 100.0, (1, 100.0, 0.0, 0.0), DECEMBER, pot=DECEMBER)
+    monthly.reservation("a", 100.0, (1, 100.0, 0.0, 0.0), period=NOVEMBER)
+    monthly.reservation("b", 100.0, (1, 100.0, 0.0, 0.0), DECEMBER, period=DECEMBER)
     assert monthly.failures == []
     carried = Rows().budget("budget", NOVEMBER, per="month", carry_over=True)
     assert carried.reservation("a", 200.0, (1, 200.0, 0.0, 0.0), DECEMBER).failures == []

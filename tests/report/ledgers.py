@@ -9,8 +9,8 @@ from greentrain.budget import Budget
 from greentrain.carbon import Emissions
 from greentrain.energy import Source
 from greentrain.ledger import Ledger, RunLog, canonical
-from greentrain.ledger.told import window_content
-from tests.ledger.told import window as drawn
+from greentrain.ledger.rows import window_content
+from tests.ledger.events import window as drawn
 
 STARTED = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SOURCES = [
@@ -56,7 +56,7 @@ def decide(run: RunLog, budget_id: str, position: int, **changes: Any) -> None:
         "position": position,
         "reservation_id": None,
         "update_mode": "SKIP",
-        "effort": 0.0,
+        "step_fraction": 0.0,
         "reason": "NO_GAIN",
         "sentence": "nothing to gain",
         "predicted_j": 0.0,
@@ -89,7 +89,7 @@ def stream(ledger: Ledger, *, name: str = "digits", close: bool = True) -> RunLo
     """A run of 2 Wh: one update of 1.5 Wh with an overrun, then a skip; each an hour later."""
     started = STARTED + timedelta(hours=len(ledger.rows("run")))
     run = ledger.open_run("stream", name, environment={"host": "abc"}, sources=SOURCES)
-    budget = ledger.open_budget(name, Budget.parse("2 Wh", horizon=2))
+    budget = ledger.open_budget(name, Budget.parse("2 Wh", num_experiences=2))
     account = ledger.account(budget, run)
     reservation = account.reserve(5000.0, "FULL_RETRAIN of experience-0")
     decide(
@@ -97,7 +97,7 @@ def stream(ledger: Ledger, *, name: str = "digits", close: bool = True) -> RunLo
         budget,
         0,
         update_mode="FULL_RETRAIN",
-        effort=1.0,
+        step_fraction=1.0,
         reservation_id=reservation,
         reason="NO_MODEL",
         predicted_j=4000.0,

@@ -23,8 +23,8 @@ from greentrain.report.avoided import (
     TOO_FEW,
     interval_j,
 )
-from greentrain.report.controls import NOTHING_TO_COMPARE
-from greentrain.report.controls import TOO_FEW as TOO_FEW_CONTROLS
+from greentrain.report.baseline_retrainings import NOTHING_TO_COMPARE
+from greentrain.report.baseline_retrainings import TOO_FEW as TOO_FEW_CONTROLS
 from greentrain.report.write import render_json
 from tests.report.ledgers import come, decide, window
 
@@ -37,10 +37,10 @@ def offers(full_j: float | None, sd_j: float = 0.0) -> str:
     return canonical(listed)
 
 
-def offer(mode: str, effort: float, predicted_j: float, sd_j: float) -> dict[str, object]:
+def offer(mode: str, step_fraction: float, predicted_j: float, sd_j: float) -> dict[str, object]:
     return {
         "update_mode": mode,
-        "effort": effort,
+        "step_fraction": step_fraction,
         "predicted_j": predicted_j,
         "cost_sd_j": sd_j,
         "steps": 1,
@@ -147,7 +147,7 @@ def test_a_full_retraining_avoids_nothing_and_its_looks_are_charged(ledger):
         budget,
         0,
         update_mode="FULL_RETRAIN",
-        effort=1.0,
+        step_fraction=1.0,
         reservation_id=reservation,
         alternatives=offers(9999.0, 500.0),  # what it drew is known better than that
     )
@@ -169,7 +169,7 @@ def test_interrupted_updates_and_looks_without_an_end_are_charged(ledger):
         budget,
         1,
         update_mode="REPLAY",
-        effort=1.0,
+        step_fraction=1.0,
         reservation_id=reservation,
         alternatives=offers(1000.0),
     )
@@ -248,8 +248,8 @@ def controlled(
         budget,
         position,
         update_mode="FULL_RETRAIN",
-        effort=1.0,
-        reason="CONTROL",
+        step_fraction=1.0,
+        reason="BASELINE",
         reservation_id=reservation,
     )
     window(run, 7.0, 0.0, phase="probe", reservation_id=reservation)
@@ -269,7 +269,7 @@ def controlled(
 def with_controls(
     ledger: Ledger, metrics: list[tuple[float, float]], mode: str = "max"
 ) -> dict[str, object]:
-    run, budget = opened(ledger, settings={"monitor_mode": mode})
+    run, budget = opened(ledger, settings={"mode": mode})
     for position, pair in enumerate(metrics):
         lived(run, budget, position, full_j=1000.0, drawn_j=100.0 + 10.0 * position)
         controlled(ledger, run, budget, position, drawn_j=600.0, metrics=pair)
@@ -320,13 +320,13 @@ def test_as_good_is_not_lower_by_a_standard_error(ledger, pairs, mode, good):
 
 
 def test_controls_that_did_not_come_to_an_end_are_counted_apart(ledger):
-    run, budget = opened(ledger, settings={"monitor_mode": "max"})
+    run, budget = opened(ledger, settings={"mode": "max"})
     for position in range(4):
         lived(run, budget, position, full_j=1000.0, drawn_j=100.0)
     controlled(ledger, run, budget, 1, drawn_j=300.0, steps=4)  # stopped at its cap
     controlled(ledger, run, budget, 2, drawn_j=300.0, complete=False)
     reservation = ledger.account(budget, run).reserve(500.0, "control")
-    decide(run, budget, 3, reason="CONTROL", reservation_id=reservation)  # killed
+    decide(run, budget, 3, reason="BASELINE", reservation_id=reservation)  # killed
     run.close("failed")
     report = build(ledger)
     measured = report["avoided"]["measured"]

@@ -15,11 +15,11 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.ledger.schema import CONTENT, entries, metadata
 from greentrain.report import SCHEMA_VERSION, build, check, render_html, write
-from greentrain.report.given import Given
+from greentrain.report.disclosures import Given
 from greentrain.report.scope import moment
 from greentrain.report.write import render_json
 from tests.ledger.cluster import Cluster
-from tests.ledger.told import CALIBRATION
+from tests.ledger.events import CALIBRATION
 from tests.report.ledgers import SOURCES, STARTED, decide, heartbeat, stream, window
 
 SCHEMA = json.loads(
@@ -170,9 +170,9 @@ def crashed(ledger):
     run = ledger.open_run("stream", "killed", sources=SOURCES)
     run.flush()
     heartbeat(run, 5.0, None, started=hours(1))
-    budget = ledger.open_budget("x", Budget.parse("1 Wh", horizon=3))
+    budget = ledger.open_budget("x", Budget.parse("1 Wh", num_experiences=3))
     reservation = ledger.account(budget, run).reserve(100.0, "update")
-    decide(run, budget, 0, update_mode="REPLAY", effort=1.0, reservation_id=reservation)
+    decide(run, budget, 0, update_mode="REPLAY", step_fraction=1.0, reservation_id=reservation)
     run._writer.close()
 
 
@@ -197,7 +197,7 @@ class Half:
 
 def budgets(ledger):
     run = ledger.open_run("stream", "grams", sources=SOURCES)
-    budget = ledger.open_budget("grams", Budget.parse("1 kgCO2e", horizon=2))
+    budget = ledger.open_budget("grams", Budget.parse("1 kgCO2e", num_experiences=2))
     account = ledger.account(budget, run, carbon=Half())
     paid, left = account.reserve(100.0, "update"), account.reserve(10.0, "look")
     grams = Emissions(grams=60.0, intensity_g_per_kwh=400.0)
@@ -208,7 +208,9 @@ def budgets(ledger):
     ledger.open_budget("child", Budget(energy_j=100.0, per="month", parent="team"))
     account = ledger.account(team, run)
     account.reserve(10.0, "killed")
-    options = [{"update_mode": "REPLAY", "effort": 0.5, "predicted_gain": 0.1, "gain_sd": 0.2}]
+    options = [
+        {"update_mode": "REPLAY", "step_fraction": 0.5, "predicted_gain": 0.1, "gain_sd": 0.2}
+    ]
     decide(run, team, 0, alternatives=json.dumps(options), price_per_j=0.25)
     run.close()
     ledger.release(left, 1.0)

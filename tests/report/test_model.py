@@ -15,10 +15,10 @@ from greentrain.energy import Source
 from greentrain.energy.boundary import boundary
 from greentrain.errors import ConfigurationError
 from greentrain.report import build
-from greentrain.report.figures import boundary_of
+from greentrain.report.energy_totals import boundary_of
 from greentrain.report.write import render_json
-from tests.ledger.told import CALIBRATION
-from tests.ledger.told import window as drawn
+from tests.ledger.events import CALIBRATION
+from tests.ledger.events import window as drawn
 from tests.report.ledgers import SOURCES, STARTED, come, decide, heartbeat, stream, window
 
 
@@ -109,7 +109,7 @@ def test_a_decision_without_an_outcome_was_interrupted(ledger):
     run = ledger.open_run("stream", "x")
     budget = ledger.open_budget("x", Budget.parse("1 Wh"))
     reservation = ledger.account(budget, run).reserve(100.0, "update")
-    decide(run, budget, 0, update_mode="REPLAY", effort=1.0, reservation_id=reservation)
+    decide(run, budget, 0, update_mode="REPLAY", step_fraction=1.0, reservation_id=reservation)
     report = build(ledger)
     assert report["runs"][0]["status"] == "unclosed"
     assert report["experiences"][0]["status"] == "interrupted"

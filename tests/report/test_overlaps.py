@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from greentrain.carbon import Emissions
 from greentrain.report import build
 from greentrain.report.overlaps import Overlaps
-from greentrain.report.rows import readable
+from greentrain.report.row_helpers import readable
 from greentrain.report.times import length, own_times, with_times
 from greentrain.units import utc_text
-from tests.ledger.told import CALIBRATION
+from tests.ledger.events import CALIBRATION
 from tests.report.ledgers import SOURCES, STARTED, window
 
 NAMES = st.sampled_from(["gpu:0", "cpu"])

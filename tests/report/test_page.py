@@ -13,7 +13,7 @@ from greentrain.carbon import Emissions
 from greentrain.energy import Source
 from greentrain.ledger import Ledger
 from greentrain.report import build, render_html
-from greentrain.report.given import Given
+from greentrain.report.disclosures import Given
 from tests.report.ledgers import SOURCES, STARTED, come, decide, heartbeat, window
 from tests.report.test_avoided import SERIES, offers
 from tests.report.test_rendering import HOSTILE
@@ -40,7 +40,7 @@ def everything(ledger: Ledger, name: str = "digits", given: Given | None = None)
     named = Source(name=name, method="counter", relative_uncertainty=0.1, device=name, note=name)
     sources = [*SOURCES, named]
     run = ledger.open_run("stream", name, environment=environment, sources=sources)
-    budget = ledger.open_budget(name, Budget.parse("1 Wh", horizon=7))
+    budget = ledger.open_budget(name, Budget.parse("1 Wh", num_experiences=7))
     account = ledger.account(budget, run)
     for position in range(7):
         reservation = account.reserve(100.0, name) if position == 3 else None
@@ -51,7 +51,7 @@ def everything(ledger: Ledger, name: str = "digits", given: Given | None = None)
             experience_id=f"{position}{name}",
             reservation_id=reservation,
             update_mode="SKIP" if reservation is None else "REPLAY",
-            effort=0.0 if reservation is None else 1.0,
+            step_fraction=0.0 if reservation is None else 1.0,
             sentence=name,
             price_per_j=1e-4,
             alternatives=offers(1000.0, 10.0),

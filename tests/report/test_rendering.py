@@ -14,7 +14,7 @@ import pytest
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError
 from greentrain.report import build, render_html, write
-from greentrain.report.given import Given
+from greentrain.report.disclosures import Given
 from greentrain.report.svg import (
     energy_chart,
     intensity_chart,
@@ -22,7 +22,7 @@ from greentrain.report.svg import (
     source_chart,
     spending_chart,
 )
-from tests.ledger.told import CALIBRATION
+from tests.ledger.events import CALIBRATION
 from tests.report.ledgers import SOURCES, STARTED, heartbeat, stream, window
 from tests.report.test_avoided import SERIES, lived, opened
 

@@ -11,7 +11,7 @@ import pytest
 from greentrain.budget import Budget
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
-from greentrain.ledger.several import verify_all
+from greentrain.ledger.multi import verify_all
 from greentrain.report import build, write
 from tests.ledger.test_verify import alter, tell
 
@@ -22,7 +22,7 @@ def three(tmp_path: Path) -> Iterator[list[Ledger]]:
     opened = []
     for place in ("a/x.db", "b/x.db", "c.db"):
         ledger = Ledger(str(tmp_path / place))
-        tell(ledger, ledger.open_budget("digits", Budget.parse("1 Wh", horizon=2)), place)
+        tell(ledger, ledger.open_budget("digits", Budget.parse("1 Wh", num_experiences=2)), place)
         opened.append(ledger)
     yield opened
     for ledger in opened:

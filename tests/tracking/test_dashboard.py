@@ -20,7 +20,7 @@ from greentrain.ledger import Ledger
 from greentrain.report import build, write
 from greentrain.streams import digits_stream
 from greentrain.tracking import MlflowTracker, names
-from greentrain.updating import UpdateResult
+from greentrain.training import UpdateResult
 from tests.models import Clock, Tick
 from tests.tracking.conftest import Server
 
@@ -69,7 +69,7 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     with StreamTrainer(
         DigitsModel,
         budget="3 Wh",
-        horizon=EXPERIENCES,
+        num_experiences=EXPERIENCES,
         monitor="val_acc",
         ledger=ledger_url,
         trainer={"max_epochs": 12, "accelerator": "cpu", "callbacks": [Tick(clock, 0.05, 0.02)]},

@@ -14,7 +14,7 @@ from greentrain.control import Always, Reason, UpdateMode
 from greentrain.errors import ConfigurationError
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker, names
 from tests.models import Classifier, Clock, Tick, constant_meter, experience
-from tests.updating.fitting import timed
+from tests.training.fitting import timed
 
 ARRIVALS = (("first", (0, 1)), ("second", (2,)), ("third", (3,)))
 SKIPPING = Always(mode=UpdateMode.SKIP)
@@ -34,7 +34,7 @@ def streaming(folder: Path, tracking, make_model=Classifier, **changes) -> Strea
     clock = Clock()
     arguments = {
         "budget": "2000 J",
-        "horizon": 3,
+        "num_experiences": 3,
         "monitor": "val_acc",
         "ledger": f"sqlite:///{folder / 'greentrain.db'}",
         "trainer": {"max_epochs": 4, "accelerator": "cpu", "callbacks": [Tick(clock)]},
@@ -79,7 +79,7 @@ def test_the_stream_is_one_run_with_curves_of_its_own(tracked):
     assert [point.value for point in left] == pytest.approx([r.left_j / 3600 for r in results])
     modes = client.get_metric_history(parent.info.run_id, names.UPDATE_MODE_STEP)
     assert modes[0].value == names.UPDATE_MODE_STEPS["FULL_RETRAIN"]
-    assert parent.data.params["horizon"] == "3"
+    assert parent.data.params["num_experiences"] == "3"
     assert parent.data.tags[names.TAG_STREAM] == "stream"
     assert parent.data.tags[names.TAG_ZONE] == "DE"
     assert parent.data.tags[names.TAG_LEDGER_HEAD].count(":") == 1
@@ -255,7 +255,7 @@ def test_models_are_logged_with_what_they_cost_and_the_alias_follows_the_kept(
 
 def test_a_server_that_is_not_there_stops_nothing(tmp_path, spool, caplog):
     tracker = MlflowTracker("http://user:secret@127.0.0.1:1", spool=spool)
-    with streaming(tmp_path, tracker, horizon=1) as stream:
+    with streaming(tmp_path, tracker, num_experiences=1) as stream:
         assert stream.update(experience("first", (0, 1))).steps > 0
     assert tracker.run_id is None
     assert caplog.text.count("it does not answer") == 1

@@ -42,7 +42,7 @@ def memory_flat(folder: Path, *, quick: bool) -> list[Row]:
     with StreamTrainer(
         Perceptron,
         budget="1 kWh",
-        horizon=len(stream),
+        num_experiences=len(stream),
         monitor="val_acc",
         memory=memory,
         ledger=f"sqlite:///{folder / 'flat.db'}",
@@ -119,7 +119,7 @@ def _work(folder: str, arrivals: int) -> None:
     with StreamTrainer(
         partial(Perceptron, pixels=64),
         budget="5000 J",
-        horizon=arrivals,
+        num_experiences=arrivals,
         monitor="val_acc",
         memory=ClassBalancedBuffer(200),
         ledger=f"sqlite:///{folder}/killed.db",
@@ -174,7 +174,7 @@ def _decides_again(row: dict[str, object]) -> bool:
     options = options_of(json.loads(str(row["alternatives"])))
     balance = Balance(total_j=state.left_j, spent_j=0.0, reserved_j=0.0)
     action = PricedPolicy().decide(state, options, balance).action
-    return (str(action.mode), action.effort) == (row["update_mode"], row["effort"])
+    return (str(action.mode), action.step_fraction) == (row["update_mode"], row["step_fraction"])
 
 
 def _bare_step_s(steps: int = 60) -> float:

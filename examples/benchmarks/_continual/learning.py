@@ -16,9 +16,9 @@ from greentrain.control import Action, Candidate, UpdateMode
 from greentrain.memory import Buffer, SampleList, size
 from greentrain.metrics import AccuracyMatrix
 from greentrain.streams import Experience
-from greentrain.updating.material import Batch
-from greentrain.updating.modes import ModeOptions
-from greentrain.updating.updater import Updater
+from greentrain.training.data import Batch
+from greentrain.training.modes import ModeConfig
+from greentrain.training.updater import Updater
 
 FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 WARM = Action(mode=UpdateMode.WARM_START)
@@ -44,7 +44,7 @@ def updater(
         monitor="val_acc",
         options={"max_epochs": 1, "accelerator": "cpu", **options},
         loader={"batch_size": batch_size, "drop_last": drop_last},
-        modes=ModeOptions(epochs=1, batch_size=batch_size),
+        modes=ModeConfig(epochs=1, batch_size=batch_size),
         seed=seed,
     )
 

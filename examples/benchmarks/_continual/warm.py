@@ -17,9 +17,9 @@ from _continual.learning import FULL, WARM
 from _continual.resnet import NarrowResNet
 from greentrain.control import Action, Candidate
 from greentrain.memory import SampleList, size
-from greentrain.updating.material import Batch
-from greentrain.updating.modes import ModeOptions
-from greentrain.updating.updater import Updater
+from greentrain.training.data import Batch
+from greentrain.training.modes import ModeConfig
+from greentrain.training.updater import Updater
 
 _BATCH_SIZE = 128
 _MOST_EPOCHS = 150
@@ -113,7 +113,7 @@ def _updater(accelerator: str, seed: int, *, shrink: float = 1.0, perturb: float
         monitor="val_acc",
         options={"max_epochs": 1, "accelerator": accelerator, "devices": 1},
         loader={"batch_size": _BATCH_SIZE},
-        modes=ModeOptions(epochs=1, batch_size=_BATCH_SIZE, shrink=shrink, perturb=perturb),
+        modes=ModeConfig(epochs=1, batch_size=_BATCH_SIZE, shrink=shrink, perturb=perturb),
         seed=seed,
     )
 

@@ -36,7 +36,7 @@ class Scale:
         model: Returns what makes the model of a stream.
         epochs: Usual epochs of a full retraining.
         images: Data of the table that regret is judged on.
-        horizon: Experiences of that table.
+        num_experiences: Experiences of that table.
         regret_seeds: Its seeds.
         experiences: Experiences before decisions are timed.
     """
@@ -45,7 +45,7 @@ class Scale:
     model: Callable[[str], Callable[[], Classifier]] = model_of
     epochs: int = EPOCHS
     images: Callable[[], Pair] = fashion_mnist
-    horizon: int = 5
+    num_experiences: int = 5
     regret_seeds: Sequence[int] = _REGRET_SEEDS
     experiences: int = EXPERIENCES
 
@@ -54,7 +54,7 @@ SMALL = Scale(
     streams=small_stream_of,
     model=lambda stream: partial(Perceptron, pixels=64),
     images=digits,
-    horizon=3,
+    num_experiences=3,
     regret_seeds=(0,),
     experiences=20,
 )
@@ -161,4 +161,6 @@ def _run(job: Job, scale: Scale, done: Done) -> Mapping[str, Any]:
 
 
 def _regret(folder: Path, seed: int, scale: Scale, done: Done) -> Mapping[str, Any]:
-    return regret_run(folder, scale.images(), seed, horizon=scale.horizon, epochs=scale.epochs)
+    return regret_run(
+        folder, scale.images(), seed, num_experiences=scale.num_experiences, epochs=scale.epochs
+    )

@@ -15,7 +15,7 @@ from _results import Row
 from _controller.running import BATCH_SIZE, EPOCHS
 from _controller.shares import Run, mean
 from _controller.streams import Pair, classes, read, thinned
-from greentrain.control import (
+from greentrain.simulation import (
     RecordedTable,
     always_full,
     best_schedule,
@@ -23,7 +23,7 @@ from greentrain.control import (
     simulate,
     train_once,
 )
-from greentrain.updating.recording import record
+from greentrain.simulation.recording import record
 
 SHARES = tuple(range(10, 110, 10))
 """Budgets in % of what retraining in full at each experience draws."""
@@ -33,7 +33,7 @@ _FIXED_J = 1.0
 
 
 def regret_run(
-    folder: Path, data: Pair, seed: int, *, horizon: int = 5, epochs: int = EPOCHS
+    folder: Path, data: Pair, seed: int, *, num_experiences: int = 5, epochs: int = EPOCHS
 ) -> dict[str, Any]:
     """Train every sequence of update modes at effort 1 on a stream of classes, and judge on that.
 
@@ -43,10 +43,10 @@ def regret_run(
         folder: Where the table is kept, and goes on if it was broken off.
         data: Images and labels.
         seed: Seed of stream and weights.
-        horizon: Experiences.
+        num_experiences: Experiences.
         epochs: Usual epochs of a full retraining.
     """
-    stream = read(classes(thinned(data, _SAMPLES, seed), seed)[:horizon], seed, tested=1)
+    stream = read(classes(thinned(data, _SAMPLES, seed), seed)[:num_experiences], seed, tested=1)
     pixels = stream[0].train[0][0].numel()
     with tempfile.TemporaryDirectory() as temporary:
         table = record(
@@ -68,7 +68,7 @@ def regret_run(
     return {
         "name": f"regret-{seed}",
         "seed": seed,
-        "horizon": horizon,
+        "num_experiences": num_experiences,
         "trainings": trained,
         "once": train_once(table).anytime,
         "full": always_full(table).anytime,
@@ -88,7 +88,7 @@ def regret_rows(runs: Mapping[str, Run]) -> list[Row]:
     worst = max(means, key=means.__getitem__)
     told = ", ".join(f"{value:.1f} at {budget} %" for budget, value in means.items())
     note = (
-        f"exact table of {found[0]['trainings']} trainings, {found[0]['horizon']} arrivals of two "
+        f"exact table of {found[0]['trainings']} trainings, {found[0]['num_experiences']} arrivals of two "
         f"classes of Fashion-MNIST, {_SAMPLES // 5} samples each, effort 1, joules by samples; "
         f"{told}"
     )

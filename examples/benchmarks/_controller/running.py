@@ -22,7 +22,7 @@ from greentrain.energy import ConstantMeter
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import Buffer, ReservoirBuffer
 from greentrain.streams import Experience
-from greentrain.updating.result import UpdateResult
+from greentrain.training.result import UpdateResult
 
 POWER_W = 10.0
 """Watts of one core, as far as this benchmark is concerned: joules are processor time."""
@@ -112,7 +112,7 @@ def run(
         trainer = StreamTrainer(
             make or model_of(job.stream),
             budget=NEVER_BINDS if budget_j is None else f"{budget_j / 3600!r} Wh",
-            horizon=len(experiences),
+            num_experiences=len(experiences),
             monitor="val_acc",
             memory=memory,
             ledger=url,
@@ -170,7 +170,7 @@ def _entry(result: UpdateResult, right: Sequence[int]) -> dict[str, Any]:
     decision = result.decision
     return {
         "mode": str(result.update_mode),
-        "effort": decision.action.effort,
+        "step_fraction": decision.action.step_fraction,
         "reason": str(decision.reason),
         "steps": result.steps,
         "planned": decision.steps,

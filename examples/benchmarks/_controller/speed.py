@@ -11,8 +11,8 @@ from _results import Row
 
 from _controller.shares import Run
 from greentrain.control import BudgetController, State
-from greentrain.control.simulation import MemoryAccount
-from greentrain.updating.modes import ModeOptions
+from greentrain.simulation.simulator import MemoryAccount
+from greentrain.training.modes import ModeConfig
 
 NAME = "decide_ms"
 EXPERIENCES = 1000
@@ -30,12 +30,12 @@ def decide_run(
         experiences: How many come before those that are timed.
         clock: Seconds.
     """
-    horizon = experiences + _TIMED
-    controller = BudgetController(MemoryAccount(horizon * 10.0))
-    modes = ModeOptions(epochs=10, batch_size=64)
+    num_experiences = experiences + _TIMED
+    controller = BudgetController(MemoryAccount(num_experiences * 10.0))
+    modes = ModeConfig(epochs=10, batch_size=64)
     controller.cost.calibrate(fixed_j=1.0, step_j=0.01)
     took_ms, last = [], None
-    for position in range(horizon):
+    for position in range(num_experiences):
         candidates = modes.candidates(
             n_new=_NEW, n_stored=position * _NEW, has_model=position > 0, keeps_data=True
         )
@@ -43,7 +43,7 @@ def decide_run(
         fall = 0.05 if position % 10 == 0 else 0.01
         state = State(
             position=position,
-            horizon=horizon,
+            num_experiences=num_experiences,
             has_model=position > 0,
             metric_before=None if last is None else last - fall / 4,
             metric_new=None if last is None else last - fall,

@@ -19,11 +19,10 @@ from greentrain.control import (
     Periodic,
     Policy,
     RandomFit,
-    RecordedTable,
     UpdateMode,
-    simulate,
 )
-from greentrain.control.table import UNTRAINED, Header, Place, RecordedLook, RecordedRow
+from greentrain.simulation import RecordedTable, simulate
+from greentrain.simulation.recorded_table import UNTRAINED, Header, Place, RecordedLook, RecordedRow
 
 _FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 _THRESHOLDS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -105,7 +104,7 @@ def table_of(full: Run) -> RecordedTable:
             rows[place] = (skipped, retrained)
     header = Header(
         stream=full["name"],
-        horizon=len(entries),
+        num_experiences=len(entries),
         seed=full["seed"],
         keys="exact",
         monitor="test accuracy",

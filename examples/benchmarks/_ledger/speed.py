@@ -14,12 +14,12 @@ from sqlalchemy import Connection, func, select
 from greentrain.budget import Budget
 from greentrain.ledger import Ledger, RunLog, verify
 from greentrain.ledger.budgets import sums_of
+from greentrain.ledger.rows import window_content
 from greentrain.ledger.schema import CONTENT, entries, row_hash
-from greentrain.ledger.told import window_content
-from greentrain.money import Tally, pot
+from greentrain.money import BudgetTotals, period
 from greentrain.units import utc_text
 from tests.ledger.cluster import Cluster, programs
-from tests.ledger.told import CPU, window
+from tests.ledger.events import CPU, window
 
 _ENGINES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 _NO_SERVER = "not run: no PostgreSQL server is installed"
@@ -115,7 +115,7 @@ class _Paid:
         self._terms = Budget(energy_j=1e9)
         self.budget = ledger.open_budget("benchmark", self._terms)
         self._run: RunLog = ledger.open_run("stream", "benchmark")
-        self._tally = Tally()
+        self._tally = BudgetTotals()
         self.payments = 0
 
     @property
@@ -143,7 +143,7 @@ class _Paid:
         common = {
             "reservation_id": name,
             "budget_id": self.budget,
-            "pot": pot(self._terms, self._ledger.store.clock()),
+            "period": period(self._terms, self._ledger.store.clock()),
             "run_id": run_id,
         }
         self._tally = self._tally.reserve(10.0)

@@ -253,7 +253,7 @@ def ranks(task: dict[str, Any]) -> dict[str, Any]:
     """Train in forked processes on simulated hosts; tell what each takes the run to have drawn."""
     from pytorch_lightning import Callback
 
-    recording: Any = importlib.import_module("greentrain.callbacks.recording")
+    recording: Any = importlib.import_module("greentrain.callbacks.meter_lease")
 
     class Place(Callback):
         """Put a rank on its host, and let it see one card or all."""

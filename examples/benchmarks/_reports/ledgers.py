@@ -10,8 +10,8 @@ from sqlalchemy import Connection, func, select
 from greentrain.carbon import Emissions
 from greentrain.energy import Reading, Source, Window
 from greentrain.ledger import Ledger, environment
+from greentrain.ledger.rows import window_content
 from greentrain.ledger.schema import CONTENT, entries, row_hash, run_chain
-from greentrain.ledger.told import window_content
 from greentrain.units import utc_text
 
 SOURCES = (

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from greentrain._about import DISTRIBUTION
-from greentrain.report.rows import number
+from greentrain.report.row_helpers import number
 from greentrain.report.text import shown
 from greentrain.units import wh
 

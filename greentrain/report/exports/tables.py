@@ -48,7 +48,7 @@ EXPERIENCES: Columns = {
     "experience": _text("experience_id"),
     "decided (UTC)": _text("decided_utc"),
     "update mode": _text("update_mode"),
-    "effort": lambda row: row["effort"],
+    "step_fraction": lambda row: row["step_fraction"],
     "reason": _text("reason"),
     "status": _text("status"),
     "energy (kWh)": lambda row: kwh(row["energy_j"]),

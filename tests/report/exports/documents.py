@@ -11,7 +11,7 @@ from greentrain.budget import Budget
 from greentrain.carbon import Emissions
 from greentrain.ledger import Ledger
 from greentrain.report import build
-from greentrain.report.given import Given
+from greentrain.report.disclosures import Given
 from tests.report.ledgers import SOURCES, STARTED, come, decide, window
 
 INTENSITY = {
@@ -56,7 +56,7 @@ def known(ledger: Ledger, *, given: Given | None = GIVEN, **changes: Any) -> dic
     """
     environment = {**ENVIRONMENT, **changes}
     run = ledger.open_run("stream", "digits", environment=environment, sources=SOURCES)
-    budget = ledger.open_budget("digits", Budget.parse("4 Wh", horizon=2))
+    budget = ledger.open_budget("digits", Budget.parse("4 Wh", num_experiences=2))
     account = ledger.account(budget, run)
     for position, mode in enumerate(("FULL_RETRAIN", "WARM_START")):
         reservation = account.reserve(6000.0, f"{mode} of experience-{position}")
@@ -65,7 +65,7 @@ def known(ledger: Ledger, *, given: Given | None = GIVEN, **changes: Any) -> dic
             budget,
             position,
             update_mode=mode,
-            effort=1.0,
+            step_fraction=1.0,
             reservation_id=reservation,
             reason="WORTH_IT" if position else "NO_MODEL",
             predicted_j=5000.0,

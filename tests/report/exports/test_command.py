@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner
 
-from greentrain import cli
+from greentrain.cli.app import app as cli
 from tests.report.exports.documents import known
 from tests.report.ledgers import stream
 

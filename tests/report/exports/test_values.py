@@ -14,6 +14,7 @@ import yaml
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError
 from greentrain.report import build
+from greentrain.report.disclosures import Given
 from greentrain.report.exports import (
     boamps,
     cyclonedx,
@@ -27,7 +28,6 @@ from greentrain.report.exports import (
     spreadsheet,
     tables,
 )
-from greentrain.report.given import Given
 from greentrain.report.write import FORMATS, missing, write
 from tests.report.exports.documents import ENVIRONMENT, INTENSITY, known, without
 from tests.report.ledgers import stream, window

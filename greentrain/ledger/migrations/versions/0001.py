@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("parent_id", sa.String(length=36), nullable=True),
         sa.Column("energy_j", sa.Float(), nullable=True),
         sa.Column("carbon_g", sa.Float(), nullable=True),
-        sa.Column("horizon", sa.Integer(), nullable=False),
+        sa.Column("num_experiences", sa.Integer(), nullable=False),
         sa.Column("until_utc", sa.String(length=32), nullable=True),
         sa.Column("per", sa.String(length=8), nullable=True),
         sa.Column("carry_over", sa.Boolean(), nullable=False),
@@ -77,7 +77,7 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("reservation_id", sa.String(length=36), nullable=True),
         sa.Column("update_mode", sa.Text(), nullable=False),
-        sa.Column("effort", sa.Float(), nullable=False),
+        sa.Column("step_fraction", sa.Float(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("sentence", sa.Text(), nullable=False),
         sa.Column("predicted_j", sa.Float(), nullable=True),
@@ -145,7 +145,7 @@ def upgrade() -> None:
         sa.Column("entry_id", sa.Integer(), nullable=False),
         sa.Column("reservation_id", sa.String(length=36), nullable=False),
         sa.Column("budget_id", sa.String(length=36), nullable=False),
-        sa.Column("pot", sa.String(length=32), nullable=False),
+        sa.Column("period", sa.String(length=32), nullable=False),
         sa.Column("run_id", sa.String(length=36), nullable=False),
         sa.Column("amount_j", sa.Float(), nullable=False),
         sa.Column("amount_g", sa.Float(), nullable=True),
@@ -161,7 +161,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("reservation_id", name=op.f("uq_reservations_reservation_id")),
     )
     op.create_index(
-        "ix_reservations_pot", "reservations", ["budget_id", "pot", "entry_id"], unique=False
+        "ix_reservations_pot", "reservations", ["budget_id", "period", "entry_id"], unique=False
     )
     op.create_index(op.f("ix_reservations_run_id"), "reservations", ["run_id"], unique=False)
     op.create_table(
@@ -182,7 +182,7 @@ def upgrade() -> None:
         sa.Column("entry_id", sa.Integer(), nullable=False),
         sa.Column("reservation_id", sa.String(length=36), nullable=False),
         sa.Column("budget_id", sa.String(length=36), nullable=False),
-        sa.Column("pot", sa.String(length=32), nullable=False),
+        sa.Column("period", sa.String(length=32), nullable=False),
         sa.Column("run_id", sa.String(length=36), nullable=False),
         sa.Column("actual_j", sa.Float(), nullable=True),
         sa.Column("actual_g", sa.Float(), nullable=True),
@@ -198,7 +198,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("reservation_id", name=op.f("uq_settlements_reservation_id")),
     )
     op.create_index(
-        "ix_settlements_pot", "settlements", ["budget_id", "pot", "entry_id"], unique=False
+        "ix_settlements_pot", "settlements", ["budget_id", "period", "entry_id"], unique=False
     )
     op.create_index(op.f("ix_settlements_run_id"), "settlements", ["run_id"], unique=False)
     op.create_table(

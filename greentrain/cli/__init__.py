@@ -1,0 +1,5 @@
+"""The ``greentrain`` command."""
+
+from greentrain.cli.app import main
+
+__all__ = ["main"]

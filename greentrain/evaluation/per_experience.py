@@ -1,0 +1,77 @@
+"""The metric on each experience by itself: what forgetting and transfer are computed from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from greentrain.metrics import (
+    AccuracyMatrix,
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+)
+from greentrain.tracking import names
+
+
+class PerExperienceMetrics:
+    """Fill a matrix of scores as a stream goes on.
+
+    Args:
+        more_is_better: Whether a larger metric is a better one; else a score is its negative.
+
+    Attributes:
+        matrix: Scores after experience i on what is kept of the held-out data of experience j. The
+            score on an experience before it was trained on stands in the row above.
+    """
+
+    def __init__(self, *, more_is_better: bool) -> None:
+        self.matrix = AccuracyMatrix()
+        self._sign = 1.0 if more_is_better else -1.0
+
+    def arrived(self, number: int, metric: float) -> None:
+        """Take the metric on experience ``number`` before anything was trained on it."""
+        if number:
+            self._enter(number - 1, number, self._sign * metric)
+
+    def trained(self, number: int, metrics: Iterable[float | None]) -> None:
+        """Take the metrics of the model after experience ``number`` on each one up to it."""
+        for on, metric in enumerate(metrics):
+            self._enter(number, on, None if metric is None else self._sign * metric)
+
+    def stayed(self, number: int) -> None:
+        """Say that the model is after experience ``number`` what it was before."""
+        scores = self._scores().tolist()
+        if 0 < number <= len(scores):
+            for on, score in enumerate(scores[number - 1]):
+                self._enter(number, on, score)
+
+    def figures(self) -> dict[str, float]:
+        """Return what the scores come to by now, by the tracker's names, as far as it is known."""
+        scores = self._scores()
+        known = {
+            names.AVERAGE: average_accuracy(scores),
+            names.FORGETTING: forgetting(scores),
+            names.BACKWARD_TRANSFER: backward_transfer(scores),
+        }
+        return {name: value for name, value in known.items() if math.isfinite(value)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scores."""
+        return dict(self.matrix.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.matrix.load_state_dict(state)
+
+    def _scores(self) -> Tensor:
+        # torchmetrics warns of a metric that is asked before it was told anything.
+        return self.matrix.compute() if self.matrix.update_called else torch.empty(0, 0)
+
+    def _enter(self, after: int, on: int, score: float | None) -> None:
+        if score is not None and math.isfinite(score):
+            self.matrix.update(after=after, on=on, value=score)

@@ -1,0 +1,98 @@
+"""Which classes a stream has brought, and how much of new data is of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset, Subset
+
+from greentrain.errors import ConfigurationError
+from greentrain.evaluation.signals.drift import spread
+from greentrain.memory import size
+from greentrain.memory.datasets import item_column
+from greentrain.memory.labels import read_labels
+from greentrain.memory.plans import Label
+
+LABELS_READ = 512
+"""Samples that are read for their labels where no tensor holds these."""
+
+
+class Seen:
+    """The classes seen so far, in the order in which they came.
+
+    Example:
+        >>> seen = Seen()
+        >>> seen.take([3, 1, 3])
+        >>> 1 in seen, 2 in seen, len(seen)
+        (True, False, 2)
+    """
+
+    def __init__(self) -> None:
+        self._labels: dict[Label, None] = {}
+
+    def __contains__(self, label: object) -> bool:
+        return label in self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def take(self, labels: Iterable[Label] | None) -> None:
+        """Take labels up; ``None``, of data without classes, adds nothing."""
+        self._labels.update(dict.fromkeys(labels or ()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the classes, as plain values."""
+        return {"labels": list(self._labels)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self._labels = dict.fromkeys(state["labels"])
+
+
+def unseen_share(labels: Sequence[Label] | None, seen: Seen) -> float | None:
+    """Return the share of samples that are of classes never seen.
+
+    Args:
+        labels: The label of each sample; ``None`` where they have none.
+        seen: The classes seen so far.
+
+    Returns:
+        A share in [0, 1]; ``None`` without labels.
+
+    Example:
+        >>> seen = Seen()
+        >>> seen.take([0, 1])
+        >>> unseen_share([0, 1, 2, 2], seen)
+        0.5
+    """
+    return sum(label not in seen for label in labels) / len(labels) if labels else None
+
+
+def labels_in(dataset: Dataset[Any], *, limit: int = LABELS_READ) -> list[Label] | None:
+    """Return the labels of the samples ``(x, label, ...)`` or ``{"label": label, ...}``.
+
+    Where tensors hold them all are read at once; else only some samples are read, whole, at even
+    distances. Those are then the same ones each time.
+
+    Args:
+        dataset: A map-style dataset.
+        limit: Samples that are read at most where no tensor holds the labels.
+
+    Returns:
+        A whole number or a text for each sample; ``None`` where they have no class, as a label is
+        missing, a fraction, or many numbers, and where there is no sample.
+
+    Example:
+        >>> labels_in([("a", 3), ("b", 3), ("c", 7)]), labels_in([("a", 0.5)])
+        ([3, 3, 7], None)
+    """
+    if not size(dataset):
+        return None
+    if item_column(dataset, 1) is None and size(dataset) > limit:
+        dataset = Subset(dataset, spread(size(dataset), limit).tolist())
+    try:
+        classes, places = read_labels(dataset)
+    except ConfigurationError:  # which says why they are no classes
+        return None
+    return [classes[place] for place in places.tolist()]

@@ -1,0 +1,29 @@
+"""Record what every update would cost and gain, and replay policies on such recordings."""
+
+from greentrain.simulation.named_policies import named_policy
+from greentrain.simulation.oracle import Oracle, best_schedule
+from greentrain.simulation.recorded_table import RecordedTable, read_table
+from greentrain.simulation.recording import record
+from greentrain.simulation.simulator import (
+    Simulated,
+    always_full,
+    follow,
+    share_of_gap,
+    simulate,
+    train_once,
+)
+
+__all__ = [
+    "Oracle",
+    "RecordedTable",
+    "Simulated",
+    "always_full",
+    "best_schedule",
+    "follow",
+    "named_policy",
+    "read_table",
+    "record",
+    "share_of_gap",
+    "simulate",
+    "train_once",
+]

@@ -1,0 +1,282 @@
+"""Policies decide on plain numbers: worked out by hand, and by properties."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greentrain.budget import Balance
+from greentrain.control import (
+    SKIP,
+    Action,
+    Always,
+    Option,
+    PricedPolicy,
+    Reason,
+    State,
+    UpdateMode,
+    solve_price,
+)
+from greentrain.errors import ConfigurationError
+from tests.control.offers import FULL, REPLAY, WARM, option
+
+
+def options(full: tuple[float, float], warm: tuple[float, float], replay: tuple[float, float]):
+    return [
+        option(SKIP, 0.0, 0.0),
+        option(FULL, *full),
+        option(WARM, *warm),
+        option(REPLAY, *replay),
+    ]
+
+
+def state(**changes) -> State:
+    fields = {
+        "position": 1,
+        "num_experiences": 2,
+        "has_model": True,
+        "metric_before": 0.5,
+        "metric_new": 0.5,
+        "metric_last": 0.5,
+        "metric_ceiling": 1.0,
+        "table_weights": (1.0,) * len(changes.get("tables", ())),
+    }
+    return State(**{**fields, **changes})
+
+
+def balance(left_j: float) -> Balance:
+    return Balance(total_j=left_j, spent_j=0.0, reserved_j=0.0)
+
+
+def test_plenty_of_money_takes_the_largest_gain():
+    offers = options((100.0, 0.30), (20.0, 0.25), (5.0, 0.10))
+    decision = PricedPolicy().decide(state(), offers, balance(1000.0))
+    assert decision.action is FULL
+    assert decision.price_per_j == 0.0
+
+
+def test_a_price_makes_the_cheaper_update_the_better_one():
+    # Two experiences to go and 60 J left: 30 J each. At 0.05 / 80 per joule a full retraining
+    # nets as much as a warm start; from there on the warm start wins, and it costs 20 J.
+    offers = options((100.0, 0.30), (20.0, 0.25), (5.0, 0.10))
+    decision = PricedPolicy().decide(state(position=0), offers, balance(60.0))
+    assert decision.action is WARM
+    assert decision.reason is Reason.BEST_NET_GAIN
+    assert decision.price_per_j == pytest.approx(0.05 / 80)
+
+
+def test_every_mode_is_the_best_somewhere():
+    offers = options((100.0, 0.30), (20.0, 0.25), (5.0, 0.10))
+    policy = PricedPolicy()
+    chosen = {
+        policy.decide(
+            state(position=0, num_experiences=num_experiences), offers, balance(left)
+        ).action.mode
+        for num_experiences, left in ((1, 1000.0), (1, 50.0), (1, 10.0), (1, 1.0))
+    }
+    assert chosen == set(UpdateMode)
+
+
+def test_what_is_to_come_sets_the_price():
+    # Experiences to come offer ten times the gain for the same joules: the little one at hand is
+    # left out although it could be paid, because the money is expected to buy more later.
+    offers = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02)]
+    dear = ((0.0, 0.0), (20.0, 0.2))
+    decision = PricedPolicy().decide(
+        state(position=0, num_experiences=4, tables=(dear, dear, dear)), offers, balance(60.0)
+    )
+    assert decision.action is SKIP
+    assert decision.reason is Reason.NO_GAIN
+    assert "no update is worth its price of 3.6 per Wh" in decision.sentence  # 0.02 for 20 J
+
+
+@pytest.mark.parametrize(("weight", "chosen"), [(1.0, WARM), (4.0, SKIP)])
+def test_a_table_counts_for_as_many_experiences_as_it_stands_for(weight, chosen):
+    # 0.2 and 0.02 for the same 20 J. With one experience like each, 20 J for both pay for one of
+    # them per two: the dear table takes its 20 J only if it stands for more than that.
+    offers = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02)]
+    dear = ((0.0, 0.0), (20.0, 0.2))
+    decision = PricedPolicy().decide(
+        state(position=0, num_experiences=5, tables=(dear,), table_weights=(weight,)),
+        offers,
+        balance(80.0 if weight > 1 else 100.0),  # 16 J and 20 J for each of the five
+    )
+    assert decision.action is chosen
+
+
+def test_a_dear_gain_has_to_be_sure():
+    # 20 J are two even shares of the 20 J left for two: half a standard deviation is taken off.
+    sure, vague = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02, sd=sd)] for sd in (0.03, 0.04))
+    told = state(position=0, tables=(((0.0, 0.0),),))  # and nothing is to come
+    assert PricedPolicy().decide(told, sure, balance(20.0)).action is WARM  # 0.02 - 0.015
+    assert PricedPolicy().decide(told, vague, balance(20.0)).action is SKIP  # 0.02 - 0.02
+    assert PricedPolicy().decide(told, vague, balance(40.0)).action is WARM  # an even share
+
+
+def test_nothing_to_gain_is_skipped_however_much_is_left():
+    offers = options((100.0, 0.0009), (20.0, 0.0), (5.0, -0.1))
+    decision = PricedPolicy().decide(state(), offers, balance(1e6))
+    assert decision.action is SKIP
+    assert decision.reason is Reason.NO_GAIN
+    assert "no update may gain 0.001 (best: +0.001 ± 0.000 by FULL_RETRAIN)" in decision.sentence
+
+
+def test_nothing_affordable_is_skipped_and_says_what_was_missing():
+    offers = options((3600.0 * 3, 0.3), (3600.0 * 2, 0.2), (3600.0, 0.1))
+    decision = PricedPolicy().decide(state(), offers, balance(1800.0))
+    assert decision.action is SKIP
+    assert decision.reason is Reason.TOO_EXPENSIVE
+    assert "the cheapest REPLAY may cost 1 Wh, and 0.5 Wh are left" in decision.sentence
+
+
+def test_without_a_model_the_largest_effort_within_its_share_is_taken():
+    half = Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=0.5)
+    offers = [option(SKIP, 0.0, 0.0), option(FULL, 100.0, 0.0), option(half, 50.0, 0.0)]
+    first = state(position=0, has_model=False)
+    assert PricedPolicy().decide(first, offers, balance(200.0)).action is FULL
+    decision = PricedPolicy().decide(first, offers, balance(110.0))  # 60 % of it are 66 J
+    assert decision.action is half
+    assert decision.reason is Reason.NO_MODEL
+    assert PricedPolicy().decide(first, offers, balance(40.0)).action is SKIP
+
+
+def test_every_alternative_says_why_it_lost():
+    offers = options((5000.0, 0.30), (20.0, 0.25), (5.0, 0.0009))
+    decision = PricedPolicy().decide(state(), offers, balance(1000.0))
+    lost = {str(each.action): each.why_lost for each in decision.alternatives}
+    assert lost["WARM_START"] == ""
+    assert "more than is left" in lost["FULL_RETRAIN"]
+    assert "too little to start for" in lost["REPLAY"]
+    assert "nets +0.000 against +0.250" in lost["SKIP"]
+
+
+@pytest.mark.parametrize("mode", list(UpdateMode))
+def test_always_takes_its_mode_once_there_is_a_model(mode):
+    offers = options((100.0, 0.3), (20.0, 0.25), (5.0, 0.1))
+    policy = Always(mode=mode)
+    assert policy.decide(state(), offers, balance(1000.0)).action.mode is mode
+    first = policy.decide(state(has_model=False), offers, balance(1000.0))
+    assert first.action.mode is UpdateMode.FULL_RETRAIN
+    assert policy.decide(state(), offers, balance(1.0)).action is SKIP
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"min_gain": -1.0}, "min_gain"),
+        ({"min_gain": float("nan")}, "min_gain"),
+        ({"first_share": 0.0}, "first_share"),
+        ({"explore": -1}, "explore"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, named):
+    with pytest.raises(ConfigurationError, match=named):
+        PricedPolicy(**arguments)
+
+
+def test_a_policy_needs_skip_among_its_options():
+    with pytest.raises(ConfigurationError, match="SKIP once"):
+        PricedPolicy().decide(state(), [option(FULL, 1.0, 1.0)], balance(10.0))
+
+
+offer = st.tuples(st.floats(1.0, 1e4), st.floats(-0.5, 0.5))
+some_options = st.tuples(offer, offer, offer).map(lambda three: options(*three))
+some_tables = st.lists(
+    st.lists(offer, min_size=1, max_size=4).map(lambda rows: ((0.0, 0.0), *rows)), max_size=5
+).map(tuple)
+
+
+@given(offers=some_options, left=st.floats(0.0, 1e5), tables=some_tables, model=st.booleans())
+def test_no_decision_costs_more_than_is_left(offers, left, tables, model):
+    decision = PricedPolicy().decide(
+        state(position=0, tables=tables, has_model=model), offers, balance(left)
+    )
+    assert decision.cost_j.upper <= left
+
+
+@given(
+    offers=some_options,
+    left=st.floats(0.0, 1e5),
+    tables=some_tables,
+    exponent=st.integers(-20, 20),
+)
+def test_scaling_all_joules_changes_no_decision(offers, left, tables, exponent):
+    scale = 2.0**exponent  # a power of two, so that no rounding is involved
+
+    def scaled(each: Option) -> Option:
+        return option(each.action, each.cost_j.mean * scale, each.gain.mean)
+
+    before = PricedPolicy().decide(state(tables=tables), offers, balance(left))
+    after = PricedPolicy().decide(
+        state(tables=tuple(tuple((c * scale, g) for c, g in table) for table in tables)),
+        [scaled(each) for each in offers],
+        balance(left * scale),
+    )
+    assert after.action == before.action
+
+
+@given(
+    costs=st.tuples(*[st.floats(1.0, 1e3)] * 3),
+    gain=st.floats(0.01, 0.5),
+    left=st.floats(1e3, 1e5),
+    tables=some_tables,
+)
+def test_with_equal_gains_the_cheapest_wins(costs, gain, left, tables):
+    offers = options(*((cost, gain) for cost in costs))
+    told = state(position=0, tables=tables)
+    decision = PricedPolicy().decide(told, offers, balance(left))
+    assert decision.action is SKIP or decision.cost_j.mean == min(costs)
+    if not tables and min(costs) <= left / 2:  # it is an even share, and nothing is dearer
+        assert decision.cost_j.mean == min(costs)
+
+
+@pytest.mark.parametrize("metric", [None, float("nan"), float("inf")])
+def test_what_is_not_known_is_said(metric):
+    offers = options((100.0, 0.3), (20.0, 0.25), (5.0, 0.1))
+
+    def sentence(**changes):
+        return PricedPolicy().decide(state(**changes), offers, balance(1e6)).sentence
+
+    assert "the new data cost +0.000 of the metric;" in sentence()
+    assert "the new data were not looked at, and are taken as no worse" in sentence(
+        metric_new=metric
+    )
+    assert "nothing says what the last model reached" in sentence(metric_last=metric)
+    assert "what the model lacks counts as 0.1" in sentence(metric_ceiling=metric)
+
+
+@given(tables=some_tables, rate=st.floats(0.0, 1e4))
+def test_the_price_keeps_the_mean_spend_within_the_rate(tables, rate):
+    price = solve_price(tables, rate)
+    assert price >= 0
+    if tables:
+        spent = [
+            max(table, key=lambda row: (row[1] - price * row[0], -row[0]))[0] for table in tables
+        ]
+        assert sum(spent) / len(spent) <= rate * (1 + 1e-9) or price > 0
+
+
+def test_exploring_draws_what_is_doubtful_and_only_at_first():
+    offers = options((50.0, 0.10), (50.0, 0.10), (50.0, 0.10))
+    offers[2] = option(WARM, 50.0, 0.09, sd=0.05)
+    balance = Balance(total_j=200.0, spent_j=0.0, reserved_j=0.0)
+
+    def chosen(seed: int, position: int) -> Action:
+        policy = PricedPolicy(explore=2, seed=seed)
+        now = state(position=position, num_experiences=position + 1)
+        decisions = [policy.decide(now, offers, balance) for _ in range(2)]
+        assert decisions[0] == decisions[1]  # a policy is pure
+        return decisions[0].action
+
+    at_first = {chosen(seed, 1) for seed in range(20)}
+    assert WARM in at_first
+    assert len(at_first) > 1
+    assert {chosen(seed, 2) for seed in range(20)} == {chosen(0, 2)}
+    assert chosen(0, 2) != WARM
+
+
+@pytest.mark.parametrize("explore", [-1, 1.5, "2"])
+def test_experiences_to_explore_are_counted(explore):
+    with pytest.raises(ConfigurationError, match=r"explore is .*; it is a whole number, 0 or more"):
+        PricedPolicy(explore=explore)

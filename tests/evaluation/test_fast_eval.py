@@ -1,0 +1,187 @@
+"""A look without a Trainer finds what a validation finds, and leaves the module as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import Subset, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
+
+from greentrain.evaluation.fast_eval import BLOCKS, block_of, glance
+from greentrain.evaluation.measured import together
+from tests.models import Classifier, blobs
+from tests.training.fitting import VAL, train, updater
+
+LOADER = {"batch_size": 8}
+# Corners that run into each other: no model is right about all of them.
+BLURRED = TensorDataset(
+    VAL.tensors[0] + torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), VAL.tensors[1]
+)
+
+
+def glanced(model, datasets=(BLURRED,), *, monitor="val_acc", loader=None, features=False):
+    return glance(
+        model, datasets, monitor=monitor, loader={**LOADER, **(loader or {})}, features=features
+    )
+
+
+class Drops(Classifier):
+    """Has layers that behave in another way while training."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 4), nn.Dropout(0.5))
+
+
+class ByMetric(Classifier):
+    """Logs a torchmetrics object that gathers what it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(num_classes=4, average="micro")
+
+    def validation_step(self, batch, batch_idx):
+        samples, labels = batch
+        self.accuracy(self.layer(samples).argmax(1), labels)
+        self.log("val_acc", self.accuracy)
+
+
+@pytest.mark.parametrize("make_model", [Classifier, Drops, ByMetric])
+def test_a_glance_finds_what_a_validation_finds(make_model):
+    updating = updater(make_model)
+    model, _ = train(updating, steps=6)
+    (found,) = glanced(model)
+    assert found.value == pytest.approx(updating.measure(BLURRED, model))
+    assert 0.3 < found.value < 1.0
+    assert [size for size, _ in found.blocks] == [8] * 8
+    assert found.value == pytest.approx(together([found]).value)
+
+
+def test_a_glance_finds_the_loss_beside_the_metric():
+    model, _ = train(updater(), steps=6)
+    samples, labels = BLURRED.tensors
+    expected = nn.functional.cross_entropy(model.layer(samples), labels).item()
+    assert glanced(model)[0].loss == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("make_model", [Drops, ByMetric])
+def test_a_glance_leaves_the_module_as_it_was(make_model):
+    model, _ = train(updater(make_model), steps=6)
+    model.train()
+    attributes, weights = set(vars(model)), copy.deepcopy(model.state_dict())
+    trainer = model._trainer
+    found = glanced(model)
+    assert set(vars(model)) == attributes
+    assert "log" not in vars(model)
+    assert model.training
+    assert model._trainer is trainer  # which was not copied either
+    assert all(torch.equal(each, weights[name]) for name, each in model.state_dict().items())
+    if make_model is ByMetric:
+        assert model.accuracy._update_count == 0
+    assert glanced(model) == found
+
+
+def test_several_datasets_are_looked_at_one_by_one():
+    model, _ = train(updater(), steps=6)
+    few, rest = Subset(BLURRED, range(10)), Subset(BLURRED, range(10, 64))
+    both = glanced(model, [few, rest])
+    assert both == [*glanced(model, [few]), *glanced(model, [rest])]
+    assert [size for size, _ in both[0].blocks] == [8, 2]
+    correct = both[0].value * 10 + both[1].value * 54
+    assert together(both).value == pytest.approx(correct / 64)
+
+
+def test_features_are_noted_where_they_are_asked_for():
+    model, _ = train(updater(), steps=6)
+    (plain,), (tapped,) = glanced(model), glanced(model, features=True)
+    assert plain.features == {}
+    assert tapped == plain
+    assert tapped.features
+    assert {len(each) for each in tapped.features.values()} == {64}
+    assert not model.layer._forward_hooks
+
+
+class NeedsTrainer(Classifier):
+    def validation_step(self, batch, batch_idx):
+        assert self.trainer.world_size == 1
+        super().validation_step(batch, batch_idx)
+
+
+class AtTheEnd(Classifier):
+    def validation_step(self, batch, batch_idx):
+        return 0.5
+
+    def on_validation_epoch_end(self):
+        self.log("val_acc", 0.5)
+
+
+class Sometimes(Classifier):
+    def validation_step(self, batch, batch_idx):
+        if batch_idx:
+            self.log("val_acc", 0.5)
+
+
+def test_a_metric_that_a_block_lacks_is_not_made_up():
+    assert glanced(Sometimes()) is None
+
+
+@pytest.mark.parametrize("make_model", [NeedsTrainer, AtTheEnd])
+def test_what_cannot_do_without_a_trainer_gets_one(make_model):
+    model = make_model()
+    assert glanced(model) is None
+    updating = updater(lambda: model)
+    (found,) = updating.measured([BLURRED])
+    assert found.value == pytest.approx(updating.measure(BLURRED))
+    assert not updating._glances  # it is not tried again
+    assert updating.measured([BLURRED]) == [found]
+
+
+def test_another_name_is_not_found():
+    assert glanced(Classifier(), monitor="val_f1") is None
+
+
+def test_a_module_on_another_device_is_left_to_its_trainer():
+    assert glanced(Classifier().to("meta")) is None
+
+
+@pytest.mark.parametrize(("accelerator", "glances"), [("cpu", True), ("gpu", False)])
+def test_only_looks_on_the_cpu_go_without_a_trainer(accelerator, glances, monkeypatch):
+    monkeypatch.setattr("greentrain.training.fit.ranks", lambda options: 1)
+    assert updater(accelerator=accelerator)._glances is glances
+
+
+def test_no_worker_is_started_for_a_glance():
+    loader = {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 4}
+    model = Classifier()
+    assert glanced(model, loader=loader) == glanced(model)
+
+
+def test_the_random_state_is_left_alone():
+    updating = updater(Drops)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    updating.measured([BLURRED])
+    assert torch.equal(torch.rand(2), expected)
+
+
+@given(samples=st.integers(1, 5000), batch_size=st.integers(1, 256))
+def test_blocks_are_many_and_not_tiny(samples, batch_size):
+    block = block_of(samples, {"batch_size": batch_size})
+    blocks = -(-samples // block)
+    assert 1 <= block <= batch_size
+    if block < batch_size:  # as large as a batch at most, whatever that makes of their number
+        assert blocks <= BLOCKS
+        assert block >= 8
+
+
+@pytest.mark.parametrize(("samples", "block"), [(48, 8), (256, 16), (1024, 64), (5000, 64)])
+def test_blocks_by_hand(samples, block):
+    assert block_of(samples, {"batch_size": 64}) == block
+    sizes = [size for size, _ in glanced(Classifier(), [blobs((0,), 48)])[0].blocks]
+    assert sizes == [8] * 6

@@ -1,0 +1,37 @@
+"""How the metric goes, and how sure a gain is that few samples tell."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from greentrain.evaluation.measured import Measured
+from greentrain.evaluation.metric_history import MetricHistory
+
+
+def measured(*blocks: tuple[int, float]) -> Measured:
+    samples = sum(size for size, _ in blocks)
+    return Measured(value=sum(size * each for size, each in blocks) / samples, blocks=blocks)
+
+
+@pytest.mark.parametrize(("samples", "error"), [(8, 0.9 / 16), (800, 0.9 / 1600)])
+def test_models_that_agree_on_few_samples_may_differ_on_others(samples, error):
+    same = measured((samples, 0.9), (samples, 0.9))
+    assert MetricHistory(more_is_better=True).gain(same, same) == (0.0, pytest.approx(error))
+
+
+def test_the_error_of_a_gain_is_that_of_its_pairs_and_of_one_sample_more():
+    before, after = measured((10, 0.7), (10, 0.9)), measured((10, 0.9), (10, 0.9))
+    gain, error = MetricHistory(more_is_better=True).gain(before, after)
+    assert gain == pytest.approx(0.1)
+    assert error == pytest.approx(math.hypot(0.1, 0.8 / 20))
+
+
+@pytest.mark.parametrize(("value", "farthest"), [(0.3, 0.7), (0.9, 0.9), (50.0, 50.0), (-2.0, 3.0)])
+def test_one_sample_may_change_a_metric_as_far_as_0_or_1_is(value, farthest):
+    assert measured((5, value), (5, value)).resolution == pytest.approx(farthest / 10)
+
+
+def test_of_no_samples_nothing_is_told():
+    assert Measured(value=math.nan).resolution == 0.0

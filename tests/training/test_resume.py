@@ -1,0 +1,315 @@
+"""A stream that goes on from its saved state, after its end and after being killed."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from torch.utils.data import TensorDataset
+
+from greentrain import Experience, StreamTrainer, UpdateMode
+from greentrain.control import Always
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, verify
+from greentrain.memory import ClassBalancedBuffer, ReservoirBuffer, SampleList
+from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
+from tests.training.fitting import timed
+
+KILLS = int(os.environ.get("GREENTRAIN_KILLS", "20"))
+EXPERIENCES = 10
+ALWAYS = Always(mode=UpdateMode.REPLAY)
+TICK_S = 1 / 128
+"""A binary fraction, as what a look takes is: no sum of them is rounded, whenever it was begun."""
+
+
+def arrivals(length: int = EXPERIENCES) -> list[Experience]:
+    return [experience(f"{number}", (number % 4,), seed=number) for number in range(length)]
+
+
+def streaming(folder: Path, **changes) -> StreamTrainer:
+    clock = Clock()
+    arguments = {
+        "budget": "1 kWh",
+        "num_experiences": 100,
+        "monitor": "val_acc",
+        "ledger": f"sqlite:///{folder / 'greentrain.db'}",
+        "trainer": {
+            "max_epochs": 10,
+            "accelerator": "cpu",
+            "callbacks": [Tick(clock, TICK_S)],
+        },
+        "loader": {"batch_size": 8},
+        "meter": constant_meter(clock, power_w=128.0),
+        "state": folder / "state",
+        **changes,
+    }
+    return StreamTrainer(timed(clock), **arguments)
+
+
+def rows(folder: Path, kind: str) -> list[dict]:
+    ledger = Ledger(f"sqlite:///{folder / 'greentrain.db'}", create=False)
+    try:
+        assert verify(ledger).failures == ()
+        return ledger.rows(kind)
+    finally:
+        ledger.close()
+
+
+def weights(trainer: StreamTrainer) -> torch.Tensor:
+    return torch.cat([each.detach().flatten() for each in trainer.model.parameters()])
+
+
+MEMORIES = {
+    "all": lambda folder: "all",
+    "reservoir": lambda folder: ReservoirBuffer(60),
+    "mapped": lambda folder: ClassBalancedBuffer(60, folder=folder / "mapped"),
+    "none": lambda folder: None,
+}
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("objective", ["seen", "window", "current"])
+def test_a_stream_in_pieces_is_the_stream_in_one(tmp_path, memory, objective):
+    make = MEMORIES[memory]
+    changes = {
+        "objective": objective,
+        "separately": True,
+        "budget": "1000 J",
+        "num_experiences": EXPERIENCES,
+    }
+    (tmp_path / "one").mkdir()
+    with streaming(tmp_path / "one", memory=make(tmp_path / "one"), **changes) as whole:
+        expected = whole.run(arrivals())
+    found = []
+    for number in range(EXPERIENCES):
+        folder = tmp_path / "pieces"
+        folder.mkdir(exist_ok=True)
+        with streaming(folder, memory=make(folder), **changes) as piece:
+            assert list(piece.known) == [str(each) for each in range(number)]
+            found += piece.run(arrivals(number + 1))
+    assert [each.decision.action for each in found] == [each.decision.action for each in expected]
+    assert [each.position for each in found] == list(range(EXPERIENCES))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.energy_j == pytest.approx(theirs.energy_j)
+        assert mine.left_j == pytest.approx(theirs.left_j)
+        assert mine.metric_after == pytest.approx(theirs.metric_after)
+        assert mine.decision.sentence == theirs.decision.sentence
+    assert torch.allclose(weights(piece), weights(whole), atol=1e-6)
+    scores, others = piece.matrix.compute(), whole.matrix.compute()
+    assert torch.allclose(scores, others, equal_nan=True)
+    assert len({each.update_mode for each in expected}) > 1
+
+
+def test_an_experience_that_was_had_is_passed_over(tmp_path):
+    with streaming(tmp_path) as trainer:
+        trainer.run(arrivals(3))
+    with streaming(tmp_path) as again:
+        assert again.run(iter(arrivals(3))) == []
+        with pytest.raises(ConfigurationError, match="has had an experience '1'"):
+            again.update(arrivals(3)[1])
+        seen = []
+        results = again.run(arrivals(4), on_result=lambda each, result: seen.append(each.id))
+    assert [each.experience_id for each in results] == seen == ["3"]
+    assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0", "1", "2", "3"]
+
+
+class Sign(Callback):
+    """Leave a file once a batch of an update was trained on."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_batch_end(self, trainer, *args, **kwargs) -> None:
+        self.file.touch()
+
+
+def _train(folder: str) -> None:
+    """Go through the stream, and leave a sign before each experience and in each update."""
+    torch.set_num_threads(1)
+    options = {
+        "max_epochs": 40,
+        "accelerator": "cpu",
+        "callbacks": [Sign(Path(folder, "training"))],
+    }
+    with streaming(Path(folder), policy=ALWAYS, trainer=options) as trainer:
+        for each in arrivals():
+            if each.id not in trainer.known:
+                Path(folder, "at-work").touch()
+                trainer.update(each)
+
+
+@pytest.mark.slow
+def test_a_stream_that_is_killed_loses_and_repeats_no_experience(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "mlflow"])
+    chance, killed, counted_j = random.Random(1), 0, 0.0
+    for number in range(KILLS):
+        for sign in ("at-work", "training"):
+            (tmp_path / sign).unlink(missing_ok=True)
+        worker = context.Process(target=_train, args=(str(tmp_path),))
+        worker.start()
+        sign = tmp_path / ("training" if number % 3 else "at-work")
+        while not sign.exists() and worker.is_alive():
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0.0, 0.1 if number % 3 else 0.4))
+        worker.kill()  # or it has just come to its end
+        worker.join()
+        killed += worker.exitcode == -signal.SIGKILL
+        ledger = Ledger(f"sqlite:///{tmp_path / 'greentrain.db'}", create=False)
+        assert verify(ledger).failures == ()
+        balance = ledger.balance(ledger.rows("budget")[0]["budget_id"])
+        ledger.close()
+        assert balance.within
+        assert balance.spent_j + balance.reserved_j >= counted_j  # money stays spent
+        counted_j = balance.spent_j + balance.reserved_j
+    assert killed > KILLS // 2  # else the stream was at its end too soon to try anything
+    _train(str(tmp_path))
+    outcomes = rows(tmp_path, "outcome")
+    assert [row["experience_id"] for row in outcomes] == [each.id for each in arrivals()]
+    assert [row["position"] for row in outcomes] == list(range(EXPERIENCES))
+    settled = [row["reservation_id"] for row in rows(tmp_path, "settlement")]
+    assert len(settled) == len(set(settled))
+    once, options = tmp_path / "once", {"max_epochs": 40, "accelerator": "cpu"}
+    once.mkdir()
+    with (
+        streaming(once, policy=ALWAYS, trainer=options) as whole,
+        streaming(tmp_path) as resumed,
+    ):
+        whole.run(arrivals())
+        assert torch.allclose(weights(resumed), weights(whole), atol=1e-5)
+        begun = len(rows(tmp_path, "decision"))
+    assert begun > len(outcomes)  # some were killed in mid-update
+    print(f"{killed} kills, {begun} decisions for {len(outcomes)} experiences")
+
+
+def test_an_outcome_that_the_ledger_was_not_told_of_is_told_later(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(self, outcome):
+        raise Killed
+
+    trainer = streaming(tmp_path)
+    trainer.run(arrivals(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("greentrain.training.run_context.Session.came_of", kill)
+        with pytest.raises(Killed):
+            trainer.update(arrivals(2)[1])
+    trainer.close()
+    assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0"]
+    for length in (3, 4):
+        with streaming(tmp_path) as again:
+            again.run(arrivals(length))
+    told = [row["experience_id"] for row in rows(tmp_path, "outcome")]
+    assert told == ["0", "1", "2", "3"]
+
+
+def test_two_processes_do_not_share_a_state(tmp_path):
+    with streaming(tmp_path) as trainer:
+        trainer.run(arrivals(1))
+        with pytest.raises(ConfigurationError, match="in use by another process"):
+            streaming(tmp_path)
+    with streaming(tmp_path) as trainer:
+        assert list(trainer.known) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"monitor": "val_loss"}, "saved with monitor='val_acc', and it is 'val_loss' now"),
+        ({"objective": "current"}, "saved with objective='seen'"),
+        ({"memory": None}, "saved with memory='all'"),
+        ({"stream": "another"}, "saved with stream='stream'"),
+        ({"separately": True}, "saved with separately=False"),
+    ],
+)
+def test_the_state_of_another_stream_is_refused(tmp_path, changes, named):
+    with streaming(tmp_path) as trainer:
+        trainer.run(arrivals(1))
+    with pytest.raises(ConfigurationError, match=named):
+        streaming(tmp_path, **changes)
+    with streaming(tmp_path) as trainer:  # and lets go of it
+        assert trainer.run(arrivals(2))[0].position == 1
+
+
+def test_another_model_is_refused(tmp_path):
+    with streaming(tmp_path) as trainer:
+        trainer.run(arrivals(1))
+    arguments = {"budget": "1 kWh", "num_experiences": 100, "monitor": "val_acc"}
+    with pytest.raises(ConfigurationError, match="saved weights do not fit"):
+        StreamTrainer(
+            lambda: Classifier(classes=7),
+            ledger=f"sqlite:///{tmp_path / 'greentrain.db'}",
+            state=tmp_path / "state",
+            **arguments,
+        )
+
+
+@pytest.mark.parametrize(
+    "spoil", [b"", b"not a file of torch", None], ids=["empty", "foreign", "cut"]
+)
+def test_a_state_that_cannot_be_read_is_named_and_left(tmp_path, spoil):
+    with streaming(tmp_path) as trainer:
+        trainer.run(arrivals(1))
+    file = tmp_path / "state" / "state.pt"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if spoil is None else spoil)
+    with pytest.raises(ConfigurationError, match=r"state\.pt' cannot be read"):
+        streaming(tmp_path)
+    file.write_bytes(whole)
+    with streaming(tmp_path) as trainer:
+        assert list(trainer.known) == ["0"]
+
+
+def test_a_disk_that_is_full_ends_no_training(tmp_path, monkeypatch, caplog):
+    def full(self, state):
+        raise OSError(28, "No space left on device")
+
+    with streaming(tmp_path) as trainer:
+        trainer.run(arrivals(1))
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+            patch.setattr("greentrain.training.checkpoint.StateFolder.save", full)
+            trainer.run(arrivals(2))
+        assert "after experience 1 could not be saved" in caplog.text
+        trainer.run(arrivals(3))
+    with streaming(tmp_path) as again:
+        assert list(again.known) == ["0", "1", "2"]
+
+
+def test_held_out_data_that_cannot_be_saved_are_refused_before_anything_is_paid(tmp_path):
+    class Picture:
+        pass
+
+    with streaming(tmp_path) as trainer:
+        with pytest.raises(ConfigurationError, match="holds a Picture"):
+            trainer.update(Experience("x", blobs((0,), 4), SampleList([Picture()])))
+        with pytest.raises(ConfigurationError, match="holds a Picture"):
+            trainer.update(Experience("x", SampleList([Picture()]), blobs((0,), 4)))
+        assert trainer.run_id is None  # not even a run was opened
+
+
+BAD = {
+    "shape": TensorDataset(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)),
+    "labels": TensorDataset(torch.zeros(4, 2), torch.zeros(4)),
+}
+
+
+@pytest.mark.parametrize("bad", ["shape", "labels"])
+def test_bad_data_is_refused_before_anything_is_paid_and_the_state_stays(tmp_path, bad):
+    memory = {"memory": ClassBalancedBuffer(20)}
+    with streaming(tmp_path, **memory) as trainer:
+        trainer.run(arrivals(1))
+        paid = len(rows(tmp_path, "reservation"))
+        with pytest.raises(ConfigurationError):
+            trainer.update(Experience("bad", BAD[bad], blobs((0,), 4)))
+        assert len(rows(tmp_path, "reservation")) == paid
+    with streaming(tmp_path, memory=ClassBalancedBuffer(20)) as again:
+        assert again.run(arrivals(2))[0].experience_id == "1"

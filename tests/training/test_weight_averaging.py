@@ -1,0 +1,142 @@
+"""The mean of the weights that an update passes through."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from torch import nn
+
+from greentrain.callbacks import BudgetGuard
+from greentrain.control import Action, UpdateMode
+from greentrain.training.weight_averaging import WeightAveraging
+from tests.models import Classifier, Clock, Tick, constant_meter
+from tests.training.fitting import train, updater
+
+
+class Trail(Callback):
+    """Note the weights after each step."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.weights.append(module.layer.weight.detach().clone())
+
+
+def plain(make_model=Classifier, **options):
+    """An updater that averages nothing by itself."""
+    return updater(make_model, modes={"average": 0.0}, **options)
+
+
+def test_a_mean_over_fewer_steps_than_its_horizon_is_the_plain_mean():
+    trail = Trail()
+    model, _ = train(plain(), callbacks=[trail, WeightAveraging(12)], steps=12)
+    assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)
+    assert not torch.allclose(model.layer.weight, trail.weights[-1], atol=1e-3)
+
+
+def test_a_longer_one_forgets_exponentially():
+    trail = Trail()
+    model, _ = train(updater(modes={"average": 0.2}), callbacks=[trail], steps=20)
+    expected = trail.weights[0]
+    for step, weights in enumerate(trail.weights[1:], start=2):
+        expected = expected + (weights - expected) * max(1 / step, 1 / 4)  # a fifth of 20 steps
+    assert torch.allclose(model.layer.weight, expected, atol=1e-6)
+
+
+def test_the_mean_is_taken_of_what_there_was_when_a_cap_ends_an_update():
+    clock, trail = Clock(), Trail()
+    guard = BudgetGuard(20.0, meter=constant_meter(clock))  # at 1 J a step
+    model, _ = train(
+        updater(modes={"average": 0.5}, callbacks=[Tick(clock)]), callbacks=[guard, trail]
+    )
+    assert 5 < len(trail.weights) <= 20
+    assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)
+
+
+class Normalised(Classifier):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 4))
+
+
+def test_running_statistics_are_averaged_with_the_weights_and_counters_are_not():
+    class Statistics(Callback):
+        means: list[torch.Tensor]
+
+        def on_train_batch_end(self, trainer, module, *args):
+            self.means = [*getattr(self, "means", []), module.layer[0].running_mean.clone()]
+
+    seen = Statistics()
+    model, _ = train(plain(Normalised), callbacks=[seen, WeightAveraging(99)], steps=10)
+    norm = model.layer[0]
+    assert torch.allclose(norm.running_mean, torch.stack(seen.means).mean(0), atol=1e-6)
+    assert int(norm.num_batches_tracked) == 10
+
+
+def test_accumulated_batches_count_as_one_step_of_the_mean():
+    trail = Trail()
+    updating = plain(accumulate_grad_batches=4)
+    model, _ = train(updating, callbacks=[trail, WeightAveraging(99)], steps=8)
+    steps = torch.stack([trail.weights[3], trail.weights[7]])
+    assert torch.allclose(model.layer.weight, steps.mean(0), atol=1e-6)
+
+
+FULL = Action(mode=UpdateMode.FULL_RETRAIN)
+
+
+def test_weights_are_averaged_by_default_and_not_where_the_share_is_none():
+    trails = Trail(), Trail()
+    averaged, _ = train(updater(), callbacks=[trails[0]], steps=20)
+    last, _ = train(plain(), callbacks=[trails[1]], steps=20)
+    expected = trails[0].weights[0]
+    for step, weights in enumerate(trails[0].weights[1:], start=2):
+        expected = expected + (weights - expected) * max(1 / step, 1 / 6)  # three tenths of 20
+    assert torch.allclose(averaged.layer.weight, expected, atol=1e-6)
+    assert torch.equal(last.layer.weight, trails[1].weights[-1])
+
+
+class Start(Callback):
+    """Note the weights that an update starts from."""
+
+    def on_train_start(self, trainer, module):
+        self.weight = module.layer.weight.detach().clone()
+
+
+@pytest.mark.parametrize("mode", [UpdateMode.WARM_START, UpdateMode.REPLAY])
+def test_the_next_update_goes_on_from_where_the_steps_ended(mode):
+    updating, trail, start = updater(), Trail(), Start()
+    mean, _ = train(updating, callbacks=[trail], steps=12)
+    updating.keep(mean, FULL)
+    train(updating, mode=mode, callbacks=[start], steps=4)
+    assert torch.equal(start.weight, trail.weights[-1])
+    assert not torch.allclose(start.weight, mean.layer.weight, atol=1e-3)
+    assert updating.model is mean  # which is used meanwhile
+
+
+def test_a_saved_updater_goes_on_from_where_the_steps_ended():
+    updating, again, trail, start = updater(), updater(), Trail(), Start()
+    mean, _ = train(updating, callbacks=[trail], steps=12)
+    updating.keep(mean, FULL)
+    again.load_state_dict(updating.state_dict())
+    assert torch.equal(again.model.layer.weight, mean.layer.weight)
+    train(again, mode=UpdateMode.WARM_START, callbacks=[start], steps=4)
+    assert torch.equal(start.weight, trail.weights[-1])
+
+
+def test_a_successor_that_is_dropped_changes_nothing_of_where_it_goes_on():
+    updating, trail, start = updater(), Trail(), Start()
+    mean, _ = train(updating, callbacks=[trail], steps=12)
+    updating.keep(mean, FULL)
+    train(updating, mode=UpdateMode.WARM_START, steps=12)  # and not kept
+    train(updating, mode=UpdateMode.WARM_START, callbacks=[start], steps=4)
+    assert torch.equal(start.weight, trail.weights[-1])
+
+
+def test_a_model_from_elsewhere_is_where_it_goes_on_itself():
+    updating, start, other = updater(), Start(), Classifier()
+    train(updating, steps=12)
+    updating.keep(other, FULL)
+    train(updating, mode=UpdateMode.WARM_START, callbacks=[start], steps=4)
+    assert torch.equal(start.weight, other.layer.weight)
