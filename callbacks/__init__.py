@@ -1,4 +1,4 @@
-"""Lightning callbacks: what touches a running Trainer."""
+"""Lightning callbacks that measure a running Trainer and keep it within a budget."""
 
 from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.energy_monitor import EnergyMonitor

@@ -1,4 +1,4 @@
-"""A learning-rate schedule that ends when the money does."""
+"""Anneal learning rates so that a schedule ends at the planned steps or at the cap."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from greentrain.callbacks.trainer_plan import planned_batches
-from greentrain.callbacks.watch import Watch
+from greentrain.callbacks.usage import FitUsage
 
 WARM_UP = 0.05
-"""Share of the schedule in which the rate rises."""
+"""Share of the schedule during which the rate rises."""
 _scaled: WeakSet[Optimizer] = WeakSet()
 
 
-def shape(progress: float) -> float:
-    """Return the factor of the learning rate: a short rise, then half a cosine down to zero.
+def cosine_factor(progress: float) -> float:
+    """Return the learning-rate factor: a short rise, then half a cosine down to zero.
 
-    Cosine annealing is that of Loshchilov & Hutter 2017, equation 5, without restarts.
+    The cosine is equation 5 of Loshchilov & Hutter 2017, without restarts.
 
     Args:
-        progress: Share of the schedule that has passed; what lies outside [0, 1] is clipped.
+        progress: Share of the schedule that is done, clipped to [0, 1].
 
     Example:
-        >>> [round(shape(p), 2) for p in (0.0, 0.05, 0.525, 1.0)]
+        >>> [round(cosine_factor(p), 2) for p in (0.0, 0.05, 0.525, 1.0)]
         [0.0, 1.0, 0.5, 0.0]
     """
     progress = min(max(progress, 0.0), 1.0)
@@ -37,11 +37,11 @@ def shape(progress: float) -> float:
 
 
 def catch_up(done: float, used: float) -> float:
-    """Return the factor on top of a user's own schedule: 1 while the money lasts as long as it.
+    """Return the factor on top of a user's schedule; 1 while the cap lasts as long as the steps.
 
     Args:
-        done: Share of the planned steps that has passed.
-        used: Share of the cap that has been used.
+        done: Share of the planned steps that is done.
+        used: Share of the cap that is used.
 
     Example:
         >>> catch_up(0.5, 0.4)
@@ -51,76 +51,58 @@ def catch_up(done: float, used: float) -> float:
     """
     if used <= done or used <= WARM_UP:
         return 1.0
-    ahead, due = shape(used), shape(max(done, WARM_UP))
+    ahead, due = cosine_factor(used), cosine_factor(max(done, WARM_UP))
     return min(1.0, ahead / due) if due > 0 else 0.0
 
 
-class Annealing:
-    """Anneal a fit's learning rates by its steps or its cap, whichever is further.
+def annealed_rates(trainer: Any, usage: FitUsage) -> RateScaler:
+    """Anneal a fit's learning rates by its steps or its cap, whichever has progressed further.
 
-    Where the module has schedulers of its own, they are left alone while the share of the cap that
-    is used is no larger than that of the planned steps, and what is left pays for the rest.
+    The module's own schedulers apply unchanged under two conditions. The used share of the cap is
+    at most the share of planned steps done, and the rest of the cap pays for the other steps.
 
     Args:
         trainer: The Trainer.
-        watch: What the fit has drawn.
+        usage: Energy that the fit uses.
     """
+    batches, max_steps = planned_batches(trainer), trainer.max_steps
 
-    def __init__(self, trainer: Any, watch: Watch) -> None:
-        self._trainer = trainer
-        self._watch = watch
-        self._batches = planned_batches(trainer)
-        self._most_steps = trainer.max_steps
-        scheduled = bool(trainer.lr_scheduler_configs)
-        self._scaler = RateScaler(trainer.optimizers, self._beside if scheduled else self._alone)
+    def done() -> float:
+        """Return the share of the planned steps that is done after the current step."""
+        share = (usage.steps + 1) / batches if batches else 1.0
+        return max(share, (trainer.global_step + 1) / max_steps) if max_steps > 0 else share
 
-    def remove(self) -> None:
-        """Anneal no more."""
-        self._scaler.remove()
+    def alone() -> float:
+        return cosine_factor(max(done(), usage.share_used()))
 
-    def _done(self) -> float:
-        """Return which share of the planned steps there will have been after the one at hand."""
-        done = (self._watch.steps + 1) / self._batches if self._batches else 1.0
-        if self._most_steps > 0:
-            done = max(done, (self._trainer.global_step + 1) / self._most_steps)
-        return done
-
-    def _alone(self) -> float:
-        return shape(max(self._done(), self._watch.share_used()))
-
-    def _beside(self) -> float:
-        done = self._done()
-        if self._watch.share_used(whole=True) <= done and self._watch.lasts(done):
+    def with_scheduler() -> float:
+        share = done()
+        if usage.share_used(whole=True) <= share and usage.lasts(share):
             return 1.0
-        return catch_up(done, self._watch.share_used())
+        return catch_up(share, usage.share_used())
 
-
-class NoAnnealing:
-    """Stands in where nothing is annealed."""
-
-    def remove(self) -> None:
-        """Do nothing."""
+    return RateScaler(trainer.optimizers, with_scheduler if trainer.lr_scheduler_configs else alone)
 
 
 class RateScaler:
-    """Scale the learning rates of optimizers at each step, and put them back after it.
+    """Scale the learning rates of optimizers during each step, and restore them after it.
 
-    It works in torch's step hooks, so that whatever scheduler there is sees its own rates only.
+    It uses torch's step hooks, so that a scheduler sees only the rates that it has set.
 
     Args:
         optimizers: The optimizers.
-        factor: Gives the factor of the step to come.
+        factor: Returns the factor of the next step.
 
     Raises:
-        MisconfigurationException: If one of them is scaled already: torch runs hooks in one order
-            before and after a step, so two of them would not put back what they found.
+        MisconfigurationException: If an optimizer is scaled already. Torch runs hooks in the same
+            order before and after a step, so two scalers would not restore the rates.
     """
 
     def __init__(self, optimizers: Iterable[Optimizer], factor: Callable[[], float]) -> None:
         self._optimizers = list(optimizers)
         if any(each in _scaled for each in self._optimizers):
             raise MisconfigurationException(
-                "two BudgetGuards of one Trainer have anneal=True; leave it to one of them"
+                "two BudgetGuards of one Trainer have anneal=True; set it for one of them only"
             )
         _scaled.update(self._optimizers)
         self._factor = factor
@@ -135,7 +117,7 @@ class RateScaler:
         ]
 
     def remove(self) -> None:
-        """Scale no more."""
+        """Stop scaling; harmless if repeated."""
         for handle in self._handles:
             handle.remove()
         _scaled.difference_update(self._optimizers)

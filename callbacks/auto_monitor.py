@@ -1,4 +1,4 @@
-"""A monitor that comes by itself, where the environment asks for it."""
+"""Monitor that is added to every Trainer if the environment requests it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from greentrain.callbacks.energy_monitor import EnergyMonitor
 
 
 class AutoEnergyMonitor(EnergyMonitor):
-    """An :class:`EnergyMonitor` that steps aside where the Trainer has one already.
+    """An :class:`EnergyMonitor` that is inactive if the Trainer already has one.
 
     ``GREENTRAIN_AUTO=1`` adds it to every Trainer; see :mod:`greentrain.auto`.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to measure, if nobody else does."""
+        """Start to measure, unless another monitor does."""
         if not any(type(callback) is EnergyMonitor for callback in trainer.callbacks):  # type: ignore[attr-defined]
             super().setup(trainer, pl_module, stage)

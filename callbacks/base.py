@@ -1,4 +1,4 @@
-"""The base of every callback here: it fits the Trainers of both Lightning packages."""
+"""Base class of all callbacks, accepted by the Trainers of both Lightning packages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytorch_lightning import Callback as _Callback
 
 # `lightning.pytorch.Callback` and `pytorch_lightning.Callback` are unrelated classes, and each
-# Trainer takes its own only: where both are installed, a callback has to be both.
+# Trainer accepts only its own class. Where both are installed, a callback has to be both.
 if not TYPE_CHECKING and find_spec("lightning") is not None:
     from lightning.pytorch import Callback as _OtherCallback
 

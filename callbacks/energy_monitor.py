@@ -1,8 +1,7 @@
-"""Measure what training draws, epoch by epoch."""
+"""Measure the energy that training uses, epoch by epoch."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -10,11 +9,11 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
-from greentrain.callbacks import epoch_metrics as figures
+from greentrain.callbacks import epoch_metrics
 from greentrain.callbacks.base import Callback
-from greentrain.callbacks.measurement import Measurement, Sum
-from greentrain.callbacks.metric_logging import Loggers, show
-from greentrain.callbacks.run_record import open_record, own_url
+from greentrain.callbacks.measurement import RunMeasurement, WindowTotal
+from greentrain.callbacks.metric_logging import EpochLogger, show
+from greentrain.callbacks.run_record import RunRecord, default_url
 from greentrain.callbacks.summary import summary_table
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import (
@@ -30,45 +29,48 @@ from greentrain.energy import (
 )
 from greentrain.errors import ConfigurationError
 
-_LOOK_BACK = 100
-"""Epochs that a prediction rests on: the last ones, so that it costs the same in a long fit."""
+_PREDICTION_EPOCHS = 100
+"""Last epochs on which a prediction is based; a limit keeps its cost constant in a long fit."""
 
 
 class EnergyMonitor(Callback):
-    """Measure the energy of each epoch and validation, and log it where the other metrics go.
+    """Measure the energy of each epoch and validation, and log it next to the other metrics.
 
-    The windows of a fit (each training epoch, each validation, the sanity check, and the time
-    around them) are disjoint and sum to the energy of the fit. On several processes each device of
-    each host is measured once, and every process has the sum. The metrics, and which of them there
-    are when, stand in the documentation's page on measuring.
+    A fit is divided into windows: each training epoch, each validation, the sanity check, and the
+    time around them. The windows are disjoint and sum to the energy of the fit. With several
+    processes, each device of each host is measured once, and every process has the sum. The
+    documentation's page on measuring lists the metrics and when each of them is logged.
 
     Args:
-        meter: Where joules come from; by default the best for what the Trainer uses: its card, and
-            CPU and RAM of the host.
-        ledger: URL of a ledger to record the windows in, such as ``"sqlite:///greentrain.db"``;
-            ``True`` for a new one in ``greentrain_logs/`` under the Trainer's
-            ``default_root_dir``; ``False`` for none.
-        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
-        intensity: A provider of carbon intensities, in place of a zone.
+        meter: The source of joules. The default is the best meter for what the Trainer uses: its
+            GPU, and CPU and RAM of the host.
+        ledger: URL of a ledger in which to record the windows, such as
+            ``"sqlite:///greentrain.db"``. ``True`` creates a ledger in ``greentrain_logs/`` under
+            the Trainer's ``default_root_dir``; ``False`` records nothing.
+        zone: Electricity zone of this machine, such as ``"DE"``; grams are unknown without it.
+        intensity: A provider of carbon intensities, instead of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
-        pue_source: Where that figure comes from.
-        wall: A meter of the whole node, with which what was measured is compared at the end.
-        idle_s: Seconds to measure the idle machine for before anything starts; recorded apart and
-            never taken off.
+        pue_source: Source of the PUE figure.
+        wall: A meter of the whole node, with which the total is compared at the end.
+        idle_s: Seconds for which to measure the idle machine before the run. Idle energy is
+            recorded separately and never subtracted.
         log: Whether to log metrics.
         summary: Whether to print a table at the end.
 
+    Attributes:
+        carbon: The :class:`greentrain.carbon.CarbonAccount` that converts joules to grams.
+
     Raises:
-        ConfigurationError: If an argument cannot be used; in ``setup``, if the ledger's URL cannot
-            be, or the meter asks for what is not there.
-        LedgerError: In ``setup``, if what the URL names is no ledger.
-        MisconfigurationException: If another callback was given another meter, or a wall meter is
-            to stand for several nodes; in ``setup``.
+        ConfigurationError: If an argument is not allowed. Also in ``setup``, if the URL of the
+            ledger cannot be used, or the meter needs a device that is missing.
+        LedgerError: In ``setup``, if the URL does not lead to a ledger.
+        MisconfigurationException: In ``setup``, if another callback was given another meter, or a
+            wall meter would have to represent several nodes.
 
     Example:
         >>> from greentrain.energy import ConstantMeter
         >>> monitor = EnergyMonitor(ConstantMeter(100.0))
-        >>> monitor.total.total_j is None  # nothing was measured yet
+        >>> monitor.total.total_j is None  # before the fit
         True
     """
 
@@ -88,90 +90,94 @@ class EnergyMonitor(Callback):
     ) -> None:
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
         if not (math.isfinite(idle_s) and idle_s >= 0):
-            raise ConfigurationError(f"idle_s is {idle_s!r}; it is in seconds, 0 or more")
+            raise ConfigurationError(
+                f"EnergyMonitor(idle_s={idle_s!r}) is not allowed; give seconds, 0 or more"
+            )
         self.meter = meter
         self.ledger = ledger
         self.wall = wall
         self.idle_s = idle_s
         self.log_metrics = log
         self.summary = summary
-        self._measured: Measurement | None = None
-        self._own_url: str | None = None
-        self._loggers = Loggers()
+        self._measured: RunMeasurement | None = None
+        self._default_url: str | None = None
+        self._logger = EpochLogger()
         self._epochs_j: list[float] = []
-        self._spent_j = 0.0
-        self._begun = _Begun()
+        self._used_j = 0.0
+        # Batches and steps before the epoch, and whether all of the epoch is measured.
+        self._first_batch, self._first_step, self._whole_epoch = 0, 0, True
 
     @property
     def windows(self) -> list[Window]:
-        """The last thousand closed windows, in their order; the ledger has all."""
+        """The last thousand closed windows, oldest first; the ledger has all windows."""
         return list(self._measured.windows) if self._measured else []
 
     @property
     def total(self) -> Reading:
-        """Seconds and joules by source, up to the last window's end."""
+        """Seconds and joules by source, up to the end of the last window."""
         return self._measured.closed.reading if self._measured else NOTHING
 
     @property
     def emissions_g(self) -> float | None:
-        """Grams of CO2 equivalent, up to the last window's end; ``None`` where not all is known."""
+        """Grams of CO2 equivalent up to the end of the last window; ``None`` if any are unknown."""
         return self._measured.closed.grams if self._measured and self.windows else None
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The metered things, as they were known at the end."""
+        """The metered sources, as described at the end of the run."""
         return self._measured.sources if self._measured else ()
 
     @property
     def idle(self) -> Reading | None:
-        """What was drawn while idle."""
+        """Energy used while idle; ``None`` if it was not measured."""
         return self._measured.idle if self._measured else None
 
     @property
     def calibration(self) -> Calibration | None:
-        """How the total compares with the wall."""
+        """Comparison of the total with the wall meter."""
         return self._measured.calibration if self._measured else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to measure."""
+        """Start to measure."""
         if self.wall is not None and trainer.num_nodes > 1:
             raise MisconfigurationException(
-                f"wall measures one node, and this Trainer has {trainer.num_nodes}; leave it out"
+                f"EnergyMonitor(wall=...): wall measures one node, and num_nodes of this Trainer "
+                f"is {trainer.num_nodes}; omit wall"
             )
-        stage = getattr(stage, "value", stage)  # an enumeration, for all its annotation
-        self._epochs_j, self._spent_j, self._begun = [], 0.0, _Begun()
-        if self.ledger is True:
-            self._own_url = self._own_url or own_url(trainer)
-        # The ledger first: what the meter starts in a thread would keep it waiting.
-        record = open_record(trainer, self.ledger, self._own_url, self.carbon)
-        self._measured = Measurement(trainer, self.meter, self.carbon, self.wall, record)
+        stage = getattr(stage, "value", stage)  # an enumeration, in spite of its annotation
+        self._epochs_j, self._used_j = [], 0.0
+        self._first_batch, self._first_step, self._whole_epoch = 0, 0, True
+        # Open the ledger first: a meter that starts in a thread would delay it.
+        url, required = self._ledger_url(trainer), isinstance(self.ledger, str)
+        record = RunRecord(url, self.carbon, required=required)
+        self._measured = RunMeasurement(trainer, self.meter, self.carbon, self.wall, record)
         self._measured.begin(stage, type(pl_module).__name__, self.idle_s)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the sanity check apart from training."""
+        """Measure the sanity check apart from training."""
         self._enter("sanity_check")
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the sanity check's window."""
+        """End the window of the sanity check."""
         self._leave()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the window of an epoch that goes on: Lightning tells of its end only."""
-        stages = ("restarted_mid_epoch", "restarted_on_epoch_end")  # before 2.5 there were none
+        """Begin the window of a resumed epoch: Lightning does not call its start hook."""
+        stages = ("restarted_mid_epoch", "restarted_on_epoch_end")  # since Lightning 2.5
         if any(getattr(trainer.fit_loop, stage, False) for stage in stages):
             self._begin_epoch(trainer, whole=False)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an epoch's window."""
+        """Begin the window of an epoch."""
         self._begin_epoch(trainer, whole=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a validation's window, interrupting the epoch's."""
+        """Begin the window of a validation, interrupting that of the epoch."""
         if not trainer.sanity_checking:
             self._enter("validation", trainer.current_epoch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch's figures so far, for callbacks that look at metrics after a validation."""
+        """Show the epoch's metrics so far to callbacks that read metrics after a validation."""
         if self._measured is None or trainer.sanity_checking or not self.log_metrics:
             return
         epoch = self._measured.open_window("train_epoch")
@@ -179,74 +185,77 @@ class EnergyMonitor(Callback):
             show(trainer, self._metrics(trainer, self._measured, epoch, self._measured.so_far()))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End a validation's window."""
+        """End the window of a validation."""
         if not trainer.sanity_checking:
             self._leave()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the epoch's window and log its figures."""
+        """End the window of the epoch and log its metrics."""
         self._leave()
         if self._measured is None or not self.log_metrics:
             return
         epoch, so_far = self._measured.windows[-1], self._measured.so_far()
         metrics = self._metrics(trainer, self._measured, epoch, so_far)
-        metrics |= self._expected(trainer, epoch, so_far.known_j or 0.0)
-        if figures.has_card(epoch.reading):
-            metrics |= figures.power_limits(self._measured.lease.sources())
+        metrics |= self._predicted(trainer, epoch, so_far.known_j or 0.0)
+        if epoch_metrics.has_gpu(epoch.reading):
+            metrics |= epoch_metrics.power_limits(self._measured.lease.sources())
         show(trainer, metrics)
-        self._loggers.log(trainer, metrics)
+        self._logger.log(trainer, metrics)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close everything."""
+        """End the measurement."""
         self._close(trainer, "completed")
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Close everything: Lightning calls no ``teardown`` then."""
+    def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """End the measurement as failed: Lightning calls no ``teardown`` then."""
         self._close(trainer, "failed", alone=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals so far, in mid-epoch too."""
-        so_far = self._measured.so_far() if self._measured else Sum()
+        so_far = self._measured.so_far() if self._measured else WindowTotal()
         return {**so_far.as_dict(), "epochs_j": list(self._epochs_j)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the totals of a checkpoint."""
+        """Continue from the totals of a checkpoint."""
         if self._measured is not None:
-            self._measured.closed = Sum.from_dict(state_dict)
+            self._measured.closed = WindowTotal.from_dict(state_dict)
             self._epochs_j = list(state_dict["epochs_j"])
-            self._spent_j = self._measured.closed.known_j or 0.0
+            self._used_j = self._measured.closed.known_j or 0.0
 
     def _metrics(
-        self, trainer: Trainer, measured: Measurement, epoch: Window, so_far: Sum
+        self, trainer: Trainer, measured: RunMeasurement, epoch: Window, so_far: WindowTotal
     ) -> dict[str, float]:
-        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed - self._begun.batches
-        samples = figures.samples_of(trainer.train_dataloader, batches)
-        return figures.energy_metrics(
+        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed - self._first_batch
+        samples = epoch_metrics.samples_of(trainer.train_dataloader, batches)
+        return epoch_metrics.energy_metrics(
             epoch.reading,
             so_far.known_j,
             samples=None if samples is None else samples * trainer.world_size,
-        ) | figures.emission_metrics(measured.grams(epoch), so_far.grams)
+        ) | epoch_metrics.emission_metrics(measured.grams(epoch), so_far.grams)
 
-    def _expected(self, trainer: Trainer, epoch: Window, spent_j: float) -> dict[str, float]:
-        """Return what the whole fit is expected to draw, were it to run to its end."""
-        before_j, self._spent_j = self._spent_j, spent_j
-        if not self._begun.whole or not epoch.reading.complete:
+    def _predicted(self, trainer: Trainer, epoch: Window, used_j: float) -> dict[str, float]:
+        """Return the predicted energy of the whole fit, from epochs measured completely."""
+        before_j, self._used_j = self._used_j, used_j
+        if not self._whole_epoch or not epoch.reading.complete:
             return {}
-        self._epochs_j = [*self._epochs_j, spent_j - before_j][-_LOOK_BACK:]
-        left = figures.epochs_left(trainer, trainer.global_step - self._begun.steps)
-        if left is None:
-            return {}
-        return figures.forecast_metrics(predict_total(self._epochs_j, spent_j, left))
+        self._epochs_j = [*self._epochs_j, used_j - before_j][-_PREDICTION_EPOCHS:]
+        left = epoch_metrics.epochs_left(trainer, trainer.global_step - self._first_step)
+        forecast = None if left is None else predict_total(self._epochs_j, used_j, left)
+        return epoch_metrics.forecast_metrics(forecast)
+
+    def _ledger_url(self, trainer: Trainer) -> str | None:
+        if isinstance(self.ledger, str):
+            url: str | None = self.ledger or None
+        elif self.ledger:
+            url = self._default_url = self._default_url or default_url(trainer)
+        else:
+            url = None
+        return url if trainer.is_global_zero else None
 
     def _begin_epoch(self, trainer: Trainer, *, whole: bool) -> None:
         self._enter("train_epoch", trainer.current_epoch)
-        self._begun = _Begun(
-            batches=trainer.fit_loop.epoch_loop.batch_progress.total.completed,
-            steps=trainer.global_step,
-            whole=whole,
-        )
+        self._first_batch = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        self._first_step, self._whole_epoch = trainer.global_step, whole
 
     def _enter(self, phase: str, epoch: int | None = None) -> None:
         if self._measured is not None:
@@ -261,12 +270,3 @@ class EnergyMonitor(Callback):
             return
         if self.summary and self.windows and trainer.is_global_zero:
             Console().print(summary_table(self._measured))
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """How far training was when an epoch began."""
-
-    batches: int = 0
-    steps: int = 0
-    whole: bool = True

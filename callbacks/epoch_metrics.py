@@ -1,4 +1,4 @@
-"""The figures of an epoch that are logged, from what was measured and how far training is."""
+"""Compute the metrics of an epoch from the measured windows and the progress of training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from greentrain.units import wh
 def energy_metrics(
     window: Reading, so_far_j: float | None, *, samples: int | None = None
 ) -> dict[str, float]:
-    """Return the energy of an epoch in watt-hours and watts; what is unknown is left out.
+    """Return the energy of an epoch in watt-hours and watts, without unknown values.
 
     Args:
-        window: What the epoch drew.
-        so_far_j: Joules of the fit up to now.
+        window: Energy that the epoch used.
+        so_far_j: Joules that the fit has used up to now.
         samples: Samples trained on in the epoch.
 
     Example:
@@ -40,7 +40,7 @@ def energy_metrics(
 
 
 def forecast_metrics(forecast: Forecast | None) -> dict[str, float]:
-    """Return what the whole run is expected to draw, in watt-hours, with its band of 95 %."""
+    """Return the predicted energy of the whole run in watt-hours, with its 95 % interval."""
     if forecast is None:
         return {}
     return {
@@ -51,7 +51,7 @@ def forecast_metrics(forecast: Forecast | None) -> dict[str, float]:
 
 
 def power_limits(sources: Iterable[Source]) -> dict[str, float]:
-    """Return the power limit in force of each source that has one, in watts."""
+    """Return the present power limit of each source that has one, in watts."""
     return {
         names.source_power_limit(source.name): source.power_limit_w
         for source in sources
@@ -60,23 +60,23 @@ def power_limits(sources: Iterable[Source]) -> dict[str, float]:
 
 
 def emission_metrics(epoch_g: float | None, total_g: float | None) -> dict[str, float]:
-    """Return grams of CO2 equivalent; what is unknown is left out."""
+    """Return grams of CO2 equivalent, without unknown values."""
     grams = {names.EMISSIONS_EPOCH: epoch_g, names.EMISSIONS_TOTAL: total_g}
     return {name: value for name, value in grams.items() if value is not None}
 
 
-def has_card(reading: Reading) -> bool:
-    """Tell whether a graphics card is among the sources.
+def has_gpu(reading: Reading) -> bool:
+    """Return whether a GPU is among the sources.
 
     Example:
-        >>> has_card(Reading(duration_s=1.0, energy_j={"cpu": 1.0, "node1/gpu:0": None}))
+        >>> has_gpu(Reading(duration_s=1.0, energy_j={"cpu": 1.0, "node1/gpu:0": None}))
         True
     """
     return any(name.rpartition("/")[2].startswith("gpu") for name in reading.energy_j)
 
 
 def samples_of(loader: Any, batches: int) -> int | None:
-    """Return how many samples were in the first batches of a loader; ``None`` if it does not tell.
+    """Return the number of samples in the first batches of a loader; ``None`` if unknown.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -94,10 +94,10 @@ def samples_of(loader: Any, batches: int) -> int | None:
 
 
 def epochs_left(trainer: Any, steps_per_epoch: int) -> float | None:
-    """Return how many epochs a fit has still to go at an epoch's end; ``None`` if it has no end.
+    """Return the number of epochs left at the end of an epoch; ``None`` if the fit has no end.
 
     Args:
-        trainer: The Trainer; ``max_epochs`` and ``max_steps`` count.
+        trainer: The Trainer, with its ``max_epochs`` and ``max_steps``.
         steps_per_epoch: Optimizer steps of an epoch.
     """
     left: list[float] = []

@@ -1,4 +1,4 @@
-"""One fit, validation, test or prediction, measured from its first moment to its last."""
+"""Measure one fit, validation, test or prediction from its start to its end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from greentrain.callbacks.meter_lease import Lease
-from greentrain.callbacks.ranks import summed
+from greentrain.callbacks.meter_lease import MeterLease
+from greentrain.callbacks.ranks import gather, merge_readings
 from greentrain.callbacks.run_record import RunRecord
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import (
@@ -29,29 +29,29 @@ from greentrain.errors import GreentrainError, MeterError
 from greentrain.units import utc_now
 
 KEPT_WINDOWS = 1000
-"""Windows kept in memory: so many epochs that nobody looks at each, and no more in a long fit."""
+"""Windows kept in memory; a longer fit needs no more memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Sum:
-    """Joules and grams of disjoint windows.
+class WindowTotal:
+    """Sum of the joules and grams of disjoint windows.
 
     Args:
-        reading: Seconds and joules by source; a source that was ever unknown is.
-        known_j: Joules that are known, whatever is missing beside them.
-        grams: Grams of CO2 equivalent; ``None`` where any are unknown.
+        reading: Seconds and joules by source; a source that is unknown in one window is unknown.
+        known_j: Sum of the known joules; ``None`` if no joules are known.
+        grams: Grams of CO2 equivalent; ``None`` if the grams of one window are unknown.
     """
 
     reading: Reading = NOTHING
     known_j: float | None = None
     grams: float | None = 0.0
 
-    def plus(self, reading: Reading, grams: float | None) -> Sum:
-        """Return this and one more window."""
-        drawn_j = reading.total_j
-        return Sum(
+    def plus(self, reading: Reading, grams: float | None) -> WindowTotal:
+        """Return the total with one more window."""
+        used_j = reading.total_j
+        return WindowTotal(
             reading=self.reading + reading,
-            known_j=self.known_j if drawn_j is None else (self.known_j or 0.0) + drawn_j,
+            known_j=self.known_j if used_j is None else (self.known_j or 0.0) + used_j,
             grams=None if self.grams is None or grams is None else self.grams + grams,
         )
 
@@ -65,28 +65,29 @@ class Sum:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Sum:
-        """Return the sum that :meth:`as_dict` told."""
+    def from_dict(cls, values: Mapping[str, Any]) -> WindowTotal:
+        """Return the total that :meth:`as_dict` was called on."""
         reading = Reading(duration_s=values["duration_s"], energy_j=values["energy_j"])
         return cls(reading=reading, known_j=values["known_j"], grams=values["emissions_g"])
 
 
-class Measurement:
-    """Windows of all processes, their sum, and their record on disk.
+class RunMeasurement:
+    """Windows of all processes in one run of a Trainer, their total, and their record on disk.
 
     Args:
         trainer: The Trainer.
-        meter: As for :class:`Lease`.
-        carbon: How joules become grams.
+        meter: As for :class:`MeterLease`.
+        carbon: Converts joules to grams.
         wall: A meter of the whole node, or ``None``.
-        record: Where windows are recorded, or ``None``; closed with the measurement.
+        record: Record of the windows; closed with the measurement.
 
     Attributes:
-        windows: The last of those that are closed, without what the idle machine drew.
-        closed: Their sum, and what a checkpoint brought.
-        idle: What was drawn while idle.
-        calibration: How the windows compare with the wall.
-        sources: The metered things, once closed.
+        windows: The last closed windows, without the window of the idle machine.
+        closed: Total of all closed windows, including those before a resume.
+        idle: Energy used while idle.
+        calibration: Comparison of the windows with the wall meter.
+        sources: The metered sources, known once the measurement is closed.
+        lease: The shared meter.
     """
 
     def __init__(
@@ -95,51 +96,49 @@ class Measurement:
         meter: Meter | WindowRecorder | None,
         carbon: CarbonAccount,
         wall: WallMeter | None,
-        record: RunRecord | None,
+        record: RunRecord,
     ) -> None:
         self.windows: deque[Window] = deque(maxlen=KEPT_WINDOWS)
-        self.closed = Sum()
+        self.closed = WindowTotal()
         self.idle: Reading | None = None
         self.calibration: Calibration | None = None
         self.sources: tuple[Source, ...] = ()
         self._carbon = carbon
         self._wall = wall
+        self._record = record
         self._alone = False
         self._open = True
-        self._record = record
         self._known_j: float | None = None
         try:
-            self.lease = Lease(trainer, meter)
+            self.lease = MeterLease(trainer, meter)
         except BaseException:
-            if record is not None:
-                record.close("failed")
+            record.close("failed")
             raise
         self._recorder = self.lease.recorder
         self._depth = self._recorder.depth
-        self._recorder.sinks.append(self._take)
+        self._recorder.sinks.append(self._add_window)
         self._began = utc_now()
 
     def begin(self, phase: str, name: str, idle_s: float) -> None:
-        """Open the outermost phase, after a look at the idle machine if one is asked for.
+        """Open the outermost phase, after measuring the idle machine if requested.
 
         Args:
             phase: The stage of the Trainer.
-            name: What people call the run.
-            idle_s: Seconds to look at the idle machine for.
+            name: Display name of the run.
+            idle_s: Seconds for which to measure the idle machine.
 
         Raises:
-            LedgerError: If the run cannot be recorded in a ledger that was asked for.
+            LedgerError: If the run cannot be recorded in the ledger that was given.
             ConfigurationError: If the wall meter is configured wrongly.
         """
-        if self._record is not None and not self._record.begin(
+        self._record.begin(
             phase, name, sources=self.lease.sources, beat=self._recorder.open_windows
-        ):
-            self._record = None
+        )
         if self._wall is not None:
             try:
                 self._wall.start()
             except MeterError as error:  # a failing meter never stops training
-                rank_zero_warn(f"EnergyMonitor: no comparison with the wall: {error}")
+                _warn_wall(error)
                 self._wall = None
         if idle_s:
             with self._recorder.phase("idle"):
@@ -148,17 +147,17 @@ class Measurement:
         self._recorder.enter(phase)
 
     def enter(self, phase: str, epoch: int | None = None) -> None:
-        """Begin a phase, interrupting the one that is open."""
+        """Begin a phase, interrupting the open one."""
         if self._open:
             self._recorder.enter(phase, epoch=epoch)
 
     def leave(self) -> None:
-        """End the phase that is open."""
+        """End the open phase."""
         if self._open:
             self._recorder.leave()
 
     def open_window(self, phase: str) -> Window | None:
-        """Return what an open phase has drawn up to now, in all processes; each has to ask."""
+        """Return the energy that an open phase has used in all processes; every one has to call."""
         for window in self._recorder.open_windows():
             if window.phase == phase:
                 return dataclasses.replace(window, reading=self._of_all(window.reading))
@@ -168,50 +167,51 @@ class Measurement:
         """Return the grams of a window."""
         return self._carbon.of(window).grams
 
-    def so_far(self) -> Sum:
-        """Return what was drawn up to now, in all processes; each of them has to ask."""
+    def so_far(self) -> WindowTotal:
+        """Return the total of all processes up to now; every process has to call it."""
         so_far = self.closed
         if self._open and self._recorder.depth > self._depth:
-            drawn = self._of_all(self._recorder.drawn(self._depth))
-            grams = self._carbon.emissions(drawn.total_j, self._began, utc_now()).grams
-            so_far = so_far.plus(drawn, grams)
-        # A source that fails makes all of an open phase unknown; what was known once stays known.
+            used = self._of_all(self._recorder.used(self._depth))
+            grams = self._carbon.emissions(used.total_j, self._began, utc_now()).grams
+            so_far = so_far.plus(used, grams)
+        # A source that fails makes an open phase unknown; joules known before stay known.
         if so_far.known_j is None or (self._known_j or 0.0) > so_far.known_j:
             so_far = dataclasses.replace(so_far, known_j=self._known_j)
         self._known_j = so_far.known_j
         return so_far
 
     def close(self, status: str, *, alone: bool = False) -> bool:
-        """End every phase, the record and the lease, and tell whether they were open.
+        """End all phases, close the record and release the meter.
 
         Args:
             status: ``"completed"`` or ``"failed"``.
-            alone: Whether the other processes may be elsewhere, so that nothing waits for them and
-                what they drew is unknown.
+            alone: Whether other processes may not take part. Then nothing waits for them, and the
+                energy of their sources is unknown.
+
+        Returns:
+            Whether the measurement was open.
         """
         if not self._open:
             return False
         self._alone = alone
         self._recorder.leave_to(self._depth)
         self._open = False
-        self._recorder.sinks.remove(self._take)
+        self._recorder.sinks.remove(self._add_window)
         self.sources = self.lease.sources()
         if self._wall is not None:
             self._compare(self._wall)
-        if self._record is not None:
-            self._record.close(status)
+        self._record.close(status)
         self.lease.release()
         return True
 
-    def _take(self, window: Window) -> None:
+    def _add_window(self, window: Window) -> None:
         window = dataclasses.replace(window, reading=self._of_all(window.reading))
         if window.phase == "idle":
             self.idle = window.reading
         else:
             self.windows.append(window)
             self.closed = self.closed.plus(window.reading, self.grams(window))
-        if self._record is not None:
-            self._record.window(window)
+        self._record.window(window)
 
     def _of_all(self, reading: Reading) -> Reading:
         if not self.lease.several:
@@ -219,14 +219,18 @@ class Measurement:
         if self._alone:
             unknown = dict.fromkeys(source.name for source in self.lease.others)
             return dataclasses.replace(reading, energy_j={**reading.energy_j, **unknown})
-        return summed(reading)
+        return merge_readings(gather(reading))
 
     def _compare(self, wall: WallMeter) -> None:
         try:
             self.calibration = calibrate_windows(self.windows, wall)
-            if self._record is not None and self.calibration is not None:
+            if self.calibration is not None:
                 self._record.calibration(self.calibration)
         except GreentrainError as error:  # a failing meter never stops training
-            rank_zero_warn(f"EnergyMonitor: no comparison with the wall: {error}")
+            _warn_wall(error)
         finally:
             wall.close()
+
+
+def _warn_wall(error: GreentrainError) -> None:
+    rank_zero_warn(f"EnergyMonitor: no comparison with the wall meter: {error}")

@@ -1,4 +1,4 @@
-"""How the callbacks of one Trainer come to share one meter and one stream of windows."""
+"""Share one meter and one stream of windows between the callbacks of a Trainer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from weakref import WeakKeyDictionary
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from greentrain.callbacks.ranks import OwnMeter, Place, gather, host_id, share
+from greentrain.callbacks.ranks import (
+    AssignedMeter,
+    ProcessDevices,
+    assign_devices,
+    gather,
+    host_id,
+)
 from greentrain.energy import NOTHING, Meter, Reading, Source, WindowRecorder, detect
 from greentrain.errors import MeterError
 
 _log = logging.getLogger(__name__)
-_shared: WeakKeyDictionary[Any, _Shared] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[Any, _SharedMeter] = WeakKeyDictionary()
 
 
-class _Shared:
+class _SharedMeter:
     def __init__(self, trainer: Any, given: Meter | WindowRecorder | None) -> None:
         self.given = _meter_of(given)
         self.borrowed = isinstance(given, WindowRecorder)
@@ -30,36 +36,36 @@ class _Shared:
         self.users = 0
 
 
-class Lease:
-    """A recorder shared by the callbacks of one Trainer; the last to let go closes its meter.
+class MeterLease:
+    """A recorder shared by the callbacks of one Trainer; the last lease to end closes the meter.
 
-    Among several processes each device of each host is measured by one of them: the first that can
-    measure it. Every process has to make its leases in the same order.
+    Among several processes, each device of each host is measured by the first process that can
+    measure it. Every process has to create its leases in the same order.
 
     Args:
         trainer: The Trainer.
-        given: A recorder of the caller's, which stays open; a meter, which is started; or ``None``
-            for what the other callbacks of this Trainer use, else for the best there is: the card
-            that the Trainer's strategy uses, and CPU and RAM.
+        given: A meter, which is started; or the caller's recorder, which stays open. ``None``
+            selects the meter of the Trainer's other callbacks. Without one, it selects the best
+            meter available for the GPU that the Trainer's strategy uses, and for CPU and RAM.
 
     Attributes:
-        recorder: Cuts this process's windows.
+        recorder: Records the windows of this process.
         several: Whether there are several processes.
-        others: What the other processes measure, as it was known at the start.
+        others: Sources that the other processes measure, as known at the start.
 
     Raises:
-        ConfigurationError: If the meter asks for what is not there.
+        ConfigurationError: If the meter needs a device that is missing.
         MisconfigurationException: If two callbacks of one Trainer were given different meters.
     """
 
     def __init__(self, trainer: Any, given: Meter | WindowRecorder | None) -> None:
         shared = _shared.get(trainer)
         if shared is None:
-            shared = _shared[trainer] = _Shared(trainer, _other_meter(trainer, given))
+            shared = _shared[trainer] = _SharedMeter(trainer, _other_meter(trainer, given))
         elif given is not None and _meter_of(given) is not shared.given:
             raise MisconfigurationException(
-                "two callbacks of one Trainer were given different meters; give both the same, or "
-                "leave it out of one of them"
+                "two callbacks of one Trainer were given different meters; give both the same "
+                "meter, or omit it for one of them"
             )
         shared.users += 1
         self.recorder = shared.recorder
@@ -69,11 +75,11 @@ class Lease:
         self._open = True
 
     def sources(self) -> tuple[Source, ...]:
-        """Return what all processes measure; a meter that is still being set up is waited for."""
+        """Return the sources of all processes, after waiting for a meter that is being set up."""
         return (*self.recorder.meter.sources, *self.others)
 
     def release(self) -> None:
-        """Let go; harmless the second time."""
+        """End the lease; harmless if repeated."""
         if not self._open:
             return
         self._open = False
@@ -85,11 +91,11 @@ class Lease:
                 shared.recorder.meter.close()
 
 
-class _NoMeter:
-    """Stands in for a meter that cannot be started, or in a process that has nothing to measure.
+class _NullMeter:
+    """A meter for a process that has nothing to measure, or whose meter cannot be started.
 
     Args:
-        names: The sources that are unknown.
+        names: Sources to report as unknown.
     """
 
     sources: tuple[Source, ...] = ()
@@ -101,7 +107,7 @@ class _NoMeter:
         """Do nothing."""
 
     def read(self) -> Reading:
-        """Return that nothing is known."""
+        """Return a reading without known joules."""
         return self._reading
 
     def close(self) -> None:
@@ -113,7 +119,7 @@ def _meter_of(given: Meter | WindowRecorder | None) -> Meter | None:
 
 
 def _other_meter(trainer: Any, given: Any) -> Any:
-    # A callback later in the list may have been given the meter that all are to share.
+    # A callback later in the list may have the meter that all callbacks share.
     if given is not None:
         return given
     others = (getattr(callback, "meter", None) for callback in trainer.callbacks)
@@ -121,20 +127,20 @@ def _other_meter(trainer: Any, given: Any) -> Any:
 
 
 def _open(trainer: Any, given: Meter | None) -> tuple[Meter, tuple[Source, ...]]:
-    """Start this process's part of the meter, and return it with what the others measure."""
+    """Start this process's part of the meter; return it and the sources of other processes."""
     hosts = gather(host_id())
     rank = trainer.global_rank if len(hosts) > 1 else 0
     meter = _started(trainer, given, first=hosts.index(hosts[rank]) == rank)
     if len(hosts) == 1:
         return meter, ()
     devices = {source.name: source.uuid or source.name for source in meter.sources}
-    names = share(gather(Place(host=hosts[rank], devices=devices)))[rank]
-    mine: Meter = OwnMeter(meter, names)
+    names = assign_devices(gather(ProcessDevices(host=hosts[rank], devices=devices)))[rank]
+    own: Meter = AssignedMeter(meter, names)
     if not names:
         meter.close()
-        mine = _NoMeter()
-    others = [own for each, own in enumerate(gather(mine.sources)) if each != rank]
-    return mine, tuple(source for own in others for source in own)
+        own = _NullMeter()
+    sources = gather(own.sources)
+    return own, tuple(each for other in (*sources[:rank], *sources[rank + 1 :]) for each in other)
 
 
 def _started(trainer: Any, given: Meter | None, *, first: bool) -> Meter:
@@ -142,20 +148,20 @@ def _started(trainer: Any, given: Meter | None, *, first: bool) -> Meter:
         if given is not None:
             given.start()
             return given
-        cards = cards_of(trainer.strategy.root_device)
-        return detect(cards, cpu=first) if cards or first else _NoMeter()
+        gpus = gpu_indices(trainer.strategy.root_device)
+        return detect(gpus, cpu=first) if gpus or first else _NullMeter()
     except MeterError as error:  # a failing meter never stops training
-        _log.warning("nothing is measured: %s", error)
-        return _NoMeter("unknown")
+        _log.warning("energy is not measured: %s", error)
+        return _NullMeter("unknown")
 
 
-def cards_of(device: torch.device) -> tuple[int, ...]:
-    """Return the cards that a process training on a device uses, as CUDA or ROCm counts them.
+def gpu_indices(device: torch.device) -> tuple[int, ...]:
+    """Return the GPUs that a process on a device uses, by their index in CUDA or ROCm.
 
     Example:
-        >>> cards_of(torch.device("cuda", 1)), cards_of(torch.device("cpu"))
+        >>> gpu_indices(torch.device("cuda", 1)), gpu_indices(torch.device("cpu"))
         ((1,), ())
     """
-    if device.type != "cuda":  # ROCm calls its cards so too
+    if device.type != "cuda":  # also the name of ROCm devices
         return ()
     return (device.index if device.index is not None else torch.cuda.current_device(),)

@@ -1,8 +1,8 @@
-"""Where figures go that are not a module's own: what callbacks look at, progress bar, loggers.
+"""Show metrics of callbacks on the progress bar, and send them to callbacks and loggers.
 
-``LightningModule.log`` takes 0.3 ms for each metric, and has the processes agree on each. The
-figures here are the same in every process already, and go the way of Lightning's own
-``LearningRateMonitor``: straight to where they are read.
+``LightningModule.log`` takes 0.3 ms per metric and synchronizes the processes. These metrics are
+the same in every process already. As in Lightning's ``LearningRateMonitor``, they go directly to
+their readers.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from pytorch_lightning import Trainer
 
 from greentrain.tracking import names
 
-ON_THE_BAR = frozenset({names.ENERGY_TOTAL})
+ON_PROGRESS_BAR = frozenset({names.ENERGY_TOTAL})
 
 
 def show(trainer: Trainer, metrics: Mapping[str, float]) -> None:
-    """Put metrics where callbacks look for what they monitor, and some on the progress bar."""
+    """Make metrics available to other callbacks, and show some on the progress bar."""
     trainer.callback_metrics.update({name: torch.tensor(v) for name, v in metrics.items()})
     trainer.progress_bar_metrics.update(
-        {name: value for name, value in metrics.items() if name in ON_THE_BAR}
+        {name: value for name, value in metrics.items() if name in ON_PROGRESS_BAR}
     )
 
 
-class Loggers:
-    """Hands an epoch's metrics to every logger of a Trainer, in one call each.
+class EpochLogger:
+    """Send an epoch's metrics to every logger of a Trainer, in one call for each logger.
 
-    A logger that fails is warned of once: what is measured is on disk anyway.
+    The first failure causes one warning; the measurements stay in the ledger.
     """
 
     def __init__(self) -> None:
         self._warned = False
 
     def log(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
-        """Log metrics at the step at which Lightning logs those of an epoch's end."""
+        """Log metrics at the step that Lightning uses at the end of an epoch."""
         step = max(trainer.global_step - 1, 0)
         for logger in trainer.loggers:
             try:
                 logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=step)
-            except Exception as error:  # training never dies of a tracking server
+            except Exception as error:  # a failing tracking server must not stop training
                 if not self._warned:
                     self._warned = True
                     rank_zero_warn(
-                        f"EnergyMonitor: {type(logger).__name__} did not take its metrics: {error}"
+                        f"EnergyMonitor: {type(logger).__name__} rejected the metrics: {error}"
                     )

@@ -1,4 +1,4 @@
-"""The ledger's run of one fit, validation, test or prediction."""
+"""Record one fit, validation, test or prediction as a run of a ledger."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.units import utc_now
 
 FOLDER = "greentrain_logs"
-"""Where a run's own ledger lies, under the Trainer's ``default_root_dir``."""
+"""Folder of a run's default ledger, under the Trainer's ``default_root_dir``."""
 HEARTBEAT_S = 10.0
-"""How often what is open is written down: what a process that is killed can lose, at most."""
+"""Seconds between two records of the open windows: the most that a killed process loses."""
 
 
 class RunRecord:
-    """A run in a ledger, open while it is measured.
+    """A run in a ledger, from its opening row to its closing row; inactive without a ledger.
 
     Args:
-        url: The ledger's URL.
-        carbon: How joules become grams.
-        given: Whether the user asked for this ledger; one of our own is done without if it fails.
+        url: URL of the ledger; ``None`` to record nothing.
+        carbon: Converts joules to grams.
+        required: Whether a ledger that fails is an error. If not, one warning is given and nothing
+            is recorded.
 
     Raises:
-        ConfigurationError: If the URL cannot be used.
-        LedgerError: If it is no ledger or cannot be written.
+        ConfigurationError: If the URL of a required ledger cannot be used.
+        LedgerError: If a required ledger is no ledger or cannot be written.
     """
 
-    def __init__(self, url: str, carbon: CarbonAccount, *, given: bool) -> None:
+    def __init__(self, url: str | None, carbon: CarbonAccount, *, required: bool) -> None:
         self._carbon = carbon
-        self._given = given
-        self._ledger = Ledger(url)
+        self._required = required
+        self._ledger: Ledger | None = None
         self._run: RunLog | None = None
+        if url is not None:
+            try:
+                self._ledger = Ledger(url)
+            except (ConfigurationError, LedgerError) as error:
+                self._fail(error)
 
     def begin(
         self,
@@ -47,18 +53,20 @@ class RunRecord:
         *,
         sources: Callable[[], Iterable[Source]],
         beat: Callable[[], Iterable[Window]],
-    ) -> bool:
-        """Write the run's opening row, and tell whether it is there.
+    ) -> None:
+        """Write the opening row.
 
         Args:
             kind: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
-            name: What people call it.
-            sources: Gives the metered things; may wait, and is asked from a thread.
-            beat: Gives the windows that are open.
+            name: Display name of the run.
+            sources: Returns the metered sources; it may wait, and is called from a thread.
+            beat: Returns the open windows.
 
         Raises:
-            LedgerError: If it cannot be written to a ledger that was asked for.
+            LedgerError: If the row cannot be written to a required ledger.
         """
+        if self._ledger is None:
+            return
         try:
             self._run = self._ledger.open_run(
                 kind,
@@ -70,73 +78,43 @@ class RunRecord:
                 heartbeat_s=HEARTBEAT_S,
             )
         except LedgerError as error:
-            if self._given:
-                raise
-            _warn(error)
-            self._ledger.close()
-        return self._run is not None
+            self._fail(error)
+            self.close("failed")
 
     def window(self, window: Window) -> None:
-        """Record a window; returns at once."""
+        """Record a window without waiting for the disk."""
         if self._run is not None:
             self._run.record(window, self._carbon.of(window))
 
     def calibration(self, calibration: Calibration) -> None:
-        """Record how what was measured compares with the wall."""
+        """Record the comparison of the measured energy with a wall meter."""
         if self._run is not None:
             self._run.append("calibration", **calibration.as_dict())
 
     def close(self, status: str) -> None:
-        """Write the closing row, if the ledger lets us, and let go of it."""
+        """Write the closing row, warn if that fails, and close the ledger."""
         try:
             if self._run is not None:
                 self._run.close(status)
-        except LedgerError as error:  # what was trained is not lost for want of a closing row
+        except LedgerError as error:  # a missing closing row must not lose a trained model
             rank_zero_warn(f"EnergyMonitor: the run could not be closed: {error}")
-        self._ledger.close()
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    def _fail(self, error: Exception) -> None:
+        if self._required:
+            raise error
+        rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")
 
 
-def own_url(trainer: Any) -> str | None:
-    """Return the URL of a new ledger under a Trainer's folder; ``None`` where there is to be none.
+def default_url(trainer: Any) -> str | None:
+    """Return the URL of a new ledger under a Trainer's folder, or ``None`` for no ledger.
 
-    A trial run (``fast_dev_run``) leaves nothing behind, and a ledger is a file on a disk.
+    A trial run (``fast_dev_run``) leaves no files. A remote folder cannot hold a SQLite ledger.
     """
     root = str(trainer.default_root_dir)
     if trainer.fast_dev_run or "://" in root:
         return None
     name = f"{utc_now():%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.db"
     return f"sqlite:///{Path(root) / FOLDER / name}"
-
-
-def open_record(
-    trainer: Any, ledger: str | bool, own: str | None, carbon: CarbonAccount
-) -> RunRecord | None:
-    """Open the record of a run, where there is to be one, on the first process.
-
-    A ledger that nobody asked for is done without if it cannot be made.
-
-    Args:
-        trainer: The Trainer.
-        ledger: A URL, or whether to make one.
-        own: The URL of a ledger of our own; ``None`` for none.
-        carbon: How joules become grams.
-
-    Raises:
-        ConfigurationError: If the URL that was given cannot be used.
-        LedgerError: If it is no ledger or cannot be written.
-    """
-    url = ledger if isinstance(ledger, str) else own
-    if not trainer.is_global_zero or not ledger or url is None:
-        return None
-    given = isinstance(ledger, str)
-    try:
-        return RunRecord(url, carbon, given=given)
-    except (ConfigurationError, LedgerError) as error:
-        if given:
-            raise
-        _warn(error)
-        return None
-
-
-def _warn(error: Exception) -> None:
-    rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")

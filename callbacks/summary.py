@@ -1,54 +1,51 @@
-"""What a fit drew, as a table for people."""
+"""Show the energy that a run used as a table."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from greentrain.callbacks.measurement import Measurement
-from greentrain.energy import Reading, Source, boundary
+from greentrain.callbacks.measurement import RunMeasurement
+from greentrain.energy import Reading, boundary
 from greentrain.units import format_energy, uncertainty_j
 
 
-def summary_table(measured: Measurement) -> Table:
-    """Return a table of a total: each source with its method, and what is known beside it."""
-    total, described = (
-        measured.closed.reading,
-        {source.name: source for source in measured.sources},
-    )
-    table = Table(title="greentrain: what was drawn", title_justify="left")
+def summary_table(measured: RunMeasurement) -> Table:
+    """Return a table of each source with its method and uncertainty, and of their total."""
+    total = measured.closed.reading
+    sources = {source.name: source for source in measured.sources}
+    shares = {name: source.relative_uncertainty for name, source in sources.items()}
+    table = Table(title="greentrain: energy used", title_justify="left")
     for column in ("source", "energy", "mean power", "method", "uncertainty"):
         table.add_column(column, justify="right" if column in ("energy", "mean power") else "left")
     for name, energy_j in total.energy_j.items():
-        source = described.get(name)
-        share = source.relative_uncertainty if source else None
         table.add_row(
             name,
             format_energy(energy_j),
             _power(energy_j, total.duration_s),
-            source.method if source else "unknown",
-            "unknown" if share is None else f"± {share:.0%}",
+            sources[name].method if name in sources else "unknown",
+            _share(shares.get(name)),
         )
-    within = boundary(total.energy_j) or "nothing"
     table.add_section()
     table.add_row(
-        f"total ({within})",
+        f"total ({boundary(total.energy_j) or 'nothing'})",
         _at_least(total),
         _power(total.total_j, total.duration_s),
         f"{total.duration_s:.1f} s",
-        _combined(total, described),
+        _share(_combined(total, shares)),
     )
     calibration, idle, grams = measured.calibration, measured.idle, measured.closed.grams
     if calibration is not None and total.total_j is not None:
         low, high = calibration.low, calibration.high
         band = "" if low is None or high is None else f", {low:.3g} to {high:.3g}"
         table.add_row(
-            "node, calibrated",
+            "node (calibrated)",
             format_energy(calibration.node_j(total.total_j)),
             "",
             f"factor {calibration.factor:.3g}{band}",
         )
     if idle is not None:
-        table.add_row("idle, before it", "", _power(idle.total_j, idle.duration_s), "not taken off")
+        power = _power(idle.total_j, idle.duration_s)
+        table.add_row("idle before the run", "", power, "not subtracted")
     if grams is not None:
         table.add_row("emissions", f"{grams:.3g} gCO2e")
     return table
@@ -63,10 +60,12 @@ def _power(energy_j: float | None, duration_s: float) -> str:
     return "unknown" if energy_j is None or duration_s <= 0 else f"{energy_j / duration_s:.1f} W"
 
 
-def _combined(total: Reading, described: dict[str, Source]) -> str:
+def _share(share: float | None) -> str:
+    return "unknown" if share is None else f"± {share:.0%}"
+
+
+def _combined(total: Reading, shares: dict[str, float | None]) -> float | None:
+    """Return the relative uncertainty of a total; ``None`` if unknown."""
     known_j = {name: joules for name, joules in total.energy_j.items() if joules is not None}
-    shares = {name: source.relative_uncertainty for name, source in described.items()}
     standard_j = uncertainty_j(known_j, {name: shares.get(name) for name in known_j})
-    if standard_j is None or not total.total_j:
-        return "unknown"
-    return f"± {standard_j / total.total_j:.0%}"
+    return None if standard_j is None or not total.total_j else standard_j / total.total_j

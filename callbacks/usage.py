@@ -1,107 +1,282 @@
-"""What all processes of a fit have drawn up to now, in joules and grams."""
+"""Measure the energy and carbon that a fit uses, with its steps apart from everything else."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, replace
 from datetime import datetime
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from greentrain.callbacks.meter_lease import Lease
+from greentrain.budget import Budget
+from greentrain.callbacks import trainer_plan
+from greentrain.callbacks.meter_lease import MeterLease
+from greentrain.callbacks.usage_bounds import DEFAULT_LAG_S, EndBound, StepBound, UsagePoint
 from greentrain.carbon import CarbonAccount
 from greentrain.units import utc_now
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """What all processes have drawn since a beginning; each of them has the same figures.
-
-    Args:
-        energy_j: Joules of what could be measured.
-        carbon_g: Grams of CO2 equivalent of the same.
-        seconds: Seconds since the beginning.
-        g_per_j: Grams that a joule may stand for in the hour to come.
-        measured: Whether anything can be measured at all.
-        gaps: Whether a source that was measured cannot be read.
-    """
-
-    energy_j: float = 0.0
-    carbon_g: float = 0.0
-    seconds: float = 0.0
-    g_per_j: float = 0.0
-    measured: bool = True
-    gaps: bool = False
+_EARLY_USE_J = 36e3
+"""Joules that a node may use while its meter is being set up: a smaller cap has to wait for it."""
 
 
-class Use:
-    """Read one fit's meter, from its beginning on.
+class FitUsage:
+    """Measure a fit under a cap, its steps apart from validations and savings between them.
 
     Args:
         trainer: The Trainer.
         lease: Its meter.
-        carbon: How joules become grams; without zone or intensity there are none.
+        carbon: Converts joules to grams.
+        cap: The most that the fit may use.
 
     Attributes:
-        g_per_j: Grams that a joule may stand for in the hour to come, as far as it is known, or as
-            it was known last; ``None`` if it never was.
+        steps: Batches trained on, including those before a resume.
+        kept_j: Joules set aside for the end of the fit.
+        last: Usage at the last reading, without what was used before a resume.
+        step: Energy of a step.
+        end: Energy of the end of the fit.
     """
 
-    def __init__(self, trainer: Any, lease: Lease, carbon: CarbonAccount) -> None:
+    def __init__(self, trainer: Any, lease: MeterLease, carbon: CarbonAccount, cap: Budget) -> None:
+        self.steps = 0
+        self.kept_j = 0.0
+        self.step = StepBound()
+        self.end = EndBound()
+        self._trainer = trainer
+        self._lease = lease
+        self._cap_amount = cap.amount or 0.0
+        self._of_carbon = cap.unit == "g"
+        self._reader = _UsageReader(trainer, lease, carbon)
+        self._has_intensity = self._reader.g_per_j is not None
+        self.last = UsagePoint(g_per_j=self._reader.g_per_j or 0.0)
+        self._resumed: Mapping[str, Any] = {}
+        self._first_step = 0
+        # The open phase that is no step, and the joules at its beginning; training ends the first.
+        self._phase: tuple[str, float] | None = ("start", 0.0)
+        self._phases_j = 0.0
+        self._saved = self._warned = False
+
+    @property
+    def used_j(self) -> float:
+        """Joules used up to the last reading, including those before a resume."""
+        return float(self._resumed.get("used_j", 0.0)) + self.last.energy_j
+
+    @property
+    def used_g(self) -> float | None:
+        """Grams of ``used_j``; ``None`` without an intensity."""
+        if not self._has_intensity:
+            return None
+        resumed_g = self._resumed.get("used_g")
+        if resumed_g is None:  # there was no intensity before the resume
+            resumed_g = self._resumed.get("used_j", 0.0) * self.last.g_per_j
+        return float(resumed_g) + self.last.carbon_g
+
+    @property
+    def left_j(self) -> float:
+        """Joules left of the cap; a cap of carbon is converted at the present intensity."""
+        if not self._of_carbon:
+            return self._cap_amount - self.used_j
+        left_g = self._cap_amount - (self.used_g or 0.0)
+        return left_g / self.last.g_per_j if self.last.g_per_j else math.inf * left_g
+
+    def begin_training(self) -> None:
+        """Prepare the bounds before the first step; collective, as every measurement is."""
+        self.end = replace(
+            self.end,
+            batches=trainer_plan.validation_batches(self._trainer),
+            batch_steps=trainer_plan.batch_steps(self._trainer),
+            saves=trainer_plan.saves(self._trainer),
+        )
+        self.measure()
+        power_w, lag_s = 0.0, DEFAULT_LAG_S
+        if self.left_j < _EARLY_USE_J:
+            sources = self._lease.sources()
+            # `fsum` gives the same sum in every process, although the order of sources differs.
+            power_w = math.fsum(source.power_limit_w or 0.0 for source in sources)
+            lag_s = max((source.lag_s for source in sources), default=DEFAULT_LAG_S)
+        mean_j = self._resumed.get("joules_per_step")
+        self.step = StepBound(power_w=power_w, mean_j=mean_j, lag_s=lag_s)
+        self.enter(None)
+        if not self.last.measured:
+            self._warn_once("measures nothing on this machine, so the cap is not enforced")
+
+    def measure(self) -> None:
+        """Read the meter; every process has to call this."""
+        now, steps = self._reader.read(), self.steps - self._first_step
+        energy_j, carbon_g = now.energy_j, now.carbon_g
+        if now.gaps:
+            estimated_j = (steps - self.last.steps) * (self.step.mean_j or 0.0)
+            energy_j = max(energy_j, self.last.energy_j + estimated_j)
+            carbon_g += (energy_j - now.energy_j) * now.g_per_j
+            self._warn_once("can no longer be read; new steps count at the mean of earlier steps")
+        phases_j = self._phases_j + (energy_j - self._phase[1] if self._phase else 0.0)
+        self.last = replace(
+            now, steps=steps, energy_j=energy_j, steps_j=energy_j - phases_j, carbon_g=carbon_g
+        )
+        self.step = self.step.observe(self.last)
+
+    def enter(self, phase: str | None) -> None:
+        """End the open phase, learn from it, and begin another; ``None`` begins steps."""
+        self.measure()
+        now_j = self.last.energy_j
+        if self._phase is not None:
+            name, began_j = self._phase
+            phase_j = now_j - began_j
+            self._phases_j += phase_j
+            lags = name == "validating" or phase_j > 0 or self._saved
+            if name != "start":
+                self.end = self.end.observe(name, phase_j + (self.step.lag_j if lags else 0.0))
+        self._phase = None if phase is None else (phase, now_j)
+        self._saved = False
+
+    def begin_step(self) -> None:
+        """End the open phase, if one is open."""
+        if self._phase is not None:
+            self.enter(None)
+
+    def finish(self) -> None:
+        """Measure a last time, after waiting for a meter that is still being set up."""
+        self._lease.sources()
+        self.enter(None)
+
+    def saving(self) -> None:
+        """Count a saved checkpoint to the open phase, or open one for it."""
+        if self._phase is None:
+            self.enter("batch")
+        self._saved = True
+        self.end = replace(self.end, saved=True)
+
+    def set_aside(self, *due: str, validates: bool, more_j: float) -> float:
+        """Set aside energy for the end of the fit, and return what it needs with one more step.
+
+        Args:
+            *due: Savings that are due before another step, as in :attr:`EndBound.other_j`.
+            validates: Whether ending the fit after that step includes a validation.
+            more_j: More joules to set aside.
+
+        Returns:
+            Joules for the savings, one step, the end of the fit and the lag of the meter.
+        """
+        likely_j = self.step.likely_j
+        end_j = self.end.total_j(likely_j, validates=validates)
+        self.kept_j = end_j + self.step.lag_j + more_j
+        due_j = self.end.saving_j(likely_j, *due) if due else 0.0
+        return due_j + self.step.step_j + self.kept_j
+
+    def share_used(self, *, whole: bool = False) -> float:
+        """Return the estimated share of the cap that is used by now.
+
+        Args:
+            whole: Whether to return the share of the whole cap. By default, what is set aside for
+                the end of the fit is taken off the cap.
+        """
+        new_steps = self.steps - self._first_step - self.last.steps
+        new_j, per_j, used = new_steps * (self.step.mean_j or 0.0), 1.0, self.used_j
+        if self._of_carbon:
+            used, per_j = self.used_g or 0.0, self.last.g_per_j
+        room = self._cap_amount - (0.0 if whole else self.kept_j * per_j)
+        return (used + new_j * per_j) / room if room > 0 else math.inf
+
+    def lasts(self, done: float) -> bool:
+        """Return whether the rest of the cap pays for all planned steps.
+
+        Args:
+            done: Share of the planned steps that is done after the next step.
+        """
+        steps_left = (self.steps + 1) * (1.0 / done - 1.0) if done > 0 else math.inf
+        return steps_left * (self.step.mean_j or 0.0) <= self.left_j - self.kept_j
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed fit needs, in plain values."""
+        return {
+            "used_j": self.used_j,
+            "used_g": self.used_g,
+            "steps": self.steps,
+            "joules_per_step": self.step.mean_j,
+            "validation_j": self.end.validation_j,
+            "after_j": dict(self.end.other_j),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Continue from the :meth:`state` of an earlier part of the fit."""
+        self._resumed = state
+        self.steps = self._first_step = int(state["steps"])
+        self.end = replace(
+            self.end,
+            validation_j=state.get("validation_j"),
+            other_j=dict(state.get("after_j", {})),
+        )
+
+    def _warn_once(self, problem: str) -> None:
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(f"BudgetGuard: the meter {problem}")
+
+
+class _UsageReader:
+    """Read the joules and grams of all processes since this object was created.
+
+    Args:
+        trainer: The Trainer.
+        lease: Its meter.
+        carbon: Converts joules to grams; without zone or intensity there are no grams.
+
+    Attributes:
+        g_per_j: Last known upper bound of the grams per joule in the coming hour; ``None`` if it
+            was never known.
+    """
+
+    def __init__(self, trainer: Any, lease: MeterLease, carbon: CarbonAccount) -> None:
         self._trainer = trainer
         self._recorder = lease.recorder
         self._carbon = carbon
         self._start = self._recorder.read()
         self._joules: dict[str, float] = {}
-        self._seconds = self._energy_j = self._grams = 0.0
-        self._at = utc_now()
-        self.g_per_j = carbon.upper_g_per_j(self._at)
+        self._last = UsagePoint()
+        self._time = utc_now()
+        self.g_per_j = carbon.upper_g_per_j(self._time)
 
-    def look(self) -> Drawn:
-        """Read the meter; with several processes, each of them has to."""
-        own = self._own()
+    def read(self) -> UsagePoint:
+        """Return the sum over all processes, without steps; every process has to call this."""
+        self._last = own = self._read_own()
         if self._trainer.world_size == 1:
             return own
-        figures = torch.tensor(
-            [
-                *(own.energy_j, own.carbon_g),
-                *(own.seconds, own.g_per_j, float(own.measured), float(own.gaps)),
-            ],
-            dtype=torch.float64,
-        ).to(self._trainer.strategy.root_device)
-        figures = self._trainer.strategy.reduce(figures, reduce_op="sum")
-        energy_j, carbon_g, seconds, g_per_j, measured, gaps = figures.tolist()
-        return Drawn(
+        strategy, processes = self._trainer.strategy, self._trainer.world_size
+        own_values = torch.tensor(astuple(own), dtype=torch.float64).to(strategy.root_device)
+        _, seconds, energy_j, _, carbon_g, g_per_j, measured, gaps = strategy.reduce(
+            own_values, reduce_op="sum"
+        ).tolist()
+        return UsagePoint(
+            seconds=seconds / processes,
             energy_j=energy_j,
             carbon_g=carbon_g,
-            seconds=seconds / self._trainer.world_size,
-            g_per_j=g_per_j / self._trainer.world_size,
+            g_per_j=g_per_j / processes,
             measured=measured > 0,
             gaps=gaps > 0,
         )
 
-    def _own(self) -> Drawn:
-        drawn = self._recorder.read() - self._start
-        known = {name: joules for name, joules in drawn.energy_j.items() if joules is not None}
+    def _read_own(self) -> UsagePoint:
+        used, now = self._recorder.read() - self._start, utc_now()
+        known = {name: joules for name, joules in used.energy_j.items() if joules is not None}
         gaps = bool(self._joules.keys() - known.keys())
         self._joules |= known
-        self._seconds = max(self._seconds, drawn.duration_s)
-        energy_j, now = math.fsum(self._joules.values()), utc_now()
-        self._grams += self._grams_of(energy_j - self._energy_j, now)
-        self._energy_j, self._at = energy_j, now
+        energy_j = math.fsum(self._joules.values())
+        new_g = self._grams_of(energy_j - self._last.energy_j, now)
+        self._time = now
         g_per_j = self._carbon.upper_g_per_j(now)
         self.g_per_j = self.g_per_j if g_per_j is None else g_per_j
-        return Drawn(
+        return UsagePoint(
+            seconds=max(self._last.seconds, used.duration_s),
             energy_j=energy_j,
-            carbon_g=self._grams,
-            seconds=self._seconds,
+            carbon_g=self._last.carbon_g + new_g,
             g_per_j=self.g_per_j or 0.0,
             measured=bool(self._joules),
             gaps=gaps,
         )
 
     def _grams_of(self, energy_j: float, now: datetime) -> float:
-        """Return the grams of joules drawn since the last look; without an intensity, at most."""
-        grams = self._carbon.emissions(energy_j, self._at, now).grams
+        """Return the grams since the last reading; their upper bound without an intensity."""
+        grams = self._carbon.emissions(energy_j, self._time, now).grams
         return energy_j * (self.g_per_j or 0.0) if grams is None else grams

@@ -12,7 +12,12 @@ author = "the greentrain authors"
 copyright = "the greentrain authors"
 version = release = VERSION
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build"]
 nitpicky = False
 
@@ -30,3 +35,10 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_title = f"greentrain {VERSION}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+
+# A button copies commands without their prompt, and blocks that only show an output have none.
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
+copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"

@@ -13,6 +13,7 @@ import torch
 from greentrain import StreamTrainer
 from greentrain.demo import DigitsModel
 from greentrain.streams import digits, rotated
+from greentrain.training import EvaluationConfig
 from greentrain.units import format_energy
 
 
@@ -42,12 +43,12 @@ def main() -> None:
         for name in streams:
             trainers[name] = StreamTrainer(
                 Digits,
-                stream=name,
+                name=name,
                 shared_budget="team",  # the first stream opens it, the other one finds it
                 budget=options.budget,
                 num_experiences=rounds * len(streams),  # experiences of both
                 monitor="val_acc",
-                objective="current",
+                evaluation=EvaluationConfig(eval_on="current"),
                 ledger="sqlite:///team.db",
                 trainer={"max_epochs": 15, "accelerator": "auto", "devices": 1},
                 loader={"batch_size": 16},

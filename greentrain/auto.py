@@ -1,8 +1,7 @@
-"""What Lightning's entry point for callbacks finds: nothing, unless the environment asks for it.
+"""Lightning's entry point for callbacks: measure every Trainer if ``GREENTRAIN_AUTO`` is 1.
 
-With ``GREENTRAIN_AUTO=1`` every Trainer of the process is measured, without a line of code.
-Lightning loads this module for each Trainer that is built wherever greentrain is installed, so it
-imports next to nothing.
+Lightning loads this module for each Trainer in an environment with greentrain. So it imports almost
+nothing, and adds no callback without the variable.
 """
 
 from __future__ import annotations

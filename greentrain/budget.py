@@ -1,6 +1,6 @@
-"""Budgets: what may be spent, until when and how often; and what control needs of an account.
+"""Budgets of energy or carbon, their balance, and the interface of an account.
 
-The rules of the money are in :mod:`greentrain.money`; the ledger applies them inside its
+The accounting rules are in :mod:`greentrain.money`; the ledger applies them inside its
 transactions.
 """
 
@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypedDict, get_args
 
 from greentrain.errors import ConfigurationError
 from greentrain.units import (
@@ -18,15 +18,16 @@ from greentrain.units import (
     JOULES_PER_UNIT,
     format_carbon,
     format_energy,
+    is_whole,
     names_carbon,
     parse_carbon,
     parse_energy,
 )
 
 Unit = Literal["J", "g"]
-"""What a budget is of: joules, or grams of CO2 equivalent."""
+"""Unit of a budget: joules, or grams of CO2 equivalent."""
 Period = Literal["day", "week", "month", "quarter"]
-"""How often a budget is renewed: UTC days, weeks from Monday, months and quarters."""
+"""Period after which a budget is renewed: UTC days, weeks from Monday, months and quarters."""
 
 PERIODS: tuple[Period, ...] = get_args(Period)
 _OF_FULL = re.compile(r"\s*([0-9.]+)\s*%\s*of\s+full\s*")
@@ -39,6 +40,12 @@ _TOLERANCE = 1e-12
 """Share of a total within which sums of floating-point numbers count as equal."""
 
 
+class _Amount(TypedDict, total=False):
+    energy_j: float
+    carbon_g: float
+    share_of_full: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """An amount of energy or of carbon, for a number of experiences.
@@ -46,19 +53,20 @@ class Budget:
     Args:
         energy_j: Joules; ``None`` for a budget of carbon, or while the amount is only known as a
             share of full retraining.
-        num_experiences: Experiences that the budget has to last for; with ``until``, how many are expected
-            by then; of a renewed budget, how many are expected in a period.
-        share_of_full: The amount as a share (0 to 1, or more) of what retraining in full at each
-            experience would cost, measured before it is spent.
+        num_experiences: Experiences that the budget has to last for: in all, until ``until``, or in
+            each period of a renewed budget.
+        share_of_full: The amount as a share (0 to 1, or more) of the cost of full retraining at
+            each experience, measured before it is spent.
         carbon_g: Grams of CO2 equivalent, for a budget of carbon.
-        until: The first moment at which nothing may be spent any more; an aware time.
-        per: The UTC calendar period that the amount is for, renewed at the beginning of each.
-        carry_over: Whether what a period leaves is added to the next one.
-        parent: Name of the budget that this one is promised out of.
+        until: The first moment at which nothing may be spent any more, with a time zone.
+        per: The UTC calendar period of the amount, renewed at the beginning of each period.
+        carry_over: Whether the unspent amount of a period is added to the next one.
+        parent: Name of the budget that promises the amount of this one.
 
     Raises:
-        ConfigurationError: If an amount is not positive, or not exactly one is given, the horizon
-            is not a positive whole number, a time is naive, or a part does not go with another.
+        ConfigurationError: If not exactly one amount is given or it is not positive, the number of
+            experiences is not a positive whole number, or a time has no time zone. Also if two
+            arguments contradict each other.
 
     Example:
         >>> Budget.parse("20 Wh", num_experiences=8).energy_j
@@ -79,11 +87,8 @@ class Budget:
     parent: str | None = None
 
     def __post_init__(self) -> None:
-        given = [
-            amount
-            for amount in (self.energy_j, self.carbon_g, self.share_of_full)
-            if amount is not None
-        ]
+        amounts = (self.energy_j, self.carbon_g, self.share_of_full)
+        given = [amount for amount in amounts if amount is not None]
         if len(given) != 1:
             raise ConfigurationError(
                 "a budget is either an energy, such as '20 Wh', or emissions, such as "
@@ -94,14 +99,10 @@ class Budget:
                 f"the budget is {self._bare_amount()}; it has to be more than zero, such as "
                 f"{'500 gCO2e' if self.carbon_g is not None else '20 Wh'!r}"
             )
-        if (
-            isinstance(self.num_experiences, bool)
-            or not isinstance(self.num_experiences, int)
-            or self.num_experiences < 1
-        ):
+        if not is_whole(self.num_experiences, 1):
             raise ConfigurationError(
-                f"num_experiences is {self.num_experiences!r}; it is the number of experiences that the budget "
-                "has to last for, 1 or more"
+                f"num_experiences is {self.num_experiences!r}; it is the number of experiences "
+                "that the budget has to last for, 1 or more"
             )
         self._check_time()
         if self.parent is not None and not (isinstance(self.parent, str) and self.parent):
@@ -113,7 +114,7 @@ class Budget:
         if self.until is not None:
             if not isinstance(self.until, datetime) or self.until.tzinfo is None:
                 raise ConfigurationError(
-                    f"until is {self.until!r}; it is an aware time, such as "
+                    f"until is {self.until!r}; it is a time with a time zone, such as "
                     "datetime(2027, 1, 1, tzinfo=UTC)"
                 )
             object.__setattr__(self, "until", self.until.astimezone(UTC))
@@ -146,14 +147,14 @@ class Budget:
 
         Args:
             text: An energy such as ``"20 Wh"`` or ``"0.5 kWh"``, emissions such as
-                ``"500 gCO2e"``, or a share of what retraining in full at each experience would
-                cost, such as ``"40 % of full"``. ``"2 kWh per month"`` is renewed, and
-                ``"2 kWh per month with carry-over"`` adds what earlier months left.
-            num_experiences: Experiences that the budget has to last for.
-            until: The first moment at which nothing may be spent any more; an aware time.
-            per: The period, where the text does not name it.
-            carry_over: Whether what a period leaves is added to the next one.
-            parent: Name of the budget that this one is promised out of.
+                ``"500 gCO2e"``, or a share of the cost of full retraining at each experience, such
+                as ``"40 % of full"``. ``"2 kWh per month"`` is renewed, and ``"2 kWh per month
+                with carry-over"`` adds the unspent amounts of earlier months.
+            num_experiences: As for :class:`Budget`.
+            until: As for :class:`Budget`.
+            per: The period, if the text does not name it.
+            carry_over: As for :class:`Budget`.
+            parent: As for :class:`Budget`.
 
         Raises:
             ConfigurationError: If the text cannot be read, or a value cannot be used.
@@ -162,15 +163,12 @@ class Budget:
             raise ConfigurationError(f"cannot read the budget {text!r}: write it as '20 Wh'")
         renewed = _PER.fullmatch(text)
         if renewed:
-            named = _period(renewed["per"])
+            named = next(name for name in PERIODS if name == renewed["per"].lower())
             if per not in (None, named):
                 raise ConfigurationError(f"the budget {text!r} is per {named}, and per is {per!r}")
             per, carry_over = named, carry_over or renewed["carry"] is not None
-        energy_j, carbon_g, share = _amount(renewed["amount"] if renewed else text, text)
         return cls(
-            energy_j=energy_j,
-            carbon_g=carbon_g,
-            share_of_full=share,
+            **_amount(renewed["amount"] if renewed else text, text),
             num_experiences=num_experiences,
             until=until,
             per=per,
@@ -180,20 +178,18 @@ class Budget:
 
     @property
     def unit(self) -> Unit:
-        """What it is of: joules, or grams of CO2 equivalent."""
+        """Unit of the amount: joules, or grams of CO2 equivalent."""
         return "J" if self.carbon_g is None else "g"
 
     @property
     def amount(self) -> float | None:
-        """The amount in its unit, of each period if it is renewed; ``None`` until measured."""
+        """Amount in its unit, of each period if it is renewed; ``None`` until it is measured."""
         return self.energy_j if self.carbon_g is None else self.carbon_g
 
     def __str__(self) -> str:
-        amount = (
-            format_amount(self.amount, self.unit)
-            if self.share_of_full is None
-            else f"{100 * self.share_of_full:g} % of full"
-        )
+        amount = format_amount(self.amount, self.unit)
+        if self.share_of_full is not None:
+            amount = f"{100 * self.share_of_full:g} % of full"
         per = "" if self.per is None else f" per {self.per}"
         carry = " with carry-over" if self.carry_over else ""
         until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M} UTC"
@@ -208,15 +204,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """Where a budget stands, in joules.
+    """Balance of a budget, in joules.
 
     Args:
         total_j: Joules that may be spent.
-        spent_j: Joules settled, overruns included.
-        reserved_j: Joules reserved and not yet settled: they count as spent until they are.
-        overrun_j: The part of ``spent_j`` that was drawn beyond its reservation.
+        spent_j: Joules settled, including overruns.
+        reserved_j: Joules reserved and not settled yet; they count as spent until then.
+        overrun_j: Part of ``spent_j`` that was used beyond its reservation.
         promised_j: Joules promised to child budgets.
-        over: Whether the budget's time is over: nothing is left then.
+        over: Whether the budget's time has ended, so that nothing is left.
     """
 
     total_j: float
@@ -234,13 +230,13 @@ class Balance:
 
     @property
     def within(self) -> bool:
-        """Whether the money rule holds, with settlements counted up to their reservations."""
+        """Return whether the total covers all amounts; settlements count to their reservations."""
         counted_j = self.spent_j - self.overrun_j + self.reserved_j + self.promised_j
         return counted_j <= self.total_j * (1 + _TOLERANCE)
 
 
 def overrun(reserved: float, actual: float) -> float:
-    """What was drawn beyond a reservation.
+    """Return the amount used beyond a reservation.
 
     Example:
         >>> overrun(10.0, 12.5), overrun(10.0, 7.0)
@@ -250,30 +246,30 @@ def overrun(reserved: float, actual: float) -> float:
 
 
 class Account(Protocol):
-    """What control needs of a budget: its balance, reservations and settlements.
+    """The interface of a budget for decisions: its balance, reservations and settlements.
 
     The ledger implements it durably; a test may do so in memory.
     """
 
     def balance(self) -> Balance:
-        """Return where the budget stands now."""
+        """Return the current balance."""
         ...
 
     def reserve(self, upper_bound_j: float, purpose: str) -> str:
-        """Set joules aside before anything starts, and return the reservation's name.
+        """Reserve joules before anything starts, and return the name of the reservation.
 
         Raises:
-            BudgetExceeded: If fewer are left.
+            BudgetExceeded: If fewer joules are left.
         """
         ...
 
     def settle(self, reservation: str, actual_j: float) -> float:
-        """Record what was measured, and return the overrun in joules."""
+        """Record the measured joules, and return the overrun in joules."""
         ...
 
 
 def format_amount(amount: float | None, unit: Unit) -> str:
-    """Write an amount of a budget for people, in watt-hours or grams.
+    """Return an amount of a budget as text for people, in watt-hours or grams.
 
     Example:
         >>> format_amount(7200.0, "J"), format_amount(500.0, "g")
@@ -298,11 +294,16 @@ def parse_amount(text: str, unit: Unit) -> float:
     raise ConfigurationError(f"cannot use {text!r}: the budget is of {kind}; write it as {right!r}")
 
 
-def _amount(text: str, whole: str) -> tuple[float | None, float | None, float | None]:
-    """Return joules, grams and share of a text, two of them ``None``."""
+def _amount(text: str, whole: str) -> _Amount:
+    """Return the joules, grams or share in a text, by the name of the budget's argument."""
     share = _OF_FULL.fullmatch(text)
     if share:
-        return None, None, _percent(share.group(1), whole)
+        try:
+            return {"share_of_full": float(share.group(1)) / 100}
+        except ValueError:
+            raise ConfigurationError(
+                f"cannot read the budget {whole!r}: {share.group(1)!r} is not a number"
+            ) from None
     if "%" in text:
         number = re.search(r"[0-9.]+", text)
         raise ConfigurationError(
@@ -312,14 +313,14 @@ def _amount(text: str, whole: str) -> tuple[float | None, float | None, float | 
         )
     try:
         if names_carbon(text):
-            return None, parse_carbon(text), None
-        return parse_energy(text), None, None
+            return {"carbon_g": parse_carbon(text)}
+        return {"energy_j": parse_energy(text)}
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}{_hint(text)}") from None
 
 
 def _hint(text: str) -> str:
-    """Say what was meant, where that can be guessed."""
+    """Suggest the intended text, where it can be guessed."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(\S*)\s*", text)
     number, unit = match.groups() if match else ("", "")
     if number and not unit:
@@ -329,16 +330,3 @@ def _hint(text: str) -> str:
     if unit.lower() in ("w", "kw", "mw"):
         return f"; that is a power, and an energy is '{number} {unit}h'"
     return "; emissions are written as '500 gCO2e', and a share as '40 % of full'"
-
-
-def _period(name: str) -> Period:
-    return PERIODS[[period.lower() for period in PERIODS].index(name.lower())]
-
-
-def _percent(number: str, text: str) -> float:
-    try:
-        return float(number) / 100
-    except ValueError:
-        raise ConfigurationError(
-            f"cannot read the budget {text!r}: {number!r} is not a number"
-        ) from None

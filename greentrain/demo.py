@@ -1,9 +1,10 @@
-"""The demo: handwritten digits taken through a changing world under an energy budget."""
+"""The demo: a small model that follows a changing stream of digits within an energy budget."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,13 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from greentrain.budget import Budget
-from greentrain.carbon import CarbonAccount
-from greentrain.decisions.stream_budget import check_budgets
+from greentrain.decisions.stream_budget import check_intensity
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build, write
 from greentrain.streams import Experience, digits_stream
 from greentrain.tracking import MlflowTracker
-from greentrain.training import StreamTrainer, UpdateResult
+from greentrain.training import CarbonConfig, StreamTrainer, UpdateResult
 
 DEFAULT_BUDGET = "25 % of full"
 EPOCHS = 30
@@ -56,19 +56,19 @@ class DigitsModel(LightningModule):
         self.log("val_acc", self.accuracy)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam, at a constant rate: an update averages its weights."""
+        """Return Adam at a constant rate, as an update averages the weights."""
         return torch.optim.Adam(self.parameters(), lr=2e-3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOutcome:
-    """What a demo left behind.
+    """The results and the files of a demo.
 
     Args:
-        results: What came of each experience.
-        budget: The budget, in joules by now.
+        results: The result of each experience.
+        budget: The budget, with its amount in joules.
         report: The HTML report.
-        mlflow_uri: Where MLflow's runs are.
+        mlflow_uri: Tracking URI of the MLflow runs.
     """
 
     results: Sequence[UpdateResult]
@@ -86,36 +86,33 @@ def run_demo(
     seed: int = 0,
     on_result: Callable[[Experience, UpdateResult], None] = lambda experience, result: None,
 ) -> DemoOutcome:
-    """Take a small model through a stream of digits, and write ledger, MLflow runs and report.
+    """Train a small model on a stream of digits, and write ledger, MLflow runs and report.
 
     Args:
         out: Folder for ``greentrain.db``, ``mlflow.db``, ``report.html`` and ``report.json``.
         budget: The energy budget, as text.
-        num_experiences: Experiences that the budget has to last for; as many as the stream has by default.
-        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
+        num_experiences: Experiences that the budget has to last for; by default all of the stream.
+        zone: Zone of this machine's power, such as ``"DE"``; without it no grams are reported.
         seed: Seed of stream, weights and sampling.
         on_result: Called after each experience.
 
     Raises:
-        ConfigurationError: If the budget, the horizon or the zone cannot be used, or the folder
-            cannot be written to; nothing is written then.
+        ConfigurationError: If the budget, ``num_experiences`` or the zone cannot be used, or the
+            folder cannot be written to. Nothing is written then.
     """
     stream = digits_stream(seed=seed)
     parsed = Budget.parse(
         budget, num_experiences=len(stream) if num_experiences is None else num_experiences
     )
-    # Refuses a zone that is not known, and grams without one.
-    check_budgets(parsed, "1 Wh", CarbonAccount(zone=zone))
+    carbon = CarbonConfig(zone=zone)
+    check_intensity(parsed, carbon.account())
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot use the folder {str(out)!r}: {error.strerror}") from None
     folder = out.resolve()
-    # A model of this size is only slowed down by a second thread.
-    torch.set_num_threads(1)
-    # MLflow tells of each table of a new database.
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    torch.set_num_threads(1)  # a second thread would slow down so small a model
+    quiet_mlflow()
     mlflow_uri = f"sqlite:///{folder / 'mlflow.db'}"
     ledger_url = f"sqlite:///{folder / 'greentrain.db'}"
     tracker = MlflowTracker(
@@ -123,7 +120,8 @@ def run_demo(
         experiment="greentrain demo",
         artifact_location=(folder / "mlflow-artifacts").as_uri(),
     )
-    runs_before = _runs(ledger_url)
+    with closing(Ledger(ledger_url)) as ledger:
+        n_earlier = len(ledger.rows("run"))
     with StreamTrainer(
         DigitsModel,
         budget=parsed,
@@ -131,17 +129,16 @@ def run_demo(
         ledger=ledger_url,
         trainer={"max_epochs": EPOCHS, "accelerator": "auto", "devices": 1},
         loader={"batch_size": BATCH_SIZE},
-        tracking=tracker,
-        zone=zone,
-        stream=f"demo-{runs_before + 1}",
+        tracking_uri=tracker,
+        carbon=carbon,
+        name=f"demo-{n_earlier + 1}",
         seed=seed,
     ) as trainer:
         for experience in stream:
             on_result(experience, trainer.update(experience))
         run_id = trainer.run_id
-    ledger = Ledger(ledger_url, create=False)
-    paths = write(build(ledger, run=run_id), folder)
-    ledger.close()
+    with closing(Ledger(ledger_url, create=False)) as ledger:
+        paths = write(build(ledger, run=run_id), folder)
     tracker.attach(paths)
     html = next(path for path in paths if path.suffix == ".html")
     return DemoOutcome(
@@ -149,8 +146,7 @@ def run_demo(
     )
 
 
-def _runs(ledger_url: str) -> int:
-    ledger = Ledger(ledger_url)
-    count = len(ledger.rows("run"))
-    ledger.close()
-    return count
+def quiet_mlflow() -> None:
+    """Hide the messages of MLflow about each table of a new database."""
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)

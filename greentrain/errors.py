@@ -2,11 +2,11 @@
 
 ::
 
-    GreentrainError
-    ├── ConfigurationError (also a ValueError)   what was given is not allowed
-    ├── BudgetExceeded                           a reservation asked for more than is left
-    ├── LedgerError                              the ledger cannot be read, written or trusted
-    └── MeterError                               a meter cannot measure here
+    - GreentrainError: root of all errors that greentrain raises
+      - ConfigurationError (also a ValueError): an argument, text or file that cannot be used
+      - BudgetExceeded: a reservation of more than a budget has left
+      - LedgerError: a ledger that cannot be read, written or trusted
+      - MeterError: a meter that cannot measure on this machine
 
 Misuse of a Lightning ``Trainer`` raises Lightning's own ``MisconfigurationException``.
 """
@@ -15,34 +15,33 @@ from __future__ import annotations
 
 
 class GreentrainError(Exception):
-    """Root of everything that greentrain raises by itself."""
+    """Root of all errors that greentrain raises."""
 
 
 class ConfigurationError(GreentrainError, ValueError):
-    """An argument, a text or a file that cannot be used; the message says what would be right."""
+    """An argument, a text or a file that cannot be used; the message says how to correct it."""
 
 
 class BudgetExceeded(GreentrainError):
-    """A reservation, or a child budget, that asked for more than the budget has left.
+    """A reservation, or a child budget, of more than the budget has left.
 
     Args:
-        message: One sentence that names what was asked, what is left and who holds the rest.
-        asked_j: Joules that were asked for; ``None`` if the budget is of carbon and no intensity is
-            known.
-        left_j: Joules that were left at that instant; ``None`` as above.
-        held_by: Who holds what is reserved or promised: amount, run and purpose of each.
+        message: One sentence that names the request, the amount left and the holders of the rest.
+        requested_j: Joules requested; ``None`` for a budget of carbon without a known intensity.
+        left_j: Joules left at that instant; ``None`` as above.
+        held_by: Amount, run and purpose of each open reservation or promise.
     """
 
     def __init__(
         self,
         message: str,
         *,
-        asked_j: float | None,
+        requested_j: float | None,
         left_j: float | None,
         held_by: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
-        self.asked_j = asked_j
+        self.requested_j = requested_j
         self.left_j = left_j
         self.held_by = held_by
 

@@ -1,22 +1,22 @@
-"""Measure what is no training: preparing data, searching, whole commands, into the same ledger."""
+"""Measure work other than training, such as data preparation or a command, into the ledger."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from greentrain.carbon import UNKNOWN, CarbonAccount, Emissions, IntensityProvider
-from greentrain.energy import NOTHING, Meter, Reading, Source, Window, WindowRecorder, detect
+from greentrain.energy import NOTHING, Meter, Reading, Source, WindowRecorder, detect
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import DEFAULT_URL, Ledger, RunLog, environment
 from greentrain.units import format_energy
@@ -24,24 +24,24 @@ from greentrain.units import format_energy
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 10.0
-"""What a block that is killed may lose, in seconds."""
+"""Most seconds of measurement that a killed block loses."""
 
-# What may be over when the block ends; anything else that is wrong with a ledger is there to stay.
+# Faults that may be over when the block ends. Any other fault of a ledger is permanent.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
 
-_around: ContextVar[WindowRecorder | None] = ContextVar("greentrain_measure", default=None)
+_outer: ContextVar[WindowRecorder | None] = ContextVar("greentrain_measure", default=None)
 
 
 class Measurement:
-    """What one use of :func:`measure` found.
+    """The result of one use of :func:`measure`.
 
     Args:
-        name: What was measured.
+        name: Name of the measured work.
 
     Attributes:
-        reading: Seconds and joules by source; nothing until the block has ended.
-        emissions: Grams of it; unknown until then, and where no zone was given.
-        sources: The metered things; none until the block has ended.
+        reading: Seconds, and joules by source; empty until the block has ended.
+        emissions: Grams of CO2 equivalent; unknown until then, and without a zone.
+        sources: The metered devices; empty until the block has ended.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,23 +51,23 @@ class Measurement:
         self.sources: tuple[Source, ...] = ()
 
     def __str__(self) -> str:
-        """Return one line for people: watt-hours, grams, seconds, and each source's method."""
+        """Return one line with watt-hours, grams, seconds and the method of each source."""
         reading = self.reading
-        drawn = format_energy(reading.total_j)
+        used = format_energy(reading.total_j)
         if reading.total_j is None:
-            drawn = "an unknown energy"
+            used = "an unknown energy"
         elif not reading.complete:
-            drawn = f"at least {drawn}"
+            used = f"at least {used}"
         if self.emissions.grams is not None:
-            drawn += f" and {self.emissions.grams:.3g} g CO2e"
+            used += f" and emitted {self.emissions.grams:.3g} g CO2e"
         parts = ", ".join(
             f"{source.name} {format_energy(reading.energy_j.get(source.name))} ({source.method})"
             for source in self.sources
         )
-        return f"{self.name} drew {drawn} in {reading.duration_s:.2f} s: {parts or 'no source'}"
+        return f"{self.name} used {used} in {reading.duration_s:.2f} s: {parts or 'no source'}"
 
 
-@contextlib.contextmanager
+@contextmanager
 def measure(
     name: str,
     *,
@@ -78,34 +78,34 @@ def measure(
     pue: float | None = None,
     pue_source: str | None = None,
 ) -> Iterator[Measurement]:
-    """Measure a block, or each call of a function, as a run of its own in the ledger.
+    """Measure a block, or each call of a function, as a separate run in the ledger.
 
     One use is one run of kind ``"measure"`` with one window, closed as completed, or as failed if
-    the block raises. A use inside another interrupts it: the joules of the inner one are in its own
-    run only, so the runs add up. Whatever else measures meanwhile (an ``EnergyMonitor`` in the
-    block, another thread, another process) counts the whole machine again.
+    the block raises. A use inside another interrupts it: the joules of the inner use are in its
+    run only, so the runs add up. Other measurements at the same time (an ``EnergyMonitor`` in the
+    block, another thread, another process) count the whole machine again.
 
-    A meter or a ledger that fails is warned of and never stops the block. The database is not held
-    open meanwhile, so the block may fork. What was drawn so far is written every ten seconds: no
-    more is lost if the process is killed.
+    A failing meter or ledger logs a warning and never stops the block. The database is not held
+    open during the block, so the block may fork. The energy used so far is written every ten
+    seconds: a killed process loses no more than that.
 
     Args:
-        name: What people call it.
+        name: Name of the run.
         ledger: URL of the ledger; a missing one is created.
-        meter: Where joules come from. It stays the caller's: it is started if it does not run, and
-            left running. By default that of the use around this one, else the best that this
-            machine has, closed at the end.
-        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
+        meter: The source of joules. It remains the caller's: it is started if necessary and left
+            running. By default the meter of the use around this one, else the best meter of this
+            machine, which is closed at the end.
+        zone: Zone of this machine's power, such as ``"DE"``; without it no grams are reported.
         intensity: A provider of carbon intensities, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
-        pue_source: Where the PUE comes from.
+        pue_source: Where the PUE was published.
 
     Yields:
-        A :class:`Measurement`, whose ``reading`` is there after the block.
+        A :class:`Measurement`, whose ``reading`` is set after the block.
 
     Raises:
         ConfigurationError: If the ledger's URL, zone, intensity or PUE cannot be used, or the meter
-            asks for what is not there; before the block starts.
+            requests a missing device; before the block starts.
         LedgerError: If the file is no ledger or cannot be written; before the block starts.
 
     Example:
@@ -117,30 +117,49 @@ def measure(
         >>> with measure("prepare data", ledger=url, meter=meter) as measured:
         ...     seconds[0] = 36.0
         >>> print(measured)  # 100 W for 36 s
-        prepare data drew 1 Wh in 36.00 s: constant 1 Wh (given)
+        prepare data used 1 Wh in 36.00 s: constant 1 Wh (given)
     """
     measured = Measurement(name)
     carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
-    record = _Record(name, ledger)
+    warn = _warn_once(f"the run {name!r} is not fully recorded")
+    opened = _open_ledger(ledger, warn)
+    run: RunLog | None = None
+    status = "failed"
     try:
         with _recorder(meter) as recorder:
             depth = recorder.depth
-            record.open(
-                carbon,
-                sources=lambda: recorder.meter.sources,
-                beat=lambda: recorder.open_windows()[depth : depth + 1],
-            )
+            with _attempt(warn):
+                if opened is not None:
+                    run = opened.open_run(
+                        "measure",
+                        name,
+                        environment={**environment(), "carbon": carbon.as_dict()},
+                        sources=lambda: recorder.meter.sources,
+                        beat=lambda: recorder.open_windows()[depth : depth + 1],
+                        emissions=carbon.of,
+                        heartbeat_s=HEARTBEAT_S,
+                    )
             recorder.enter("measure")
             try:
                 yield measured
-                record.status = "completed"
+                status = "completed"
             finally:
                 window = recorder.leave()
                 measured.reading = window.reading
-                measured.sources = _sources(recorder.meter)
-                measured.emissions = record.window(window, carbon)
+                with _attempt(partial(_log.warning, "the sources of the meter are unknown: %s")):
+                    measured.sources = recorder.meter.sources
+                with _attempt(warn):
+                    measured.emissions = carbon.of(window)
+                with _attempt(warn):
+                    if run is not None:
+                        run.record(window, measured.emissions)
     finally:
-        record.close()
+        with _attempt(warn):
+            if run is not None:
+                run.close(status)
+        with _attempt(warn):
+            if opened is not None:
+                opened.close()
 
 
 def run_command(
@@ -151,112 +170,75 @@ def run_command(
 ) -> tuple[Measurement, int]:
     """Run a command with this process's input and output, and measure it.
 
-    SIGTERM and SIGINT are handed on to the command, and its end is waited for. A command that does
-    not return 0 is a failed run.
+    SIGTERM and SIGINT are forwarded to the command, and its end is awaited. A command that does not
+    return 0 is a failed run.
 
     Args:
         command: The command and its arguments.
-        name: What people call it; by default the command's file name alone.
+        name: Name of the run; by default the command's file name alone.
         **options: As for :func:`measure`.
 
     Returns:
-        What was measured, and the exit code: 128 plus its number for a command that a signal ended.
+        The measurement, and the exit code: 128 plus its number for a command that a signal ended.
 
     Raises:
         OSError: If the command cannot be started.
         ConfigurationError: As for :func:`measure`.
         LedgerError: As for :func:`measure`.
     """
-    if shutil.which(command[0]) is None:  # a slip of the pen leaves no run behind
+    if shutil.which(command[0]) is None:  # a mistyped command leaves no run behind
         raise FileNotFoundError("no such command, or it is not executable")
     code = 0
     with (
-        # A code other than 0 is no error of ours: it only has to reach the ledger.
-        contextlib.suppress(subprocess.CalledProcessError),
+        # Another code than 0 is no error of ours; it only makes the run in the ledger a failed one.
+        suppress(subprocess.CalledProcessError),
         measure(name or Path(command[0]).name, **options) as measured,
     ):
-        with _Relay() as relay:
+        with _forwarded_signals() as forward_to:
             process = subprocess.Popen(command)
-            relay.begin(process)
+            forward_to(process)
             code = process.wait()
         if code != 0:
             raise subprocess.CalledProcessError(code, command[0])
     return measured, code if code >= 0 else 128 - code
 
 
-class _Record:
-    """A run in the ledger; what goes wrong once it is open is warned of, once, and stops nothing.
+@contextmanager
+def _attempt(warn: Callable[[Exception], object]) -> Iterator[None]:
+    """Warn of an exception and continue: a measurement must not stop the measured work."""
+    try:
+        yield
+    except Exception as error:
+        warn(error)
 
-    Args:
-        name: The run's name.
-        url: The ledger's URL.
-    """
 
-    def __init__(self, name: str, url: str) -> None:
-        self.status = "failed"
-        self._name = name
-        self._ledger: Ledger | None = None
-        self._run: RunLog | None = None
-        self._warned = False
-        try:
-            self._ledger = Ledger(url, keep_open=False)
-        except LedgerError as error:
-            trouble = getattr(error.__cause__, "orig", None)
-            if not getattr(trouble, "sqlite_errorname", "").startswith(_PASSING):
-                raise
-            self._warn(error)
+def _warn_once(message: str) -> Callable[[Exception], None]:
+    """Return a function that logs the first exception that it is given."""
+    warned = False
 
-    def open(
-        self,
-        carbon: CarbonAccount,
-        *,
-        sources: Callable[[], Iterable[Source]],
-        beat: Callable[[], Iterable[Window]],
-    ) -> None:
-        with self._trying():
-            if self._ledger is not None:
-                self._run = self._ledger.open_run(
-                    "measure",
-                    self._name,
-                    environment={**environment(), "carbon": carbon.as_dict()},
-                    sources=sources,
-                    beat=beat,
-                    emissions=carbon.of,
-                    heartbeat_s=HEARTBEAT_S,
-                )
+    def warn(error: Exception) -> None:
+        nonlocal warned
+        if not warned:
+            _log.warning("%s: %s", message, error)
+        warned = True
 
-    def window(self, window: Window, carbon: CarbonAccount) -> Emissions:
-        emissions = UNKNOWN
-        with self._trying():
-            emissions = carbon.of(window)
-        with self._trying():
-            if self._run is not None:
-                self._run.record(window, emissions)
-        return emissions
+    return warn
 
-    def close(self) -> None:
-        with self._trying():
-            if self._run is not None:
-                self._run.close(self.status)
-        with self._trying():
-            if self._ledger is not None:
-                self._ledger.close()
 
-    @contextlib.contextmanager
-    def _trying(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # whoever measures must not stop what is measured
-            self._warn(error)
-
-    def _warn(self, error: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            _log.warning("the run %r is not recorded as it should be: %s", self._name, error)
+def _open_ledger(url: str, warn: Callable[[Exception], object]) -> Ledger | None:
+    """Open the ledger; warn and return ``None`` where a passing fault prevents it."""
+    try:
+        return Ledger(url, keep_open=False)
+    except LedgerError as error:
+        cause = getattr(error.__cause__, "orig", None)
+        if not getattr(cause, "sqlite_errorname", "").startswith(_PASSING):
+            raise
+        warn(error)
+    return None
 
 
 class _NoMeter:
-    """Stands in where no meter can be started: seconds are known, joules are not."""
+    """A meter for machines on which none can be started: seconds are known, joules are not."""
 
     sources: tuple[Source, ...] = ()
 
@@ -274,32 +256,22 @@ class _NoMeter:
         pass
 
 
-@contextlib.contextmanager
+@contextmanager
 def _recorder(given: Meter | None) -> Iterator[WindowRecorder]:
     """Give the recorder of the use around this one if the meter is the same, else a new one."""
-    around = _around.get()
-    if around is not None and (given is None or given is around.meter):
-        yield around
+    outer = _outer.get()
+    if outer is not None and (given is None or given is outer.meter):
+        yield outer
         return
     recorder = WindowRecorder(_started(given))
-    _around.set(recorder)
+    _outer.set(recorder)
     try:
         yield recorder
     finally:
-        _around.set(around)
+        _outer.set(outer)
         if given is None:
-            try:
+            with _attempt(partial(_log.warning, "the meter could not be closed: %s")):
                 recorder.meter.close()
-            except Exception as error:  # the block's own outcome stands
-                _log.warning("the meter could not be closed: %s", error)
-
-
-def _sources(meter: Meter) -> tuple[Source, ...]:
-    try:
-        return meter.sources
-    except Exception as error:  # the block's own outcome stands
-        _log.warning("the sources of the meter are not known: %s", error)
-        return ()
 
 
 def _started(given: Meter | None) -> Meter:
@@ -315,40 +287,41 @@ def _started(given: Meter | None) -> Meter:
         return _NoMeter()
 
 
-class _Relay:
-    """Hands SIGTERM and SIGINT on to a process; one that comes before it has one, once it has."""
+@contextmanager
+def _forwarded_signals() -> Iterator[Callable[[subprocess.Popen[Any]], None]]:
+    """Forward SIGTERM and SIGINT to the process that is given to the yielded function.
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[Any] | None = None
-        self._early: list[int] = []
-        self._previous: dict[int, Any] = {}
+    A signal that arrives before that is sent to the process once it is given.
+    """
+    process: subprocess.Popen[Any] | None = None
+    early: list[int] = []
 
-    def begin(self, process: subprocess.Popen[Any]) -> None:
-        self._process = process
-        for number in self._early:
+    def forward_to(started: subprocess.Popen[Any]) -> None:
+        nonlocal process
+        process = started
+        for number in early:
+            started.send_signal(number)
+
+    def handle(number: int, _frame: object) -> None:
+        if process is None:
+            early.append(number)
+        elif number != signal.SIGINT or not _is_at_terminal():
             process.send_signal(number)
 
-    def __enter__(self) -> _Relay:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if (
-                signal.getsignal(number) != signal.SIG_IGN
-            ):  # as under nohup: the command inherits it
-                self._previous[number] = signal.signal(number, self._take)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)
-
-    def _take(self, number: int, _frame: FrameType | None) -> None:
-        if self._process is None:
-            self._early.append(number)
-        elif number != signal.SIGINT or not _at_the_terminal():
-            self._process.send_signal(number)
+    previous = {
+        number: signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) != signal.SIG_IGN  # as under nohup, and so for the command
+    }
+    try:
+        yield forward_to
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _at_the_terminal() -> bool:
-    """Tell whether Ctrl-C reaches this process's group, and so the command, by itself."""
+def _is_at_terminal() -> bool:
+    """Return whether the terminal sends Ctrl-C to this process's group, and so to the command."""
     try:
         with Path("/dev/tty").open("rb", buffering=0) as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()

@@ -1,7 +1,7 @@
-"""The rules of the money: pure functions of budgets, amounts and times.
+"""Rules for budgets: pure functions of budgets, amounts and times.
 
-Amounts are in a budget's own unit: joules, or grams of CO2 equivalent. The ledger applies the rules
-inside its transactions, and ``verify`` applies them again to what the ledger holds.
+Amounts are in the budget's unit: joules, or grams of CO2 equivalent. The ledger applies the rules
+in its transactions, and ``verify`` applies them again to the rows of a ledger.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from greentrain.units import utc_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetTotals:
-    """What was taken from a budget, or from one of its periods, in the budget's unit.
+    """Sums over the reservations and settlements of a budget in one period, in the budget's unit.
 
     Args:
-        open: Reservations that are not settled.
-        reserved: Their sum.
-        spent: What was settled, overruns included.
-        overrun: The part of ``spent`` beyond the reservations.
+        open: Number of open reservations.
+        reserved: Sum of the open reservations.
+        spent: Sum of the settlements, overruns included.
+        overrun: Part of ``spent`` beyond the reservations.
     """
 
     open: int = 0
@@ -32,11 +32,11 @@ class BudgetTotals:
     overrun: float = 0.0
 
     def reserve(self, amount: float) -> BudgetTotals:
-        """Return the tally after a reservation.
+        """Return the totals after a reservation.
 
         Example:
             >>> BudgetTotals().reserve(10.0).settle(10.0, 12.5)
-            Tally(open=0, reserved=0.0, spent=12.5, overrun=2.5)
+            BudgetTotals(open=0, reserved=0.0, spent=12.5, overrun=2.5)
         """
         return BudgetTotals(
             open=self.open + 1,
@@ -46,10 +46,10 @@ class BudgetTotals:
         )
 
     def settle(self, amount: float, actual: float) -> BudgetTotals:
-        """Return the tally after a reservation of ``amount`` was settled at ``actual``."""
+        """Return the totals after a reservation of ``amount`` was settled at ``actual``."""
         return BudgetTotals(
             open=self.open - 1,
-            # The last one leaves nothing: not what rounding left of many sums.
+            # Exactly 0 after the last one, without the rounding errors of the sum.
             reserved=max(0.0, self.reserved - amount) if self.open > 1 else 0.0,
             spent=self.spent + actual,
             overrun=self.overrun + overrun(amount, actual),
@@ -58,15 +58,15 @@ class BudgetTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetStatus:
-    """Where a budget stands, in its own unit; of a renewed budget, in the present period.
+    """The status of a budget in its unit; of a renewed budget, in the present period.
 
     Args:
-        unit: Joules or grams.
-        total: What may be spent; with carry-over, all that has come in so far.
-        taken: What was reserved and settled.
-        promised: What was promised to child budgets.
-        overdrawn: What child budgets spent beyond their promise, by overruns.
-        over: Whether the budget's time is over: nothing is left then.
+        unit: ``"J"`` or ``"g"``.
+        total: Amount that may be spent; with carry-over, the sum of all periods so far.
+        taken: Reservations and settlements.
+        promised: Amount promised to child budgets.
+        overdrawn: Overruns of child budgets beyond their promises.
+        over: ``True`` after the budget's end, when nothing is left.
     """
 
     unit: Unit
@@ -78,29 +78,30 @@ class BudgetStatus:
 
     @property
     def spent(self) -> float:
-        """What was settled, overruns included, those of child budgets among them."""
+        """Amount settled, including overruns and those of child budgets."""
         return self.taken.spent + self.overdrawn
 
     @property
     def left(self) -> float:
-        """What can still be reserved or promised; never negative."""
+        """Amount that can still be reserved or promised; never negative."""
         return self.balance().left_j
 
     @property
     def within(self) -> bool:
-        """Whether the money rule holds, with settlements counted up to their reservations."""
+        """``True`` if no more than the total is taken, without counting overruns."""
         return self.balance().within
 
     @property
     def overdraft(self) -> float:
-        """What overruns have taken beyond the total."""
+        """Amount by which overruns exceed the total."""
         return max(0.0, self.spent + self.taken.reserved + self.promised - self.total)
 
     def balance(self, per_j: float = 1.0) -> Balance:
-        """Return it in joules.
+        """Return the balance in joules.
 
         Args:
-            per_j: The unit's amount in one joule: 1 for joules, the intensity for grams.
+            per_j: Amount in the budget's unit for one joule: 1 for joules, grams per joule for
+                grams.
         """
         return Balance(
             total_j=self.total / per_j,
@@ -113,7 +114,7 @@ class BudgetStatus:
 
 
 def period_start(moment: datetime, per: Period) -> datetime:
-    """Return the first moment of the UTC calendar period that a moment lies in.
+    """Return the start of the calendar period in UTC that contains a moment.
 
     Periods are half-open: midnight belongs to the day that it begins. A week begins on Monday.
 
@@ -132,7 +133,7 @@ def period_start(moment: datetime, per: Period) -> datetime:
 
 
 def periods(first: datetime, last: datetime, per: Period) -> int:
-    """Count the periods from one moment to another, both included; at least 1.
+    """Return the number of periods from one moment to another, both included; at least 1.
 
     Example:
         >>> new_year = datetime(2027, 1, 1, tzinfo=UTC)
@@ -148,11 +149,11 @@ def periods(first: datetime, last: datetime, per: Period) -> int:
     return max(0, passed) + 1
 
 
-def period(budget: Budget, now: datetime) -> str:
-    """Name what a reservation made now is taken from.
+def period_name(budget: Budget, now: datetime) -> str:
+    """Return the name of the period that pays for a reservation made now.
 
-    A budget that is renewed without carry-over has a pot for each period, named by its beginning;
-    any other has one, named ``""``.
+    The periods of a budget that is renewed without carry-over are named by their start. Any other
+    budget has a single period, named ``""``.
     """
     if budget.per is None or budget.carry_over:
         return ""
@@ -160,10 +161,10 @@ def period(budget: Budget, now: datetime) -> str:
 
 
 def total(budget: Budget, *, opened: datetime, now: datetime) -> float:
-    """Return what the present pot of a budget holds before anything is taken from it.
+    """Return the amount of a budget in the present period before anything is taken.
 
-    With carry-over that is all that has come in since the budget was opened, so that what earlier
-    periods left, and no more, is added to this one's amount.
+    With carry-over it is the sum of all periods since the budget was opened, so that the unused
+    amounts of earlier periods remain.
     """
     amount = budget.amount or 0.0
     if budget.per is not None and budget.carry_over:
@@ -172,7 +173,14 @@ def total(budget: Budget, *, opened: datetime, now: datetime) -> float:
 
 
 def promised(parent: Budget, child: Budget, *, opened: datetime, now: datetime) -> float:
-    """Return what the present pot of a parent has promised to a child opened at ``opened``."""
+    """Return the amount that a parent promises in the present period to a child budget.
+
+    Args:
+        parent: The parent.
+        child: The child.
+        opened: Time at which the child was opened.
+        now: The present time.
+    """
     amount = child.amount or 0.0
     if parent.carry_over and child.per is not None:
         return amount * periods(opened, now, child.per)
@@ -180,28 +188,28 @@ def promised(parent: Budget, child: Budget, *, opened: datetime, now: datetime) 
 
 
 def is_over(budget: Budget, now: datetime) -> bool:
-    """Return whether a budget's time is over: its end is the first moment after it."""
+    """Return whether a budget has ended; its end is the first moment after it."""
     return budget.until is not None and now >= budget.until
 
 
 def check_child(child: Budget, parent: Budget) -> None:
-    """Refuse a child budget whose terms its parent cannot promise.
+    """Refuse a child budget that its parent cannot cover.
 
-    A child may never need more than its parent gets, nor later: what it draws in a period has to
-    have been promised in that period, unless the parent carries over.
+    A child may not need more than its parent receives, nor need it later. The amount that a child
+    uses in a period must have been promised in that period, unless the parent carries over.
 
     Raises:
-        ConfigurationError: If unit, period, carry-over or end do not fit.
+        ConfigurationError: If the unit, period, carry-over or end does not fit the parent's.
     """
     if child.unit != parent.unit:
         raise ConfigurationError(
-            f"the budget is {child} and its parent {child.parent!r} is {parent}; both are of "
-            "energy or both of carbon"
+            f"the budget is {child} and its parent {child.parent!r} is {parent}; give both in "
+            "energy or both in carbon"
         )
     if parent.per is None and child.per is not None:
         raise ConfigurationError(
             f"the budget is renewed per {child.per} and its parent {child.parent!r} never is; "
-            "leave per away"
+            "remove per"
         )
     if child.per is None and parent.per is not None and not parent.carry_over:
         raise ConfigurationError(
@@ -215,8 +223,7 @@ def check_child(child: Budget, parent: Budget) -> None:
         )
     if child.carry_over and not parent.carry_over:
         raise ConfigurationError(
-            f"the budget carries over and its parent {child.parent!r} does not; leave carry_over "
-            "away"
+            f"the budget carries over and its parent {child.parent!r} does not; remove carry_over"
         )
     if parent.until is not None and (child.until is None or child.until > parent.until):
         raise ConfigurationError(
@@ -226,15 +233,16 @@ def check_child(child: Budget, parent: Budget) -> None:
 
 
 def experiences_left(budget: Budget, *, seen: int, opened: datetime | None, now: datetime) -> int:
-    """Return how many experiences a budget still has to last for, the present one included.
+    """Return how many experiences a budget still has to last for, including the present one.
 
-    Without an end, and in a period, that is the horizon less those seen. Until an end they are
-    expected at an even pace: the share of the horizon that there is time left for.
+    For a renewed budget, and for a budget without an end, it is ``num_experiences`` minus those
+    seen. For a budget with an end, experiences are expected at an even pace: it is the share of
+    ``num_experiences`` for the time that is left.
 
     Args:
         budget: The budget.
-        seen: Experiences decided before this one, of a renewed budget in this period.
-        opened: When the budget was opened; ``None`` if it is opened now.
+        seen: Experiences decided before this one; of a renewed budget, in this period.
+        opened: Time at which the budget was opened; ``None`` if it is opened now.
         now: The present time.
 
     Example:

@@ -41,16 +41,16 @@ class Payment:
         self._open = False
 
     @property
-    def drawn(self) -> Reading:
+    def used(self) -> Reading:
         """Seconds and joules by source, up to now."""
-        return self._closed + self._recorder.drawn(self._depth) if self._open else self._closed
+        return self._closed + self._recorder.used(self._depth) if self._open else self._closed
 
     @property
     def actual_j(self) -> float:
         """Joules to settle: what was measured; where some is unknown, the reservation at least."""
-        drawn = self.drawn
-        known_j = drawn.total_j or 0.0
-        return known_j if drawn.complete else max(known_j, self.reserved_j)
+        used = self.used
+        known_j = used.total_j or 0.0
+        return known_j if used.complete else max(known_j, self.reserved_j)
 
     def begin(self, phase: str | None = None) -> None:
         """Begin to measure, in a phase of this name if one is given."""

@@ -1,4 +1,4 @@
-"""Units: SI inside, watt-hours to people, converted once at the edge.
+"""Convert, read and write quantities: SI units inside, watt-hours for people.
 
 Example:
     >>> wh(3600.0)
@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import TypeGuard
 
 from greentrain.errors import ConfigurationError
 
@@ -28,24 +29,24 @@ JOULES_PER_UNIT = {
     "kWh": 1e3 * J_PER_WH,
     "MWh": 1e6 * J_PER_WH,
 }
-"""Joules in one of each unit that an energy may be written in."""
+"""Joules per unit of energy, for each unit that can be read."""
 
 GRAMS_PER_UNIT = {"gCO2e": 1.0, "kgCO2e": 1e3, "tCO2e": 1e6}
-"""Grams of CO2 equivalent in one of each unit that emissions may be written in."""
+"""Grams of CO2 equivalent per unit of emissions, for each unit that can be read."""
 
 BYTES_PER_UNIT = {
     "B": 1,
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", start=1)},
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
 }
-"""Bytes in one of each unit that a size in memory may be written in."""
+"""Bytes per unit of memory size, for each unit that can be read."""
 
 _MASSES = {
     **dict.fromkeys(("g", "gram", "grams", "gramme", "grammes"), 1.0),
     **dict.fromkeys(("kg", "kilogram", "kilograms", "kilogramme", "kilogrammes"), 1e3),
     **dict.fromkeys(("t", "tonne", "tonnes"), 1e6),
 }
-# "g CO2e", "kgCO₂-eq", "t of CO2 equivalent": what is left of it before "CO2" is a mass.
+# "g CO2e", "kgCO₂-eq", "t of CO2 equivalent": the part before "CO2" is a unit of mass.
 _CARBON = re.compile(r"(.*?)(?:of)?co[2₂](?:e|eq|equiv|equivalents?)?", re.DOTALL)
 _JOINTS = re.compile(r"[\s_.·⋅-]+")
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.,_]*[0-9.](?:[eE][+-]?[0-9]+)?)\s*([^\s0-9].*?)?\s*")
@@ -57,28 +58,35 @@ def wh(energy_j: float) -> float:
 
 
 def format_energy(energy_j: float | None) -> str:
-    """Write an energy for people: in watt-hours, three significant digits, unknown as a word.
+    """Return an energy as text for people: watt-hours with three significant digits.
 
     Example:
         >>> format_energy(125.0), format_energy(None), format_energy(7.2e6)
         ('0.0347 Wh', 'unknown', '2000 Wh')
     """
-    if energy_j is None:
-        return "unknown"
-    value = wh(energy_j)
-    return f"{value:.0f} Wh" if abs(value) >= 999.5 else f"{value:.3g} Wh"
+    return _format(None if energy_j is None else wh(energy_j), "Wh")
+
+
+def format_carbon(carbon_g: float | None) -> str:
+    """Return emissions as text for people: grams with three significant digits.
+
+    Example:
+        >>> format_carbon(12.345), format_carbon(None), format_carbon(4e5)
+        ('12.3 g CO2e', 'unknown', '400000 g CO2e')
+    """
+    return _format(carbon_g, "g CO2e")
 
 
 def parse_energy(text: str) -> float:
     """Read an energy such as ``"20 Wh"``, ``"0.5kWh"`` or ``"3600 J"``.
 
-    Case matters only where it has to: ``MJ`` is a megajoule, and ``mJ`` is refused.
+    Case matters only where a unit is ambiguous: ``MJ`` is a megajoule, and ``mJ`` is refused.
 
     Args:
         text: A number and a unit of :data:`JOULES_PER_UNIT`.
 
     Returns:
-        The energy in joules, as written: zero and negative values are the caller's to refuse.
+        The energy in joules. Zero and negative values are returned as written.
 
     Raises:
         ConfigurationError: If the number or the unit cannot be read.
@@ -97,7 +105,7 @@ def parse_carbon(text: str) -> float:
         text: A number and a unit: grams, kilograms or tonnes of CO2 equivalent.
 
     Returns:
-        Grams, as written: zero and negative values are the caller's to refuse.
+        The grams. Zero and negative values are returned as written.
 
     Raises:
         ConfigurationError: If the number or the unit cannot be read.
@@ -112,13 +120,13 @@ def parse_carbon(text: str) -> float:
 def parse_bytes(text: str) -> int:
     """Read a size in memory such as ``"64 MiB"``, ``"1.5 GB"`` or ``"512 B"``.
 
-    Case matters: ``Mb`` may mean megabits, and is refused.
+    Case matters: ``Mb`` may mean megabits and is refused.
 
     Args:
         text: A number and a unit of :data:`BYTES_PER_UNIT`.
 
     Returns:
-        Whole bytes, rounded down: zero and negative values are the caller's to refuse.
+        Whole bytes, rounded down. Zero and negative values are returned as written.
 
     Raises:
         ConfigurationError: If the number or the unit cannot be read.
@@ -131,29 +139,17 @@ def parse_bytes(text: str) -> int:
 
 
 def names_carbon(text: str) -> bool:
-    """Return whether a text speaks of CO2, and so of emissions."""
+    """Return whether a text mentions CO2, and so means emissions."""
     return re.search("co[2₂]", text, re.IGNORECASE) is not None
-
-
-def format_carbon(carbon_g: float | None) -> str:
-    """Write emissions for people: in grams, three significant digits, unknown as a word.
-
-    Example:
-        >>> format_carbon(12.345), format_carbon(None), format_carbon(4e5)
-        ('12.3 g CO2e', 'unknown', '400000 g CO2e')
-    """
-    if carbon_g is None:
-        return "unknown"
-    return f"{carbon_g:.0f} g CO2e" if abs(carbon_g) >= 999.5 else f"{carbon_g:.3g} g CO2e"
 
 
 def uncertainty_j(
     energy_j: Mapping[str, float | None], shares: Mapping[str, float | None]
 ) -> float | None:
-    """Combine the uncertainties of metered sources into that of their sum.
+    """Combine the uncertainties of metered sources into the uncertainty of their sum.
 
     The error of one sensor is fully correlated over its windows, so it scales with the joules of
-    that sensor; different sensors are independent and add in quadrature (GUM, JCGM 100:2008,
+    that sensor. Different sensors are independent and add in quadrature (GUM, JCGM 100:2008,
     section 5).
 
     Args:
@@ -161,8 +157,8 @@ def uncertainty_j(
         shares: Relative standard uncertainty by source name.
 
     Returns:
-        The standard uncertainty of the total in joules; ``None`` where a source that contributed
-        has no known uncertainty.
+        The standard uncertainty of the total in joules; ``None`` if a source with energy has no
+        known uncertainty.
 
     Example:
         >>> uncertainty_j({"cpu": 100.0, "gpu:0": 1000.0}, {"cpu": 0.3, "gpu:0": 0.04})
@@ -179,19 +175,35 @@ def uncertainty_j(
 
 
 def utc_now() -> datetime:
-    """Return the present time, aware, in UTC."""
+    """Return the current time in UTC, with its time zone."""
     return datetime.now(UTC)
 
 
 def utc_text(moment: datetime) -> str:
-    """Write an aware time in UTC, to the microsecond, in a form that sorts as text.
+    """Return a time in UTC as text to the microsecond; texts sort in the order of their times.
 
     Raises:
-        ConfigurationError: If the time is naive.
+        ConfigurationError: If the time has no time zone.
     """
     if moment.tzinfo is None:
         raise ConfigurationError(f"the time {moment!r} is naive; give it a time zone")
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
+    """Return whether a value is a whole number, and at least ``least``; ``True`` is not one.
+
+    Example:
+        >>> is_whole(3), is_whole(0, 1), is_whole(2.0), is_whole(True)
+        (True, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _format(value: float | None, unit: str) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.0f} {unit}" if abs(value) >= 999.5 else f"{value:.3g} {unit}"
 
 
 def _quantity(

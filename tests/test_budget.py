@@ -170,8 +170,8 @@ def test_reads_how_often_it_is_renewed(text: str, per: str, carry_over: bool) ->
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"until": datetime(2027, 1, 1)}, "it is an aware time"),
-        ({"until": "2027-01-01"}, "it is an aware time"),
+        ({"until": datetime(2027, 1, 1)}, "it is a time with a time zone"),
+        ({"until": "2027-01-01"}, "it is a time with a time zone"),
         ({"per": "year"}, "day, week, month, quarter"),
         ({"carry_over": True}, "give per too"),
         ({"parent": ""}, "name of the budget above"),
@@ -211,7 +211,7 @@ def test_what_is_left_is_neither_spent_nor_reserved() -> None:
 
 
 def test_what_is_left_is_never_negative() -> None:
-    # 100 J were reserved and 120 J drawn.
+    # 100 J were reserved and 120 J used.
     overrun_balance = Balance(total_j=100.0, spent_j=120.0, reserved_j=0.0, overrun_j=20.0)
     assert overrun_balance.left_j == 0.0
     assert overrun_balance.within

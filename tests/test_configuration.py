@@ -1,4 +1,4 @@
-"""`greentrain run` and `greentrain init`, and the file that they are about."""
+"""The `greentrain run` and `greentrain init` commands, and the configuration file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_lightning.callbacks import EarlyStopping
 from typer.testing import CliRunner, Result
@@ -21,15 +21,16 @@ from typer.testing import CliRunner, Result
 from greentrain import demo
 from greentrain import training as updating
 from greentrain.budget import Budget
-from greentrain.cli.app import app as cli
-from greentrain.configuration import TEMPLATE, Configuration, configure, override, read
-from greentrain.configuration.components import Arguments, Component
-from greentrain.configuration.configuration import ELSEWHERE, MODES, keys
+from greentrain.carbon import StaticIntensity
+from greentrain.cli import app as cli
+from greentrain.configuration import TEMPLATE, Configuration, configure, read
+from greentrain.configuration.stream_configuration import DEFAULTS
+from greentrain.configuration.stream_parser import IN_CODE_ONLY, groups, parse
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ReservoirBuffer
-from greentrain.training import StreamTrainer
+from greentrain.training import CarbonConfig, EvaluationConfig, ModeConfig, StreamTrainer
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "digits" / "stream.yaml"
@@ -48,7 +49,7 @@ from tests.models import Classifier, blobs
 class Mine(Classifier):
     def __init__(self, width: int, *, body: nn.Module | None = None, rate: float = 0.5, note=None):
         super().__init__()
-        self.body, self.width, self.rate = body, width, rate
+        self.body, self.width, self.rate, self.note = body, width, rate, note
 
 
 class Open(Classifier):
@@ -153,7 +154,7 @@ def listing(folder: Path) -> set[str]:
     ("content", "message"),
     [
         (None, "there is no file 'stream.yaml'; 'greentrain init' writes one to start from"),
-        ("", "'stream.yaml' is empty; it has to say at least model, stream, budget and monitor"),
+        ("", "'stream.yaml' is empty; it needs at least model, stream, budget and monitor"),
         ("# only a comment\n", "'stream.yaml' is empty"),
         ("- a\n- b\n", "'stream.yaml' holds a list; it has to be lines of 'key: value'"),
         (
@@ -186,37 +187,71 @@ def test_numbers_are_read_as_lightning_reads_them(folder):
     assert read(Path("stream.yaml")) == {"a": 0.001, "b": 1.5, "c": 2, "d": True}
 
 
-def test_the_command_line_goes_before_the_file():
-    config = {"budget": "1 Wh", "trainer": {"max_epochs": 3, "devices": 1}, "loader": None}
-    changed = override(
+def test_the_command_line_goes_before_the_file(folder):
+    write(folder, trainer={"max_epochs": 3, "devices": 1}, meter="absent", buffer="all")
+    config = read(Path("stream.yaml"))
+    given = configure(
         config,
         [
             *("--budget", "0.1Wh", "--trainer.max_epochs=5", "--loader.batch_size", "8"),
-            *("--model.init_args.sizes", "[1, 2]", "--modes.shrink", "-1", "--memory=null"),
+            *("--model.init_args.note", "[1, 2]", "--modes.shrink", "1e-1", "--buffer=null"),
+            *("--meter", "greentrain.energy.ConstantMeter", "--meter.init_args.power_w", "20"),
+            *("--state_dir", "null", "--limit=3"),
         ],
     )
-    assert changed == {
+    assert given.get("limit") == 3
+    made = given.make_arguments()
+    assert isinstance(made.pop("meter"), ConstantMeter)
+    assert made == {
         "budget": "0.1Wh",
+        "monitor": "val_acc",
+        "num_experiences": 3,
         "trainer": {"max_epochs": 5, "devices": 1},
         "loader": {"batch_size": 8},
-        "model": {"init_args": {"sizes": [1, 2]}},
-        "modes": {"shrink": -1},
-        "memory": None,
+        "modes": ModeConfig(shrink=0.1),
+        "buffer": None,
+        "state_dir": None,
     }
-    assert config == {"budget": "1 Wh", "trainer": {"max_epochs": 3, "devices": 1}, "loader": None}
+    model = given.make_model()
+    assert (model.width, model.note) == (2, [1, 2])
+    assert config["trainer"] == {"max_epochs": 3, "devices": 1}  # unchanged
 
 
-@given(
-    path=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4),
-    value=st.one_of(st.integers(), st.booleans(), st.none(), st.lists(st.integers())),
-    joined=st.booleans(),
-)
-def test_any_value_arrives_where_its_key_says(path, value, joined):
-    key, text = f"--{'.'.join(path)}", json.dumps(value)
-    found = override({}, [f"{key}={text}"] if joined else [key, text])
-    for name in path:
-        found = found[name]
-    assert found == value
+def test_another_class_takes_its_own_arguments(folder):
+    write(folder, model={"class_path": "mine.Mine", "init_args": {"width": 2}})
+    config = read(Path("stream.yaml"))
+    for arguments in (
+        ["--model", "mine.small", "--model.init_args.width", "7"],
+        ["--model.class_path=mine.small", "--model.init_args", "{width: 7}"],
+        ["--model", "{class_path: mine.small, init_args: {width: 7}}"],
+    ):
+        assert configure(config, arguments).make_model().width == 7
+    intensity = ["--carbon.intensity", "greentrain.carbon.StaticIntensity"]
+    zone = ["--carbon.intensity.init_args.zone", "DE"]
+    carbon = configure(config, [*intensity, *zone]).make_arguments()["carbon"]
+    assert isinstance(carbon.intensity, StaticIntensity)
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, max_examples=20)
+@given(value=st.one_of(st.integers(), NUMBERS, st.booleans(), st.none()), joined=st.booleans())
+def test_any_value_arrives_where_its_key_says(value, joined):
+    key, text = "--model.init_args.note", json.dumps(value)
+    config = {**MINIMAL, "model": f"{__name__}.Noted", "stream": f"{__name__}.nothing"}
+    config.pop("meter")
+    _, found, _ = parse(config, [f"{key}={text}"] if joined else [key, text])
+    assert found["model.init_args.note"] == value
+
+
+class Noted:
+    def __init__(self, note=None):
+        self.note = note
+
+
+def nothing():
+    return []
 
 
 @pytest.mark.parametrize(
@@ -226,23 +261,46 @@ def test_any_value_arrives_where_its_key_says(path, value, joined):
         (["--"], "'--' is not understood"),
         (["-x", "3"], "'-x' is not understood"),
         (["--seed"], "--seed lacks its value"),
-        (["--budget.amount", "3"], "--budget.amount leads into budget, which is '1 Wh'"),
-        (["--seed", "[1"], "'--seed' is no YAML"),
+        (["--sed", "3"], "there is no key 'sed'; did you mean 'seed'?"),
+        (["--trainer.max_epoch", "3"], "trainer has no key 'max_epoch'; did you mean 'max_epochs'"),
+        (["--budget.amount", "3"], "budget has greentrain.Budget, and it takes no 'amount'"),
+        (["--seed", "[1"], "seed is '[1'; it is a whole number"),
+        (["--model", "[1"], "'--model' is no YAML"),
+        (["--model"], "the key 'model' is missing; it is the class of a LightningModule"),
     ],
 )
-def test_what_the_command_line_cannot_say(arguments, message):
-    with pytest.raises(ConfigurationError, match=re.escape(message)):
-        override({"budget": "1 Wh"}, arguments)
+def test_what_the_command_line_cannot_say(folder, arguments, message):
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
+        configure(MINIMAL, arguments)
+    assert "\n" not in str(refused.value)
 
 
 # --- the keys -------------------------------------------------------------------------------------
+
+
+OUR_GROUPS = ("carbon", "evaluation", "modes")
+
+
+def keys() -> list[str]:
+    """Every key that a configuration may have, those of Lightning and torch left out."""
+    parameters = [name for name in inspect.signature(StreamTrainer).parameters]
+    ours = [name for name in parameters if name not in (*IN_CODE_ONLY, *OUR_GROUPS)]
+    below = [f"{group}.{name}" for group in OUR_GROUPS for name in defaults_of(groups()[group])]
+    return ["model", "stream", *ours, *below, "limit", "report"]
+
+
+def defaults_of(function: Any) -> dict[str, Any]:
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
     """Keys with dots; what is named by class_path, and others' options, stay whole."""
     found = {}
     for key, value in config.items():
-        if key in ("modes", "outputs"):
+        if key in OUR_GROUPS:
             found |= {f"{key}.{name}": each for name, each in value.items()}
         else:
             found[key] = value
@@ -254,16 +312,15 @@ def all_keys_of_the_template() -> dict[str, Any]:
     return flat(yaml.safe_load(re.sub(r"^# (?= *[a-z_]+:( |$))", "", text, flags=re.MULTILINE)))
 
 
-def test_no_argument_of_the_trainer_is_forgotten():
-    parameters = inspect.signature(StreamTrainer).parameters
-    in_code = {"shadow"}
-    assert {ELSEWHERE.get(name, name) for name in parameters} - in_code == set(keys()) - {
-        "stream",
-        "limit",
-        "outputs.report",
+def test_every_argument_of_the_trainer_is_a_key_of_the_same_name(folder):
+    from greentrain.configuration.stream_parser import keys as accepted
+
+    parser, _, _ = parse(MINIMAL, [])
+    found = {
+        re.sub(r"\.(class_path|dict_kwargs|init_args.*)$", "", key) for key in accepted(parser)
     }
-    assert set(ELSEWHERE) <= set(parameters)
-    assert len(keys()) == len(set(keys()))
+    assert {re.sub(r"^(trainer|loader)\..*", r"\1", key) for key in found} == set(keys())
+    assert set(IN_CODE_ONLY) <= set(inspect.signature(StreamTrainer).parameters)
 
 
 def test_the_template_explains_every_key():
@@ -273,18 +330,12 @@ def test_the_template_explains_every_key():
 def test_what_the_template_comments_out_are_the_defaults():
     told = read(TEMPLATE)
     shown = {key: value for key, value in all_keys_of_the_template().items() if key not in told}
-    names = {key: name for name, key in ELSEWHERE.items()}
-    parameters = inspect.signature(StreamTrainer).parameters
-    outputs = configure(told).outputs
-    expected = {
-        key: parameters[names.get(key, key)].default
-        for key in shown
-        if not key.startswith("outputs.") and key != "limit"
-    }
-    expected |= {f"outputs.{name}": getattr(outputs, name) for name in ("ledger", "state")}
-    expected |= {"outputs.mlflow": None, "outputs.report": outputs.report, "limit": None}
-    assert shown == expected
-    assert set(MODES) <= {key.removeprefix("modes.") for key in shown}
+    expected = {**defaults_of(StreamTrainer), "limit": None, **DEFAULTS}
+    for group in OUR_GROUPS:
+        kind = groups()[group]
+        expected |= {f"{group}.{name}": each for name, each in defaults_of(kind).items()}
+    assert shown == {key: expected[key] for key in shown}
+    assert set(shown) >= {f"modes.{name}" for name in defaults_of(groups()["modes"])}
 
 
 def test_the_page_has_every_key():
@@ -317,11 +368,11 @@ def test_the_example_and_the_template_are_the_demo(path, folder):
     budget = theirs.pop("budget")
     assert Budget.parse(ours.pop("budget"), num_experiences=ours.pop("num_experiences")) == budget
     assert type(ours.pop("make_model")()) is theirs.pop("make_model") is demo.DigitsModel
-    for name in ("stream", "ledger", "state", "tracking"):
+    for name in ("name", "ledger", "state_dir", "tracking_uri"):
         theirs.pop(name, None)
-        ours.pop(name)
+        ours.pop(name, None)
     assert ours.pop("seed", 0) == theirs.pop("seed") == 0
-    assert theirs.pop("zone") is None
+    assert theirs.pop("carbon") == CarbonConfig()
     assert ours == theirs
     first, again = configuration.make_stream(), demo.digits_stream(seed=0)
     assert [each.id for each in first] == [each.id for each in again]
@@ -336,29 +387,36 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
     ("changes", "message"),
     [
         ({"bugdet": "1 Wh"}, "there is no key 'bugdet'; did you mean 'budget'?"),
-        ({"zzz": 1}, "there is no key 'zzz'; allowed are model, stream, name, budget,"),
+        ({"zzz": 1}, "there is no key 'zzz'; allowed are model, stream, "),
         ({"monitor": "absent"}, "the key 'monitor' is missing; it is the name of the metric"),
         ({"budget": None}, "the key 'budget' is missing; it is an energy such as '20 Wh'"),
         ({"num_experiences": "x"}, "num_experiences is 'x'; it is a whole number or null"),
         ({"num_experiences": 2.5}, "num_experiences is 2.5; it is a whole number or null"),
         ({"mode": "up"}, "mode is 'up'; it is 'max' or 'min'"),
-        ({"objective": "all"}, "objective is 'all'; it is 'seen', 'current' or 'window'"),
+        ({"evaluation": {"eval_on": "all"}}, "evaluation.eval_on is 'all'; it is 'seen', '"),
         ({"budget": 5}, "budget is 5; it is a text or a Budget by class_path"),
-        ({"pue": "big"}, "pue is 'big'; it is a number or null"),
+        ({"carbon": {"pue": "big"}}, "carbon.pue is 'big'; it is a number or null"),
+        ({"carbon": "DE"}, "carbon is 'DE'; it holds lines of 'key: value'"),
+        ({"carbon": {"zon": "DE"}}, "carbon has no key 'zon'; did you mean 'zone'?"),
         ({"name": 7}, "name is 7; it is a text"),
-        ({"limit": 0}, "limit is 0; it is a number of experiences, 1 or more, or null for all"),
-        ({"limit": True}, "limit is True; it is a number of experiences"),
-        ({"memory": "some"}, "memory is 'some'; it is 'all', null to keep nothing, or a buffer"),
+        ({"limit": 0}, "limit is 0; it is a whole number above 0 or null"),
+        ({"limit": True}, "limit is True; it is a whole number above 0 or null"),
+        ({"buffer": "some"}, "buffer is 'some'; it is the path of a class, 'all' or null"),
         ({"modes": {"shrnk": 1}}, "modes has no key 'shrnk'; did you mean 'shrink'?"),
         ({"modes": {"shrink": "a"}}, "modes.shrink is 'a'; it is a number"),
         ({"modes": 3}, "modes is 3; it holds lines of 'key: value'"),
-        ({"outputs": {"ledgr": "x"}}, "outputs has no key 'ledgr'; did you mean 'ledger'?"),
-        ({"outputs": {"report": "mine.py"}}, "outputs.report is 'mine.py', which is no folder"),
+        ({"ledgr": "x"}, "there is no key 'ledgr'; did you mean 'ledger'?"),
+        ({"ledger": 3}, "ledger is 3; it is a text"),
+        ({"tracking_uri": 3}, "tracking_uri is 3; it is a text or null"),
+        ({"report": "mine.py"}, "report is 'mine.py', which is no folder"),
         (
             {"trainer": {"max_epoch": 3}},
             "trainer has no key 'max_epoch'; did you mean 'max_epochs'",
         ),
-        ({"trainer": {"max_epochs": "x"}}, "trainer has max_epochs='x'"),
+        (
+            {"trainer": {"max_epochs": "x"}},
+            "trainer.max_epochs is 'x'; it is a whole number or null",
+        ),
         (
             {"trainer": {"devices": [1, {}]}},
             "trainer.devices has '{}' in it, which has to be a",
@@ -393,14 +451,23 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
             {"loader": {"collate_fn": "mine.nope"}},
             "loader.collate_fn is 'mine.nope', and there is no 'nope' in mine",
         ),
-        ({"loader": {"sampler": "mine.no"}}, "loader.sampler is 'mine.no', and mine has no 'no'"),
+        (
+            {"loader": {"sampler": "mine.no"}},
+            "loader.sampler is 'mine.no', and there is no 'no' in",
+        ),
         (
             {"model": "mine.Mine"},
             "model.init_args lacks width",
         ),
-        ({"model": {"class_path": "mine.Min"}}, "model.class_path is 'mine.Min', and mine has no"),
+        (
+            {"model": {"class_path": "mine.Min"}},
+            "model.class_path is 'mine.Min', and there is no 'Min' in mine; did you mean 'Mine'?",
+        ),
         ({"model": {"class_pat": "x"}}, "model has no key 'class_pat'; did you mean 'class_path'?"),
-        ({"model": {"init_args": {}}}, "model.class_path is None; it is the path of a class or"),
+        (
+            {"model": {"init_args": {}}},
+            "the key 'model' is missing; it is the class of a LightningModule",
+        ),
         ({"model": ["mine.Mine"]}, "model is ['mine.Mine']; it holds lines of 'key: value'"),
         (
             {"model": "Mine"},
@@ -410,7 +477,10 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
             {"model": "..Mine"},
             "model.class_path is '..Mine'; it is the path of a class or function",
         ),
-        ({"model": "nosuch.Mine"}, "model.class_path is 'nosuch.Mine', and there is no module"),
+        (
+            {"model": "nosuch.Mine"},
+            "model.class_path is 'nosuch.Mine', and there is no module 'nosuch'",
+        ),
         ({"model": "mine.SIZE"}, "model.class_path is 'mine.SIZE', which cannot be called: 3"),
         (
             {"model": "mine.Plain"},
@@ -450,8 +520,8 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
             "stream.class_path is 'mine.number', which gives 3; it has to give experiences",
         ),
         (
-            {"memory": {"class_path": "greentrain.memory.ReservoirBuffer"}},
-            "memory.init_args lacks max_size",
+            {"buffer": {"class_path": "greentrain.memory.ReservoirBuffer"}},
+            "buffer.init_args lacks max_size",
         ),
         ({"meter": "greentrain.energy.NoMeter"}, "meter.class_path is 'greentrain.energy.NoMeter'"),
         # What is right in form and cannot be used is refused by the part that it is for.
@@ -517,61 +587,60 @@ def test_everything_that_is_given_reaches_the_trainer(folder):
         configured(
             folder,
             name="mine",
-            memory=buffer,
+            buffer=buffer,
             trainer={"max_epochs": 3, "callbacks": [stopping], "gradient_clip_val": 1},
             loader={"batch_size": 4, "sampler": "mine.in_order"},
             modes={"shrink": 0.5, "perturb": 0.1},
-            outputs={"ledger": "a.db", "state": "s", "mlflow": "sqlite:///m.db"},
+            evaluation={"eval_on": "window"},
+            ledger="a.db",
+            state_dir="s",
+            tracking_uri="sqlite:///m.db",
         ).make_trainer
     )
     assert arguments.pop("make_model")().width == 2
     assert arguments["loader"].pop("sampler")([1, 2]) == 2
-    memory, trainer = arguments.pop("memory"), arguments.pop("trainer")
-    assert isinstance(memory, ReservoirBuffer)
-    assert memory.max_size == 9
+    kept, trainer = arguments.pop("buffer"), arguments.pop("trainer")
+    assert isinstance(kept, ReservoirBuffer)
+    assert kept.max_size == 9
     (callback,) = trainer.pop("callbacks")
     assert isinstance(callback, EarlyStopping)
     assert trainer == {"max_epochs": 3, "gradient_clip_val": 1}
     assert isinstance(arguments.pop("meter"), ConstantMeter)
     assert arguments == {
-        "stream": "mine",
+        "name": "mine",
         "budget": "400 J",
         "num_experiences": 3,
         "monitor": "val_acc",
         "loader": {"batch_size": 4},
-        "shrink": 0.5,
-        "perturb": 0.1,
+        "evaluation": EvaluationConfig(eval_on="window"),
+        "modes": ModeConfig(shrink=0.5, perturb=0.1),
         "ledger": "a.db",
-        "state": "s",
-        "tracking": "sqlite:///m.db",
+        "state_dir": "s",
+        "tracking_uri": "sqlite:///m.db",
     }
 
 
 def test_what_is_not_given_is_left_to_the_trainer(folder):
-    given = {"num_experiences": "absent", "trainer": "absent", "meter": "absent", "memory": None}
+    given = {"num_experiences": "absent", "trainer": "absent", "meter": "absent", "buffer": None}
     arguments = told_by(configured(folder, **given).make_trainer)
     arguments.pop("make_model")
     assert arguments == {
-        "stream": "stream",
         "budget": "400 J",
         "monitor": "val_acc",
-        "memory": None,
-        "trainer": {},
-        "loader": {},
+        "buffer": None,
         "ledger": "sqlite:///greentrain.db",
-        "state": "greentrain-state",
-        "tracking": None,
+        "state_dir": "greentrain-state",
     }
 
 
 def test_functions_are_given_by_their_path(folder):
     def called(**given: str) -> list[Any]:
-        made = Component("stream", {"class_path": "mine.calling", "init_args": given}).make()
-        return list(made)
-
-    import mine
+        stream = {"class_path": "mine.calling", "init_args": given}
+        return list(configured(folder, stream=stream).make_stream())
 
     assert called() == [None, len]
+    import mine
+
     assert called(load="mine.in_order", n="mine.number") == [mine.in_order, mine.number]
     with pytest.raises(
         ConfigurationError, match=r"stream\.init_args\.load is 'mine\.numbr'.*mean 'n"
@@ -579,26 +648,27 @@ def test_functions_are_given_by_their_path(folder):
         called(load="mine.numbr")
 
 
-def test_arguments_are_made_anew_each_time():
-    component = Component("memory", {"class_path": "greentrain.memory.FullBuffer"})
-    assert component.make() is not component.make()
-    given = {"callbacks": [{"class_path": EARLY, "init_args": {"monitor": "a"}}]}
-    from pytorch_lightning import Trainer
-
-    arguments = Arguments("trainer", Trainer, given)
-    assert arguments.make()["callbacks"][0] is not arguments.make()["callbacks"][0]
+def test_arguments_are_made_anew_each_time(folder):
+    stopping = [{"class_path": EARLY, "init_args": {"monitor": "a"}}]
+    given = configured(
+        folder, buffer="greentrain.memory.FullBuffer", trainer={"callbacks": stopping}
+    )
+    first, again = given.make_arguments(), given.make_arguments()
+    assert first["buffer"] is not again["buffer"]
+    assert first["trainer"]["callbacks"][0] is not again["trainer"]["callbacks"][0]
 
 
 # --- the commands ---------------------------------------------------------------------------------
 
 
 def test_a_run_goes_on_where_it_was(folder):
-    write(folder, limit=1, outputs={"report": "out"})
+    write(folder, limit=1, report="out")
     first = command("run", "stream.yaml")
     assert first.exit_code == 0, first.output
     assert "[b]0: FULL_RETRAIN" in first.output
     assert "[b]1" not in first.output
-    assert re.search(r"^1 experience: .* drawn.*; .* are left of a budget of ", first.output, re.M)
+    assert first.output.endswith("Next: greentrain explain --ledger sqlite:///greentrain.db\n")
+    assert re.search(r"^1 experience: .* used.*; .* are left of a budget of ", first.output, re.M)
     second = command("run", "stream.yaml", "--limit", "null")
     assert second.exit_code == 0, second.output
     assert "[b]0:" not in second.output
@@ -620,7 +690,7 @@ def test_a_run_goes_on_where_it_was(folder):
 
 
 def test_outputs_that_are_not_wanted_are_not_written(folder):
-    write(folder, outputs={"report": None, "state": None})
+    write(folder, report=None, state_dir=None)
     before = listing(folder)
     result = command("run", "stream.yaml", "--limit", "1")
     assert result.exit_code == 0, result.output
@@ -638,7 +708,7 @@ def test_a_stream_yields_experiences(folder):
 
 def test_init_writes_what_runs_and_overwrites_nothing(folder):
     assert command("init").output == (
-        "wrote stream.yaml; 'greentrain run stream.yaml' works as it is\n"
+        "wrote stream.yaml, which works as it is\nNext: greentrain run stream.yaml\n"
     )
     assert Path("stream.yaml").read_bytes() == TEMPLATE.read_bytes()
     assert next(iter(configure(read(Path("stream.yaml"))).make_stream())).id == "0-first"
@@ -646,7 +716,7 @@ def test_init_writes_what_runs_and_overwrites_nothing(folder):
     again = command("init")
     assert isinstance(again.exception, ConfigurationError)
     assert str(again.exception) == (
-        "'stream.yaml' is there already and is left as it is; name another file with --out"
+        "'stream.yaml' exists already and was not changed; name another file with --out"
     )
     assert Path("stream.yaml").read_text() == "mine"
     nowhere = command("init", "--out", "nowhere/stream.yaml")
@@ -694,15 +764,7 @@ def test_the_real_commands(tmp_path):
     run = greentrain(
         *("run", "stream.yaml", "--limit", "2", "--trainer.max_epochs", "1"),
         *("--model", "mine.small", "--model.init_args.width", "3"),
-        *("--stream", "{class_path: mine.Arriving}", "--outputs.mlflow", "sqlite:///mlflow.db"),
-        cwd=tmp_path,
-    )
-    assert run.returncode == 2
-    assert "leads into model" in run.stderr
-    run = greentrain(
-        *("run", "stream.yaml", "--limit", "2", "--trainer.max_epochs", "1"),
-        *("--model", "{class_path: mine.small}", "--model.init_args.width", "3"),
-        *("--stream", "{class_path: mine.Arriving}", "--outputs.mlflow", "sqlite:///mlflow.db"),
+        *("--stream", "{class_path: mine.Arriving}", "--tracking_uri", "sqlite:///mlflow.db"),
         cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr

@@ -59,7 +59,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
 def test_every_row_is_there_or_says_why_not(rows) -> None:
     assert set(rows) == IDS
     for row in (row for each in rows.values() for row in each):
-        assert row["value"] is not None or row["note"].startswith(("not run: ", "not to be told"))
+        assert row["value"] is not None or row["note"].startswith(("not run: ", "not defined"))
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_the_share_of_the_gap_is_that_of_the_means(parts) -> None:
     assert [row.value for row in starts] == [71.0, 67.0, 70.0]
     no_gap, *_ = rows_of({"random": [70.0], "warm": [71.0], "shrunk": [70.0]}, "note")
     assert no_gap.value is None
-    assert no_gap.note.startswith("not to be told, as warm starts lost nothing")
+    assert no_gap.note.startswith("not defined, because warm starts lost nothing")
 
 
 def test_cifar_is_decoded_from_jpeg(parts, tmp_path) -> None:

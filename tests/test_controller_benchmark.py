@@ -50,13 +50,13 @@ def parts(monkeypatch: pytest.MonkeyPatch):
 
 
 def entry(**fields: object) -> dict:
-    """What came of an experience, where nothing else matters."""
+    """Return the outcome of an experience with usual values."""
     usual = {"mode": "FULL_RETRAIN", "steps": 10, "planned": 10, "samples": 100}
     return {**usual, "update_j": 1.0, "predicted_j": 1.0, "beside_j": 0.0, "bytes": 0, **fields}
 
 
 def full_run(seed: int = 0, stream: str = "a", lift: int = 0) -> dict:
-    """A reference of three experiences with ten test samples each, that draws 1, 2 and 3 J.
+    """A reference of three experiences with ten test samples each, that uses 1, 2 and 3 J.
 
     Trained at the first it is right about 6, 2 and 2; at the second 8, 8, 2; at the third 9, 9, 9.
     """
@@ -125,12 +125,12 @@ def test_the_table_of_a_reference_says_the_same_as_its_matrix(parts) -> None:
     assert always_full(table).anytime == pytest.approx(FULL)
     assert table.full_j == pytest.approx(6.0)
     assert best_schedule(table, 3.0).anytime == pytest.approx(2.0 / 3)
-    look = table.looks[2, "full-0"]
+    probe = table.probes[2, "full-0"]
     # The model of the first experience, at the third: right about 10 of 30, 8 of 20, and 2 of 10.
-    assert (look.metric_before, look.metric_past, look.metric_new) == pytest.approx(
+    assert (probe.metric_before, probe.metric_past, probe.metric_new) == pytest.approx(
         (1 / 3, 0.4, 0.2)
     )
-    assert (look.n_stored, look.n_pending, look.n_new) == (64, 64, 128)  # 10 steps are an epoch
+    assert (probe.n_stored, probe.n_pending, probe.n_new) == (64, 64, 128)  # 10 steps are an epoch
 
 
 def test_every_policy_of_the_literature_runs_on_it(parts) -> None:
@@ -151,7 +151,7 @@ def test_a_share_is_a_mean_over_seeds_with_an_interval(parts) -> None:
     assert (row.value, row.seeds) == (pytest.approx(50.0), 2)
     half = 12.706 * 50.0  # t of one degree, and deviations of 50: a standard error of 50
     assert row.interval == pytest.approx((50 - half, 50 + half), rel=1e-4)
-    assert "drew 50.0 % of full's joules, trained on 50.0 % of its samples" in row.note
+    assert "used 50.0 % of full's joules, trained on 50.0 % of its samples" in row.note
 
 
 def test_a_gap_that_is_not_sure_gives_no_share(parts) -> None:
@@ -162,7 +162,7 @@ def test_a_gap_that_is_not_sure_gives_no_share(parts) -> None:
     rows = parts.gaps.gap_rows({run["name"]: run for run in runs})
     (row,) = [row for row in rows if row.id == "gap_a_50"]
     assert row.value is None
-    assert row.note.startswith("not to be told: the gap is 16.11 points")
+    assert row.note.startswith("not significant: the gap is 16.11 points")
 
 
 def test_without_runs_each_row_says_so(parts) -> None:

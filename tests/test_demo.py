@@ -47,7 +47,7 @@ def ledger(shown):
 
 def test_it_says_what_was_decided_and_where_everything_is(shown):
     run, out = shown
-    assert "What was decided, and what came of it" in run.stdout
+    assert "Decisions and their outcomes" in run.stdout
     assert f"Report:    {out / 'report.html'}" in run.stdout
     assert f"sqlite:///{out / 'mlflow.db'}" in run.stdout
     assert "workflowType=machine_learning" in run.stdout
@@ -154,7 +154,7 @@ def test_mlflow_has_one_parent_and_a_child_for_each_update(shown, ledger):
 def test_a_second_demo_in_the_same_folder_goes_into_the_same_ledger(shown):
     run = greentrain("demo", "--out", "out", "--budget", "0.000001Wh", cwd=shown[1].parent)
     assert run.returncode == 0, run.stderr
-    assert "pays for nothing, so nothing was started" in run.stdout
+    assert "is too small for any update" in run.stdout
     assert run.stdout.count("SKIP") == 8
     assert "FULL_RETRAIN" not in run.stdout
     with sqlite3.connect(shown[1] / "greentrain.db") as database:

@@ -71,7 +71,7 @@ def test_a_block_is_a_run_with_one_window(url, meter, seconds):
         assert measured.reading.total_j is None  # not over yet
         seconds[0] = 36.0
     assert measured.reading == Reading(duration_s=36.0, energy_j={"constant": 3600.0})
-    assert str(measured) == "prepare data drew 1 Wh in 36.00 s: constant 1 Wh (given)"
+    assert str(measured) == "prepare data used 1 Wh in 36.00 s: constant 1 Wh (given)"
     assert recorded(url) == [("prepare data", "completed", [3600.0])]
 
 
@@ -192,7 +192,7 @@ def test_a_block_has_the_grams_of_its_zone(url, meter, seconds):
         assert measured.emissions.grams is None
         seconds[0] = 36.0
     assert measured.emissions.grams == pytest.approx(0.6)  # 1 Wh x 1.5 x 0.4 g/Wh
-    assert str(measured).startswith("a drew 1 Wh and 0.6 g CO2e in ")
+    assert str(measured).startswith("a used 1 Wh and emitted 0.6 g CO2e in ")
     ledger = Ledger(url)
     (window,) = ledger.rows("window")
     (run,) = ledger.rows("run")
@@ -357,7 +357,7 @@ def lock(url):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("greentrain.ledger.store.BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("greentrain.ledger.sql_store.BUSY_TIMEOUT_S", 0.0)
 
 
 def test_a_ledger_that_is_locked_before_the_block_stops_nothing(
@@ -383,7 +383,7 @@ def test_a_ledger_that_is_locked_when_the_block_ends_stops_nothing(
     holder.close()
     assert measured.reading.total_j == 3600.0
     assert "locked" in messages(caplog)[0]
-    assert "what the ledger could not be told waits in" in messages(caplog)[1]
+    assert "rows that the ledger did not take wait in" in messages(caplog)[1]
     Ledger(url).close()  # whoever opens it next writes what waits
     assert recorded(url) == [("a", "completed", [3600.0])]
 
@@ -440,7 +440,7 @@ def test_a_meter_that_cannot_start_leaves_the_joules_unknown(url, caplog, error)
     assert measured.reading.total_j is None
     assert not measured.reading.complete
     assert measured.reading.duration_s > 0
-    assert str(measured).startswith("a drew an unknown energy in ")
+    assert str(measured).startswith("a used an unknown energy in ")
     assert str(measured).endswith(" s: no source")
     assert len(messages(caplog)) == 1
     assert str(error) in messages(caplog)[0]
@@ -478,7 +478,7 @@ def test_what_is_partly_unknown_is_said_to_be_at_least_that():
     measured.reading = Reading(duration_s=1.0, energy_j={"cpu": 3600.0, "gpu:0": None})
     measured.sources = ConstantMeter({"cpu": 1.0, "gpu:0": 1.0}).sources
     assert (
-        str(measured) == "a drew at least 1 Wh in 1.00 s: cpu 1 Wh (given), gpu:0 unknown (given)"
+        str(measured) == "a used at least 1 Wh in 1.00 s: cpu 1 Wh (given), gpu:0 unknown (given)"
     )
 
 
@@ -553,7 +553,7 @@ def test_a_command_keeps_its_input_output_and_exit_code(tmp_path):
     first, line = err.splitlines()
     assert first == "mine"
     name = Path(sys.executable).name
-    assert line.startswith(f"greentrain: {name} drew ")
+    assert line.startswith(f"greentrain: {name} used ")
     assert " Wh in " in line and " s: " in line and "cpu" in line and "(" in line
     [(recorded_name, status, [energy_j])] = recorded(f"sqlite:///{tmp_path / 'greentrain.db'}")
     assert (recorded_name, status) == (name, "failed")
@@ -569,7 +569,7 @@ def test_a_command_has_a_name_and_a_ledger_if_they_are_given(tmp_path):
     assert (code, out) == (0, b"--name secret\n")  # its own, with and without --
     code, out, err = run("--ledger", "x.db", "--name", "all of it", "--", str(script), cwd=tmp_path)
     assert (code, out) == (0, b"\n")
-    assert err.startswith("greentrain: all of it drew ")
+    assert err.startswith("greentrain: all of it used ")
     runs = recorded(f"sqlite:///{tmp_path / 'x.db'}")
     assert [(name, status) for name, status, _ in runs] == [
         ("prepare.sh", "completed"),
@@ -630,7 +630,7 @@ def test_a_signal_reaches_the_command_and_its_end_is_recorded(tmp_path, number, 
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == (7 if handled else 128 + number)
-    assert b" drew " in err and len(err.splitlines()) == 1
+    assert b" used " in err and len(err.splitlines()) == 1
     [(_, status, windows)] = recorded(f"sqlite:///{tmp_path / 'greentrain.db'}")
     assert (status, len(windows)) == ("failed", 1)
 

@@ -15,7 +15,7 @@ from greentrain.money import (
     check_child,
     experiences_left,
     is_over,
-    period,
+    period_name,
     period_start,
     periods,
     promised,
@@ -55,15 +55,15 @@ def test_periods_are_counted_one_by_one(one: datetime, other: datetime, per: Per
     assert periods(first, last, per) == len(starts | {period_start(last, per)})
 
 
-def test_a_renewed_budget_has_a_pot_for_each_period() -> None:
+def test_a_renewed_budget_has_totals_for_each_period() -> None:
     daily = Budget(energy_j=10.0, per="day")
-    assert period(daily, utc("2026-11-22T13:30")) == "2026-11-22T00:00:00.000000+00:00"
+    assert period_name(daily, utc("2026-11-22T13:30")) == "2026-11-22T00:00:00.000000+00:00"
     assert total(daily, opened=utc("2026-11-20"), now=utc("2026-11-22")) == 10.0
 
 
-def test_carry_over_adds_a_period_s_amount_to_one_pot() -> None:
+def test_carry_over_has_one_period() -> None:
     daily = Budget(energy_j=10.0, per="day", carry_over=True)
-    assert period(daily, utc("2026-11-22T13:30")) == ""
+    assert period_name(daily, utc("2026-11-22T13:30")) == ""
     opened = utc("2026-11-20T23:59")
     assert total(daily, opened=opened, now=opened) == 10.0
     assert total(daily, opened=opened, now=utc("2026-11-22T13:30")) == 30.0
@@ -76,7 +76,7 @@ def test_a_budget_ends_at_its_end() -> None:
     assert BudgetStatus(unit="J", total=10.0, over=True).left == 0.0
 
 
-def test_a_standing_is_what_was_taken_and_promised() -> None:
+def test_a_status_is_what_was_taken_and_promised() -> None:
     taken = BudgetTotals().reserve(30.0).reserve(20.0).settle(30.0, 35.0)
     status = BudgetStatus(unit="J", total=100.0, taken=taken, promised=40.0)
     assert (status.spent, status.left, status.within) == (35.0, 5.0, True)
@@ -89,7 +89,7 @@ def test_a_standing_is_what_was_taken_and_promised() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 1e6), st.floats(0.0, 1.5)), max_size=30))
-def test_a_tally_is_what_the_sums_are(payments: list[tuple[float, float]]) -> None:
+def test_totals_are_what_the_sums_are(payments: list[tuple[float, float]]) -> None:
     totals = BudgetTotals()
     for amount, _ in payments:
         totals = totals.reserve(amount)
@@ -120,11 +120,11 @@ END = utc("2027-01-01")
         (CARRIED, {}, None),
         ({"until": END}, {"until": END}, None),
         ({}, {"until": END}, None),
-        ({}, {"energy_j": None, "carbon_g": 5.0}, "both of carbon"),
-        ({}, MONTHLY, "leave per away"),
+        ({}, {"energy_j": None, "carbon_g": 5.0}, "both in carbon"),
+        ({}, MONTHLY, "remove per"),
         (MONTHLY, {}, "per='month' too"),
         (MONTHLY, {"per": "day"}, "the same period"),
-        (MONTHLY, CARRIED, "leave carry_over away"),
+        (MONTHLY, CARRIED, "remove carry_over"),
         ({"until": END}, {}, "until that is no later"),
         ({"until": END}, {"until": END + timedelta(days=1)}, "until that is no later"),
     ],

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,32 @@ def test_imports_run_only_downwards(path: Path) -> None:
         return
     allowed = {*ROOMS[here].split(), here, "_about"}
     assert imports(path) <= allowed
+
+
+def test_no_file_or_class_name_occurs_twice() -> None:
+    files = Counter(path.name for path in sources() if path.name != "__init__.py")
+    files -= Counter({"env.py": 1})  # Alembic's own name for it
+    classes = Counter(
+        node.name
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in (files + classes).items() if count > 1] == []
+
+
+def test_no_module_imports_private_names_of_another() -> None:
+    private = [
+        f"{path.relative_to(ROOT)}: {alias.name}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("greentrain")
+        for alias in node.names
+        if alias.name.startswith("_")
+        and not alias.name.startswith("__")
+        and not (ROOT / "greentrain" / "energy" / f"{alias.name}.py").exists()
+    ]
+    assert private == []
 
 
 def test_the_table_of_rooms_has_no_way_round() -> None:

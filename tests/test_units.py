@@ -113,9 +113,9 @@ def test_a_hundred_watts_for_36_seconds_are_one_watt_hour() -> None:
         ({"cpu": 200.0}, {"cpu": 0.1}, 20.0),
         # Two independent ones: 30 J and 40 J add in quadrature to 50 J.
         ({"cpu": 100.0, "gpu:0": 1000.0}, {"cpu": 0.3, "gpu:0": 0.04}, 50.0),
-        # What drew nothing, or is unknown, adds nothing, whatever is known about it.
+        # A source that used nothing, or is unknown, adds no uncertainty.
         ({"cpu": 200.0, "gpu:0": 0.0, "ram": None}, {"cpu": 0.1}, 20.0),
-        # What contributed without a known uncertainty makes that of the sum unknown.
+        # A source with energy but no known uncertainty makes that of the sum unknown.
         ({"cpu": 200.0, "ram": 1.0}, {"cpu": 0.1}, None),
         ({"cpu": 200.0}, {"cpu": None}, None),
         ({}, {}, 0.0),

@@ -8,7 +8,7 @@ takes about three hours of one core. What is there already is passed over. Then
 
     python examples/benchmarks/controller.py --rows /tmp/runs
 
-writes ``docs/benchmarks/controller.json``, with the runs beside it; without ``--rows`` the rows
+writes ``docs/benchmarks/controller.json``, with the runs next to it; without ``--rows`` the rows
 follow from these again. ``--quick`` takes minutes, on streams of scikit-learn's digits, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
 

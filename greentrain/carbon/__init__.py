@@ -1,4 +1,4 @@
-"""From joules to grams: carbon intensities, where they come from, and PUE."""
+"""Convert joules to grams: carbon intensities, their provenance, and PUE."""
 
 from greentrain.carbon.accounting import UNKNOWN, CarbonAccount, Emissions
 from greentrain.carbon.intensity import IntensityProvider, Interval, Provenance, mean_intensity

@@ -1,10 +1,9 @@
-"""From joules to grams, window by window."""
+"""Convert joules to grams, window by window."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -14,37 +13,37 @@ from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH
 
 
-class Drawn(Protocol):
-    """Joules by source; ``None`` for what could not be measured."""
+class MeteredEnergy(Protocol):
+    """Energy of several sources, such as :class:`greentrain.energy.Reading`."""
 
     @property
-    def energy_j(self) -> Mapping[str, float | None]:
-        """Joules by source name."""
+    def total_j(self) -> float | None:
+        """Joules of all measured sources; ``None`` if there is none."""
         ...
 
 
-class Span(Protocol):
-    """What was drawn from here to there, such as a :class:`greentrain.energy.Window`."""
+class MeteredWindow(Protocol):
+    """Energy used during a time, such as :class:`greentrain.energy.Window`."""
 
     @property
     def started(self) -> datetime:
-        """When it began; an aware time."""
+        """Start of the window; an aware time."""
         ...
 
     @property
     def ended(self) -> datetime:
-        """When it ended; an aware time."""
+        """End of the window; an aware time."""
         ...
 
     @property
-    def reading(self) -> Drawn:
-        """What was drawn."""
+    def reading(self) -> MeteredEnergy:
+        """Energy used in the window."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Emissions:
-    """Grams of a window, and the intensity that they were worked out with.
+    """Grams of a window, and the intensity used to compute them.
 
     Args:
         grams: Grams of CO2 equivalent, power usage effectiveness included; ``None`` if unknown.
@@ -58,24 +57,24 @@ class Emissions:
 UNKNOWN = Emissions()
 _AHEAD = timedelta(hours=1)
 GIVEN = "given by the user"
-"""Where a PUE comes from of which nothing else was said."""
+"""Default source of a PUE."""
 
 
 class CarbonAccount:
-    """Turn joules into grams: energy, times PUE, times the intensity while it was drawn.
+    """Convert joules to grams: energy times PUE times the intensity while it was used.
 
-    Without a zone or a provider there are no grams: none are guessed.
+    Without a zone or a provider the grams are unknown and never guessed.
 
     Args:
         zone: A zone of :class:`StaticIntensity`, such as ``"DE"``.
         intensity: A provider, in place of a zone.
         pue: Power usage effectiveness: energy of the whole facility over that of the computers.
-        pue_source: Where the PUE comes from, such as ``"operator's report for 2025"``; by default
+        pue_source: Origin of the PUE, such as ``"operator's report for 2025"``; by default
             ``"given by the user"``.
 
     Raises:
-        ConfigurationError: If zone and provider are both given, the zone is not known, the
-            intensity is marginal, the PUE is below 1, or has a source and no value.
+        ConfigurationError: If zone and provider are both given, the zone is unknown, the
+            intensity is marginal, the PUE is below 1, or it has a source and no value.
 
     Example:
         >>> from datetime import UTC
@@ -112,14 +111,12 @@ class CarbonAccount:
         self._pue = pue
         self._pue_source = pue_source or GIVEN
 
-    def of(self, window: Span) -> Emissions:
-        """Return the grams of a window: of the sources whose joules are known."""
-        known = [joules for joules in window.reading.energy_j.values() if joules is not None]
-        energy_j = math.fsum(known) if known else None
-        return self.emissions(energy_j, window.started, window.ended)
+    def of(self, window: MeteredWindow) -> Emissions:
+        """Return the grams of a window's measured sources."""
+        return self.emissions(window.reading.total_j, window.started, window.ended)
 
     def emissions(self, energy_j: float | None, start: datetime, end: datetime) -> Emissions:
-        """Return the grams of the joules drawn from ``start`` to ``end`` (aware times)."""
+        """Return the grams of joules used from ``start`` to ``end`` (aware times)."""
         if self._provider is None:
             return UNKNOWN
         intensity = mean_intensity(self._provider, start, end)
@@ -129,13 +126,12 @@ class CarbonAccount:
         return Emissions(grams=kwh * (self._pue or 1.0) * intensity, intensity_g_per_kwh=intensity)
 
     def upper_g_per_j(self, moment: datetime) -> float | None:
-        """Return the grams that a joule drawn from a moment on may stand for, PUE included.
+        """Return the most grams that a joule may cause in the next hour, PUE included.
 
-        That is the highest value, or upper bound where the provider has one, of the hour to come,
-        as far as it is known.
+        It uses the highest known value of that hour, or its upper bound if the provider has one.
 
         Returns:
-            Grams per joule; ``None`` if no intensity is known at that moment.
+            Grams per joule; ``None`` if the intensity is unknown at that moment.
 
         Example:
             >>> from datetime import UTC

@@ -1,4 +1,4 @@
-"""Carbon intensity: what a kilowatt-hour stands for in grams, when, where, and how we know."""
+"""Carbon intensity: grams per kilowatt-hour by time and zone, with its provenance."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Basis = Literal["life-cycle", "direct"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """The intensity over a half-open stretch of time.
+    """The intensity over a half-open interval of time.
 
     Args:
         start: Its first moment, aware.
         end: The first moment after it, aware.
         g_per_kwh: Grams of CO2 equivalent per kilowatt-hour.
-        low_g_per_kwh: Lower bound, where one is known.
-        high_g_per_kwh: Upper bound, where one is known.
+        low_g_per_kwh: Lower bound, if there is one.
+        high_g_per_kwh: Upper bound, if there is one.
 
     Raises:
         ConfigurationError: If a time is naive, the interval is empty, or a value is not an
@@ -50,14 +50,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where an intensity comes from.
+    """Origin of an intensity.
 
     Args:
-        source: Who publishes it.
-        zone: What it is the intensity of.
-        data_year: The year of the data; ``None`` for a time series, which says itself.
+        source: Publisher of the data.
+        zone: Zone of the intensity.
+        data_year: The year of the data; ``None`` for a time series with its own times.
         signal: ``"average"`` for reports; ``"marginal"`` may steer decisions only.
-        basis: ``"life-cycle"`` with what building and fuelling plants takes, or ``"direct"``.
+        basis: ``"life-cycle"`` includes building and fuelling plants; ``"direct"`` does not.
     """
 
     source: str
@@ -69,15 +69,15 @@ class Provenance:
 
 @runtime_checkable
 class IntensityProvider(Protocol):
-    """Knows the intensity of one zone."""
+    """Provide the intensity of one zone."""
 
     @property
     def provenance(self) -> Provenance:
-        """Where its values come from."""
+        """Origin of the values."""
         ...
 
     def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
-        """Return the intervals that overlap ``[start, end)``, in order; none where unknown."""
+        """Return the known intervals that overlap ``[start, end)``, by time."""
         ...
 
 
@@ -85,7 +85,7 @@ def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) 
     """Return the mean intensity over ``[start, end)``, weighted by time.
 
     Args:
-        provider: Knows the intensity.
+        provider: Provider of the intensity.
         start: First moment, aware.
         end: First moment after; the same as ``start`` for a single moment.
 

@@ -1,4 +1,4 @@
-"""A time series of intensity from a CSV file of the user's."""
+"""Read a time series of intensity from a CSV file."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class CsvIntensity:
 
     Args:
         path: The file.
-        zone: What it is the intensity of.
-        source: Who publishes it; the file's name unless given.
+        zone: Zone of the intensity.
+        source: Publisher of the data; by default the file's name.
         signal: ``"average"`` or ``"marginal"``.
         basis: ``"life-cycle"`` or ``"direct"``.
 
     Raises:
-        ConfigurationError: If the file is missing or holds something else.
+        ConfigurationError: If the file is missing or has another form.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class CsvIntensity:
 
     @property
     def provenance(self) -> Provenance:
-        """The file and what was said about it."""
+        """Origin of the values: the file, and the arguments that describe it."""
         return self._provenance
 
     def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
         """Return the intervals that overlap ``[start, end)``; none outside the file."""
         if start.tzinfo is None or end.tzinfo is None:
-            raise ConfigurationError("a history of intensity was asked for with a naive time")
+            raise ConfigurationError("a history of intensity got a naive time; give it a zone")
         first = max(0, bisect.bisect_right(self._starts, start) - 1)
         last = max(bisect.bisect_left(self._starts, end), first + 1)
         return [one for one in self._intervals[first:last] if one.end > start]
@@ -94,7 +94,7 @@ def _load(path: Path) -> list[Interval]:
             f"the intensity file {str(path)!r} holds something else: {error}"
         ) from None
     if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(points)):
-        raise ConfigurationError(f"in the intensity file {str(path)!r} time does not always grow")
+        raise ConfigurationError(f"the intensity file {str(path)!r} has times that do not increase")
     step: timedelta = points[-1][0] - points[-2][0]
     ends = [*(moment for moment, _ in points[1:]), points[-1][0] + step]
     return [

@@ -1,4 +1,4 @@
-"""The yearly intensity of a country or region, from the tables that CodeCarbon brings: offline."""
+"""Yearly intensity of a country or region, offline from CodeCarbon's tables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from greentrain.errors import ConfigurationError
 
 _G_PER_LB = 453.59237
 _EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
-_PUBLISHED = "as bundled with CodeCarbon"
 
 
 class StaticIntensity:
     """One value for all times: the average of a year.
 
-    It says nothing about the hour, so it can neither show nor earn a saving by shifting in time.
+    It is the same at every hour, so it shows no saving from training at another time.
 
     Args:
         zone: A country by its ISO 3166 code (``"DE"``, ``"DEU"``), a state of the USA
@@ -43,11 +42,12 @@ class StaticIntensity:
         found = _zones().get(code) or _zones().get(_alpha3(code))
         if found is None:
             raise ConfigurationError(
-                f"no carbon intensity is known for the zone {zone!r}; give a country such as 'DE' "
+                f"no carbon intensity is known for the zone {zone!r}. Give a country such as 'DE' "
                 "or 'DEU', a state such as 'US-CA', a province such as 'CN-BJ' or a bidding zone "
                 "such as 'SE3'"
             )
-        self.g_per_kwh, source, year, basis = found
+        self.g_per_kwh, publisher, year, basis = found
+        source = f"{publisher}, as bundled with CodeCarbon"
         self._provenance = Provenance(source=source, zone=code, data_year=year, basis=basis)
 
     @property
@@ -56,49 +56,40 @@ class StaticIntensity:
         return self._provenance
 
     def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
-        """Return the one value, for all times; nothing is known of its bounds."""
+        """Return the one value, for all times; its bounds are unknown."""
         return (Interval(start=_EVER[0], end=_EVER[1], g_per_kwh=self.g_per_kwh),)
 
 
 @cache
 def _zones() -> dict[str, tuple[float, str, int, Basis]]:
+    """Return value, publisher, year and basis by zone."""
     zones: dict[str, tuple[float, str, int, Basis]] = {}
     for code, row in _table("global_energy_mix.json").items():
-        zones[code] = (
-            float(row["carbon_intensity"]),
-            f"Our World in Data, yearly electricity mix, {_PUBLISHED}",
-            int(row["year"]),
-            "life-cycle",
-        )
+        mix = "Our World in Data, yearly electricity mix"
+        zones[code] = float(row["carbon_intensity"]), mix, int(row["year"]), "life-cycle"
     states = _table("2023/usa_emissions.json")
     source = states["_source"]
     for name, row in states.items():
         if not name.startswith("_"):
-            zones[f"US-{row['regionCode']}"] = (
-                float(row["emissions"]) * _G_PER_LB / 1000.0,  # lb/MWh
-                f"{source['name']}, {_PUBLISHED}",
-                int(source["year"]),
-                "direct",
-            )
-    for code, row in _table("nordic_emissions.json")["data"].items():
-        zones[code] = (
-            float(row["emission_factor"]),
-            f"ENTSO-E generation mix, {_PUBLISHED}",
-            int(row["year"]),
-            "life-cycle",
-        )
-    for code, row in _table("2023/china_provincial_emissions.json")["data"].items():
-        zones[code] = (
-            float(row["emission_factor"]),
-            f"Ministry of Ecology and Environment of China, {_PUBLISHED}",
-            int(row["year"]),
+            g_per_kwh = float(row["emissions"]) * _G_PER_LB / 1000.0  # from lb/MWh
+            year = int(source["year"])
+            zones[f"US-{row['regionCode']}"] = g_per_kwh, str(source["name"]), year, "direct"
+    regions: tuple[tuple[str, str, Basis], ...] = (
+        ("nordic_emissions.json", "ENTSO-E generation mix", "life-cycle"),
+        (
+            "2023/china_provincial_emissions.json",
+            "Ministry of Ecology and Environment of China",
             "direct",
-        )
+        ),
+    )
+    for file, publisher, basis in regions:
+        for code, row in _table(file)["data"].items():
+            zones[code] = float(row["emission_factor"]), publisher, int(row["year"]), basis
     return zones
 
 
 def _table(name: str) -> dict[str, Any]:
-    # The package is found and not imported: importing it would bring pandas.
+    # Locate the package without importing it, because that would import pandas.
     spec = find_spec("codecarbon")
     folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
     path = folder / "data" / "private_infra" / name
@@ -112,7 +103,7 @@ def _table(name: str) -> dict[str, Any]:
 
 
 def _alpha3(code: str) -> str:
-    import pycountry  # comes with CodeCarbon
+    import pycountry  # a dependency of CodeCarbon
 
     country = pycountry.countries.get(alpha_2=code) if len(code) == 2 else None
     return "" if country is None else str(country.alpha_3)

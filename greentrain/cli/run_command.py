@@ -1,88 +1,79 @@
-"""What ``greentrain run`` and ``greentrain init`` do."""
+"""The ``greentrain run`` and ``greentrain init`` commands."""
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from greentrain.cli.rich_tables import open_console
-from greentrain.configuration import TEMPLATE, Outputs, configure, override, read
+import typer
+
+from greentrain.cli import console
 from greentrain.errors import ConfigurationError
 from greentrain.units import format_energy
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from greentrain.budget import Budget
+    from greentrain.configuration import Configuration
     from greentrain.streams import Experience
     from greentrain.tracking import MlflowTracker
     from greentrain.training import UpdateResult
 
 
-def run(config: Path, arguments: Sequence[str]) -> None:
-    """Take a model through what is new of its stream, as a configuration says.
+def init(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("stream.yaml"),
+) -> None:
+    """Write a commented configuration for 'greentrain run' that works as it is."""
+    from greentrain.configuration import TEMPLATE
 
-    Args:
-        config: The YAML file.
-        arguments: What the command line says in place of the file.
-
-    Raises:
-        ConfigurationError: If the configuration cannot be used; nothing is written then.
-    """
-    told = override(read(config), arguments)
-    console = open_console()
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # the user's own modules, as with `python script.py`
-    with console.status("loading torch and Lightning"):
-        configuration = configure(told)
-        stream = configuration.make_stream()
-    tracker = _tracker(configuration.outputs)
-    monitor = str(told["monitor"])
-
-    def show(experience: Experience, result: UpdateResult) -> None:
-        for line in _lines(result, monitor):
-            _print(console, line)
-
-    with configuration.make_trainer(tracker) as trainer:
-        unsized = trainer.budget.share_of_full is not None
-        new = _unknown(stream, trainer.known)
-        results = trainer.run(islice(new, configuration.limit), on_result=show)
-        had = len(trainer.known)
-    if not results:
-        _print(console, f"Nothing new has arrived: the stream has had {had} experiences.")
-        return
-    _print(console, _closing(results, trainer.budget, sized=unsized))
-    for path in _report(configuration.outputs, tracker):
-        _print(console, f"wrote {path}")
-
-
-def init(out: Path) -> None:
-    """Write a commented configuration that runs as it is.
-
-    Args:
-        out: The file.
-
-    Raises:
-        ConfigurationError: If it is there already, or cannot be written.
-    """
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(TEMPLATE.read_text(encoding="utf-8"))
     except FileExistsError:
         raise ConfigurationError(
-            f"{str(out)!r} is there already and is left as it is; name another file with --out"
+            f"{str(out)!r} exists already and was not changed; name another file with --out"
         ) from None
     except OSError as error:
         raise ConfigurationError(f"cannot write {str(out)!r}: {error.strerror}") from None
-    sys.stdout.write(f"wrote {out}; 'greentrain run {out}' works as it is\n")
+    typer.echo(f"wrote {out}, which works as it is")
+    console.print_next("run", out)
 
 
-def _unknown(stream: Iterable[Experience], known: Collection[str]) -> Iterator[Experience]:
+def run(context: typer.Context, config: console.ConfigArgument) -> None:
+    """Update your model with the new experiences of your stream, as a YAML file configures.
+
+    Options replace keys of the file: greentrain run stream.yaml --trainer.max_epochs 3
+    """
+    from greentrain.configuration import configure, read
+
+    content = read(config)
+    console.use_current_folder()
+    terminal = console.open_console()
+    with terminal.status("loading torch and Lightning"):
+        configuration = configure(content, context.args)
+        stream = configuration.make_stream()
+    tracker = _tracker(configuration.get("tracking_uri"))
+
+    def show(experience: Experience, result: UpdateResult) -> None:
+        for line in _lines(result, configuration.get("monitor")):
+            console.print_line(line)
+
+    with configuration.make_trainer(tracker) as trainer:
+        calibrated = trainer.budget.share_of_full is not None
+        new = _new_experiences(stream, trainer.known)
+        results = trainer.run(islice(new, configuration.get("limit")), on_result=show)
+        n_known = len(trainer.known)
+    if not results:
+        console.print_line(f"Nothing new has arrived: the stream has had {n_known} experiences.")
+        return
+    console.print_line(_closing(results, trainer.budget, calibrated=calibrated))
+    for path in _write_report(configuration, tracker):
+        console.print_line(f"wrote {path}")
+    console.print_next("explain", "--ledger", configuration.get("ledger"))
+
+
+def _new_experiences(stream: Iterable[Experience], known: Collection[str]) -> Iterator[Experience]:
     from greentrain.streams import Experience
 
     for experience in stream:
@@ -100,47 +91,43 @@ def _lines(result: UpdateResult, monitor: str) -> Iterator[str]:
     figures = []
     if result.metric_before is not None and result.metric_after is not None:
         figures.append(f"{monitor} {result.metric_before:.3f} -> {result.metric_after:.3f}")
-    figures.append(f"{format_energy(result.energy_j)} drawn")
+    figures.append(f"{format_energy(result.energy_j)} used")
     figures.append(f"{format_energy(result.left_j)} left")
     yield f"  {', '.join(figures)}{'' if result.kept else '; the update was not kept'}"
 
 
-def _closing(results: Sequence[UpdateResult], budget: Budget, *, sized: bool) -> str:
-    drawn_j = sum(result.energy_j for result in results)
+def _closing(results: Sequence[UpdateResult], budget: Budget, *, calibrated: bool) -> str:
+    used_j = sum(result.energy_j for result in results)
     overrun_j = sum(result.overrun_j for result in results)
-    sizing = ", what sizing the budget took included" if sized else ""
-    beyond = f", {format_energy(overrun_j)} of it beyond what was reserved" if overrun_j else ""
+    calibration = ", including the calibration of the budget" if calibrated else ""
+    beyond = f", {format_energy(overrun_j)} of it beyond the reservations" if overrun_j else ""
     number = "1 experience" if len(results) == 1 else f"{len(results)} experiences"
     return (
-        f"{number}: {format_energy(drawn_j)} drawn{sizing}{beyond}; "
+        f"{number}: {format_energy(used_j)} used{calibration}{beyond}; "
         f"{format_energy(results[-1].left_j)} are left of a budget of {budget}."
     )
 
 
-def _tracker(outputs: Outputs) -> MlflowTracker | None:
-    if outputs.mlflow is None:
+def _tracker(tracking_uri: str | None) -> MlflowTracker | None:
+    if tracking_uri is None:
         return None
+    from greentrain.demo import quiet_mlflow
     from greentrain.tracking import MlflowTracker
 
-    # MLflow tells of each table of a new database.
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowTracker(outputs.mlflow)
+    quiet_mlflow()
+    return MlflowTracker(tracking_uri)
 
 
-def _report(outputs: Outputs, tracker: MlflowTracker | None) -> list[Path]:
-    if outputs.report is None:
+def _write_report(configuration: Configuration, tracker: MlflowTracker | None) -> list[Path]:
+    folder = configuration.get("report")
+    if folder is None:
         return []
     from greentrain.ledger import Ledger
     from greentrain.report import build, write
 
-    ledger = Ledger(outputs.ledger, create=False)
-    paths = write(build(ledger), Path(outputs.report))
+    ledger = Ledger(configuration.get("ledger"), create=False)
+    paths = write(build(ledger), Path(folder))
     ledger.close()
     if tracker is not None:
         tracker.attach(paths)
     return paths
-
-
-def _print(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -1,6 +1,6 @@
-"""What ``greentrain run`` is told: a YAML file, checked as a whole before anything is made."""
+"""The configuration of ``greentrain run``: a YAML file, checked as a whole before training."""
 
-from greentrain.configuration.configuration import Configuration, Outputs, configure
-from greentrain.configuration.file import TEMPLATE, override, read
+from greentrain.configuration.stream_configuration import Configuration, configure
+from greentrain.configuration.yaml_file import TEMPLATE, read
 
-__all__ = ["TEMPLATE", "Configuration", "Outputs", "configure", "override", "read"]
+__all__ = ["TEMPLATE", "Configuration", "configure", "read"]

@@ -1,4 +1,4 @@
-"""The budget controller: a policy, its two models, and the account that it pays from."""
+"""The budget controller: a policy, its cost and utility models, and the account that pays."""
 
 from __future__ import annotations
 
@@ -7,43 +7,37 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from greentrain.budget import Account, Balance
-from greentrain.control.action import (
-    HISTORY_KEPT,
-    SKIP,
-    Candidate,
-    Estimate,
-    Option,
-    Past,
-    State,
-    UpdateMode,
-)
+from greentrain.control.action import NOTHING, SKIP_OPTION, Candidate, Estimate, Option
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Decision, Reason, decided, unweighed
-from greentrain.control.policies.priced import Policy, PricedPolicy
-from greentrain.control.shared_forecast import Prospect, shared_outlook
+from greentrain.control.forecast import Prospect, forecast_options
+from greentrain.control.policies.policy import DecisionOutcome, Policy
+from greentrain.control.policies.priced import PricedPolicy
+from greentrain.control.state import HISTORY_KEPT, Past, State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
 from greentrain.units import format_energy
 
 FIRST_SHARES = 2.0
-"""Even shares of the budget that the first training may draw, while its cost is unknown."""
+"""Even shares of the budget that the first training may use while its cost is unknown."""
 MOST_OF_IT = 0.6
-"""The most of what is left that it may draw, if more experiences are to come."""
+"""Largest share of what is left that it may use, if more experiences are to come."""
 
-_ZERO = Estimate(mean=0.0, sd=0.0, upper=0.0)
-_NOTHING = Option(candidate=Candidate(action=SKIP, steps=0), cost_j=_ZERO, gain=_ZERO)
+_TRAINED = set(UpdateMode) - {UpdateMode.SKIP}
 
 
 class BudgetController:
-    """Decide what each experience is worth, and learn from what it cost and brought.
+    """Decide the update of each experience, and learn from its cost and gain.
 
     Args:
-        account: Where joules are reserved and settled.
-        policy: Decides; :class:`PricedPolicy` unless given.
+        account: Account where joules are reserved and settled.
+        policy: The policy; :class:`PricedPolicy` by default.
         cost: Predicts joules.
         utility: Predicts gains.
 
     Attributes:
-        account: As given; a stream gives another one as its budget becomes known.
+        account: As given; a stream replaces it once its budget is known.
+        policy: As given.
         cost: As given.
         utility: As given.
     """
@@ -74,20 +68,20 @@ class BudgetController:
         """Decide about one experience; nothing is reserved yet.
 
         Args:
-            state: What is known; the controller adds what there was before and what is left.
+            state: The state; the controller adds the history and the joules that are left.
             candidates: The feasible updates, without ``SKIP``.
-            keep_j: Joules to leave for looking at the experiences to come.
-            others: What other streams of the budget were offered, and how many of the experiences
-                to come each of these offers stands for.
+            keep_j: Joules to leave for probes of later experiences.
+            others: Options of the other streams of the budget, and the number of experiences to
+                come that they represent.
 
         Returns:
-            The state as the policy saw it, and the decision.
+            The state as given to the policy, and the decision.
         """
         balance = _less(self._paying().balance(), keep_j)
         if not self.cost.calibrated:
             state = dataclasses.replace(state, left_j=balance.left_j)
             return state, _untried(state, candidates, balance.left_j)
-        options = [_NOTHING]
+        options = [SKIP_OPTION]
         for candidate in candidates:
             options.append(
                 Option(
@@ -96,7 +90,7 @@ class BudgetController:
                     gain=self.utility.predict(candidate.action, state),
                 )
             )
-        tables, weights = shared_outlook(
+        forecast = forecast_options(
             options, state, self.utility, self._stale, balance.left_j, others
         )
         state = dataclasses.replace(
@@ -104,53 +98,24 @@ class BudgetController:
             left_j=balance.left_j,
             since_update=_since(self._history, _TRAINED),
             since_full=_since(self._history, {UpdateMode.FULL_RETRAIN}),
-            tables=tables,
-            table_weights=weights,
             history=tuple(self._history),
         )
-        decision = self.policy.decide(state, options, balance)
-        if not decision.alternatives:  # whoever had no need to compare them
-            decision = dataclasses.replace(decision, alternatives=unweighed(options))
-        return state, decision
+        decision = self.policy.decide(state, options, balance, forecast)
+        return state, dataclasses.replace(
+            decision,
+            alternatives=decision.alternatives or unweighed(options),
+            forecast=forecast,
+        )
 
     def reserve(self, decision: Decision, purpose: str) -> str | None:
-        """Set the decision's upper bound aside; ``None`` for ``SKIP``.
+        """Reserve the upper bound of the decision; return ``None`` for ``SKIP``.
 
         Raises:
-            BudgetExceeded: If another run took the joules in between.
+            BudgetExceeded: If another run reserved the joules in between.
         """
         if decision.action.mode is UpdateMode.SKIP:
             return None
         return self._paying().reserve(decision.cost_j.upper, purpose)
-
-    def settle(
-        self,
-        decision: Decision,
-        state: State,
-        reservation: str | None,
-        *,
-        steps: int,
-        actual_j: float,
-        metric_after: float | None,
-    ) -> float:
-        """Pay for what a decision drew, and learn from it: for training of one's own.
-
-        Args:
-            decision: The decision.
-            state: The state it was taken in, as :meth:`decide` returned it.
-            reservation: What :meth:`reserve` returned.
-            steps: Steps that were taken.
-            actual_j: Joules that were measured.
-            metric_after: The metric after the update, oriented; ``None`` if it is unknown.
-
-        Returns:
-            Joules drawn beyond the reservation.
-        """
-        overrun_j = 0.0
-        if reservation is not None:
-            overrun_j = self._paying().settle(reservation, actual_j)
-        self.learn(decision, state, steps=steps, actual_j=actual_j, metric_after=metric_after)
-        return overrun_j
 
     def learn(
         self,
@@ -164,18 +129,20 @@ class BudgetController:
         gain_sd: float = 0.0,
         kept: bool = True,
     ) -> None:
-        """Take up what a decision cost and brought, that of a ``SKIP`` too.
+        """Learn from the cost and the gain of a decision, also of a ``SKIP``.
+
+        The policy receives the outcome too, if it has a method ``observe``: see :class:`Policy`.
 
         Args:
             decision: The decision that was carried out.
-            state: The state it was taken in.
-            steps: Steps that were taken.
+            state: The state that :meth:`decide` returned.
+            steps: Steps that were trained.
             actual_j: Joules that were measured.
-            metric_after: The metric of what was trained, oriented; ``None`` if it is unknown.
-            gain: What it gained on the samples that ``state.metric_before`` is of; the difference
-                of the two metrics unless given.
+            metric_after: The metric of the trained model, oriented; ``None`` if unknown.
+            gain: Its gain on the samples of ``state.metric_before``; by default the difference of
+                the two metrics.
             gain_sd: Standard error of the gain.
-            kept: Whether what was trained is the model now.
+            kept: Whether the trained model is in use from now on.
         """
         before = state.metric_before
         if state.metric_new is not None and state.has_model:
@@ -201,34 +168,50 @@ class BudgetController:
             )
         )
         del self._history[:-HISTORY_KEPT]
+        observe = getattr(self.policy, "observe", None)
+        if observe is not None:
+            observe(
+                DecisionOutcome(
+                    decision=decision,
+                    state=state,
+                    steps=steps,
+                    energy_j=actual_j,
+                    metric_after=metric_after,
+                    gain=gain,
+                    gain_sd=gain_sd,
+                    kept=kept,
+                )
+            )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was learned, as plain values."""
+        """Return the state of the models, the history and the policy as plain values."""
+        policy = getattr(self.policy, "state_dict", None)
         return {
             "cost": self.cost.state_dict(),
             "utility": self.utility.state_dict(),
             "stale": list(self._stale),
             "history": [past.as_dict() for past in self._history],
+            "policy": None if policy is None else policy(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore from :meth:`state_dict`."""
         self.cost.load_state_dict(state["cost"])
         self.utility.load_state_dict(state["utility"])
         self._stale = list(state["stale"])
         self._history = [Past.from_dict(past) for past in state["history"]]
+        load = getattr(self.policy, "load_state_dict", None)
+        if load is not None and state.get("policy") is not None:
+            load(state["policy"])
 
     def _paying(self) -> Account:
         if self.account is None:
-            raise ValueError("the controller has no account to pay from")
+            raise ValueError("the controller has no account; set its attribute `account` first")
         return self.account
 
 
-_TRAINED = set(UpdateMode) - {UpdateMode.SKIP}
-
-
 def _since(history: Sequence[Past], modes: Collection[UpdateMode]) -> int:
-    """Return the experiences since one of some modes was taken, this one included; 0 for never."""
+    """Return the experiences since an update by one of the modes, this one included; or 0."""
     for count, past in enumerate(reversed(history), start=1):
         if past.mode in modes:
             return count
@@ -236,31 +219,31 @@ def _since(history: Sequence[Past], modes: Collection[UpdateMode]) -> int:
 
 
 def broke(sentence: str) -> Decision:
-    """Return the SKIP of a budget from which not even a look at the data can be paid."""
-    return decided(_NOTHING, Reason.BUDGET_EXHAUSTED, sentence)
+    """Return the ``SKIP`` of a budget that cannot pay for a probe of the data."""
+    return decided(SKIP_OPTION, Reason.BUDGET_EXHAUSTED, sentence)
 
 
 def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> Decision:
-    """Return the first training, while nothing says what a step costs: its cap is all there is.
+    """Return the first training, within a cap because the cost of a step is unknown.
 
-    A model has to exist before anything else is worth something, and what is there early is there
-    for longest: so it may draw two even shares.
+    The cap is two even shares. Every other update needs a model, and a model that exists early is
+    in use for longest.
     """
     full = [each for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN]
     if not full or left_j <= 0:
-        return broke(f"{format_energy(left_j)} are left: nothing starts")
+        return broke(f"Budget exhausted: {format_energy(left_j)} left")
     share = min(FIRST_SHARES / state.remaining, MOST_OF_IT) if state.remaining > 1 else 1.0
     cap_j = share * left_j
     option = Option(
         candidate=max(full, key=lambda each: each.action.step_fraction),
         cost_j=Estimate(mean=cap_j, sd=cap_j, upper=cap_j),
-        gain=_ZERO,
+        gain=NOTHING,
     )
     sentence = (
-        f"there is no trained model yet, and nothing says what a step costs; {option.action} may "
-        f"draw {format_energy(cap_j)} of the {format_energy(left_j)} left, and ends there"
+        f"No trained model yet, cost per step unknown; {option.action} may use "
+        f"{format_energy(cap_j)} of the {format_energy(left_j)} left"
     )
-    return decided(option, Reason.NO_MODEL, sentence, alternatives=unweighed([_NOTHING, option]))
+    return decided(option, Reason.NO_MODEL, sentence, alternatives=unweighed([SKIP_OPTION, option]))
 
 
 def _less(balance: Balance, keep_j: float) -> Balance:

@@ -1,4 +1,4 @@
-"""A decision, with its reason and what every alternative would have been."""
+"""A decision, with its reason, its alternatives and the forecast that it was based on."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from greentrain.control.action import Action, Candidate, Estimate, Option, UpdateMode
+from greentrain.budget import Balance
+from greentrain.control.action import Action, Candidate, Estimate, Option
+from greentrain.control.forecast import NO_FORECAST, OptionForecast
+from greentrain.control.state import State
+from greentrain.control.update_modes import UpdateMode
 
 
 class Reason(StrEnum):
-    """Why a decision fell as it did.
+    """Reasons for a decision.
 
-    ``NO_MODEL`` is the first training; ``TOO_EXPENSIVE``, ``BUDGET_EXHAUSTED``, ``NO_GAIN``, ``NOT_DUE``
-    (the rule calls for no update) and ``NOT_FEASIBLE`` (the rule's update mode is not among the
-    options) are those of a ``SKIP``. Of the others ``BEST_NET_GAIN`` and ``LARGEST_GAIN`` weigh
-    gains, ``FIXED``, ``SCHEDULED`` and ``RANDOM`` look at no model, ``DRIFT`` is a change that was
-    detected, ``STALE`` what a model has lost so far, ``FORECAST`` what it is going to lose, and
-    ``BELOW_TARGET`` a metric that has to be brought back above a floor. ``BASELINE`` is a full
-    retraining beside the stream, to compare with: no policy decides it.
+    - ``NO_MODEL``: the first training.
+    - ``BEST_NET_GAIN``, ``LARGEST_GAIN``: the gain of an update compared with the others.
+    - ``FIXED``, ``SCHEDULED``, ``RANDOM``: an update that does not depend on the model.
+    - ``DRIFT``: a detected change. ``STALE``: the metric lost so far. ``FORECAST``: the metric
+      expected to be lost. ``BELOW_TARGET``: a metric below its target.
+    - ``TOO_EXPENSIVE``, ``BUDGET_EXHAUSTED``, ``NO_GAIN``, ``NOT_DUE`` (the rule requires no
+      update), ``NOT_FEASIBLE`` (the rule's update mode is not an option): a ``SKIP``.
+    - ``BASELINE``: a full retraining next to the stream, for comparison; no policy decides it.
     """
 
     NO_MODEL = "NO_MODEL"
@@ -42,7 +47,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
-    """An option, and why it lost: empty for the one that was taken, and where none was weighed."""
+    """An option, and why it lost; empty for the chosen one, and if nothing was compared."""
 
     option: Option
     why_lost: str = ""
@@ -55,17 +60,18 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do with an experience.
+    """The action for one experience.
 
     Args:
         action: The action.
         reason: The reason, from a fixed list.
-        sentence: The reason in one sentence with the numbers in it.
-        cost_j: Predicted joules; its upper bound is what will be reserved.
+        sentence: The reason in one sentence with its numbers.
+        cost_j: Predicted joules; the upper bound is reserved.
         gain: Predicted gain of the metric.
-        price_per_j: Gain that a joule had to bring; ``None`` where no price was needed.
+        min_gain_per_j: Gain that a joule had to bring; ``None`` without such a minimum.
         steps: Planned optimizer steps.
-        alternatives: Every option that was weighed.
+        alternatives: All options. The controller adds them if the policy compared none.
+        forecast: Options expected later, as given to the policy; the controller adds it.
     """
 
     action: Action
@@ -73,12 +79,13 @@ class Decision:
     sentence: str
     cost_j: Estimate
     gain: Estimate
-    price_per_j: float | None = None
+    min_gain_per_j: float | None = None
     steps: int = 0
     alternatives: tuple[Alternative, ...] = ()
+    forecast: OptionForecast = NO_FORECAST
 
     def alternatives_as_dicts(self) -> list[dict[str, Any]]:
-        """Return the alternatives as plain values, for the ledger and for MLflow."""
+        """Return the alternatives as plain values, for the ledger and MLflow."""
         return [
             {
                 "update_mode": str(alternative.action.mode),
@@ -101,7 +108,7 @@ def decided(
     reason: Reason,
     sentence: str,
     *,
-    price_per_j: float | None = None,
+    min_gain_per_j: float | None = None,
     alternatives: tuple[Alternative, ...] = (),
 ) -> Decision:
     """Build the decision for one option."""
@@ -111,23 +118,41 @@ def decided(
         sentence=sentence,
         cost_j=option.cost_j,
         gain=option.gain,
-        price_per_j=price_per_j,
+        min_gain_per_j=min_gain_per_j,
         steps=option.candidate.steps,
         alternatives=alternatives,
     )
 
 
 def unweighed(options: Sequence[Option]) -> tuple[Alternative, ...]:
-    """Return options that nobody had to weigh against each other."""
+    """Return options as alternatives that were not compared."""
     return tuple(Alternative(option=option) for option in options)
 
 
-def options_of(alternatives: Sequence[Mapping[str, Any]]) -> list[Option]:
-    """Rebuild the options from :meth:`Decision.alternatives_as_dicts`, as the ledger keeps them.
+def inputs_as_dict(state: State, decision: Decision) -> dict[str, Any]:
+    """Return the state and the forecast of a decision as plain values, for the ledger."""
+    return {**state.as_dict(), "forecast": decision.forecast.as_dict()}
 
-    With the recorded :class:`State` and ``Balance(total_j=state.left_j, ...)`` they are all that a
-    policy was given: it has to decide the same again.
+
+def inputs_of(
+    recorded: Mapping[str, Any], alternatives: Sequence[Mapping[str, Any]]
+) -> tuple[State, list[Option], Balance, OptionForecast]:
+    """Rebuild the arguments of :meth:`Policy.decide` from the ledger, to repeat a decision.
+
+    ``policy.decide(*inputs_of(recorded, alternatives))`` gives the recorded decision again.
+
+    Args:
+        recorded: The recorded state: see :func:`inputs_as_dict`.
+        alternatives: The recorded alternatives: see :meth:`Decision.alternatives_as_dicts`.
     """
+    state = State.from_dict(recorded)
+    balance = Balance(total_j=state.left_j or 0.0, spent_j=0.0, reserved_j=0.0)
+    forecast = OptionForecast.from_dict(recorded.get("forecast", {}))
+    return state, options_of(alternatives), balance, forecast
+
+
+def options_of(alternatives: Sequence[Mapping[str, Any]]) -> list[Option]:
+    """Rebuild the options from :meth:`Decision.alternatives_as_dicts`."""
     return [
         Option(
             candidate=Candidate(

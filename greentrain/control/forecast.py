@@ -1,60 +1,150 @@
-"""What experiences to come are expected to offer: that is what joules are saved for."""
+"""Forecast of the options at experiences to come: the reason to save joules for them."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from greentrain.control.action import Option, State, Table, UpdateMode
+from greentrain.control.action import Option
+from greentrain.control.state import State
+from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 from greentrain.control.utility import UtilityModel
 
 POINTS = 4
-"""Experiences to come that are imagined, at most: each stands for as many as are near it."""
+"""Experiences to come that are modelled, at most; each represents the ones around it."""
 CLOSING = 2.4
-"""Share of what is left to gain that a warm start closes, per effort: ``1 - exp(-2.4 step_fraction)``.
+"""Share of the remaining gain that a warm start closes: ``1 - exp(-2.4 * step_fraction)``.
 
-Read off the same trainings as the priors of :mod:`greentrain.control.utility`.
+Measured on the trainings that the prior weights of the utility model come from.
 """
 EXPECTED_STALENESS = ((0.0, 0.7), (0.1, 0.15), (0.5, 0.15))
-"""What new data may lose, and how many experiences of having seen that it counts for.
+"""Prior of the staleness on new data, with its weight in experiences: none, a drift, a break.
 
-Nothing new, a drift, a break. What a stream brings soon outweighs it.
+The stream's own experiences soon outweigh it.
 """
 
+Table = tuple[tuple[float, float], ...]
+"""The (joules, gain) of every option at one experience, ``SKIP`` included."""
+Prospect = tuple[Sequence[Option], float]
+"""Options of another stream, and the number of experiences to come that they represent."""
 
-def outlook(
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionForecast:
+    """Options that are expected at the experiences to come.
+
+    Args:
+        tables: Their joules and gains, in units of a gain that comes now.
+        weights: Number of experiences that each table represents.
+    """
+
+    tables: tuple[Table, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {"tables": self.tables, "weights": self.weights}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> OptionForecast:
+        """Rebuild it from :meth:`as_dict`, also from JSON."""
+        tables = (((cost, gain) for cost, gain in table) for table in values.get("tables", ()))
+        return cls(tables=tuple(map(tuple, tables)), weights=tuple(values.get("weights", ())))
+
+
+NO_FORECAST = OptionForecast()
+
+
+def forecast_options(
     options: Sequence[Option],
     state: State,
     utility: UtilityModel,
     stale: Sequence[float],
     left_j: float,
-) -> tuple[tuple[Table, ...], tuple[float, ...]]:
-    """Imagine the options of experiences to come.
+    others: Sequence[Prospect] = (),
+) -> OptionForecast:
+    """Forecast the options at experiences to come, of all streams of a budget.
 
-    Each brings as many samples as there were on average so far, the model stays as good as it is,
-    and the new data go as much worse than the last model did as they did before, or as a prior
-    expects. A gain counts for as many experiences as it lasts: if each update closes a share ``r``
-    of what is left to gain, what one has gained is worth ``1 + (1 - r) + (1 - r)**2 + ...`` over
-    the experiences that remain. So what is cheap early, while there is little data, is done early.
+    For this stream, each experience brings the mean number of samples so far. The model stays as
+    good as it is, and the staleness is as it was before, or as a prior expects. A gain counts for
+    as many experiences as it lasts. If each update closes a share ``r`` of the remaining gain, one
+    gain is worth ``1 + (1 - r) + (1 - r)**2 + ...`` over the experiences that remain. So cheap
+    updates happen early, while there is little data.
+
+    Other streams are expected to have their recent options again. One price is then solved over all
+    streams, so joules go where they gain most: it is the dual price of one knapsack, see
+    :class:`~greentrain.control.policies.priced.PricedPolicy`. The gains of all streams must have
+    the same unit.
 
     Args:
         options: The options now.
-        state: What is known now.
+        state: The state now; ``remaining`` counts the experiences of all streams of the budget.
         utility: Predicts gains.
-        stale: How much worse new data went than the last model did, so far.
-        left_j: Joules that may be spent on this experience and those to come.
+        stale: Staleness at the experiences so far.
+        left_j: Joules left for this experience and the later ones.
+        others: Options of the other streams.
 
     Returns:
-        The tables, with gains in units of one that comes now, and how many experiences each of
-        them stands for.
+        The forecast, this stream's tables first; empty without a model and at the last experience.
     """
     ahead = state.remaining - 1
     if not state.has_model or ahead < 1:
-        return (), ()
+        return NO_FORECAST
+    if not others:
+        return _own(options, state, utility, stale, left_j)
+    ours = max(0.0, ahead - math.fsum(weight for _, weight in others))
+    # A whole number of this stream's experiences, at least one.
+    own = dataclasses.replace(state, num_experiences=state.position + 1 + max(1, round(ours)))
+    even_j = left_j / state.remaining
+    found = _own(options, own, utility, stale, even_j * own.remaining)
+    scale = ours / math.fsum(found.weights)
+    theirs = tuple(
+        tuple(
+            (
+                option.cost_j.mean,
+                option.gain.mean - risk_discount(option.cost_j.mean, even_j) * option.gain.sd,
+            )
+            for option in offered
+        )
+        for offered, _ in others
+    )
+    return OptionForecast(
+        tables=(*found.tables, *theirs),
+        weights=(*(scale * each for each in found.weights), *(weight for _, weight in others)),
+    )
+
+
+def risk_discount(cost_j: float, even_j: float) -> float:
+    """Return the standard deviations to subtract from a gain, by the cost of the update.
+
+    An update that uses the joules of several experiences has to be safe. The discount is 0 up to
+    an even share of what is left, 1 from three even shares, and linear in between.
+
+    Args:
+        cost_j: Joules of the update.
+        even_j: Joules left per experience.
+
+    Example:
+        >>> [risk_discount(cost_j, 10.0) for cost_j in (5.0, 20.0, 40.0)]
+        [0.0, 0.5, 1.0]
+    """
+    shares = cost_j / even_j if even_j > 0 else math.inf
+    return min(1.0, max(0.0, (shares - 1.0) / 2.0))
+
+
+def _own(
+    options: Sequence[Option],
+    state: State,
+    utility: UtilityModel,
+    stale: Sequence[float],
+    left_j: float,
+) -> OptionForecast:
     lines = _lines(options)
     n_all = state.n_new + state.n_stored
     n_each = max(1.0, n_all / (state.position + 1))
@@ -62,7 +152,7 @@ def outlook(
     even_j = left_j / state.remaining
     rate = _rate(options, lines, even_j)
     tables, weights = [], []
-    for first, last in _spans(ahead):
+    for first, last in _spans(state.remaining - 1):
         middle = (first + last) / 2
         then = dataclasses.replace(
             state, n_new=round(n_each), n_stored=round(n_all + (middle - 1) * n_each)
@@ -70,14 +160,15 @@ def outlook(
         share = n_each / (n_each + then.n_stored)
         lasting = _lasting(rate, state.remaining - middle) / _lasting(rate, state.remaining)
         growth = {
-            UpdateMode.REPLAY: n_each / max(1, state.n_new),
-            UpdateMode.WARM_START: (n_each + then.n_stored) / max(1, n_all),
-            UpdateMode.FULL_RETRAIN: (n_each + then.n_stored) / max(1, n_all),
-            UpdateMode.SKIP: 0.0,
+            "none": 0.0,
+            "new": n_each / max(1, state.n_new),
+            "all": (n_each + then.n_stored) / max(1, n_all),
         }
         costs_j = [
             lines[option.action.mode][0]
-            + lines[option.action.mode][1] * option.candidate.steps * growth[option.action.mode]
+            + lines[option.action.mode][1]
+            * option.candidate.steps
+            * growth[UPDATE_MODES[option.action.mode].data]
             if option.candidate.steps
             else 0.0
             for option in options
@@ -85,32 +176,18 @@ def outlook(
         means, sds = utility.gains(
             [option.action for option in options], then, [stale_by * share for stale_by, _ in cases]
         )
-        careful = np.array([risk_discount(cost_j, even_j) for cost_j in costs_j])
-        values = lasting * (means - careful * sds)
+        discounts = np.array([risk_discount(cost_j, even_j) for cost_j in costs_j])
+        values = lasting * (means - discounts * sds)
         for row, (_, weight) in zip(values.tolist(), cases, strict=True):
             tables.append(tuple(zip(costs_j, row, strict=True)))
             weights.append(weight * (last - first + 1))
-    return tuple(tables), tuple(weights)
-
-
-def risk_discount(cost_j: float, even_j: float) -> float:
-    """Return how many standard deviations below its mean a gain is taken for.
-
-    What takes the joules of several experiences has to be sure: none up to an even share of what is
-    left, one from three of them on, in proportion in between.
-
-    Example:
-        >>> [risk_discount(cost_j, 10.0) for cost_j in (5.0, 20.0, 40.0)]
-        [0.0, 0.5, 1.0]
-    """
-    dear = cost_j / even_j if even_j > 0 else math.inf
-    return min(1.0, max(0.0, (dear - 1.0) / 2.0))
+    return OptionForecast(tables=tuple(tables), weights=tuple(weights))
 
 
 def _rate(
     options: Sequence[Option], lines: dict[UpdateMode, tuple[float, float]], share_j: float
 ) -> float:
-    """Return the share of what a model may still gain that an update of an even share closes."""
+    """Return the share of the remaining gain that a warm start of an even share closes."""
     for option in options:
         if option.action.mode is UpdateMode.WARM_START and option.candidate.steps:
             fixed_j, step_j = lines[UpdateMode.WARM_START]
@@ -121,7 +198,7 @@ def _rate(
 
 
 def _lasting(rate: float, remaining: float) -> float:
-    """Return for how many experiences a gain counts if each update closes a share of the rest."""
+    """Return the experiences that a gain counts for if each update closes a share of the rest."""
     kept = 1.0 - rate
     return remaining if rate < 1e-6 else (1.0 - kept**remaining) / rate
 
@@ -134,9 +211,9 @@ def _spans(ahead: int) -> list[tuple[int, int]]:
 
 
 def _cases(stale: Sequence[float]) -> list[tuple[float, float]]:
-    """Return what new data may lose, with the probability: seen before, or expected beforehand.
+    """Return possible stalenesses with their probability, from the prior and from the past.
 
-    What was seen is told in thirds, lowest first: a long past costs no more than a short one.
+    The past is summarised in thirds, lowest first, so that a long past costs no more time.
     """
     seen = sorted(max(0.0, each) for each in stale)
     prior = sum(weight for _, weight in EXPECTED_STALENESS)
@@ -151,7 +228,7 @@ def _cases(stale: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _lines(options: Sequence[Option]) -> dict[UpdateMode, tuple[float, float]]:
-    """Return joules at no step, and per step, of each update mode: predictions lie on a line."""
+    """Return joules without steps, and per step, of each update mode; predictions are linear."""
     lines: dict[UpdateMode, tuple[float, float]] = {}
     for mode in {option.action.mode for option in options}:
         points = sorted(

@@ -1,4 +1,4 @@
-"""Bayesian linear regression in closed form: what both models of the controller are made of."""
+"""Bayesian linear regression in closed form, the basis of the cost and the utility model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def posterior(
 ) -> tuple[Vector, Vector]:
     """Update a Gaussian prior over weights with noisy linear observations.
 
-    Bishop, *Pattern Recognition and Machine Learning* (2006), equations 3.50 and 3.51, with an own
-    noise for each observation.
+    Bishop, *Pattern Recognition and Machine Learning* (2006), equations 3.50 and 3.51, with a
+    separate noise for each observation.
 
     Args:
-        prior_mean: Weights expected beforehand, ``(features,)``.
-        prior_sd: Their standard deviations, ``(features,)``, taken as independent.
+        prior_mean: Prior mean of the weights, ``(features,)``.
+        prior_sd: Their prior standard deviations, ``(features,)``; the weights are independent.
         rows: Observed features, ``(observations, features)``; may be empty.
         targets: Observed values, ``(observations,)``.
         noise_sd: Standard deviation of each observation, ``(observations,)``.

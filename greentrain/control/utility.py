@@ -1,4 +1,4 @@
-"""What an update will gain: the change of the metric, learned for each update mode."""
+"""Utility model: predict the gain of an update, learned for each update mode."""
 
 from __future__ import annotations
 
@@ -9,42 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from greentrain.control.action import Action, Estimate, State, UpdateMode
+from greentrain.control.action import Action, Estimate
 from greentrain.control.regression import Vector, posterior
+from greentrain.control.state import State
+from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 
 _NOISE_SD = 0.01
-"""What a measured gain scatters by besides the samples that it was measured on."""
+"""Scatter of a measured gain, in addition to its sampling error."""
 _OTHER_MODES = 0.5
-"""Weight of what a warm start taught for replay, and the other way round."""
+"""Weight of gains measured for other modes that keep the last weights."""
 _REMEMBERED = 200
-"""Updates of each mode that are remembered."""
-
-PRIOR_WEIGHTS: dict[UpdateMode, tuple[float, ...]] = {
-    UpdateMode.FULL_RETRAIN: (0.95, 0.2, 0.1, 0.0, -0.1),
-    UpdateMode.WARM_START: (0.93, 0.2, 0.08, -0.05, 0.0),
-    UpdateMode.REPLAY: (0.93, 0.2, 0.06, -0.05, 0.0),
-}
-"""Prior weights of the features in each update mode's gain, in the order of :func:`_features`.
-
-Their signs follow papers: full retraining makes up for a drop (Ash & Adams 2020), a warm start and
-uniform replay for most of it in few steps (Prabhu et al. 2023). Their sizes were read off trainings
-of a 2x400 perceptron on parts of the training sets of MNIST and Fashion-MNIST (docs/deciding.md).
-They are priors only: what updates gain here replaces them.
-"""
+"""Updates of each mode that are kept."""
 _PRIOR_SD = np.array([0.15, 0.1, 0.08, 0.05, 0.05])
 UNKNOWN_ROOM = 0.1
-"""The error that is assumed where no metric says how good the model is."""
+"""Error of the model that is assumed if no metric gives it."""
 
 
 class UtilityModel:
     """Predict the gain of an action by Bayesian ridge regression, one for each update mode.
 
-    The gain grows with the logarithm of the steps, ``line = log2(1 + 15 * share) / 4`` with the
-    steps as a share of those of a warm start at effort 1: each doubling brings about as much again.
-    Five features: the drop times the root of that line, as a drop is made up for first; the room,
-    which is the error of the last model, times the line; that times the growth of the data; the
-    room times the plasticity debt (updates since the last full retraining, over ten); and, for a
-    full retraining, what it lacks in steps, ``1 / step_fraction - 1``, times the room.
+    The gain grows with the logarithm of the steps, ``line = log2(1 + 15 * share) / 4``: each
+    doubling gains about the same again. The share is relative to a warm start at step fraction 1.
+    The five features are:
+
+    1. the drop times the square root of that line, as a drop is recovered first;
+    2. the room (error of the last model) times the line;
+    3. the second feature times the growth of the data;
+    4. the room times the plasticity debt (updates since the last full retraining, over ten);
+    5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room.
+
+    The prior weights are in :class:`~greentrain.control.update_modes.ModeTraits`.
     """
 
     def __init__(self) -> None:
@@ -53,7 +47,7 @@ class UtilityModel:
         self._posterior: dict[UpdateMode, tuple[Vector, Vector]] = {}
 
     def observe(self, action: Action, state: State, gain: float, sd: float = 0.0) -> None:
-        """Learn from an update whose gain was measured, with the standard error of that."""
+        """Learn from a measured gain and its standard error."""
         if action.mode is UpdateMode.SKIP or not (math.isfinite(gain) and math.isfinite(sd)):
             return
         self._rows[action.mode].append(_features(action, state, _drop(state)))
@@ -62,7 +56,7 @@ class UtilityModel:
         self._posterior.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was learned, as plain values."""
+        """Return the observed gains as plain values."""
         return {
             str(mode): [
                 [*map(float, row), *gain] for row, gain in zip(rows, self._gains[mode], strict=True)
@@ -71,7 +65,7 @@ class UtilityModel:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore from :meth:`state_dict`."""
         self._rows.clear()
         self._gains.clear()
         self._posterior.clear()
@@ -80,12 +74,7 @@ class UtilityModel:
             self._gains[UpdateMode(mode)] = [(row[-2], row[-1]) for row in observed]
 
     def predict(self, action: Action, state: State) -> Estimate:
-        """Predict the gain of an action.
-
-        Args:
-            action: The action.
-            state: What is known.
-        """
+        """Predict the gain of an action in a state."""
         mean, sd = self.gains([action], state, [_drop(state)])
         return Estimate(
             mean=float(mean[0, 0]), sd=float(sd[0, 0]), upper=float(mean[0, 0] + 2 * sd[0, 0])
@@ -94,12 +83,12 @@ class UtilityModel:
     def gains(
         self, actions: Sequence[Action], state: State, drops: Sequence[float]
     ) -> tuple[Vector, Vector]:
-        """Predict the gains of several actions, each if the new data cost so much.
+        """Predict the gains of several actions, for each of several drops.
 
         Args:
             actions: The actions.
-            state: What is known; its drop is not used.
-            drops: What the new data may cost the metric.
+            state: The state; its own drop is not used.
+            drops: Possible losses of the metric by the new data.
 
         Returns:
             Means and standard deviations, ``(drops, actions)``.
@@ -117,8 +106,8 @@ class UtilityModel:
 
     def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:
         if mode not in self._posterior:
-            prior = np.array(PRIOR_WEIGHTS[mode])
-            seen = [(mode, 1.0)] if mode is UpdateMode.FULL_RETRAIN else _alike(mode)
+            prior = np.array(UPDATE_MODES[mode].prior_weights)
+            seen = [(mode, 1.0), *_alike(mode)]
             rows = [row for each, _ in seen for row in self._rows.get(each, ())]
             observed = [
                 (*gain, weight) for each, weight in seen for gain in self._gains.get(each, ())
@@ -135,21 +124,27 @@ class UtilityModel:
 
 
 def _alike(mode: UpdateMode) -> list[tuple[UpdateMode, float]]:
-    other = UpdateMode.REPLAY if mode is UpdateMode.WARM_START else UpdateMode.WARM_START
-    return [(mode, 1.0), (other, _OTHER_MODES)]
+    """Return the other modes that keep the last weights as this one does, with their weight."""
+    if not UPDATE_MODES[mode].keeps_weights:
+        return []
+    return [
+        (other, _OTHER_MODES)
+        for other, traits in UPDATE_MODES.items()
+        if traits.keeps_weights and other is not mode
+    ]
 
 
 def _drop(state: State) -> float:
-    # That new data go better than the last model did is chance or luck: no update takes it away.
+    # A negative drop (the new data score better) is chance: no update removes it.
     return max(0.0, state.drop)
 
 
 def _features(action: Action, state: State, drop: float) -> Vector:
-    n_all = max(1, state.n_new + state.n_stored)
+    n_all, traits = max(1, state.n_new + state.n_stored), UPDATE_MODES[action.mode]
     share = action.step_fraction
-    if action.mode is UpdateMode.REPLAY:
+    if traits.data == "new":
         share *= 2 * state.n_new / n_all
-    full = action.mode is UpdateMode.FULL_RETRAIN
+    full = not traits.keeps_weights
     line = 1.0 if full else math.log2(1.0 + 15.0 * share) / 4.0
     room = UNKNOWN_ROOM if state.room is None else state.room
     debt = min(state.warm_starts, 10) / 10

@@ -1,12 +1,15 @@
-"""The controller around training of one's own: decide, reserve, measure, settle, learn."""
+"""Decide, reserve, settle and learn: the ask/tell core, and a controller for any training."""
 
+from greentrain.decisions.core import DecisionCore, PendingUpdate, UpdateOutcome
 from greentrain.decisions.open_controller import candidates_of, open_controller
-from greentrain.decisions.pending_update import PendingUpdate, UpdateOutcome
 from greentrain.decisions.session import ControllerSession
+from greentrain.decisions.stream_budget import StreamBudget
 
 __all__ = [
     "ControllerSession",
+    "DecisionCore",
     "PendingUpdate",
+    "StreamBudget",
     "UpdateOutcome",
     "candidates_of",
     "open_controller",

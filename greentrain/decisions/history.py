@@ -1,4 +1,4 @@
-"""What a stream of one's own training knows: from turn to turn, and from the ledger at a start."""
+"""Restore a stream from the decisions and outcomes in its ledger."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ from greentrain.control import (
     UpdateMode,
 )
 from greentrain.control.decision import decided, options_of, unweighed
+from greentrain.ledger import DecisionRow, Ledger, OutcomeRow
 
-_FIELDS = {each.name for each in dataclasses.fields(State)}
 _FIXED_SHARE = 0.1
-"""Share of the first update that is taken for its fixed part: no update is steps alone."""
+"""Share of the first update's energy that counts as its fixed part: no update is steps alone."""
 _NOTHING = Estimate(mean=0.0, sd=0.0, upper=0.0)
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastDecision:
-    """A decision that was carried out, and what came of it. Metrics are oriented.
+    """A decision that was carried out, with its outcome. Metrics are oriented.
 
     Args:
         experience_id: The experience.
-        state: What was known when it was decided.
+        state: The state of the decision.
         decision: The decision.
         steps: Steps that were trained.
-        energy_j: Joules that the update drew; ``None`` if unknown.
+        energy_j: Joules that the update used; ``None`` if unknown.
         metric_after: The metric of the model in use after it; ``None`` if unknown.
-        kept: Whether what was trained is that model.
-        decided: When it was decided, in UTC.
+        kept: Whether the trained model is in use.
+        decided: Time of the decision, in UTC.
     """
 
     experience_id: str
@@ -53,15 +52,15 @@ class PastDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """Where a stream stands before its next turn. Metrics are oriented: higher is better.
+class StreamStatus:
+    """The status of a stream before its next decision. Metrics are oriented: higher is better.
 
     Args:
         has_model: Whether there is a trained model.
-        metric_last: What the last update reached; ``None`` before the first.
-        metric_best: The best that any has reached; ``None`` before the first.
-        n_stored: Samples that updates have seen.
-        pending: New samples of each experience that no update has seen yet.
+        metric_last: The metric after the last update; ``None`` before the first.
+        metric_best: The best metric after any update; ``None`` before the first.
+        n_stored: Samples that updates have trained on.
+        pending: New samples of each experience that no update has trained on yet.
         warm_starts: Updates since the last full retraining.
         last_update: Position of the last update; ``None`` before the first.
         last_full: Position of the last full retraining; ``None`` before the first.
@@ -89,10 +88,10 @@ class Known:
         more_is_better: bool,
         signals: Mapping[str, Any],
     ) -> State:
-        """Return what is known when an experience has arrived.
+        """Return the state when an experience has arrived.
 
-        A metric before the update shows that there is a model. Of one that comes from elsewhere
-        nothing better is known of its last update than what it reaches now.
+        A metric before the update implies a model. If this stream did not train it, the metric of
+        its last update is taken to be the present one.
 
         Args:
             experience_id: The experience; its samples count once, however often it is tried.
@@ -101,13 +100,15 @@ class Known:
             metric_before: The metric on held-out data; ``None`` before there is a model.
             metric_new: The metric on the new data; ``None`` if unknown.
             n_new: Its samples.
-            n_stored: Stored samples that an update has seen; as counted so far if ``None``.
+            n_stored: Stored samples that an update has trained on; counted here if ``None``.
             more_is_better: Whether a larger metric was a better one, before it was oriented.
             signals: Further fields of the state.
 
         Example:
-            >>> known = Known(has_model=True, metric_last=0.75, n_stored=100, pending={"a": 10})
-            >>> state = known.state("b", position=3, num_experiences=8, metric_before=0.75,
+            >>> status = StreamStatus(
+            ...     has_model=True, metric_last=0.75, n_stored=100, pending={"a": 10}
+            ... )
+            >>> state = status.state("b", position=3, num_experiences=8, metric_before=0.75,
             ...     metric_new=0.5, n_new=5, n_stored=None, more_is_better=True, signals={})
             >>> state.n_new, state.n_pending, state.n_stored
             (15, 10, 100)
@@ -136,22 +137,24 @@ class Known:
             **signals,
         )
 
-    def after(self, turn: PastDecision) -> Known:
-        """Return where the stream stands after a turn.
+    def after(self, past: PastDecision) -> StreamStatus:
+        """Return the status after a decision.
 
         Example:
-            >>> state = State(position=0, num_experiences=8, has_model=False, metric_before=None, n_new=50)
+            >>> state = State(
+            ...     position=0, num_experiences=8, has_model=False, metric_before=None, n_new=50
+            ... )
             >>> decision = Decision(
             ...     action=Action(mode=UpdateMode.FULL_RETRAIN), reason=Reason.NO_MODEL,
             ...     sentence="", cost_j=_NOTHING, gain=_NOTHING)
-            >>> turn = PastDecision(experience_id="a", state=state, decision=decision, steps=10,
+            >>> past = PastDecision(experience_id="a", state=state, decision=decision, steps=10,
             ...     energy_j=5.0, metric_after=0.75, kept=True, decided=datetime(2026, 1, 1))
-            >>> known = Known().after(turn)
-            >>> known.has_model, known.n_stored, known.metric_best, known.warm_starts
+            >>> status = StreamStatus().after(past)
+            >>> status.has_model, status.n_stored, status.metric_best, status.warm_starts
             (True, 50, 0.75, 0)
         """
-        state = turn.state
-        if not (turn.kept and turn.steps):
+        state = past.state
+        if not (past.kept and past.steps):
             own = state.n_new - state.n_pending
             return dataclasses.replace(
                 self,
@@ -159,12 +162,12 @@ class Known:
                 metric_last=state.metric_last,
                 metric_best=state.metric_best,
                 n_stored=state.n_stored,
-                pending={**self.pending, turn.experience_id: own},
+                pending={**self.pending, past.experience_id: own},
             )
-        full = turn.decision.action.mode is UpdateMode.FULL_RETRAIN
-        last = state.metric_last if turn.metric_after is None else turn.metric_after
+        full = past.decision.action.mode is UpdateMode.FULL_RETRAIN
+        last = state.metric_last if past.metric_after is None else past.metric_after
         best = [each for each in (last, state.metric_best) if each is not None]
-        return Known(
+        return StreamStatus(
             has_model=True,
             metric_last=last,
             metric_best=max(best, default=None),
@@ -175,41 +178,35 @@ class Known:
         )
 
 
-def teach(controller: BudgetController, turn: PastDecision) -> None:
-    """Let a controller learn from a turn; the first update says what a step costs, if nobody did.
-
-    An update that is not kept brought nothing: the model in use is the one before.
-    """
-    cost_j = turn.energy_j or 0.0
-    if turn.steps and cost_j > 0 and not controller.cost.calibrated:
-        fixed_j = _FIXED_SHARE * cost_j
-        controller.cost.calibrate(fixed_j=fixed_j, step_j=(cost_j - fixed_j) / turn.steps)
-    controller.learn(
-        turn.decision,
-        turn.state,
-        steps=turn.steps,
-        actual_j=cost_j,
-        metric_after=turn.metric_after if turn.steps else None,
-        kept=turn.kept,
-    )
-
-
-def recall(controller: BudgetController, turns: Iterable[PastDecision]) -> Known:
-    """Teach a fresh controller the turns of earlier processes; return where the stream stands."""
-    known = Known()
-    for turn in turns:
-        teach(controller, turn)
-        known = known.after(turn)
-    return known
-
-
-def turns_of(
-    decisions: Iterable[Row], outcomes: Iterable[Row], *, more_is_better: bool
+def read_history(
+    ledger: Ledger, stream: str, budget_id: str, *, more_is_better: bool
 ) -> list[PastDecision]:
-    """Read the turns of a budget from the ledger's rows, in order.
+    """Read a stream's finished decisions from the ledger, in order.
 
-    A decision without an outcome was begun and not finished: it counts as none. So does one that
-    knew nothing, because not even a look at the data could be paid.
+    A decision without an outcome was never finished, and is left out. So is a decision without a
+    state, taken when the budget did not even pay for a probe.
+
+    Args:
+        ledger: The ledger.
+        stream: Name of the stream; its runs have this name.
+        budget_id: The budget that paid.
+        more_is_better: Whether a larger metric is a better one.
+    """
+    own = {row["run_id"] for row in ledger.rows("run", name=stream)}
+    decisions = [
+        row for row in ledger.rows("decision", budget_id=budget_id) if row["run_id"] in own
+    ]
+    runs = dict.fromkeys(row["run_id"] for row in decisions)
+    outcomes = [row for run_id in runs for row in ledger.rows("outcome", run_id=run_id)]
+    return past_decisions(decisions, outcomes, more_is_better=more_is_better)
+
+
+def past_decisions(
+    decisions: Iterable[DecisionRow], outcomes: Iterable[OutcomeRow], *, more_is_better: bool
+) -> list[PastDecision]:
+    """Join decisions with their outcomes; see :func:`read_history`.
+
+    A baseline retraining is no decision about its experience, and is left out.
 
     Args:
         decisions: Rows of decisions.
@@ -217,10 +214,19 @@ def turns_of(
         more_is_better: Whether a larger metric is a better one.
     """
     sign = 1.0 if more_is_better else -1.0
-    came = {(row["run_id"], row["position"]): row for row in outcomes}
+    by_reservation = {row["reservation_id"]: row for row in outcomes if row["reservation_id"]}
+    skipped = {
+        (row["run_id"], row["position"]): row for row in outcomes if not row["reservation_id"]
+    }
     found = []
     for row in decisions:
-        outcome = came.get((row["run_id"], row["position"]))
+        if row["reason"] == Reason.BASELINE:
+            continue
+        outcome = (
+            by_reservation.get(row["reservation_id"])
+            if row["reservation_id"]
+            else skipped.get((row["run_id"], row["position"]))
+        )
         state = state_of(row["state"])
         if outcome is None or state is None:
             continue
@@ -240,13 +246,41 @@ def turns_of(
     return found
 
 
-def state_of(recorded: str) -> State | None:
-    """Read a recorded state, also of a release that knew fewer fields or more; ``None`` of none.
+def relearn(controller: BudgetController, history: Iterable[PastDecision]) -> StreamStatus:
+    """Let a fresh controller learn from past decisions, and return the stream's status."""
+    status = StreamStatus()
+    for past in history:
+        learn_step_cost(controller, past.steps, past.energy_j)
+        if past.decision.reason is not Reason.BUDGET_EXHAUSTED:
+            controller.learn(
+                past.decision,
+                past.state,
+                steps=past.steps,
+                actual_j=past.energy_j or 0.0,
+                metric_after=past.metric_after if past.steps else None,
+                kept=past.kept,
+            )
+        status = status.after(past)
+    return status
 
-    What it says of earlier experiences is left out: their own rows say it.
+
+def learn_step_cost(controller: BudgetController, steps: int, energy_j: float | None) -> None:
+    """Derive the cost of a step from a first update's total, if nothing calibrated it before."""
+    if steps and energy_j and not controller.cost.calibrated:
+        fixed_j = _FIXED_SHARE * energy_j
+        controller.cost.calibrate(fixed_j=fixed_j, step_j=(energy_j - fixed_j) / steps)
+
+
+def state_of(recorded: str) -> State | None:
+    """Read a recorded state, also one of a release with fewer or more fields; ``None`` for none.
+
+    Its history of earlier experiences is left out: they have rows in the ledger.
 
     Example:
-        >>> state_of('{"position":2,"num_experiences":8,"has_model":true,"metric_before":0.75}').n_new
+        >>> recorded = (
+        ...     '{"position":2,"num_experiences":8,"has_model":true,"metric_before":0.75}'
+        ... )
+        >>> state_of(recorded).n_new
         0
         >>> state_of("null") is None
         True
@@ -254,25 +288,24 @@ def state_of(recorded: str) -> State | None:
     held = json.loads(recorded)
     if held is None:
         return None
-    known = {name: value for name, value in held.items() if name in _FIELDS}
-    return State(**{**known, "tables": (), "history": ()})
+    return State.from_dict({**held, "history": ()})
 
 
-def _decision_of(row: Row) -> Decision:
+def _decision_of(row: DecisionRow) -> Decision:
     options = options_of(json.loads(row["alternatives"]))
     reason, sentence = Reason(row["reason"]), row["sentence"]
+    action = Action(mode=UpdateMode(row["update_mode"]), step_fraction=row["step_fraction"])
     for option in options:
-        action = option.action
-        if (action.mode, action.step_fraction) == (row["update_mode"], row["step_fraction"]):
+        if option.action == action:
             return decided(
                 option,
                 reason,
                 sentence,
-                price_per_j=row["price_per_j"],
+                min_gain_per_j=row["min_gain_per_j"],
                 alternatives=unweighed(options),
             )
     return Decision(
-        action=Action(mode=UpdateMode(row["update_mode"]), step_fraction=row["step_fraction"]),
+        action=action,
         reason=reason,
         sentence=sentence,
         cost_j=_NOTHING,

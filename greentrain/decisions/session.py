@@ -1,52 +1,67 @@
-"""Training of one's own under a budget: each experience is decided, paid for and learned from."""
+"""Control training by the user's own code: decide, reserve, measure, settle and learn."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from greentrain.budget import Balance, Budget
-from greentrain.control import BudgetController, Candidate, broke
-from greentrain.decisions.asking import check_counts, feasible, find_out, signals_of
-from greentrain.decisions.history import PastDecision, recall, teach, turns_of
-from greentrain.decisions.pending_update import NOTHING_KEPT, PendingUpdate, UpdateOutcome, finite
+from greentrain.budget import Balance
+from greentrain.control import (
+    BudgetController,
+    Candidate,
+    Decision,
+    Estimate,
+    Reason,
+    State,
+    UpdateMode,
+)
+from greentrain.decisions.core import DecisionCore, PendingUpdate, UpdateOutcome, finite
+from greentrain.decisions.history import (
+    PastDecision,
+    learn_step_cost,
+    read_history,
+    relearn,
+)
 from greentrain.decisions.step_cost import check_steps, measure_steps, split
+from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import WindowRecorder
-from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, LedgerAccount, RunLog, canonical
-from greentrain.money import experiences_left, period_start
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, RunLog
 from greentrain.payments import MIN_RESERVATION_J, Payment, settle
+from greentrain.units import format_energy
 
 _log = logging.getLogger(__name__)
 
 FIRST_SHARE = 0.1
-"""Share of what is left that is reserved for what nobody can predict yet."""
+"""Share of the balance that is reserved for an update whose cost cannot be predicted yet."""
+SIGNALS = ("metric_past", "loss_new", "loss_past", "unseen", "shift", "shift_by")
+"""Fields of the state that a caller may fill in."""
 
 
 class ControllerSession:
-    """Decide about each experience of a stream, around training that is the caller's.
+    """Decide about each experience of a stream that the user's own code trains on.
 
-    Get one from :func:`open_controller`. It is used by one thread.
+    :func:`open_controller` returns one. It is used by one thread.
 
     Args:
         control: Policy and models, with nothing learned yet.
-        ledger: Where everything is recorded.
-        account: Pays.
-        run: This process's run.
-        recorder: Measures; ``None`` where no meter can see the training.
-        budget: What may be spent.
-        monitor: What the metric is called.
-        more_is_better: Whether a larger one is a better one.
-        first_j: Joules to reserve for what nobody can predict yet; a tenth of what is left if
-            ``None``.
+        ledger: The ledger.
+        run: This process's run in it.
+        budget: The budget that pays.
+        stream: Name of the stream.
+        recorder: Measures; ``None`` if no meter can measure the training.
+        monitor: Name of the metric.
+        more_is_better: Whether a larger metric is a better one.
+        first_j: Joules to reserve for an update whose cost cannot be predicted yet; a tenth of the
+            balance if ``None``.
 
     Attributes:
-        control: Policy and models, as learned from the ledger.
-        recorder: As given. A Lightning Trainer in an update takes it as the meter of
-            ``EnergyMonitor(controller.recorder, ledger=False)`` and of
+        control: Policy and models, with all that the ledger's history teaches.
+        recorder: As given. In an update, give it to a Lightning Trainer's callbacks as the meter:
+            ``EnergyMonitor(controller.recorder, ledger=False)`` and
             ``BudgetGuard(update.reserved_j, meter=controller.recorder)``.
     """
 
@@ -54,11 +69,11 @@ class ControllerSession:
         self,
         control: BudgetController,
         ledger: Ledger,
-        account: LedgerAccount,
         run: RunLog,
+        budget: StreamBudget,
         *,
+        stream: str,
         recorder: WindowRecorder | None,
-        budget: Budget,
         monitor: str,
         more_is_better: bool,
         first_j: float | None,
@@ -66,49 +81,47 @@ class ControllerSession:
         self.control = control
         self.recorder = recorder
         self._ledger = ledger
-        self._account = account
-        self._run = run
         self._budget = budget
-        self._monitor = monitor
-        self._sign = 1.0 if more_is_better else -1.0
+        self._account = budget.account(run)
+        self._more_is_better = more_is_better
         self._first_j = first_j
+        self._core = DecisionCore(control, run, metric=monitor, more_is_better=more_is_better)
         self._open: PendingUpdate | None = None
-        control.account = account
-        decisions = ledger.rows("decision", budget_id=account.budget_id)
-        runs = dict.fromkeys(row["run_id"] for row in decisions)
-        outcomes = [row for one in runs for row in ledger.rows("outcome", run_id=one)]
-        turns = turns_of(decisions, outcomes, more_is_better=more_is_better)
-        self._known = recall(control, turns)
-        self._taken = [(turn.experience_id, turn.decided) for turn in turns]
+        history = read_history(
+            ledger, stream, self._account.budget_id, more_is_better=more_is_better
+        )
+        self._status = relearn(control, history)
+        self._finished = [past.experience_id for past in history]
+        budget.restart(past.decided for past in history)
 
     @property
     def experiences(self) -> tuple[str, ...]:
-        """The experiences that were decided about and finished, those of earlier processes too."""
-        return tuple(dict.fromkeys(name for name, _ in self._taken))
+        """The experiences that were decided about and finished, also by earlier processes."""
+        return tuple(dict.fromkeys(self._finished))
 
     @property
     def calibrated(self) -> bool:
-        """Whether it is known what a step costs."""
+        """Whether the cost of a step is known."""
         return self.control.cost.calibrated
 
     def balance(self) -> Balance:
-        """Return where the budget stands now."""
+        """Return the budget's balance."""
         return self._account.balance()
 
     def calibrate(self, train: Callable[[int], object], *, steps: int = 20) -> None:
-        """Measure what a step costs, by short trainings of models that are thrown away.
+        """Measure the cost of a step by short trainings of discarded models.
 
         ``train(steps)`` is called three times: to warm up, then with ``steps`` and four times as
-        many. The difference of the two is that of the steps alone. All is paid from the budget.
+        many. The budget pays for all of them.
 
         Args:
-            train: Trains a fresh model for as many steps as it is told.
-            steps: Steps of the short training; they should take a second or so, as a meter needs a
-                while to see any power.
+            train: Trains a fresh model for the given number of steps.
+            steps: Steps of the short training. They should take about a second, as a meter needs
+                some time to measure power.
 
         Raises:
-            BudgetExceeded: If the budget cannot bear it.
-            ConfigurationError: If nothing can be measured here, or the meter saw nothing.
+            BudgetExceeded: If the budget cannot pay for it.
+            ConfigurationError: If nothing can be measured here, or the meter measured no energy.
         """
         check_steps(steps)
         if self.recorder is None:
@@ -118,13 +131,13 @@ class ControllerSession:
         self._refuse_if_open()
         reserved_j = self._unpredicted_j()
         reservation = self._account.reserve(reserved_j, "calibration")
-        paid = Payment(self.recorder, reservation, reserved_j=reserved_j)
-        paid.begin("calibration")
+        payment = Payment(self.recorder, reservation, reserved_j=reserved_j)
+        payment.begin("calibration")
         try:
-            short_j, long_j = measure_steps(train, steps, paid)
+            short_j, long_j = measure_steps(train, steps, payment)
         finally:
-            paid.end()
-            paid.settle(self._account)
+            payment.end()
+            payment.settle(self._account)
         fixed_j, step_j = split(short_j, long_j, steps)
         self.control.cost.calibrate(fixed_j=fixed_j, step_j=step_j)
 
@@ -132,8 +145,8 @@ class ControllerSession:
     def update(self, experience_id: str, **known: Any) -> Iterator[PendingUpdate]:
         """Decide about an experience, and measure and settle the block that trains on it.
 
-        The block calls :meth:`PendingUpdate.done` unless the decision is ``SKIP``. One that raises, or
-        never says what came of it, is settled at what it drew, and recorded as not kept.
+        The block calls :meth:`PendingUpdate.done` unless the decision is ``SKIP``. If it raises, or
+        does not call ``done``, the energy used is settled, and the update counts as not kept.
 
         Args:
             experience_id: The experience.
@@ -153,7 +166,7 @@ class ControllerSession:
             failed = False
         finally:
             if update is self._open:
-                if not failed and update.came is None:
+                if not failed and update.outcome is None:
                     _log.warning(
                         "the update of %r ended without done(): it counts as not kept",
                         experience_id,
@@ -171,20 +184,20 @@ class ControllerSession:
         n_stored: int | None = None,
         **signals: float | str | None,
     ) -> PendingUpdate:
-        """Decide, reserve, and begin to measure; every update is followed by :meth:`settle`.
+        """Decide, reserve, and begin to measure; call :meth:`settle` after every update.
 
         A ``SKIP`` is finished at once. One process at a time may decide about a stream.
 
         Args:
-            experience_id: The experience. One that is tried again, after a failure, counts its
-                samples once.
+            experience_id: The experience. If it is tried again after a failure, its samples count
+                once.
             candidates: The feasible updates, without ``SKIP``: see :func:`candidates_of`.
-            n_new: New samples that it brings. Those of skipped experiences are added by themselves.
+            n_new: Its new samples. Those of skipped experiences are added.
             metric_before: The metric of the model in use on held-out data of all experiences seen,
                 this one included; ``None`` before there is a model.
             metric_new: The same on its training data, before training on them; ``None`` if unknown.
-            n_stored: Stored samples that an update has seen; unless given, all that updates had.
-            **signals: What else a policy may want: ``metric_past``, ``loss_new``, ``loss_past``,
+            n_stored: Stored samples that an update has trained on; by default all that updates had.
+            **signals: Further inputs of policies: ``metric_past``, ``loss_new``, ``loss_past``,
                 ``unseen``, ``shift``, ``shift_by``, as in :class:`greentrain.control.State`.
 
         Returns:
@@ -192,174 +205,186 @@ class ControllerSession:
 
         Raises:
             ConfigurationError: If an argument cannot be used, or the last update is not settled.
-            LedgerError: If nothing can be recorded or reserved: then nothing may start.
+            LedgerError: If nothing can be recorded or reserved. Then nothing may start.
         """
         self._refuse_if_open()
-        check_counts(n_new=n_new, n_stored=n_stored)
-        position = len(self._taken)
-        state = self._known.state(
+        _check_counts(n_new=n_new, n_stored=n_stored)
+        position, left = self._budget.position, self._budget.experiences_left()
+        state = self._status.state(
             experience_id,
             position=position,
-            num_experiences=position + self._expected(),
-            metric_before=self._oriented(metric_before),
-            metric_new=self._oriented(metric_new),
+            num_experiences=position + left,
+            metric_before=self._core.oriented(metric_before),
+            metric_new=self._core.oriented(metric_new),
             n_new=n_new,
             n_stored=n_stored,
-            more_is_better=self._sign > 0,
-            signals=signals_of(signals, sign=self._sign),
+            more_is_better=self._more_is_better,
+            signals=_signals(signals, oriented=self._core.oriented),
         )
         possible = feasible(candidates, state)
         predicted = self.calibrated
         if predicted:
-            state, decision = self.control.decide(state, possible)
+            state, decision = self._core.decide(
+                state, possible, self._account, others=self._budget.prospects(left)
+            )
         else:
             state = dataclasses.replace(state, left_j=self.balance().left_j)
-            decision = find_out(possible, state, self._unpredicted_j())
-        reservation = None
-        try:
-            purpose = f"{decision.action} of {experience_id}"
-            reservation = self.control.reserve(decision, purpose)
-        except BudgetExceeded as error:  # another run was faster
-            decision = broke(str(error))
-        paid = None
-        if reservation is not None and self.recorder is not None:
-            reserved_j = decision.cost_j.upper
-            paid = Payment(self.recorder, reservation, reserved_j=reserved_j)
-        update = PendingUpdate(
+            decision = first_decision(possible, state, self._unpredicted_j())
+        update = self._core.ask(
             experience_id,
-            state,
-            decision,
-            metric_before=finite(metric_before),
-            reservation=reservation,
-            payment=paid,
+            position=position,
+            state=state,
+            decision=decision,
+            account=self._account,
+            metric_before=metric_before,
+            predicted=predicted,
         )
-        self._record(update, predicted=predicted)
-        if reservation is None:
-            self._finish(update, UpdateOutcome(steps=0), 0.0)
-        else:
-            self._open = update
-            if paid is not None:
-                paid.begin("update")
+        if update.reservation_id is None:
+            self._finish(update, UpdateOutcome(steps=0, energy_j=0.0))
+            return update
+        self._open = update
+        if self.recorder is not None:
+            update.payment = Payment(
+                self.recorder, update.reservation_id, reserved_j=update.reserved_j
+            )
+            update.payment.begin("update")
         return update
 
-    def settle(self, update: PendingUpdate, **came: Any) -> float:
-        """Pay for an update, record what came of it, and learn from it.
+    def settle(self, update: PendingUpdate, **outcome: Any) -> float:
+        """Settle an update, record its outcome, and learn from it.
 
         Args:
-            update: What :meth:`decide` returned.
-            **came: As for :meth:`PendingUpdate.done`.
+            update: The result of :meth:`decide`.
+            **outcome: As for :meth:`PendingUpdate.done`.
 
         Returns:
-            Joules drawn beyond the reservation.
+            Joules used beyond the reservation.
 
         Raises:
             ConfigurationError: If it was skipped or is settled already, or a value cannot be used.
         """
-        if update is not self._open and update.reservation is not None:
+        if update is not self._open and update.reservation_id is not None:
             raise ConfigurationError(f"the update of {update.experience_id!r} is settled already")
-        update.done(**came)
+        update.done(**outcome)
         return self._close(update, failed=False)
 
     def leave(self) -> None:
-        """Settle what is not settled, as failed; harmless where there is nothing."""
+        """Settle an open update as failed; harmless if there is none."""
         if self._open is not None:
             self._close(self._open, failed=True)
 
     def _close(self, update: PendingUpdate, *, failed: bool) -> float:
         self._open = None
-        came = update.came or NOTHING_KEPT
-        if failed:
-            came = dataclasses.replace(came, kept=False)
-        drawn_j = came.energy_j
+        outcome = update.outcome or UpdateOutcome(steps=0, kept=False)
+        used_j = outcome.energy_j
         if update.payment is not None:
             update.payment.end()
-            drawn_j = update.payment.actual_j
+            used_j = update.payment.actual_j
         overrun_j = 0.0
-        if drawn_j is None:
+        if used_j is None:
             _log.warning(
-                "nobody said what the update of %r drew: its reservation stays spent as a whole",
+                "the energy of the update of %r is unknown: its whole reservation stays spent",
                 update.experience_id,
             )
         else:
-            overrun_j = settle(self._account, str(update.reservation), drawn_j)
-        self._finish(update, came, drawn_j)
+            overrun_j = settle(self._account, str(update.reservation_id), used_j)
+        kept = outcome.kept and not failed
+        self._finish(update, dataclasses.replace(outcome, kept=kept, energy_j=used_j))
         return overrun_j
 
-    def _finish(self, update: PendingUpdate, came: UpdateOutcome, energy_j: float | None) -> None:
-        after = came.metric_after if came.kept and came.steps else update.metric_before
-        self._run.note(
-            "outcome",
-            experience_id=update.experience_id,
-            position=update.state.position,
-            reservation_id=update.reservation,
-            metric=self._monitor,
-            metric_before=update.metric_before,
-            metric_after=after,
-            steps=came.steps,
-            planned_steps=update.steps,
-            energy_j=energy_j,
-            kept=came.kept,
+    def _finish(self, update: PendingUpdate, outcome: UpdateOutcome) -> None:
+        in_use = outcome.metric_after if outcome.kept and outcome.steps else update.metric_before
+        outcome = dataclasses.replace(
+            outcome, metric_before=update.metric_before, metric_after=in_use
         )
-        turn = PastDecision(
-            experience_id=update.experience_id,
-            state=update.state,
-            decision=update.decision,
-            steps=came.steps,
-            energy_j=energy_j,
-            metric_after=self._oriented(after),
-            kept=came.kept,
-            decided=self._ledger.store.clock(),
-        )
-        teach(self.control, turn)
-        self._known = self._known.after(turn)
-        self._taken.append((turn.experience_id, turn.decided))
-
-    def _record(self, update: PendingUpdate, *, predicted: bool) -> None:
-        decision = update.decision
-        try:
-            self._run.append(
-                "decision",
-                budget_id=self._account.budget_id,
-                experience_id=update.experience_id,
-                position=update.state.position,
-                reservation_id=update.reservation,
-                update_mode=str(decision.action.mode),
-                step_fraction=decision.action.step_fraction,
-                reason=str(decision.reason),
-                sentence=decision.sentence,
-                predicted_j=decision.cost_j.mean if predicted else None,
-                upper_bound_j=decision.cost_j.upper,
-                price_per_j=decision.price_per_j,
-                state=canonical(update.state.as_dict()),
-                alternatives=canonical(decision.alternatives_as_dicts()),
+        learn_step_cost(self.control, outcome.steps, outcome.energy_j)
+        row = self._core.tell(update, outcome, trained_metric=in_use if outcome.steps else None)
+        self._core.record(row)
+        if update.state is not None:
+            self._status = self._status.after(
+                PastDecision(
+                    experience_id=update.experience_id,
+                    state=update.state,
+                    decision=update.decision,
+                    steps=outcome.steps,
+                    energy_j=outcome.energy_j,
+                    metric_after=self._core.oriented(in_use),
+                    kept=outcome.kept,
+                    decided=self._ledger.now(),
+                )
             )
-        except BaseException:
-            if update.reservation is not None:  # nothing was drawn of it
-                with contextlib.suppress(LedgerError):
-                    self._account.settle(update.reservation, 0.0)
-            raise
+        self._finished.append(update.experience_id)
+        self._budget.count_experience()
 
     def _unpredicted_j(self) -> float:
         return self._first_j or max(FIRST_SHARE * self.balance().left_j, MIN_RESERVATION_J)
-
-    def _expected(self) -> int:
-        """Return how many experiences the budget still has to last for, the present one included.
-
-        Of a renewed budget in this period, of one with an end until then.
-        """
-        now, seen = self._ledger.store.clock(), len(self._taken)
-        if self._budget.per is not None:
-            start = period_start(now, self._budget.per)
-            seen = sum(moment >= start for _, moment in self._taken)
-        opened = self._ledger.terms(self._account.budget_id).opened
-        return experiences_left(self._budget, seen=seen, opened=opened, now=now)
-
-    def _oriented(self, metric: float | None) -> float | None:
-        known = finite(metric)
-        return None if known is None else self._sign * known
 
     def _refuse_if_open(self) -> None:
         if self._open is not None:
             raise ConfigurationError(
                 f"the update of {self._open.experience_id!r} is not settled yet; settle it first"
             )
+
+
+def feasible(candidates: Sequence[Candidate], state: State) -> list[Candidate]:
+    """Return the feasible updates: without a model, only full retraining.
+
+    Raises:
+        ConfigurationError: If there is none, or ``SKIP`` is listed.
+    """
+    full = UpdateMode.FULL_RETRAIN
+    actions = [candidate.action for candidate in candidates]
+    if not actions or any(action.mode is UpdateMode.SKIP for action in actions):
+        raise ConfigurationError(
+            f"candidates are {', '.join(map(str, actions)) or 'none'}; give at least one update, "
+            "and leave SKIP out: it is always possible"
+        )
+    if state.has_model:
+        return list(candidates)
+    scratch = [candidate for candidate in candidates if candidate.action.mode is full]
+    if not scratch:
+        raise ConfigurationError(
+            f"there is no model yet, and no candidate is {full}; add one, or give metric_before if "
+            "there is a model"
+        )
+    return scratch
+
+
+def first_decision(candidates: Sequence[Candidate], state: State, reserved_j: float) -> Decision:
+    """Decide while the cost of a step is unknown: take the candidate with the fewest steps."""
+    least = min(candidates, key=lambda candidate: candidate.steps)
+    return Decision(
+        action=least.action,
+        reason=Reason.FIXED if state.has_model else Reason.NO_MODEL,
+        sentence=(
+            f"the cost of a step is unknown: {least.action} has the fewest steps, and "
+            f"{format_energy(reserved_j)} are reserved to measure it"
+        ),
+        cost_j=Estimate(mean=reserved_j, sd=0.0, upper=reserved_j),
+        gain=Estimate(mean=0.0, sd=0.0, upper=0.0),
+        steps=least.steps,
+    )
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and (
+            isinstance(count, bool) or not isinstance(count, int) or count < 0
+        ):
+            raise ConfigurationError(f"{name} is {count!r}; it is a whole number, 0 or more")
+
+
+def _signals(
+    given: Mapping[str, float | str | None], *, oriented: Callable[[float | None], float | None]
+) -> dict[str, float | str | None]:
+    """Check further signals, and orient the one that is a metric."""
+    for name in given:
+        if name not in SIGNALS:
+            raise ConfigurationError(f"{name!r} is no signal; known are {', '.join(SIGNALS)}")
+    known = {
+        name: value if isinstance(value, str) else finite(value) for name, value in given.items()
+    }
+    past = known.get("metric_past")
+    if isinstance(past, float):
+        known["metric_past"] = oriented(past)
+    return known

@@ -1,4 +1,4 @@
-"""What a step costs, from short trainings of a model that is thrown away."""
+"""Measure the cost of a step by short trainings of discarded models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.payments import Payment
 
 LONGER = 4
-"""How many times as many steps the last of the trainings has."""
+"""Steps of the last training, as a multiple of those of the others."""
 
 
 def check_steps(steps: int) -> None:
@@ -24,24 +24,25 @@ def check_steps(steps: int) -> None:
 def measure_steps(
     train: Callable[[int], object], steps: int, payment: Payment
 ) -> tuple[float, float]:
-    """Train three times, first to warm up, and return the joules of the last two.
+    """Train three times, the first time to warm up, and return the joules of the last two.
 
     Args:
-        train: Trains a fresh model for as many steps as it is told.
+        train: Trains a fresh model for the given number of steps.
         steps: Steps of the first two; the third has four times as many.
-        payment: Measures, between its begin and its end.
+        payment: Measures; it has begun and not ended.
     """
     marks_j = []
     for count in (steps, steps, LONGER * steps):
         train(count)
-        marks_j.append(payment.drawn.total_j or 0.0)
+        marks_j.append(payment.used.total_j or 0.0)
     return marks_j[1] - marks_j[0], marks_j[2] - marks_j[1]
 
 
 def split(short_j: float, long_j: float, steps: int) -> tuple[float, float]:
-    """Split what two trainings drew into a fixed part and joules per step.
+    """Split the joules of two trainings into a fixed part and joules per step.
 
-    Their difference is that of the steps alone. Where noise hides it, all is taken to be steps.
+    Their difference is the energy of the additional steps. If noise hides it, all energy counts as
+    energy of steps.
 
     Args:
         short_j: Joules of a training of ``steps`` steps.
@@ -52,15 +53,15 @@ def split(short_j: float, long_j: float, steps: int) -> tuple[float, float]:
         Joules of the fixed part, and of a step.
 
     Raises:
-        ConfigurationError: If the meter saw nothing of the longer one.
+        ConfigurationError: If the meter measured no energy for the longer one.
 
     Example:
-        >>> split(30.0, 90.0, 10)  # 30 steps more drew 60 J more
+        >>> split(30.0, 90.0, 10)  # 30 steps more used 60 J more
         (10.0, 2.0)
     """
     if not long_j > 0:
         raise ConfigurationError(
-            f"the meter saw nothing of {LONGER * steps} steps; calibrate with more than "
+            f"the meter measured no energy for {LONGER * steps} steps; calibrate with more than "
             f"steps={steps}, or give step_j"
         )
     step_j = (long_j - short_j) / ((LONGER - 1) * steps)

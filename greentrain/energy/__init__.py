@@ -1,4 +1,4 @@
-"""Where joules come from: meters, their sources and readings."""
+"""Measure joules: meters, their sources, readings and windows."""
 
 from greentrain.energy.boundary import boundary, boundary_note
 from greentrain.energy.codecarbon import CodeCarbonMeter

@@ -1,4 +1,4 @@
-"""How the joules of one card come about, whoever made it: its energy counter, or its power."""
+"""Count one card's joules, for any maker: by its energy counter or by its power."""
 
 from __future__ import annotations
 
@@ -7,27 +7,46 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from greentrain.energy._gauges import Check, CounterGauge, PowerGauge
-from greentrain.energy.meter import Method, Source
+from greentrain.energy._joule_counters import CounterCheck, EnergyCounter, PowerIntegrator
+from greentrain.energy.meter import Source
 from greentrain.errors import MeterError
 
 _log = logging.getLogger(__name__)
 
-_LOOK_FOR_OTHERS_S = 60.0
-_LOOK_AT_LIMIT_S = 1.0
+_COUNT_OTHERS_EVERY_S = 60.0
+_READ_LIMIT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readers:
-    """What of a card can be read.
+class VisibleCard:
+    """A card, or a die with its own figure, that this process can see.
 
     Args:
-        energy_mj: What gives the energy counter in mJ, or ``None`` and why there is none.
+        index: Its number as this process's CUDA or ROCm counts.
+        handle: The driver's object for the whole card, also where only a MIG instance is visible.
+        device: Name of the card for people.
+        uuid: UUID of the whole card.
+        note: Sharing and doubts about the figure, or an empty text.
+    """
+
+    index: int
+    handle: Any
+    device: str
+    uuid: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardReaders:
+    """Functions that read one card.
+
+    Args:
+        energy_mj: Function that reads the energy counter in mJ; or ``None`` and the reason.
         power_w: The same for the power in W.
-        power_kind: What the power is, such as ``"averaged"``.
-        cpu_note: The note on a CPU whose joules are in the figure, or an empty text.
+        power_kind: Kind of power, such as ``"averaged"``.
+        cpu_note: Note on a CPU whose joules are in the figure, or an empty text.
     """
 
     energy_mj: tuple[Callable[[], float] | None, str]
@@ -37,86 +56,73 @@ class Readers:
 
 
 class MeteredCard(ABC):
-    """One card with the best gauge that it offers, and what is known about its figure.
+    """Count the joules of one card by the best method that it offers.
 
     Not thread-safe: the meter holds its lock around every call.
 
     Args:
-        index: Its number as this process counts.
-        device: What its maker calls it.
-        uuid: UUID of the whole card.
-        note: What is shared or doubtful about it, or an empty text.
-        errors: What reading it may raise.
+        card: The card.
+        errors: Exception that reading it may raise.
         now_s: The present time in seconds; joules are counted from here.
 
     Attributes:
-        counter: What its maker calls the energy counter.
-        counted, sampled: Standard uncertainty, as a share, of a figure that comes about so, and
-            where that is from.
+        counter: Its maker's term for the energy counter.
+        counted: Standard uncertainty of a counter's figure as a share, and its reference.
+        sampled: The same for integrated power.
 
     Raises:
-        MeterError: If it tells something at first and then no more.
+        MeterError: If a value can be read at first and then no more.
     """
 
     counter: ClassVar[str]
     counted: ClassVar[tuple[float, str]]
     sampled: ClassVar[tuple[float, str]]
 
-    def __init__(
-        self,
-        *,
-        index: int,
-        device: str,
-        uuid: str,
-        note: str,
-        errors: type[Exception],
-        now_s: float,
-    ) -> None:
-        self.index = index
-        self.name = f"gpu:{index}"
-        self._device, self._uuid, self._errors = device, uuid, errors
-        self._notes = {"card": note}
-        self._gone = False
-        self._suspect = False
-        self._gauge: CounterGauge | PowerGauge | None = None
-        self._check: Check | None = None
+    def __init__(self, card: VisibleCard, errors: type[Exception], now_s: float) -> None:
+        self.index = card.index
+        self.name = f"gpu:{card.index}"
+        self._card, self._errors = card, errors
+        self._gone = self._suspect = False
+        self._joules: EnergyCounter | PowerIntegrator | None = None
+        self._check: CounterCheck | None = None
         readers = self._readers()
         self.covers_cpu = bool(readers.cpu_note)
-        self._notes["cpu"] = readers.cpu_note
+        self._notes = {"card": card.note, "cpu": readers.cpu_note}
         try:
             self._open(readers, now_s)
         except errors as error:
-            raise MeterError(f"{self.name}, {device}, cannot be read: {error}") from error
-        self._look_for_others(now_s)
+            raise MeterError(f"{self.name}, {card.device}, cannot be read: {error}") from error
+        self._count_others(now_s)
         self._limit_w: float | None = None
         self._limit_read_s = -math.inf
-        self.look_at_limit(now_s)
+        self.update_limit(now_s)
 
     @property
     def wants_samples(self) -> bool:
-        """Whether :meth:`sample` has to be called many times a second."""
-        return not self._gone and (isinstance(self._gauge, PowerGauge) or self._check is not None)
+        """``True`` while :meth:`sample` has to be called many times a second."""
+        integrates = isinstance(self._joules, PowerIntegrator) or self._check is not None
+        return integrates and not self._gone
 
     @property
     def source(self) -> Source:
-        """What is known about the figure now."""
-        method: Method = "counter" if isinstance(self._gauge, CounterGauge) else "sampled"
-        share, reference = self.counted if method == "counter" else self.sampled
-        doubtful = self._suspect or self._gauge is None
+        """The source, with its present quality."""
+        counts = isinstance(self._joules, EnergyCounter)
+        share, reference = self.counted if counts else self.sampled
+        doubtful = self._suspect or self._joules is None
         return Source(
             name=self.name,
-            method=method,
+            method="counter" if counts else "sampled",
             relative_uncertainty=None if doubtful else share,
-            device=self._device,
-            uuid=self._uuid,
+            device=self._card.device,
+            uuid=self._card.uuid,
             power_limit_w=self._limit_w,
-            note="; ".join(note for note in self._notes.values() if note),
+            note="; ".join(filter(None, self._notes.values())),
             reference="" if doubtful else reference,
         )
 
-    def look_at_limit(self, now_s: float) -> None:
+    def update_limit(self, now_s: float) -> None:
         """Read the power limit in force, unless that was done within the last second."""
-        if now_s - self._limit_read_s < _LOOK_AT_LIMIT_S:
+        if now_s - self._limit_read_s < _READ_LIMIT_EVERY_S:
             return
         self._limit_read_s = now_s
         try:
@@ -126,93 +132,93 @@ class MeteredCard(ABC):
         self._limit_w = limit_w if limit_w > 0 else None
 
     def sample(self, now_s: float) -> None:
-        """Take one sample of what is integrated over time."""
+        """Take one sample of a power that is integrated over time."""
         try:
-            if isinstance(self._gauge, PowerGauge):
-                self._gauge.update(now_s)
+            if isinstance(self._joules, PowerIntegrator):
+                self._joules.update(now_s)
             elif self._check is not None:
                 self._compare(self._check, now_s)
         except self._errors as error:
             if self._check is None:
                 self._fail(error)
-            self._check = None  # the next reading tells whether the counter is well
+            self._check = None  # the next reading shows if the counter works
 
     def read_j(self, now_s: float) -> float | None:
         """Return the joules since the beginning; ``None`` while the card cannot be read."""
-        if self._gone or self._gauge is None:
+        if self._gone or self._joules is None:
             return None
         try:
-            self._gauge.update(now_s)
+            self._joules.update(now_s)
         except self._errors as error:
             self._fail(error)
             return None
-        if isinstance(self._gauge, CounterGauge) and self._gauge.restarts:
-            self._tell(
+        if isinstance(self._joules, EnergyCounter) and self._joules.restarts:
+            self._note(
                 "restart",
-                f"the {self.counter} restarted; the joules before that since the reading before "
-                "are missing",
+                f"the {self.counter} restarted; its joules from the reading before the restart to "
+                "the restart are missing",
             )
-        if now_s - self._looked_s >= _LOOK_FOR_OTHERS_S:
-            self._look_for_others(now_s)
-        return self._gauge.energy_j
+        if now_s - self._counted_others_s >= _COUNT_OTHERS_EVERY_S:
+            self._count_others(now_s)
+        return self._joules.energy_j
 
     @abstractmethod
-    def _readers(self) -> Readers:
+    def _readers(self) -> CardReaders:
         """Find out what can be read."""
 
     @abstractmethod
     def _read_limit_w(self) -> float:
-        """Return the power limit in force; 0 where there is none."""
+        """Return the power limit in force; 0 if there is none."""
 
-    def _count_others(self) -> int:
-        """Return how many other processes are known to run on the card."""
+    def _other_processes(self) -> int:
+        """Return how many other processes run on the card."""
         return 0
 
     def _is_lost(self, error: Exception) -> bool:
-        """Tell whether the card cannot be read ever again."""
+        """Return ``True`` if the card cannot be read again."""
         return False
 
-    def _open(self, readers: Readers, now_s: float) -> None:
+    def _open(self, readers: CardReaders, now_s: float) -> None:
         (energy_mj, no_energy), (power_w, no_power) = readers.energy_mj, readers.power_w
         if energy_mj is not None:
-            self._gauge = CounterGauge(energy_mj, now_s)
+            self._joules = EnergyCounter(energy_mj, now_s)
             if power_w is not None:
-                self._check = Check(self._gauge, power_w, now_s)
+                self._check = CounterCheck(self._joules, power_w, now_s)
         elif power_w is not None:
-            self._gauge = PowerGauge(power_w, now_s)
+            self._joules = PowerIntegrator(power_w, now_s)
             self._notes["sampled"] = (
                 f"no energy {self.counter} ({no_energy}): {readers.power_kind} power, sampled and "
                 "integrated"
             )
         else:
-            self._tell(
+            self._note(
                 "nothing",
                 f"not measurable: neither energy {self.counter} ({no_energy}) nor power "
                 f"({no_power})",
             )
 
-    def _compare(self, check: Check, now_s: float) -> None:
-        """Hold the counter against the power drawn over the first seconds."""
+    def _compare(self, check: CounterCheck, now_s: float) -> None:
+        """Compare the counter with the power over the first seconds."""
         if not check.update(now_s):
             return
         self._check = None
         if check.agree:
             return
         self._suspect = True
-        self._gone = check.counted_j == 0  # a counter that stands still knows nothing
-        counted_w, drawn_w = check.counted_j / check.seconds, check.drawn_j / check.seconds
-        self._tell(
+        self._gone = check.counted_j == 0  # a counter that does not move measures nothing
+        counted_w, power_w = check.counted_j / check.seconds, check.integrated_j / check.seconds
+        self._note(
             "suspect",
             f"suspect: over the first {check.seconds:.0f} s the {self.counter} shows "
-            f"{counted_w:.0f} W and the power reading {drawn_w:.0f} W",
+            f"{counted_w:.0f} W and the power reading {power_w:.0f} W",
         )
 
-    def _look_for_others(self, now_s: float) -> None:
-        self._looked_s = now_s
+    def _count_others(self, now_s: float) -> None:
+        self._counted_others_s = now_s
         try:
-            others = self._count_others()
+            others = self._other_processes()
         except self._errors:
-            return  # not allowed, or not known by this driver
+            return  # not permitted, or not supported by this driver
         if others:
             self._notes["others"] = (
                 f"shared: {others} other process{'es' if others > 1 else ''} on the card, whose "
@@ -222,21 +228,21 @@ class MeteredCard(ABC):
     def _fail(self, error: Exception) -> None:
         self._gone = self._is_lost(error)
         what = "unknown from here on" if self._gone else "unknown while it cannot be read"
-        if isinstance(self._gauge, PowerGauge) and not self._gone:
-            what += " and bridged by the readings around that"
-        self._tell("lost" if self._gone else "failed", f"{what} ({error})")
+        if isinstance(self._joules, PowerIntegrator) and not self._gone:
+            what += " and bridged by the readings around the gap"
+        self._note("lost" if self._gone else "failed", f"{what} ({error})")
 
-    def _tell(self, topic: str, text: str) -> None:
-        """Note something, and warn about it the first time."""
+    def _note(self, topic: str, text: str) -> None:
+        """Add a note to the source, and log it the first time."""
         if topic not in self._notes:
-            _log.warning("%s, %s: %s", self.name, self._device, text)
+            _log.warning("%s, %s: %s", self.name, self._card.device, text)
         self._notes[topic] = text
 
 
 def first_readable(
     errors: type[Exception], *readers: Callable[[], float], positive: bool = False
 ) -> tuple[Callable[[], float] | None, str]:
-    """Return the first reader that answers, and what the first of them says otherwise."""
+    """Return the first reader that works; or ``None`` and the first reader's error."""
     reason = ""
     for read in readers:
         try:

@@ -1,4 +1,4 @@
-"""Naming what a figure covers: cards, CPU and RAM, the whole node, or the building."""
+"""Name the boundary of a figure: cards, CPU and RAM, the whole node, or the building."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from collections.abc import Iterable
 from greentrain.errors import ConfigurationError
 
 NODE = "node"
-"""Name of the source that is the whole node, as the wall sees it."""
+"""Name of the source for the whole node, measured at the wall."""
 FACILITY = "facility"
 
 _ORDER = ("gpu", "cpu", "ram")
 
 
 def boundary(names: Iterable[str], pue: float | None = None) -> str | None:
-    """Name what sources cover, such as ``"gpu+cpu+ram"``.
+    """Name the boundary of sources, such as ``"gpu+cpu+ram"``.
 
-    A node's figure holds its cards, CPU and RAM already, so beside ``node`` they are not named;
-    those of another host are. A PUE makes the whole nodes' joules those of the building,
-    ``"facility"``. Joules below that are only scaled by it: they keep their name, and
-    :func:`boundary_note` says so.
+    A node's figure includes its cards, CPU and RAM, so they are not named in addition to ``node``;
+    those of another host are. A PUE turns the joules of whole nodes into those of the building,
+    ``"facility"``. Joules within a smaller boundary are only scaled by it: they keep their name,
+    and :func:`boundary_note` says so.
 
     Args:
-        names: Names of the sources that gave a figure: ``"gpu:0"``, ``"cpu"``, ``"node"``, or with
-            a host before it, ``"node1/gpu:0"``.
-        pue: Power usage effectiveness that the joules were multiplied by; ``None`` if they were
-            not.
+        names: Names of the measured sources: ``"gpu:0"``, ``"cpu"``, ``"node"``, or with
+            a host prefix, ``"node1/gpu:0"``.
+        pue: Power usage effectiveness that multiplied the joules; ``None`` if there was none.
 
     Returns:
-        The boundary; ``None`` where there is no source.
+        The boundary; ``None`` if there is no source.
 
     Raises:
         ConfigurationError: If the PUE is less than 1 or not finite.
@@ -55,7 +54,7 @@ def boundary(names: Iterable[str], pue: float | None = None) -> str | None:
 
 
 def boundary_note(names: Iterable[str], pue: float | None = None) -> str:
-    """Say what a PUE made of joules within a boundary; empty where none was applied.
+    """Describe the effect of a PUE on joules within a boundary; empty if none was applied.
 
     Example:
         >>> boundary_note(["gpu:0", "cpu"], pue=1.2)

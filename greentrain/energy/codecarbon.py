@@ -1,8 +1,8 @@
-"""CPU and RAM through CodeCarbon: its hardware models without its tracker.
+"""CPU and RAM through CodeCarbon's hardware models, without its tracker.
 
-CodeCarbon's tracker keeps what it draws between tasks to itself, writes files and asks the network.
-Its hardware models are what is wanted here: they are set up once, by a thread, and asked for their
-energy every second and at each reading, so that nothing drawn between two readings is lost.
+CodeCarbon's tracker drops the energy used between tasks, writes files and queries the network. Here
+a thread sets up its hardware models once. They are read every second and at each reading, so that
+no energy between two readings is lost.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from greentrain.energy._cgroup import CpuShare
-from greentrain.energy._codecarbon_parts import Part, set_up
+from greentrain.energy._codecarbon_hardware import HardwarePart, set_up
+from greentrain.energy.cgroup import CpuShare
 from greentrain.energy.meter import Reading, Source
 from greentrain.errors import MeterError
 
@@ -23,28 +23,28 @@ _log = logging.getLogger(__name__)
 
 _NAMES = ("cpu", "ram")
 _J_PER_KWH = 3.6e6
-# The kernel counts a CPU's load in ticks of 10 ms: asked more often than this, it tells nothing.
+# The kernel counts a CPU's load in ticks of 10 ms: more frequent reads would show no load.
 _MIN_INTERVAL_S = 0.1
 # As often as CodeCarbon's tracker samples the load: the cube of a mean is not the mean of cubes.
-# And a RAPL counter begins again after some minutes, so it must not be left alone for an epoch.
+# A RAPL counter wraps after some minutes, so it has to be read during an epoch too.
 _INTERVAL_S = 1.0
 
 
 class CodeCarbonMeter:
     """Measure CPU and RAM of this machine with CodeCarbon's hardware models.
 
-    Where RAPL is readable the CPU is a hardware counter; elsewhere CodeCarbon's estimate from the
-    CPU's load and rated power is used and labelled ``estimated``, as RAM always is. The figures are
-    those of the whole machine.
+    If RAPL is readable the CPU is measured by a hardware counter. Else CodeCarbon's estimate from
+    the CPU's load and rated power is used and labelled ``estimated``, as RAM always is. The figures
+    are those of the whole machine.
 
-    Finding out about the hardware takes a moment, so ``start`` leaves that to a thread and neither
-    it nor ``read`` ever waits. Until the thread is done a reading tells 0 J, as a counter does
-    between two ticks; the first reading after it has everything since the start. ``sources`` waits:
-    who needs the last joule of a short run asks for it before the last reading.
+    A thread sets up the hardware models, so neither ``start`` nor ``read`` waits. Until the thread
+    is done a reading is 0 J, as a counter's is between two ticks. The first reading after that has
+    all joules since the start. ``sources`` waits: to get the last joule of a short run, read it
+    before the last reading.
 
     Args:
-        clock: Gives seconds.
-        root: Where the file system with ``/proc`` and ``/sys`` begins.
+        clock: Returns seconds.
+        root: Root of the file system with ``/proc`` and ``/sys``.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class CodeCarbonMeter:
         self._stop = threading.Event()
         self._share: CpuShare | None = None
         self._error: Exception | None = None
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, HardwarePart] = {}
         self._sources: tuple[Source, ...] = ()
         self._started_s = self._last_s = 0.0
-        # Since when the next energy of a part is counted, where that is not since the last reading.
+        # Start of a part's next energy, if that is not the last reading.
         self._counted_from_s: dict[str, float] = {}
         self._energy_j: dict[str, float] = {}
         self._power_w: dict[str, float] = {}
-        self._told_j: dict[str, float | None] = {}
+        self._reported_j: dict[str, float | None] = {}
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """``cpu`` and ``ram``; waits for the set-up, and is empty before the start."""
+        """``cpu`` and ``ram``, once they are set up; empty before the start."""
         if self._thread is not None:
             self._ready.wait()
         note = self._shared_note()
@@ -82,10 +82,10 @@ class CodeCarbonMeter:
 
     @property
     def cgroup_share(self) -> float | None:
-        """The share of the host's busy CPU time that this process's cgroup had since the start.
+        """Share of the host's busy CPU time that this process's cgroup used since the start.
 
-        An estimate of this job's part on a shared host, from 0 to 1; no figure is divided by it.
-        ``None`` in the root cgroup, before the start, and where it cannot be known.
+        It estimates this job's part on a shared host, from 0 to 1; no figure is divided by it.
+        ``None`` in the root cgroup, before the start, and if it is unknown.
         """
         return None if self._share is None else self._share.share()
 
@@ -97,7 +97,7 @@ class CodeCarbonMeter:
         self._share = CpuShare(self._root)
         self._started_s = self._last_s = self._clock()
         self._energy_j, self._power_w = {}, {}
-        self._told_j = dict.fromkeys(_NAMES, 0.0)
+        self._reported_j = dict.fromkeys(_NAMES, 0.0)
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(self._stop,), name="greentrain-codecarbon", daemon=True
@@ -105,7 +105,7 @@ class CodeCarbonMeter:
         self._thread.start()
 
     def read(self) -> Reading:
-        """Return the joules of CPU and RAM since the start, as far as they are known by now.
+        """Return the joules of CPU and RAM since the start, up to the present estimate.
 
         Raises:
             MeterError: If CodeCarbon could not be set up.
@@ -119,15 +119,15 @@ class CodeCarbonMeter:
             if not self._power_w or now_s - self._last_s >= _MIN_INTERVAL_S:
                 self._advance(now_s)
             for name, power_w in self._power_w.items():
-                # In between, the last known power goes on; what was told is never taken back.
-                told_j = self._told_j[name]
-                if told_j is not None:
+                # Extrapolate the last power; a reported figure never falls.
+                reported_j = self._reported_j[name]
+                if reported_j is not None:
                     joules = self._energy_j[name] + power_w * (now_s - self._last_s)
-                    self._told_j[name] = max(told_j, joules)
-            return Reading(duration_s=now_s - self._started_s, energy_j=dict(self._told_j))
+                    self._reported_j[name] = max(reported_j, joules)
+            return Reading(duration_s=now_s - self._started_s, energy_j=dict(self._reported_j))
 
     def close(self) -> None:
-        """Stop measuring; waits for the thread."""
+        """Stop measuring, and wait for the thread."""
         thread = self._thread
         if thread is not None:
             self._stop.set()
@@ -143,14 +143,14 @@ class CodeCarbonMeter:
             parts = set_up(self._root)
             ready_s = self._clock()
             if any(part.counts_from_set_up for part in parts.values()):
-                stop.wait(_MIN_INTERVAL_S)  # a counter's first power needs some time to be one
+                stop.wait(_MIN_INTERVAL_S)  # a counter's first power needs some time
             with self._lock:
                 self._parts = parts
                 self._sources = tuple(part.source for part in parts.values())
                 self._counted_from_s = {
                     name: ready_s for name, part in parts.items() if part.counts_from_set_up
                 }
-        except Exception as error:  # told by the next read: a failing meter never stops training
+        except Exception as error:  # raised by the next read: a failing meter never stops training
             with self._lock:
                 self._error, self._sources = error, ()
             return
@@ -162,11 +162,11 @@ class CodeCarbonMeter:
             try:
                 with self._lock:
                     self._advance(self._clock())
-            except Exception as error:  # the next reading will meet it
-                _log.debug("CodeCarbon's models could not be asked: %s", error)
+            except Exception as error:  # the next reading will raise it
+                _log.debug("CodeCarbon's models could not be read: %s", error)
 
     def _advance(self, now_s: float) -> None:
-        """Ask every part for the energy since it was asked last, and charge it."""
+        """Add the energy of every part since it was read last."""
         elapsed_s = now_s - self._last_s
         for name, part in self._parts.items():
             counted_s = now_s - self._counted_from_s.get(name, self._last_s)
@@ -174,8 +174,8 @@ class CodeCarbonMeter:
                 return
             _, energy = part.hardware.measure_power_and_energy(counted_s)
             if part.missed:
-                self._told_j[name] = None  # what a counter did not tell is unknown from then on
-            # What a counter was set up too late for is charged with the first power it tells.
+                self._reported_j[name] = None  # unknown from a missing read on
+            # The time before a counter was set up is charged with its first power.
             power_w = energy.kWh * _J_PER_KWH / counted_s
             self._power_w[name] = power_w
             self._energy_j[name] = self._energy_j.get(name, 0.0) + power_w * elapsed_s

@@ -1,4 +1,4 @@
-"""Several meters read as one."""
+"""Read several meters as one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CompositeMeter:
     """Read several meters as one; a member that fails becomes unknown and never stops training.
 
     The members are started together; a member that runs already counts from its own start. The
-    seconds are the most that any member tells, and never fall.
+    seconds are the maximum over the members, and never fall.
 
     Args:
         *meters: The members; no two may have a source of the same name.
@@ -48,7 +48,7 @@ class CompositeMeter:
 
         Raises:
             MeterError: If none can start.
-            ConfigurationError: If two sources share a name or hold one another, or a member is
+            ConfigurationError: If two sources share a name or one includes another, or a member is
                 configured wrongly.
         """
         self._failed.clear()
@@ -63,23 +63,27 @@ class CompositeMeter:
                 self._fail(index, error)
         if len(self._failed) == len(self._meters):
             raise MeterError("none of the meters could be started; see the warnings above")
-        # A reading has the names, and does not wait for a member that is still being set up.
+        # Take the names from a reading, which does not wait for a member that is being set up.
         names = [name for index in range(len(self._meters)) for name in self._read(index)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             self.close()
             raise ConfigurationError(
-                f"two meters have a source named {', '.join(twice)}; each name may be there once"
+                f"two meters have a source named {', '.join(twice)}; each name may occur once"
             )
         if NODE in names and len(names) > 1:
             self.close()
             raise ConfigurationError(
-                f"{NODE!r} holds all of its node, and {', '.join(sorted({*names} - {NODE}))} would "
-                "be counted twice; give the wall meter to EnergyMonitor(wall=...) instead"
+                f"{', '.join(sorted({*names} - {NODE}))} would be counted twice, because {NODE!r} "
+                "includes them; give the wall meter to EnergyMonitor(wall=...) instead"
             )
 
     def read(self) -> Reading:
-        """Read every member; what one cannot give is ``None``."""
+        """Read every member; a source that cannot be read is ``None``.
+
+        Raises:
+            MeterError: If every member has failed.
+        """
         energy_j: dict[str, float | None] = {}
         for index in range(len(self._meters)):
             energy_j |= self._read(index)
@@ -92,7 +96,7 @@ class CompositeMeter:
         for meter in self._meters:
             try:
                 meter.close()
-            except Exception as error:  # the others have to be closed all the same
+            except Exception as error:  # the others have to be closed too
                 _log.warning("%s could not be closed: %s", type(meter).__name__, error)
 
     def _read(self, index: int) -> dict[str, float | None]:
@@ -114,7 +118,7 @@ class CompositeMeter:
         _log.warning("%s failed and is unknown from here on: %s", type(meter).__name__, error)
         if self._names[index]:
             return
-        try:  # it never told its names in a reading
+        try:  # no reading had its names
             self._names[index] = tuple(source.name for source in meter.sources)
-        except Exception as failure:  # nor does it now
-            _log.debug("%s has no names: %s", type(meter).__name__, failure)
+        except Exception as failure:
+            _log.debug("the sources of %s are unknown: %s", type(meter).__name__, failure)

@@ -1,4 +1,4 @@
-"""A meter of known power: for tests, for documentation, and where only a rating is known."""
+"""A meter of constant power, for tests, for documentation, and for a rated power."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ConstantMeter:
 
     Args:
         power_w: Watts, of one source ``"constant"`` or by source name.
-        clock: Gives seconds; a fake one makes every joule exact.
+        clock: Returns seconds; a fake one makes every joule exact.
 
     Raises:
         ConfigurationError: If a power is negative or not finite.

@@ -1,4 +1,4 @@
-"""The best meter that this machine has."""
+"""Detect the best meter of this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from greentrain.energy import _host
+from greentrain.energy import host_hardware
 from greentrain.energy.amd import AmdMeter
 from greentrain.energy.apple import AppleGpuMeter
 from greentrain.energy.codecarbon import CodeCarbonMeter
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
-class Found:
-    """What can be measured, and why the rest cannot.
+class DetectedMeters:
+    """Meters of this machine, and the reasons for missing ones.
 
     Args:
         meters: Meters that run.
-        missing: One sentence for each kind of card that cannot be measured: ``"NVIDIA"``, and where
+        missing: The reason for each kind of card that cannot be measured: ``"NVIDIA"``, and if
             there is one, ``"AMD"`` or ``"Apple"``.
     """
 
@@ -33,24 +33,23 @@ class Found:
 
 
 def detect(devices: Sequence[int | str] | None = None, *, cpu: bool = True) -> Meter:
-    """Build the best meter here: the cards that can be measured, CPU and RAM.
+    """Start the best meter of this machine: of the cards that can be measured, CPU and RAM.
 
-    NVIDIA cards are measured through NVML. Where there are none, AMD's are through amdsmi and
-    Apple's GPU, a part of the host's chip as the CPU is, through powermetrics. Where a figure is
-    that of a whole module with its CPU and memory, nothing is added on top.
+    NVIDIA cards are measured through NVML. If there are none, AMD's cards are measured through
+    amdsmi, and Apple's GPU, which is a part of the host's chip like the CPU, through powermetrics.
+    If a figure is that of a whole module with its CPU and memory, nothing is added to it.
 
     Args:
-        devices: The cards, as this process's CUDA or ROCm counts them, or UUIDs of NVIDIA cards;
+        devices: The cards, as this process's CUDA or ROCm counts them, or UUIDs of NVIDIA cards.
             ``None`` for all that are visible, and ``()`` for none, as for training on a CPU.
-        cpu: Whether to measure what the host has once, CPU and RAM; another process may do that.
+        cpu: Measure CPU and RAM, which a host has once; ``False`` if another process does.
 
     Returns:
-        A started meter. What it takes to know about CPU and RAM is left to a thread: ``sources``
-        waits for that, and readings do not.
+        A started meter. A thread sets up CPU and RAM: ``sources`` waits for it, readings do not.
 
     Raises:
         MeterError: If there is nothing to measure.
-        ConfigurationError: If a card that was asked for is not visible.
+        ConfigurationError: If a requested card is not visible.
 
     Example:
         >>> meter = detect()
@@ -64,43 +63,43 @@ def detect(devices: Sequence[int | str] | None = None, *, cpu: bool = True) -> M
         _log.warning("the cards %s are not measured: %s", list(devices), reasons)
     if not found.meters:
         left_out = "CPU and RAM are left to another process" if not cpu else ""
-        told = "; ".join(filter(None, (left_out, reasons or "no card was asked for")))
-        raise MeterError(f"there is nothing to measure: {told}")
+        why = "; ".join(filter(None, (left_out, reasons or "no card was requested")))
+        raise MeterError(f"there is nothing to measure: {why}")
     meter = CompositeMeter(*found.meters)
     meter.start()
     return meter
 
 
-def find(devices: Sequence[int | str] | None = None, *, cpu: bool = True) -> Found:
-    """Start a meter for everything that :func:`detect` measures, and tell why the rest is missing.
+def find(devices: Sequence[int | str] | None = None, *, cpu: bool = True) -> DetectedMeters:
+    """Start the meters that :func:`detect` combines, and collect the reasons for missing ones.
 
     Args:
         devices: As for :func:`detect`.
         cpu: As for :func:`detect`.
 
     Raises:
-        ConfigurationError: If a card that was asked for is not visible.
+        ConfigurationError: If a requested card is not visible.
     """
-    found = Found()
+    found = DetectedMeters()
     covers_cpu = False
     if not (isinstance(devices, (list, tuple)) and not devices):
         nvidia = NvmlMeter(devices)
         if _add(found, "NVIDIA", nvidia):
             covers_cpu = nvidia.covers_cpu
-        elif _host.cards(_host.AMD):
+        elif host_hardware.cards(host_hardware.AMD):
             amd = AmdMeter(devices)
             covers_cpu = _add(found, "AMD", amd) and amd.covers_cpu
     if cpu and not covers_cpu:
         codecarbon = CodeCarbonMeter()
         codecarbon.start()
         found.meters.append(codecarbon)
-        if _host.apple_silicon():
+        if host_hardware.apple_silicon():
             _add(found, "Apple", AppleGpuMeter())
     return found
 
 
-def _add(found: Found, kind: str, meter: Meter) -> bool:
-    """Start a meter of cards and take it, or what it says, into what was found."""
+def _add(found: DetectedMeters, kind: str, meter: Meter) -> bool:
+    """Start a meter of cards; add it or the reason of its failure, and return success."""
     try:
         meter.start()
     except MeterError as error:

@@ -1,4 +1,4 @@
-"""What a machine draws while this program does nothing."""
+"""Measure a machine's power while this program is idle."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from greentrain.errors import ConfigurationError
 def idle_power(
     meter: Meter, seconds: float, *, wait: Callable[[float], object] = time.sleep
 ) -> Reading:
-    """Measure for some seconds in which this program does nothing.
+    """Measure for some seconds while this program is idle.
 
-    The reading's ``power_w`` is the baseline that a run's mean power may be held against. It is
-    recorded beside the run's joules and never taken off them: an idle machine's power is drawn for
-    the run too, and a card that waits draws more than one that was never used.
+    Compare a run's mean power with the reading's ``power_w``. It is recorded next to the run's
+    joules and never subtracted. An idle machine's power is used for the run too, and a waiting card
+    uses more than one that was never used.
 
-    What other programs draw is in it. A meter that lags, such as :class:`WallMeter`, needs several
-    of its sampling intervals; over too few of them ``power_w`` is ``None``.
+    The energy of other programs is included. A meter that lags, such as :class:`WallMeter`, needs
+    several of its sampling intervals; over too few of them ``power_w`` is ``None``.
 
     Args:
         meter: A started meter.
-        seconds: How long to measure. Cards take tens of seconds to calm down after work.
-        wait: Waits for so many seconds; tests with a fake clock give their own.
+        seconds: Seconds to measure. Cards take tens of seconds to become idle after work.
+        wait: Waits for so many seconds; tests with a fake clock pass their own.
 
     Returns:
         Seconds and joules by source over that time.
@@ -52,7 +52,7 @@ def idle_power(
 
 
 def source_power_w(reading: Reading) -> dict[str, float | None]:
-    """Return the mean watts of each source of a window; ``None`` for what is not known.
+    """Return the mean watts of each source of a window; ``None`` for an unknown source.
 
     Args:
         reading: Seconds and joules by source.

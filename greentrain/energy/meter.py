@@ -1,4 +1,4 @@
-"""What every meter gives: sources that say how they know, and readings that subtract to windows."""
+"""Define meters, their sources with method and uncertainty, and readings that subtract."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ METHODS: tuple[Method, ...] = ("counter", "sampled", "estimated", "given")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One metered thing, and how its joules are obtained.
+    """One metered device, and how its joules are obtained.
 
     Args:
         name: Short name, unique within a meter: ``"gpu:0"``, ``"cpu"``, ``"ram"``.
         method: ``"counter"`` (a hardware energy counter), ``"sampled"`` (power integrated over
-            time), ``"estimated"`` (a model, such as TDP times load) or ``"given"`` (stated by
-            whoever configured it).
-        relative_uncertainty: Standard uncertainty as a share of the value, or ``None`` where
-            nothing is known about it.
-        device: What is metered, as its maker names it.
-        uuid: What tells two processes' devices apart, where the maker gives it: of a card the UUID
-            of the whole card. Without one the name stands for it, once on a host.
-        power_limit_w: The power limit in force, where there is one that can be read.
-        note: One sentence on how the figure comes about, or what is shared or doubtful about it.
-        reference: Where the uncertainty comes from.
-        lag_s: Seconds of power that a guard keeps aside, as a reading may be behind: 0.1 unless the
-            meter says otherwise, at which NVML's counters and the kernel's load tick.
+            time), ``"estimated"`` (a model, such as TDP times load) or ``"given"`` (configured by
+            the user).
+        relative_uncertainty: Standard uncertainty as a share of the value; ``None`` if unknown.
+        device: Model of the device.
+        uuid: Identifier that distinguishes the devices of two processes, if the maker provides one:
+            of a card the UUID of the whole card. Without one, the name is unique on a host.
+        power_limit_w: The power limit in force, if one can be read.
+        note: One sentence on the method, or on sharing and doubts.
+        reference: Origin of the uncertainty.
+        lag_s: Seconds of power that a guard keeps in reserve, as a reading may be behind. By
+            default 0.1, the tick of NVML's counters and of the kernel's load.
 
     Raises:
         ConfigurationError: If the name is empty, or method, uncertainty or lag are not as above.
@@ -72,7 +71,7 @@ class Reading:
 
     Args:
         duration_s: Seconds covered.
-        energy_j: Joules by source name; ``None`` for what could not be measured.
+        energy_j: Joules by source name; ``None`` for a source that could not be measured.
 
     Example:
         >>> start = Reading(duration_s=1.0, energy_j={"cpu": 10.0, "gpu:0": None})
@@ -94,7 +93,7 @@ class Reading:
         return Reading(duration_s=self.duration_s - earlier.duration_s, energy_j=energy_j)
 
     def __add__(self, other: Reading) -> Reading:
-        """Return two disjoint windows as one; a source that only one of them has is taken as is."""
+        """Return two disjoint windows as one; a source of only one of them is kept as is."""
         energy_j = dict(self.energy_j)
         for name, joules in other.energy_j.items():
             mine = energy_j.get(name, 0.0)
@@ -103,38 +102,38 @@ class Reading:
 
     @property
     def total_j(self) -> float | None:
-        """Joules of all sources that are known; ``None`` if none is."""
+        """Joules of all measured sources; ``None`` if there is none."""
         known = [energy for energy in self.energy_j.values() if energy is not None]
         return math.fsum(known) if known else None
 
     @property
     def complete(self) -> bool:
-        """Whether every source is known."""
+        """``True`` if every source was measured."""
         return bool(self.energy_j) and None not in self.energy_j.values()
 
     @property
     def power_w(self) -> float | None:
-        """Mean watts, or ``None`` where joules or seconds are missing."""
+        """Mean watts; ``None`` if joules or seconds are missing."""
         total_j = self.total_j
         return None if total_j is None or self.duration_s <= 0 else total_j / self.duration_s
 
 
 NOTHING = Reading(duration_s=0.0, energy_j={})
-"""The window in which nothing was measured yet: adding it changes nothing."""
+"""An empty window: adding it changes nothing."""
 
 
 @runtime_checkable
 class Meter(Protocol):
-    """Gives joules.
+    """A meter of joules.
 
-    ``start`` begins at zero and is harmless on a meter that runs; ``close`` frees what is held, may
-    be called twice, and a closed meter may be started afresh. ``read`` may be called from any
-    thread. What cannot be measured is ``None``, never 0.
+    ``start`` begins at zero and is harmless on a meter that runs. ``close`` releases resources and
+    may be called twice; a closed meter may be started again. ``read`` may be called from any
+    thread. A source that cannot be measured is ``None``, never 0.
     """
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The metered things; known at the latest once ``start`` has returned."""
+        """The metered devices; complete at the latest once ``start`` has returned."""
         ...
 
     def start(self) -> None:
@@ -142,7 +141,7 @@ class Meter(Protocol):
         ...
 
     def read(self) -> Reading:
-        """Return what was drawn since the start."""
+        """Return the energy used since the start."""
         ...
 
     def close(self) -> None:

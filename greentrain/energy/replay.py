@@ -1,4 +1,4 @@
-"""A meter that replays a recording, so that what a GPU drew can be had again without one."""
+"""A meter that replays recorded energy, so that a GPU's recording can be used without a GPU."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class ReplayMeter:
 
     The file has a column ``duration_s`` and one column of cumulative joules per source; an empty
     cell is unknown. Between rows the joules are interpolated linearly; after the last row they are
-    unknown, because nothing was recorded there.
+    unknown.
 
     Args:
         path: The CSV file, as :func:`record` writes it.
-        clock: Gives seconds.
+        clock: Returns seconds.
 
     Raises:
-        ConfigurationError: If the file is missing, or is not such a recording.
+        ConfigurationError: If the file is missing, or is no such recording.
 
     Example:
         >>> import tempfile, pathlib
@@ -90,7 +90,7 @@ def record(meter: Meter, path: str | PathLike[str], ticks: Callable[[], bool]) -
     Args:
         meter: A started meter.
         path: The file to write.
-        ticks: Called before each row; waits as long as is wanted and says whether to go on.
+        ticks: Called before each row; waits as long as wanted and returns ``True`` to continue.
 
     Returns:
         The number of rows written.
@@ -117,7 +117,7 @@ def _load(path: Path) -> tuple[list[float], dict[str, list[float | None]]]:
         table = [[float(cell) if cell else None for cell in row] for row in rows]
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise ConfigurationError(
-            f"the recording {str(path)!r} holds something else than numbers: {error}"
+            f"the recording {str(path)!r} holds something other than numbers: {error}"
         ) from None
     problem = _problem(header, table)
     if problem:
@@ -127,25 +127,25 @@ def _load(path: Path) -> tuple[list[float], dict[str, list[float | None]]]:
 
 
 def _problem(header: list[str], table: list[list[float | None]]) -> str:
-    """Return what is wrong with a recording, in words; empty if nothing is."""
+    """Return the problem of a recording in words; empty if there is none."""
     if header[:1] != [TIME_COLUMN] or len(header) < 2 or len(table) < 2:
         return (
             f"its header is {header}, and it needs a column {TIME_COLUMN!r}, one or more of "
             "joules, and two or more rows"
         )
     if "" in header or len(set(header)) < len(header):
-        return "each column needs a name of its own"
+        return "each column needs a unique name"
     if any(len(row) != len(header) for row in table):
         return "its rows are of unequal length"
     if not all(cell is None or math.isfinite(cell) for row in table for cell in row):
         return "it holds a number that is not finite"
     times_s, *columns = zip(*table, strict=True)
     if None in times_s or any(later <= earlier for earlier, later in itertools.pairwise(times_s)):
-        return "its time does not always grow"
+        return "its time does not always increase"
     for column in columns:
         known = [cell for cell in column if cell is not None]
         if any(later < earlier for earlier, later in itertools.pairwise(known)):
-            return "cumulative joules fall"
+            return "its cumulative joules decrease"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What a run will have drawn at its end, with a band."""
+"""Forecast the energy of a whole run, with an interval."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greentrain.energy._student import half_width
+from greentrain.energy._t_distribution import t_half_width
 from greentrain.errors import ConfigurationError
 
-# What is supposed of the epochs before any two of them are known. The three figures together give
-# a band of +/- 19 % of what is left after one epoch, the greatest of the errors after one epoch
-# (4.9 to 19.1 %) that Anthony et al. 2020 (Carbontracker, arXiv:2007.03051) report.
+# Prior for the epochs, used before two of them are known. The three figures together give an
+# interval of +/- 19 % of the remaining energy after one epoch. That is the largest error after one
+# epoch (4.9 to 19.1 %) that Anthony et al. 2020 (Carbontracker, arXiv:2007.03051) report.
 _PRIOR_DEGREES = 3.0
 _PRIOR_SHARE = 0.06 / math.sqrt(2.0)
 _PRIOR_CORRELATION = 1.0 / 3.0
 
-_PRIOR_WEIGHT = 4.0  # epochs that the supposed correlation weighs as much as
+_PRIOR_WEIGHT = 4.0  # weight of the prior correlation, in epochs
 _MOST_CORRELATED = 0.9
 _WARM_UP_UNTIL = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a run is expected to have drawn at its end.
+    """Expected energy of a run at its end.
 
     Args:
-        mean_j: The expected joules, those already spent included.
-        low_j: Lower end of the band of 95 %; never below what is spent.
-        high_j: Upper end of it.
+        mean_j: The expected joules, including those already spent.
+        low_j: Lower end of the interval of 95 %; never below the joules spent.
+        high_j: Upper end of the interval.
 
     Raises:
         ConfigurationError: If a figure is not finite, or they are not in order.
@@ -48,26 +48,27 @@ class Forecast:
 
 
 def predict_total(epochs_j: Sequence[float], spent_j: float, epochs_left: float) -> Forecast | None:
-    """Predict the energy of a whole run from the epochs that are done.
+    """Predict the energy of a whole run from the finished epochs.
 
-    What is left is the number of epochs left times their mean energy. With three epochs or more the
-    first is left out, because it warms up caches and compiles. The band is that of a sum of ``n``
-    future draws when ``k`` are known: Student's t with variance ``s^2 (n + n^2 / k)``, with ``s^2``
-    pooled with a prior (normal draws with a conjugate prior of the variance; Gelman et al. 2013,
-    Bayesian Data Analysis, section 3.3). Neighbouring epochs resemble each other, so the variance
-    is multiplied by ``(1 + r) / (1 - r)`` for a correlation ``r``, also pooled with a prior.
+    The remaining energy is the number of epochs left times their mean energy. With three epochs or
+    more the first is left out, because it warms up caches and compiles. The interval is that of a
+    sum of ``n`` future samples when ``k`` are known: Student's t with variance
+    ``s^2 (n + n^2 / k)``. ``s^2`` is pooled with a prior (normal samples with a conjugate prior of
+    the variance; Gelman et al. 2013, Bayesian Data Analysis, section 3.3). Neighbouring epochs
+    resemble each other, so the variance is multiplied by ``(1 + r) / (1 - r)`` for a correlation
+    ``r``, also pooled with a prior.
 
-    The band supposes that the epochs to come are like those that were. It knows nothing of a drift
-    through the whole run, of another program that starts, or of an early stop; after one epoch it
-    holds where that epoch was at most a fifth dearer than the others.
+    The interval assumes that later epochs are like the finished ones. It ignores a drift through
+    the whole run, another program that starts, and an early stop. After one epoch it holds if that
+    epoch used at most a fifth more than the others.
 
     Args:
-        epochs_j: Joules of each epoch that is done, in their order.
-        spent_j: Joules spent up to now; at least what those epochs drew.
-        epochs_left: Epochs still to come, a fraction where one is open or the last is cut short.
+        epochs_j: Joules of each finished epoch, in order.
+        spent_j: Joules spent up to now; at least those of the finished epochs.
+        epochs_left: Remaining epochs, a fraction if one is open or the last is cut short.
 
     Returns:
-        The forecast; ``None`` while no epoch is done and one is left.
+        The forecast; ``None`` while no epoch is finished and one is left.
 
     Raises:
         ConfigurationError: If a figure is negative or not finite.
@@ -79,7 +80,8 @@ def predict_total(epochs_j: Sequence[float], spent_j: float, epochs_left: float)
         >>> predict_total([1000.0] * 20, 20000.0, 0.0)
         Forecast(mean_j=20000.0, low_j=20000.0, high_j=20000.0)
     """
-    for name, value in _named(epochs_j, spent_j, epochs_left):
+    epochs = {f"epochs_j[{index}]": energy_j for index, energy_j in enumerate(epochs_j)}
+    for name, value in {**epochs, "spent_j": spent_j, "epochs_left": epochs_left}.items():
         if not (math.isfinite(value) and value >= 0):
             raise ConfigurationError(f"{name} is {value!r}; it is finite, 0 or more")
     if epochs_left == 0:
@@ -94,16 +96,16 @@ def predict_total(epochs_j: Sequence[float], spent_j: float, epochs_left: float)
     correlation = _correlation(apart)
     inflation = (1.0 + correlation) / (1.0 - correlation)
     spread = inflation * (epochs_left + epochs_left**2 / len(known))
-    reach_j = half_width(degrees) * math.sqrt(squares / degrees * spread)
+    half_j = t_half_width(degrees) * math.sqrt(squares / degrees * spread)
     total_j = spent_j + epochs_left * mean_j
-    return Forecast(mean_j=total_j, low_j=max(spent_j, total_j - reach_j), high_j=total_j + reach_j)
+    return Forecast(mean_j=total_j, low_j=max(spent_j, total_j - half_j), high_j=total_j + half_j)
 
 
 def _correlation(apart: Sequence[float]) -> float:
-    """Estimate how much neighbouring epochs resemble each other, from 0 to 0.9.
+    """Estimate the correlation of neighbouring epochs, from 0 to 0.9.
 
     The usual estimate ``r`` from ``k`` values is low by about ``(1 + 4 r) / k`` (Marriott and Pope
-    1954, Biometrika 41), which is undone before it is pooled with the prior.
+    1954, Biometrika 41). This is corrected before it is pooled with the prior.
     """
     count, squares = len(apart), math.fsum(x * x for x in apart)
     if count < 5 or squares == 0:
@@ -113,10 +115,3 @@ def _correlation(apart: Sequence[float]) -> float:
     weight = count - 1.0
     pooled = (_PRIOR_WEIGHT * _PRIOR_CORRELATION + weight * seen) / (_PRIOR_WEIGHT + weight)
     return max(0.0, pooled)
-
-
-def _named(
-    epochs_j: Sequence[float], spent_j: float, epochs_left: float
-) -> list[tuple[str, float]]:
-    each = [(f"epochs_j[{index}]", energy) for index, energy in enumerate(epochs_j)]
-    return [*each, ("spent_j", spent_j), ("epochs_left", epochs_left)]

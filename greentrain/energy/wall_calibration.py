@@ -1,4 +1,4 @@
-"""How many joules a node draws at the wall for each joule that software meters."""
+"""Find the joules a node uses at the wall for each joule that software meters."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greentrain.energy._student import half_width
-from greentrain.energy._wall_spans import boundaries, phases, spans
+from greentrain.energy._calibration_spans import boundaries, phases, spans
+from greentrain.energy._t_distribution import t_half_width
 from greentrain.energy.boundary import NODE
 from greentrain.energy.wall import WallMeter
 from greentrain.energy.windows import Window
 from greentrain.errors import ConfigurationError
 
-_NORMAL = 1.959964  # standard errors in a band of 95 % where they are known
+_NORMAL = 1.959964  # standard errors of a 95 % interval if they are known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What the wall showed for each joule that software metered, over the same spans of time.
+    """Joules at the wall for each joule that software metered over the same spans of time.
 
     The factor holds for the node, the kind of work and the boundary that it was found with. The
-    interval is that of the factor, so it is for sums over many spans like those, not for one of
-    them.
+    interval is that of the factor, so it applies to sums over many such spans, not to one of them.
 
     Args:
         factor: Joules at the wall for one joule of software.
-        low: Lower end of its interval of 95 %; ``None`` where nothing is known about it.
-        high: Upper end of it.
-        spans: How many spans of time were compared.
-        software_j: What software metered in them.
-        wall_j: What the wall showed in them.
-        boundary: What software metered, such as ``"gpu+cpu+ram"``.
-        wall: What the wall meter is.
+        low: Lower end of its interval of 95 %; ``None`` if it is unknown.
+        high: Upper end of the interval.
+        spans: Number of spans of time that were compared.
+        software_j: Joules by software in them.
+        wall_j: Joules at the wall in them.
+        boundary: Boundary of the software's figures, such as ``"gpu+cpu+ram"``.
+        wall: Description of the wall meter.
 
     Raises:
         ConfigurationError: If a figure is not finite and positive, or the factor lies outside its
@@ -65,22 +64,22 @@ class Calibration:
             )
 
     def node_j(self, software_j: float) -> float:
-        """Return the joules at the wall that software's joules stand for."""
+        """Return the joules at the wall that correspond to software's joules."""
         return self.factor * software_j
 
     @property
     def note(self) -> str:
-        """What to know before the factor is used, in one sentence; empty if there is nothing."""
+        """Warning for users of the factor, in one sentence; empty if there is none."""
         if self.factor < 1:
             return (
                 f"contradiction: software metered {self.software_j / self.wall_j:.3g} times what "
-                "the wall shows, although the node draws all of it; check units, clocks and what "
+                "the wall shows, although the node uses all of it; check units, clocks and what "
                 "is metered"
             )
         if self.low is None:
-            return "nothing is known about how far the factor may be off"
+            return "the error of the factor is unknown"
         if self.spans == 1:
-            return "from one span: the interval knows nothing of how the factor varies"
+            return "from one span: the interval ignores how the factor varies"
         return ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,27 +110,27 @@ def calibrate(
     boundary: str | None = None,
     wall: str = "",
 ) -> Calibration | None:
-    """Compare what software metered with what the wall showed in the same spans of time.
+    """Compare joules by software with joules at the wall in the same spans of time.
 
     The factor is the ratio of the sums, ``R = sum(y) / sum(x)``. From ``n`` spans its standard
     error is ``sqrt(sum((y - R x)^2) / (n (n - 1))) / mean(x)`` (Cochran 1977, Sampling Techniques,
-    3rd ed., sections 2.11 and 6.4, without the correction for finite populations), and Student's t
-    with ``n - 1`` degrees of freedom makes an interval of it. The wall's resolution is in that
-    scatter already; where by chance it scatters less, the resolution alone is taken. A difference
-    of two readings in steps of ``r`` is off by ``r / sqrt(6)``, so the sum of ``n`` by
-    ``sqrt(n) r / sqrt(6)``. What the wall's own scale is off by comes in quadrature.
+    3rd ed., sections 2.11 and 6.4, without the correction for finite populations). Student's t
+    with ``n - 1`` degrees of freedom turns it into an interval. That scatter includes the wall's
+    resolution; if by chance it is smaller, the resolution alone is used. A difference of two
+    readings in steps of ``r`` has an error of ``r / sqrt(6)``, so the sum of ``n`` differences has
+    ``sqrt(n) r / sqrt(6)``. The error of the wall's own scale is added in quadrature.
 
     Args:
-        pairs: Joules of software and of the wall, span by span; spans do not overlap.
-        resolution_j: Step in which the wall shows its joules; 0 where it is fine or not known.
-        wall_uncertainty: Relative standard uncertainty of the wall meter; ``None`` where it is not
-            known, and then the interval is that of what the wall *shows*.
-        boundary: What software metered.
-        wall: What the wall meter is.
+        pairs: Joules by software and at the wall, span by span; spans do not overlap.
+        resolution_j: Step in which the wall shows its joules; 0 if it is fine or unknown.
+        wall_uncertainty: Relative standard uncertainty of the wall meter; ``None`` if it is
+            unknown: then the interval is that of what the wall *shows*.
+        boundary: Boundary of the software's figures.
+        wall: Description of the wall meter.
 
     Returns:
-        The calibration; ``None`` where there is no span, or one of the sums is 0. One span has an
-        interval only where the resolution is given.
+        The calibration; ``None`` if there is no span, or one of the sums is 0. One span has an
+        interval only if the resolution is given.
 
     Raises:
         ConfigurationError: If a figure is negative or not finite.
@@ -155,13 +154,13 @@ def calibrate(
     if software_j == 0 or wall_j == 0:
         return None
     factor = wall_j / software_j
-    reach = _reach(known, factor, resolution_j)
-    if reach is not None and wall_uncertainty is not None:
-        reach = math.hypot(reach, _NORMAL * wall_uncertainty * factor)
+    half_width = _half_width(known, factor, resolution_j)
+    if half_width is not None and wall_uncertainty is not None:
+        half_width = math.hypot(half_width, _NORMAL * wall_uncertainty * factor)
     return Calibration(
         factor=factor,
-        low=None if reach is None else max(0.0, factor - reach),
-        high=None if reach is None else factor + reach,
+        low=None if half_width is None else max(0.0, factor - half_width),
+        high=None if half_width is None else factor + half_width,
         spans=len(known),
         software_j=software_j,
         wall_j=wall_j,
@@ -171,22 +170,22 @@ def calibrate(
 
 
 def calibrate_windows(windows: Iterable[Window], wall: WallMeter) -> Calibration | None:
-    """Compare windows with what the wall showed while they were drawn.
+    """Compare windows with the joules at the wall over the same time.
 
-    Adjacent windows are joined to spans of at least ten of the wall's sampling intervals, so that
-    neither the lag at the edges nor a coarse resolution decides: a counter in steps of 1 Wh moves
-    every 12 s at 300 W, and then a span lasts two minutes. Phases are cut at the edges of those
-    inside them where that gives two spans or more; what a phase drew around those inside it is then
-    left out, because it cannot be told when. Left out too are windows with something unknown in
-    them, and times that the wall does not cover.
+    Adjacent windows are joined to spans of at least ten of the wall's sampling intervals. Then the
+    lag at the edges and a coarse resolution matter little. A counter in steps of 1 Wh moves every
+    12 s at 300 W, and a span lasts two minutes. Phases are cut at the edges of those inside them if
+    that gives two spans or more. A phase's energy around those inside it is then left out, because
+    its time is unknown. Windows with an unknown source and times that the wall does not cover are
+    left out too.
 
     Args:
         windows: Windows of one software meter, in any order.
-        wall: A wall meter that ran meanwhile, or whose file tells of that time; it may be closed.
+        wall: A wall meter that ran meanwhile, or whose file covers that time; it may be closed.
 
     Returns:
-        The calibration; ``None`` where no span is long enough or known. From a single span the
-        interval supposes that its edges are off by what the wall showed in one sampling interval.
+        The calibration; ``None`` if no span is long enough or known. The interval of a single span
+        assumes an error at its edges of the wall's joules in one sampling interval.
 
     Raises:
         ConfigurationError: If the windows are of different boundaries, or already the node's.
@@ -196,8 +195,8 @@ def calibrate_windows(windows: Iterable[Window], wall: WallMeter) -> Calibration
     within = boundaries(windows)
     if len(within) > 1 or NODE in within:
         raise ConfigurationError(
-            f"the windows were measured within {', '.join(sorted(within))}; what is calibrated is "
-            "one boundary below the node"
+            f"the windows were measured within {', '.join(sorted(within))}; calibrate one boundary "
+            "below the node"
         )
     every_s = wall.interval_s
     if every_s is None:
@@ -209,22 +208,23 @@ def calibrate_windows(windows: Iterable[Window], wall: WallMeter) -> Calibration
     source = wall.sources[0]
     share = source.relative_uncertainty
     own = "uncertainty unknown" if share is None else f"uncertainty {share:.2g} of it"
-    pairs = [(span.software_j or 0.0, span.wall_j or 0.0) for span in found]
     return calibrate(
-        pairs,
-        resolution_j=pairs[0][1] * every_s / found[0].length_s if len(found) == 1 else 0.0,
+        [(span.software_j or 0.0, wall_j) for span, wall_j in found],
+        resolution_j=found[0][1] * every_s / found[0][0].length_s if len(found) == 1 else 0.0,
         wall_uncertainty=share,
         boundary=next(iter(within), None),
         wall=f"{source.note} ({source.method}, {own})",
     )
 
 
-def _reach(pairs: list[tuple[float, float]], factor: float, resolution_j: float) -> float | None:
-    """Return how far the interval reaches to either side; ``None`` where nothing tells."""
+def _half_width(
+    pairs: list[tuple[float, float]], factor: float, resolution_j: float
+) -> float | None:
+    """Return the half width of the interval; ``None`` if it is unknown."""
     count, software_j = len(pairs), math.fsum(software for software, _ in pairs)
     resolution = _NORMAL * math.sqrt(count / 6.0) * resolution_j / software_j
     if count == 1:
         return resolution if resolution_j > 0 else None
     squares = math.fsum((shown - factor * software) ** 2 for software, shown in pairs)
     standard = math.sqrt(squares * count / (count - 1)) / software_j
-    return max(half_width(count - 1.0) * standard, resolution)
+    return max(t_half_width(count - 1.0) * standard, resolution)

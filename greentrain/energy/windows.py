@@ -1,4 +1,4 @@
-"""Windows of energy: what was drawn from here to there, nested, none of it counted twice."""
+"""Record nested windows of energy, with no joule counted twice."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What was drawn during one phase, apart from the phases inside it.
+    """Energy used during one phase, without the phases inside it.
 
     Args:
         phase: Name of the phase: ``"train_epoch"``, ``"validation"``, ``"probe"``, ...
         started: When it began, in UTC.
         ended: When it ended, in UTC; phases inside it lie in between.
         reading: Seconds and joules by source.
-        epoch: The epoch, where there is one.
-        reservation_id: The reservation that it is paid from, where there is one.
+        epoch: The epoch, if there is one.
+        reservation_id: The reservation that pays for it, if there is one.
     """
 
     phase: str
@@ -45,21 +45,21 @@ class _Frame:
     phase: str
     epoch: int | None
     started: datetime
-    drawn: Reading = NOTHING
+    used: Reading = NOTHING
 
 
 class WindowRecorder:
-    """Read a meter at the edges of nested phases, and hand on one window for each phase.
+    """Read a meter at the edges of nested phases, and pass on one window for each phase.
 
-    A phase inside another interrupts it, so the windows are disjoint and sum to what was drawn
-    while any phase was open. What is drawn outside all phases is left out. Phases are opened and
-    closed by one thread; :meth:`open_windows` may be asked from another.
+    A phase inside another interrupts it, so the windows are disjoint and sum to the energy used
+    while any phase was open. Energy used outside all phases is left out. Phases are opened and
+    closed by one thread; :meth:`open_windows` may be called from another.
 
     Args:
         meter: A started meter.
-        *sinks: Called with each window as it closes; have to be quick. A ``GreentrainError`` of
-            theirs is warned of once and does not stop anything.
-        now: Gives the present time in UTC.
+        *sinks: Called with each window as it closes; have to be quick. A ``GreentrainError`` that
+            they raise is logged once and does not stop anything.
+        now: Returns the present time in UTC.
 
     Example:
         >>> from greentrain.energy.constant import ConstantMeter
@@ -92,7 +92,7 @@ class WindowRecorder:
         self._lock = threading.RLock()
 
     def read(self) -> Reading:
-        """Read the meter; if it fails, everything is unknown and one warning says so."""
+        """Read the meter; if it fails, everything is unknown and one warning is logged."""
         try:
             return self.meter.read()
         except Exception as error:  # a failing meter never stops training
@@ -107,9 +107,9 @@ class WindowRecorder:
             self._frames.append(_Frame(phase=phase, epoch=epoch, started=self._now()))
 
     def leave(self) -> Window:
-        """End the phase that is open, and hand its window on.
+        """End the open phase and pass its window on.
 
-        Before the last one ends, a meter that is still being set up is waited for.
+        Before the last phase ends, wait for a meter that is still being set up.
         """
         if len(self._frames) == 1:
             self._settle()
@@ -119,7 +119,7 @@ class WindowRecorder:
         for sink in self.sinks:
             try:
                 sink(window)
-            except GreentrainError as error:  # training never dies of our own troubles
+            except GreentrainError as error:  # a failing sink never stops training
                 self._warn("sink", f"a window could not be recorded: {error}")
         return window
 
@@ -138,8 +138,8 @@ class WindowRecorder:
         while len(self._frames) > depth:
             self.leave()
 
-    def drawn(self, depth: int = 0) -> Reading:
-        """Return what the open phases beyond ``depth`` have drawn up to now."""
+    def used(self, depth: int = 0) -> Reading:
+        """Return the energy that the open phases beyond ``depth`` have used up to now."""
         return total(self.open_windows()[depth:])
 
     def open_windows(self) -> list[Window]:
@@ -154,7 +154,7 @@ class WindowRecorder:
 
     @property
     def depth(self) -> int:
-        """How many phases are open."""
+        """Number of open phases."""
         return len(self._frames)
 
     def _window(self, frame: _Frame) -> Window:
@@ -162,7 +162,7 @@ class WindowRecorder:
             phase=frame.phase,
             started=frame.started,
             ended=self._now(),
-            reading=frame.drawn,
+            reading=frame.used,
             epoch=frame.epoch,
             reservation_id=self.reservation_id,
         )
@@ -170,13 +170,13 @@ class WindowRecorder:
     def _settle(self) -> None:
         try:
             _ = self.meter.sources
-        except Exception as error:  # the reading that follows tells what is unknown
-            _log.debug("the meter's sources are not known: %s", error)
+        except Exception as error:  # the next reading shows the unknown sources
+            _log.debug("the meter's sources are unknown: %s", error)
 
     def _cut(self) -> None:
         reading = self.read()
         if self._frames and self._edge is not None:
-            self._frames[-1].drawn += reading - self._edge
+            self._frames[-1].used += reading - self._edge
         self._edge = reading
 
     def _warn(self, what: str, message: str) -> None:

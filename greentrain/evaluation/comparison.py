@@ -1,27 +1,62 @@
-"""Whether a successor is worse than the model that it would replace."""
+"""Compare two models by a metric that both were measured on in the same blocks of samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from pytorch_lightning import LightningModule
-from torch.utils.data import Dataset
+import torch
 
-from greentrain.evaluation.measured import Measured, together
-from greentrain.evaluation.metric_history import MetricHistory
-from greentrain.evaluation.probe import ProbeResult
-from greentrain.training.updater import Updater
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A metric on a dataset.
+
+    Args:
+        value: The metric, as the model logs it.
+        blocks: For consecutive parts of the dataset, the number of samples and the metric on them.
+        loss: A loss that the model logs next to it; ``None`` if no loss is logged for each batch.
+        features: Features of the samples by their kind, if they were captured.
+    """
+
+    value: float
+    blocks: tuple[tuple[int, float], ...] = ()
+    loss: float | None = None
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each block."""
+        return [size for size, _ in self.blocks]
+
+    @property
+    def samples(self) -> int:
+        """Samples in the blocks."""
+        return sum(self.sizes)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the value, estimated from its blocks."""
+        return standard_error(self.sizes, [each for _, each in self.blocks])
+
+    @property
+    def resolution(self) -> float:
+        """The largest change of the value by one sample: the distance to 0 or 1, over samples."""
+        if not self.samples:
+            return 0.0
+        return max(abs(self.value), abs(1.0 - self.value)) / self.samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What a successor gained on samples that both models were measured on.
+    """The gain of a successor, on samples that both models were measured on.
 
     Args:
-        gain: By how much the metric got better.
+        gain: Improvement of the metric.
         sd: Its standard error.
-        worse: Whether it got worse by more than that.
+        worse: Whether the metric got worse by more than one standard error.
     """
 
     gain: float
@@ -29,33 +64,171 @@ class Comparison:
     worse: bool
 
 
-def on_look(
-    look: ProbeResult | None, model: LightningModule, *, updater: Updater, progress: MetricHistory
-) -> Comparison | None:
-    """Compare a successor on what was looked at; ``None`` where nothing was."""
-    if look is None:
-        return None
-    before, after = look.measured, together(updater.measured(look.held, model))
-    if _sizes(before) != _sizes(after):  # the look needed no Trainer, and the successor did
-        before = together(updater.measured(look.held))
-    return _compared(before, after, progress)
+class MetricHistory:
+    """Keep the metric that updates reached, oriented so that higher is better.
 
+    Args:
+        more_is_better: Whether a larger metric is a better one.
 
-def on_more(
-    dataset: Dataset[Any], model: LightningModule, *, updater: Updater, progress: MetricHistory
-) -> Comparison:
-    """Compare a successor with the current model on other samples: both are measured on them.
+    Attributes:
+        last: The metric after the last kept update, oriented; ``None`` before the first.
+        best: The best metric after any kept update, oriented; ``None`` before the first.
 
-    What seems worse on the few samples of a look may do so by chance, and then an update is lost.
+    Example:
+        >>> loss = MetricHistory(more_is_better=False)
+        >>> loss.add(0.5), loss.add(0.75)
+        (None, None)
+        >>> loss.last, loss.best
+        (-0.75, -0.5)
     """
-    before = together(updater.measured([dataset]))
-    return _compared(before, together(updater.measured([dataset], model)), progress)
+
+    def __init__(self, *, more_is_better: bool) -> None:
+        self._sign = 1.0 if more_is_better else -1.0
+        self.last: float | None = None
+        self.best: float | None = None
+
+    def oriented(self, metric: float | None) -> float | None:
+        """Return a metric oriented so that higher is better; ``None`` if unknown or not finite."""
+        return self._sign * metric if metric is not None and math.isfinite(metric) else None
+
+    def ceiling(self) -> float | None:
+        """Return the best possible value: 1 for nearly every metric, 0 for every loss.
+
+        ``None`` if a value above it was reached, or none was reached yet.
+        """
+        ceiling = 1.0 if self._sign > 0 else 0.0
+        return None if self.best is None or self.best > ceiling else ceiling
+
+    def compare(self, before: Measured, after: Measured) -> Comparison:
+        """Compare two models that were measured on the same blocks.
+
+        The standard error is that of the paired blocks plus the change by one sample: two models
+        that agree on 32 samples may still differ on others.
+
+        Raises:
+            ValueError: If the blocks are not of the same samples.
+        """
+        gain, error = difference(before, after, sign=self._sign)
+        return Comparison(
+            gain=gain,
+            sd=math.hypot(error, before.resolution),
+            worse=worse(before, after, sign=self._sign),
+        )
+
+    def before(self, metric: float, gain: float | None) -> float | None:
+        """Return the metric before a gain; ``None`` if the gain is unknown."""
+        return None if gain is None else metric - self._sign * gain
+
+    def add(self, metric: float) -> None:
+        """Record the metric after an update that was kept."""
+        self.last = self._sign * metric
+        self.best = self.last if self.best is None else max(self.best, self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the last and the best metric as plain values."""
+        return {"last": self.last, "best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of :meth:`state_dict`."""
+        self.last, self.best = state["last"], state["best"]
 
 
-def _compared(before: Measured, after: Measured, progress: MetricHistory) -> Comparison:
-    gain, sd = progress.gain(before, after)
-    return Comparison(gain=gain, sd=sd, worse=progress.worse(before, after))
+def combine(parts: Sequence[Measured]) -> Measured:
+    """Return the metric on several datasets as on one: the mean over all blocks.
+
+    Example:
+        >>> past = Measured(value=0.5, blocks=((10, 0.5),))
+        >>> combine([past, Measured(value=0.8, blocks=((20, 0.8),))]).value
+        0.7
+    """
+    blocks = tuple(block for part in parts for block in part.blocks)
+    total = sum(size for size, _ in blocks)
+    value = math.fsum(size * value for size, value in blocks) / total if total else math.nan
+    return Measured(value=round(value, 12), blocks=blocks)
 
 
-def _sizes(measured: Measured) -> list[int]:
-    return [size for size, _ in measured.blocks]
+def worse(before: Measured, after: Measured, *, sign: float) -> bool:
+    """Return whether a metric got worse by more than one standard error.
+
+    Both models are measured on the same samples in the same blocks, and the blocks are compared in
+    pairs. So the difficulty of single samples cancels out.
+
+    Args:
+        before: The metric of the earlier model.
+        after: The metric of the later model.
+        sign: 1 if more of the metric is better, -1 if less is.
+
+    Returns:
+        Whether ``sign * (after - before) < -se``. ``se`` is the :func:`standard_error` of the
+        differences, and 0 for fewer than two pairs. A metric that is not finite is worse.
+
+    Raises:
+        ValueError: If the blocks are not of the same samples.
+
+    Example:
+        >>> before = Measured(value=0.8, blocks=((10, 0.7), (10, 0.9)))
+        >>> after = Measured(value=0.75, blocks=((10, 0.6), (10, 0.9)))
+        >>> worse(before, after, sign=1)  # lower by 0.05, and one standard error is 0.05
+        False
+        >>> worse(before, Measured(value=0.7, blocks=((10, 0.6), (10, 0.8))), sign=1)
+        True
+    """
+    if not math.isfinite(after.value):
+        return True
+    if not math.isfinite(before.value):
+        return False
+    gain, error = difference(before, after, sign=sign)
+    return -gain > error + 1e-9 * abs(before.value)  # rounding must not separate equal numbers
+
+
+def difference(before: Measured, after: Measured, *, sign: float) -> tuple[float, float]:
+    """Return the improvement of a metric, and its standard error.
+
+    Args:
+        before: The metric of the earlier model.
+        after: The metric of the later model, on the same blocks.
+        sign: 1 if more of the metric is better, -1 if less is.
+
+    Raises:
+        ValueError: If the blocks are not of the same samples.
+
+    Example:
+        >>> before = Measured(value=0.8, blocks=((10, 0.7), (10, 0.9)))
+        >>> after = Measured(value=0.9, blocks=((10, 0.9), (10, 0.9)))
+        >>> gain, error = difference(before, after, sign=1)
+        >>> round(gain, 9), round(error, 9)
+        (0.1, 0.1)
+    """
+    if before.sizes != after.sizes:
+        raise ValueError("before and after were not measured in the same blocks")
+    values = zip(before.blocks, after.blocks, strict=True)
+    differences = [new - old for (_, old), (_, new) in values]
+    return sign * (after.value - before.value), standard_error(before.sizes, differences)
+
+
+def standard_error(sizes: Sequence[int], values: Sequence[float]) -> float:
+    """Return the standard error of a mean of blocks that is weighted by their sizes.
+
+    ``sqrt(k / (k - 1) * sum((w_i * (x_i - mean)) ** 2))`` with ``w_i`` the share of the samples in
+    block ``i`` of ``k``: the ratio estimator of Cochran 1977, "Sampling Techniques", section 6.4.
+    Gatz & Smith 1995 found it nearest to the bootstrap. For blocks of one size it is the usual
+    ``s / sqrt(k)``.
+
+    Args:
+        sizes: Samples of each block.
+        values: The value of each block; values that are not finite are left out.
+
+    Returns:
+        The standard error; 0 for fewer than two blocks.
+
+    Example:
+        >>> round(standard_error([5, 5, 5], [1.0, 2.0, 3.0]), 4)  # 1 / sqrt(3)
+        0.5774
+    """
+    pairs = [pair for pair in zip(sizes, values, strict=True) if math.isfinite(pair[1])]
+    blocks, total = len(pairs), sum(size for size, _ in pairs)
+    if blocks < 2 or not total:
+        return 0.0
+    mean = sum(size * value for size, value in pairs) / total
+    scatter = math.fsum((size / total * (value - mean)) ** 2 for size, value in pairs)
+    return math.sqrt(blocks / (blocks - 1) * scatter)

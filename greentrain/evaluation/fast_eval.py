@@ -1,31 +1,34 @@
-"""A look at a few samples without a Trainer, which would cost more than the samples."""
+"""Evaluate a model on a few samples without a Trainer, which would cost more than the samples."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import wraps
+from numbers import Real
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
-from torch.utils.data import Dataset
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import Metric
 
-from greentrain.evaluation.measured import Measured, MetricListener
+from greentrain.evaluation.comparison import Measured
 from greentrain.evaluation.signals.features import FeatureTap
 from greentrain.memory import size
-from greentrain.training.loaders import look_loader
 
 BLOCKS = 16
-"""Blocks of a glance, at most, where there are samples for them."""
+"""Largest number of blocks of a fast evaluation."""
 _SMALLEST_BLOCK = 8
 _FOR_WORKERS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
+_TRAINING_ONLY = ("sampler", "drop_last")
 
 _log = logging.getLogger(__name__)
 
 
-def glance(
+def fast_evaluation(
     model: LightningModule,
     datasets: Sequence[Dataset[Any]],
     *,
@@ -33,22 +36,22 @@ def glance(
     loader: Mapping[str, Any],
     features: bool = False,
 ) -> list[Measured] | None:
-    """Call a module's ``validation_step`` on some samples, and note what it logs.
+    """Call a module's ``validation_step`` on some samples, and capture the metric that it logs.
 
-    It runs on a copy, so that no metric object keeps what it saw, and without the hooks around a
-    validation. A Trainer takes about 20 ms to do the same, which is some thousand samples of a
+    It runs on a copy, so that no metric object keeps the samples, and without the hooks around a
+    validation. A Trainer takes about 20 ms for the same, as long as some thousand samples of a
     small model.
 
     Args:
         model: The module, on the CPU.
-        datasets: The samples, in their order; the same ones give the same blocks.
+        datasets: The samples, in their order; the same datasets give the same blocks.
         monitor: Name of the metric.
         loader: The user's options of the loader.
-        features: Whether to note what the model makes of the samples.
+        features: Whether to capture the features of the samples.
 
     Returns:
-        The metric on each dataset, the mean of its blocks; ``None`` where the module cannot be
-        called like this: it needs its Trainer or another device, or logs no value for a batch.
+        The metric on each dataset, the mean of its blocks. ``None`` if the module cannot be called
+        like this: it needs its Trainer or another device, or logs no value for a batch.
     """
     if any(each.device.type != "cpu" for each in model.parameters()):
         return None
@@ -58,25 +61,148 @@ def glance(
         module = copy.deepcopy(model, {id(trainer): None})
         module.eval()
         with torch.no_grad():
-            found = [_glance(module, each, monitor, loader, features) for each in datasets]
-    except Exception as error:  # whatever a module may need that only a Trainer gives
-        _log.debug("no glance at %s without a Trainer: %s", type(model).__name__, error)
+            found = [_evaluate(module, each, monitor, loader, features) for each in datasets]
+    except Exception as error:  # the module may need anything that only a Trainer provides
+        _log.debug("no fast evaluation of %s without a Trainer: %s", type(model).__name__, error)
         return None
     return None if any(not each.blocks for each in found) else found
 
 
-def block_of(samples: int, loader: Mapping[str, Any]) -> int:
-    """Return how many samples are in each block of a glance at so many.
+def block_size(samples: int, loader: Mapping[str, Any]) -> int:
+    """Return the number of samples in each block of a fast evaluation.
 
     Example:
-        >>> block_of(512, {"batch_size": 64}), block_of(64, {"batch_size": 64})
+        >>> block_size(512, {"batch_size": 64}), block_size(64, {"batch_size": 64})
         (32, 8)
     """
     most: int = loader["batch_size"]
     return max(1, min(most, max(_SMALLEST_BLOCK, math.ceil(samples / BLOCKS))))
 
 
-def _glance(
+def ordered_loader(dataset: Dataset[Any], loader: Mapping[str, Any]) -> DataLoader[Any]:
+    """Build the loader of an evaluation: every sample once, in the order of the dataset."""
+    rest = {key: value for key, value in loader.items() if key not in _TRAINING_ONLY}
+    return DataLoader(dataset, **rest)
+
+
+def loss_name(logged: Iterable[str], monitor: str) -> str | None:
+    """Return which of the names that a model logged in validation is its loss.
+
+    Args:
+        logged: The names, such as those of ``trainer.callback_metrics``.
+        monitor: Name of the metric that the model is evaluated by.
+
+    Returns:
+        ``"val_loss"`` if there is one; else ``monitor`` if it contains "loss". Else the names that
+        contain "loss", those that begin with "val" first, the shortest first: parts of a loss
+        (``val_loss_box``) are seldom the shortest. ``None`` if there is none.
+
+    Example:
+        >>> loss_name(["val_acc", "val/loss_box", "val/loss"], "val_acc")
+        'val/loss'
+        >>> loss_name(["val_acc"], "val_acc") is None
+        True
+    """
+    return min(
+        (name for name in logged if "loss" in name.lower()),
+        key=lambda name: (
+            name != "val_loss",
+            name != monitor,
+            not name.lower().startswith("val"),
+            len(name),
+            name,
+        ),
+        default=None,
+    )
+
+
+class MetricListener(Callback):
+    """Capture the value that a module logs for each batch of a validation, and its loss.
+
+    During the validation the module's ``log`` is wrapped on the instance. The class is unchanged,
+    and everything is logged as usual.
+
+    Args:
+        monitor: Name of the metric.
+        sizes: Samples of each batch.
+        forward: Whether calls of ``log`` also reach Lightning; ``False`` without a Trainer.
+    """
+
+    def __init__(self, monitor: str, sizes: Sequence[int], *, forward: bool = True) -> None:
+        self._monitor = monitor
+        self._sizes = sizes
+        self._forward = forward
+        self._values: list[float | None] = []
+        self._losses: dict[str, list[float]] = {}
+        self._in_batch = False
+        self._module: LightningModule | None = None
+
+    @property
+    def blocks(self) -> tuple[tuple[int, float], ...]:
+        """Samples and value of each batch; empty unless all batches logged a value."""
+        values = [value for value in self._values if value is not None]
+        if len(values) < len(self._values):
+            return ()
+        return tuple(zip(self._sizes, values, strict=False))
+
+    @property
+    def loss(self) -> float | None:
+        """The mean loss over the samples; ``None`` unless each batch logged one."""
+        name = loss_name(self._losses, self._monitor)
+        if name is None or len(self._losses[name]) != len(self._values):
+            return None
+        pairs = zip(self._sizes, self._losses[name], strict=False)
+        total = sum(size for size, _ in zip(self._sizes, self._values, strict=False))
+        return math.fsum(size * value for size, value in pairs) / total if total else None
+
+    def listen(self, pl_module: LightningModule) -> None:
+        """Wrap a module's ``log``."""
+        log = pl_module.log
+
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
+        @wraps(log)
+        def capture(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            if self._forward:
+                log(name, value, *args, **kwargs)
+            if not self._in_batch:
+                return
+            # A value that is logged for steps and epochs has two names.
+            if self._monitor in (name, f"{name}_epoch"):
+                self._values[-1] = _number(value)
+            elif "loss" in name.lower() and (number := _number(value)) is not None:
+                self._losses.setdefault(name, []).append(number)
+
+        pl_module.log = capture  # type: ignore[method-assign]
+        self._module = pl_module
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wrap the module's ``log``."""
+        self.listen(pl_module)
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Expect a value."""
+        self._values.append(None)
+        self._in_batch = True
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Ignore values that are logged from now on."""
+        self._in_batch = False
+
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Restore the module's ``log``."""
+        self._close()
+
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        """Restore the module's ``log``."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._module is not None:
+            del self._module.log
+            self._module = None
+
+
+def _evaluate(
     module: LightningModule,
     dataset: Dataset[Any],
     monitor: str,
@@ -84,24 +210,41 @@ def _glance(
     features: bool,
 ) -> Measured:
     samples = size(dataset)
-    block = block_of(samples, loader)
+    block = block_size(samples, loader)
     sizes = [min(block, samples - start) for start in range(0, samples, block)]
-    listener = MetricListener(monitor, sizes, passes_on=False)
+    listener = MetricListener(monitor, sizes, forward=False)
     listener.listen(module)
-    tap = FeatureTap(samples)
-    if features:
+    tap = FeatureTap(samples) if features else None
+    if tap is not None:
         tap.attach(module)
-    # Workers would take longer to start than the samples take to look at.
+    # Workers would take longer to start than the samples take to evaluate.
     plain = {name: value for name, value in loader.items() if name not in _FOR_WORKERS}
-    batches = look_loader(dataset, {**plain, "batch_size": block})
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(ordered_loader(dataset, {**plain, "batch_size": block})):
         listener.on_validation_batch_start()
-        tap.begin()
+        if tap is not None:
+            tap.begin()
         module.validation_step(batch, number)
-        if features:
-            tap.take(batch)
+        if tap is not None:
+            tap.add(batch)
         listener.on_validation_batch_end()
-    tap.close()
+    if tap is not None:
+        tap.close()
     blocks = listener.blocks
     value = math.fsum(count * each for count, each in blocks) / max(1, samples)
-    return Measured(value=value, blocks=blocks, loss=listener.loss, features=tap.features)
+    return Measured(
+        value=value,
+        blocks=blocks,
+        loss=listener.loss,
+        features={} if tap is None else tap.features,
+    )
+
+
+def _number(value: Any) -> float | None:
+    """Return the value of a batch; ``None`` for a metric that has no value of the batch."""
+    if isinstance(value, Metric):
+        # The value that `forward` returned, which Lightning logs for a step. A metric that was only
+        # updated has none.
+        value = value._forward_cache
+    if isinstance(value, torch.Tensor):
+        return float(value) if value.numel() == 1 else None
+    return float(value) if isinstance(value, Real) else None

@@ -1,4 +1,4 @@
-"""What a model is judged on: held-out data of the present, of a while, or of all that ever came."""
+"""Keep the held-out data that models are evaluated on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from greentrain.streams import Experience
 EvalOn = Literal["seen", "current", "window"]
 
 KEPT = 2000
-"""Held-out samples of the past that are kept at most, as a uniform sample."""
+"""Largest number of held-out samples of past experiences, a uniform sample of them."""
 WINDOW = 5
-"""Experiences that ``"window"`` is judged on, the present one included."""
+"""Experiences that ``"window"`` evaluates on, the current one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +30,46 @@ class _Kept:
 
 
 class HeldOut:
-    """Keep held-out data of past experiences, as many as the objective needs, and never more.
+    """Keep held-out data of past experiences, as much as ``eval_on`` needs.
 
     Samples may be of any kind and differ in shape, as texts do.
 
     Args:
-        objective: ``"seen"`` judges on all experiences so far, ``"window"`` on the last five, and
-            ``"current"`` on the one at hand: to forget an old concept can be right.
-        seed: Seed of what is kept.
+        eval_on: ``"seen"`` evaluates on all experiences so far, ``"window"`` on the last five, and
+            ``"current"`` on the current one, for streams whose old data no longer matter.
+        seed: Seed of the choice of samples.
 
     Raises:
-        ConfigurationError: If there is no such objective.
+        ConfigurationError: If ``eval_on`` has another value.
     """
 
-    def __init__(self, objective: EvalOn, *, seed: int) -> None:
-        if objective not in get_args(EvalOn):
+    def __init__(self, eval_on: EvalOn, *, seed: int) -> None:
+        if eval_on not in get_args(EvalOn):
             raise ConfigurationError(
-                f"objective is {objective!r}; allowed are 'seen', 'current' and 'window'"
+                f"eval_on is {eval_on!r}; allowed are 'seen', 'current' and 'window'"
             )
-        self._objective = objective
+        self._eval_on = eval_on
         self._seed = seed
         self._kept: list[_Kept] = []
         self._count = 0
-        # It keeps the numbers of samples, whatever these are.
+        # It keeps the numbers of samples, so that samples may be of any kind.
         self._numbers = ReservoirBuffer(KEPT, seed=seed)
 
     @property
     def past(self) -> Dataset[Any]:
-        """What is kept of past experiences."""
+        """The samples kept of past experiences."""
         return SampleList([kept.sample for kept in self._kept])
 
-    def judged_on(self, experience: Experience) -> Dataset[Any]:
-        """Return what a model is judged on while an experience is at hand: past, then present."""
+    def with_current(self, experience: Experience) -> Dataset[Any]:
+        """Return the samples kept of past experiences, then those of the current one."""
         return concat([self.past, experience.val])
 
     def of(self, name: str) -> Dataset[Any]:
-        """Return what is kept of one past experience; an empty dataset if nothing is."""
+        """Return the samples kept of one past experience; an empty dataset if there are none."""
         return SampleList([kept.sample for kept in self._kept if kept.origin == name])
 
-    def take(self, experience: Experience) -> None:
-        """Take an experience's held-out data up: it is past now."""
+    def add(self, experience: Experience) -> None:
+        """Add an experience's held-out data to those of past experiences."""
         first, self._count = self._count, self._count + size(experience.val)
         numbers = self._choose(torch.arange(first, self._count), experience.id)
         new = [number - first for number in sorted(numbers) if number >= first]
@@ -79,10 +79,10 @@ class HeldOut:
         self._kept = stay + [_Kept(first + index, experience.id, sample) for index, sample in news]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is kept.
+        """Return the samples and their origins.
 
         Raises:
-            ConfigurationError: If a sample holds what cannot be saved.
+            ConfigurationError: If a sample holds a value that cannot be saved.
         """
         return {
             "count": self._count,
@@ -92,7 +92,7 @@ class HeldOut:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore the result of :meth:`state_dict`."""
         self._count = state["count"]
         self._numbers.load_state_dict(state["numbers"])
         samples = unpack(state["samples"])
@@ -102,10 +102,10 @@ class HeldOut:
         ]
 
     def _choose(self, offered: torch.Tensor, origin: str) -> set[int]:
-        """Return the numbers of all samples that are kept from now on."""
-        if self._objective == "current":
+        """Return the numbers of all samples to keep."""
+        if self._eval_on == "current":
             return set()
-        if self._objective == "window":
+        if self._eval_on == "window":
             origins = list(dict.fromkeys(kept.origin for kept in self._kept))[2 - WINDOW :]
             random = torch.Generator().manual_seed(self._seed + int(offered[0]))
             some = offered[torch.randperm(len(offered), generator=random)[: KEPT // WINDOW]]

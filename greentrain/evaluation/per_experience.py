@@ -1,4 +1,4 @@
-"""The metric on each experience by itself: what forgetting and transfer are computed from."""
+"""Record the metric on each experience separately, to compute forgetting and transfer."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from greentrain.tracking import names
 
 
 class PerExperienceMetrics:
-    """Fill a matrix of scores as a stream goes on.
+    """Fill a matrix of scores during a stream.
 
     Args:
         more_is_better: Whether a larger metric is a better one; else a score is its negative.
 
     Attributes:
-        matrix: Scores after experience i on what is kept of the held-out data of experience j. The
-            score on an experience before it was trained on stands in the row above.
+        matrix: Scores after experience i on the kept held-out data of experience j. The score on an
+            experience before training on it is in the row above.
     """
 
     def __init__(self, *, more_is_better: bool) -> None:
         self.matrix = AccuracyMatrix()
         self._sign = 1.0 if more_is_better else -1.0
 
-    def arrived(self, number: int, metric: float) -> None:
-        """Take the metric on experience ``number`` before anything was trained on it."""
+    def add_before(self, number: int, metric: float) -> None:
+        """Record the metric on experience ``number`` before training on it."""
         if number:
             self._enter(number - 1, number, self._sign * metric)
 
-    def trained(self, number: int, metrics: Iterable[float | None]) -> None:
-        """Take the metrics of the model after experience ``number`` on each one up to it."""
+    def add_after(self, number: int, metrics: Iterable[float | None]) -> None:
+        """Record the metrics of the model after experience ``number`` on each one up to it."""
         for on, metric in enumerate(metrics):
             self._enter(number, on, None if metric is None else self._sign * metric)
 
-    def stayed(self, number: int) -> None:
-        """Say that the model is after experience ``number`` what it was before."""
+    def repeat(self, number: int) -> None:
+        """Repeat the last scores for experience ``number``, after which the model is unchanged."""
         scores = self._scores().tolist()
         if 0 < number <= len(scores):
             for on, score in enumerate(scores[number - 1]):
                 self._enter(number, on, score)
 
-    def figures(self) -> dict[str, float]:
-        """Return what the scores come to by now, by the tracker's names, as far as it is known."""
+    def summary(self) -> dict[str, float]:
+        """Return the known summary metrics of the scores, by their MLflow names."""
         scores = self._scores()
         known = {
             names.AVERAGE: average_accuracy(scores),
@@ -65,11 +65,11 @@ class PerExperienceMetrics:
         return dict(self.matrix.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore the result of :meth:`state_dict`."""
         self.matrix.load_state_dict(state)
 
     def _scores(self) -> Tensor:
-        # torchmetrics warns of a metric that is asked before it was told anything.
+        # torchmetrics warns if a metric is computed before its first update.
         return self.matrix.compute() if self.matrix.update_called else torch.empty(0, 0)
 
     def _enter(self, after: int, on: int, score: float | None) -> None:

@@ -1,60 +1,63 @@
-"""Look at the current model: forward passes only, few enough to be paid for from what is left."""
+"""Probe the current model: forward passes on so few samples that the budget affords them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
+from greentrain.evaluation.comparison import Comparison, Measured, MetricHistory, combine
+from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import KEPT, HeldOut
-from greentrain.evaluation.measured import Measured, together
-from greentrain.evaluation.probe_size import probe_size
-from greentrain.evaluation.signals.drift import Shift
-from greentrain.evaluation.signals.features import shift_between
-from greentrain.evaluation.signals.unseen_classes import Seen, labels_in, unseen_share
+from greentrain.evaluation.signals.drift import Drift
+from greentrain.evaluation.signals.features import drift_between
+from greentrain.evaluation.signals.unseen_classes import SeenClasses, labels_in, unseen_share
 from greentrain.memory import size
 from greentrain.payments import MIN_RESERVATION_J
 from greentrain.streams import Experience
-from greentrain.training.updater import Updater
 
+PROBE_SHARE = 0.01
+"""Share of the even share of the budget that a probe may use."""
 MOST_NEW = 512
 FEWEST = 48
-"""Samples below which a look says nothing."""
-FOR_A_SHIFT = 256
-"""Samples of a look from which on features are compared: that costs as much as they do."""
-JUDGED_SHARE = 0.05
-"""Share of an update that its validation may draw."""
-FEWEST_JUDGED = 256
-_SURE = 3.0
-_LOOKS = 3
+"""Smallest number of samples of a probe; fewer are not informative."""
+SAMPLES_FOR_DRIFT = 256
+"""Smallest number of samples for a comparison of features, which costs as much as the samples."""
+VALIDATION_SHARE = 0.05
+"""Share of an update's energy that its validation may use."""
+FEWEST_VALIDATED = 256
+_SAFETY = 3.0
+_REMEMBERED = 3
 _WITHOUT_A_TRAINER = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What a look at the current model found.
+    """The result of a probe of the current model.
 
     Args:
-        held: The held-out samples that were looked at, past ones and those of the experience at
-            hand: a successor is compared on the same ones.
-        past: The metric on the past ones; ``None`` where there are none.
+        held_out: The held-out samples that were used, of past experiences and of the current one. A
+            successor is compared on the same samples.
+        past: The metric on those of past experiences; ``None`` if there are none.
         measured: The metric on all of them.
         new: The metric on a sample of the new training data.
-        unseen: Share of the new samples that are of classes never seen; ``None`` if unknown.
-        shift: How far the new data lie from the old; ``None`` if unknown.
-        metric_current: The metric on the held-out data of the experience at hand alone; ``None``
-            where nobody asked.
+        unseen: Share of the new samples whose class was never seen; ``None`` if unknown.
+        drift: The distance of the new data from the old; ``None`` if unknown.
+        metric_current: The metric on all held-out data of the current experience; ``None`` unless
+            it was asked for.
     """
 
-    held: tuple[Dataset[Any], ...]
+    held_out: tuple[Dataset[Any], ...]
     past: Measured | None
     measured: Measured
     new: Measured
     unseen: float | None = None
-    shift: Shift | None = None
+    drift: Drift | None = None
     metric_current: float | None = None
 
     @property
@@ -64,144 +67,199 @@ class ProbeResult:
 
     @property
     def samples(self) -> int:
-        """How many samples were looked at."""
+        """Number of samples that were evaluated."""
         return self.measured.samples + self.new.samples
 
 
 class Probe:
-    """Choose how much can be looked at, look, and know what that draws.
+    """Choose the size of a probe, run it, and learn its energy.
 
     Args:
-        updater: Has the current model, and measures it.
-        held_out: What it is judged on.
-        seed: Seed of what is looked at.
+        evaluator: Measures models.
+        held_out: Held-out data.
+        seed: Seed of the choice of samples.
 
     Attributes:
-        validation_j: Joules that the last validation after an update drew; 0 before any.
+        validation_j: Joules of the last validation after an update; 0 before any.
     """
 
-    def __init__(self, updater: Updater, held_out: HeldOut, *, seed: int) -> None:
+    def __init__(self, evaluator: Evaluator, held_out: HeldOut, *, seed: int) -> None:
         self.validation_j = 0.0
-        self._updater = updater
+        self._evaluator = evaluator
         self._held_out = held_out
-        self._seen = Seen()
+        self._seen = SeenClasses()
         self._random = torch.Generator().manual_seed(seed)
-        self._validated_j: float | None = None
-        self._looked_j: list[float] = []
+        self._validation_sample_j: float | None = None
+        self._probe_sample_j: list[float] = []
 
     def affordable(self, left_per_experience_j: float) -> int:
-        """Return how many samples may be looked at, new and held-out ones together.
+        """Return the number of samples that a probe may use, new and held-out ones together.
 
-        0 where fewer than 48 would be, or nothing was measured yet that says what they draw.
+        0 for fewer than 48 samples, and while nothing measured says what a sample costs.
         """
         sample_j = self._sample_j()
         if sample_j is None:
             return 0
         return probe_size(
-            budget_j=left_per_experience_j, sample_j=sample_j, floor=FEWEST, cap=MOST_NEW + KEPT
+            budget_j=left_per_experience_j, sample_j=sample_j, fewest=FEWEST, most=MOST_NEW + KEPT
         )
 
-    def look_j(self, samples: int) -> float:
-        """Return joules that looking at so many samples is expected to draw."""
+    def expected_j(self, samples: int) -> float:
+        """Return the expected joules of a probe of a number of samples."""
         return samples * (self._sample_j() or 0.0)
 
-    def bound_j(self, samples: int) -> float:
-        """Return joules that looking at so many samples hardly ever passes."""
-        dearest_j = max([self._validated_j or 0.0, *self._looked_j])
-        return max(_SURE * max(samples, FEWEST) * dearest_j, MIN_RESERVATION_J)
+    def upper_bound_j(self, samples: int) -> float:
+        """Return joules that a probe of a number of samples hardly ever exceeds."""
+        most_j = max([self._validation_sample_j or 0.0, *self._probe_sample_j])
+        return max(_SAFETY * max(samples, FEWEST) * most_j, MIN_RESERVATION_J)
 
-    def expected_j(self, samples: int) -> float:
-        """Return joules that a validation on so many samples is expected to draw; 0 if unknown."""
-        return samples * (self._validated_j or 0.0)
+    def expected_validation_j(self, samples: int) -> float:
+        """Return the expected joules of a validation on a number of samples; 0 if unknown."""
+        return samples * (self._validation_sample_j or 0.0)
 
-    def judged(self, experience: Experience, update_j: float) -> Dataset[Any]:
-        """Return what an update that may draw so many joules is validated on.
+    def validation_data(self, experience: Experience, update_j: float) -> Dataset[Any]:
+        """Return the held-out samples that an update of some joules is validated on.
 
-        All held-out data, or a uniform sample of them, where looking at all of them would draw more
-        than a twentieth of the update; 256 of them at least.
+        These are all held-out data, or a uniform sample of at least 256, if all of them would use
+        more than a twentieth of the update's joules.
         """
-        judged_on = self._held_out.judged_on(experience)
-        if not self._validated_j:
-            return judged_on
-        most = max(FEWEST_JUDGED, int(JUDGED_SHARE * update_j / self._validated_j))
-        return judged_on if size(judged_on) <= most else self._sample(judged_on, most)
+        held_out = self._held_out.with_current(experience)
+        if not self._validation_sample_j:
+            return held_out
+        most = max(FEWEST_VALIDATED, int(VALIDATION_SHARE * update_j / self._validation_sample_j))
+        return held_out if size(held_out) <= most else self._sample(held_out, most)
 
-    def look(
+    def run(
         self,
+        model: LightningModule,
         experience: Experience,
         new: Dataset[Any],
         samples: int,
         *,
-        separately: bool = False,
+        current_alone: bool = False,
     ) -> ProbeResult:
-        """Look at the current model.
+        """Probe a model.
 
         Args:
-            experience: The experience at hand.
+            model: The current model.
+            experience: The current experience.
             new: New training data.
-            samples: How many samples to look at: at most half of them, and 512, are new ones.
-            separately: Whether to look at the experience's held-out data by themselves, too.
+            samples: Samples to evaluate; at most half of them, and 512, are new ones.
+            current_alone: Whether to measure the experience's held-out data alone, too.
         """
-        fresh = self._sample(new, min(samples // 2, MOST_NEW))
+        new = self._sample(new, min(samples // 2, MOST_NEW))
         past, present = self._held_out.past, experience.val
-        rest = samples - size(fresh)
+        rest = samples - size(new)
         n_past = round(rest * size(past) / max(1, size(past) + size(present)))
-        held = [self._sample(past, n_past), self._sample(present, rest - n_past)]
-        held = [each for each in held if size(each)]
-        told = self._updater.measured([*held, fresh], features=samples >= FOR_A_SHIFT)
+        held_out = [self._sample(past, n_past), self._sample(present, rest - n_past)]
+        held_out = [each for each in held_out if size(each)]
+        compare_features = samples >= SAMPLES_FOR_DRIFT
+        measured = self._evaluator.measure(model, [*held_out, new], features=compare_features)
         has_past = n_past > 0 and size(past) > 0
         return ProbeResult(
-            held=tuple(held),
-            past=told[0] if has_past else None,
-            measured=together(told[:-1]),
-            new=told[-1],
-            unseen=unseen_share(labels_in(fresh), self._seen),
-            shift=shift_between(told[0].features, told[-1].features) if has_past else None,
-            metric_current=self._updater.measure(present) if separately else None,
+            held_out=tuple(held_out),
+            past=measured[0] if has_past else None,
+            measured=combine(measured[:-1]),
+            new=measured[-1],
+            unseen=unseen_share(labels_in(new), self._seen),
+            drift=drift_between(measured[0].features, measured[-1].features)
+            if has_past and compare_features
+            else None,
+            metric_current=self._evaluator.metric(model, present) if current_alone else None,
         )
 
-    def take(self, experience: Experience) -> None:
-        """Take an experience up: its classes are seen now."""
-        self._seen.take(labels_in(experience.train))
+    def add_experience(self, experience: Experience) -> None:
+        """Count an experience's classes as seen."""
+        self._seen.add(labels_in(experience.train))
 
-    def drew(self, samples: int, energy_j: float) -> None:
-        """Take up what a look at so many samples drew."""
+    def learn_probe(self, samples: int, energy_j: float) -> None:
+        """Learn from the joules of a probe."""
         if samples:
-            self._looked_j = [*self._looked_j, energy_j / samples][-_LOOKS:]
+            self._probe_sample_j = [*self._probe_sample_j, energy_j / samples][-_REMEMBERED:]
 
-    def validated(self, samples: int, energy_j: float) -> None:
-        """Take up what a validation drew."""
+    def learn_validation(self, samples: int, energy_j: float) -> None:
+        """Learn from the joules of a validation after an update."""
         self.validation_j = energy_j
         if samples:
-            self._validated_j = energy_j / samples
+            self._validation_sample_j = energy_j / samples
+
+    def reseed(self, seed: int) -> None:
+        """Restart the random choice of samples from a seed."""
+        self._random.manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what looks drew last, the classes seen, and where the random numbers are."""
+        """Return learned joules, the classes seen, and the random state."""
         return {
-            "validated_j": self._validated_j,
-            "looked_j": list(self._looked_j),
+            "validation_sample_j": self._validation_sample_j,
+            "probe_sample_j": list(self._probe_sample_j),
             "validation_j": self.validation_j,
             "seen": self._seen.state_dict(),
             "random": self._random.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
-        self._validated_j, self._looked_j = state["validated_j"], list(state["looked_j"])
+        """Restore the result of :meth:`state_dict`."""
+        self._validation_sample_j = state["validation_sample_j"]
+        self._probe_sample_j = list(state["probe_sample_j"])
         self.validation_j = state["validation_j"]
         self._seen.load_state_dict(state["seen"])
         self._random.set_state(state["random"])
 
     def _sample_j(self) -> float | None:
-        """Joules per sample: the least of the last looks, as the first one of a process is dearer.
+        """Joules per sample: the least of the last probes, as a process's first one costs more.
 
-        Before any, what a validation drew, which has a Trainer to start and so says too much;
+        Before any probe, a share of what a validation used, which includes starting a Trainer;
         ``None`` before that.
         """
-        if self._looked_j:
-            return min(self._looked_j)
-        return None if self._validated_j is None else _WITHOUT_A_TRAINER * self._validated_j
+        if self._probe_sample_j:
+            return min(self._probe_sample_j)
+        validated_j = self._validation_sample_j
+        return None if validated_j is None else _WITHOUT_A_TRAINER * validated_j
 
     def _sample(self, dataset: Dataset[Any], count: int) -> Dataset[Any]:
         chosen = torch.randperm(size(dataset), generator=self._random)[:count]
         return Subset(dataset, chosen.tolist())
+
+
+def probe_size(*, budget_j: float, sample_j: float, fewest: int = 32, most: int = 512) -> int:
+    """Return the number of samples with which a probe uses at most 1 % of a budget.
+
+    Args:
+        budget_j: Joules left for each experience to come.
+        sample_j: Joules of evaluating one sample.
+        fewest: Smallest informative number of samples.
+        most: Number of samples beyond which a probe is hardly more informative.
+
+    Returns:
+        Samples, from ``fewest`` to ``most``. 0 (no probe) if fewer can be afforded, or one of the
+        two amounts is unknown, negative or NaN.
+
+    Example:
+        >>> probe_size(budget_j=1000.0, sample_j=0.1)  # 10 J at 0.1 J
+        100
+        >>> probe_size(budget_j=100.0, sample_j=0.1)
+        0
+        >>> probe_size(budget_j=1e6, sample_j=0.1)
+        512
+    """
+    if not (budget_j > 0 and 0 <= sample_j < math.inf):
+        return 0
+    if PROBE_SHARE * budget_j >= most * sample_j:
+        return most
+    samples = math.floor(PROBE_SHARE * budget_j / sample_j)
+    return samples if samples >= fewest else 0
+
+
+def compare_on_probe(
+    probe: ProbeResult,
+    current: LightningModule,
+    successor: LightningModule,
+    *,
+    evaluator: Evaluator,
+    history: MetricHistory,
+) -> Comparison:
+    """Compare a successor with the current model on the samples of its probe."""
+    before, after = probe.measured, combine(evaluator.measure(successor, probe.held_out))
+    if before.sizes != after.sizes:  # the probe needed no Trainer, and the successor did
+        before = combine(evaluator.measure(current, probe.held_out))
+    return history.compare(before, after)

@@ -1,40 +1,77 @@
-"""The durable, append-only, tamper-evident record."""
+"""Record measurements, decisions and payments durably, append-only and tamper-evident."""
 
 from greentrain.ledger.account import LedgerAccount
-from greentrain.ledger.budgets import Terms, terms_of
-from greentrain.ledger.decision_rows import Decided, alternatives_of, decisions_since
+from greentrain.ledger.budgets import Terms, terms_of, totals_of
+from greentrain.ledger.decision_rows import DecisionSummary
 from greentrain.ledger.environment import environment
-from greentrain.ledger.exported_heads import ExportedHeads
+from greentrain.ledger.hashing import canonical
+from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import DEFAULT_URL, Ledger
 from greentrain.ledger.multi import close_ledgers, open_ledgers
 from greentrain.ledger.recovery import last_descriptions, with_recovered
 from greentrain.ledger.release import Release
+from greentrain.ledger.rows import (
+    BudgetRow,
+    CalibrationRow,
+    ClosingRow,
+    DecisionRow,
+    Head,
+    Heads,
+    HeartbeatRow,
+    OutcomeRow,
+    RecoveredWindowRow,
+    ReplayRow,
+    ReservationRow,
+    RowReader,
+    RowsByKind,
+    RunRow,
+    SettlementRow,
+    SourceRow,
+    WindowRow,
+)
 from greentrain.ledger.run import RunLog
-from greentrain.ledger.schema import SCHEMA_VERSION, canonical
-from greentrain.ledger.snapshot import Snapshot, take_snapshot
+from greentrain.ledger.schema import SCHEMA_VERSION
+from greentrain.ledger.snapshot import Snapshot
+from greentrain.ledger.store import LedgerStore
 from greentrain.ledger.verify import Verification, verify, verify_snapshot
 
 __all__ = [
     "DEFAULT_URL",
     "SCHEMA_VERSION",
-    "Decided",
+    "BudgetRow",
+    "CalibrationRow",
+    "ClosingRow",
+    "DecisionRow",
+    "DecisionSummary",
     "ExportedHeads",
+    "Head",
+    "Heads",
+    "HeartbeatRow",
     "Ledger",
     "LedgerAccount",
+    "LedgerStore",
+    "OutcomeRow",
+    "RecoveredWindowRow",
     "Release",
+    "ReplayRow",
+    "ReservationRow",
+    "RowReader",
+    "RowsByKind",
     "RunLog",
+    "RunRow",
+    "SettlementRow",
     "Snapshot",
+    "SourceRow",
     "Terms",
     "Verification",
-    "alternatives_of",
+    "WindowRow",
     "canonical",
     "close_ledgers",
-    "decisions_since",
     "environment",
     "last_descriptions",
     "open_ledgers",
-    "take_snapshot",
     "terms_of",
+    "totals_of",
     "verify",
     "verify_snapshot",
     "with_recovered",

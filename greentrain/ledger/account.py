@@ -1,57 +1,59 @@
-"""The account through which one run pays from one budget."""
+"""Reserve and settle amounts of one budget for one run."""
 
 from __future__ import annotations
 
 import logging
 import math
 import uuid
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from greentrain.budget import Balance, overrun
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger.budgets import (
-    exceeded,
+    budget_exceeded,
     holders,
     read_status,
     read_terms,
     read_totals,
-    sums_of,
+    total_columns,
 )
+from greentrain.ledger.rows import ReservationRow
 from greentrain.ledger.run import RunLog
-from greentrain.ledger.schema import reservations, run_chain, settlements, windows
-from greentrain.ledger.store import Store
-from greentrain.money import period
+from greentrain.ledger.schema import run_chain
+from greentrain.ledger.sql_store import TransactionRows
+from greentrain.ledger.store import LedgerStore
+from greentrain.money import period_name
 
 _log = logging.getLogger(__name__)
 
 _LEAST_G_PER_J = 1e-12
-"""What a joule stands for at least: no energy is so clean that any amount of it could be had."""
+"""Least grams per joule, so that energy without emissions is not unlimited."""
 _ROUNDING = 1e-12
 
 
 class CarbonRate(Protocol):
-    """Knows what a joule may cost, such as a :class:`greentrain.carbon.CarbonAccount`."""
+    """An upper bound of the grams per joule, such as a :class:`greentrain.carbon.CarbonAccount`."""
 
     def upper_g_per_j(self, moment: datetime) -> float | None:
-        """Return the grams that a joule drawn from now on may stand for; ``None`` if unknown."""
-        ...
+        """Return the most grams that a joule used from now on may cause; ``None`` if unknown."""
 
 
 class LedgerAccount:
-    """The :class:`greentrain.budget.Account` of one budget, paid from by one run.
+    """The :class:`greentrain.budget.Account` of one budget for one run.
 
-    A budget of carbon holds grams, and control speaks of joules: what is reserved becomes grams at
-    the upper bound of the present intensity, what is settled is the grams of the windows as they
-    were recorded, and the balance is what the grams left allow at that upper bound.
+    The methods take and return joules, also for a budget of carbon. Joules are reserved as grams at
+    the upper bound of the present intensity. They are settled at the grams of the recorded windows.
+    The balance is the energy that the remaining grams allow at the upper bound.
 
     Args:
-        store: The ledger's store.
+        store: Store of the ledger.
         budget_id: The budget.
         run: The run that pays.
-        carbon: What a joule may stand for; needed for a budget of carbon.
+        carbon: Upper bound of the grams per joule; required for a budget of carbon.
 
     Raises:
         ConfigurationError: If the budget is of carbon and no intensity is known.
@@ -59,7 +61,7 @@ class LedgerAccount:
     """
 
     def __init__(
-        self, store: Store, budget_id: str, run: RunLog, *, carbon: CarbonRate | None = None
+        self, store: LedgerStore, budget_id: str, run: RunLog, *, carbon: CarbonRate | None = None
     ) -> None:
         self._store = store
         self._run = run
@@ -76,27 +78,31 @@ class LedgerAccount:
             )
 
     def balance(self) -> Balance:
-        """Return where the budget stands now, in joules.
+        """Return the present balance in joules.
 
-        Of a budget of carbon nothing is left while no intensity is known.
+        While no intensity is known, a budget of carbon has nothing left.
         """
         now = self._store.clock()
         known = self._rate(now) is not None
         with self._store.read() as connection:
             status = read_status(connection, self._terms, now)
         balance = status.balance(self._per_j)
-        return balance if known else _nothing_left(balance)
+        return balance if known else replace(balance, over=True)
 
     def reserve(self, upper_bound_j: float, purpose: str) -> str:
-        """Set joules aside, in one transaction, or refuse.
+        """Reserve an amount in one transaction, and return the reservation's id.
+
+        Args:
+            upper_bound_j: Joules that will be used at most.
+            purpose: Text that says what they are for.
 
         Raises:
             ConfigurationError: If the amount is not positive.
-            BudgetExceeded: If less is left, or the budget's time is over.
+            BudgetExceeded: If less is left, or the budget has ended.
         """
         if not (math.isfinite(upper_bound_j) and upper_bound_j > 0):
             raise ConfigurationError(
-                f"cannot reserve {upper_bound_j!r} J for {purpose}; it has to be more than zero"
+                f"cannot reserve {upper_bound_j!r} J for {purpose}; give an amount above 0"
             )
         reservation_id = str(uuid.uuid4())
         grams = self._terms.budget.unit == "g"
@@ -106,17 +112,17 @@ class LedgerAccount:
             status = read_status(connection, self._terms, now)
             amount = upper_bound_j * self._per_j
             if grams and math.isclose(amount, status.left, rel_tol=_ROUNDING):
-                amount = status.left  # all of it, asked for in joules
+                amount = status.left  # all of it, converted to joules and back
             if rate is not None and amount <= status.left:
                 content = {
                     "reservation_id": reservation_id,
                     "budget_id": self.budget_id,
-                    "period": period(self._terms.budget, now),
+                    "period": period_name(self._terms.budget, now),
                     "run_id": self._run.run_id,
                     "amount_j": upper_bound_j,
                     "amount_g": amount if grams else None,
                     "purpose": purpose,
-                    **sums_of(status.taken.reserve(amount)),
+                    **total_columns(status.taken.reserve(amount)),
                 }
                 self._store.append(connection, "reservation", self._run.chain, content)
                 return reservation_id
@@ -124,22 +130,22 @@ class LedgerAccount:
             held_by = holders(connection, self._terms, now)
         if rate is None:
             purpose = f"no carbon intensity is known now; {purpose}"
-        raise exceeded(purpose, self._terms, status, amount, held_by, per_j=self._per_j)
+        raise budget_exceeded(purpose, self._terms, status, amount, held_by, per_j=self._per_j)
 
     def settle(self, reservation: str, actual_j: float) -> float:
-        """Record what was measured, and return the overrun in joules.
+        """Settle a reservation at the measured amount, and return the overrun in joules.
 
         Raises:
             ConfigurationError: If the amount is negative or not finite.
             LedgerError: If there is no such open reservation.
         """
         if not (math.isfinite(actual_j) and actual_j >= 0):
-            raise ConfigurationError(f"cannot settle {actual_j!r} J; it is finite, 0 or more")
+            raise ConfigurationError(f"cannot settle {actual_j!r} J; give 0 or more, and finite")
         self._run.flush()
         with self._store.write() as connection:
             row = open_reservation(connection, reservation)
             if row["budget_id"] != self.budget_id:
-                raise LedgerError(f"the reservation {reservation!r} is not known to this budget")
+                raise LedgerError(f"the budget has no reservation {reservation!r}")
             actual_g = None
             if row["amount_g"] is not None:
                 actual_g = _grams(connection, row, actual_j)
@@ -147,7 +153,7 @@ class LedgerAccount:
         return overrun(row["amount_j"], actual_j)
 
     def _rate(self, now: datetime) -> float | None:
-        """Return and keep the budget's amount in one joule; ``None`` while it is not known."""
+        """Return and store the amount in the budget's unit for one joule; ``None`` if unknown."""
         if self._terms.budget.unit == "J":
             return self._per_j
         rate = None if self._carbon is None else self._carbon.upper_g_per_j(now)
@@ -156,47 +162,45 @@ class LedgerAccount:
         return rate
 
 
-def open_reservation(connection: Connection, reservation: str) -> dict[str, Any]:
-    """Return the row of a reservation that is not settled.
+def open_reservation(connection: Connection, reservation: str) -> ReservationRow:
+    """Return the row of an open reservation.
 
     Raises:
-        LedgerError: If there is none.
+        LedgerError: If there is none of this id, or it is settled.
     """
-    query = select(reservations).where(reservations.c.reservation_id == reservation)
-    row = connection.execute(query).mappings().first()
-    if row is None:
-        raise LedgerError(f"the reservation {reservation!r} is not known to this budget")
-    query = select(settlements.c.released).where(settlements.c.reservation_id == reservation)
-    settled = connection.execute(query).first()
-    if settled is not None:
-        how = "settled" if settled.released is None else f"released ({settled.released})"
+    rows = TransactionRows(connection)
+    found = rows.rows("reservation", reservation_id=reservation)
+    if not found:
+        raise LedgerError(f"the budget has no reservation {reservation!r}")
+    for settled in rows.rows("settlement", reservation_id=reservation):
+        how = "settled" if settled["released"] is None else f"released ({settled['released']})"
         raise LedgerError(f"the reservation {reservation!r} is {how} already")
-    return {str(name): value for name, value in row.items()}
+    return found[0]
 
 
 def append_settlement(
-    store: Store,
+    store: LedgerStore,
     connection: Connection,
-    row: dict[str, Any],
+    row: ReservationRow,
     *,
     actual_j: float | None,
     actual_g: float | None,
     released: str | None = None,
 ) -> None:
-    """Settle a reservation, in its own run's chain.
+    """Append a settlement to the chain of the run that reserved.
 
     Args:
-        store: The ledger's store.
-        connection: Inside a transaction that writes.
-        row: The reservation's row.
+        store: Store of the ledger.
+        connection: Connection of a write transaction.
+        row: Row of the reservation.
         actual_j: Joules; ``None`` if only the grams are known.
         actual_g: Grams, for a budget of carbon.
-        released: How the amount is known that somebody else than the run settles.
+        released: Origin of the amount if another process settles it than the run.
     """
-    of_carbon = row["amount_g"] is not None
-    amount, actual = (
-        (row["amount_g"], actual_g or 0.0) if of_carbon else (row["amount_j"], actual_j or 0.0)
-    )
+    amount_g, of_carbon = row["amount_g"], row["amount_g"] is not None
+    amount, actual = row["amount_j"], actual_j or 0.0
+    if amount_g is not None:
+        amount, actual = amount_g, actual_g or 0.0
     totals = read_totals(connection, row["budget_id"], row["period"])
     content = {
         "reservation_id": row["reservation_id"],
@@ -208,29 +212,16 @@ def append_settlement(
         "overrun_j": None if actual_j is None else overrun(row["amount_j"], actual_j),
         "overrun_g": overrun(amount, actual) if of_carbon else None,
         "released": released,
-        **sums_of(totals.settle(amount, actual)),
+        **total_columns(totals.settle(amount, actual)),
     }
     store.append(connection, "settlement", run_chain(row["run_id"]), content)
 
 
-def _grams(connection: Connection, row: dict[str, Any], actual_j: float) -> float:
-    """Return the grams of a reservation's windows, or what the joules stood for at most."""
-    query = select(windows.c.emissions_g, windows.c.complete).where(
-        windows.c.reservation_id == row["reservation_id"]
-    )
-    of_it = connection.execute(query).all()
-    known_g = math.fsum(window.emissions_g or 0.0 for window in of_it)
-    if of_it and all(window.complete and window.emissions_g is not None for window in of_it):
+def _grams(connection: Connection, row: ReservationRow, actual_j: float) -> float:
+    """Return the grams of a reservation's windows; if some are unknown, an upper bound."""
+    reservation = row["reservation_id"]
+    measured = TransactionRows(connection).rows("window", reservation_id=reservation)
+    known_g = math.fsum(window["emissions_g"] or 0.0 for window in measured)
+    if measured and all(one["complete"] and one["emissions_g"] is not None for one in measured):
         return known_g
-    return max(known_g, actual_j * float(row["amount_g"]) / float(row["amount_j"]))
-
-
-def _nothing_left(balance: Balance) -> Balance:
-    return Balance(
-        total_j=balance.total_j,
-        spent_j=balance.spent_j,
-        reserved_j=balance.reserved_j,
-        overrun_j=balance.overrun_j,
-        promised_j=balance.promised_j,
-        over=True,
-    )
+    return max(known_g, actual_j * (row["amount_g"] or 0.0) / row["amount_j"])

@@ -1,4 +1,4 @@
-"""How a ledger's file comes into being: whole, or not at all."""
+"""Create a ledger's SQLite file, with all tables or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from greentrain.ledger.schema import REVISIONS, metadata, versions
 
 
 def statements(dialect: Dialect) -> tuple[str, ...]:
-    """Return what makes the tables of an empty database, and says which revision they are."""
+    """Return the SQL that creates the tables of an empty database and records their revision."""
     made = []
     for table in (versions, *metadata.sorted_tables):
         made.append(str(CreateTable(table).compile(dialect=dialect)))
@@ -27,20 +27,20 @@ def statements(dialect: Dialect) -> tuple[str, ...]:
     return (*made, f"INSERT INTO {versions.name} VALUES ('{REVISIONS[-1]}')")
 
 
-# Worked out when this is imported, as the dialect is, and not while training waits for a ledger.
+# Computed at import, so that opening a ledger is fast.
 STATEMENTS = statements(sqlite.dialect())
-"""What makes the tables of an empty SQLite file."""
+"""SQL that creates the tables of an empty SQLite file."""
 
 
 def create_file(path: Path) -> None:
-    """Make a ledger's file, readable by its owner only, and the folder around it.
+    """Create a ledger's file and its folder; only the owner can read the file.
 
-    It is filled under another name and then given its own, so that nobody finds it half made and
-    the disk is waited for once; of several processes the first one's stays. Where that cannot be
-    done the file is left empty, for the first transaction to fill.
+    The file is filled under a temporary name and then linked to its name. No process therefore
+    sees half a file, and the disk is synchronised only once. If several processes do this, the
+    first file is kept. If links are not possible, the file is left empty for the first transaction.
 
     Raises:
-        ConfigurationError: If there can be no such file.
+        ConfigurationError: If the file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,14 +53,14 @@ def create_file(path: Path) -> None:
 
 
 def wal_works(path: Path) -> bool:
-    """Return whether a write-ahead log works where a file lies, by trying it on a scratch file.
+    """Return whether a write-ahead log works in a file's folder, by a test with a scratch file.
 
-    On network file systems it may seem to work and yet lose rows as soon as a second machine
-    writes, so there it is not tried.
+    Network file systems return ``False`` without a test: there a log may seem to work, and lose
+    rows as soon as a second machine writes.
     """
     if is_network(path):
         return False
-    scratch = _beside(path)
+    scratch = _scratch_path(path)
     try:
         _make(scratch)
         return _probe(scratch)
@@ -71,7 +71,7 @@ def wal_works(path: Path) -> bool:
 
 
 def _created_whole(path: Path) -> bool:
-    draft = _beside(path)
+    draft = _scratch_path(path)
     try:
         _make(draft)
         _fill(draft)
@@ -88,7 +88,7 @@ def _created_whole(path: Path) -> bool:
     return True
 
 
-def _beside(path: Path) -> Path:
+def _scratch_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
 
 
@@ -129,7 +129,7 @@ def _probe(scratch: Path) -> bool:
 
 
 def _synchronise(draft: Path) -> None:
-    # SQLite has let go of the file: to close it elsewhere would let go of SQLite's locks, too.
+    # Only safe while SQLite has the file closed: closing it here would release SQLite's locks.
     descriptor = os.open(draft, os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What was decided from one budget, by all runs that pay from it, read as it grows."""
+"""Read the decisions about one budget, made by all runs that share it, as they are added."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 from sqlalchemy import select
 
 from greentrain.ledger.schema import decisions, entries, runs
-from greentrain.ledger.store import Store
+from greentrain.ledger.store import LedgerStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
-    """A decision's row, without its long columns.
+class DecisionSummary:
+    """A decision without its long columns.
 
     Args:
-        entry_id: Number of the row; later ones have larger numbers.
+        entry_id: Number of the row; later rows have larger numbers.
         stream: Name of the run that decided.
-        experience_id: What was decided about.
-        reason: Why it fell so.
-        moment: When it was recorded.
+        experience_id: Experience that was decided about.
+        reason: Short code of the reason.
+        moment: Time at which it was recorded.
     """
 
     entry_id: int
@@ -33,11 +33,8 @@ class Decided:
     moment: datetime
 
 
-def decisions_since(store: Store, budget_id: str, after: int = 0) -> list[Decided]:
-    """Return what was decided from a budget after a row, in order: from the first one for 0.
-
-    Writers take turns, so no row with a smaller number comes later.
-    """
+def decisions_since(store: LedgerStore, budget_id: str, after: int = 0) -> list[DecisionSummary]:
+    """Return the decisions about a budget after an entry: see ``Ledger.decisions_since``."""
     query = (
         select(
             decisions.c.entry_id,
@@ -53,7 +50,7 @@ def decisions_since(store: Store, budget_id: str, after: int = 0) -> list[Decide
     )
     with store.read() as connection:
         return [
-            Decided(
+            DecisionSummary(
                 entry_id=row.entry_id,
                 stream=row.name,
                 experience_id=row.experience_id,
@@ -64,8 +61,10 @@ def decisions_since(store: Store, budget_id: str, after: int = 0) -> list[Decide
         ]
 
 
-def alternatives_of(store: Store, entry_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
-    """Return the alternatives of some decisions, as plain values, by the numbers of their rows."""
+def alternatives_of(
+    store: LedgerStore, entry_ids: Collection[int]
+) -> dict[int, list[dict[str, Any]]]:
+    """Return the options that decisions compared, by ``entry_id`` of the decision."""
     query = select(decisions.c.entry_id, decisions.c.alternatives).where(
         decisions.c.entry_id.in_(entry_ids)
     )

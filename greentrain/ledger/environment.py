@@ -1,4 +1,4 @@
-"""Where a run took place: versions and hardware, nothing that names a person or a path."""
+"""Describe the versions and hardware of a run, without names of people, hosts or paths."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PACKAGES = ("torch", "pytorch-lightning", "lightning", "codecarbon", "nvidia-ml
 
 
 def environment() -> dict[str, object]:
-    """Return versions, platform, cores, the commit at hand, and a hash of the host's name.
+    """Return versions, platform, cores, the current commit, and a hash of the host's name.
 
-    ``nvidia_driver`` and ``git_commit`` are ``None`` where there is none that can be read.
+    ``nvidia_driver`` and ``git_commit`` are ``None`` if they cannot be read.
     """
     return {
         "versions": dict(_VERSIONS),
@@ -35,12 +35,12 @@ def environment() -> dict[str, object]:
 
 
 def host_hash() -> str:
-    """Return a hash of the host's name, which tells hosts apart and names none."""
+    """Return a hash of the host's name, which distinguishes hosts without naming them."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 
 def nvidia_driver(path: Path = _DRIVER) -> str | None:
-    """Return the version of the NVIDIA driver that is loaded; ``None`` where there is none."""
+    """Return the version of the loaded NVIDIA driver; ``None`` if there is none."""
     try:
         found = re.search(r"Module\b.*?(\d+\.\d+(?:\.\d+)*)", path.read_text())
     except (OSError, UnicodeDecodeError):
@@ -49,10 +49,10 @@ def nvidia_driver(path: Path = _DRIVER) -> str | None:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Return the commit that is checked out in a folder or one above it; ``None`` if none is.
+    """Return the commit that is checked out in a folder or in a parent of it; ``None`` if none.
 
-    Read from git's files, because a subprocess would take longer than all else here. What is
-    changed and not committed does not show.
+    It is read from git's files, because a subprocess would be slow. Uncommitted changes do not
+    show.
     """
     for place in (folder, *folder.parents):
         git = place / ".git"
@@ -65,7 +65,7 @@ def git_commit(folder: Path) -> str | None:
 
 
 def _checked_out(git: Path) -> str | None:
-    if git.is_file():  # a worktree or a submodule: the file says where the rest is
+    if git.is_file():  # a worktree or a submodule: the file holds the path of the rest
         git = (git.parent / git.read_text().removeprefix("gitdir:").strip()).resolve()
     head = (git / "HEAD").read_text().strip()
     if not head.startswith("ref:"):
@@ -91,5 +91,5 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-# Looked up when this is imported, and not while training waits: each takes a millisecond.
+# Read at import, so that opening a run is fast: each version takes a millisecond.
 _VERSIONS = _versions()

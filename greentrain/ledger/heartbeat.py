@@ -1,4 +1,4 @@
-"""What a run's own thread asks for: the sources, and the phases that are open."""
+"""Supply a run's thread with rows about the sources and the open phases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from greentrain.ledger.rows import (
+from greentrain.ledger.events import (
     EmissionsLike,
     Row,
     SourceLike,
@@ -19,13 +19,13 @@ _log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Ask for sources and open phases, and give the rows of what is new about them.
+    """A supplier of rows for sources and open phases that changed since the last call.
 
     Args:
         run_id: The run.
-        sources: Gives the meter's sources; may wait until they are known.
-        beat: Gives the phases that are open as windows that end now.
-        emissions: Works out the grams of such a window.
+        sources: Function that returns the meter's sources; it may wait until they are known.
+        beat: Function that returns the open phases as windows that end now.
+        emissions: Function that returns the grams of such a window.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Heartbeat:
         self._warned = False
 
     def sources(self) -> list[Row]:
-        """Return the sources that are new, or of which anything changed."""
+        """Return rows of the sources that are new or changed."""
         rows: list[Row] = []
         for source in self._sources():
             content = source_content(self._run_id, source)
@@ -56,7 +56,7 @@ class Heartbeat:
         return rows
 
     def heartbeats(self) -> list[Row]:
-        """Return the open phases of which anything changed since they were last asked for."""
+        """Return rows of the open phases that changed since the last call."""
         rows: list[Row] = []
         beaten: dict[tuple[str, str], dict[str, Any]] = {}
         names: set[str] = set()
@@ -72,7 +72,7 @@ class Heartbeat:
         return rows
 
     def late_sources(self) -> list[Row]:
-        """Return the sources again if the last heartbeats name one that is not described yet."""
+        """Return rows of the sources if the last heartbeats name one that has no row yet."""
         return self.sources() if self._undescribed else []
 
     def _grams(self, window: WindowLike) -> EmissionsLike | None:
@@ -80,8 +80,8 @@ class Heartbeat:
             return None
         try:
             return self._emissions(window)
-        except Exception as error:  # joules are not lost for want of grams
+        except Exception as error:  # joules are recorded without grams
             if not self._warned:
                 self._warned = True
-                _log.warning("the grams of a heartbeat are unknown: %s", error)
+                _log.warning("the emissions of a heartbeat are unknown: %s", error)
             return None

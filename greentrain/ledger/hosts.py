@@ -1,4 +1,4 @@
-"""One SQLite file is for one host at a time."""
+"""Keep two hosts from writing to one SQLite file at the same time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LOOKED_AT = 20
 
 
 def refuse_other_hosts(connection: Connection, host: str, name: str, now: datetime) -> None:
-    """Refuse to write to a SQLite file while another host's run in it is under way.
+    """Refuse to write to a SQLite file while another host has an active run in it.
 
-    A run is under way that is not closed and has had a row in the last five minutes, which is
-    thirty of its heartbeats. What was closed, or was killed longer ago, does not count: a ledger
-    may move with its disk, and containers have a new name each time.
+    A run is active if it is not closed and has written a row in the last five minutes, the time of
+    thirty heartbeats. Older runs do not count: a ledger may move with its disk, and a container
+    has a new name each time.
 
     Raises:
         LedgerError: If there is such a run.
@@ -42,7 +42,7 @@ def refuse_other_hosts(connection: Connection, host: str, name: str, now: dateti
         ).scalar()
         if max(run.recorded_utc, last or "") > since:
             raise LedgerError(
-                f"the ledger {name!r} is written to by another host (its run {run.name!r} is under "
-                "way), and one SQLite file is for one host; give each host its own file, or use "
+                f"another host writes to the ledger {name!r} (its run {run.name!r} is active). "
+                "A SQLite file is for one host at a time: give each host its own file, or use "
                 "'postgresql+psycopg://user@host/database' for all"
             )

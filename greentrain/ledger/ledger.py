@@ -1,10 +1,10 @@
-"""The durable record of what was measured, decided and paid."""
+"""The durable record of measurements, decisions and payments."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,50 +12,54 @@ from greentrain.budget import Balance, Budget
 from greentrain.errors import ConfigurationError
 from greentrain.ledger.account import CarbonRate, LedgerAccount
 from greentrain.ledger.budgets import Terms, open_budget, read_status, read_terms
+from greentrain.ledger.decision_rows import DecisionSummary, alternatives_of, decisions_since
+from greentrain.ledger.events import EmissionsLike, SourceLike, WindowLike, source_content
+from greentrain.ledger.hashing import canonical
 from greentrain.ledger.heads import all_heads
 from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import replay_left_behind
-from greentrain.ledger.postgres import shown
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.release import Release, release
-from greentrain.ledger.rows import EmissionsLike, SourceLike, WindowLike, source_content
+from greentrain.ledger.rows import BudgetRow, Head, RecoveredWindowRow, RowReader
 from greentrain.ledger.run import RunLog
-from greentrain.ledger.schema import (
-    RUN_CHAIN,
-    SCHEMA_VERSION,
-    canonical,
-    run_chain,
-)
-from greentrain.ledger.store import Store
+from greentrain.ledger.schema import RUN_CHAIN, SCHEMA_VERSION, run_chain
+from greentrain.ledger.snapshot import Snapshot, take_snapshot
+from greentrain.ledger.sql_store import SqlStore
+from greentrain.ledger.store import LedgerStore
 from greentrain.money import BudgetStatus
 from greentrain.units import utc_now
 
 DEFAULT_URL = "sqlite:///greentrain.db"
 
 
-class Ledger:
-    """An append-only, hash-chained record in one SQLite file, or in a PostgreSQL database.
+class Ledger(RowReader):
+    """An append-only, hash-chained record in one SQLite file or in a PostgreSQL database.
+
+    A ledger may be used from several threads. The methods that change it are atomic, also across
+    processes and hosts: see :class:`greentrain.ledger.LedgerStore`.
 
     Args:
-        url: ``sqlite:///FILE``, or the file alone, which is created, readable by its owner only; or
-            ``postgresql+psycopg://USER@HOST/DATABASE``.
-        create: Whether a missing ledger is created; ``False`` for those who only read.
-        keep_open: Whether the database stays open from one transaction to the next; ``False`` for
-            those who may fork meanwhile.
-        key: A secret that rows are hashed with, so that nobody without it can rewrite the ledger;
-            that of the environment variable ``GREENTRAIN_LEDGER_KEY`` if ``None``. It is not
-            stored, and a ledger that was begun with it takes no row without.
-        clock: The present time, aware: it dates the rows and renews the budgets.
+        url: ``sqlite:///FILE``, the file alone, or ``postgresql+psycopg://USER@HOST/DATABASE``. A
+            new file can be read by its owner only.
+        create: ``False`` to refuse a ledger that does not exist, and to write no rows that wait in
+            local files.
+        keep_open: ``False`` to close the database after each transaction, for a process that may
+            fork.
+        key: A secret that rows are hashed with, so that no one without it can rewrite the ledger;
+            ``GREENTRAIN_LEDGER_KEY`` if ``None``. It is not stored. A ledger that was created with
+            a key accepts no row without it.
+        clock: Function that returns the present time as an aware time. It dates the rows and renews
+            the budgets.
 
     Raises:
-        ConfigurationError: If the URL or the key cannot be used, or the ledger is missing and not
-            to be created.
-        LedgerError: If the database holds something else, or the ledger of a newer greentrain.
+        ConfigurationError: If the URL or the key cannot be used, or the ledger is missing and
+            ``create`` is not set.
+        LedgerError: If the database holds something else, or a ledger that this version of
+            greentrain cannot read.
 
     Example:
-        >>> import tempfile
         >>> from greentrain import Budget
-        >>> ledger = Ledger(f"sqlite:///{tempfile.mkdtemp()}/greentrain.db")
+        >>> ledger = Ledger.in_memory()
         >>> budget = ledger.open_budget("digits", Budget.parse("1 Wh"))
         >>> with ledger.open_run("stream", "digits") as run:
         ...     account = ledger.account(budget, run)
@@ -64,6 +68,11 @@ class Ledger:
         >>> ledger.balance(budget).left_j
         3500.0
     """
+
+    store: LedgerStore
+    """The database; used by the modules of ``greentrain.ledger`` only."""
+    clock: Callable[[], datetime]
+    """The clock; a simulation may replace it."""
 
     def __init__(
         self,
@@ -74,14 +83,51 @@ class Ledger:
         key: str | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.store = Store(url, create=create, keep_open=keep_open, key=key, clock=clock)
+        self.clock = clock
+        self.store = SqlStore(url, create=create, keep_open=keep_open, key=key, clock=self.now)
         if create:
             replay_left_behind(self.store)
 
+    @classmethod
+    def in_memory(
+        cls, *, key: str | None = None, clock: Callable[[], datetime] = utc_now
+    ) -> Ledger:
+        """Return a new ledger in memory, for tests and simulations.
+
+        It has all features of a ledger in a file and leaves no file behind. Other processes cannot
+        open it, a forked process has a copy of it, and :meth:`close` deletes its rows. Its threads
+        share one connection and take turns, so a transaction also waits for those that only read.
+
+        Args:
+            key: See :class:`Ledger`.
+            clock: See :class:`Ledger`.
+
+        Raises:
+            ConfigurationError: If the key cannot be used.
+        """
+        ledger = cls.__new__(cls)
+        ledger.clock = clock
+        ledger.store = SqlStore(None, key=key, clock=ledger.now)
+        return ledger
+
     @property
     def url(self) -> str:
-        """Where the ledger lies, without any password."""
-        return shown(self.store.url)
+        """The URL, without secrets."""
+        return self.store.url
+
+    @property
+    def name(self) -> str:
+        """Name for messages: the file, or the URL without secrets."""
+        return self.store.name
+
+    @property
+    def public_name(self) -> str:
+        """Name for reports: the file's name or the database's name, without folder and server."""
+        return self.store.public_name
+
+    def now(self) -> datetime:
+        """Return the present time by the ledger's clock."""
+        return self.clock()
 
     def open_run(
         self,
@@ -94,26 +140,26 @@ class Ledger:
         emissions: Callable[[WindowLike], EmissionsLike] | None = None,
         heartbeat_s: float = 10.0,
     ) -> RunLog:
-        """Begin a run: its opening row is chained to that of the run before it.
+        """Start a run, and append its opening row.
 
-        The opening row is written when this returns. What the run is given to call is called in a
-        thread of its own, which ends when the run is closed.
+        The row has been written when this returns. The functions among the arguments are called in
+        a separate thread, which ends when the run is closed.
 
         Args:
             kind: ``"stream"``, ``"fit"`` or ``"measure"``.
-            name: What people call it.
-            environment: Versions and hardware; no user's names or paths.
-            sources: The meter's sources; or gives them, and may wait for the hardware. It is called
-                before the first window is written, and again when the run is closed: what changed
-                since is written once more.
-            beat: Gives the phases that are open, as windows that end now. What they have drawn is
-                written every ``heartbeat_s`` seconds, so that no more is lost if the process is
-                killed.
-            emissions: Works out the grams of such a window.
-            heartbeat_s: Seconds from one heartbeat to the next.
+            name: Name that people use for it.
+            environment: Versions and hardware, without names of users and paths.
+            sources: The meter's sources, or a function that returns them and may wait for the
+                hardware. The function is called before the first window is written. It is called
+                again when the run is closed, and sources that changed are recorded again.
+            beat: Function that returns the open phases as windows that end now. Their energy is
+                written every ``heartbeat_s`` seconds, so that at most that much is lost if the
+                process is killed.
+            emissions: Function that returns the grams of such a window.
+            heartbeat_s: Seconds between two heartbeats.
 
         Raises:
-            ConfigurationError: If ``heartbeat_s`` or a number of a source is not as above.
+            ConfigurationError: If ``heartbeat_s`` or a number of a source cannot be used.
             LedgerError: If the row cannot be written.
         """
         if not (math.isfinite(heartbeat_s) and heartbeat_s > 0):
@@ -131,37 +177,35 @@ class Ledger:
             self.store.append(connection, "run", RUN_CHAIN, content)
             for source in described:
                 self.store.append(connection, "source", run_chain(run_id), source)
-        watch = None
+        heartbeat = None
         if beat is not None or callable(sources):
-            watch = Heartbeat(
+            heartbeat = Heartbeat(
                 run_id,
                 sources=sources if callable(sources) else tuple,
                 beat=beat or tuple,
                 emissions=emissions,
             )
-        return RunLog(self.store, run_id, watch=watch, heartbeat_s=heartbeat_s)
+        return RunLog(self.store, run_id, heartbeat=heartbeat, heartbeat_s=heartbeat_s)
 
     def open_budget(self, name: str, budget: Budget) -> str:
-        """Return the budget of this name, opened now if there is none yet.
+        """Return the id of the budget of this name, and create the budget if there is none.
 
-        What earlier runs spent of it stays spent, whatever became of them.
-
-        A budget with a parent is promised out of it.
+        Amounts that earlier runs spent from it stay spent, even if those runs crashed. The amount
+        of a budget with a parent is promised by the parent.
 
         Raises:
-            ConfigurationError: If the ledger has another budget of this name, there is no such
-                parent, the terms do not go with the parent's, or the amount is not known yet.
-            BudgetExceeded: If the parent has less left than it would promise.
+            ConfigurationError: If the ledger has another budget of this name or no such parent, the
+                terms do not fit those of the parent, or the amount is not known yet.
+            BudgetExceeded: If the parent has less left than the amount.
         """
         return open_budget(self.store, name, budget)
 
-    def find_budget(self, name: str) -> dict[str, Any] | None:
-        """Return the budget row of this name, or ``None``."""
-        rows = self.store.rows("budget", name=name)
-        return rows[0] if rows else None
+    def find_budget(self, name: str) -> BudgetRow | None:
+        """Return the row of the budget of this name; ``None`` if there is none."""
+        return next(iter(self.rows("budget", name=name)), None)
 
     def terms(self, budget_id: str) -> Terms:
-        """Return what a budget allows, and when it was opened.
+        """Return the terms of a budget.
 
         Raises:
             LedgerError: If there is no such budget.
@@ -177,8 +221,8 @@ class Ledger:
         Args:
             budget_id: The budget.
             run: The run.
-            carbon: How many grams a joule may stand for, such as a
-                :class:`greentrain.carbon.CarbonAccount`; needed for a budget of carbon.
+            carbon: Upper bound of the grams per joule, such as a
+                :class:`greentrain.carbon.CarbonAccount`; required for a budget of carbon.
 
         Raises:
             ConfigurationError: If the budget is of carbon and no intensity is known.
@@ -187,60 +231,81 @@ class Ledger:
         return LedgerAccount(self.store, budget_id, run, carbon=carbon)
 
     def balance(self, budget_id: str) -> Balance:
-        """Return where a budget of energy stands.
+        """Return the balance of a budget of energy.
 
         Raises:
-            ConfigurationError: If the budget is of carbon: ask for its standing.
+            ConfigurationError: If the budget is of carbon.
             LedgerError: If there is no such budget.
         """
         status = self.status(budget_id)
         if status.unit != "J":
             raise ConfigurationError(
-                f"the budget {budget_id!r} is of carbon and has no balance in joules; ask for its "
-                "status"
+                f"the budget {budget_id!r} is of carbon and has no balance in joules; call "
+                "Ledger.status instead"
             )
         return status.balance()
 
     def status(self, budget_id: str) -> BudgetStatus:
-        """Return where a budget stands, in its own unit and in the present period.
+        """Return the status of a budget in the present period, in the budget's unit.
 
         Raises:
             LedgerError: If there is no such budget.
         """
         with self.store.read() as connection:
-            return read_status(connection, read_terms(connection, budget_id), self.store.clock())
+            return read_status(connection, read_terms(connection, budget_id), self.now())
 
     def release(self, reservation: str, actual: float | None = None) -> Release:
         """Settle the reservation of a run that died.
 
         Args:
-            reservation: Its id.
-            actual: What was drawn, in the budget's unit; by default what its windows and its last
-                heartbeats say.
+            reservation: Id of the reservation.
+            actual: Amount used, in the budget's unit; ``None`` for the sum of the run's windows and
+                last heartbeats.
 
         Raises:
             ConfigurationError: If the amount is negative or not finite.
-            LedgerError: If there is no such open reservation; without an amount also if its run may
-                still be at work, or not everything was measured.
+            LedgerError: If there is no such open reservation. Without an amount also if the run may
+                still be active, or not everything was measured.
         """
         return release(self.store, reservation, actual)
 
-    def rows(self, kind: str, **equals: Any) -> list[dict[str, Any]]:
-        """Return all rows of a kind (``"run"``, ``"window"``, ``"decision"``, ...), in order."""
-        return self.store.rows(kind, **equals)
+    def windows(self) -> list[RecoveredWindowRow]:
+        """Return all windows in order, and the last heartbeats of phases that never closed.
 
-    def windows(self) -> list[dict[str, Any]]:
-        """Return all windows in order, with those that a killed run's heartbeats tell of.
-
-        Each has ``recovered``: see :func:`with_recovered`.
+        See :func:`greentrain.ledger.with_recovered`.
         """
         return with_recovered(self.rows("window"), self.rows("heartbeat"), self.rows("closing"))
 
-    def heads(self) -> dict[str, dict[str, Any]]:
-        """Return (count, head) of every chain: what can be kept elsewhere and compared later."""
+    def decisions_since(self, budget_id: str, after: int = 0) -> list[DecisionSummary]:
+        """Return the decisions that all runs recorded about a budget after an entry, in order.
+
+        Args:
+            budget_id: The budget.
+            after: ``entry_id`` of the last decision already read; 0 for all decisions. A decision
+                with a smaller number is never added later, because writers take turns.
+        """
+        return decisions_since(self.store, budget_id, after)
+
+    def alternatives(self, entry_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
+        """Return the options that decisions compared, by ``entry_id`` of the decision."""
+        return alternatives_of(self.store, entry_ids)
+
+    def snapshot(self) -> Snapshot:
+        """Return all rows as they are now, read in one transaction.
+
+        Raises:
+            LedgerError: If the ledger cannot be read.
+        """
+        return take_snapshot(self.store)
+
+    def heads(self) -> dict[str, Head]:
+        """Return the heads of all chains, to be kept elsewhere and compared later."""
         with self.store.read() as connection:
             return all_heads(connection)
 
     def close(self) -> None:
-        """Let go of the database file; whatever is asked of the ledger later opens it again."""
+        """Close the database; a later call of another method opens it again."""
         self.store.close()
+
+    def _rows(self, kind: str, equals: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return self.store.rows(kind, **equals)

@@ -1,4 +1,4 @@
-"""Several ledgers at once: opened by name or by pattern, and verified one after the other."""
+"""Open and verify several ledgers, given by name or by pattern."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from greentrain.errors import ConfigurationError
-from greentrain.ledger.exported_heads import ExportedHeads, read_heads, write_heads
+from greentrain.ledger.heads import ExportedHeads, read_heads, write_heads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.schema import RUN_CHAIN
 from greentrain.ledger.verify import Verification, verify
 
 _SHOWN = 20
 _PREFIX = "sqlite:///"
-_BESIDE = ("-wal", "-shm", "-journal", ".jsonl")
+_NOT_LEDGERS = ("-wal", "-shm", "-journal", ".jsonl")
 
 
 def open_ledgers(patterns: Iterable[str]) -> list[Ledger]:
-    """Open all ledgers that are named, to be read.
+    """Open ledgers for reading, each once.
 
     Args:
         patterns: URLs, files, and patterns of files such as ``"runs/*.db"`` (``**`` for any
-            folders), each ledger once, in the order given and those of a pattern by name.
+            folders). The files of a pattern are sorted by name.
 
     Raises:
-        ConfigurationError: If a name or a pattern names no ledger.
-        LedgerError: If something that is named is no ledger.
+        ConfigurationError: If a file does not exist, or a pattern matches none.
+        LedgerError: If a file is not a ledger.
     """
     opened: list[Ledger] = []
     try:
@@ -39,7 +39,7 @@ def open_ledgers(patterns: Iterable[str]) -> list[Ledger]:
 
 
 def close_ledgers(ledgers: Iterable[Ledger]) -> None:
-    """Let go of all of them."""
+    """Close ledgers."""
     for ledger in ledgers:
         ledger.close()
 
@@ -48,18 +48,18 @@ def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list
     """Verify ledgers, and compare them with the heads in a file or write that file.
 
     Args:
-        patterns: As for :func:`open_ledgers`.
-        heads: A file of exported heads, which is written if it is missing and all follows; or a
-            report.json.
+        patterns: See :func:`open_ledgers`.
+        heads: A file of exported heads, or a report.json. A missing file is written if everything
+            follows.
 
     Returns:
-        What to show, line by line, and the exit code: 0 if everything follows; 1 if a row does
-        not, the first of which is named first; 3 if a run is unclosed and no exported head covers
-        it.
+        Lines to print, and the exit code. It is 0 if everything follows, and 1 if a row does not
+        follow; the first such row is printed first. It is 3 if a run has no closing row and no
+        exported head covers it.
     """
     ledgers = open_ledgers(patterns)
     try:
-        names = [ledger.store.name for ledger in ledgers]
+        names = [ledger.name for ledger in ledgers]
         exported: dict[str, ExportedHeads] = {}
         if heads is not None and heads.exists():
             exported = read_heads(heads, names)
@@ -82,10 +82,10 @@ def _named(pattern: str) -> list[str]:
     path = pattern.removeprefix(_PREFIX)
     if not glob.has_magic(path) or Path(path).exists():
         return [path]
-    found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (Path takes no absolute one)
-    files = [one for one in found if Path(one).is_file() and not one.endswith(_BESIDE)]
+    found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (Path.glob refuses absolute ones)
+    files = [one for one in found if Path(one).is_file() and not one.endswith(_NOT_LEDGERS)]
     if not files:
-        raise ConfigurationError(f"no ledger matches {pattern!r}")
+        raise ConfigurationError(f"no ledger matches {pattern!r}; check the folder and the pattern")
     return files
 
 
@@ -113,21 +113,21 @@ def _lines(
         )
     if exported is None:
         yield (
-            "No exported heads were given (--heads FILE), so rows could have been cut off at the "
-            "end unnoticed: compare the heads above with a report, an MLflow tag or a log."
+            "No exported heads were given (--heads FILE), so rows at the end could have been cut "
+            "off unnoticed. Compare the heads above with a report, an MLflow tag or a log."
         )
         return
     covered = sum(head["count"] for head in exported.heads.values())
     last = exported.heads.get(RUN_CHAIN)
-    shown = "" if last is None else f", of the runs {last['head']} after {last['count']} rows"
+    of_runs = "" if last is None else f", of the runs {last['head']} after {last['count']} rows"
     yield (
-        f"The last exported heads are of {exported.exported_utc}{shown}. They cover {covered} of "
-        f"{found.rows} rows; what lies after them could be cut off unnoticed."
+        f"The last exported heads are of {exported.exported_utc}{of_runs}. They cover {covered} "
+        f"of {found.rows} rows; later rows could be cut off unnoticed."
     )
 
 
 def _export(path: Path, ledgers: Sequence[Ledger], failed: bool) -> str:
     if failed:
-        return f"No heads were written to {path}: something does not follow."
-    write_heads(path, {ledger.store.name: ledger.heads() for ledger in ledgers})
+        return f"No heads were written to {path}, because the ledger has failures."
+    write_heads(path, {ledger.name: ledger.heads() for ledger in ledgers})
     return f"The heads were written to {path}: keep it where the ledger's owner cannot change it."

@@ -1,173 +1,233 @@
-"""How a run's rows get into the ledger, at once or later, and each of them once."""
+"""Write each row of a run to the ledger once, immediately or after an outage of its database."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import tempfile
 import time
 from collections.abc import Sequence
-from itertools import islice
+from contextlib import suppress
+from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
 from greentrain.errors import LedgerError
-from greentrain.ledger.rows import Row, kept
+from greentrain.ledger.disk_queue import DiskQueue, QueuedRow, check_private, queue_files
+from greentrain.ledger.events import Row, kept
 from greentrain.ledger.schema import CONTENT, entries, replays, run_chain
-from greentrain.ledger.spool import Spool, left_behind, places
-from greentrain.ledger.store import Store
+from greentrain.ledger.store import LedgerStore
 
 _log = logging.getLogger(__name__)
 
+_KINDS = ("source", "window", "heartbeat", "outcome", "closing")
+"""Kinds of rows that may wait: none of them spends from a budget."""
 _BATCH = 1000
 _RETRY_S = (1.0, 30.0)
+"""Seconds until the database is tried again: after the first failure, and at most."""
 
 
 class Outbox:
-    """Write rows, or let them wait in a local file until the database takes them.
+    """Write rows to the ledger, or keep them in a local file until its database works again.
+
+    Where no file can be written either, rows wait in memory.
 
     Args:
-        store: Where rows go.
-        run_id: Whose they are.
+        store: Where rows are written.
+        run_id: The run they belong to.
     """
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: LedgerStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
-        self._spools: list[Spool] = []
+        self._queues: list[DiskQueue] = []
+        self._file_error: OSError | None = None
+        self._warned = False
         self._retry_s = _RETRY_S[0]
         self._due_s = 0.0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether rows wait in a file."""
-        return bool(self._spools)
 
     def send(self, rows: Sequence[Row], *, now: bool = True) -> bool:
         """Write rows after those that wait, or let them wait; return whether none waits.
 
         Args:
-            rows: What is new.
-            now: Whether to try those that wait again, however short ago that was tried.
-
-        Raises:
-            OSError: If they can neither be written nor be kept in a file.
+            rows: The new rows.
+            now: Whether to try the database again even if it failed a moment ago.
         """
-        if self._spools:
+        self._queues = [queue for queue in self._queues if queue.is_open]  # none after a fork
+        if self._queues:
             self._keep(rows)
             if now or time.monotonic() >= self._due_s:
                 self._replay()
         elif rows:
             try:
-                self._write(rows)
-            except Exception as error:  # whatever it is, what was measured is kept
+                with self._store.write() as connection:
+                    for kind, content in rows:
+                        self._store.append(connection, kind, run_chain(self._run_id), content)
+            except Exception as error:  # measured energy must not be lost, for any reason
                 self._keep(rows, attempted=len(rows))
-                _log.warning("windows wait to be written, because %s", error)
-        return not self._spools
+                if self._queues[-1].path is not None:
+                    _log.warning("rows of the ledger wait in a local file, because %s", error)
+        return not self._queues
 
     def close(self) -> None:
-        """Leave what waits to whoever opens the ledger next."""
-        for spool in self._spools:
-            _log.warning("what the ledger could not be told waits in %s", spool.path)
-            spool.close()
-        self._spools = []
+        """Leave what waits to the next process that opens the ledger.
 
-    def _write(self, rows: Sequence[Row]) -> None:
-        with self._store.write() as connection:
-            for kind, content in rows:
-                self._store.append(connection, kind, run_chain(self._run_id), content)
+        Raises:
+            LedgerError: If rows wait in memory only, and are lost now.
+        """
+        queues, self._queues = self._queues, []
+        lost = [queue for queue in queues if queue.path is None]
+        for queue in queues:
+            if queue.path is not None:
+                _log.warning("rows that the ledger did not take wait in %s", queue.path)
+            queue.close()
+        if lost:
+            raise LedgerError(
+                f"the run {self._run_id!r} lost its last rows, because neither the ledger nor a "
+                f"local file could be written ({self._file_error}); free disk space"
+            )
 
     def _keep(self, rows: Sequence[Row], attempted: int = 0) -> None:
+        """Add rows to the last queue; if its disk is full, to a new one elsewhere or in memory."""
         if not rows:
             return
-        failed: OSError | None = None
-        if self._spools:
+        waiting = [(self._run_id, kind, content) for kind, content in rows]
+        last = self._queues[-1] if self._queues else None
+        full: Path | None = None
+        if last is not None and last.path is not None:
             try:
-                self._spools[-1].add(rows)
-                return
-            except OSError as error:  # full as well: the next place may not be
-                failed = error
-        used = {spool.path for spool in self._spools}
-        for place in places(self._store, self._run_id):
-            if place in used:
-                continue
-            try:
-                spool = Spool.create(place, self._run_id, attempted)
+                return last.append(waiting)
             except OSError as error:
-                failed = error
-                continue
-            try:
-                spool.add(rows)
-            except OSError as error:
-                spool.remove()
-                failed = error
-                continue
-            self._spools.append(spool)
-            return
-        raise OSError(f"no file takes them either: {failed}")
+                self._file_error, full = error, last.path.parent
+        note = {"run_id": self._run_id, "attempted": attempted}
+        for folder, prefix in _places(self._store):
+            if folder != full:
+                try:
+                    folder.mkdir(mode=0o700, exist_ok=True)
+                    _check_folder(folder)
+                    self._queues.append(DiskQueue.create(folder, prefix, rows=waiting, note=note))
+                    return None
+                except OSError as error:
+                    self._file_error = error
+        if last is not None and last.path is None:
+            return last.append(waiting)
+        self._queues.append(DiskQueue.create(None, rows=waiting, note=note))
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "rows of the ledger wait in memory, because no file can be written: %s",
+                self._file_error,
+            )
+        return None
 
     def _replay(self) -> None:
         try:
-            while self._spools:
-                replay(self._store, self._spools[0])
-                self._spools.pop(0).remove()
+            while self._queues:
+                _replay(self._store, self._queues[0])
+                self._queues.pop(0).delete()
             self._retry_s = _RETRY_S[0]
         except Exception as error:
-            _log.debug("rows wait still, because %s", error)
+            _log.debug("rows of the ledger still wait, because %s", error)
             self._due_s = time.monotonic() + self._retry_s
             self._retry_s = min(2 * self._retry_s, _RETRY_S[1])
 
 
-def replay(store: Store, spool: Spool) -> None:
-    """Write the rows that wait in a file, each once, however often this is begun.
+def replay_left_behind(store: LedgerStore) -> None:
+    """Write the rows that ended processes left in files; a file that fails stays where it is."""
+    for path in left_behind(store):
+        try:
+            queue = DiskQueue.adopt(path)
+            if queue is None:
+                continue
+            try:
+                _replay(store, queue)
+            except BaseException:
+                queue.close()
+                raise
+            queue.delete()
+            _log.warning("rows of the run %s that had waited were written", queue.note["run_id"])
+        except (LedgerError, OSError, ValueError, TypeError, KeyError) as error:
+            _log.warning("the rows in %s were not written, because %s", path, error)
 
-    The same transaction that writes rows writes up to which line they were, so that a process which
-    is killed before it deletes the file leaves nothing to be written twice.
+
+def left_behind(store: LedgerStore) -> list[Path]:
+    """Return the files in which rows of this ledger wait, of any process."""
+    found: list[Path] = []
+    for folder, prefix in _places(store):
+        with suppress(OSError):
+            _check_folder(folder)
+            found += queue_files(folder, prefix)
+    return found
+
+
+def _places(store: LedgerStore) -> list[tuple[Path, str]]:
+    """Return folders and file prefixes: next to the SQLite file, and among temporary files."""
+    if store.in_memory:
+        return []
+    name, places = store.name, []
+    if store.path is not None:
+        name = str(store.path.absolute().resolve())
+        places = [(store.path.absolute().parent, f"{store.path.name}-waiting-")]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return [*places, (_temporary(), f"{digest}-")]
+
+
+def _temporary() -> Path:
+    user = os.geteuid() if hasattr(os, "geteuid") else 0
+    return Path(tempfile.gettempdir()) / f"greentrain-{user}"
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a temporary folder that other users could add journals to."""
+    if folder == _temporary():
+        check_private(folder)
+
+
+def _replay(store: LedgerStore, queue: DiskQueue) -> None:
+    """Write the rows of a queue, each once, no matter how often this is started.
+
+    The transaction that writes rows also writes the number of the last one. If the process is
+    killed before it deletes the file, no row is written again.
 
     Raises:
         LedgerError: If the database cannot be written to.
-        ValueError: If the file holds something else.
+        OSError: If the file cannot be read.
+        ValueError: If the file holds a row that its run did not write.
     """
-    waiting = spool.rows()
-    chain, line = run_chain(spool.run_id), 0
-    # The first ones alone show whether the database takes any, for little if it does not.
-    while batch := list(islice(waiting, _BATCH if line else max(1, spool.attempted))):
+    run_id, attempted = str(queue.note["run_id"]), int(queue.note["attempted"])
+    chain, number = run_chain(run_id), 0
+    # The first rows alone show whether the database works, at little cost if it does not.
+    while batch := queue.read(number, _BATCH if number else max(1, attempted)):
+        rows = [(row.number, _checked(row, run_id)) for row in batch]
+        first = number == 0
+        number = batch[-1].number
         with store.write() as connection:
-            done = _replayed(connection, spool.spool_id)
-            if done == 0 and _has(connection, chain, batch[: spool.attempted]):
-                done = spool.attempted
-            rows = kept(batch[max(0, done - line) :])
-            line += len(batch)
-            for kind, content in rows:
+            done = _written(connection, queue.queue_id)
+            if first and not done:
+                tried = [row for _, row in rows[:attempted]]
+                done = number if _has(connection, chain, tried) else 0
+            left = kept(row for row_number, row in rows if row_number > done)
+            for kind, content in left:
                 store.append(connection, kind, chain, content)
-            if rows:
-                told = {"run_id": spool.run_id, "spool_id": spool.spool_id, "line": line}
-                store.append(connection, "replay", chain, told)
+            if left:
+                progress = {"run_id": run_id, "spool_id": queue.queue_id, "line": number}
+                store.append(connection, "replay", chain, progress)
 
 
-def replay_left_behind(store: Store) -> None:
-    """Write what processes that are gone could not; what cannot be written stays where it is."""
-    for path in left_behind(store):
-        try:
-            spool = Spool.take(path)
-            if spool is None:
-                continue
-            try:
-                replay(store, spool)
-            except BaseException:
-                spool.close()
-                raise
-            spool.remove()
-            _log.warning("rows of the run %s that had waited were written", spool.run_id)
-        except (LedgerError, OSError, ValueError, TypeError, KeyError) as error:
-            _log.warning("what waits in %s was not written, because %s", path, error)
+def _checked(row: QueuedRow, run_id: str) -> Row:
+    if row.kind not in _KINDS or row.run != run_id or row.content.get("run_id") != run_id:
+        raise ValueError("it holds a row that its run did not write")
+    return row.kind, row.content
 
 
-def _replayed(connection: Connection, spool_id: str) -> int:
-    query = select(func.max(replays.c.line)).where(replays.c.spool_id == spool_id)
+def _written(connection: Connection, queue_id: str) -> int:
+    query = select(func.max(replays.c.line)).where(replays.c.spool_id == queue_id)
     return connection.execute(query).scalar() or 0
 
 
 def _has(connection: Connection, chain: str, rows: Sequence[Row]) -> bool:
-    """Return whether a chain ends on just these rows: they were written, and nobody heard so."""
+    """Return whether a chain ends with just these rows: written, but the answer was lost."""
     last = connection.execute(
         select(entries.c.id, entries.c.kind)
         .where(entries.c.chain == chain)
@@ -179,6 +239,7 @@ def _has(connection: Connection, chain: str, rows: Sequence[Row]) -> bool:
     for entry, (kind, content) in zip(reversed(last), rows, strict=True):
         table = CONTENT[kind]
         held = connection.execute(table.select().where(table.c.entry_id == entry.id)).mappings()
-        if {**content, "entry_id": entry.id} != dict(held.one()):
+        written = {**dict.fromkeys(table.c.keys()), **content, "entry_id": entry.id}
+        if written != dict(held.one()):
             return False
     return True

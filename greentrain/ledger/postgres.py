@@ -1,4 +1,4 @@
-"""PostgreSQL under the ledger: its URL, and how transactions begin."""
+"""Open PostgreSQL databases for a ledger: URL and transactions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from greentrain.errors import ConfigurationError
 
 DRIVERS = ("postgresql", "postgresql+psycopg")
 _SECRETS = ("password", "passfile", "sslpassword")
-# A server that vanished without a word is noticed within half a minute.
+# A connection that broke silently is noticed within half a minute.
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -26,37 +26,37 @@ _CONNECT: dict[str, Any] = {
 
 
 def check_url(url: URL) -> None:
-    """Refuse a URL that names no database, and say what is missing to use one.
+    """Refuse a URL that cannot be used.
 
     Raises:
-        ConfigurationError: If there is no database in it, or no driver installed.
+        ConfigurationError: If it names no database, or the driver is not installed.
     """
     if not url.database:
         raise ConfigurationError(
-            f"the ledger's URL {shown(url)!r} names no database; write it as "
+            f"the ledger's URL {masked(url)!r} names no database; write it as "
             "'postgresql+psycopg://user@host/database'"
         )
     try:
         import_module("psycopg")
-    except ImportError:  # it is missing, or the library is that it wraps
+    except ImportError:  # the driver or the library that it wraps is missing
         raise ConfigurationError(
-            f"the ledger {shown(url)!r} needs a driver for PostgreSQL: "
+            f"the ledger {masked(url)!r} needs a driver for PostgreSQL: "
             f'pip install "{DISTRIBUTION}[postgres]"'
         ) from None
 
 
-def shown(url: URL) -> str:
-    """Return the URL without anything secret, wherever in it that was given."""
+def masked(url: URL) -> str:
+    """Return the URL without its secrets, in whichever part they are."""
     return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
 
 
 def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
     """Return the engine of a database.
 
-    Writers take turns: a transaction begins by taking one lock that all writers of this ledger
-    take, and that ends with it, so that the next one sees all that was committed before it. That is
-    what ``BEGIN IMMEDIATE`` does on SQLite. With SERIALIZABLE, two runs that append at once would
-    have to be told apart from a failure, and tried again.
+    Writers take turns: each write transaction begins with an advisory lock that all writers of this
+    ledger share, and holds it until it ends. The next writer therefore sees all that was committed,
+    as with ``BEGIN IMMEDIATE`` on SQLite. SERIALIZABLE would instead fail one of two runs that
+    append at the same time, and the transaction would have to be repeated.
     """
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),

@@ -1,46 +1,44 @@
-"""What a run left that was killed: the last heartbeat of each phase that never closed."""
+"""Recover what killed runs measured from the last heartbeats of their open phases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from operator import itemgetter
 
-_Rows = Iterable[Mapping[str, Any]]
+from greentrain.ledger.rows import (
+    ClosingRow,
+    HeartbeatRow,
+    RecoveredWindowRow,
+    SourceRow,
+    WindowRow,
+)
 
 
-def with_recovered(windows: _Rows, heartbeats: _Rows, closings: _Rows) -> list[dict[str, Any]]:
-    """Return all windows in order, those that only heartbeats tell of among them.
+def with_recovered(
+    windows: Iterable[WindowRow],
+    heartbeats: Iterable[HeartbeatRow],
+    closings: Iterable[ClosingRow],
+) -> list[RecoveredWindowRow]:
+    """Return all windows in order, and the heartbeats that replace missing windows.
 
-    A heartbeat counts where it is the last of its phase, no window of the same run, phase and start
-    was written, and the run has no closing row: it was killed, or still runs.
-
-    Args:
-        windows: The rows of kind ``"window"``, in order.
-        heartbeats: The rows of kind ``"heartbeat"``, in order.
-        closings: The rows of kind ``"closing"``.
-
-    Returns:
-        The rows, each with ``recovered``: whether it is a heartbeat.
+    A heartbeat counts if it is the last of its phase and no window of the same run, phase and start
+    was written. Its run must have no closing row: the run was killed, or is still running.
     """
     closed = {row["run_id"] for row in closings}
-    rows = [{**row, "recovered": False} for row in windows]
+    rows: list[RecoveredWindowRow] = [{**row, "recovered": False} for row in windows]
     written = {_phase(row) for row in rows}
     last = {_phase(row): row for row in heartbeats if row["run_id"] not in closed}
     rows += [{**row, "recovered": True} for phase, row in last.items() if phase not in written]
-    return sorted(rows, key=_place)
+    return sorted(rows, key=itemgetter("entry_id"))
 
 
-def last_descriptions(sources: _Rows) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Return the last row of each source by run id and name, of rows of kind ``"source"``."""
-    described: dict[str, dict[str, Mapping[str, Any]]] = {}
+def last_descriptions(sources: Iterable[SourceRow]) -> dict[str, dict[str, SourceRow]]:
+    """Return the last row of each source, by run id and source name."""
+    described: dict[str, dict[str, SourceRow]] = {}
     for row in sources:
         described.setdefault(row["run_id"], {})[row["name"]] = row
     return described
 
 
-def _phase(row: Mapping[str, Any]) -> tuple[str, str, str]:
+def _phase(row: WindowRow) -> tuple[str, str, str]:
     return row["run_id"], row["phase"], row["started_utc"]
-
-
-def _place(row: Mapping[str, Any]) -> int:
-    return int(row["entry_id"])

@@ -1,12 +1,11 @@
-"""Let go of what a run that died had reserved: settle it for the run."""
+"""Settle the open reservations of runs that died."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -14,31 +13,27 @@ from greentrain.budget import Unit, format_amount
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger.account import append_settlement, open_reservation
 from greentrain.ledger.recovery import with_recovered
-from greentrain.ledger.schema import (
-    closings,
-    entries,
-    heartbeats,
-    run_chain,
-    windows,
-)
-from greentrain.ledger.store import Store
+from greentrain.ledger.rows import ReservationRow, WindowRow
+from greentrain.ledger.schema import closings, entries, run_chain
+from greentrain.ledger.sql_store import TransactionRows
+from greentrain.ledger.store import LedgerStore
 
 SILENT_S = 30.0
-"""Seconds without a row after which a run that was never closed is taken to be dead."""
+"""Seconds without a row after which a run without a closing row counts as dead."""
 GIVEN = "given"
 RECOVERED = "recovered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What a released reservation was settled at.
+    """The result of releasing a reservation.
 
     Args:
         reservation_id: The reservation.
-        unit: What its budget is of.
-        amount: What was reserved.
-        actual: What it was settled at.
-        how: ``"given"`` by somebody, or ``"recovered"`` from windows and heartbeats.
+        unit: Unit of its budget.
+        amount: Amount that was reserved.
+        actual: Amount at which it was settled.
+        how: ``"given"`` by the user, or ``"recovered"`` from windows and heartbeats.
     """
 
     reservation_id: str
@@ -54,10 +49,10 @@ class Release:
         )
 
 
-def release(store: Store, reservation: str, actual: float | None) -> Release:
+def release(store: LedgerStore, reservation: str, actual: float | None) -> Release:
     """Settle the reservation of a run that died: see ``Ledger.release``."""
     if actual is not None and not (math.isfinite(actual) and actual >= 0):
-        raise ConfigurationError(f"actual is {actual!r}; it is finite, 0 or more")
+        raise ConfigurationError(f"actual is {actual!r}; give an amount that is finite, 0 or more")
     with store.write() as connection:
         row = open_reservation(connection, reservation)
         unit: Unit = "J" if row["amount_g"] is None else "g"
@@ -67,78 +62,82 @@ def release(store: Store, reservation: str, actual: float | None) -> Release:
         if actual is not None:
             actual_j, actual_g = (actual, None) if unit == "J" else (None, actual)
         else:
-            _refuse_living(connection, row["run_id"], store.clock())
+            _refuse_active(connection, row["run_id"], store.clock())
             actual_j, actual_g = _measured(connection, row, unit)
             how = RECOVERED
         append_settlement(
             store, connection, row, actual_j=actual_j, actual_g=actual_g, released=how
         )
-    settled = (actual_j if unit == "J" else actual_g) or 0.0
-    amount = row["amount_j"] if unit == "J" else row["amount_g"]
-    return Release(reservation_id=reservation, unit=unit, amount=amount, actual=settled, how=how)
+    amount, settled = row["amount_j"], actual_j
+    if row["amount_g"] is not None:
+        amount, settled = row["amount_g"], actual_g
+    return Release(
+        reservation_id=reservation, unit=unit, amount=amount, actual=settled or 0.0, how=how
+    )
 
 
-def drawn(
-    of_it: Iterable[Mapping[str, Any]], unit: Unit
+def measured_amount(
+    windows: Iterable[WindowRow], reservation: str, unit: Unit
 ) -> tuple[float | None, float | None] | None:
-    """Sum up the windows and recovered heartbeats of a reservation.
+    """Return the sum of the windows and recovered heartbeats of a reservation.
 
     Args:
-        of_it: Their rows.
-        unit: What the budget is of.
+        windows: The windows, which may include those of other reservations.
+        reservation: Id of the reservation.
+        unit: Unit of the budget.
 
     Returns:
-        Joules, and the grams for a budget of carbon; ``None`` where there is no row, or one is not
-        known in full.
+        Joules, and grams for a budget of carbon. ``None`` if there is no window, or one of them is
+        incomplete.
     """
-    rows = list(of_it)
+    rows = [row for row in windows if row["reservation_id"] == reservation]
     if not rows or not all(row["complete"] for row in rows):
         return None
-    energy_j = math.fsum(row["energy_j"] for row in rows)
+    energy_j = math.fsum(row["energy_j"] or 0.0 for row in rows)
     if unit == "J":
         return energy_j, None
-    if any(row["emissions_g"] is None for row in rows):
-        return None
-    return energy_j, math.fsum(row["emissions_g"] for row in rows)
+    grams = [row["emissions_g"] for row in rows if row["emissions_g"] is not None]
+    return (energy_j, math.fsum(grams)) if len(grams) == len(rows) else None
 
 
 def _measured(
-    connection: Connection, row: Mapping[str, Any], unit: Unit
+    connection: Connection, row: ReservationRow, unit: Unit
 ) -> tuple[float | None, float | None]:
-    """Return what was measured under a reservation.
+    """Return the joules and grams that were measured under a reservation.
 
     Raises:
-        LedgerError: If not all of it was.
+        LedgerError: If not everything was measured.
     """
-    reservation = row["reservation_id"]
-    # Of the whole run: a heartbeat counts where the window of its phase was never written.
-    of_run = [
-        [dict(one) for one in connection.execute(query.order_by(table.c.entry_id)).mappings()]
-        for table in (windows, heartbeats, closings)
-        for query in (select(table).where(table.c.run_id == row["run_id"]),)
-    ]
-    found = drawn(
-        [one for one in with_recovered(*of_run) if one["reservation_id"] == reservation], unit
+    # Rows of the whole run: a heartbeat counts if the window of its phase was never written.
+    rows, run_id = TransactionRows(connection), row["run_id"]
+    found = measured_amount(
+        with_recovered(
+            rows.rows("window", run_id=run_id),
+            rows.rows("heartbeat", run_id=run_id),
+            rows.rows("closing", run_id=run_id),
+        ),
+        row["reservation_id"],
+        unit,
     )
     if found is None:
+        example = "20 Wh" if unit == "J" else "500 gCO2e"
         raise LedgerError(
-            f"not everything that was drawn under the reservation {reservation!r} was measured; "
-            "say what it was with --actual, such as --actual "
-            f"{'20 Wh' if unit == 'J' else '500 gCO2e'!r}"
+            f"not all energy used under the reservation {row['reservation_id']!r} was measured; "
+            f"give the amount, such as --actual {example!r}"
         )
     return found
 
 
-def _refuse_living(connection: Connection, run_id: str, now: datetime) -> None:
+def _refuse_active(connection: Connection, run_id: str, now: datetime) -> None:
     query = select(closings.c.entry_id).where(closings.c.run_id == run_id)
     if connection.execute(query).first() is not None:
         return
-    # Its settlements may be releases, written by others.
+    # Settlements do not count, because another process may have written them as releases.
     own = (entries.c.chain == run_chain(run_id)) & (entries.c.kind != "settlement")
     last = connection.execute(select(func.max(entries.c.recorded_utc)).where(own)).scalar_one()
     silent_s = (now - datetime.fromisoformat(last)).total_seconds()
     if silent_s < SILENT_S:
         raise LedgerError(
-            f"the run {run_id} wrote a row {max(0.0, silent_s):.0f} s ago and may still be at "
-            f"work; wait until it has been silent for {SILENT_S:.0f} s, or give --actual"
+            f"the run {run_id} wrote a row {max(0.0, silent_s):.0f} s ago and may still be "
+            f"active; wait until {SILENT_S:.0f} s have passed without a row, or give --actual"
         )

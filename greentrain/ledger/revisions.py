@@ -1,4 +1,4 @@
-"""Which revision a ledger's tables have, and how an older one is brought up to date."""
+"""Check the revision of a ledger's tables, and create or upgrade them."""
 
 from __future__ import annotations
 
@@ -6,46 +6,56 @@ from sqlalchemy import Connection, inspect, select
 
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger.creation import statements
-from greentrain.ledger.schema import REVISIONS, metadata, versions
+from greentrain.ledger.schema import RETIRED_REVISIONS, REVISIONS, metadata, versions
 
 
 def needs_making(connection: Connection, name: str, *, create: bool) -> bool:
-    """Return whether a database lacks the ledger's tables, or has those of an older revision.
+    """Return whether a database lacks the ledger's tables, or has them at an older revision.
 
     Raises:
-        ConfigurationError: If there are none, and none are to be created.
-        LedgerError: If it holds something else, or the ledger of a newer greentrain.
+        ConfigurationError: If it has no tables and ``create`` is not set.
+        LedgerError: If it holds something else, or a ledger that this version cannot read.
     """
     tables = set(inspect(connection).get_table_names())
     ours = {table.name for table in metadata.sorted_tables}
     if versions.name not in tables:
         foreign = sorted(tables) if connection.dialect.name == "sqlite" else sorted(tables & ours)
         if foreign or (not create and connection.dialect.name == "sqlite"):
-            raise LedgerError(f"{name!r} is not a greentrain ledger" + _clash(connection, foreign))
+            raise LedgerError(f"{name!r} is not a greentrain ledger{_clash(connection, foreign)}")
         if not create:
-            raise ConfigurationError(f"there is no ledger in {name!r}")
+            raise ConfigurationError(
+                f"there is no ledger in {name!r}; check the URL, or run a stream to create one"
+            )
         return True
     revision = connection.execute(select(versions.c.version_num)).scalar()
+    if revision in RETIRED_REVISIONS:
+        raise LedgerError(
+            f"the ledger {name!r} was written by a pre-release of greentrain (revision {revision}) "
+            "and cannot be upgraded; read it with that version, and use another file or database "
+            "for new runs"
+        )
     if revision not in REVISIONS:
         raise LedgerError(
             f"the ledger {name!r} was written by a newer greentrain: its tables are at revision "
-            f"{revision}, and this one knows them up to {REVISIONS[-1]}; upgrade greentrain"
+            f"{revision}, and this version reads them up to {REVISIONS[-1]}; upgrade greentrain"
         )
     if revision == REVISIONS[-1] and not ours <= tables:
-        raise LedgerError(f"{name!r} is not a greentrain ledger: it lacks tables")
+        raise LedgerError(f"{name!r} is not a greentrain ledger: tables are missing")
     return bool(revision != REVISIONS[-1])
 
 
 def make_tables(connection: Connection, name: str, *, create: bool) -> None:
-    """Make the tables of an empty database, or bring older ones up to date.
+    """Create the tables of an empty database, or upgrade older ones.
 
-    It all happens in the transaction that is given: as a whole, or not at all. Somebody else may
-    have done it meanwhile.
+    All of it happens in the given transaction, or nothing. It has no effect if another process has
+    done it since :func:`needs_making` was called.
     """
     if not needs_making(connection, name, create=create):
         return
     if inspect(connection).has_table(versions.name):
-        from greentrain.ledger.migrations import upgrade  # half a second, and seldom needed
+        from greentrain.ledger.migrations import (
+            upgrade,  # takes half a second, and is seldom needed
+        )
 
         upgrade(connection)
         return
@@ -57,6 +67,6 @@ def _clash(connection: Connection, foreign: list[str]) -> str:
     if connection.dialect.name == "sqlite":
         return ""
     return (
-        f": it has tables of its own named {', '.join(foreign)}; give the ledger a database or a "
-        "schema of its own"
+        f": it has other tables named {', '.join(foreign)}; give the ledger a separate database "
+        "or schema"
     )

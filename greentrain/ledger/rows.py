@@ -1,192 +1,399 @@
-"""What a run is told of, by shape alone, and the rows that it becomes."""
+"""Types of the rows that a ledger returns, one for each kind of entry.
+
+Each has the columns of its table in ``schema.py``; ``tests/ledger/test_rows.py`` compares them.
+Fields that end in ``_id`` hold a UUID as text, fields that end in ``_utc`` an ISO 8601 time in UTC.
+``None`` means unknown, or not applicable.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterable, Mapping
-from datetime import datetime
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict, overload
 
-from greentrain.errors import ConfigurationError
-from greentrain.ledger.schema import canonical
-from greentrain.units import utc_text
-
-Row = tuple[str, Mapping[str, Any]]
-"""The kind of a row, and its content."""
+from greentrain.budget import Period
 
 
-class SourceLike(Protocol):
-    """One metered thing, such as a :class:`greentrain.energy.Source`."""
+class EntryRow(TypedDict):
+    """The fields that rows of every kind have.
 
-    @property
-    def name(self) -> str:
-        """Short name, unique within a run; of another host with a prefix, ``"node1/gpu:0"``."""
-        ...
-
-    @property
-    def method(self) -> str:
-        """How its joules are obtained."""
-        ...
-
-    @property
-    def relative_uncertainty(self) -> float | None:
-        """Standard uncertainty as a share of the value; ``None`` if unknown."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """What is metered; empty if unknown, as are the texts below."""
-        ...
-
-    @property
-    def uuid(self) -> str:
-        """What tells it from others of its kind."""
-        ...
-
-    @property
-    def power_limit_w(self) -> float | None:
-        """The power limit in force."""
-        ...
-
-    @property
-    def note(self) -> str:
-        """What should be known about its figures."""
-        ...
-
-    @property
-    def reference(self) -> str:
-        """Where the uncertainty comes from."""
-        ...
-
-
-class ReadingLike(Protocol):
-    """Seconds, and joules by source; ``None`` for what could not be measured."""
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds covered."""
-        ...
-
-    @property
-    def energy_j(self) -> Mapping[str, float | None]:
-        """Joules by source name."""
-        ...
-
-
-class WindowLike(Protocol):
-    """What was drawn during one phase, such as a :class:`greentrain.energy.Window`."""
-
-    @property
-    def phase(self) -> str:
-        """Name of the phase."""
-        ...
-
-    @property
-    def started(self) -> datetime:
-        """When it began; an aware time."""
-        ...
-
-    @property
-    def ended(self) -> datetime:
-        """When it ended; an aware time."""
-        ...
-
-    @property
-    def reading(self) -> ReadingLike:
-        """What was drawn, apart from the phases inside it."""
-        ...
-
-    @property
-    def epoch(self) -> int | None:
-        """The epoch, where there is one."""
-        ...
-
-    @property
-    def reservation_id(self) -> str | None:
-        """The reservation that it is paid from, where there is one."""
-        ...
-
-
-class EmissionsLike(Protocol):
-    """Grams of a window, such as :class:`greentrain.carbon.Emissions`."""
-
-    @property
-    def grams(self) -> float | None:
-        """Grams of CO2 equivalent; ``None`` if unknown."""
-        ...
-
-    @property
-    def intensity_g_per_kwh(self) -> float | None:
-        """The window's mean intensity; ``None`` if unknown."""
-        ...
-
-
-def source_content(run_id: str, source: SourceLike) -> dict[str, Any]:
-    """Return the content of a source's row.
-
-    Raises:
-        ConfigurationError: If a number is not finite.
+    Attributes:
+        entry_id: Number of the entry; later entries have larger numbers.
+        recorded_utc: Time at which the row was appended.
     """
-    numbers = {
-        "relative_uncertainty": source.relative_uncertainty,
-        "power_limit_w": source.power_limit_w,
-    }
-    _check(f"the source {source.name!r}", numbers)
-    return {
-        "run_id": run_id,
-        "name": source.name,
-        "method": source.method,
-        **numbers,
-        "device": source.device or None,
-        "uuid": source.uuid or None,
-        "note": source.note or None,
-        "reference": source.reference or None,
-    }
+
+    entry_id: int
+    recorded_utc: str
 
 
-def window_content(
-    run_id: str, window: WindowLike, emissions: EmissionsLike | None
-) -> dict[str, Any]:
-    """Return the content of a window's row, or of a heartbeat's.
+class RunRow(EntryRow):
+    """The opening row of a run.
 
-    Raises:
-        ConfigurationError: If a number is not finite, or a time is naive.
+    Attributes:
+        run_id: The run.
+        kind: ``"stream"``, ``"fit"``, ``"measure"``, or another stage of a Trainer.
+        name: Name that people use for it.
+        environment: JSON of versions, hardware and settings.
+        host: Hash of the host's name.
+        heads: JSON of the heads that changed since the last opening row or budget row.
     """
-    reading = window.reading
-    by_source = dict(reading.energy_j)
-    grams = None if emissions is None else emissions.grams
-    intensity = None if emissions is None else emissions.intensity_g_per_kwh
-    numbers = {"duration_s": reading.duration_s, "grams": grams, "intensity": intensity}
-    _check("a window", by_source)
-    _check("a window", numbers)
-    known = [joules for joules in by_source.values() if joules is not None]
-    return {
-        "run_id": run_id,
-        "reservation_id": window.reservation_id,
-        "phase": window.phase,
-        "epoch": window.epoch,
-        "started_utc": utc_text(window.started),
-        "duration_s": reading.duration_s,
-        "energy_j": math.fsum(known) if known else None,
-        "by_source": canonical(by_source),
-        "complete": len(known) == len(by_source) > 0,
-        "emissions_g": grams,
-        "intensity_g_per_kwh": intensity,
-    }
+
+    run_id: str
+    kind: str
+    name: str
+    environment: str
+    host: str
+    heads: str
 
 
-def kept(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that still say something: of one phase's heartbeats the last."""
-    found: dict[Hashable, Row] = {}
-    for place, (kind, content) in enumerate(rows):
-        beat = kind == "heartbeat"
-        key: Hashable = (content["phase"], content["started_utc"]) if beat else place
-        found.pop(key, None)
-        found[key] = (kind, content)
-    return list(found.values())
+class ClosingRow(EntryRow):
+    """The end of a run.
+
+    Attributes:
+        run_id: The run.
+        status: ``"completed"`` or ``"failed"``.
+    """
+
+    run_id: str
+    status: str
 
 
-def _check(what: str, numbers: Mapping[str, float | None]) -> None:
-    for name, value in numbers.items():
-        if value is not None and not math.isfinite(value):
-            raise ConfigurationError(f"{name} of {what} is {value!r}; it has to be finite")
+class SourceRow(EntryRow):
+    """One metered device of a run; the last row of a name counts for the whole run.
+
+    Attributes:
+        run_id: The run.
+        name: Name that is unique within the run, such as ``"gpu:0"`` or ``"node1/gpu:0"``.
+        method: ``"counter"``, ``"sampled"`` or ``"estimated"``, with details.
+        relative_uncertainty: Standard uncertainty as a share of the value.
+        device: Model of the device.
+        uuid: Identifier of the device.
+        power_limit_w: Power limit in watts.
+        note: Remarks on the quality of its figures.
+        reference: Origin of the uncertainty.
+    """
+
+    run_id: str
+    name: str
+    method: str
+    relative_uncertainty: float | None
+    device: str | None
+    uuid: str | None
+    power_limit_w: float | None
+    note: str | None
+    reference: str | None
+
+
+class WindowRow(EntryRow):
+    """Energy used during one phase.
+
+    Attributes:
+        run_id: The run.
+        reservation_id: Reservation that pays for it.
+        phase: Name of the phase, such as ``"train_epoch"``.
+        epoch: Number of the epoch.
+        started_utc: Start of the phase.
+        duration_s: Seconds, without the phases nested in it.
+        energy_j: Joules of all sources that could be measured, without the phases nested in it.
+        by_source: JSON of joules by source name; ``null`` for a source that was not measured.
+        complete: ``True`` if every source was measured.
+        emissions_g: Grams of CO2 equivalent.
+        intensity_g_per_kwh: Mean carbon intensity during the window.
+    """
+
+    run_id: str
+    reservation_id: str | None
+    phase: str
+    epoch: int | None
+    started_utc: str
+    duration_s: float
+    energy_j: float | None
+    by_source: str
+    complete: bool
+    emissions_g: float | None
+    intensity_g_per_kwh: float | None
+
+
+class HeartbeatRow(WindowRow):
+    """An open phase as if it ended when the row was recorded; it has the fields of a window."""
+
+
+class RecoveredWindowRow(WindowRow):
+    """A window, or the last heartbeat of a phase whose window was never written.
+
+    Attributes:
+        recovered: ``True`` for a heartbeat.
+    """
+
+    recovered: bool
+
+
+class ReplayRow(EntryRow):
+    """Progress in writing the rows that waited in a local file.
+
+    Attributes:
+        run_id: The run.
+        spool_id: The file.
+        line: Lines of the file that have been written so far.
+    """
+
+    run_id: str
+    spool_id: str
+    line: int
+
+
+class CalibrationRow(EntryRow):
+    """A comparison of a run's meter with a wall meter.
+
+    Attributes:
+        run_id: The run.
+        factor: Joules at the wall for each joule of the run's meter.
+        low: Lower end of the factor's interval.
+        high: Upper end of the factor's interval.
+        spans: Spans of time that were compared.
+        software_j: Joules of the run's meter.
+        wall_j: Joules of the wall meter.
+        boundary: Devices that the run's meter covers, such as ``"gpu+cpu+ram"``.
+        wall: Description of the wall meter.
+    """
+
+    run_id: str
+    factor: float
+    low: float | None
+    high: float | None
+    spans: int
+    software_j: float
+    wall_j: float
+    boundary: str | None
+    wall: str
+
+
+class BudgetRow(EntryRow):
+    """The terms of a budget: either ``energy_j`` or ``carbon_g`` is set.
+
+    Attributes:
+        budget_id: The budget.
+        name: Name that is unique in the ledger.
+        parent_id: Budget that it is promised out of.
+        energy_j: Amount in joules.
+        carbon_g: Amount in grams of CO2 equivalent.
+        num_experiences: Experiences that it has to last for.
+        until_utc: First moment after its end.
+        per: Calendar period after which it is renewed.
+        carry_over: ``True`` if an unused amount is added to the next period.
+        given_as: The budget as the user wrote it.
+        heads: JSON of the heads that changed since the last opening row or budget row.
+    """
+
+    budget_id: str
+    name: str
+    parent_id: str | None
+    energy_j: float | None
+    carbon_g: float | None
+    num_experiences: int
+    until_utc: str | None
+    per: Period | None
+    carry_over: bool
+    given_as: str
+    heads: str
+
+
+class PaymentRow(EntryRow):
+    """The fields that reservations and settlements share.
+
+    The sums are in the budget's unit, and include this row.
+
+    Attributes:
+        reservation_id: The reservation.
+        budget_id: The budget that pays.
+        period: Start of the budget's period in UTC; ``""`` if the budget is not renewed.
+        run_id: The run that reserved.
+        sum_open: Open reservations in the period.
+        sum_reserved: Amount of the open reservations.
+        sum_spent: Amount settled, overruns included.
+        sum_overrun: Part of ``sum_spent`` beyond the reservations.
+    """
+
+    reservation_id: str
+    budget_id: str
+    period: str
+    run_id: str
+    sum_open: int
+    sum_reserved: float
+    sum_spent: float
+    sum_overrun: float
+
+
+class ReservationRow(PaymentRow):
+    """An amount that was set aside.
+
+    Attributes:
+        amount_j: Joules.
+        amount_g: Grams of CO2 equivalent, if the budget is of carbon.
+        purpose: Text that says what it pays for.
+    """
+
+    amount_j: float
+    amount_g: float | None
+    purpose: str
+
+
+class SettlementRow(PaymentRow):
+    """The amount that was used under a reservation.
+
+    Attributes:
+        actual_j: Joules.
+        actual_g: Grams of CO2 equivalent, if the budget is of carbon.
+        overrun_j: Joules beyond the reservation.
+        overrun_g: Grams beyond the reservation.
+        released: ``"given"`` or ``"recovered"`` if the reservation of a dead run was released.
+    """
+
+    actual_j: float | None
+    actual_g: float | None
+    overrun_j: float | None
+    overrun_g: float | None
+    released: str | None
+
+
+class DecisionRow(EntryRow):
+    """A decision, recorded before it is carried out.
+
+    Attributes:
+        run_id: The run.
+        budget_id: The budget that pays.
+        experience_id: Experience that was decided about.
+        position: Number of the experience in its stream, from 0.
+        reservation_id: Reservation made for the decision.
+        update_mode: ``"SKIP"``, ``"REPLAY"``, ``"WARM_START"`` or ``"FULL_RETRAIN"``.
+        step_fraction: Fraction of the mode's usual steps.
+        reason: Short code of the reason.
+        sentence: The reason as a sentence.
+        predicted_j: Predicted energy in joules.
+        upper_bound_j: Upper bound of the energy in joules.
+        min_gain_per_j: Smallest gain per joule that an update had to bring, in units of the metric.
+        state: JSON of the state that the policy was given.
+        alternatives: JSON of the options that were compared.
+    """
+
+    run_id: str
+    budget_id: str
+    experience_id: str
+    position: int
+    reservation_id: str | None
+    update_mode: str
+    step_fraction: float
+    reason: str
+    sentence: str
+    predicted_j: float | None
+    upper_bound_j: float | None
+    min_gain_per_j: float | None
+    state: str
+    alternatives: str
+
+
+class OutcomeRow(EntryRow):
+    """The outcome of a decision.
+
+    Attributes:
+        run_id: The run.
+        experience_id: Experience that was decided about.
+        position: Number of the experience in its stream, from 0.
+        reservation_id: Reservation that paid.
+        metric: Name of the metric.
+        metric_before: Metric of the old model.
+        metric_after: Metric of the new model.
+        steps: Optimizer steps that were done.
+        planned_steps: Optimizer steps that were planned.
+        energy_j: Energy used, in joules.
+        kept: ``True`` if the new model replaced the old one.
+    """
+
+    run_id: str
+    experience_id: str
+    position: int
+    reservation_id: str | None
+    metric: str
+    metric_before: float | None
+    metric_after: float | None
+    steps: int
+    planned_steps: int
+    energy_j: float | None
+    kept: bool
+
+
+class RowsByKind(TypedDict):
+    """All rows of a ledger by kind, each kind in the order recorded."""
+
+    run: list[RunRow]
+    closing: list[ClosingRow]
+    source: list[SourceRow]
+    window: list[WindowRow]
+    heartbeat: list[HeartbeatRow]
+    replay: list[ReplayRow]
+    calibration: list[CalibrationRow]
+    budget: list[BudgetRow]
+    reservation: list[ReservationRow]
+    settlement: list[SettlementRow]
+    decision: list[DecisionRow]
+    outcome: list[OutcomeRow]
+
+
+class Head(TypedDict):
+    """The end of a chain.
+
+    Attributes:
+        count: Number of rows in the chain.
+        head: Hash of its last row, in hexadecimal.
+    """
+
+    count: int
+    head: str
+
+
+Heads = Mapping[str, Head]
+"""The heads of all chains, by chain name."""
+
+
+class RowReader(ABC):
+    """A reader of rows by kind: a ledger, or a snapshot of one."""
+
+    __slots__ = ()
+
+    @overload
+    def rows(self, kind: Literal["run"], **equals: Any) -> list[RunRow]: ...
+    @overload
+    def rows(self, kind: Literal["closing"], **equals: Any) -> list[ClosingRow]: ...
+    @overload
+    def rows(self, kind: Literal["source"], **equals: Any) -> list[SourceRow]: ...
+    @overload
+    def rows(self, kind: Literal["window"], **equals: Any) -> list[WindowRow]: ...
+    @overload
+    def rows(self, kind: Literal["heartbeat"], **equals: Any) -> list[HeartbeatRow]: ...
+    @overload
+    def rows(self, kind: Literal["replay"], **equals: Any) -> list[ReplayRow]: ...
+    @overload
+    def rows(self, kind: Literal["calibration"], **equals: Any) -> list[CalibrationRow]: ...
+    @overload
+    def rows(self, kind: Literal["budget"], **equals: Any) -> list[BudgetRow]: ...
+    @overload
+    def rows(self, kind: Literal["reservation"], **equals: Any) -> list[ReservationRow]: ...
+    @overload
+    def rows(self, kind: Literal["settlement"], **equals: Any) -> list[SettlementRow]: ...
+    @overload
+    def rows(self, kind: Literal["decision"], **equals: Any) -> list[DecisionRow]: ...
+    @overload
+    def rows(self, kind: Literal["outcome"], **equals: Any) -> list[OutcomeRow]: ...
+    @overload
+    def rows(self, kind: str, **equals: Any) -> list[Any]: ...
+    def rows(self, kind: str, **equals: Any) -> list[Any]:
+        """Return the rows of one kind, in the order recorded.
+
+        Args:
+            kind: A kind of entry, such as ``"run"``, ``"window"`` or ``"decision"``.
+            **equals: Values that columns must have, such as ``run_id=run.run_id``.
+        """
+        return self._rows(kind, equals)
+
+    @abstractmethod
+    def _rows(self, kind: str, equals: Mapping[str, Any]) -> list[dict[str, Any]]: ...

@@ -1,4 +1,4 @@
-"""The rows of one run."""
+"""Write the rows of one run."""
 
 from __future__ import annotations
 
@@ -8,60 +8,60 @@ from types import TracebackType
 from typing import Any
 
 from greentrain.errors import LedgerError
+from greentrain.ledger.events import EmissionsLike, Row, WindowLike, window_content
 from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import Outbox
-from greentrain.ledger.rows import EmissionsLike, Row, WindowLike, window_content
 from greentrain.ledger.schema import run_chain
-from greentrain.ledger.store import Store
+from greentrain.ledger.store import LedgerStore
 from greentrain.ledger.writer import Writer
 
 _log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """The rows of one run; get one from ``Ledger.open_run``.
+    """A run that records rows; ``Ledger.open_run`` returns one.
 
     As a context manager it closes the run as ``completed``, or as ``failed`` on an exception.
 
     Args:
-        store: Where rows go.
-        run_id: The run, whose opening row is there.
-        watch: Is asked for sources and heartbeats until the run is closed.
-        heartbeat_s: Seconds from one heartbeat to the next.
+        store: Store of the ledger.
+        run_id: The run, whose opening row has been written.
+        heartbeat: Supplier of sources and heartbeats until the run is closed.
+        heartbeat_s: Seconds between two heartbeats.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: LedgerStore,
         run_id: str,
         *,
-        watch: Heartbeat | None = None,
+        heartbeat: Heartbeat | None = None,
         heartbeat_s: float = 10.0,
     ) -> None:
         self._store = store
         self.run_id = run_id
         self._closed = False
         self._outbox = Outbox(store, run_id)
-        if watch is None:
+        if heartbeat is None:
             self._writer = Writer(self._send)
         else:
             self._writer = Writer(
                 self._send,
-                edges=[watch.sources],
-                beats=[watch.heartbeats, watch.late_sources],
+                edges=[heartbeat.sources],
+                beats=[heartbeat.heartbeats, heartbeat.late_sources],
                 period_s=heartbeat_s,
             )
             self._writer.start()
 
     @property
     def chain(self) -> str:
-        """The name of this run's chain."""
+        """Name of this run's chain."""
         return run_chain(self.run_id)
 
     def record(self, window: WindowLike, emissions: EmissionsLike | None = None) -> None:
-        """Record what was drawn during one phase, and the grams of it.
+        """Record the energy used during one phase, and its emissions.
 
-        Returns at once: a thread writes it, before any other row that comes after it.
+        Returns at once: a thread writes the row before any row that is recorded after it.
 
         Raises:
             ConfigurationError: If a number is not finite, or a time is naive.
@@ -77,7 +77,7 @@ class RunLog:
             return self._store.append(connection, kind, self.chain, content)
 
     def note(self, kind: str, **content: Any) -> None:
-        """Record a row for which nothing waits: like a window, it is written by a thread.
+        """Record a row without waiting for it: a thread writes it, as :meth:`record` does.
 
         Raises:
             LedgerError: If the run is closed.
@@ -85,13 +85,19 @@ class RunLog:
         self._put((kind, {**content, "run_id": self.run_id}))
 
     def flush(self) -> None:
-        """Wait until the windows recorded so far are written, or wait in a file to be."""
+        """Wait until all rows recorded so far are in the ledger, or in a local file."""
         self._writer.flush()
 
     def close(self, status: str = "completed") -> None:
-        """Write the closing row, ``"completed"`` or ``"failed"``; harmless the second time.
+        """Write the closing row; calling it again has no effect.
 
-        If the database cannot be written to, it waits in a file like the windows before it.
+        If the database cannot be written to, the row is kept in a local file.
+
+        Args:
+            status: ``"completed"`` or ``"failed"``.
+
+        Raises:
+            LedgerError: If the row can be written neither to the database nor to a file.
         """
         if not self._closed:
             self._closed = True
@@ -100,8 +106,6 @@ class RunLog:
                 row = ("closing", {"run_id": self.run_id, "status": status})
                 if self._outbox.send([row]):
                     self._log_head(status)
-            except OSError as error:
-                raise LedgerError(f"the run {self.run_id!r} cannot be closed: {error}") from error
             finally:
                 self._outbox.close()
 
@@ -112,7 +116,7 @@ class RunLog:
 
     def _put(self, row: Row) -> None:
         if self._closed:
-            raise LedgerError(f"the run {self.run_id!r} is closed and takes no more windows")
+            raise LedgerError(f"the run {self.run_id!r} is closed and accepts no more rows")
         self._writer.put(row)
 
     def _send(self, rows: list[Row], awaited: bool) -> None:

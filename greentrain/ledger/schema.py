@@ -1,15 +1,15 @@
-"""The ledger's tables, and what each row is hashed over.
+"""The tables of a ledger.
 
-``entries`` is the spine: one row for each thing recorded, in the order recorded, chained by hash.
-Every other table holds the typed content of one kind of entry. All of it is written once and never
-changed.
+``entries`` is the spine: one row for each event, in the order recorded, chained by hash. Each other
+table holds the content of one kind of entry. Rows are written once and never changed.
+
+To add a column: add it here as a nullable column without a default, add its field to ``rows.py``,
+draft a revision with ``tests/ledger/draft.py``, and add the revision to :data:`REVISIONS`. The
+hashes of older rows do not change, see :func:`greentrain.ledger.hashing.row_hash`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,20 +29,17 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 1
-GENESIS = "0" * 64
-"""What the first row of a chain names as the one before it."""
+"""Version of the JSON texts in the rows."""
 RUN_CHAIN = "runs"
-"""The chain of the runs' opening rows."""
+"""Chain of the opening rows of all runs."""
 BUDGET_CHAIN = "budgets"
-"""The chain of the budgets."""
-REVISIONS = ("0001",)
-"""The revisions of the tables, oldest first; each is a file of ``migrations/versions``."""
+"""Chain of the budget rows."""
+RETIRED_REVISIONS = ("0001",)
+"""Revisions of pre-releases whose tables cannot be upgraded."""
+REVISIONS = ("0002",)
+"""Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
 
-_ENCODER = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-)
-
-# Every constraint has a name that is the same on each engine, so that a migration can find it.
+# Constraints have the same name on each engine, so that a migration can find them.
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_name)s",
@@ -52,7 +49,7 @@ metadata = MetaData(
     }
 )
 
-# Apart from the others, as Alembic has it: it holds no records, but which revision the tables have.
+# Separate metadata, because Alembic owns this table: it holds the revision of the others.
 versions = Table(
     "greentrain_version",
     MetaData(),
@@ -97,7 +94,7 @@ def _windows(name: str) -> Table:
 
 
 def _money(name: str, *columns: Column[Any]) -> Table:
-    """What was taken from a budget, and the sums of its pot after it: see ``money.BudgetTotals``."""
+    """Return a table of payments with the sums of ``money.BudgetTotals`` after each."""
     return _content(
         name,
         Column("reservation_id", String(36), nullable=False, unique=True),
@@ -109,7 +106,7 @@ def _money(name: str, *columns: Column[Any]) -> Table:
         Column("sum_reserved", Float, nullable=False),
         Column("sum_spent", Float, nullable=False),
         Column("sum_overrun", Float, nullable=False),
-        Index(f"ix_{name}_pot", "budget_id", "period", "entry_id"),
+        Index(f"ix_{name}_period", "budget_id", "period", "entry_id"),
     )
 
 
@@ -200,7 +197,7 @@ decisions = _content(
     Column("sentence", Text, nullable=False),
     Column("predicted_j", Float),
     Column("upper_bound_j", Float),
-    Column("price_per_j", Float),
+    Column("min_gain_per_j", Float),
     Column("state", Text, nullable=False),
     Column("alternatives", Text, nullable=False),
 )
@@ -233,42 +230,9 @@ CONTENT: Mapping[str, Table] = {
     "decision": decisions,
     "outcome": outcomes,
 }
-"""The table of each kind of entry."""
+"""Table of each kind of entry."""
 
 
 def run_chain(run_id: str) -> str:
-    """Return the name of a run's own chain, which begins at its opening row."""
+    """Return the name of a run's chain, which continues from its opening row."""
     return f"run:{run_id}"
-
-
-def canonical(value: Any) -> str:
-    """Write a value as JSON in one way only: sorted keys, no spaces, shortest floats.
-
-    Example:
-        >>> canonical({"b": 0.1, "a": None})
-        '{"a":null,"b":0.1}'
-    """
-    return _ENCODER.encode(value)
-
-
-def genesis(key: bytes | None = None) -> str:
-    """Return what the first row of a ledger's own chains names as the one before it.
-
-    With a key it is a hash that nobody makes without the key, so that a ledger that was begun with
-    one cannot pass for a ledger without.
-    """
-    return GENESIS if key is None else hmac.digest(key, b"greentrain ledger", "sha256").hex()
-
-
-def row_hash(entry: Mapping[str, Any], content: Mapping[str, Any], key: bytes | None = None) -> str:
-    """Hash an entry with its content and the hash of the row before it.
-
-    Returns:
-        The SHA-256, or with a key the HMAC-SHA256, in hexadecimal.
-    """
-    spine = {name: entry[name] for name in ("kind", "chain", "seq", "recorded_utc", "prev_hash")}
-    held = {name: value for name, value in content.items() if name != "entry_id"}
-    text = canonical([spine, held]).encode()
-    if key is None:
-        return hashlib.sha256(text).hexdigest()
-    return hmac.digest(key, text, "sha256").hex()

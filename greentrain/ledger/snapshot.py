@@ -1,31 +1,32 @@
-"""All rows of a ledger as they stood at one moment, or as they had stood at an earlier one."""
+"""Read all rows of a ledger as they are at one moment, or as they were at an earlier one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Select, func, select
 
 from greentrain.errors import LedgerError
+from greentrain.ledger.rows import Head, Heads, RowReader, RowsByKind
 from greentrain.ledger.schema import CONTENT, entries
-from greentrain.ledger.store import Store
+from greentrain.ledger.store import LedgerStore
 
 Row = Mapping[str, Any]
 _REPEATED = ("kind", "chain", "run_id", "reservation_id", "phase", "recorded_utc", "name")
-"""Columns whose texts recur: kept once, they take a third of the memory."""
+"""Columns whose texts recur: each text is stored once, which takes a third of the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What one transaction saw of a ledger.
+class Snapshot(RowReader):
+    """The rows that one transaction saw.
 
     Args:
         spine: The entries, in order.
-        content: The content of each kind of entry, by the entry's id, in order.
-        damage: What is wrong with the database itself, one sentence each.
-        orphans: What content has no entry, one sentence each.
+        content: Content of each kind of entry by the entry's id, in order.
+        damage: Sentences about damage to the database itself.
+        orphans: Sentences about content without an entry.
     """
 
     spine: list[Row]
@@ -33,8 +34,8 @@ class Snapshot:
     damage: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
 
-    def heads(self) -> dict[str, dict[str, Any]]:
-        """Return (count, head) of every chain, as :meth:`Ledger.heads` gives them."""
+    def heads(self) -> dict[str, Head]:
+        """Return the heads of all chains, as ``Ledger.heads`` does."""
         last: dict[str, Row] = {}
         for entry in self.spine:
             held = last.get(entry["chain"])
@@ -45,22 +46,13 @@ class Snapshot:
             for chain, entry in sorted(last.items())
         }
 
-    def rows(self, kind: str) -> list[dict[str, Any]]:
-        """Return the content of all entries of a kind with when each was recorded, in order."""
-        held = self.content[kind]
-        if not held:
-            return []
-        recorded = {
-            entry["id"]: entry["recorded_utc"] for entry in self.spine if entry["id"] in held
-        }
-        return [
-            {"recorded_utc": recorded[entry_id], **row}
-            for entry_id, row in held.items()
-            if entry_id in recorded
-        ]
+    def by_kind(self) -> RowsByKind:
+        """Return all rows, by kind."""
+        recorded = {entry["id"]: entry["recorded_utc"] for entry in self.spine}
+        return cast(RowsByKind, {kind: self._dated(kind, recorded) for kind in CONTENT})
 
-    def as_of(self, heads: Mapping[str, Mapping[str, Any]]) -> Snapshot:
-        """Return what was there when the ledger had these heads: nothing of what came later."""
+    def as_of(self, heads: Heads) -> Snapshot:
+        """Return the rows that the ledger had when its chains had these heads."""
         counts = {chain: int(head["count"]) for chain, head in heads.items()}
         later = {e["id"] for e in self.spine if e["seq"] >= counts.get(e["chain"], 0)}
         if not later:
@@ -74,8 +66,21 @@ class Snapshot:
             },
         )
 
+    def _rows(self, kind: str, equals: Mapping[str, Any]) -> list[dict[str, Any]]:
+        held = self.content[kind]
+        recorded = {e["id"]: e["recorded_utc"] for e in self.spine if e["id"] in held}
+        rows = self._dated(kind, recorded)
+        return [row for row in rows if all(row[name] == equals[name] for name in equals)]
 
-def take_snapshot(store: Store) -> Snapshot:
+    def _dated(self, kind: str, recorded: Mapping[int, str]) -> list[dict[str, Any]]:
+        return [
+            {"recorded_utc": recorded[entry_id], **row}
+            for entry_id, row in self.content[kind].items()
+            if entry_id in recorded
+        ]
+
+
+def take_snapshot(store: LedgerStore) -> Snapshot:
     """Read a whole ledger in one transaction.
 
     Raises:
@@ -84,11 +89,11 @@ def take_snapshot(store: Store) -> Snapshot:
     texts: dict[str, str] = {}
     with store.read() as connection:
         damage = tuple(_damage(connection))
-        spine = list(_rows(connection, select(entries).order_by(entries.c.id), texts))
+        spine = list(_read(connection, select(entries).order_by(entries.c.id), texts))
         content: dict[str, Mapping[int, Row]] = {}
         for kind, table in CONTENT.items():
             query = select(table).order_by(table.c.entry_id)
-            content[kind] = {row["entry_id"]: row for row in _rows(connection, query, texts)}
+            content[kind] = {row["entry_id"]: row for row in _read(connection, query, texts)}
         orphans = tuple(_orphans(connection))
     return Snapshot(spine=spine, content=content, damage=damage, orphans=orphans)
 
@@ -98,7 +103,7 @@ def damaged(error: LedgerError) -> bool:
     return "malformed" in str(error)
 
 
-def _rows(connection: Connection, query: Select[Any], texts: dict[str, str]) -> Iterator[Row]:
+def _read(connection: Connection, query: Select[Any], texts: dict[str, str]) -> Iterator[Row]:
     result = connection.execute(query)
     names = list(result.keys())
     repeated = [name for name in names if name in _REPEATED]

@@ -1,4 +1,4 @@
-"""Recompute a ledger's chains, and name each row that does not follow."""
+"""Recompute a ledger's hash chains, and list the rows that do not follow."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from greentrain.ledger.schema import (
-    BUDGET_CHAIN,
-    GENESIS,
-    RUN_CHAIN,
-    genesis,
-    row_hash,
-    run_chain,
-)
+from greentrain.ledger.hashing import GENESIS, genesis, row_hash
+from greentrain.ledger.schema import BUDGET_CHAIN, RUN_CHAIN, run_chain
 
 Content = Mapping[str, Mapping[int, Mapping[str, Any]]]
 _Heads = dict[str, list[Any]]
@@ -22,17 +16,18 @@ _Heads = dict[str, list[Any]]
 def chain_failures(
     spine: Sequence[Mapping[str, Any]], content: Content, key: bytes | None
 ) -> Iterator[str]:
-    """Yield what does not follow, one sentence each, in the order of the rows.
+    """Yield a sentence for each row that does not follow, in the order of the rows.
 
     Args:
         spine: All entries, in order.
-        content: The content of each kind of entry, by the entry's id.
-        key: What the rows were hashed with; ``None`` for plain hashes.
+        content: Content of each kind of entry, by the entry's id.
+        key: Key that rows were hashed with; ``None`` for plain hashes.
     """
     begins = genesis(key)
     if spine and key is not None and spine[0]["prev_hash"] != begins:
-        how = "without a key" if spine[0]["prev_hash"] == GENESIS else "with another key"
-        yield f"{_name(spine[0])}: was altered, or written {how} than with the one that is given"
+        plain = spine[0]["prev_hash"] == GENESIS
+        how = "without a key" if plain else "with another key than the given one"
+        yield f"{_name(spine[0])}: was altered, or written {how}"
         return
     heads: _Heads = {}
     changed: set[str] = set()
@@ -65,7 +60,7 @@ def chain_failures(
 
 
 def needs_key(spine: Sequence[Mapping[str, Any]], content: Content) -> bool:
-    """Return whether a ledger's rows were hashed with a key: none of the first follows without."""
+    """Return whether rows were hashed with a key: none of the first rows follows without one."""
     if not spine or spine[0]["prev_hash"] == GENESIS:
         return False
     for entry in spine[:3]:
@@ -82,14 +77,14 @@ def _name(entry: Mapping[str, Any]) -> str:
 def _hashes(entry: Mapping[str, Any], held: Mapping[str, Any], key: bytes | None) -> bool:
     try:
         return bool(row_hash(entry, held, key) == entry["hash"])
-    except (TypeError, ValueError):  # what was written there is no number or text of ours
+    except (TypeError, ValueError):  # it was altered to a value that a ledger cannot hold
         return False
 
 
-def _heads_failures(name: str, told: str, expected: _Heads, heads: _Heads) -> Iterator[str]:
-    """Compare the heads that an opening row or a budget row holds with those found there."""
+def _heads_failures(name: str, held: str, expected: _Heads, heads: _Heads) -> Iterator[str]:
+    """Compare the heads in an opening row or a budget row with those of the chains."""
     try:
-        then: _Heads = dict(json.loads(told))
+        then: _Heads = dict(json.loads(held))
     except (TypeError, ValueError):
         yield f"{name}: holds no heads, so it was replaced"
         return
@@ -98,13 +93,13 @@ def _heads_failures(name: str, told: str, expected: _Heads, heads: _Heads) -> It
             continue
         found = heads.get(chain, [0, None])[0]
         if chain not in then:
-            yield f"{name}: does not know of changes to {chain}, so rows were inserted there"
+            yield f"{name}: does not hold the changes to {chain}, so rows were inserted there"
         elif not found:
-            yield f"{name}: knows of {then[chain][0]} row(s) of {chain}, which was removed whole"
+            yield f"{name}: names {then[chain][0]} row(s) of {chain}, which was removed whole"
         elif found != then[chain][0]:
             yield (
-                f"{name}: knows of {then[chain][0]} row(s) of {chain}, and there are {found}, so "
+                f"{name}: names {then[chain][0]} row(s) of {chain}, and there are {found}, so "
                 "rows were removed, inserted or reordered"
             )
         else:
-            yield f"{name}: knows of another head of {chain}, so rows were replaced there"
+            yield f"{name}: names another head of {chain}, so rows were replaced there"

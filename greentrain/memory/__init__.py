@@ -1,14 +1,15 @@
-"""What is kept of past samples."""
+"""Buffers of past samples."""
 
 from greentrain.memory.balanced import ClassBalancedBuffer
 from greentrain.memory.bounded import BoundedBuffer
 from greentrain.memory.datasets import SampleList, concat, size
 from greentrain.memory.full import FullBuffer, owned, pack, unpack
 from greentrain.memory.herding import HerdingBuffer
-from greentrain.memory.plans import Offer, Plan
 from greentrain.memory.protocol import Buffer
 from greentrain.memory.reservoir import RandomReplacementBuffer, ReservoirBuffer
 from greentrain.memory.resharding import reshard
+from greentrain.memory.retention import RetentionInput
+from greentrain.memory.sample_table import RetentionPlan
 
 __all__ = [
     "BoundedBuffer",
@@ -16,10 +17,10 @@ __all__ = [
     "ClassBalancedBuffer",
     "FullBuffer",
     "HerdingBuffer",
-    "Offer",
-    "Plan",
     "RandomReplacementBuffer",
     "ReservoirBuffer",
+    "RetentionInput",
+    "RetentionPlan",
     "SampleList",
     "concat",
     "owned",

@@ -13,31 +13,34 @@ from torch.utils.data import Dataset
 from greentrain.errors import ConfigurationError
 from greentrain.memory.bounded import BoundedBuffer
 from greentrain.memory.labels import read_labels
-from greentrain.memory.plans import Indices, Key, Offer, Plan, balanced
 from greentrain.memory.protocol import Sample
+from greentrain.memory.retention import RetentionInput, algorithm_r, equal_shares, ones_at
+from greentrain.memory.sample_table import Indices, Key, RetentionPlan
+from greentrain.units import is_whole
 
 _log = logging.getLogger(__name__)
 
 
 class ClassBalancedBuffer(BoundedBuffer):
-    """Keep equally many samples of each class, and of each class a uniform sample of what came.
+    """Keep equally many samples of each class, each a uniform sample of its class so far.
 
-    Places are freed as new classes come. What a small class does not need goes to the others, so
-    the buffer is full as soon as enough came. Class counts are those of GDumb's greedy sampler
-    (Prabhu et al. 2020, Algorithm 1), up to one sample; that one keeps mostly the first samples
-    of a class, this one all of them with equal chances.
+    Places are freed as new classes arrive. Other classes use the places that a small class does
+    not need, so the buffer is full as soon as enough samples have arrived. Class counts are those
+    of GDumb's greedy sampler (Prabhu et al. 2020, Algorithm 1), up to one sample. GDumb keeps
+    mostly the first samples of a class; this buffer keeps all of them with equal probability. The
+    share of a class that has lost samples never grows again, so that this stays true.
 
     With fewer places than classes, as many classes as fit keep one sample each, chosen at random
-    among all that came; a warning is logged once.
+    among all classes so far. A warning is logged once.
 
     Args:
-        max_size: As of :class:`ReservoirBuffer`, and so are ``seed``, ``folder``, ``rank`` and
+        max_size: As for :class:`ReservoirBuffer`, and so are ``seed``, ``folder``, ``rank`` and
             ``world_size``.
-        per_class: Samples of a class that are kept at most, from the start on.
-        per_experience: Count each class of each experience as a class of its own: where the same
-            classes come again and again from another domain.
-        label: Gives the label of a sample; by default the second item of a sequence, or
-            ``sample["label"]``.
+        per_class: Most samples of a class to keep, from the start on.
+        per_experience: Count each class of each experience as a separate class, for streams that
+            bring the same classes again from other domains.
+        label: Function that returns the label of a sample; by default the second item of a
+            sequence, or ``sample["label"]``.
 
     Raises:
         ConfigurationError: If an argument is out of range.
@@ -66,11 +69,10 @@ class ClassBalancedBuffer(BoundedBuffer):
         world_size: int = 1,
     ) -> None:
         super().__init__(max_size, seed=seed, folder=folder, rank=rank, world_size=world_size)
-        whole = isinstance(per_class, int) and not isinstance(per_class, bool)
-        if per_class is not None and (not whole or per_class < 1):
+        if per_class is not None and not is_whole(per_class, 1):
             raise ConfigurationError(
-                f"per_class is {per_class!r}; it is the number of samples of a class that may be "
-                "kept, 1 or more, or None"
+                f"per_class is {per_class!r}; it is the most samples of a class to keep: a whole "
+                "number, 1 or more, or None"
             )
         self._per_class = per_class
         self._per_experience = per_experience
@@ -87,19 +89,36 @@ class ClassBalancedBuffer(BoundedBuffer):
         labels, places = read_labels(dataset, self._label)
         return [(label, origin if self._per_experience else None) for label in labels], places
 
-    def plan(self, offer: Offer, dataset: Dataset[Sample], random: np.random.Generator) -> Plan:
-        """See :func:`~greentrain.memory.plans.balanced`."""
-        self._warned = warn_if_crowded(len(offer.keys), offer.room, self._warned)
-        return balanced(offer, random, per_group=self._per_class)
+    def plan(self, given: RetentionInput) -> RetentionPlan:
+        """Share the places equally among the classes, and sample uniformly within each class."""
+        table, random, capacity = given.table, given.random, given.capacity
+        self._warned = warn_if_crowded(len(table.keys), capacity, self._warned)
+        stored, new = given.counts()
+        limits = stored + new
+        if self._per_class is not None:
+            limits = np.minimum(limits, self._per_class)
+        if np.count_nonzero(limits) > capacity:
+            old, fresh = np.flatnonzero(stored), np.flatnonzero((table.seen == 0) & (limits > 0))
+            keep, insert = algorithm_r(table.groups_seen, len(old), len(fresh), capacity, random)
+            limits = ones_at(np.concatenate([old[keep], fresh[insert]]), len(limits))
+        keeps, inserts = [np.arange(0)], [np.arange(0)]
+        targets = equal_shares(limits, capacity).tolist()
+        groups = zip(table.seen.tolist(), targets, given.positions_by_group(), strict=True)
+        for seen, target, (stored, new) in groups:
+            keep, insert = algorithm_r(seen, len(stored), len(new), target, random)
+            keeps.append(stored[keep])
+            inserts.append(new[insert])
+        keep, insert = np.concatenate(keeps), np.concatenate(inserts)
+        return RetentionPlan(keep=np.sort(keep), insert=np.sort(insert))
 
 
-def warn_if_crowded(classes: int, room: int, warned: bool) -> bool:
-    """Log once that there are more classes than places, and return whether that was done."""
-    if classes > room and not warned:
+def warn_if_crowded(n_classes: int, capacity: int, warned: bool) -> bool:
+    """Log once if there are more classes than places, and return whether that has been logged."""
+    if n_classes > capacity and not warned:
         _log.warning(
-            "memory has room for %d samples and there are %d classes: as many classes as fit keep "
-            "one sample each, chosen at random",
-            room,
-            classes,
+            "the buffer has room for %d samples and there are %d classes: as many classes as fit "
+            "keep one sample each, chosen at random",
+            capacity,
+            n_classes,
         )
-    return warned or classes > room
+    return warned or n_classes > capacity

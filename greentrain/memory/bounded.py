@@ -1,4 +1,4 @@
-"""What all buffers of bounded size share: everything but the choice of what is kept."""
+"""The base of all buffers of bounded size, which differ only in the choice of samples."""
 
 from __future__ import annotations
 
@@ -13,50 +13,51 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory.datasets import Rows, check_layout, concat, fetch, gather, size
+from greentrain.memory.datasets import check_layout, concat, fetch, gather, size
 from greentrain.memory.layout import (
     Layout,
+    format_layout,
     from_text,
     layout_of,
     sample_bytes,
     to_text,
-    written,
 )
-from greentrain.memory.plans import Indices, Key, Offer, Plan
 from greentrain.memory.protocol import Sample
-from greentrain.memory.sample_table import Table
-from greentrain.memory.slots import Slots
-from greentrain.units import parse_bytes
+from greentrain.memory.retention import RetentionInput
+from greentrain.memory.sample_table import Indices, Key, RetentionPlan, SampleTable
+from greentrain.memory.slot_storage import SlotStorage
+from greentrain.units import is_whole, parse_bytes
 
-_PLAN, _DRAW = 0, 1
+_PLAN_STREAM, _SAMPLE_STREAM = 0, 1
+"""Second part of the seeds, so that plans and samples have independent random numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """What an ``add`` leads to: the table after it, and which samples this rank takes."""
+class _PlannedAdd:
+    """The outcome of an ``add``: the table after it, and the new samples of this rank."""
 
     layout: Layout
-    max_size: int
-    table: Table
+    capacity: int
+    table: SampleTable
     keep: Indices
-    mine: Indices
+    insert: Indices
 
 
 class BoundedBuffer(ABC):
-    """Keep a bounded number of samples; which ones is the subclass's plan.
+    """Keep a bounded number of samples, chosen by a subclass.
 
-    A subclass says by :meth:`plan` what stays and what is taken, as a function of groups, counts
-    and a random generator, and by :meth:`groups` in which groups samples fall.
+    A subclass decides in :meth:`plan` which samples stay and which are inserted, from groups,
+    counts and a random generator. Its :meth:`groups` divides samples into groups.
 
-    With several ranks all are offered the same data and make the same plan, and each holds a
-    part of what the plan keeps: together just what one process would hold.
+    With several ranks, all are given the same data and make the same plan. Each rank stores a
+    part of the planned samples, and together they store what a single process would.
 
     Args:
-        max_size: Samples that all ranks together may keep, or their bytes as a text such as
-            ``"64 MiB"``: then the size of the first sample says how many fit.
-        seed: Seed of what is kept and drawn.
-        folder: Keep the samples in files there, mapped into memory, in place of RAM.
-        rank: Which of the ranks this is.
+        max_size: Number of samples that all ranks together may store, or their size as a text
+            such as ``"64 MiB"``. The size of the first sample then decides how many fit.
+        seed: Seed of the choice of samples to keep and to return.
+        folder: Folder of memory-mapped files for the samples, in place of RAM.
+        rank: Number of this rank.
         world_size: Number of ranks.
 
     Raises:
@@ -74,7 +75,7 @@ class BoundedBuffer(ABC):
     ) -> None:
         self._samples, self._bytes = _limits(max_size)
         check_seed(seed)
-        if not (_is_whole(rank) and _is_whole(world_size) and 0 <= rank < world_size):
+        if not (is_whole(rank) and is_whole(world_size) and rank < world_size):
             raise ConfigurationError(
                 f"rank and world_size are {rank!r} and {world_size!r}; a rank is a whole number "
                 "from 0 to world_size - 1"
@@ -83,26 +84,24 @@ class BoundedBuffer(ABC):
         self._folder = None if folder is None else Path(folder)
         self._rank, self._world_size = rank, world_size
         self._layout: Layout | None = None
-        self._table = Table()
-        self._slots = Slots(self._folder)
+        self._table = SampleTable()
+        self._storage = SlotStorage(self._folder)
         self._own = torch.zeros(0, dtype=torch.int64)  # slots of this rank's samples, in order
-        self._draws = 0
-        self._foreseen: tuple[Dataset[Sample], str, _Step] | None = None
+        self._n_sampled = 0
+        self._planned: tuple[Dataset[Sample], str, _PlannedAdd] | None = None
 
     @abstractmethod
-    def plan(self, offer: Offer, dataset: Dataset[Sample], random: np.random.Generator) -> Plan:
-        """Say which held samples stay, and which offered ones are taken.
+    def plan(self, given: RetentionInput) -> RetentionPlan:
+        """Decide which stored samples stay and which new ones are inserted.
 
-        Args:
-            offer: Groups and counts; no more than ``offer.room`` samples may be held.
-            dataset: The offered samples, for plans that look at them.
-            random: Source of randomness, the same whenever the same is offered.
+        At most ``given.capacity`` samples may be stored. Every rank makes the plan, and so does
+        :meth:`after`, so it must depend on its input only.
         """
 
     def groups(self, dataset: Dataset[Sample], origin: str) -> tuple[list[Key], Indices]:
-        """Return the groups of offered samples, and the position among them of each sample's.
+        """Return the groups of new samples, and the position of each sample's group among them.
 
-        Without another word all samples are of one group.
+        By default all samples are one group.
         """
         return [(None, None)], np.zeros(size(dataset), dtype=np.int64)
 
@@ -118,54 +117,57 @@ class BoundedBuffer(ABC):
 
     @property
     def max_size(self) -> int | None:
-        """Samples that all ranks together may keep; of bytes ``None`` before the first sample."""
-        return self._samples if self._layout is None else self._room(self._layout)
+        """Number of samples that all ranks together may store.
+
+        A limit in bytes gives ``None`` before the first sample.
+        """
+        return self._samples if self._layout is None else self._capacity(self._layout)
 
     def add(self, dataset: Dataset[Sample], *, origin: str) -> None:
-        """Take up what the plan takes of an experience's data, and copy it.
-
-        No samples change nothing.
+        """Copy the planned part of an experience's data; an empty dataset changes nothing.
 
         Args:
             dataset: A map-style dataset.
             origin: Name of the experience.
 
         Raises:
-            ConfigurationError: If a sample is not built as those before it or cannot be kept;
-                nothing has changed then.
+            ConfigurationError: If a sample has another structure than earlier ones or cannot be
+                stored. The buffer is unchanged then.
         """
         if not size(dataset):
             return
-        step = self._foresee(dataset, origin)
-        rows = gather(dataset, step.mine.tolist(), step.layout)
-        stay = self._own[self._stay(step)]
-        new = self._slots.write(rows, stay, step.max_size)
-        self._layout, self._table, self._own = step.layout, step.table, torch.cat([stay, new])
-        self._foreseen = None
+        planned = self._plan_add(dataset, origin)
+        rows = gather(dataset, planned.insert.tolist(), planned.layout)
+        kept = self._kept_slots(planned)
+        new = self._storage.write(rows, kept, planned.capacity)
+        self._layout, self._table = planned.layout, planned.table
+        self._own = torch.cat([kept, new])
+        self._planned = None
 
     def after(self, dataset: Dataset[Sample], *, origin: str) -> Dataset[Sample]:
-        """Return what this rank would hold after :meth:`add`, and change nothing.
+        """Return this rank's content after an :meth:`add`, without changing anything.
 
         New samples are read from ``dataset`` when they are needed.
         """
         if not size(dataset):
             return self.select(lambda origin: True)
-        step = self._foresee(dataset, origin)
-        stay = self._slots.rows(self._own[self._stay(step)])
-        return concat([stay, Subset(dataset, step.mine.tolist())])
+        planned = self._plan_add(dataset, origin)
+        kept = self._storage.rows(self._kept_slots(planned))
+        return concat([kept, Subset(dataset, planned.insert.tolist())])
 
     def select(self, keep: Callable[[str], bool]) -> Dataset[Sample]:
         """Return this rank's samples whose origin ``keep`` accepts."""
         wanted = np.array([keep(origin) for origin in self._table.origins], dtype=bool)
         origin = self._table.origin[self._table.owner == self._rank]
-        return self._slots.rows(self._own[torch.from_numpy(wanted[origin])])
+        return self._storage.rows(self._own[torch.from_numpy(wanted[origin])])
 
     def sample(self, n: int) -> list[Sample]:
-        """Draw up to ``n`` different ones of this rank's samples uniformly."""
-        chosen = choose(len(self), n, [self._seed, _DRAW, self._draws, self._rank])
-        self._draws += 1
-        rows: Rows = self._slots.rows(self._own)
-        return [rows[index] for index in chosen]  # one by one: each with memory of its own
+        """Return up to ``n`` different samples of this rank, chosen uniformly."""
+        seed = [self._seed, _SAMPLE_STREAM, self._n_sampled, self._rank]
+        chosen = sample_positions(len(self), n, seed)
+        self._n_sampled += 1
+        rows = self._storage.rows(self._own)
+        return [rows[index] for index in chosen]  # one by one: each has its own memory
 
     @property
     def nbytes(self) -> int:
@@ -176,115 +178,109 @@ class BoundedBuffer(ABC):
         return len(self._own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on; the samples too, or where on disk they are.
+        """Return the complete state, with the samples or their place on disk.
 
-        On disk, what this state names stays as it is until the next one is asked for.
+        Files that this state names stay unchanged until the next call.
         """
         return {
             **self.settings(),
             "seed": self._seed,
-            "draws": self._draws,
+            "draws": self._n_sampled,
             "layout": None if self._layout is None else to_text(self._layout),
             "table": self._table.state_dict(),
-            "held": self._slots.state_dict(self._own),
+            "held": self._storage.state_dict(self._own),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
+        """Restore what :meth:`state_dict` returned.
 
         Raises:
             ConfigurationError: If the state is of a buffer with other arguments, or its files are
-                not there; nothing has changed then.
+                missing. The buffer is unchanged then.
         """
         for name, value in self.settings().items():
             if state.get(name) != value:
+                hint = "; reshard makes states for another number of ranks"
                 raise ConfigurationError(
                     f"the state is of a buffer with {name} {state.get(name)!r}, and this one has "
-                    f"{value!r}"
-                    + (
-                        "; reshard makes states for another number of ranks"
-                        if name in ("rank", "world_size")
-                        else ""
-                    )
+                    f"{value!r}{hint if name in ('rank', 'world_size') else ''}"
                 )
         layout = None if state["layout"] is None else from_text(state["layout"])
-        table = Table.from_state(state["table"])
-        if layout is None:
-            slots, own = Slots(self._folder), torch.zeros(0, dtype=torch.int64)
-        else:
-            slots, own = Slots.opened(state["held"], layout, self._folder)
-        self._layout, self._table, self._slots, self._own = layout, table, slots, own
-        self._seed, self._draws, self._foreseen = state["seed"], state["draws"], None
+        table = SampleTable.from_state(state["table"])
+        storage, own = SlotStorage.from_state(state["held"], layout, self._folder)
+        self._layout, self._table, self._storage, self._own = layout, table, storage, own
+        self._seed, self._n_sampled, self._planned = state["seed"], state["draws"], None
 
-    def _foresee(self, dataset: Dataset[Sample], origin: str) -> _Step:
-        if self._foreseen and self._foreseen[0] is dataset and self._foreseen[1] == origin:
-            return self._foreseen[2]
-        first = layout_of(fetch(dataset, [0])[0])
+    def _plan_add(self, dataset: Dataset[Sample], origin: str) -> _PlannedAdd:
+        """Plan an ``add``, or return the plan that :meth:`after` made for the same data."""
+        if self._planned and self._planned[0] is dataset and self._planned[1] == origin:
+            return self._planned[2]
+        layout = layout_of(fetch(dataset, [0])[0])
         if self._layout is not None:
-            check_layout(first, self._layout)
-        room = self._room(first)
+            check_layout(layout, self._layout)
+        capacity = self._capacity(layout)
         keys, places = self.groups(dataset, origin)
         table, numbers = self._table.with_groups(keys)
-        offered = numbers[places]
-        offer = Offer(
-            held=table.group,
-            offered=offered,
-            seen=table.seen,
-            groups_seen=table.groups_seen,
-            adds=table.adds,
-            room=room,
-            keys=table.keys,
+        random = np.random.default_rng([self._seed, _PLAN_STREAM, table.adds])
+        new = numbers[places]
+        plan = self.plan(
+            RetentionInput(table=table, new=new, dataset=dataset, capacity=capacity, random=random)
         )
-        plan = self.plan(offer, dataset, np.random.default_rng([self._seed, _PLAN, table.adds]))
-        after = table.after(plan, offered, origin, self._world_size)
-        mine = plan.take[after.owner[len(plan.keep) :] == self._rank]
-        step = _Step(layout=first, max_size=room, table=after, keep=plan.keep, mine=mine)
-        self._foreseen = (dataset, origin, step)
-        return step
+        table = table.applied(plan, new, origin, self._world_size)
+        planned = _PlannedAdd(
+            layout=layout,
+            capacity=capacity,
+            table=table,
+            keep=plan.keep,
+            insert=plan.insert[table.owner[len(plan.keep) :] == self._rank],
+        )
+        self._planned = (dataset, origin, planned)
+        return planned
 
-    def _stay(self, step: _Step) -> torch.Tensor:
-        """Return which of this rank's samples stay, by position among them."""
+    def _kept_slots(self, planned: _PlannedAdd) -> torch.Tensor:
+        """Return the slots of this rank's samples that stay."""
         kept = np.zeros(len(self._table), dtype=bool)
-        kept[step.keep] = True
-        return torch.from_numpy(np.flatnonzero(kept[self._table.owner == self._rank]))
+        kept[planned.keep] = True
+        return self._own[torch.from_numpy(np.flatnonzero(kept[self._table.owner == self._rank]))]
 
-    def _room(self, layout: Layout) -> int:
+    def _capacity(self, layout: Layout) -> int:
         if self._samples is not None:
             return self._samples
         each, limit = sample_bytes(layout), self._bytes or 0
         if not 0 < each <= limit:
             raise ConfigurationError(
-                f"max_size is {limit} bytes, and a sample {written(layout)} has {each} bytes of "
-                "tensors and arrays; there has to be room for one, or a size in samples"
+                f"max_size is {limit} bytes, and a sample {format_layout(layout)} has {each} bytes "
+                "of tensors and arrays; give a size that fits one sample, or a number of samples"
             )
         return limit // each
 
 
-def choose(total: int, n: int, seed: list[int]) -> list[int]:
-    """Draw up to ``n`` different positions.
+def sample_positions(total: int, n: int, seed: list[int]) -> list[int]:
+    """Choose up to ``n`` different positions out of ``total``.
 
     Raises:
         ConfigurationError: If ``n`` is negative.
     """
     if n < 0:
-        raise ConfigurationError(f"cannot draw {n} samples; it is 0 or more")
-    drawn = np.random.default_rng(seed).choice(total, min(n, total), replace=False)
-    return drawn.tolist()  # type: ignore[no-any-return]
+        raise ConfigurationError(f"cannot sample {n} samples; give a number of 0 or more")
+    chosen = np.random.default_rng(seed).choice(total, min(n, total), replace=False)
+    return chosen.tolist()  # type: ignore[no-any-return]
 
 
 def check_seed(seed: object) -> None:
-    """Refuse what cannot seed.
+    """Check that a seed is a whole number, 0 or more.
 
     Raises:
-        ConfigurationError: If it is no whole number, 0 or more.
+        ConfigurationError: If it is not.
     """
-    if not _is_whole(seed) or seed < 0:  # type: ignore[operator]
+    if not is_whole(seed):
         raise ConfigurationError(f"seed is {seed!r}; it is a whole number, 0 or more")
 
 
 def _limits(max_size: object) -> tuple[int | None, int | None]:
-    if _is_whole(max_size) and max_size >= 1:  # type: ignore[operator]
-        return max_size, None  # type: ignore[return-value]
+    """Return the limit in samples and the limit in bytes, one of them ``None``."""
+    if is_whole(max_size, 1):
+        return max_size, None
     if isinstance(max_size, str):
         try:
             nbytes = parse_bytes(max_size)
@@ -293,10 +289,6 @@ def _limits(max_size: object) -> tuple[int | None, int | None]:
         if nbytes >= 1:
             return None, nbytes
     raise ConfigurationError(
-        f"max_size is {max_size!r}; it is the number of samples that may be kept, 1 or more, or "
-        "their bytes, such as '64 MiB'"
+        f"max_size is {max_size!r}; it is the number of samples to store, 1 or more, or their "
+        "size, such as '64 MiB'"
     )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from greentrain.memory.layout import (
     as_bytes,
     decode,
     encode,
+    format_layout,
     layout_of,
     sample_bytes,
-    written,
 )
 from greentrain.memory.protocol import Sample
 
@@ -36,13 +37,13 @@ class SampleList(Dataset[Sample]):
         return self.samples[index]
 
 
-class Rows(Dataset[Sample]):
-    """Samples of one layout, as rows of columns.
+class ColumnDataset(Dataset[Sample]):
+    """Samples of one layout, stored as rows of columns.
 
     Args:
-        layout: How a sample is built.
-        columns: One for each leaf of the layout.
-        rows: Which rows of the columns, and in which order.
+        layout: Structure of a sample.
+        columns: One column for each leaf of the layout.
+        rows: Row of each sample in the columns, in order.
     """
 
     def __init__(self, layout: Layout, columns: Sequence[Column], rows: torch.Tensor) -> None:
@@ -59,10 +60,10 @@ class Rows(Dataset[Sample]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Return samples that share nothing with the columns."""
-        return decode(self.layout, self.taken(indices), len(indices))
+        """Return samples that share no memory with the columns."""
+        return decode(self.layout, self.copied(indices), len(indices))
 
-    def taken(self, indices: Sequence[int] | torch.Tensor) -> list[Column]:
+    def copied(self, indices: Sequence[int]) -> list[Column]:
         """Return copies of some rows of the columns."""
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)]
         return [
@@ -76,8 +77,8 @@ class Rows(Dataset[Sample]):
         return len(self) * sample_bytes(self.layout)
 
 
-class Joined(ConcatDataset[Sample]):
-    """Datasets one after another, from each of which a batch is read at once."""
+class BatchedConcatDataset(ConcatDataset[Sample]):
+    """Datasets one after another, each of which is read once for a batch."""
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Return the samples at some indices."""
@@ -95,15 +96,15 @@ class Joined(ConcatDataset[Sample]):
 
 
 def concat(datasets: Sequence[Dataset[Sample]]) -> Dataset[Sample]:
-    """Join map-style datasets; empty ones may be among them, and none is an empty dataset."""
+    """Join map-style datasets, some or all of which may be empty."""
     filled = [dataset for dataset in datasets if size(dataset)]
     if len(filled) == 1:
         return filled[0]
-    return Joined(filled) if filled else SampleList([])
+    return BatchedConcatDataset(filled) if filled else SampleList([])
 
 
 def size(dataset: Dataset[Sample]) -> int:
-    """Number of samples of a map-style dataset."""
+    """Return the number of samples of a map-style dataset."""
     return len(dataset)  # type: ignore[arg-type]
 
 
@@ -117,68 +118,76 @@ def fetch(dataset: Dataset[Sample], indices: Sequence[int]) -> list[Sample]:
 
 
 def item_column(dataset: Dataset[Sample], item: int) -> torch.Tensor | None:
-    """Return one item of all samples of tensor datasets, subsets and joins of them, else ``None``.
+    """Return one item of all samples of tensor datasets, and of subsets and joins of them.
 
-    What a subclass makes of its samples is not known, so only the classes themselves will do.
+    Returns:
+        ``None`` for other datasets. A subclass may change its samples, so it counts as another.
     """
     if type(dataset) is TensorDataset and item < len(dataset.tensors):
         return dataset.tensors[item]
     if type(dataset) is Subset:
         whole = item_column(dataset.dataset, item)
         return None if whole is None else whole[torch.as_tensor(dataset.indices)]
-    if isinstance(dataset, ConcatDataset) and type(dataset) in (ConcatDataset, Joined):
+    if isinstance(dataset, ConcatDataset) and type(dataset) in (
+        ConcatDataset,
+        BatchedConcatDataset,
+    ):
         parts = [item_column(part, item) for part in dataset.datasets]
         known = [part for part in parts if part is not None]
         return torch.cat(known) if len(known) == len(parts) else None
     return None
 
 
-def gather(dataset: Dataset[Sample], indices: Sequence[int], layout: Layout) -> Rows:
+def gather(dataset: Dataset[Sample], indices: Sequence[int], layout: Layout) -> ColumnDataset:
     """Copy some samples into columns.
 
     Args:
         dataset: A map-style dataset.
-        indices: Which of its samples.
-        layout: How each has to be built.
+        indices: Positions of the samples.
+        layout: Structure that each sample must have.
 
     Raises:
-        ConfigurationError: If a sample is built otherwise, or holds what cannot be kept.
+        ConfigurationError: If a sample has another structure, or contains what cannot be stored.
     """
-    rows = tensor_rows(dataset, indices)
-    if rows is not None:
-        check_layout(rows.layout, layout)
-        return rows
-    samples = fetch(dataset, indices) if len(indices) else []
-    for sample in samples:
-        check_layout(layout_of(sample), layout)
-    return Rows(layout, encode(layout, samples) if samples else [], torch.arange(len(samples)))
+    runs = column_runs(dataset, indices)
+    for run in runs:
+        check_layout(run.layout, layout)
+    return runs[0] if runs else ColumnDataset(layout, [], torch.arange(0))
 
 
-def tensor_rows(dataset: Dataset[Sample], indices: Sequence[int]) -> Rows | None:
-    """Copy some samples of a tensor dataset, or of a subset of one, without a step for each.
+def column_runs(dataset: Dataset[Sample], indices: Sequence[int]) -> list[ColumnDataset]:
+    """Copy some samples into columns, separately for each run of samples with the same layout.
 
-    Returns:
-        ``None`` for other datasets.
+    A tensor dataset, or a subset of one, is copied in one step.
+
+    Raises:
+        ConfigurationError: If a sample contains what cannot be stored.
     """
+    if not len(indices):
+        return []
     while type(dataset) is Subset:
         places: Any = dataset.indices
         dataset, indices = dataset.dataset, [places[index] for index in indices]
-    if type(dataset) is not TensorDataset or not len(indices):
-        return None
-    chosen = torch.as_tensor(indices, dtype=torch.int64)
-    tensors = [tensor.detach()[chosen].cpu() for tensor in dataset.tensors]
-    layout: Layout = ("tuple", tuple(layout_of(tensor[0]) for tensor in tensors), ())
-    return Rows(layout, [as_bytes(tensor) for tensor in tensors], torch.arange(len(chosen)))
+    if type(dataset) is TensorDataset:
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        tensors = [tensor.detach()[chosen].cpu() for tensor in dataset.tensors]
+        layout: Layout = ("tuple", tuple(layout_of(tensor[0]) for tensor in tensors), ())
+        return [ColumnDataset(layout, list(map(as_bytes, tensors)), torch.arange(len(chosen)))]
+    runs = []
+    for layout, group in groupby(fetch(dataset, indices), key=layout_of):
+        samples = list(group)
+        runs.append(ColumnDataset(layout, encode(layout, samples), torch.arange(len(samples))))
+    return runs
 
 
-def check_layout(offered: Layout, kept: Layout) -> None:
-    """Refuse samples that are not built as those before them.
+def check_layout(new: Layout, stored: Layout) -> None:
+    """Check that new samples have the structure of the stored ones.
 
     Raises:
-        ConfigurationError: If they are not.
+        ConfigurationError: If they have another one.
     """
-    if offered != kept:
+    if new != stored:
         raise ConfigurationError(
-            f"a sample is {written(offered)} where those before it are {written(kept)}; samples in "
-            "one memory have the same structure, shapes and dtypes"
+            f"a sample is {format_layout(new)} where those before it are {format_layout(stored)}; "
+            "samples in one buffer must have the same structure, shapes and dtypes"
         )

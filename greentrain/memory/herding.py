@@ -1,4 +1,4 @@
-"""A buffer that keeps, of each class, samples whose mean is that of the class."""
+"""A buffer that keeps samples of each class whose mean is close to the mean of the class."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ from greentrain.memory.bounded import BoundedBuffer
 from greentrain.memory.datasets import check_layout, fetch
 from greentrain.memory.labels import CHUNK, read_labels
 from greentrain.memory.layout import layout_of
-from greentrain.memory.plans import Indices, Key, Offer, Plan, herded
 from greentrain.memory.protocol import Sample
+from greentrain.memory.retention import RetentionInput, equal_shares, members, ones_at
+from greentrain.memory.sample_table import Indices, Key, RetentionPlan
 
 Features = Callable[[Any], torch.Tensor]
 
 
 class HerdingBuffer(BoundedBuffer):
-    """Keep, of each class, samples whose mean feature is close to that of all of the class.
+    """Keep samples of each class whose mean feature is close to the mean of the whole class.
 
-    Rebuffi et al. 2017, "iCaRL", Algorithms 4 and 5. Features are scaled to length 1, as there;
-    means are not scaled again. When places are freed for new classes, the samples chosen last go
-    first. A class that comes again shares its places among its arrivals, each herded by itself.
-    With fewer places than classes, as many as fit keep one sample each, chosen at random.
+    Rebuffi et al. 2017, "iCaRL", Algorithms 4 and 5. As in the paper, features are scaled to
+    length 1, and means are not scaled again. When places are freed for new classes, the samples
+    chosen last go first. A class that arrives again shares its places among its arrivals, each of
+    which is herded separately. With fewer places than classes, as many classes as fit keep one
+    sample each, chosen at random.
 
     Args:
-        max_size: As of :class:`ReservoirBuffer`, and so are ``seed``, ``folder``, ``rank`` and
+        max_size: As for :class:`ReservoirBuffer`, and so are ``seed``, ``folder``, ``rank`` and
             ``world_size``. With several ranks the features have to be the same on each.
-        features: Gives the features of a batch of inputs, ``(batch, features)``; by default the
-            inputs themselves, flattened. May be assigned later, such as when the model is trained.
-            It is called without gradients; mode and device of a model are the caller's to set.
-        label: As of :class:`ClassBalancedBuffer`.
+        features: Function from a batch of inputs to its features, ``(batch, features)``; by
+            default the inputs themselves, flattened. It may be assigned later, for instance after
+            the model is trained. It is called without gradients; the caller sets mode and device
+            of a model.
+        label: As for :class:`ClassBalancedBuffer`.
 
     Raises:
         ConfigurationError: If an argument is out of range.
@@ -68,32 +71,48 @@ class HerdingBuffer(BoundedBuffer):
         self._warned = False
 
     def groups(self, dataset: Dataset[Sample], origin: str) -> tuple[list[Key], Indices]:
-        """Return the classes of the samples, those of each experience apart."""
+        """Return the classes of the samples, separately for each experience."""
         labels, places = read_labels(dataset, self._label)
         return [(label, origin) for label in labels], places
 
-    def plan(self, offer: Offer, dataset: Dataset[Sample], random: np.random.Generator) -> Plan:
-        """See :func:`~greentrain.memory.plans.herded`."""
-        labels = [label for label, _ in offer.keys]
+    def plan(self, given: RetentionInput) -> RetentionPlan:
+        """Share the places equally among the classes, then among the arrivals of a class."""
+        labels = [label for label, _ in given.table.keys]
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-        self._warned = warn_if_crowded(len(numbers), offer.room, self._warned)
+        self._warned = warn_if_crowded(len(numbers), given.capacity, self._warned)
         classes = np.array([numbers[label] for label in labels], dtype=np.int64)
-
-        def order(offered: Indices, n: int) -> Indices:
-            return offered[herd(self._features_of(dataset, offered), n)]
-
-        return herded(offer, classes, random, order)
+        n_stored, n_new = given.counts()
+        available = n_stored + n_new
+        limits = np.bincount(classes, weights=available).astype(np.int64)
+        if np.count_nonzero(limits) > given.capacity:
+            chosen = given.random.choice(np.flatnonzero(limits), given.capacity, replace=False)
+            limits = ones_at(chosen, len(limits))
+        targets = np.zeros(len(labels), dtype=np.int64)
+        shares = equal_shares(limits, given.capacity).tolist()
+        for share, arrivals in zip(shares, members(classes, len(limits)), strict=True):
+            # Shuffled, because with more arrivals than places any arrival may get none.
+            mixed = given.random.permutation(arrivals)
+            targets[mixed] = equal_shares(available[mixed], share)
+        keeps, inserts = [np.arange(0)], [np.arange(0)]
+        groups = zip(targets.tolist(), given.positions_by_group(), strict=True)
+        for target, (stored, new) in groups:
+            # Any beginning of the ordered exemplars of an arrival is a good choice.
+            keeps.append(stored[:target])
+            if len(new) and target:
+                features = self._features_of(given.dataset, new)
+                inserts.append(new[herd(features, min(target, len(new)))])
+        return RetentionPlan(keep=np.sort(np.concatenate(keeps)), insert=np.concatenate(inserts))
 
     def _features_of(self, dataset: Dataset[Sample], indices: Indices) -> torch.Tensor:
-        features = self.features or flattened
-        usual = layout_of(fetch(dataset, [0])[0])
+        features = self.features or _flattened
+        layout = layout_of(fetch(dataset, [0])[0])
         parts = []
         with torch.no_grad():
             for start in range(0, len(indices), CHUNK):
                 samples = fetch(dataset, indices[start : start + CHUNK].tolist())
                 for sample in samples:
-                    check_layout(layout_of(sample), usual)
-                part = features(default_collate([input_of(sample) for sample in samples]))
+                    check_layout(layout_of(sample), layout)
+                part = features(default_collate([_input_of(sample) for sample in samples]))
                 if not isinstance(part, torch.Tensor) or part.shape[:-1] != (len(samples),):
                     shape = list(part.shape) if isinstance(part, torch.Tensor) else type(part)
                     raise ConfigurationError(
@@ -105,23 +124,23 @@ class HerdingBuffer(BoundedBuffer):
 
 
 def herd(features: torch.Tensor, n: int) -> Indices:
-    """Choose, one after another, the samples that bring the mean closest to that of all.
+    """Choose, one after another, the samples that bring the mean closest to the mean of all.
 
     Rebuffi et al. 2017, Algorithm 4: with features of length 1 and their mean mu, the k-th choice
     minimises ``|mu - (phi(x) + sum of those chosen) / k|`` over the samples not chosen yet.
 
     Args:
         features: Features ``(samples, features)``.
-        n: How many to choose.
+        n: Number of samples to choose.
 
     Returns:
-        The chosen samples in order, ``(n,)``; of equally good ones the first.
+        The chosen samples in order, ``(n,)``; the first of equally good ones.
 
     Example:
         >>> herd(torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]), 3).tolist()
         [1, 0, 2]
     """
-    # Squared, without what is the same for all x, and times k: 2 phi . (S - k mu) + |phi|^2.
+    # Squared, times k, without what is the same for all x: 2 phi . (S - k mu) + |phi|^2.
     phi = torch.nn.functional.normalize(
         features if features.is_floating_point() else features.float(), dim=1
     )
@@ -139,23 +158,18 @@ def herd(features: torch.Tensor, n: int) -> Indices:
     return np.array(chosen, dtype=np.int64)
 
 
-def input_of(sample: Sample) -> Any:
-    """Return what a model gets of a sample: the first item, or a dict without its label."""
+def _input_of(sample: Sample) -> Any:
+    """Return the input of a model: a sample's first item, or a dict without its label."""
     if isinstance(sample, dict):
         inputs = {key: part for key, part in sample.items() if key != "label"}
         return next(iter(inputs.values())) if len(inputs) == 1 else inputs
     return sample[0] if isinstance(sample, (tuple, list)) else sample
 
 
-def flattened(inputs: Any) -> torch.Tensor:
-    """Return inputs as features, ``(batch, features)``.
-
-    Raises:
-        ConfigurationError: If they are not one tensor.
-    """
+def _flattened(inputs: Any) -> torch.Tensor:
     if not isinstance(inputs, torch.Tensor):
         raise ConfigurationError(
-            f"inputs are a {type(inputs).__name__} in place of a tensor; say with features=... "
-            "what to herd by"
+            f"inputs are a {type(inputs).__name__}, and herding needs one tensor; say with "
+            "features=... how to compute it"
         )
     return inputs.reshape(len(inputs), -1)

@@ -1,8 +1,8 @@
-"""How a sample is built, and samples of one build as columns of bytes.
+"""The structure of a sample, and samples of one structure as columns of bytes.
 
-A column holds one part of each sample, such as all images: a row of bytes for each sample, whatever
-the part's dtype, so that columns can be kept, mapped from a file and saved alike. Texts have no
-fixed size; their column is a list.
+A column has one part of each sample, such as all images. It has a row of bytes for each sample,
+for any dtype, so all columns can be stored, mapped from a file and saved in the same way. Texts
+have no fixed size; their column is a list.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ Layout = tuple[Any, ...]
 """``(kind, dtype, shape)`` of a leaf, or ``("tuple" | "list" | "dict", children, keys)``."""
 Column = torch.Tensor | list[str]
 
+_CONTAINERS = ("tuple", "list", "dict")
 _NUMBERS = {"bool": torch.bool, "int": torch.int64, "float": torch.float64}
 _KINDS = {bool: "bool", int: "int", float: "float", str: "str", type(None): "none"}
 
 
 def layout_of(sample: Any) -> Layout:
-    """Tell how a sample is built.
+    """Return the structure of a sample.
 
     Raises:
-        ConfigurationError: If there is something in it that cannot be kept.
+        ConfigurationError: If it contains a value that cannot be stored.
 
     Example:
-        >>> written(layout_of({"image": torch.zeros(3, 8, 8), "label": 3}))
+        >>> format_layout(layout_of({"image": torch.zeros(3, 8, 8), "label": 3}))
         '{image: float32[3, 8, 8], label: int}'
     """
     kind = type(sample)
@@ -47,21 +48,22 @@ def layout_of(sample: Any) -> Layout:
     if kind in _KINDS:
         return (_KINDS[kind], "", ())
     raise ConfigurationError(
-        f"a sample holds a {kind.__name__}; memory keeps tensors, NumPy arrays, numbers, texts and "
-        "None, in tuples, lists and dicts with texts or whole numbers as keys"
+        f"a sample holds a {kind.__name__}, which a buffer cannot store; use tensors, NumPy "
+        "arrays, numbers, texts and None, in tuples, lists, and dicts with texts or whole numbers "
+        "as keys"
     )
 
 
-def written(layout: Layout) -> str:
-    """Write a layout for people."""
+def format_layout(layout: Layout) -> str:
+    """Return a layout as text for error messages."""
     kind, inner, outer = layout
     if kind == "tuple":
-        return f"({', '.join(map(written, inner))})"
+        return f"({', '.join(map(format_layout, inner))})"
     if kind == "list":
-        return f"[{', '.join(map(written, inner))}]"
+        return f"[{', '.join(map(format_layout, inner))}]"
     if kind == "dict":
         parts = zip(outer, inner, strict=True)
-        return f"{{{', '.join(f'{key}: {written(part)}' for key, part in parts)}}}"
+        return f"{{{', '.join(f'{key}: {format_layout(part)}' for key, part in parts)}}}"
     if kind in ("tensor", "array"):
         name = inner if kind == "tensor" else f"array {np.dtype(inner)}"
         return f"{name}{list(outer)}"
@@ -69,46 +71,44 @@ def written(layout: Layout) -> str:
 
 
 def to_text(layout: Layout) -> str:
-    """Write a layout so that :func:`from_text` reads it."""
+    """Return a layout as text that :func:`from_text` reads."""
     return json.dumps(layout)
 
 
 def from_text(text: str) -> Layout:
-    """Read what :func:`to_text` wrote."""
+    """Return the layout that :func:`to_text` wrote."""
     return _as_tuples(json.loads(text))  # type: ignore[no-any-return]
 
 
 def encode(layout: Layout, samples: Sequence[Any]) -> list[Column]:
-    """Take samples of one layout apart into columns."""
-    kind, inner, outer = layout
-    if kind in ("tuple", "list", "dict"):
-        keys = outer if kind == "dict" else range(len(inner))
-        parts = ([sample[key] for sample in samples] for key in keys)
-        return [
-            column
-            for child, part in zip(inner, parts, strict=True)
-            for column in encode(child, part)
-        ]
-    if kind == "none":
-        return []
+    """Split one or more samples of one layout into columns."""
+    columns = zip(*map(_leaf_values, samples), strict=True)
+    return [
+        _encoded(kind, values)
+        for (kind, _, _), values in zip(_leaves(layout), columns, strict=True)
+        if kind != "none"
+    ]
+
+
+def _encoded(kind: str, values: Sequence[Any]) -> Column:
     if kind == "str":
-        return [list(samples)]
+        return list(values)
     if kind == "array":
-        stacked = np.stack([np.asarray(sample) for sample in samples])
-        return [torch.from_numpy(stacked.reshape(len(samples), -1).view(np.uint8))]
+        stacked = np.stack([np.asarray(value) for value in values])
+        return torch.from_numpy(stacked.reshape(len(values), -1).view(np.uint8))
     if kind == "tensor":
-        return [as_bytes(torch.stack([sample.detach().cpu() for sample in samples]))]
+        return as_bytes(torch.stack([value.detach().cpu() for value in values]))
     try:
-        return [as_bytes(torch.tensor(samples, dtype=_NUMBERS[kind]))]
-    except (OverflowError, RuntimeError, ValueError):  # torch's versions differ in which it is
+        return as_bytes(torch.tensor(values, dtype=_NUMBERS[kind]))
+    except (OverflowError, RuntimeError, ValueError):  # which one depends on torch's version
         raise ConfigurationError(
-            "a sample holds a whole number beyond 64 bits, which memory cannot keep; write it as "
-            "a text"
+            "a sample holds a whole number beyond 64 bits, which a buffer cannot store; write it "
+            "as a text"
         ) from None
 
 
 def decode(layout: Layout, columns: Sequence[Column], n: int) -> list[Any]:
-    """Put ``n`` samples together again from their columns."""
+    """Assemble ``n`` samples from their columns."""
     return _assemble(layout, iter(columns), n)
 
 
@@ -119,26 +119,38 @@ def as_bytes(values: torch.Tensor) -> torch.Tensor:
 
 
 def widths(layout: Layout) -> list[int | None]:
-    """Bytes of a row of each column; ``None`` for texts."""
-    kind, inner, outer = layout
-    if kind in ("tuple", "list", "dict"):
-        return [width for child in inner for width in widths(child)]
-    if kind in ("none", "str"):
-        return [] if kind == "none" else [None]
-    return [_itemsize(kind, inner) * math.prod(outer)]
+    """Return the bytes of a row of each column; ``None`` for texts."""
+    return [
+        None if kind == "str" else _itemsize(kind, dtype) * math.prod(shape)
+        for kind, dtype, shape in _leaves(layout)
+        if kind != "none"
+    ]
 
 
 def sample_bytes(layout: Layout) -> int:
-    """Bytes of the tensors and arrays of a sample."""
-    kind, inner, outer = layout
-    if kind in ("tuple", "list", "dict"):
-        return sum(map(sample_bytes, inner))
-    return _itemsize(kind, inner) * math.prod(outer) if kind in ("tensor", "array") else 0
+    """Return the bytes of the tensors and arrays of a sample."""
+    return sum(
+        _itemsize(kind, dtype) * math.prod(shape)
+        for kind, dtype, shape in _leaves(layout)
+        if kind in ("tensor", "array")
+    )
+
+
+def _leaves(layout: Layout) -> list[Layout]:
+    kind, inner, _ = layout
+    return [leaf for part in inner for leaf in _leaves(part)] if kind in _CONTAINERS else [layout]
+
+
+def _leaf_values(sample: Any) -> list[Any]:
+    if isinstance(sample, (tuple, list, dict)):
+        parts = sample.values() if isinstance(sample, dict) else sample
+        return [value for part in parts for value in _leaf_values(part)]
+    return [sample]
 
 
 def _assemble(layout: Layout, columns: Iterator[Column], n: int) -> list[Any]:
     kind, inner, outer = layout
-    if kind in ("tuple", "list", "dict"):
+    if kind in _CONTAINERS:
         parts = [_assemble(child, columns, n) for child in inner]
         rows = list(zip(*parts, strict=True)) if parts else [()] * n
         if kind == "dict":

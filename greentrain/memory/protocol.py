@@ -1,4 +1,4 @@
-"""What every memory of past samples can do."""
+"""The interface of every buffer of past samples."""
 
 from __future__ import annotations
 
@@ -11,50 +11,47 @@ Sample = Any
 
 
 class Buffer(Protocol):
-    """Stored past samples, each with the name of the experience that it came with.
+    """Stored past samples, each with the name of the experience that brought it.
 
-    Nothing here says that a sample comes back as it was given: a memory may as well compress
-    samples, or generate new ones like them.
+    A buffer need not return samples exactly as they were added: it may compress samples, or
+    generate new ones like them.
     """
 
     @property
     def max_size(self) -> int | None:
-        """Samples that may be kept; ``None`` where there is no limit, or none is known yet."""
+        """Number of samples that may be stored; ``None`` without a limit or before it is known."""
         ...
 
     def add(self, dataset: Dataset[Sample], *, origin: str) -> None:
-        """Take up an experience's data, or as much of it as may be kept."""
+        """Add an experience's data, or the part of it that may be stored."""
         ...
 
     def after(self, dataset: Dataset[Sample], *, origin: str) -> Dataset[Sample]:
-        """Return what would be held after :meth:`add`, and change nothing.
-
-        An ``add`` of the same that follows leads to just that.
-        """
+        """Return the content after an :meth:`add` of the same data, without changing anything."""
         ...
 
     def select(self, keep: Callable[[str], bool]) -> Dataset[Sample]:
         """Return, as a map-style dataset, the samples whose origin ``keep`` accepts.
 
-        The dataset stays as it is, whatever is added later.
+        Later additions do not change the dataset.
         """
         ...
 
     def sample(self, n: int) -> list[Sample]:
-        """Draw up to ``n`` different samples uniformly from all that is stored."""
+        """Return up to ``n`` different stored samples, chosen uniformly."""
         ...
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes of the stored tensors; ``None`` where that cannot be told."""
+        """Bytes of the stored tensors; ``None`` where they cannot be counted."""
         ...
 
     def __len__(self) -> int: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on: numbers, texts, lists, dicts and tensors only."""
+        """Return the complete state: numbers, texts, lists, dicts and tensors only."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         ...

@@ -1,4 +1,4 @@
-"""Going on with another number of ranks."""
+"""Redistribute the samples of a buffer to another number of ranks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ import numpy as np
 import torch
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory.datasets import Rows
+from greentrain.memory.datasets import ColumnDataset
 from greentrain.memory.layout import Column, from_text
-from greentrain.memory.sample_table import Table, deal
-from greentrain.memory.slots import Slots
+from greentrain.memory.sample_table import SampleTable, assign_ranks
+from greentrain.memory.slot_storage import SlotStorage
+from greentrain.units import is_whole
+
+_RANK_KEYS = ("rank", "draws", "held", "table")
+"""Keys of a state that differ between ranks, or are compared separately."""
 
 
 def reshard(states: Sequence[dict[str, Any]], world_size: int) -> list[dict[str, Any]]:
-    """Share the samples of a buffer's ranks out to another number of ranks.
+    """Redistribute the samples of a buffer's ranks to another number of ranks.
 
-    What all hold together stays the same, so later adds keep just what they would have kept with
-    any other number of ranks. Samples that lie on disk are read, and written again, to files of
-    their own, when the new states are loaded.
+    All ranks together store the same samples as before, so later additions keep exactly what they
+    would keep with any other number of ranks. Samples on disk are read. They are written again,
+    to separate files, when the new states are loaded.
 
     Args:
         states: The state of each rank, in any order.
@@ -45,7 +49,7 @@ def reshard(states: Sequence[dict[str, Any]], world_size: int) -> list[dict[str,
         >>> [len(buffer) for buffer in two], len(one)
         ([3, 2], 5)
     """
-    if isinstance(world_size, bool) or not isinstance(world_size, int) or world_size < 1:
+    if not is_whole(world_size, 1):
         raise ConfigurationError(
             f"world_size is {world_size!r}; it is the number of ranks, 1 or more"
         )
@@ -53,22 +57,24 @@ def reshard(states: Sequence[dict[str, Any]], world_size: int) -> list[dict[str,
     _check_complete(states)
     if len(states) == world_size:
         return list(states)
-    first = states[0]
-    table = Table.from_state(first["table"])
-    owner = deal(np.zeros(world_size, dtype=np.int64), len(table))
-    everything = _merged(states, table)
+    table = SampleTable.from_state(states[0]["table"])
+    owner = assign_ranks(np.zeros(world_size, dtype=np.int64), len(table))
+    merged = _merged(states, table)
+    shared = {
+        **states[0],
+        "world_size": world_size,
+        "table": dataclasses.replace(table, owner=owner).state_dict(),
+        "draws": max(state["draws"] for state in states),
+    }
     resharded = []
     for rank in range(world_size):
-        mine = np.flatnonzero(owner == rank)
-        held = {"size": len(mine), "columns": everything.taken(mine.tolist()) if everything else []}
-        state = {**first, "rank": rank, "world_size": world_size, "held": held}
-        state["table"] = dataclasses.replace(table, owner=owner).state_dict()
-        state["draws"] = max(other["draws"] for other in states)
-        resharded.append(state)
+        rows = np.flatnonzero(owner == rank).tolist()
+        held = {"size": len(rows), "columns": merged.copied(rows) if merged else []}
+        resharded.append({**shared, "rank": rank, "held": held})
     return resharded
 
 
-def _merged(states: Sequence[dict[str, Any]], table: Table) -> Rows | None:
+def _merged(states: Sequence[dict[str, Any]], table: SampleTable) -> ColumnDataset | None:
     """Return the samples of all ranks in the order of the table."""
     if states[0]["layout"] is None:
         return None
@@ -76,17 +82,17 @@ def _merged(states: Sequence[dict[str, Any]], table: Table) -> Rows | None:
     parts = []
     for state in states:
         folder = state["held"].get("folder")
-        slots, own = Slots.opened(state["held"], layout, folder and Path(folder))
-        parts.append(slots.rows(own).taken(range(len(own))))
+        storage, slots = SlotStorage.from_state(state["held"], layout, folder and Path(folder))
+        parts.append(storage.rows(slots).copied(range(len(slots))))
     columns: list[Column] = []
     for column in zip(*(part for part in parts if part), strict=True):
         if isinstance(column[0], torch.Tensor):
             columns.append(torch.cat([part for part in column if isinstance(part, torch.Tensor)]))
         else:
             columns.append([text for part in column for text in part])
-    # The columns hold the samples by owner, and those of an owner in the order of the table.
+    # The columns are sorted by owner, and the samples of an owner are in the table's order.
     places = np.argsort(np.argsort(table.owner, kind="stable"), kind="stable")
-    return Rows(layout, columns, torch.from_numpy(places))
+    return ColumnDataset(layout, columns, torch.from_numpy(places))
 
 
 def _check_complete(states: Sequence[dict[str, Any]]) -> None:
@@ -96,18 +102,17 @@ def _check_complete(states: Sequence[dict[str, Any]]) -> None:
         raise ConfigurationError(
             f"the states are of ranks {ranks} of {sizes}; give the state of each rank once"
         )
-    if len({_what_came(state) for state in states}) > 1:
+    if len({_shared_part(state) for state in states}) > 1:
         raise ConfigurationError(
             "the states are not of the same buffer after the same data; save the states of all "
             "ranks at the same moment"
         )
 
 
-def _what_came(state: dict[str, Any]) -> str:
-    """Everything that is the same on all ranks."""
+def _shared_part(state: dict[str, Any]) -> str:
+    """Return the part of a state that is the same on all ranks, as text."""
     table = {
         key: value.tolist() if isinstance(value, torch.Tensor) else value
         for key, value in state["table"].items()
     }
-    of_a_rank = ("rank", "draws", "held", "table")
-    return repr([table, {key: value for key, value in state.items() if key not in of_a_rank}])
+    return repr([table, {key: value for key, value in state.items() if key not in _RANK_KEYS}])

@@ -1,4 +1,4 @@
-"""How well a stream was learned, and what learning it took."""
+"""Metrics of accuracy, forgetting and transfer over a stream, and of the resources used."""
 
 from greentrain.metrics.matrix import AccuracyMatrix
 from greentrain.metrics.resources import (

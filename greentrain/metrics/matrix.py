@@ -1,4 +1,4 @@
-"""The matrix that all measures of forgetting and transfer are computed from."""
+"""The matrix of scores from which forgetting and transfer are computed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from greentrain.errors import ConfigurationError
+from greentrain.units import is_whole
 
 
 class AccuracyMatrix(Metric):
-    """What a model scored on each experience, after each experience.
+    """Scores of a model on each experience, after each experience.
 
-    Row `i` is the model after experience `i`, column `j` its score on the held-out data of
+    Row `i` is the model after experience `i`, and column `j` its score on the held-out data of
     experience `j`, both counted from 0 (Lopez-Paz and Ranzato 2017, section 2). The score is
-    accuracy or any other metric of which more is better; give a loss its other sign. The matrix
-    grows as experiences come, is saved in the ``state_dict``, and is averaged over the ranks of a
+    accuracy or any other metric for which higher is better; negate a loss. The matrix grows with
+    each experience and is saved in the ``state_dict``. It is averaged over the ranks of a
     distributed run, all of which have to measure the same cells.
 
     Example:
@@ -34,7 +35,7 @@ class AccuracyMatrix(Metric):
 
     is_differentiable = False
     higher_is_better = True
-    # `forward` would otherwise add a matrix of one cell to one of many.
+    # Otherwise `forward` would add a matrix of one cell to a larger one.
     full_state_update = True
 
     matrix: Tensor
@@ -44,11 +45,11 @@ class AccuracyMatrix(Metric):
         self.add_state("matrix", torch.empty(0, 0), dist_reduce_fx=_mean_of_ranks, persistent=True)
 
     def update(self, after: int, on: int, value: float | Tensor) -> None:
-        """Enter one score; a cell that is measured again takes the later score.
+        """Enter one score; a later score of the same cell replaces it.
 
         Args:
-            after: The experience that was learned last.
-            on: The experience that the score was measured on.
+            after: Position of the experience that was learned last.
+            on: Position of the experience that the score was measured on.
             value: The score.
 
         Raises:
@@ -56,14 +57,14 @@ class AccuracyMatrix(Metric):
                 is not finite.
         """
         for name, index in (("after", after), ("on", on)):
-            if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            if not is_whole(index):
                 raise ConfigurationError(
                     f"{name} is {index!r}; it is the position of an experience, 0 or more"
                 )
         score = float(value)
         if not math.isfinite(score):
             raise ConfigurationError(
-                f"value is {score}; it is a finite number, and what was not measured is left out"
+                f"value is {score}; it is a finite number: leave out what was not measured"
             )
         self.matrix = _grown(self.matrix, 1 + max(after, on))
         self.matrix[after, on] = score
@@ -77,20 +78,20 @@ class AccuracyMatrix(Metric):
         return self.matrix
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        # torchmetrics makes a scalar of a matrix of one cell.
+        # torchmetrics converts a matrix of one cell to a scalar.
         wrapped = super()._wrap_compute(compute)
         return lambda: wrapped().reshape(len(self.matrix), len(self.matrix))
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        # Left alone, torchmetrics calls a matrix that was loaded empty, and returns what it
-        # computed before.
+        # Otherwise torchmetrics treats a loaded matrix as empty, and returns what it computed
+        # before.
         self._update_count = int((~self.matrix.isnan()).sum())
         self._computed = None
 
 
 def _grown(matrix: Tensor, size: int) -> Tensor:
-    # Always a copy: what compute() and state_dict() handed out does not change afterwards.
+    # Always a copy, so results of compute() and state_dict() do not change afterwards.
     grown = matrix.new_full((max(size, len(matrix)),) * 2, math.nan)
     grown[: len(matrix), : len(matrix)] = matrix
     return grown

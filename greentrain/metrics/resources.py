@@ -1,4 +1,4 @@
-"""What learning takes besides time: samples, labels, memory and joules, and how they grow."""
+"""Resources that learning uses: samples, labels, memory and joules, and their growth."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from statistics import fmean
+from statistics import fmean, linear_regression
 
 from greentrain.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceUse:
-    """What learning one experience took; ``None`` where it is not known.
+    """Resources used to learn one experience; ``None`` for unknown amounts.
 
     Args:
-        samples: Samples trained on, each as often as it was.
+        samples: Samples trained on, counted each time.
         labels: Labels that had to be bought for it.
-        memory_bytes: Bytes held from past experiences, after it.
-        energy_j: Joules drawn, all of the update included.
+        memory_bytes: Bytes stored from past experiences, after it.
+        energy_j: Joules used by the whole update.
 
     Raises:
         ConfigurationError: If one is negative or not finite.
@@ -41,12 +41,12 @@ class ResourceUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slope:
-    """By how much a quantity grows from one experience to the next.
+    """Growth of a quantity from one experience to the next.
 
     Args:
         per_experience: The least-squares slope; ``None`` with fewer than 2 known values.
-        interval: Its 95 % interval; ``None`` with fewer than 3. A quantity does not grow, as far
-            as the stream shows, if the interval holds 0.
+        interval: Its 95 % interval; ``None`` with fewer than 3 known values. If the interval
+            contains 0, the stream shows no growth.
     """
 
     per_experience: float | None
@@ -58,11 +58,11 @@ def slope(values: Sequence[float | None]) -> Slope:
 
     Ordinary least squares on the position of the experience. The interval is Student's t with
     two degrees of freedom fewer than values (Montgomery, Peck and Vining 2012, section 2.4.1).
-    It takes the values to scatter independently around the line.
+    It assumes that the values scatter independently around the line.
 
     Args:
-        values: One for each experience; an experience whose value is unknown (``None``) keeps its
-            position and is left out of the fit.
+        values: One value for each experience. Unknown values (``None``) are left out of the fit,
+            and the positions of the others stay.
 
     Returns:
         The slope, in units of the values per experience.
@@ -82,32 +82,24 @@ def slope(values: Sequence[float | None]) -> Slope:
     if len(known) < 2:
         return Slope(per_experience=None, interval=None)
     # Counted from the first value, so that a constant has a slope of exactly 0.
-    origin = known[0][1]
-    positions = [float(at) for at, _ in known]
-    heights = [value - origin for _, value in known]
-    centre, middle = fmean(positions), fmean(heights)
-    spread = math.fsum((at - centre) ** 2 for at in positions)
-    moments = zip(positions, heights, strict=True)
-    per_experience = math.fsum((at - centre) * height for at, height in moments) / spread
-    if len(known) < 3:
-        return Slope(per_experience=per_experience, interval=None)
-    residuals = [
-        height - middle - per_experience * (at - centre)
-        for at, height in zip(positions, heights, strict=True)
-    ]
-    degrees = len(known) - 2
-    error = math.hypot(*residuals) / math.sqrt(degrees * spread)
-    half = _student(degrees) * error
-    return Slope(
-        per_experience=per_experience, interval=(per_experience - half, per_experience + half)
-    )
+    points = [(float(at), value - known[0][1]) for at, value in known]
+    line = linear_regression(*zip(*points, strict=True))
+    if len(points) < 3:
+        return Slope(per_experience=line.slope, interval=None)
+    centre, degrees = fmean(at for at, _ in points), len(points) - 2
+    spread = math.fsum((at - centre) ** 2 for at, _ in points)
+    residuals = [height - line.slope * at - line.intercept for at, height in points]
+    # Importing scipy takes a third of a second.
+    student = float(importlib.import_module("scipy.special").stdtrit(degrees, 0.975))
+    half = student * math.hypot(*residuals) / math.sqrt(degrees * spread)
+    return Slope(per_experience=line.slope, interval=(line.slope - half, line.slope + half))
 
 
 def resource_slopes(uses: Sequence[ResourceUse]) -> dict[str, Slope]:
     """Fit :func:`slope` to each resource over a stream.
 
     Args:
-        uses: One for each experience, in order.
+        uses: Resources of each experience, in order.
 
     Returns:
         The slopes by the names of the fields of :class:`ResourceUse`.
@@ -125,19 +117,19 @@ def resource_slopes(uses: Sequence[ResourceUse]) -> dict[str, Slope]:
 
 
 def frugality_score(performance: float, resource: float, *, scale: float, weight: float) -> float:
-    """Return a performance less a penalty for what it took.
+    """Return a performance less a penalty for the resource used.
 
     ``P - w * R / (1 + R)``, the ``P - w / (1 + 1 / R)`` of Evchenko et al. 2021 ("Frugal Machine
-    Learning", arXiv 2111.03731), written so that ``R = 0`` is allowed. They put CPU milliseconds
-    for R; a score in Wh would differ from the same in kWh, so here ``R = resource / scale`` has no
-    unit. The penalty is half of the weight where the resource equals the scale, and never reaches
-    the weight. Scores compare only under one scale and one weight.
+    Learning", arXiv 2111.03731), written so that ``R = 0`` is allowed. Their R is in CPU
+    milliseconds. A score in Wh would differ from one in kWh, so here ``R = resource / scale`` has
+    no unit. The penalty is half the weight if the resource equals the scale, and never reaches
+    the weight. Compare scores only with the same scale and weight.
 
     Args:
         performance: P, such as an accuracy from 0 to 1.
-        resource: What it took: joules, bytes, labels.
-        scale: How much of it counts as much, in the same unit; what the usual way takes, say.
-        weight: w, how much performance an unbounded use would be worth giving up.
+        resource: Amount used: joules, bytes or labels.
+        scale: A large amount, in the same unit, such as the usual method's.
+        weight: w, the performance that unbounded use would cost.
 
     Returns:
         The score.
@@ -159,11 +151,5 @@ def frugality_score(performance: float, resource: float, *, scale: float, weight
     for name in ("resource", "weight"):
         if given[name] < 0:
             raise ConfigurationError(f"{name} is {given[name]}; it is 0 or more")
-    # R / (1 + R) without R, which a tiny scale would make infinite.
+    # Equal to R / (1 + R), but a tiny scale would make R infinite.
     return performance - weight * (resource / (scale + resource))
-
-
-def _student(degrees: int) -> float:
-    # Importing scipy takes a third of a second.
-    special = importlib.import_module("scipy.special")
-    return float(special.stdtrit(degrees, 0.975))

@@ -1,4 +1,4 @@
-"""Joules until a model is good enough, over one run or several."""
+"""Joules until a model reaches a target, over one run or several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from greentrain.errors import ConfigurationError
 
-# Shares are products of fractions: a half may come out a rounding error above a half.
+# Shares are products of fractions, so a half may have a rounding error.
 _HALF = 0.5 + 1e-12
 
 
@@ -21,11 +21,11 @@ class TargetEnergy:
 
     Args:
         median_j: The least joules by which an estimated half of the runs have reached the target;
-            ``None`` if no half ever does.
+            ``None`` if fewer than half reach it.
         interval_j: Ends of the 95 % interval of that median; ``None`` for an end that the runs do
             not show.
-        runs: How many there were.
-        reached: How many of them reached the target.
+        runs: Number of runs.
+        reached: Number of runs that reached the target.
     """
 
     median_j: float | None
@@ -37,16 +37,16 @@ class TargetEnergy:
 def energy_to_target(
     energies_j: Sequence[float], values: Sequence[float], target: float
 ) -> float | None:
-    """Return the joules that one run had drawn when it first reached a target.
+    """Return the joules that one run had used when it first reached a target.
 
     Args:
-        energies_j: Joules drawn since the start of the run, at each measurement.
-        values: The metric there, of which more is better; NaN has not reached anything.
-        target: What is good enough.
+        energies_j: Joules used since the start of the run, at each measurement.
+        values: The metric at each measurement; higher is better, and NaN reaches no target.
+        target: Value to reach.
 
     Returns:
-        The joules, those of the measurement itself: nothing is interpolated. ``None`` if the
-        target was never reached.
+        The joules at the measurement, without interpolation; ``None`` if the target was never
+        reached.
 
     Raises:
         ConfigurationError: If there is not one value for each energy, or the energies are not
@@ -56,7 +56,17 @@ def energy_to_target(
         >>> energy_to_target([10.0, 20.0, 30.0], [0.5, 0.9, 0.8], target=0.8)
         20.0
     """
-    _check(energies_j, values)
+    if len(energies_j) != len(values):
+        raise ConfigurationError(
+            f"there are {len(energies_j)} energies and {len(values)} values; give the joules used "
+            "until each value was measured"
+        )
+    falls = any(later < earlier for earlier, later in pairwise(energies_j))
+    if falls or not all(math.isfinite(energy) and energy >= 0 for energy in energies_j):
+        raise ConfigurationError(
+            f"energies_j is {list(energies_j)}; it counts from the start of the run, finite "
+            "numbers of 0 or more that never fall"
+        )
     pairs = zip(energies_j, values, strict=True)
     return next((float(energy) for energy, value in pairs if value >= target), None)
 
@@ -64,19 +74,18 @@ def energy_to_target(
 def median_energy_to_target(
     runs: Sequence[tuple[Sequence[float], Sequence[float]]], target: float
 ) -> TargetEnergy:
-    """Estimate the joules that half of all runs need, runs that never get there included.
+    """Estimate the joules that half of all runs need, including runs that never reach the target.
 
-    A run that ended below the target is censored, not dropped: all that is known of it is that it
-    needs more than it drew. Dropping it would leave the lucky runs. The share still below the
-    target is the estimate of Kaplan and Meier (1958); its 95 % interval is Greenwood's on the
-    log(-log) scale (Kalbfleisch and Prentice 1980), and that of the median holds every energy at
-    which this interval holds a half (Brookmeyer and Crowley 1982). All of it supposes that what
-    ended a run has nothing to do with how it was doing: a budget set beforehand, not a run given
-    up because it went badly.
+    A run that ended below the target is censored, not dropped: it needs more joules than it used.
+    Dropping it would leave only the lucky runs. The share still below the target is the estimate
+    of Kaplan and Meier (1958). Its 95 % interval is Greenwood's on the log(-log) scale (Kalbfleisch
+    and Prentice 1980). The interval of the median contains every energy at which this interval
+    contains a half (Brookmeyer and Crowley 1982). All of this assumes that the end of a run does
+    not depend on its progress: a budget set beforehand, not a run that was stopped for bad results.
 
     Args:
         runs: For each run ``(energies_j, values)``, as :func:`energy_to_target` takes them.
-        target: What is good enough.
+        target: Value to reach.
 
     Returns:
         The median with its interval.
@@ -101,7 +110,7 @@ def median_energy_to_target(
     stats = importlib.import_module("scipy.stats")
     below = stats.ecdf(stats.CensoredData(uncensored=reached, right=censored)).sf
     with warnings.catch_warnings():
-        # The interval has no width before the first run arrives and after the last one did.
+        # The interval has no width before the first run, and after the last one, reaches it.
         warnings.simplefilter("ignore", RuntimeWarning)
         interval = below.confidence_interval(0.95, method="log-log")
     return TargetEnergy(
@@ -113,20 +122,6 @@ def median_energy_to_target(
 
 
 def _first_half(curve: object) -> float | None:
-    """Return the energy at which a falling curve first is at a half or below; NaN is not."""
+    """Return the energy at which a falling curve first is a half or less; NaN does not count."""
     points = zip(curve.quantiles, curve.probabilities, strict=True)  # type: ignore[attr-defined]
     return next((float(energy) for energy, share in points if share <= _HALF), None)
-
-
-def _check(energies_j: Sequence[float], values: Sequence[float]) -> None:
-    if len(energies_j) != len(values):
-        raise ConfigurationError(
-            f"there are {len(energies_j)} energies and {len(values)} values; each value has the "
-            "joules drawn until it was measured"
-        )
-    falls = any(later < earlier for earlier, later in pairwise(energies_j))
-    if falls or not all(math.isfinite(energy) and energy >= 0 for energy in energies_j):
-        raise ConfigurationError(
-            f"energies_j is {list(energies_j)}; it counts from the start of the run, finite "
-            "numbers of 0 or more that never fall"
-        )

@@ -1,9 +1,10 @@
 """Accuracy over a stream, forgetting and transfer, from the matrix of scores.
 
-All take the matrix `a` that :class:`~greentrain.metrics.AccuracyMatrix` computes: `a[i, j]` is the
-score on experience `j` after experience `i`, both counted from 0. Below, `t` is the last experience
-after which anything was measured. A score that a definition needs and nobody measured makes the
-result NaN, never 0; so does a stream that is too short for the question.
+All functions take the matrix `a` that :class:`~greentrain.metrics.AccuracyMatrix` computes:
+`a[i, j]` is the score on experience `j` after experience `i`, both counted from 0. A matrix that
+is not square raises a ``ConfigurationError``. Below, `t` is the last experience after which a
+score was measured. If a required score was not measured, or the stream is too short, the result is
+NaN, never 0.
 """
 
 from __future__ import annotations
@@ -17,19 +18,16 @@ from greentrain.errors import ConfigurationError
 
 
 def average_accuracy(matrix: Tensor) -> float:
-    """Return the mean score on all experiences seen, after the last of them.
+    """Return the mean score on all experiences seen so far, after the last of them.
 
     ``ACC = mean of a[t, j] over j <= t`` (Lopez-Paz and Ranzato 2017, section 2). Avalanche's
-    stream accuracy is another: over the samples of all experiences evaluated, unseen ones too.
+    stream accuracy differs: it is over the samples of all experiences, unseen ones too.
 
     Args:
         matrix: Scores, shape ``(experiences, experiences)``.
 
     Returns:
         The mean; NaN if one of the scores was not measured.
-
-    Raises:
-        ConfigurationError: If the matrix is not square.
 
     Example:
         >>> average_accuracy(torch.tensor([[0.75, math.nan], [0.5, 1.0]]))
@@ -39,19 +37,16 @@ def average_accuracy(matrix: Tensor) -> float:
 
 
 def anytime_accuracy(matrix: Tensor) -> float:
-    """Return the mean, over the whole stream, of the average accuracy at each point of it.
+    """Return the mean, over the whole stream, of the average accuracy after each experience.
 
     ``mean over i <= t of mean of a[i, j] over j <= i``: the "average incremental accuracy" of
-    Rebuffi et al. 2017 (iCaRL), each experience weighing the same.
+    Rebuffi et al. 2017 (iCaRL), with equal weights of the experiences.
 
     Args:
         matrix: Scores, shape ``(experiences, experiences)``.
 
     Returns:
         The mean; NaN if a score on an experience already seen was not measured.
-
-    Raises:
-        ConfigurationError: If the matrix is not square.
 
     Example:
         >>> anytime_accuracy(torch.tensor([[0.5, math.nan], [0.5, 1.0]]))
@@ -63,27 +58,24 @@ def anytime_accuracy(matrix: Tensor) -> float:
 
 
 def forgetting(matrix: Tensor) -> float:
-    """Return by how much old experiences fell below the best score they ever had.
+    """Return the mean fall of old experiences below their best earlier score.
 
     ``mean over j < t of (max over i < t of a[i, j]) - a[t, j]`` (Chaudhry et al. 2018).
-    Negative where later experiences helped. Scores before an experience was learned count too,
-    where they were measured.
+    It is negative if later experiences helped. Scores before an experience was learned count too,
+    if they were measured.
 
-    Others, by their code: Renate has the same, but 0 for one experience. Avalanche takes the score
-    right after learning instead of the best, which is the negative of :func:`backward_transfer`.
-    Mammoth takes the best of all rows, the last among them and 0 for what was not measured, so it
-    is never negative.
+    Other libraries, by their code: Renate has the same, but 0 for one experience. Avalanche takes
+    the score right after learning instead of the best, which is the negative of
+    :func:`backward_transfer`. Mammoth takes the best of all rows, including the last one, with 0
+    for missing scores, so its result is never negative.
 
     Args:
         matrix: Scores, shape ``(experiences, experiences)``.
 
     Returns:
-        The mean, positive if something was forgotten. The maximum is taken over the scores that
-        were measured; NaN if one of ``a[t, j]`` was not, if an old experience was never measured
-        before, or with fewer than two experiences.
-
-    Raises:
-        ConfigurationError: If the matrix is not square.
+        The mean, positive if something was forgotten. The maximum is over the measured scores.
+        NaN if one of ``a[t, j]`` was not measured, if an old experience was never measured before,
+        or with fewer than two experiences.
 
     Example:
         >>> forgetting(torch.tensor([[0.75, math.nan], [0.5, 1.0]]))
@@ -98,11 +90,11 @@ def forgetting(matrix: Tensor) -> float:
 
 
 def backward_transfer(matrix: Tensor) -> float:
-    """Return what learning later experiences did to the scores on earlier ones.
+    """Return the mean effect of later experiences on the scores of earlier ones.
 
-    ``BWT = mean over j < t of a[t, j] - a[j, j]`` (Lopez-Paz and Ranzato 2017, section 2), as
-    Avalanche, Renate and Mammoth have it. It is at least the negative of :func:`forgetting`, and
-    equal to it where each experience had its best score right after it was learned.
+    ``BWT = mean over j < t of a[t, j] - a[j, j]`` (Lopez-Paz and Ranzato 2017, section 2), as in
+    Avalanche, Renate and Mammoth. It is at least the negative of :func:`forgetting`, and equal to
+    it if each experience had its best score right after it was learned.
 
     Args:
         matrix: Scores, shape ``(experiences, experiences)``.
@@ -110,9 +102,6 @@ def backward_transfer(matrix: Tensor) -> float:
     Returns:
         The mean, negative if something was forgotten; NaN if one of the scores was not measured,
         or with fewer than two experiences.
-
-    Raises:
-        ConfigurationError: If the matrix is not square.
 
     Example:
         >>> backward_transfer(torch.tensor([[0.75, math.nan], [0.5, 1.0]]))
@@ -123,16 +112,16 @@ def backward_transfer(matrix: Tensor) -> float:
 
 
 def forward_transfer(matrix: Tensor, baseline: Tensor) -> float:
-    """Return what learning earlier experiences did to the scores on later, unseen ones.
+    """Return the mean effect of earlier experiences on the scores of later, unseen ones.
 
     ``FWT = mean over 0 < j <= t of a[j - 1, j] - b[j]`` (Lopez-Paz and Ranzato 2017, section 2), as
-    Avalanche, Renate and Mammoth have it, all with a baseline at random initialisation.
+    in Avalanche, Renate and Mammoth, which all use a baseline at random initialisation.
 
     Args:
-        matrix: Scores, shape ``(experiences, experiences)``, each experience measured before it
-            is learned too.
-        baseline: `b`, what the untrained model scores on each experience, at random
-            initialisation; shape ``(experiences,)``.
+        matrix: Scores, shape ``(experiences, experiences)``; each experience has to be measured
+            before it is learned, too.
+        baseline: `b`, the scores of the randomly initialised model on each experience; shape
+            ``(experiences,)``.
 
     Returns:
         The mean; NaN if one of the scores was not measured, or with fewer than two experiences.
@@ -155,7 +144,7 @@ def forward_transfer(matrix: Tensor, baseline: Tensor) -> float:
 
 
 def _seen(matrix: Tensor) -> Tensor:
-    """Cut the matrix down to the experiences up to the last one that was learned."""
+    """Return the part of the matrix up to the last experience that was learned."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ConfigurationError(
             f"the matrix has shape {tuple(matrix.shape)}; it is square, a row and a column for "

@@ -1,4 +1,4 @@
-"""What charts are drawn with: shapes, text, round axis values and a plot that places them."""
+"""Building blocks of charts: shapes, text, round axis values, and a plot that places them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def ticks(top: float, floor: float = 0.0) -> list[float]:
 
 
 class Plot:
-    """Where values and positions lie, with the axes and the grid.
+    """The axes and the grid of a chart, and the places of values on them.
 
     Args:
         top: The highest value.
         slots: Positions side by side.
-        y_label: What the values are, with their unit.
-        x_label: What the positions are.
+        y_label: Name of the values, with their unit.
+        x_label: Name of the positions.
         floor: The lowest value.
     """
 
@@ -67,12 +67,12 @@ class Plot:
         y = self.y(tick)
         return [
             line(LEFT, y, WIDTH - RIGHT, y, "var(--grid, #d8dce1)", 1),
-            text(LEFT - 8, y + 4, number(tick), "end"),
+            text(LEFT - 8, y + 4, f"{tick:g}", "end"),
         ]
 
 
 def svg(title: str, plot: Plot, marks: Sequence[str]) -> str:
-    """Put marks into a picture that has a name for those who cannot see it."""
+    """Put marks into a picture whose title is read aloud by screen readers."""
     body = "".join([*plot.frame, *marks])
     return (
         f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" '
@@ -82,7 +82,7 @@ def svg(title: str, plot: Plot, marks: Sequence[str]) -> str:
 
 
 def rect(x: float, top: float, width: float, bottom: float, colour: str) -> str:
-    """Draw a filled rectangle."""
+    """Return a filled rectangle."""
     height = max(0.0, bottom - top)
     return (
         f'<rect x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" '
@@ -93,7 +93,7 @@ def rect(x: float, top: float, width: float, bottom: float, colour: str) -> str:
 def line(
     x1: float, y1: float, x2: float, y2: float, colour: str, width: float, dashes: str = ""
 ) -> str:
-    """Draw a line."""
+    """Return a line."""
     dashed = f";stroke-dasharray:{dashes}" if dashes else ""
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
@@ -102,7 +102,7 @@ def line(
 
 
 def dot(x: float, y: float, colour: str, *, hollow: bool = False) -> str:
-    """Draw a point."""
+    """Return a point."""
     fill = "var(--card, #ffffff)" if hollow else colour
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" '
@@ -113,14 +113,9 @@ def dot(x: float, y: float, colour: str, *, hollow: bool = False) -> str:
 def text(
     x: float, y: float, text: str, anchor: str, *, strong: bool = False, quiet: bool = False
 ) -> str:
-    """Write a label; it is escaped here."""
+    """Return a label, escaped."""
     style = ' font-weight="600"' if strong else ' opacity="0.8"' if quiet else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor"{style}>'
         f"{escape(text)}</text>"
     )
-
-
-def number(value: float) -> str:
-    """Write a number without needless digits."""
-    return f"{value:g}"

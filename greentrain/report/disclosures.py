@@ -1,6 +1,6 @@
-"""What only the user can know and the report needs: whose hardware, which contract, what it took.
+"""Disclosures: facts about hardware, electricity and model that only the user can state.
 
-Nothing here has a default but "unknown": what was not given is not worked with.
+No value has a default other than ``None``, which means unknown.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ _TEXTS = ("market_based_source", "water_source", "embodied_source", "functional_
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What the user states about the hardware, the electricity and the model.
+class Disclosures:
+    """The user's statements about the hardware, the electricity and the model.
 
     Args:
-        hosting: Whose hardware it ran on: ``"own"``, ``"colocated"`` (own hardware in another's
+        hosting: Owner of the hardware: ``"own"``, ``"colocated"`` (own hardware in another's
             building) or ``"cloud"``.
-        market_based_g_per_kwh: Emission factor of the electricity that was contracted for.
-        market_based_source: Where that factor comes from, such as a supplier's certificate.
+        market_based_g_per_kwh: Emission factor of the electricity contract.
+        market_based_source: Origin of that factor, such as a supplier's certificate.
         water_l_per_kwh: Litres of water per kilowatt-hour of the computers (The Green Grid's WUE).
-        water_source: Where that comes from.
-        embodied_kg: Kilograms of CO2 equivalent that making the hardware took, all of it together.
+        water_source: Origin of that value.
+        embodied_kg: Embodied emissions of all of the hardware, in kilograms of CO2 equivalent.
         embodied_lifetime_h: Hours that the hardware is expected to serve.
-        embodied_reserved_share: Share of the hardware that the runs had for themselves, up to 1.
-        embodied_source: Where the embodied emissions come from.
-        functional_unit: What an SCI score is per, such as ``"experience"``.
-        functional_units: How many of them there were.
+        embodied_reserved_share: Share of the hardware that was reserved for the runs, up to 1.
+        embodied_source: Origin of the embodied emissions.
+        functional_unit: Unit of an SCI score, such as ``"experience"``.
+        functional_units: Number of such units.
         model: Texts for cards, by name: name, task, dataset, licence, contact and others.
 
     Raises:
-        ConfigurationError: If a value has the wrong type or is out of range, or says where
-            something comes from that is not there.
+        ConfigurationError: If a value has the wrong type or is out of range, or a source is given
+            without its value.
 
     Example:
-        >>> Given(hosting="own").as_dict()["water_l_per_kwh"] is None
+        >>> Disclosures(hosting="own").as_dict()["water_l_per_kwh"] is None
         True
     """
 
@@ -70,24 +70,24 @@ class Given:
     def __post_init__(self) -> None:
         if self.hosting is not None and self.hosting not in get_args(Hosting):
             raise ConfigurationError(
-                f"hosting is {self.hosting!r}; it is one of {', '.join(get_args(Hosting))}"
+                f"hosting is {self.hosting!r}; it must be one of {', '.join(get_args(Hosting))}"
             )
         for name in _NUMBERS:
             _check_number(name, getattr(self, name))
         for name in _TEXTS:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"{name} is {value!r}; it is a text")
+                raise ConfigurationError(f"{name} is {value!r}; it must be text")
         for name, of in _BELONG_TO.items():
             if getattr(self, name) is not None and getattr(self, of) is None:
                 raise ConfigurationError(
                     f"{name} is {getattr(self, name)!r} and there is no {of}; give both"
                 )
         if not isinstance(self.model, Mapping):
-            raise ConfigurationError(f"model is {self.model!r}; it holds texts by their names")
+            raise ConfigurationError(f"model is {self.model!r}; it must hold texts by name")
         for key, value in self.model.items():
             if not (isinstance(key, str) and isinstance(value, str)):
-                raise ConfigurationError(f"model has {key!r}: {value!r}; it holds texts by names")
+                raise ConfigurationError(f"model has {key!r}: {value!r}; both must be text")
 
     def as_dict(self) -> dict[str, Any]:
         """Return every value under its name, ``None`` where nothing was given."""
@@ -95,11 +95,11 @@ class Given:
         return {**values, "model": dict(self.model)}
 
 
-def read_given(path: str | Path) -> Given:
-    """Read what was given from a YAML file whose keys are the arguments of :class:`Given`.
+def read_disclosures(path: str | Path) -> Disclosures:
+    """Read disclosures from a YAML file whose keys are the arguments of :class:`Disclosures`.
 
     Raises:
-        ConfigurationError: If the file cannot be read, is no YAML, or holds what is not allowed.
+        ConfigurationError: If the file cannot be read, is not YAML, or holds an invalid value.
     """
     import yaml
 
@@ -108,22 +108,22 @@ def read_given(path: str | Path) -> Given:
         held = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {name!r}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8 as well
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are not UTF-8 as well
         reason = " ".join(str(error).split())
-        raise ConfigurationError(f"{name!r} is no YAML: {reason}") from None
+        raise ConfigurationError(f"{name!r} is not YAML: {reason}") from None
     held = {} if held is None else held
     if not isinstance(held, dict):
-        raise ConfigurationError(f"{name!r} holds {held!r:.80}; it holds keys with their values")
-    allowed = [field.name for field in dataclasses.fields(Given)]
+        raise ConfigurationError(f"{name!r} holds {held!r:.80}; it must hold keys with values")
+    allowed = [field.name for field in dataclasses.fields(Disclosures)]
     for key in held:
         if key not in allowed:
             raise ConfigurationError(
-                f"{name!r} has the key {key!r:.80}; allowed are {', '.join(allowed)}"
+                f"{name!r} has the unknown key {key!r:.80}; allowed are {', '.join(allowed)}"
             )
     if held.get("model", {}) is None:  # a heading with nothing below it
         del held["model"]
     try:
-        return Given(**held)
+        return Disclosures(**held)
     except ConfigurationError as error:
         raise ConfigurationError(f"in {name!r}, {error}") from None
 
@@ -132,9 +132,9 @@ def _check_number(name: str, value: Any) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigurationError(f"{name} is {value!r}; it is a number")
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number")
     if value < 0 or (value == 0 and name in _ABOVE_ZERO):
         least = "above 0" if name in _ABOVE_ZERO else "0 or more"
-        raise ConfigurationError(f"{name} is {value!r}; it is {least}")
+        raise ConfigurationError(f"{name} is {value!r}; it must be {least}")
     if name == "embodied_reserved_share" and value > 1:
-        raise ConfigurationError(f"{name} is {value!r}; it is a share of all, at most 1")
+        raise ConfigurationError(f"{name} is {value!r}; it is a share, at most 1")

@@ -1,60 +1,64 @@
-"""Emissions: the grams that the windows carry, and how they came about."""
+"""Emissions: the grams of the windows, and the factors that they were computed with."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from greentrain.ledger import canonical
-from greentrain.report.row_helpers import Row, Rows, number, total
+from greentrain.report.document import (
+    CarbonFigures,
+    EmissionFactors,
+    EnergyTotals,
+    RunFigures,
+)
+from greentrain.report.row_helpers import MeasuredWindow, carbon_settings, number, total
 
 NO_ZONE = "no zone was given, so no grams are claimed"
 NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"
-NOT_ALL = "not every window has a known energy and intensity, so the grams are those of a part"
+NOT_ALL = "not every window has a known energy and intensity, so the grams cover only a part"
 KNOWN = (
-    "energy of each window times PUE times its mean intensity; the intensity's own uncertainty is "
-    "not known, and the interval is that of the energy alone"
+    "energy of each window times PUE times its mean intensity; the interval is that of the energy "
+    "alone, because the intensity's uncertainty is not known"
 )
 
-_PROVENANCE = ("source", "zone", "data_year", "signal", "basis")
 
-
-def carbon(runs: Sequence[Row], windows: Rows, totals: Row) -> dict[str, Any]:
+def carbon(
+    runs: Sequence[RunFigures], windows: Sequence[MeasuredWindow], totals: EnergyTotals
+) -> CarbonFigures:
     """Sum up the grams of all windows.
 
     Args:
-        runs: The runs of the report, parsed.
-        windows: The windows of the ledger.
-        totals: The totals of the report, for the share of the energy's uncertainty.
+        runs: The runs of the report.
+        windows: The windows of the report.
+        totals: The totals of the report, whose relative uncertainty the grams share.
 
     Returns:
-        Grams with the interval that the energy's uncertainty gives them, the energy that they stand
-        for, and where the intensities come from; ``None`` where nothing is known.
+        Grams with their interval, the energy that they cover, and the factors. Figures are ``None``
+        where nothing is known.
     """
-    known = [row for row in windows if row["emissions_g"] is not None]
-    emissions_g = total(row["emissions_g"] for row in known)
+    known = [window for window in windows if window["emissions_g"] is not None]
+    emissions_g = total(window["emissions_g"] for window in known)
     intensities = _intensities(runs)
-    covered_j = math.fsum(row["energy_j"] for row in known)
     complete = len(known) == len(windows) and bool(windows)
     return {
         "emissions_g": emissions_g,
         "interval": _interval(emissions_g, totals),
         "complete": complete,
-        "covered_j": covered_j,
+        "covered_j": math.fsum(window["energy_j"] or 0.0 for window in known),
         "windows": len(known),
         "intensities": intensities,
         "sentence": _sentence(intensities, len(known), complete=complete),
     }
 
 
-def _sentence(intensities: Sequence[Row], known: int, *, complete: bool) -> str:
+def _sentence(intensities: Sequence[EmissionFactors], known: int, *, complete: bool) -> str:
     if known:
         return KNOWN if complete else NOT_ALL
-    return NONE_KNOWN if any(one.get("intensity") for one in intensities) else NO_ZONE
+    return NONE_KNOWN if any(one["intensity"] for one in intensities) else NO_ZONE
 
 
-def _interval(emissions_g: float | None, totals: Row) -> dict[str, float] | None:
+def _interval(emissions_g: float | None, totals: EnergyTotals) -> dict[str, float] | None:
     if emissions_g is None or totals["interval"] is None or not totals["energy_j"]:
         return None
     per_j = emissions_g / totals["energy_j"]
@@ -64,19 +68,26 @@ def _interval(emissions_g: float | None, totals: Row) -> dict[str, float] | None
     }
 
 
-def _intensities(runs: Sequence[Row]) -> list[dict[str, Any]]:
-    """List each way in which a run's grams came about once, with all keys, known or not."""
-    listed: dict[str, dict[str, Any]] = {}
+def _intensities(runs: Sequence[RunFigures]) -> list[EmissionFactors]:
+    """List each set of factors once, with all keys, known or not."""
+    listed: dict[str, EmissionFactors] = {}
     for run in runs:
-        told = run["environment"].get("carbon")
-        if isinstance(told, dict):
-            intensity = told.get("intensity")
-            held = {
-                "intensity": {key: intensity.get(key) for key in _PROVENANCE}
-                if isinstance(intensity, dict)
-                else None,
-                "pue": number(told.get("pue")),
-                "pue_source": told.get("pue_source"),
+        settings = carbon_settings(run)
+        if settings is None:
+            continue
+        intensity = settings.get("intensity")
+        factors: EmissionFactors = {
+            "intensity": {
+                "source": intensity.get("source"),
+                "zone": intensity.get("zone"),
+                "data_year": intensity.get("data_year"),
+                "signal": intensity.get("signal"),
+                "basis": intensity.get("basis"),
             }
-            listed.setdefault(canonical(held), held)
+            if isinstance(intensity, dict)
+            else None,
+            "pue": number(settings.get("pue")),
+            "pue_source": settings.get("pue_source"),
+        }
+        listed.setdefault(canonical(factors), factors)
     return list(listed.values())

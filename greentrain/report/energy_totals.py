@@ -1,30 +1,38 @@
-"""Energy figures: totals with source, method and uncertainty, and what was not measured."""
+"""Energy totals with source, method and uncertainty, and a list of what was not measured."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from greentrain.report import sources as sensors
-from greentrain.report import system_boundaries as wider
-from greentrain.report.row_helpers import Row, Rows, joules_by_source, total
+from greentrain.report.document import (
+    BoundaryEnergy,
+    EnergyFigures,
+    EnergyInterval,
+    EnergyTotals,
+    NotMeasured,
+    RunFigures,
+    SourceFigures,
+)
+from greentrain.report.row_helpers import MeasuredWindow, grouped, known_wh, total
+from greentrain.report.sources import combined_j, idle, sensors
+from greentrain.report.system_boundaries import together
 from greentrain.units import wh
 
 COVERAGE_FACTOR = 2.0
-"""How many standard uncertainties the interval reaches to either side: about 95 %."""
+"""Standard uncertainties that the interval extends to either side: about 95 %."""
 
 _NODE = "node"
 _PARTS = {"gpu": "graphics cards", "cpu": "processors", "ram": "memory"}
 
 
-def energy_of(windows: Rows) -> dict[str, Any]:
-    """Sum up windows: joules, watt-hours, seconds, and how many are not whole."""
+def energy_of(windows: Sequence[MeasuredWindow]) -> EnergyFigures:
+    """Sum up windows, and count those that are incomplete or recovered."""
     energy_j = total(window["energy_j"] for window in windows)
     return {
         "energy_j": energy_j,
-        "energy_wh": None if energy_j is None else wh(energy_j),
+        "energy_wh": known_wh(energy_j),
         "duration_s": math.fsum(window["duration_s"] for window in windows),
         "windows": len(windows),
         "windows_incomplete": sum(not window["complete"] for window in windows),
@@ -32,13 +40,13 @@ def energy_of(windows: Rows) -> dict[str, Any]:
     }
 
 
-def boundary(windows: Rows) -> str | None:
+def boundary(windows: Iterable[MeasuredWindow]) -> str | None:
     """Name what was metered, such as ``"gpu+cpu+ram"``; ``None`` where nothing was."""
     return boundary_of(
         {
             name: None  # each once: of many windows only a few names are new
             for window in windows
-            for name, joules in joules_by_source(window).items()
+            for name, joules in window["joules"].items()
             if joules is not None
         }
     )
@@ -64,55 +72,10 @@ def boundary_of(names: Iterable[str]) -> str | None:
     return "+".join([*known, *sorted(parts - set(known))]) or None
 
 
-def totals(
-    runs: Sequence[Row], windows: Rows, *, measured: Rows
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sum up all windows, and say what was not measured.
-
-    Args:
-        runs: The runs of the report, parsed, with their figures as they count.
-        windows: The windows as they count: what two of them measured is in one of them.
-        measured: The same windows as they were measured, which idle power is worked out from.
-
-    Returns:
-        The totals with their sources, uncertainty, boundary and phases; and what is missing.
-    """
-    sources = sensors.sensors(runs, windows)
-    summed = energy_of(windows)
-    standard_j = None if summed["energy_j"] is None else sensors.combined_j(sources)
-    within = boundary(windows)
-    figures = {
-        **summed,
-        "complete": bool(windows)
-        and not summed["windows_incomplete"]
-        and not summed["windows_recovered"],
-        "standard_uncertainty_j": standard_j,
-        "interval": _interval(summed["energy_j"], standard_j),
-        "interval_note": _interval_note(summed, standard_j, sources),
-        "boundary": within,
-        "boundary_note": _boundary_note(runs),
-        "node": wider.together(runs, "node"),
-        "facility": wider.together(runs, "facility"),
-        "sources": sources,
-        "by_phase": _by_phase(windows),
-        "idle": sensors.idle(runs, measured),
-        "recovered_j": total(window["energy_j"] for window in windows if window["recovered"]),
-        "without_budget_j": total(
-            window["energy_j"] for window in windows if window["reservation_id"] is None
-        ),
-    }
-    return figures, _not_measured(runs, windows, figures)
-
-
-def _interval(energy_j: float | None, standard_j: float | None) -> dict[str, Any] | None:
-    if energy_j is None or standard_j is None:
-        return None
-    # Nothing draws less than nothing, however uncertain its sensor.
-    low_j = max(0.0, energy_j - COVERAGE_FACTOR * standard_j)
-    high_j = energy_j + COVERAGE_FACTOR * standard_j
+def interval(low_j: float, high_j: float) -> EnergyInterval:
+    """Return a 95 % interval in joules and in watt-hours."""
     return {
         "coverage": 0.95,
-        "k": COVERAGE_FACTOR,
         "low_j": low_j,
         "high_j": high_j,
         "low_wh": wh(low_j),
@@ -120,7 +83,92 @@ def _interval(energy_j: float | None, standard_j: float | None) -> dict[str, Any
     }
 
 
-def _interval_note(summed: Row, standard_j: float | None, sources: Sequence[Row]) -> str | None:
+def energy_totals(
+    runs: Sequence[RunFigures],
+    windows: Sequence[MeasuredWindow],
+    *,
+    measured: Sequence[MeasuredWindow],
+) -> EnergyTotals:
+    """Sum up all windows.
+
+    Args:
+        runs: The runs of the report, with energy that two runs measured counted once.
+        windows: The windows, with energy that two runs measured counted once.
+        measured: The same windows as they were measured, for the idle power.
+    """
+    sources = sensors(runs, windows)
+    summed = energy_of(windows)
+    standard_j = None if summed["energy_j"] is None else combined_j(sources)
+    partial = bool(summed["windows_incomplete"] or summed["windows_recovered"])
+    return {
+        **summed,
+        "complete": bool(windows) and not partial,
+        "standard_uncertainty_j": standard_j,
+        "interval": _interval(summed["energy_j"], standard_j),
+        "interval_note": _interval_note(summed, standard_j, sources, partial=partial),
+        "boundary": boundary(windows),
+        "boundary_note": _boundary_note(runs),
+        "node": together(runs, "node"),
+        "facility": together(runs, "facility"),
+        "sources": sources,
+        "by_phase": [
+            {"phase": phase, **energy_of(of_phase)}
+            for phase, of_phase in grouped(windows, lambda window: window["phase"]).items()
+        ],
+        "idle": idle(runs, measured),
+        "recovered_j": total(window["energy_j"] for window in windows if window["recovered"]),
+        "without_budget_j": total(
+            window["energy_j"] for window in windows if window["reservation_id"] is None
+        ),
+    }
+
+
+def not_measured(
+    runs: Sequence[RunFigures], windows: Sequence[MeasuredWindow], totals: EnergyTotals
+) -> NotMeasured:
+    """List incomplete windows, killed runs, sources without figures, and uncovered devices."""
+    gaps = grouped((window for window in windows if not window["complete"]), _gap)
+    cut_short = grouped(
+        (window for window in windows if window["recovered"]), lambda window: window["run_id"]
+    )
+    return {
+        "windows": [
+            {"run_id": run_id, "phase": phase, "sources_unknown": list(names), **energy_of(of_gap)}
+            for (run_id, phase, names), of_gap in gaps.items()
+        ],
+        "after_last_heartbeat": [
+            {"run_id": run_id, **energy_of(of_run)} for run_id, of_run in cut_short.items()
+        ],
+        "sources": [
+            {
+                "name": source["name"],
+                "host": source["host"],
+                "windows": source["windows"],
+                "windows_unknown": source["windows_unknown"],
+            }
+            for source in totals["sources"]
+            if source["windows_unknown"] or source["energy_j"] is None
+        ],
+        "runs_without_windows": [run["run_id"] for run in runs if run["windows"] == 0],
+        "outside_boundary": _outside(totals["boundary"], totals["facility"]),
+    }
+
+
+def _interval(energy_j: float | None, standard_j: float | None) -> EnergyInterval | None:
+    if energy_j is None or standard_j is None:
+        return None
+    spread_j = COVERAGE_FACTOR * standard_j
+    # Energy is never negative, however uncertain its sensor.
+    return {**interval(max(0.0, energy_j - spread_j), energy_j + spread_j), "k": COVERAGE_FACTOR}
+
+
+def _interval_note(
+    summed: EnergyFigures,
+    standard_j: float | None,
+    sources: Sequence[SourceFigures],
+    *,
+    partial: bool,
+) -> str | None:
     if summed["energy_j"] is None:
         return "nothing was measured, so there is no interval"
     if standard_j is None:
@@ -129,13 +177,13 @@ def _interval_note(summed: Row, standard_j: float | None, sources: Sequence[Row]
             for source in sources
             if source["energy_j"] and source["relative_uncertainty"] is None
         )
-        return f"no uncertainty is known of {', '.join(names)}, so no interval is claimed"
-    if summed["windows_incomplete"] or summed["windows_recovered"]:
-        return "the interval is that of what was measured; what was not comes on top of it"
-    return None
+        return f"the uncertainty of {', '.join(names)} is not known, so no interval is claimed"
+    return (
+        "the interval covers the measured part; the unmeasured part adds to it" if partial else None
+    )
 
 
-def _boundary_note(runs: Sequence[Row]) -> str | None:
+def _boundary_note(runs: Sequence[RunFigures]) -> str | None:
     counts = Counter(run["boundary"] for run in runs if run["boundary"] is not None)
     if len(counts) < 2:
         return None
@@ -143,41 +191,12 @@ def _boundary_note(runs: Sequence[Row]) -> str | None:
     return f"the runs were measured within different boundaries: {', '.join(parts)}"
 
 
-def _by_phase(windows: Rows) -> list[dict[str, Any]]:
-    phases: dict[str, list[Row]] = defaultdict(list)
-    for window in windows:
-        phases[window["phase"]].append(window)
-    return [{"phase": phase, **energy_of(of_it)} for phase, of_it in phases.items()]
+def _gap(window: MeasuredWindow) -> tuple[str, str, tuple[str, ...]]:
+    unknown = tuple(name for name, joules in window["joules"].items() if joules is None)
+    return window["run_id"], window["phase"], unknown
 
 
-def _not_measured(runs: Sequence[Row], windows: Rows, figures: Row) -> dict[str, Any]:
-    gaps: dict[tuple[str, str, tuple[str, ...]], list[Row]] = defaultdict(list)
-    cut_short: dict[str, list[Row]] = defaultdict(list)
-    for window in windows:
-        if not window["complete"]:
-            missing = [name for name, joules in joules_by_source(window).items() if joules is None]
-            gaps[window["run_id"], window["phase"], tuple(missing)].append(window)
-        if window["recovered"]:
-            cut_short[window["run_id"]].append(window)
-    return {
-        "windows": [
-            {"run_id": run_id, "phase": phase, "sources_unknown": list(names), **energy_of(of_it)}
-            for (run_id, phase, names), of_it in gaps.items()
-        ],
-        "after_last_heartbeat": [
-            {"run_id": run_id, **energy_of(of_it)} for run_id, of_it in cut_short.items()
-        ],
-        "sources": [
-            {key: source[key] for key in ("name", "host", "windows", "windows_unknown")}
-            for source in figures["sources"]
-            if source["windows_unknown"] or source["energy_j"] is None
-        ],
-        "runs_without_windows": [run["run_id"] for run in runs if run["windows"] == 0],
-        "outside_boundary": _outside(figures["boundary"], figures["facility"]),
-    }
-
-
-def _outside(within: str | None, facility: Row | None) -> list[str]:
+def _outside(within: str | None, facility: BoundaryEnergy | None) -> list[str]:
     parts = set(within.split("+")) if within else set()
     sentences = []
     if _NODE not in parts:
@@ -187,7 +206,7 @@ def _outside(within: str | None, facility: Row | None) -> list[str]:
             if part not in parts
         ]
     if parts <= set(_PARTS):
-        # A source by another name may well be a wall meter, which includes all of this.
+        # A source by another name may be a wall meter, which includes all of this.
         sentences.append(
             "storage, mainboard, fans and the losses of the power supply: no source covers them"
         )
@@ -195,5 +214,5 @@ def _outside(within: str | None, facility: Row | None) -> list[str]:
         "cooling and other overheads of the building (PUE): not added"
         + (" to these figures; they are in the facility's" if facility else "")
     )
-    sentences.append("water, and what making the hardware took: in none of these figures")
+    sentences.append("water, and the manufacture of the hardware: in none of these figures")
     return sentences

@@ -1,30 +1,30 @@
-"""Energy and emissions hour by hour: what matching with a contract's certificates will ask for."""
+"""Energy and emissions by the hour, for matching with the certificates of a contract."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
-from greentrain.report.row_helpers import Row, Rows, total
+from greentrain.report.document import HourFigures
+from greentrain.report.row_helpers import MeasuredWindow, total
 
 _HOUR_US = 3_600_000_000
 
 
-def hourly(windows: Rows) -> list[dict[str, Any]]:
-    """Share the energy and the grams of windows out over the hours in which they were drawn.
+def hourly(windows: Iterable[MeasuredWindow]) -> list[HourFigures]:
+    """Split the energy and the grams of windows over the hours in which they were used.
 
-    A window that reaches over several hours is taken to have drawn evenly over its own seconds, so
-    each hour has its share of them. The hours sum to the windows.
+    The power of a window is taken as constant over its own seconds, so each hour gets the share of
+    those seconds that lie in it. The hours sum to the windows.
 
     Args:
         windows: Windows with ``times``, see :func:`greentrain.report.times.with_times`.
 
     Returns:
-        Each hour in which anything was measured, by the time of its beginning in UTC; what is not
-        known of any of its windows is ``None``.
+        Each hour in which anything was measured, by the time of its beginning in UTC. A figure
+        that no window of the hour has is ``None``.
     """
     joules: dict[int, list[float | None]] = defaultdict(list)
     grams: dict[int, list[float | None]] = defaultdict(list)
@@ -43,7 +43,7 @@ def hourly(windows: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def _shares(window: Row) -> Iterator[tuple[int, float]]:
+def _shares(window: MeasuredWindow) -> Iterator[tuple[int, float]]:
     """Yield hours since 1970, and the share of the window's own time that lies in each."""
     spans = window["times"]
     first, last = spans[0][0] // _HOUR_US, max(spans[-1][1] - 1, spans[0][0]) // _HOUR_US

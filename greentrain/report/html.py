@@ -1,12 +1,15 @@
-"""The report as one HTML page that asks for nothing outside itself."""
+"""Render the report as one HTML page that loads nothing from outside."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from greentrain.report.filters import FILTERS, inert, short
+from greentrain.control import UPDATE_MODES
+from greentrain.report.document import Report, RunFigures
+from greentrain.report.experiences import ENDINGS
+from greentrain.report.formats import FILTERS, energy, inert, plural, short
+from greentrain.report.row_helpers import grouped, total
 from greentrain.report.svg import (
     MODE_COLOURS,
     energy_chart,
@@ -15,33 +18,26 @@ from greentrain.report.svg import (
     source_chart,
     spending_chart,
 )
-from greentrain.units import format_energy
 
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
 MOST_CHARTS = 6
 UNFOLDED = 20
-"""Runs, and experiences, that are shown at once: the last ones; those before them unfold."""
+"""Runs, and experiences, that are shown at once: the last ones. Earlier ones are folded."""
 
-MODE_WORDS = {
-    "SKIP": "Skip",
-    "REPLAY": "Replay",
-    "WARM_START": "Warm start",
-    "FULL_RETRAIN": "Full retrain",
-}
+MODE_WORDS: Mapping[str, str] = {mode: traits.label for mode, traits in UPDATE_MODES.items()}
 PHASE_WORDS = {
     "train_epoch": "Training epochs",
     "fit": "Training, outside its epochs",
     "validation": "Validation",
-    "probe": "Looks at new data",
+    "probe": "Probes of new data",
     "calibration": "Calibration",
-    "profile": "Trials of two updates",
-    "control": "Controls: full retrainings to compare with",
+    "baseline": "Baseline retrainings",
     "update": "Updates, outside their training",
     "checkpoint": "Checkpoints",
     "sanity_check": "Sanity check",
     "measure": "Measured blocks and commands",
-    "idle": "Idle baseline",
+    "idle": "Idle",
 }
 METHOD_WORDS = {
     "counter": "hardware energy counter",
@@ -51,15 +47,15 @@ METHOD_WORDS = {
 }
 
 
-def render_html(report: Mapping[str, Any]) -> str:
+def render_html(report: Report) -> str:
     """Render the report document as one self-contained page.
 
     Args:
         report: The document of :func:`greentrain.report.build`.
 
     Returns:
-        The page: styles and charts are inside it, there is no script, and a policy in its head
-        forbids every request.
+        The page, with its styles and charts and without scripts. A policy in its head forbids
+        every request.
     """
     # Imported here, so that the command line starts without it.
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -74,15 +70,15 @@ def render_html(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    charts = {place: [Markup(chart) for chart in drawn] for place, drawn in _charts(report).items()}
+    charts = {place: [Markup(one) for one in plotted] for place, plotted in _charts(report).items()}
     page = environment.get_template("report.html.j2").render(
         report=report, charts=charts, **_view(report)
     )
     return page if page.endswith("\n") else page + "\n"
 
 
-def _view(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Work out what the page shows and the document does not say in so many words."""
+def _view(report: Report) -> dict[str, Any]:
+    """Compute the values that the page shows and the document does not hold."""
     budgets, experiences, runs = report["budgets"], report["experiences"], report["runs"]
     modes = report["summary"]["update_modes"]
     total_j = report["totals"]["energy_j"]
@@ -112,7 +108,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "earlier_experiences": experiences[-MOST_EXPERIENCES:-UNFOLDED],
         "experiences": experiences[-UNFOLDED:],
         "hidden_experiences": max(0, len(experiences) - MOST_EXPERIENCES),
-        "broken_off": _broken_off(runs),
+        "not_completed": _not_completed(runs),
         "earlier_runs": runs[-MOST_RUNS:-UNFOLDED],
         "shown_runs": runs[-UNFOLDED:],
         "hidden_runs": max(0, len(runs) - MOST_RUNS),
@@ -120,12 +116,12 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
+def _charts(report: Report) -> dict[str, list[str]]:
     latest = report["experiences"][-MOST_EXPERIENCES:]
-    by_metric: dict[str, list[Mapping[str, Any]]] = {}
-    for one in latest:
-        if one["metric"] is not None and one["metric_after"] is not None:
-            by_metric.setdefault(one["metric"], []).append(one)
+    by_metric = grouped(
+        (one for one in latest if one["metric"] is not None and one["metric_after"] is not None),
+        lambda one: str(one["metric"]),
+    )
     paid = [one for one in report["budgets"] if one["spending"]]
     main = [one for one in paid if one["pays_for_updates"]] or paid
     sources = [one for one in report["totals"]["sources"] if one["energy_j"]]
@@ -136,50 +132,45 @@ def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
         "intensity": [intensity_chart(hours)] if any(one["energy_j"] for one in hours) else [],
         "spending": [spending_chart(budget) for budget in main[:MOST_CHARTS]],
         "metric": [
-            metric_chart(of_it, name) for name, of_it in list(by_metric.items())[:MOST_CHARTS]
+            metric_chart(held, name) for name, held in list(by_metric.items())[:MOST_CHARTS]
         ],
     }
 
 
-def _broken_off(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Sum up the runs that did not come to their end, by how they ended: what they drew counts."""
-    words = {"failed": "failed", "unclosed": "killed, or still running"}
-    summed = []
-    for status in dict.fromkeys(run["status"] for run in runs if run["status"] != "completed"):
-        of_it = [run for run in runs if run["status"] == status]
-        known = [run["energy_j"] for run in of_it if run["energy_j"] is not None]
-        summed.append(
-            {
-                "words": words.get(status, status),
-                "count": len(of_it),
-                "energy_j": math.fsum(known) if known else None,
-                "names": [run["name"] for run in of_it],
-            }
-        )
-    return summed
+def _not_completed(runs: Sequence[RunFigures]) -> list[dict[str, Any]]:
+    """Sum up the runs that were not completed, by their status; their energy counts."""
+    ended = grouped(
+        (run for run in runs if run["status"] != "completed"), lambda run: run["status"]
+    )
+    return [
+        {
+            "words": ENDINGS.get(status, status),
+            "count": len(held),
+            "energy_j": total(run["energy_j"] for run in held),
+            "names": [run["name"] for run in held],
+        }
+        for status, held in ended.items()
+    ]
 
 
-def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
+def _heading(runs: Sequence[RunFigures]) -> str:
     names = list(dict.fromkeys(run["name"] for run in runs))
     if not names:
         return "Nothing recorded yet"
     return short(names[0], 80) if len(names) == 1 else f"{len(runs)} runs"
 
 
-def _lead(report: Mapping[str, Any]) -> str:
-    """Say in one sentence or two what the page is about."""
+def _lead(report: Report) -> str:
+    """Summarise the page in one or two sentences."""
     summary, totals, budgets = report["summary"], report["totals"], report["budgets"]
     if not report["runs"]:
         return "The ledger holds no run, so there is no figure to report."
     if totals["energy_j"] is None:
-        used = "No energy was measured, so how much was drawn is unknown"
+        used = "No energy was measured, so the energy used is unknown"
     else:
-        used = (
-            f"{'' if totals['complete'] else 'At least '}{format_energy(totals['energy_j'])} drawn"
-        )
+        used = f"{'' if totals['complete'] else 'At least '}{energy(totals['energy_j'])} used"
     if summary["experiences"]:
-        count = summary["experiences"]
-        used += f" over {count} experience{'s' if count > 1 else ''}"
+        used += f" over {plural(summary['experiences'], 'experience')}"
     if not budgets:
         return f"{used}. No budget was set."
     broken = [budget["name"] for budget in budgets if not budget["kept"]]

@@ -1,8 +1,8 @@
-"""The report document: what a ledger says, as plain values, and nothing else.
+"""Build the report document from a ledger.
 
-The document is a pure function of the ledger: no clock, no random numbers, no file system. Energies
-are in joules as the ledger holds them, unrounded, with watt-hours beside the totals; what is not
-known is ``None``.
+The document is a pure function of the ledger: it uses no clock, no random numbers and no file
+system. Energies are in joules as the ledger holds them, unrounded; totals are in watt-hours as
+well. Unknown values are ``None``.
 """
 
 from __future__ import annotations
@@ -12,27 +12,37 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 from greentrain._about import DISTRIBUTION, VERSION
-from greentrain.ledger import Ledger, canonical, last_descriptions
-from greentrain.report import budget_status as money
-from greentrain.report import emissions, experiences
-from greentrain.report import energy_totals as figures
-from greentrain.report import ledger_reading as reading
-from greentrain.report import system_boundaries as wider
+from greentrain.ledger import (
+    CalibrationRow,
+    ClosingRow,
+    Head,
+    Ledger,
+    RunRow,
+    SourceRow,
+    canonical,
+    last_descriptions,
+)
 from greentrain.report.avoided import avoided
-from greentrain.report.baseline_retrainings import is_control
-from greentrain.report.disclosures import Given
+from greentrain.report.budget_status import budgets
+from greentrain.report.disclosures import Disclosures
+from greentrain.report.document import Overlap, Report, RunFigures
+from greentrain.report.emissions import carbon
+from greentrain.report.energy_totals import boundary, energy_of, energy_totals, not_measured
+from greentrain.report.experiences import entries, is_baseline, summary
 from greentrain.report.hourly import hourly
-from greentrain.report.overlaps import Overlaps, overlapping
-from greentrain.report.row_helpers import Row, Rows, number, parse
+from greentrain.report.ledger_reading import KINDS, LedgerContents, read
+from greentrain.report.overlaps import MeteredRun, Overlaps, with_overlaps
+from greentrain.report.row_helpers import MeasuredWindow, ReportRows, grouped, parse
 from greentrain.report.scope import Scope, moment
-from greentrain.report.sources import COLUMNS
-from greentrain.report.supplementary_impacts import beside
+from greentrain.report.sources import description
+from greentrain.report.supplementary_impacts import supplementary_impacts
+from greentrain.report.system_boundaries import facility, node
 
-SCHEMA_VERSION = 2
-"""The form of the document, which ``schema/report-2.json`` describes."""
+SCHEMA_VERSION = 3
+"""The version of the document's form, which ``schema/report-3.json`` describes."""
 
 
 def build(
@@ -42,8 +52,8 @@ def build(
     project: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
-    given: Given | None = None,
-) -> dict[str, Any]:
+    disclosures: Disclosures | None = None,
+) -> Report:
     """Build the report document of a ledger, or of several as one.
 
     Args:
@@ -51,18 +61,18 @@ def build(
         run: Id of the only run to report on, with the budgets that it paid from; all runs if
             ``None``.
         project: Pattern of the names of the runs to report on, such as ``"digits*"``.
-        since: When the report begins: an aware time, or a text as
+        since: Start of the report: an aware time, or a text as
             :func:`greentrain.report.scope.moment` reads it. A window belongs to the interval in
             which it ended.
         until: The first moment after it.
-        given: What the user states and no ledger can know; nothing if ``None``.
+        disclosures: Facts that only the user can state; none if ``None``.
 
     Returns:
         The document, of plain values that JSON can hold. The same ledger gives the same document.
 
     Raises:
-        ConfigurationError: If the ledger has no such run, two hold the same one, or a moment is
-            none.
+        ConfigurationError: If the ledger has no such run, two ledgers hold the same one, or a
+            moment is not valid.
         LedgerError: If the ledger cannot be read.
     """
     scope = Scope(
@@ -72,84 +82,79 @@ def build(
         until_utc=None if until is None else moment(until),
     )
     ledgers = [ledger] if isinstance(ledger, Ledger) else ledger
-    return document(reading.read(ledgers), scope, given or Given())
+    return document(read(ledgers), scope, disclosures or Disclosures())
 
 
-def document(
-    read: tuple[Mapping[str, Rows], Mapping[str, Any], Mapping[str, Any]],
-    scope: Scope,
-    given: Given,
-) -> dict[str, Any]:
-    """Build the document of what was read of ledgers.
+def document(contents: LedgerContents, scope: Scope, disclosures: Disclosures) -> Report:
+    """Build the document from the contents of ledgers.
 
     Args:
-        read: As :func:`greentrain.report.ledger_reading.read` returns it.
-        scope: What the report is about.
-        given: What the user states.
+        contents: The contents.
+        scope: The runs and the interval of the report.
+        disclosures: The user's disclosures.
 
     Raises:
         ConfigurationError: If there is no run in the scope.
     """
-    everything, heads, verification = read
-    of_runs = scope.of_runs(everything)
-    # Before the interval is cut out: so the reports of two months sum to that of both.
-    overlaps = Overlaps(_named(of_runs), of_runs["window"])
+    of_runs = scope.of_runs(contents.rows)
+    # Found before the interval is cut out, so that the reports of two months sum to that of both.
+    overlaps = Overlaps(_metered(of_runs), of_runs["window"])
     rows = scope.of_interval(of_runs)
-    listed, counted = overlaps.listed(rows["window"]), overlaps.counted(rows["window"])
-    runs = _runs(rows, listed)
-    counting = _runs({**rows, "window": counted}, listed) if listed else runs
-    totals, not_measured = figures.totals(counting, counted, measured=rows["window"])
-    totals |= overlapping(listed)
-    carbon = emissions.carbon(runs, counted, totals)
-    # A budget is kept or not by everything paid from it, whichever run drew it, and whenever.
-    budgets = money.budgets({**everything, "budget": rows["budget"]})
-    statuses = {one["run_id"]: one["status"] for one in runs}
-    decided = experiences.entries({**of_runs, "decision": rows["decision"]}, statuses)
-    entries = [one for one in decided if not is_control(one)]
-    stated = given.as_dict()
+    measured = rows["window"]
+    listed, counted = overlaps.listed(measured), overlaps.counted(measured)
+    runs = _runs(rows, measured, listed)
+    counting = _runs(rows, counted, listed) if listed else runs
+    totals = energy_totals(counting, counted, measured=measured)
+    grams = carbon(runs, counted, totals)
+    statuses = {run["run_id"]: run["status"] for run in runs}
+    decided = entries({**of_runs, "decision": rows["decision"]}, statuses)
+    experiences = [one for one in decided if not is_baseline(one)]
+    stated = disclosures.as_dict()
+    scope_digest = sha256(canonical([scope.as_dict(), stated]).encode()).hexdigest()
+    heads = contents.verification["heads"]
     return {
         "schema_version": SCHEMA_VERSION,
         "generator": {"distribution": DISTRIBUTION, "version": VERSION},
-        "scope": {
-            **scope.as_dict(),
-            # What no ledger holds: a digit of it that is changed shows by this.
-            "stated_sha256": sha256(canonical([scope.as_dict(), stated]).encode()).hexdigest(),
-        },
+        # No ledger holds the scope and the disclosures: the digest reveals a changed digit.
+        "scope": {**scope.as_dict(), "stated_sha256": scope_digest},
         "period": _period(rows, scope),
         "runs": runs,
-        "totals": totals,
+        "totals": with_overlaps(totals, listed),
         "hourly": hourly(counted),
         "overlaps": listed,
-        "budgets": budgets,
-        "experiences": entries,
-        "summary": experiences.summary(entries, runs),
-        "not_measured": not_measured,
-        "carbon": carbon,
-        "given": stated,
-        "beside": beside(given, counting, counted, totals, carbon),
-        "avoided": avoided(rows, entries, runs),
+        # All payments from a budget count, whichever run made them, and whenever.
+        "budgets": budgets({**contents.rows, "budget": rows["budget"]}),
+        "experiences": experiences,
+        "summary": summary(experiences, runs),
+        "not_measured": not_measured(counting, counted, totals),
+        "carbon": grams,
+        "disclosures": stated,
+        "supplementary_impacts": supplementary_impacts(
+            disclosures, counting, counted, totals, grams
+        ),
+        "avoided": avoided(rows, experiences, runs),
         "verification": {
-            **verification,
-            "heads": heads if scope.everything else _heads_of(heads, {r["run_id"] for r in runs}),
+            **contents.verification,
+            "heads": heads if scope.everything else _heads_of(heads, statuses),
         },
     }
 
 
-def _period(rows: Mapping[str, Rows], scope: Scope) -> dict[str, Any]:
-    # What other runs paid from a shared budget is not these runs' time.
+def _period(rows: ReportRows, scope: Scope) -> dict[str, str | None]:
+    # The payments of other runs from a shared budget are not in these runs' time.
     runs = {row["run_id"] for row in rows["run"]}
+    by_kind = cast(Mapping[str, Sequence[Mapping[str, Any]]], rows)
     moments = [
         row["recorded_utc"]
-        for kind in reading.KINDS
-        for row in rows[kind]
+        for kind in KINDS
+        for row in by_kind[kind]
         if row.get("run_id") in runs or (scope.run is None and scope.project is None)
     ]
     within = [one for one in moments if scope.holds(one)]
     return {"first_utc": min(within, default=None), "last_utc": max(within, default=None)}
 
 
-def _named(rows: Mapping[str, Rows]) -> list[Row]:
-    """Return what tells the sources of each run from those of others."""
+def _metered(rows: ReportRows) -> list[MeteredRun]:
     sources = last_descriptions(rows["source"])
     return [
         {
@@ -162,12 +167,12 @@ def _named(rows: Mapping[str, Rows]) -> list[Row]:
     ]
 
 
-def _host(row: Row) -> str | None:
-    told = parse(row["environment"], {}).get("host", row["host"])
-    return told if isinstance(told, str) else None
+def _host(row: RunRow) -> str | None:
+    host = parse(row["environment"], {}).get("host", row["host"])
+    return host if isinstance(host, str) else None
 
 
-def _heads_of(heads: Mapping[str, Any], runs: Iterable[str]) -> dict[str, Any]:
+def _heads_of(heads: Mapping[str, Head], runs: Iterable[str]) -> dict[str, Head]:
     of_these = set(runs)
     return {
         chain: head
@@ -176,21 +181,21 @@ def _heads_of(heads: Mapping[str, Any], runs: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _runs(rows: Mapping[str, Rows], overlaps: Sequence[Row]) -> list[dict[str, Any]]:
+def _runs(
+    rows: ReportRows, windows: Sequence[MeasuredWindow], overlaps: Sequence[Overlap]
+) -> list[RunFigures]:
     closings = {row["run_id"]: row for row in rows["closing"]}
     calibrations = {row["run_id"]: row for row in rows["calibration"]}
     sources = last_descriptions(rows["source"])
-    windows: dict[str, list[Row]] = defaultdict(list)
+    by_run = grouped(windows, lambda window: window["run_id"])
     shared: dict[str, list[float]] = defaultdict(list)
     for overlap in overlaps:
         shared[overlap["not_again_in"]].append(overlap["energy_j"])
-    for window in rows["window"]:
-        windows[window["run_id"]].append(window)
     return [
         _run(
             row,
             closings.get(row["run_id"]),
-            windows.get(row["run_id"], []),
+            by_run[row["run_id"]],
             sources.get(row["run_id"], {}),
             calibrations.get(row["run_id"]),
             math.fsum(shared[row["run_id"]]),
@@ -200,15 +205,19 @@ def _runs(rows: Mapping[str, Rows], overlaps: Sequence[Row]) -> list[dict[str, A
 
 
 def _run(
-    row: Row,
-    closing: Row | None,
-    windows: Sequence[Row],
-    sources: Mapping[str, Row],
-    calibration: Row | None,
+    row: RunRow,
+    closing: ClosingRow | None,
+    windows: Sequence[MeasuredWindow],
+    sources: Mapping[str, SourceRow],
+    calibration: CalibrationRow | None,
     overlap_j: float,
-) -> dict[str, Any]:
+) -> RunFigures:
     phases = Counter(window["phase"] for window in windows)
-    run: dict[str, Any] = {
+    energy, within = energy_of(windows), boundary(windows)
+    environment = parse(row["environment"], {})
+    settings = environment.get("carbon")
+    of_node = node(energy["energy_j"], within, calibration)
+    return {
         "run_id": row["run_id"],
         "kind": row["kind"],
         "name": row["name"],
@@ -216,18 +225,14 @@ def _run(
         "host": _host(row),
         "opened_utc": row["recorded_utc"],
         "closed_utc": None if closing is None else closing["recorded_utc"],
-        "environment": parse(row["environment"], {}),
-        "sources": [_source(source) for source in sources.values()],
-        **figures.energy_of(windows),
+        "environment": environment,
+        "sources": [description(source) for source in sources.values()],
+        **energy,
         "overlap_j": overlap_j,
-        "boundary": figures.boundary(windows),
+        "boundary": within,
         "windows_by_phase": dict(sorted(phases.items())),
+        "node": of_node,
+        "facility": facility(
+            energy["energy_j"], within, of_node, settings if isinstance(settings, dict) else None
+        ),
     }
-    run["node"] = wider.node(run, calibration)
-    run["facility"] = wider.facility(run)
-    return run
-
-
-def _source(row: Row) -> dict[str, Any]:
-    numbers = {key: number(row[key]) for key in ("relative_uncertainty", "power_limit_w")}
-    return {**{key: row[key] for key in COLUMNS}, **numbers}

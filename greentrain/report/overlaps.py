@@ -1,9 +1,9 @@
-"""One thing measured by two runs at once: found, and counted once.
+"""Energy that two runs measured at once: find it, and count it once.
 
 Two runs on one host may meter the same card, and always meter the same processor. Each run's own
-figures stay as it measured them. In sums over runs, what a source drew while another run metered it
-as well belongs to the run that was opened first, and is taken off the other's windows by the share
-of their time: a window is taken to have drawn evenly.
+figures stay as it measured them. Sums over runs count such energy in the run that was opened first.
+It is subtracted from the other run's windows by the share of their time, because the power of a
+window is taken as constant.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import NamedTuple, TypedDict
 
-from greentrain.report.row_helpers import Row, Rows, total
-from greentrain.report.times import Span, length
+from greentrain.ledger import SourceRow
+from greentrain.report.document import EnergyTotals, Overlap, ReportTotals
+from greentrain.report.row_helpers import MeasuredWindow, Span, total
+from greentrain.report.times import length
 from greentrain.units import format_energy
 
 Identity = tuple[str, ...]
@@ -25,9 +27,26 @@ _Owned = tuple[int, int, str]
 _FIRST_HOST = "node0/"
 
 
+class MeteredRun(TypedDict):
+    """The fields that distinguish the sources of one run from those of others."""
+
+    run_id: str
+    opened_utc: str
+    host: str | None
+    sources: list[SourceRow]
+
+
+class _Measurements(NamedTuple):
+    """The windows in which one run measured one source."""
+
+    run_id: str
+    source: str
+    windows: list[MeasuredWindow]
+
+
 @dataclass(slots=True)
 class _Pair:
-    """What two runs both measured of one source."""
+    """The energy of one source that two runs both measured."""
 
     shared_us: int = 0
     joules: list[float] = field(default_factory=list)
@@ -35,40 +54,40 @@ class _Pair:
 
 
 class Overlaps:
-    """What windows of different runs measured of the same thing at the same time.
+    """Measurements of one source by different runs at the same time.
 
     Args:
-        runs: The runs of the report, with ``sources``, ``host`` and when each was opened.
+        runs: The runs of the report.
         windows: Their windows with ``times`` and ``joules``.
     """
 
-    def __init__(self, runs: Sequence[Row], windows: Rows) -> None:
+    def __init__(self, runs: Sequence[MeteredRun], windows: Sequence[MeasuredWindow]) -> None:
         self._runs = {run["run_id"]: run for run in runs}
-        # By a window's entry and a source's name: microseconds by the run that has them.
+        # By a window's entry and a source's name: microseconds by the run that they are counted in.
         self._shared: dict[int, dict[str, dict[str, int]]] = {}
         for group in _groups(_by_identity(self._runs, windows)):
             self._find(group)
 
-    def counted(self, windows: Rows) -> list[Row]:
-        """Return windows with what is counted in other runs taken off their joules and grams."""
+    def counted(self, windows: Sequence[MeasuredWindow]) -> list[MeasuredWindow]:
+        """Return windows without the joules and grams that are counted in other runs."""
         return [
             _less(window, shared) if (shared := self._shared.get(window["entry_id"])) else window
             for window in windows
         ]
 
-    def listed(self, windows: Rows) -> list[dict[str, Any]]:
-        """List what windows have in common with other runs, by both runs and source.
+    def listed(self, windows: Sequence[MeasuredWindow]) -> list[Overlap]:
+        """List the energy that windows share with other runs, by both runs and source.
 
         Returns:
-            The run in which it is counted and the one in which it is not counted again, the source
-            by its name in the latter, seconds, and the joules and grams that are taken off.
+            The run in which the energy is counted, and the run in which it is not counted again.
+            The source has its name in the latter. Joules and grams are those subtracted.
         """
         pairs: dict[tuple[str, str, str], _Pair] = {}
         for window in windows:
             for name, owners in self._shared.get(window["entry_id"], {}).items():
                 for owner, shared_us in owners.items():
                     pair = pairs.setdefault((owner, window["run_id"], name), _Pair())
-                    off_j = window["joules"][name] * shared_us / length(window["times"])
+                    off_j = (window["joules"][name] or 0.0) * shared_us / length(window["times"])
                     pair.shared_us += shared_us
                     pair.joules.append(off_j)
                     pair.grams.append(_grams(window, off_j))
@@ -76,7 +95,9 @@ class Overlaps:
             {
                 "counted_in": owner,
                 "not_again_in": other,
-                **_source(self._runs[other], name),
+                "source": name,
+                "host": self._runs[other]["host"],
+                "uuid": source["uuid"] if (source := _described(self._runs[other], name)) else None,
                 "duration_s": pair.shared_us / 1e6,
                 "energy_j": math.fsum(pair.joules),
                 "emissions_g": total(pair.grams),
@@ -84,11 +105,10 @@ class Overlaps:
             for (owner, other, name), pair in pairs.items()
         ]
 
-    def _find(self, group: Sequence[tuple[str, str, Rows]]) -> None:
-        """Go through the runs of one source in the order opened: each takes what is still free."""
+    def _find(self, group: Sequence[_Measurements]) -> None:
+        """Assign the time of one source to its runs, in the order in which they were opened."""
         owned: list[_Owned] = []
-        opened = sorted(group, key=lambda one: _opened(self._runs[one[0]]))
-        for run_id, name, windows in opened:
+        for run_id, name, windows in sorted(group, key=self._opened):
             spans = sorted(
                 (start, end, window["entry_id"])
                 for window in windows
@@ -104,87 +124,90 @@ class Overlaps:
             for entry, start, end, owner in _pieces(spans, around):
                 if owner is None:
                     free.append((start, end, run_id))
-                elif owner != run_id:  # one card under two names of one run is the run's affair
+                elif owner != run_id:  # one card under two names of one run is left as it is
                     shared = self._shared.setdefault(entry, {}).setdefault(name, {})
                     shared[owner] = shared.get(owner, 0) + end - start
             owned[low:high] = _joined(sorted([*around, *free]))
 
+    def _opened(self, measurements: _Measurements) -> tuple[str, str]:
+        run = self._runs[measurements.run_id]
+        return run["opened_utc"], run["run_id"]
 
-def overlapping(listed: Sequence[Row]) -> dict[str, Any]:
-    """Sum up what :meth:`Overlaps.listed` returns, for the totals: joules, grams and a sentence."""
+
+def with_overlaps(totals: EnergyTotals, listed: Sequence[Overlap]) -> ReportTotals:
+    """Add the sum of :meth:`Overlaps.listed` to the totals, with a sentence."""
     overlap_j = math.fsum(one["energy_j"] for one in listed)
     pairs = len({(one["counted_in"], one["not_again_in"]) for one in listed})
     sentence = (
-        f"{pairs} pair{'s' if pairs > 1 else ''} of runs metered the same source at the same time: "
-        f"{format_energy(overlap_j)} are counted once here, in "
-        "the run that was opened first, and stand in the figures of both runs"
+        f"{pairs} pair{'s' if pairs > 1 else ''} of runs metered the same source at once; the "
+        f"totals count {format_energy(overlap_j)} only in the run that was opened first, and the "
+        "figures of both runs include it"
     )
     return {
+        **totals,
         "overlap_j": overlap_j,
         "overlap_g": total(one["emissions_g"] for one in listed),
         "overlap_note": sentence if listed else None,
     }
 
 
-def identity(run: Row, name: str) -> Identity | None:
-    """Return what tells a source from all others; ``None`` if nothing does.
+def identity(run: MeteredRun, name: str) -> Identity | None:
+    """Return the identity of a source over all runs; ``None`` if it has none.
 
-    A card has its maker's UUID. What has none is known by its host and its name there; of the
-    hosts of a run only the first is known, whose own name says the same without its prefix. What
-    the user states of a run (method ``"given"``) is that run's alone.
+    A card has its maker's UUID. Other sources are identified by their host and their name there.
+    Of a run's hosts only the first is known; its sources have the same names without its prefix.
+    Sources of method ``"given"``, which the user stated, are never shared with another run.
 
     Example:
-        >>> run = {"host": "abc", "sources": [{"name": "gpu:0", "uuid": "GPU-1"}]}
+        >>> run = {"host": "abc", "sources": [{"name": "gpu:0", "uuid": "GPU-1", "method": ""}]}
         >>> identity(run, "gpu:0"), identity(run, "node0/cpu"), identity(run, "node1/cpu")
         (('GPU-1',), ('abc', 'cpu'), None)
     """
-    described = _described(run, name)
-    if described.get("method") == "given":
-        return None
-    if described.get("uuid"):
-        return (described["uuid"],)
+    source = _described(run, name)
+    if source is not None:
+        if source["method"] == "given":
+            return None
+        if source["uuid"]:
+            return (source["uuid"],)
     own = name.removeprefix(_FIRST_HOST)
     return None if "/" in own or not run["host"] else (run["host"], own)
 
 
 def _by_identity(
-    runs: Mapping[str, Row], windows: Rows
-) -> Iterable[list[tuple[str, str, list[Row]]]]:
-    by_source: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    runs: Mapping[str, MeteredRun], windows: Sequence[MeasuredWindow]
+) -> Iterable[list[_Measurements]]:
+    by_source: dict[tuple[str, str], list[MeasuredWindow]] = defaultdict(list)
     for window in windows:
         for name, joules in window["joules"].items():
             if joules is not None:
                 by_source[window["run_id"], name].append(window)
-    found: dict[Identity, list[tuple[str, str, list[Row]]]] = defaultdict(list)
-    for (run_id, name), of_it in by_source.items():
+    found: dict[Identity, list[_Measurements]] = defaultdict(list)
+    for (run_id, name), measured in by_source.items():
         run = runs.get(run_id)  # none where its opening row was removed
         known = None if run is None else identity(run, name)
         if known is not None:
-            found[known].append((run_id, name, of_it))
+            found[known].append(_Measurements(run_id, name, measured))
     return found.values()
 
 
-def _groups(
-    by_identity: Iterable[list[tuple[str, str, list[Row]]]],
-) -> Iterable[list[tuple[str, str, list[Row]]]]:
-    """Yield the runs of one source that reach into one another; most runs stand alone."""
-    for of_one in by_identity:
-        group: list[tuple[str, str, list[Row]]] = []
-        reach = 0
-        for (begins, ends), one in sorted(
-            ((_reach(one[2]), one) for one in of_one), key=lambda pair: pair[0]
-        ):
-            if group and begins >= reach:
+def _groups(by_identity: Iterable[list[_Measurements]]) -> Iterable[list[_Measurements]]:
+    """Yield the runs of one source whose times overlap; most runs overlap with none."""
+    for of_source in by_identity:
+        group: list[_Measurements] = []
+        end = 0
+        spans = [(_span(one.windows), one) for one in of_source]
+        for (begins, ends), one in sorted(spans, key=lambda pair: pair[0]):
+            if group and begins >= end:
                 if len(group) > 1:
                     yield group
                 group = []
+            end = max(end, ends) if group else ends
             group.append(one)
-            reach = ends if len(group) == 1 else max(reach, ends)
         if len(group) > 1:
             yield group
 
 
-def _reach(windows: Rows) -> Span:
+def _span(windows: Sequence[MeasuredWindow]) -> Span:
     return (
         min(window["times"][0][0] for window in windows),
         max(window["times"][-1][1] for window in windows),
@@ -194,15 +217,15 @@ def _reach(windows: Rows) -> Span:
 def _pieces(
     spans: Iterable[tuple[int, int, int]], owned: Sequence[_Owned]
 ) -> Iterator[tuple[int, int, int, str | None]]:
-    """Cut spans, each of some entry, where owners change: the entry, from when to when, and whose.
+    """Cut spans where owners change, and yield the entry, start, end and owner of each piece.
 
-    Both are in order, and disjoint among themselves.
+    Both arguments are in order, and each is disjoint.
     """
     place = 0
     for start, end, entry in spans:
         while place < len(owned) and owned[place][1] <= start:
             place += 1
-        at, ahead = start, place  # what reaches beyond this span is looked at for the next one too
+        at, ahead = start, place  # one that ends beyond this span is needed for the next one too
         while at < end:
             begins, until, owner = owned[ahead] if ahead < len(owned) else (end, end, "")
             if begins > at:
@@ -222,29 +245,21 @@ def _joined(owned: Sequence[_Owned]) -> list[_Owned]:
     return joined
 
 
-def _opened(run: Row) -> tuple[str, str]:
-    return run["opened_utc"], run["run_id"]
+def _described(run: MeteredRun, name: str) -> SourceRow | None:
+    return next((one for one in run["sources"] if one["name"] == name), None)
 
 
-def _described(run: Row, name: str) -> Row:
-    return next((one for one in run["sources"] if one["name"] == name), {})
-
-
-def _source(run: Row, name: str) -> dict[str, Any]:
-    return {"source": name, "host": run["host"], "uuid": _described(run, name).get("uuid")}
-
-
-def _grams(window: Row, off_j: float) -> float | None:
+def _grams(window: MeasuredWindow, off_j: float) -> float | None:
     if window["emissions_g"] is None or not window["energy_j"]:
         return None
-    return float(window["emissions_g"] * off_j / window["energy_j"])
+    return window["emissions_g"] * off_j / window["energy_j"]
 
 
-def _less(window: Row, shared: Mapping[str, Mapping[str, int]]) -> Row:
+def _less(window: MeasuredWindow, shared: Mapping[str, Mapping[str, int]]) -> MeasuredWindow:
     whole_us = length(window["times"])
     joules = dict(window["joules"])
     for name, owners in shared.items():
-        joules[name] *= 1.0 - sum(owners.values()) / whole_us
+        joules[name] = (joules[name] or 0.0) * (1.0 - sum(owners.values()) / whole_us)
     energy_j, grams = total(joules.values()), window["emissions_g"]
     if grams is not None and window["energy_j"]:
         grams = grams * (energy_j or 0.0) / window["energy_j"]

@@ -1,4 +1,4 @@
-"""A chart of what policies reach at several budgets."""
+"""A chart of the share of the gap that policies close at several budgets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from greentrain.report.chart_shapes import BOTTOM, HEIGHT, TOP, Plot, dot, line, svg, text
-from greentrain.report.text import shown
+from greentrain.report.formats import shown
 
 _COLOURS = (
     "var(--accent, #1f7a5c)",
@@ -22,14 +22,14 @@ _LEGEND_SLOTS = 2
 _LONGEST = 24
 """Characters of a policy's name that are shown."""
 _LOWEST = -50.0
-"""Shares below this, in percent, are drawn at it: one bad cell hides no others."""
+"""Lowest share on the chart in percent; lower ones are placed there, so one hides no others."""
 
 
 def comparison_chart(budgets: Sequence[str], shares: Mapping[str, Sequence[float | None]]) -> str:
-    """Draw the share of the gap that policies close, in percent, over budgets side by side.
+    """Plot the share of the gap that policies close, in percent, at each budget.
 
     Args:
-        budgets: What each budget is called.
+        budgets: The names of the budgets.
         shares: For each policy its share at each budget, 1 for all of the gap; ``None`` where there
             is none.
     """

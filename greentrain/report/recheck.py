@@ -1,20 +1,21 @@
-"""Check a report against its ledgers: form it anew, and name every figure that does not follow."""
+"""Check a report against its ledgers: build it again, and list every value that differs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from greentrain.errors import ConfigurationError
-from greentrain.ledger import Ledger, close_ledgers, open_ledgers
-from greentrain.report import ledger_reading as reading
-from greentrain.report.disclosures import Given
+from greentrain.ledger import Head, Ledger, close_ledgers, open_ledgers
+from greentrain.report.disclosures import Disclosures
+from greentrain.report.formats import shown
+from greentrain.report.ledger_reading import names_of, read
 from greentrain.report.model import SCHEMA_VERSION, document
 from greentrain.report.scope import Scope
-from greentrain.report.text import shown
 from greentrain.report.write import render_json
 
 _SHOWN = 50
@@ -22,19 +23,19 @@ _NOTHING = object()
 
 
 class _Number(str):
-    """A number as it is written: a digit that no float can hold is a digit all the same."""
+    """A number as it is written, including digits that a float cannot hold."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A place at which a report says something else than its ledger.
+    """A value of a report that differs from the ledger.
 
     Args:
-        path: Where in the document, as a JSON Pointer (RFC 6901): ``"/totals/energy_j"``.
-        in_report: What the report says there, as JSON; ``None`` if it has nothing there.
-        from_ledger: What follows from the ledger; ``None`` if nothing does.
+        path: Its place in the document, as a JSON Pointer (RFC 6901): ``"/totals/energy_j"``.
+        in_report: The value in the report, as JSON; ``None`` if it has none.
+        from_ledger: The value computed from the ledger; ``None`` if there is none.
     """
 
     path: str
@@ -42,23 +43,23 @@ class Difference:
     from_ledger: str | None
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Describe the difference in one line."""
         return (
             f"{shown(self.path, 200)}: the report has {self.in_report or 'nothing'}, and "
-            f"{self.from_ledger or 'nothing'} follows from the ledger"
+            f"the ledger gives {self.from_ledger or 'nothing'}"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """What checking a report found.
+class CheckResult:
+    """The result of checking a report.
 
     Args:
-        differences: What does not follow, in the order of the document's keys.
-        failures: What does not follow in the ledgers themselves, as they were when the report was
+        differences: Values that differ from the ledger, in the order of the document's keys.
+        failures: Failures in the verification of the ledgers, as they were when the report was
             written.
-        rows: Rows that the report rests on.
-        later: Rows that were appended since, and have no part in it.
+        rows: Ledger rows that the report was built from.
+        later: Rows that were appended since, which the check ignores.
     """
 
     differences: tuple[Difference, ...]
@@ -68,61 +69,59 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        """Whether everything follows."""
+        """``True`` if there is no difference and no failure."""
         return not (self.differences or self.failures)
 
 
-def check(text: str, ledgers: Sequence[Ledger]) -> Checked:
-    """Form a report anew from its ledgers as they were, and compare the two.
+def check(text: str, ledgers: Sequence[Ledger]) -> CheckResult:
+    """Build a report again from its ledgers as they were, and compare the two.
 
-    What was appended after the heads that stand in the report is left out. Numbers are compared
-    digit by digit, texts letter by letter; how the file is broken into lines does not matter. What
-    was given by the user is in no ledger: it is taken from the report, and what was worked out from
-    it is compared.
+    Rows that were appended after the heads in the report are left out. Numbers are compared digit
+    by digit and texts letter by letter; line breaks and indentation do not matter. Disclosures are
+    in no ledger: they are taken from the report, and the figures computed from them are compared.
 
     Args:
-        text: The ``report.json``.
+        text: The contents of ``report.json``.
         ledgers: Its ledgers. If their names are not those in the report, they are in its order.
 
     Raises:
-        ConfigurationError: If the text is no report, one of another form, or of another number of
-            ledgers.
+        ConfigurationError: If the text is not a report of this version, or is about another number
+            of ledgers.
         LedgerError: If a ledger cannot be read.
     """
-    told = _load(text)
-    names, heads = _heads(told)
+    report = _load(text)
+    names, heads = _heads(report)
     ledgers = _in_order(ledgers, names)
     try:
-        given = Given(**_values(told.get("given")))
-        scope = Scope.of(_values(told.get("scope")))
-        read = reading.read(ledgers, names=names, as_of=heads)
-        found = document(read, scope, given)
+        disclosures = Disclosures(**_values(report.get("disclosures")))
+        scope = Scope.of(_values(report.get("scope")))
+        found = document(read(ledgers, names=names, as_of=heads), scope, disclosures)
     except (ConfigurationError, TypeError) as error:
-        lost = Difference(path="", in_report="what cannot be formed anew", from_ledger=str(error))
-        return Checked(differences=(lost,), failures=(), rows=0, later=0)
+        lost = Difference(path="", in_report="invalid values", from_ledger=f"an error: {error}")
+        return CheckResult(differences=(lost,), failures=(), rows=0, later=0)
     verification = found["verification"]
     rows = verification["rows"]
-    there = sum(head["count"] for ledger in ledgers for head in ledger.heads().values())
-    return Checked(
-        differences=tuple(differences(told, _load(render_json(found)))),
+    present = sum(head["count"] for ledger in ledgers for head in ledger.heads().values())
+    return CheckResult(
+        differences=tuple(differences(report, _load(render_json(found)))),
         failures=tuple(verification["failures"]),
         rows=rows,
-        later=there - rows,
+        later=present - rows,
     )
 
 
 def check_file(path: Path, patterns: Sequence[str]) -> tuple[list[str], int]:
-    """Check a file, and say what was found.
+    """Check a file, and describe the result.
 
     Args:
         path: The ``report.json``.
         patterns: Its ledgers, as for :func:`greentrain.ledger.open_ledgers`.
 
     Returns:
-        What to show, line by line, and the exit code: 0 if everything follows, otherwise 1.
+        Lines of text, and the exit code: 0 if there is no difference and no failure, otherwise 1.
 
     Raises:
-        ConfigurationError: If the file cannot be read; and as :func:`check`.
+        ConfigurationError: If the file cannot be read, or :func:`check` refuses it.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -131,67 +130,67 @@ def check_file(path: Path, patterns: Sequence[str]) -> tuple[list[str], int]:
         raise ConfigurationError(f"cannot read {str(path)!r}: {reason}") from None
     opened = open_ledgers(patterns)
     try:
-        checked = check(text, opened)
+        result = check(text, opened)
     finally:
         close_ledgers(opened)
-    return list(_lines(path, checked)), 0 if checked.ok else 1
+    return list(_lines(path, result)), 0 if result.ok else 1
 
 
-def differences(told: Any, found: Any, path: str = "") -> Iterator[Difference]:
-    """Yield where two documents differ.
+def differences(report: Any, found: Any, path: str = "") -> Iterator[Difference]:
+    """Yield the differences between two documents.
 
     Args:
-        told: What the report says.
-        found: What it should say.
-        path: Where both are in their documents.
+        report: The report.
+        found: The document that was built again.
+        path: The place of both in their documents.
 
     Example:
         >>> [str(one) for one in differences({"a": [1, 2]}, {"a": [1, 3]})]
-        ['/a/1: the report has 2, and 3 follows from the ledger']
+        ['/a/1: the report has 2, and the ledger gives 3']
     """
-    if isinstance(told, dict) and isinstance(found, dict):
-        for key in sorted({*told, *found}):
+    if isinstance(report, dict) and isinstance(found, dict):
+        for key in sorted({*report, *found}):
             place = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
-            yield from differences(told.get(key, _NOTHING), found.get(key, _NOTHING), place)
-    elif isinstance(told, list) and isinstance(found, list):
-        for number in range(max(len(told), len(found))):
-            here, there = (one[number] if number < len(one) else _NOTHING for one in (told, found))
+            yield from differences(report.get(key, _NOTHING), found.get(key, _NOTHING), place)
+    elif isinstance(report, list) and isinstance(found, list):
+        pairs = zip_longest(report, found, fillvalue=_NOTHING)
+        for number, (here, there) in enumerate(pairs):
             yield from differences(here, there, f"{path}/{number}")
-    elif type(told) is not type(found) or told != found:
-        yield Difference(path=path, in_report=_text(told), from_ledger=_text(found))
+    elif type(report) is not type(found) or report != found:
+        yield Difference(path=path, in_report=_text(report), from_ledger=_text(found))
 
 
 def _load(text: str) -> dict[str, Any]:
     try:
-        told = json.loads(
+        report = json.loads(
             text,
             parse_int=_Number,
             parse_float=_Number,
             parse_constant=_Number,
-            object_pairs_hook=_once,
+            object_pairs_hook=_without_repeats,
         )
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"this is no report.json: {error}") from None
-    version = told.get("schema_version") if isinstance(told, dict) else None
+        raise ConfigurationError(f"this is not a report.json: {error}") from None
+    version = report.get("schema_version") if isinstance(report, dict) else None
     if version != str(SCHEMA_VERSION):
         raise ConfigurationError(
-            f"this is a report of form {_text(version)}, or none; this greentrain checks those of "
-            f"form {SCHEMA_VERSION}, so check it with the one that wrote it"
+            f"the report has schema version {_text(version)}, and this greentrain checks version "
+            f"{SCHEMA_VERSION}; use the version of greentrain that wrote the report"
         )
-    return dict(told)
+    return dict(report)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     held = dict(pairs)
     if len(held) != len(pairs):
         twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise ValueError(f"it has the key {shown(twice, 80)!r} twice in one place")
+        raise ValueError(f"the key {shown(twice, 80)!r} occurs twice in one object")
     return held
 
 
-def _heads(told: Mapping[str, Any]) -> tuple[list[str], list[dict[str, dict[str, Any]]]]:
+def _heads(report: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Head]]]:
     try:
-        ledgers = told["verification"]["ledgers"]
+        ledgers = report["verification"]["ledgers"]
         return [str(one["name"]) for one in ledgers], [
             {
                 str(chain): {"count": int(head["count"]), "head": str(head["head"])}
@@ -201,27 +200,28 @@ def _heads(told: Mapping[str, Any]) -> tuple[list[str], list[dict[str, dict[str,
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ConfigurationError(
-            "the report holds no heads of its ledgers, so nobody knows as of when it was written"
+            "the report holds no heads of its ledgers, so the rows that it was built from cannot "
+            "be found"
         ) from None
 
 
 def _in_order(ledgers: Sequence[Ledger], names: Sequence[str]) -> list[Ledger]:
     if len(ledgers) != len(names):
         raise ConfigurationError(
-            f"the report is of {len(names)} ledger(s), {', '.join(names) or 'none'}, and "
+            f"the report is about {len(names)} ledger(s), {', '.join(names) or 'none'}, and "
             f"{len(ledgers)} were given"
         )
-    by_name = dict(zip(reading.names_of(ledgers), ledgers, strict=True))
+    by_name = dict(zip(names_of(ledgers), ledgers, strict=True))
     return [by_name[name] for name in names] if set(by_name) == set(names) else list(ledgers)
 
 
-def _values(told: Any) -> Any:
+def _values(held: Any) -> Any:
     """Return a part of the document with its numbers as numbers."""
-    if isinstance(told, dict):
-        return {key: _values(held) for key, held in told.items()}
-    if isinstance(told, _Number):
-        return int(told) if told.lstrip("-").isdigit() else float(told)
-    return told
+    if isinstance(held, dict):
+        return {key: _values(one) for key, one in held.items()}
+    if isinstance(held, _Number):
+        return int(held) if held.lstrip("-").isdigit() else float(held)
+    return held
 
 
 def _text(value: Any) -> str | None:
@@ -230,19 +230,17 @@ def _text(value: Any) -> str | None:
     return str(value) if isinstance(value, _Number) else shown(json.dumps(value), 80)
 
 
-def _lines(path: Path, checked: Checked) -> Iterator[str]:
+def _lines(path: Path, result: CheckResult) -> Iterator[str]:
+    failed = [f"the ledger: {failure}" for failure in result.failures[:_SHOWN]]
+    failed += [str(difference) for difference in result.differences[:_SHOWN]]
+    found = len(result.differences) + len(result.failures)
+    if found > len(failed):
+        failed.append(f"{found - len(failed)} more")
     yield f"report {path}"
-    for failure in checked.failures[:_SHOWN]:
-        yield f"FAILED: the ledger: {failure}"
-    for difference in checked.differences[:_SHOWN]:
-        yield f"FAILED: {difference}"
-    more = len(checked.differences[_SHOWN:]) + len(checked.failures[_SHOWN:])
-    if more:
-        yield f"FAILED: {more} more"
-    if checked.later:
-        yield f"{checked.later} row(s) were appended to the ledger since, and have no part in it"
-    if checked.ok:
-        yield f"everything in it follows from {checked.rows} rows"
+    yield from (f"FAILED: {line}" for line in failed)
+    if result.later:
+        yield f"{result.later} row(s) were appended to the ledger since, and are not in the report"
+    if result.ok:
+        yield f"the report is correct: every value follows from {result.rows} ledger rows"
     else:
-        found = len(checked.differences) + len(checked.failures)
-        yield f"{found} thing(s) do not follow"
+        yield f"the report is not correct: {found} value(s) or row(s) do not match"

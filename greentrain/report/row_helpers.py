@@ -1,67 +1,151 @@
-"""Small helpers over the ledger's rows, which arrive as mappings."""
+"""Types and helpers for the ledger's rows as the report reads them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypedDict, TypeVar, cast
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
+from greentrain.ledger import (
+    BudgetRow,
+    CalibrationRow,
+    ClosingRow,
+    DecisionRow,
+    HeartbeatRow,
+    OutcomeRow,
+    RecoveredWindowRow,
+    ReservationRow,
+    RunRow,
+    SettlementRow,
+    SourceRow,
+)
+from greentrain.report.document import RunFigures
+from greentrain.units import wh
+
+Span = tuple[int, int]
+"""A half-open interval in microseconds since 1970."""
+
+
+class MeasuredWindow(RecoveredWindowRow):
+    """A window whose figures were checked: each is a finite number or ``None``.
+
+    Attributes:
+        joules: Joules by source name; ``by_source`` is empty.
+        times: Spans in which the window's own energy was used, in order.
+    """
+
+    joules: dict[str, float | None]
+    times: tuple[Span, ...]
+
+
+class ReportRows(TypedDict):
+    """The rows that a report is built from, by kind."""
+
+    run: list[RunRow]
+    closing: list[ClosingRow]
+    source: list[SourceRow]
+    window: list[MeasuredWindow]
+    heartbeat: list[HeartbeatRow]
+    calibration: list[CalibrationRow]
+    budget: list[BudgetRow]
+    reservation: list[ReservationRow]
+    settlement: list[SettlementRow]
+    decision: list[DecisionRow]
+    outcome: list[OutcomeRow]
+
+
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 _Kind = TypeVar("_Kind", list[Any], dict[str, Any])
+_Row = TypeVar("_Row")
+_Key = TypeVar("_Key")
 
 
-def parse(text: str, default: _Kind) -> _Kind:
-    """Read a JSON column; a text that was tampered with counts as the default.
+def parse(text: object, default: _Kind) -> _Kind:
+    """Read a JSON column; return the default for a text that was tampered with.
 
-    That it was tampered with is said by the verification, which the report carries.
+    The verification that the report carries names the altered row.
     """
     try:
-        value = _DECODER.decode(text)
+        value = _DECODER.decode(cast(str, text))
     except (TypeError, ValueError):
         return default
     return value if isinstance(value, type(default)) else default
 
 
-def joules_by_source(window: Row) -> dict[str, float | None]:
-    """Return a window's joules by source name; what is not a finite number is unknown."""
-    held: dict[str, float | None] | None = window.get("joules")
-    if held is not None:
-        return held
-    return {name: number(joules) for name, joules in parse(window["by_source"], {}).items()}
-
-
-def readable(windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Read the JSON of each window once, and its figures as numbers or unknown.
-
-    Args:
-        windows: Rows of kind ``"window"``; they are changed.
+def readable(windows: Iterable[RecoveredWindowRow]) -> list[MeasuredWindow]:
+    """Parse the JSON of each window once, and replace unreadable figures by ``None``.
 
     Returns:
-        The same, with ``joules`` by source for ``by_source``.
+        The same dictionaries, changed; their ``times`` are empty.
     """
     names: dict[str, str] = {}
-    for window in windows:
-        joules = joules_by_source(window)
-        # Of a name that is in every window, one text is enough.
-        window["joules"] = {names.setdefault(name, name): held for name, held in joules.items()}
-        del window["by_source"]
-        window["energy_j"] = number(window["energy_j"])
-        window["emissions_g"] = number(window["emissions_g"])
-        window["duration_s"] = max(0.0, number(window["duration_s"]) or 0.0)
-    return windows
+    parsed: list[MeasuredWindow] = []
+    for row in windows:
+        window = cast(MeasuredWindow, row)
+        # A name recurs in every window; one string object is enough.
+        window["joules"] = {
+            names.setdefault(name, name): number(joules)
+            for name, joules in parse(row["by_source"], {}).items()
+        }
+        window["by_source"] = ""
+        window["energy_j"] = number(row["energy_j"])
+        window["emissions_g"] = number(row["emissions_g"])
+        window["duration_s"] = max(0.0, number(row["duration_s"]) or 0.0)
+        window["times"] = ()
+        parsed.append(window)
+    return parsed
 
 
 def total(values: Iterable[float | None]) -> float | None:
-    """Sum what is known; ``None`` if nothing is."""
+    """Sum the known values; return ``None`` if there is none."""
     known = [value for value in values if value is not None]
     return math.fsum(known) if known else None
 
 
 def number(value: object) -> float | None:
-    """Return a finite number as such; anything else, such as a cell tampered with, is unknown."""
+    """Return a finite number as a float, and ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def known_wh(energy_j: float | None) -> float | None:
+    """Convert joules to watt-hours; ``None`` stays ``None``."""
+    return None if energy_j is None else wh(energy_j)
+
+
+def carbon_settings(run: RunFigures) -> dict[str, Any] | None:
+    """Return the carbon settings that a run recorded; ``None`` if it recorded none."""
+    settings = run["environment"].get("carbon")
+    return settings if isinstance(settings, dict) else None
+
+
+def pue(run: RunFigures) -> float | None:
+    """Return the power usage effectiveness that a run recorded."""
+    return number((carbon_settings(run) or {}).get("pue"))
+
+
+def mean_pue(runs: Sequence[RunFigures]) -> float:
+    """Return the mean PUE of runs, weighted by energy; a run without a PUE counts with 1."""
+    metered_j = math.fsum(run["energy_j"] or 0.0 for run in runs)
+    if not metered_j:
+        return 1.0
+    return math.fsum((run["energy_j"] or 0.0) * (pue(run) or 1.0) for run in runs) / metered_j
+
+
+def grouped(rows: Iterable[_Row], key: Callable[[_Row], _Key]) -> dict[_Key, list[_Row]]:
+    """Group rows by a key, in the order in which the keys first occur.
+
+    Returns:
+        A ``defaultdict``: a key without rows has an empty list.
+
+    Example:
+        >>> dict(grouped(["gpu", "ram", "cpu"], lambda name: name[0]))
+        {'g': ['gpu'], 'r': ['ram'], 'c': ['cpu']}
+    """
+    found: dict[_Key, list[_Row]] = defaultdict(list)
+    for row in rows:
+        found[key(row)].append(row)
+    return found

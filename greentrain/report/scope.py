@@ -1,15 +1,16 @@
-"""What a report is about: which runs, and which time. It stands in the report, to be rebuilt."""
+"""The scope of a report: its runs and its interval of time. The report holds it for rechecks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from greentrain.errors import ConfigurationError
-from greentrain.report.row_helpers import Row, Rows
+from greentrain.ledger import RunRow
+from greentrain.report.row_helpers import ReportRows
 from greentrain.report.times import ended_utc
 from greentrain.units import utc_text
 
@@ -39,13 +40,12 @@ class Scope:
     def __post_init__(self) -> None:
         if self.since_utc and self.until_utc and self.since_utc >= self.until_utc:
             raise ConfigurationError(
-                f"since is {self.since_utc} and until {self.until_utc}; the interval ends after it "
-                "begins"
+                f"since is {self.since_utc} and until is {self.until_utc}; until must be later"
             )
 
     @property
     def everything(self) -> bool:
-        """Whether it takes all runs at all times."""
+        """``True`` if the scope is all runs at all times."""
         return self == Scope()
 
     def holds(self, moment_utc: str) -> bool:
@@ -60,8 +60,8 @@ class Scope:
             self.until_utc is None or moment_utc < self.until_utc
         )
 
-    def runs(self, rows: Rows) -> set[str]:
-        """Return the ids of the runs that are meant, whenever they ran.
+    def runs(self, rows: Sequence[RunRow]) -> set[str]:
+        """Return the ids of the runs in the scope, at any time.
 
         Raises:
             ConfigurationError: If there is no such run.
@@ -81,48 +81,39 @@ class Scope:
         if self.project is not None and not found:
             names = list(dict.fromkeys(row["name"][:80] for row in rows))[-3:]
             raise ConfigurationError(
-                f"no run's name is like {self.project!r}; "
+                f"no run's name matches {self.project!r}; "
                 + (f"the last ones are {', '.join(names)}" if names else "there is no run at all")
             )
         return found
 
-    def of_runs(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
-        """Return the rows of the runs that are meant, and of the budgets that they paid from."""
+    def of_runs(self, rows: ReportRows) -> ReportRows:
+        """Return the rows of the runs in the scope, and of the budgets that they paid from."""
         if self.run is None and self.project is None:
             return rows
         runs = self.runs(rows["run"])
-        budgets = {
-            row["budget_id"]
-            for kind in ("reservation", "decision")
-            for row in rows[kind]
-            if row["run_id"] in runs
-        }
-        return {
-            kind: [
-                row
-                for row in of_it
-                if (row["budget_id"] in budgets if kind in _PAID else row["run_id"] in runs)
-            ]
-            for kind, of_it in rows.items()
-        }
+        budgets = {row["budget_id"] for row in rows["reservation"] if row["run_id"] in runs}
+        budgets |= {row["budget_id"] for row in rows["decision"] if row["run_id"] in runs}
+        return _filtered(
+            rows,
+            lambda kind, row: (
+                row["budget_id"] in budgets if kind in _PAID else row["run_id"] in runs
+            ),
+        )
 
-    def of_interval(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
-        """Return what belongs to the interval.
+    def of_interval(self, rows: ReportRows) -> ReportRows:
+        """Return the rows that belong to the interval.
 
-        A window belongs to the interval in which it ended, and a decision, with what came of it, to
-        the one in which it was made. A run is in it if it was opened then, or has either. Budgets
-        that such runs paid from are there as they stand, whenever they were paid from.
+        A window belongs to the interval in which it ended. A decision, with its outcome, belongs to
+        the interval in which it was made. A run is included if it was opened in the interval, or
+        has a window or a decision there. The budgets that such runs paid from are included with all
+        their payments.
         """
         if self.since_utc is None and self.until_utc is None:
             return rows
         windows = [row for row in rows["window"] if self.holds(ended_utc(row))]
         decisions = [row for row in rows["decision"] if self.holds(row["recorded_utc"])]
-        runs = {row["run_id"] for row in (*windows, *decisions)}
+        runs = {row["run_id"] for row in windows} | {row["run_id"] for row in decisions}
         runs |= {row["run_id"] for row in rows["run"] if self.holds(row["recorded_utc"])}
-        of_these = {
-            kind: of_it if kind in _PAID else [row for row in of_it if row["run_id"] in runs]
-            for kind, of_it in rows.items()
-        }
         paid = {row["budget_id"] for row in rows["reservation"] if row["run_id"] in runs}
         paid |= {row["budget_id"] for row in decisions}
         budgets = [
@@ -130,29 +121,24 @@ class Scope:
             for row in rows["budget"]
             if row["budget_id"] in paid or self.holds(row["recorded_utc"])
         ]
+        of_these = _filtered(rows, lambda kind, row: kind in _PAID or row["run_id"] in runs)
         return {**of_these, "window": windows, "decision": decisions, "budget": budgets}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as it stands in a report."""
-        return {
-            "run": self.run,
-            "project": self.project,
-            "since_utc": self.since_utc,
-            "until_utc": self.until_utc,
-        }
+    def as_dict(self) -> dict[str, str | None]:
+        """Return the scope as the report holds it."""
+        return asdict(self)
 
     @classmethod
-    def of(cls, told: Row) -> Scope:
-        """Read the scope that stands in a report.
+    def of(cls, held: Mapping[str, Any]) -> Scope:
+        """Read the scope of a report.
 
         Raises:
-            ConfigurationError: If it is none.
+            ConfigurationError: If it is not valid.
         """
-        names = ("run", "project", "since_utc", "until_utc")
-        values = {name: told.get(name) for name in names}
+        values = {name: held.get(name) for name in cls.__slots__}
         for name, value in values.items():
             if not isinstance(value, str | None):
-                raise ConfigurationError(f"the scope's {name} is {value!r}; it is a text or null")
+                raise ConfigurationError(f"the scope's {name} is {value!r}; it must be text")
         since, until = values["since_utc"], values["until_utc"]
         return cls(
             run=values["run"],
@@ -162,23 +148,23 @@ class Scope:
         )
 
 
-def moment(told: str | datetime) -> str:
-    """Read a moment, and write it in UTC as the ledger's are.
+def moment(time: str | datetime) -> str:
+    """Convert a time to UTC text as the ledger writes it.
 
     Args:
-        told: An aware time; or a text: a date, which is its midnight in UTC, or an ISO 8601 time
+        time: An aware time; or a text: a date, which is its midnight in UTC, or an ISO 8601 time
             with its offset from UTC.
 
     Raises:
-        ConfigurationError: If it is no such time, or naive: nobody knows which moment that is.
+        ConfigurationError: If it is not such a time, or has no offset from UTC.
 
     Example:
         >>> moment("2026-11-01"), moment("2026-11-01T06:00+02:00")
         ('2026-11-01T00:00:00.000000+00:00', '2026-11-01T04:00:00.000000+00:00')
     """
-    read = told if isinstance(told, datetime) else _read(told)
+    read = time if isinstance(time, datetime) else _read(time)
     if read is None or read.tzinfo is None:
-        raise ConfigurationError(f"cannot tell which moment {str(told)!r} is; give {_ALLOWED}")
+        raise ConfigurationError(f"{str(time)!r} is not an exact moment; give {_ALLOWED}")
     return utc_text(read)
 
 
@@ -191,3 +177,9 @@ def _read(text: str) -> datetime | None:
         except ValueError:
             return None
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _filtered(rows: ReportRows, keep: Callable[[str, Any], bool]) -> ReportRows:
+    by_kind = cast(Mapping[str, Sequence[Any]], rows)
+    kept = {kind: [row for row in held if keep(kind, row)] for kind, held in by_kind.items()}
+    return cast(ReportRows, kept)

@@ -1,66 +1,54 @@
-"""When a window's energy was drawn: the moments that were its own.
+"""The moments in which a window's energy was used.
 
-The ledger holds when a window began and how many seconds were its own. Phases inside it, which have
-windows of their own, lie in between: an hour of fitting around its epochs may have ten seconds of
-its own, spread over the whole hour.
+The ledger holds the start of a window and its seconds without the phases nested in it. Those phases
+have their own windows. An hour of fitting may have only ten seconds outside its epochs, spread over
+the whole hour.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from greentrain.errors import LedgerError
-from greentrain.report.row_helpers import Row, Rows
+from greentrain.report.row_helpers import MeasuredWindow, Span, grouped
 from greentrain.units import utc_text
-
-Span = tuple[int, int]
-"""From when to when, in microseconds since 1970; without the last."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 _SLACK_US = 50_000
-"""How far the clock that dates windows and the one that measures them may be apart: what is left of
-a window after less than this is not looked for behind the next one."""
+"""Largest difference between the clock that dates windows and the one that measures them.
+
+A remainder of a window below this is dropped when the next window follows.
+"""
 
 
-def with_times(windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give windows their moments.
-
-    Args:
-        windows: Windows of any runs; they are changed.
-
-    Returns:
-        The same, each with ``times``: the spans that were its own, in order.
+def with_times(windows: list[MeasuredWindow]) -> list[MeasuredWindow]:
+    """Set the ``times`` of windows of any runs, and return the same windows.
 
     Raises:
-        LedgerError: If a time cannot be read at all.
+        LedgerError: If a time cannot be read.
     """
-    by_run: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for window in windows:
-        by_run[window["run_id"]].append(window)
-    for of_it in by_run.values():
-        for window, spans in zip(of_it, own_times(of_it), strict=True):
+    for of_run in grouped(windows, lambda window: window["run_id"]).values():
+        for window, spans in zip(of_run, own_times(of_run), strict=True):
             window["times"] = spans
     return windows
 
 
-def ended_utc(window: Row) -> str:
-    """Return when a window with ``times`` ended, as the ledger writes moments."""
+def ended_utc(window: MeasuredWindow) -> str:
+    """Return the end of a window with ``times``, as the ledger writes moments."""
     return utc_text(_EPOCH + window["times"][-1][1] * _US)
 
 
-def own_times(windows: Rows) -> list[tuple[Span, ...]]:
+def own_times(windows: Sequence[MeasuredWindow]) -> list[tuple[Span, ...]]:
     """Find the moments of the windows of one run.
 
     Phases are nested, so a window that begins after another lies inside it or behind it. The last
-    to begin has its seconds in one piece; one that began before it has those that are left free,
-    from its beginning on, until its own seconds are full.
+    to begin has its seconds in one piece. An earlier one has the time that is left free from its
+    start on, until its own seconds are used up.
 
     Args:
-        windows: Rows with ``started_utc`` and ``duration_s``.
+        windows: Windows with ``started_utc`` and ``duration_s``.
 
     Returns:
         The spans of each, at least one, in order.
@@ -72,8 +60,8 @@ def own_times(windows: Rows) -> list[tuple[Span, ...]]:
         >>> own_times([row(0, 3), row(1, 4)])  # four seconds inside something of three
         [((0, 1000000), (5000000, 7000000)), ((1000000, 5000000),)]
     """
-    starts = [_us(window) for window in windows]
-    # What is inside another window was closed, and recorded, before it.
+    starts = [_started_us(window) for window in windows]
+    # A nested window was closed, and recorded, before the one around it.
     order = sorted(range(len(windows)), key=lambda place: (-starts[place], place))
     taken: list[Span] = []  # disjoint, the earliest last
     found: list[tuple[Span, ...]] = [()] * len(windows)
@@ -98,7 +86,7 @@ def own_times(windows: Rows) -> list[tuple[Span, ...]]:
 
 
 def length(spans: Sequence[Span]) -> int:
-    """Return how long spans are together, in microseconds.
+    """Return the total length of spans in microseconds.
 
     Example:
         >>> length([(0, 10), (20, 25)])
@@ -107,10 +95,11 @@ def length(spans: Sequence[Span]) -> int:
     return sum(end - start for start, end in spans)
 
 
-def _us(window: Row) -> int:
-    for name in ("started_utc", "recorded_utc"):  # the first may have been tampered with
+def _started_us(window: MeasuredWindow) -> int:
+    # The first may have been tampered with.
+    for text in (window.get("started_utc"), window.get("recorded_utc")):
         try:
-            return (datetime.fromisoformat(window[name]) - _EPOCH) // _US
-        except (KeyError, TypeError, ValueError):
+            return (datetime.fromisoformat(str(text)) - _EPOCH) // _US
+        except (TypeError, ValueError):
             continue
-    raise LedgerError(f"cannot read when a window began: {window['started_utc']!r:.80}")
+    raise LedgerError(f"cannot read the start of a window: {window['started_utc']!r:.80}")

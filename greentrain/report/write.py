@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from greentrain.errors import ConfigurationError
+from greentrain.report.document import Report
 from greentrain.report.exports import (
     boamps,
     cyclonedx,
@@ -22,30 +22,34 @@ from greentrain.report.exports import (
     spreadsheet,
     tables,
 )
+from greentrain.report.exports.facts import json_text, replace_file
 from greentrain.report.html import render_html
 
-Document = Mapping[str, Any]
 
-
-def render_json(report: Document) -> str:
+def render_json(report: Report) -> str:
     """Write the document as JSON: sorted keys, floats in full, plain ASCII."""
     return json.dumps(report, sort_keys=True, indent=2, allow_nan=False) + "\n"
 
 
-def _nothing(_: Document) -> list[str]:
+def _nothing(_: Report) -> list[str]:
     return []
 
 
 class Format(NamedTuple):
-    """How a format is written.
+    """The files of a format.
 
     Args:
-        files: What renders each of its files, by the end of the file's name.
-        missing: Lists in sentences what the format has room for and the report does not know.
+        files: Functions that render the files, by the end of the file's name.
+        missing: Function that lists, in sentences, what the format has room for and the report
+            lacks.
     """
 
-    files: Mapping[str, Callable[[Document], str | bytes]]
-    missing: Callable[[Document], list[str]] = _nothing
+    files: Mapping[str, Callable[[Report], str | bytes]]
+    missing: Callable[[Report], list[str]] = _nothing
+
+
+def _as_json(render: Callable[[Report], dict[str, Any]]) -> Callable[[Report], str]:
+    return lambda report: json_text(render(report))
 
 
 FORMATS: Mapping[str, Format] = {
@@ -56,20 +60,20 @@ FORMATS: Mapping[str, Format] = {
     ),
     "md": Format({"md": markdown.render}),
     "hf": Format({"hf.yaml": model_card.render}, model_card.missing),
-    "boamps": Format({"boamps.json": boamps.render}, boamps.missing),
-    "sci": Format({"sci.json": sci.render}, sci.missing),
+    "boamps": Format({"boamps.json": _as_json(boamps.report)}, boamps.missing),
+    "sci": Format({"sci.json": _as_json(sci.score)}, sci.missing),
     "xlsx": Format({"xlsx": spreadsheet.render}),
     "pdf": Format({"pdf": pdf.render}),
-    "cyclonedx": Format({"cdx.json": cyclonedx.render}, cyclonedx.missing),
-    "spdx": Format({"spdx.json": spdx.render}, spdx.missing),
-    "esrs": Format({"esrs.json": esrs.render}, esrs.missing),
-    "gpai": Format({"gpai.json": gpai.render}, gpai.missing),
+    "cyclonedx": Format({"cdx.json": _as_json(cyclonedx.bom)}, cyclonedx.missing),
+    "spdx": Format({"spdx.json": _as_json(spdx.json_ld)}, spdx.missing),
+    "esrs": Format({"esrs.json": _as_json(esrs.table)}, esrs.missing),
+    "gpai": Format({"gpai.json": _as_json(gpai.form)}, gpai.missing),
 }
-"""The formats by name."""
+"""The formats by name. A new export is a module of ``exports/`` and a line here."""
 
 
-def write(report: Document, out: Path, formats: Sequence[str] = ("json", "html")) -> list[Path]:
-    """Write the files ``report.*`` of each format, replacing what was there.
+def write(report: Report, out: Path, formats: Sequence[str] = ("json", "html")) -> list[Path]:
+    """Write the files ``report.*`` of each format, replacing existing ones.
 
     Args:
         report: The document of :func:`greentrain.report.build`.
@@ -83,7 +87,7 @@ def write(report: Document, out: Path, formats: Sequence[str] = ("json", "html")
         ConfigurationError: If a format is not known, needs a package that is not installed, or
             the folder cannot be written.
     """
-    # All are rendered before the first is written: a report is never half new.
+    # All are rendered before the first is written, so that an error leaves the old files.
     contents = {
         f"report.{end}": render(report)
         for one in _known(formats)
@@ -92,7 +96,7 @@ def write(report: Document, out: Path, formats: Sequence[str] = ("json", "html")
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _replace(out / name, content)
+            replace_file(out / name, content)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write the report into {str(out)!r}: {error.strerror}"
@@ -100,8 +104,8 @@ def write(report: Document, out: Path, formats: Sequence[str] = ("json", "html")
     return [out / name for name in contents]
 
 
-def missing(report: Document, formats: Sequence[str]) -> dict[str, list[str]]:
-    """List for each format what it has room for and the report does not know.
+def missing(report: Report, formats: Sequence[str]) -> dict[str, list[str]]:
+    """List for each format what it has room for and the report lacks.
 
     Args:
         report: The document of :func:`greentrain.report.build`.
@@ -125,13 +129,3 @@ def _known(formats: Sequence[str]) -> list[Format]:
                 f"the report format {name!r} is not known; allowed are {', '.join(sorted(FORMATS))}"
             )
     return [FORMATS[name] for name in formats]
-
-
-def _replace(path: Path, content: str | bytes) -> None:
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
-"""Record what every update would cost and gain, and replay policies on such recordings."""
+"""Record the cost and gain of every possible update, and simulate policies on the recordings."""
 
 from greentrain.simulation.named_policies import named_policy
 from greentrain.simulation.oracle import Oracle, best_schedule
 from greentrain.simulation.recorded_table import RecordedTable, read_table
 from greentrain.simulation.recording import record
 from greentrain.simulation.simulator import (
-    Simulated,
+    SimulationResult,
     always_full,
     follow,
     share_of_gap,
@@ -16,7 +16,7 @@ from greentrain.simulation.simulator import (
 __all__ = [
     "Oracle",
     "RecordedTable",
-    "Simulated",
+    "SimulationResult",
     "always_full",
     "best_schedule",
     "follow",

@@ -1,13 +1,13 @@
-"""Policies by name, for the command line and for tables of many of them."""
+"""Create policies by name, for the command line."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from greentrain.control.action import UpdateMode
 from greentrain.control.policies import (
     RCCDA,
     UPF,
@@ -21,20 +21,16 @@ from greentrain.control.policies import (
     Periodic,
     RandomFit,
 )
-from greentrain.control.policies.priced import Policy, PricedPolicy
+from greentrain.control.policies.policy import Policy
+from greentrain.control.policies.priced import PricedPolicy
+from greentrain.control.update_modes import UPDATE_MODES
 from greentrain.errors import ConfigurationError
 from greentrain.simulation.oracle import Oracle
 from greentrain.simulation.recorded_table import RecordedTable
 
-MODES: Mapping[str, UpdateMode] = {
-    "skip": UpdateMode.SKIP,
-    "replay": UpdateMode.REPLAY,
-    "warm": UpdateMode.WARM_START,
-    "full": UpdateMode.FULL_RETRAIN,
-}
-"""Update modes, as they are called in names of policies."""
+_MODES = {traits.short_name: mode for mode, traits in UPDATE_MODES.items()}
 
-# What makes the policy, and the argument that a number in the name is for.
+# The class of the policy, and the argument that is set by a number in the name.
 _NAMES: Mapping[str, tuple[Callable[..., Policy], str | None]] = {
     "always": (Always, None),
     "cara-cumulative": (CaraCumulative, "threshold"),
@@ -52,17 +48,16 @@ _NAMES: Mapping[str, tuple[Callable[..., Policy], str | None]] = {
 
 
 def named_policy(name: str, table: RecordedTable) -> Policy:
-    """Return the policy of a name.
+    """Create the policy of a name.
 
-    A name is one of ours, then a number where the policy has one, then the update mode where it has
-    one, all with hyphens between: ``"priced"``, ``"always-warm"``, ``"periodic-3"``,
-    ``"cara-threshold-0.02-warm"``. ``"oracle"`` is the best that the table has, and
-    ``"oracle-full"`` the best of what only retrains in full or skips. Any other class is named as
-    ``"module:Class"``, with arguments by name in parentheses if it takes any.
+    A name is the name of a policy, then a number and an update mode if the policy has them, joined
+    by hyphens: ``"priced"``, ``"always-warm"``, ``"periodic-3"``, ``"cara-threshold-0.02-warm"``.
+    ``"oracle"`` is the best schedule of the table, and ``"oracle-full"`` the best one of full
+    retrainings alone. Any other class is ``"module:Class"``, with arguments by name in parentheses.
 
     Args:
         name: The name.
-        table: What the policy is judged on.
+        table: The table to simulate the policy on.
 
     Raises:
         ConfigurationError: If there is no such policy, or it refuses its arguments.
@@ -76,8 +71,8 @@ def named_policy(name: str, table: RecordedTable) -> Policy:
     if ":" in name:
         return _imported(name)
     words, given = name.split("-"), dict[str, Any]()
-    if words[-1] in MODES:
-        given["mode"] = MODES[words.pop()]
+    if words[-1] in _MODES:
+        given["mode"] = _MODES[words.pop()]
     if words == ["oracle"]:
         return Oracle(table, frozenset(given.values()) or None)
     number = _number(words[-1])
@@ -86,9 +81,9 @@ def named_policy(name: str, table: RecordedTable) -> Policy:
     make, parameter = _NAMES.get("-".join(words), (None, None))
     if make is None or (number is not None and parameter is None):
         raise ConfigurationError(
-            f"there is no policy {name!r}; there are {', '.join(sorted(_NAMES))} and oracle, with "
-            "a number and an update mode (skip, replay, warm, full) where they take them, such as "
-            "periodic-3 or always-warm, and any class as module:Class(argument=1)"
+            f"there is no policy {name!r}. Choose from {', '.join(sorted(_NAMES))} and oracle, "
+            f"followed by a number and an update mode ({', '.join(_MODES)}) if the policy has "
+            "them, such as periodic-3 or always-warm. Or name a class: module:Class(argument=1)"
         )
     if number is not None and parameter is not None:
         given[parameter] = number
@@ -96,7 +91,7 @@ def named_policy(name: str, table: RecordedTable) -> Policy:
 
 
 def _imported(name: str) -> Policy:
-    """Return the policy of ``module:Class(argument=value)``, whose values are plain."""
+    """Create the policy of ``module:Class(argument=value)`` with literal values."""
     module, _, call = name.partition(":")
     try:
         parsed = ast.parse(call, mode="eval").body
@@ -109,7 +104,7 @@ def _imported(name: str) -> Policy:
         given = {str(each.arg): ast.literal_eval(each.value) for each in keywords}
         make = getattr(importlib.import_module(module), function.id)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"cannot find the policy {name!r}: {error}") from None
+        raise ConfigurationError(f"cannot import the policy {name!r}: {error}") from None
     except (SyntaxError, ValueError):
         raise ConfigurationError(
             f"cannot read the policy {name!r}; write it as module:Class(argument=1)"
@@ -121,18 +116,14 @@ def _made(name: str, make: Callable[..., Policy], given: Mapping[str, Any]) -> P
     try:
         policy = make(**given)
     except TypeError as error:
-        raise ConfigurationError(f"the policy {name!r} cannot be made: {error}") from None
+        raise ConfigurationError(f"cannot create the policy {name!r}: {error}") from None
     if not callable(getattr(policy, "decide", None)):
-        raise ConfigurationError(f"{name!r} is no policy: it has no method decide")
+        raise ConfigurationError(f"{name!r} is not a policy: add a method decide")
     return policy
 
 
 def _number(word: str) -> float | None:
-    try:
-        return int(word)
-    except ValueError:
-        pass
-    try:
-        return float(word)
-    except ValueError:
-        return None
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(word)
+    return None

@@ -1,4 +1,4 @@
-"""Record what every action would cost and bring: train each, from wherever a model may stand."""
+"""Record a table: train every action of every experience, from every state of the model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
 from greentrain.control import SKIP, Action, UpdateMode
+from greentrain.control.step_plan import STEP_FRACTIONS
 from greentrain.energy import Meter, WindowRecorder, detect
 from greentrain.errors import ConfigurationError, MeterError
+from greentrain.evaluation.comparison import MetricHistory
+from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import EvalOn, HeldOut
-from greentrain.evaluation.metric_history import MetricHistory
 from greentrain.ledger import DEFAULT_URL, Ledger, environment
-from greentrain.memory import Buffer, FullBuffer
-from greentrain.simulation.branching import Branching
+from greentrain.memory import Buffer
 from greentrain.simulation.recorded_table import (
     Header,
     RecordedRow,
@@ -26,13 +27,13 @@ from greentrain.simulation.recorded_table import (
     read_table,
 )
 from greentrain.simulation.recording_budget import RecordingBudget
-from greentrain.simulation.recording_files import Branches, TableFile
+from greentrain.simulation.recording_files import TableFile, WeightsFolder
+from greentrain.simulation.table_recorder import TableRecorder
 from greentrain.streams import Experience, Stream
-from greentrain.training import fit as trainers
-from greentrain.training import modes
+from greentrain.training.config import ModeConfig, open_buffer
 from greentrain.training.data import StreamData
-from greentrain.training.modes import ModeConfig
-from greentrain.training.updater import Updater
+from greentrain.training.fit import ModelTrainer, trainer_options
+from greentrain.training.stream_state import CurrentModel
 
 Cost = Literal["measured", "samples"]
 
@@ -51,49 +52,50 @@ def record(
     cost: Cost = "measured",
     joules_per_sample: float = 1e-3,
     fixed_j: float = 0.0,
-    memory: Buffer | Literal["all"] | None = "all",
+    buffer: Buffer | Literal["all"] | None = "all",
     ledger: str = DEFAULT_URL,
     trainer: Mapping[str, Any] | None = None,
     loader: Mapping[str, Any] | None = None,
     meter: Meter | None = None,
-    objective: EvalOn = "seen",
+    eval_on: EvalOn = "seen",
+    modes: ModeConfig = ModeConfig(),  # noqa: B008 (frozen)
     seed: int = 0,
     name: str = "recording",
     on_row: Callable[[RecordedRow], None] = lambda row: None,
-    **meaning: float,
 ) -> RecordedTable:
-    """Train every action at every experience, from wherever a model may stand, into a table.
+    """Train every action at every experience, from every state of the model, into a table.
 
-    Every line is written as it is made. A recording that was broken off goes on where it was when
-    it is called again with the same arguments; so does one whose budget did not suffice, with a
-    larger one under another name.
+    Each line is written at once. An interrupted recording continues when it is called again with
+    the same arguments. If the budget was too small, it continues with a larger one under another
+    name.
 
     Args:
         make_model: Returns a ``LightningModule`` with fresh weights.
         stream: The experiences; has to end.
-        out: The table's file. Weights are in a folder beside it until the recording is complete.
-        budget: An energy such as ``"50 Wh"``; nothing starts that it does not pay for.
+        out: File of the table. Weights are in a folder next to it until the recording is complete.
+        budget: An energy such as ``"50 Wh"``; nothing starts that it cannot pay for.
         monitor: Name of the metric that the model logs in validation.
         mode: Whether more (``"max"``) or less (``"min"``) of it is better.
-        exact: Whether to branch on all that may have happened. Otherwise only on which experience
-            the model was last updated at: with the weights of a full retraining if it was one, else
-            with those of the model that was warm-started at each experience up to it.
-        step_fractions: Efforts to try; those of the update modes, or 1 alone where ``exact``.
-        update_modes: Update modes to try; ``SKIP`` always is.
-        cost: Whether joules in the table are ``"measured"``, or ``"samples"``: so many joules for
-            each sample that was trained on, which no noise touches.
+        exact: Whether places differ by all earlier updates. Otherwise they differ only by the
+            experience of the last update. Its weights are those of a full retraining if it was one,
+            else those of a model that was warm-started at each experience up to it.
+        step_fractions: Step fractions to try; by default those of the update modes, or 1 alone if
+            ``exact``.
+        update_modes: Update modes to try, besides ``SKIP``.
+        cost: Joules in the table: ``"measured"``, or ``"samples"`` for joules in proportion to the
+            samples that were trained on, without noise.
         joules_per_sample: Joules per sample, for ``"samples"``.
-        fixed_j: Joules of an update besides, for ``"samples"``.
-        memory: What may be kept of past data: ``"all"``, a buffer, or ``None`` for nothing.
+        fixed_j: Joules of an update without its samples, for ``"samples"``.
+        buffer: Past data that may be kept: ``"all"``, a buffer, or ``None`` for nothing.
         ledger: URL of the ledger.
-        trainer: Options of each fresh Trainer, as ``StreamTrainer`` takes them.
+        trainer: Options of each fresh Trainer, as for ``StreamTrainer``.
         loader: Options of each ``DataLoader``, likewise.
-        meter: Where joules come from; by default the best that this machine has.
-        objective: What a new model is judged on, as ``StreamTrainer`` takes it.
+        meter: Source of joules; by default the best meter of this machine.
+        eval_on: Data that models are evaluated on, as for ``EvaluationConfig``.
+        modes: Work and weights of the update modes, as for ``StreamTrainer``.
         seed: Seed of weights, order and sampling.
         name: Name of the recording and of its budget in the ledger.
-        on_row: Called after each row that is made.
-        **meaning: What the update modes mean, as :class:`ModeConfig` takes it.
+        on_row: Called after each new row.
 
     Returns:
         The table.
@@ -101,29 +103,22 @@ def record(
     Raises:
         BudgetExceeded: If the budget does not pay for the next training.
         ConfigurationError: If an argument cannot be used, or the file is of another recording.
-        MeterError: If joules are to be measured and the meter does not know them.
+        MeterError: If joules are to be measured and the meter cannot measure them.
     """
     experiences, path = list(stream), Path(out)
     if not experiences:
-        raise ConfigurationError("the stream is empty; a table needs one experience or more")
-    options = trainers.check_options(trainer or {})
-    loader = {"batch_size": 32, **(loader or {})}
+        raise ConfigurationError("the stream is empty; give at least one experience")
+    options = trainer_options(trainer or {})
     tried = _tried(exact, step_fractions, update_modes)
     asked = Budget.parse(budget) if isinstance(budget, str) else budget
     if asked.energy_j is None:
         raise ConfigurationError(
-            f"the budget of a recording is {asked}; it is an energy, such as '50 Wh'"
+            f"the budget of a recording is {asked}; give an energy, such as '50 Wh'"
         )
     price = _price(cost, joules_per_sample, fixed_j)
-    updater = Updater(
-        make_model,
-        monitor=monitor,
-        options=options,
-        loader=loader,
-        modes=ModeConfig(epochs=options["max_epochs"], batch_size=loader["batch_size"], **meaning),
-        seed=seed,
+    model_trainer = ModelTrainer(
+        make_model, options=options, loader=loader or {}, modes=modes, seed=seed
     )
-    kept = FullBuffer(seed=seed) if isinstance(memory, str) else memory
     with _started(detect() if meter is None else meter) as metered, closing(Ledger(ledger)) as book:
         header = Header(
             stream=stream.name if isinstance(stream, Stream) else "stream",
@@ -147,22 +142,24 @@ def record(
             ) as run,
         ):
             recorder.sinks.append(run.record)
-            branches = Branches(path.with_name(f"{path.name}.weights"))
-            Branching(
-                updater,
-                StreamData(kept),
-                HeldOut(objective, seed=seed),
+            weights = WeightsFolder(path.with_name(f"{path.name}.weights"))
+            TableRecorder(
+                CurrentModel(model_trainer.fresh_model),
+                model_trainer,
+                Evaluator(monitor=monitor, options=options, loader=model_trainer.loader),
+                StreamData(open_buffer(buffer, None, seed)),
+                HeldOut(eval_on, seed=seed),
                 MetricHistory(more_is_better=header.more_is_better),
                 RecordingBudget(recorder, book.account(book.open_budget(name, asked), run), path),
                 file=file,
-                branches=branches,
+                weights=weights,
                 tried=tried,
                 price=price,
                 exact=exact,
                 on_row=on_row,
                 seed=seed,
-            ).take(experiences)
-    branches.remove()
+            ).record(experiences)
+    weights.remove()
     return read_table(path)
 
 
@@ -176,11 +173,11 @@ def _started(meter: Meter) -> Iterator[Meter]:
 
 
 def _price(cost: str, joules_per_sample: float, fixed_j: float) -> dict[str, float] | None:
-    """Return what a sample and an update cost; ``None`` where that is measured."""
+    """Return the joules of a sample and of an update; ``None`` if they are measured."""
     if cost not in get_args(Cost):
-        raise ConfigurationError(f"cost is {cost!r}; allowed are 'measured' and 'samples'")
+        raise ConfigurationError(f"cost is {cost!r}; set it to 'measured' or 'samples'")
     price = {"joules_per_sample": joules_per_sample, "fixed_j": fixed_j}
-    modelled_cost(**price)  # which checks it
+    modelled_cost(**price)  # for its check
     return price if cost == "samples" else None
 
 
@@ -189,14 +186,12 @@ def _tried(
 ) -> tuple[Action, ...]:
     if UpdateMode.FULL_RETRAIN not in update_modes:
         raise ConfigurationError(
-            f"update_modes are {', '.join(map(str, update_modes)) or 'none'}; FULL_RETRAIN has to "
-            "be among them, as nothing else can train a model first"
+            f"update_modes are {', '.join(map(str, update_modes)) or 'none'}; add FULL_RETRAIN, "
+            "which trains the first model"
         )
     if step_fractions is not None and not step_fractions:
-        raise ConfigurationError("step_fractions are none; give one or more, such as 0.5 and 1.0")
-    chosen = (
-        ((1.0,) if exact else modes.STEP_FRACTIONS) if step_fractions is None else step_fractions
-    )
+        raise ConfigurationError("step_fractions are empty; give one or more, such as 0.5 and 1.0")
+    chosen = ((1.0,) if exact else STEP_FRACTIONS) if step_fractions is None else step_fractions
     trained = [mode for mode in UpdateMode if mode in update_modes and mode is not SKIP.mode]
     return tuple(
         Action(mode=mode, step_fraction=step_fraction)
@@ -207,6 +202,6 @@ def _tried(
 
 def _methods(meter: Meter) -> str:
     try:
-        return ", ".join(sorted({source.method for source in meter.sources})) or "by nothing"
+        return ", ".join(sorted({source.method for source in meter.sources})) or "without a source"
     except MeterError:
         return "unknown"

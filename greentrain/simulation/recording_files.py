@@ -1,4 +1,4 @@
-"""The files of a recording: its lines as they are made, and the weights of its branches."""
+"""Files of a recording: the lines of the table, and the weights of trained models."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from greentrain.errors import ConfigurationError
 from greentrain.simulation.recorded_table import (
     Header,
     Place,
-    RecordedLook,
+    RecordedProbe,
     RecordedRow,
+    TablePart,
     from_line,
     to_line,
 )
 
 
 class TableFile:
-    """Append to a table, line by line; one that was broken off is gone on with.
+    """Append to a table, line by line; an interrupted recording is continued.
 
     Args:
         path: The file.
-        header: What the table is of.
+        header: Description of the table.
 
     Attributes:
-        looks: What is in the file already, and what was appended.
-        rows: Likewise, by place and action.
+        probes: Probes in the file, including appended ones, by place.
+        rows: Rows likewise, by place and action.
 
     Raises:
-        ConfigurationError: If the file is no table, one of something else, or cannot be written.
+        ConfigurationError: If the file is not a table, has another header, or cannot be written.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        self.looks: dict[Place, RecordedLook] = {}
+        self.probes: dict[Place, RecordedProbe] = {}
         self.rows: dict[Place, dict[Action, RecordedRow]] = {}
         try:
             text = path.read_text(encoding="utf-8") if path.exists() else ""
-            whole = text[: text.rfind("\n") + 1]  # a line that was broken off is made anew
+            whole = text[: text.rfind("\n") + 1]  # an incomplete line is recorded again
             for line in whole.splitlines():
                 self._take(path, from_line(line), header)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +57,8 @@ class TableFile:
         if not whole:
             self._write(to_line(header))
 
-    def append(self, part: RecordedLook | RecordedRow) -> None:
-        """Add a line, which is on the disk when this returns."""
+    def append(self, part: RecordedProbe | RecordedRow) -> None:
+        """Add a line; it is on disk when this returns."""
         self._put(part)
         self._write(to_line(part))
 
@@ -65,19 +66,19 @@ class TableFile:
         """Close the file."""
         self._file.close()
 
-    def _take(self, path: Path, part: Header | RecordedLook | RecordedRow, header: Header) -> None:
+    def _take(self, path: Path, part: TablePart, header: Header) -> None:
         if not isinstance(part, Header):
             self._put(part)
         elif (differs := _differs(part, header)) is not None:
             raise ConfigurationError(
-                f"the table {str(path)!r} was begun with {differs}; give the same to go on with "
-                "it, or another file to begin anew"
+                f"the table {str(path)!r} was started with {differs}; use the same settings to "
+                "continue it, or another file to start again"
             )
 
-    def _put(self, part: RecordedLook | RecordedRow) -> None:
+    def _put(self, part: RecordedProbe | RecordedRow) -> None:
         place = (part.position, part.before)
-        if isinstance(part, RecordedLook):
-            self.looks[place] = part
+        if isinstance(part, RecordedProbe):
+            self.probes[place] = part
         else:
             self.rows.setdefault(place, {})[part.action] = part
 
@@ -87,11 +88,11 @@ class TableFile:
         os.fsync(self._file.fileno())
 
 
-class Branches:
-    """Keep what was trained in files of a folder, as long as a branch may start from it.
+class WeightsFolder:
+    """Keep trained models in a folder, as long as another training may continue from them.
 
     Args:
-        folder: The folder; made if it is missing.
+        folder: The folder; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,35 +103,35 @@ class Branches:
         return self._path(name).exists()
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write plain values and tensors under a name, whole or not at all."""
-        beside = self._path(name).with_suffix(".tmp")
-        torch.save(dict(content), beside)
-        beside.replace(self._path(name))
+        """Write plain values and tensors under a name, atomically."""
+        temporary = self._path(name).with_suffix(".tmp")
+        torch.save(dict(content), temporary)
+        temporary.replace(self._path(name))
 
     def load(self, name: str) -> dict[str, Any]:
-        """Return what was saved.
+        """Return the saved values.
 
         Raises:
-            ConfigurationError: If it is not there.
+            ConfigurationError: If the file is missing.
         """
         try:
             content = torch.load(self._path(name), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise ConfigurationError(
-                f"the weights {str(self._path(name))!r} are missing, without which the recording "
-                "cannot go on; bring them back, or begin anew with another file"
+                f"the weights {str(self._path(name))!r} are missing, and the recording needs "
+                "them; restore them, or start again with another file"
             ) from None
         return dict(content)
 
     def keep(self, names: Collection[str]) -> None:
-        """Remove all others."""
+        """Remove all files but these."""
         paths = {self._path(name) for name in names}
         for path in self._folder.iterdir():
             if path not in paths:
                 path.unlink()
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with its files."""
         shutil.rmtree(self._folder)
 
     def _path(self, name: str) -> Path:
@@ -138,8 +139,8 @@ class Branches:
 
 
 def _differs(before: Header, now: Header) -> str | None:
-    """Name the first setting that is not the same; another machine or version is none."""
+    """Name the first setting that differs; the environment does not count."""
     for name in Header.__dataclass_fields__:
         if name != "environment" and getattr(before, name) != getattr(now, name):
-            return f"{name}={getattr(before, name)!r}, and it is {getattr(now, name)!r} now"
+            return f"{name}={getattr(before, name)!r}, and it is now {getattr(now, name)!r}"
     return None

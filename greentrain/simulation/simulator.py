@@ -1,19 +1,21 @@
-"""Policies judged on a recorded table: the real controller, with nothing to train."""
+"""Simulate policies on a recorded table: the real controller, without any training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from greentrain.budget import Balance, overrun
-from greentrain.control.action import SKIP, Action, Candidate, State, UpdateMode
+from greentrain.control.action import SKIP, Action, Candidate
 from greentrain.control.controller import BudgetController, broke
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Decision
-from greentrain.control.policies.priced import Policy
+from greentrain.control.policies.policy import Policy
+from greentrain.control.state import State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.simulation.recorded_table import UNTRAINED, RecordedRow, RecordedTable
@@ -24,17 +26,17 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Simulated:
-    """What a schedule of updates comes to on a table.
+class SimulationResult:
+    """Result of a schedule of updates on a table.
 
     Args:
-        actions: What was done with each experience.
+        actions: The action at each experience.
         metrics: The metric after each, oriented.
-        energy_j: Joules of each, the look at it included.
-        budget_j: Joules that there were; infinite where nothing was asked for.
-        violations: Experiences for which more was spent than there was.
-        overrun_j: Joules drawn beyond reservations.
-        decisions: The decisions; empty for a schedule that nobody decided.
+        energy_j: Joules of each, including its probe.
+        budget_j: The budget; infinite without one.
+        violations: Experiences after which more was spent than the budget.
+        overrun_j: Joules used beyond reservations.
+        decisions: The decisions; empty for a given schedule.
     """
 
     actions: tuple[Action, ...]
@@ -52,18 +54,18 @@ class Simulated:
 
     @property
     def spent_j(self) -> float:
-        """Joules in all."""
+        """Joules of all experiences."""
         return math.fsum(self.energy_j)
 
 
-class MemoryAccount:
-    """An account that lasts as long as a simulation.
+class InMemoryAccount:
+    """An account in memory, for a simulation.
 
     Args:
         total_j: Joules that may be spent.
 
     Example:
-        >>> account = MemoryAccount(10.0)
+        >>> account = InMemoryAccount(10.0)
         >>> account.settle(account.reserve(6.0, "update"), 7.0)
         1.0
         >>> account.balance().left_j
@@ -78,7 +80,7 @@ class MemoryAccount:
         self._reservations = 0
 
     def balance(self) -> Balance:
-        """Return where the budget stands."""
+        """Return the balance."""
         return Balance(
             total_j=self._total_j,
             spent_j=self._spent_j,
@@ -87,7 +89,7 @@ class MemoryAccount:
         )
 
     def reserve(self, upper_bound_j: float, purpose: str) -> str:
-        """Set joules aside.
+        """Reserve joules.
 
         Raises:
             BudgetExceeded: If fewer are left.
@@ -95,8 +97,8 @@ class MemoryAccount:
         left_j = self.balance().left_j
         if upper_bound_j > left_j + _ROUNDING * self._total_j:
             raise BudgetExceeded(
-                f"{purpose} asks for {upper_bound_j:g} J, and {left_j:g} J are left",
-                asked_j=upper_bound_j,
+                f"{purpose} needs {upper_bound_j:g} J, and {left_j:g} J are left",
+                requested_j=upper_bound_j,
                 left_j=left_j,
             )
         self._reservations += 1
@@ -104,7 +106,7 @@ class MemoryAccount:
         return str(self._reservations)
 
     def settle(self, reservation: str, actual_j: float) -> float:
-        """Record what was drawn, and return the overrun in joules."""
+        """Settle a reservation, and return the overrun in joules."""
         overrun_j = overrun(self._open.pop(reservation), actual_j)
         self._spent_j += actual_j
         self._overrun_j += overrun_j
@@ -116,57 +118,60 @@ def simulate(
     policy: Policy | None,
     budget_j: float,
     *,
-    look_j: float = 0.0,
+    probe_j: float = 0.0,
     calibrated: bool = True,
     utility: UtilityModel | None = None,
-) -> Simulated:
-    """Take a policy through a table, under a budget.
+) -> SimulationResult:
+    """Simulate a policy on a table, under a budget.
 
-    A real :class:`BudgetController` decides, with a cost and a utility model that learn as they go.
-    The calibration of the cost model is the line through the table's own joules. An update draws
-    what the table says: where that is more than was reserved, the rest is an overrun, because no
-    guard can cut a training that is over.
+    A real :class:`BudgetController` decides, with a cost and a utility model that learn. The cost
+    model is calibrated by the line through the table's joules. An update uses the joules of the
+    table. If these are more than was reserved, the rest is an overrun, because no guard can cut a
+    recorded training.
 
     Args:
         table: The table.
-        policy: The policy; the controller's own if ``None``.
+        policy: The policy; the default of the controller if ``None``.
         budget_j: Joules that may be spent.
-        look_j: Joules of looking at an experience. Whoever cannot pay them skips it.
+        probe_j: Joules of a probe. An experience whose probe is not affordable is skipped.
         calibrated: Whether the cost model is calibrated before the first training. Otherwise the
-            controller begins it within a cap, as a stream with a budget in joules does; the guard
-            that would cut it there leaves the most effort that the table has within the cap.
+            controller starts that within a cap, as a stream with a budget in joules does. Its
+            result is the recorded one with the largest step fraction within the cap.
         utility: A utility model, in place of a fresh one.
 
     Raises:
-        ConfigurationError: If the budget is not above 0, or ``look_j`` is below 0.
+        ConfigurationError: If the budget is not above 0, or ``probe_j`` is below 0.
     """
-    if not (budget_j > 0 and look_j >= 0):
+    if not (budget_j > 0 and probe_j >= 0):
         raise ConfigurationError(
-            f"budget_j is {budget_j!r} and look_j is {look_j!r}; the one is above 0, the other is "
-            "0 or more"
+            f"budget_j is {budget_j!r} and probe_j is {probe_j!r}; set budget_j above 0, and "
+            "probe_j to 0 or more"
         )
-    account, cost = MemoryAccount(budget_j), CostModel()
+    account, cost = InMemoryAccount(budget_j), CostModel()
     fixed_j, step_j = calibration(table)
     if calibrated:
         cost.calibrate(fixed_j=fixed_j, step_j=step_j)
     controller = BudgetController(account, policy=policy, cost=cost, utility=utility)
-    walk, decisions, violations = _Walk(table), [], 0
+    path, decisions, violations = _Path(table), [], 0
     for position in range(table.num_experiences):
-        if account.balance().left_j < look_j * (1 - _ROUNDING):
-            decisions.append(broke(f"{account.balance().left_j:g} J are left: too little to look"))
-            walk.take(table.row(position, walk.key, SKIP), 0.0)
+        left_j = account.balance().left_j
+        if left_j < probe_j * (1 - _ROUNDING):
+            decisions.append(broke(f"{left_j:g} J left, too few for a probe"))
+            path.take(table.row(position, path.key, SKIP), 0.0)
             continue
-        if look_j:
-            account.settle(account.reserve(look_j, "look"), look_j)
+        if probe_j:
+            account.settle(account.reserve(probe_j, "probe"), probe_j)
         candidates = [
             Candidate(action=row.action, steps=row.steps)
-            for row in table.rows[position, walk.key]
+            for row in table.rows[position, path.key]
             if row.action.mode is not UpdateMode.SKIP
         ]
         state, decision = controller.decide(
-            walk.state(position), candidates, keep_j=look_j * (table.num_experiences - position - 1)
+            path.state(position),
+            candidates,
+            keep_j=probe_j * (table.num_experiences - position - 1),
         )
-        row = table.row(position, walk.key, decision.action)
+        row = table.row(position, path.key, decision.action)
         if not cost.calibrated:
             row = _cut(table, row, decision.cost_j.upper)
             cost.calibrate(fixed_j=fixed_j, step_j=step_j)
@@ -184,10 +189,10 @@ def simulate(
             kept=row.kept,
         )
         decisions.append(decision)
-        walk.take(row, look_j)
+        path.take(row, probe_j)
         over = account.balance().spent_j > budget_j * (1 + _ROUNDING)
-        violations += over and row.energy_j + look_j > 0
-    return walk.outcome(
+        violations += over and row.energy_j + probe_j > 0
+    return path.outcome(
         budget_j=budget_j,
         violations=violations,
         overrun_j=account.balance().overrun_j,
@@ -195,46 +200,47 @@ def simulate(
     )
 
 
-def follow(table: RecordedTable, actions: Sequence[Action]) -> Simulated:
-    """Return what a schedule comes to.
+def follow(table: RecordedTable, actions: Sequence[Action]) -> SimulationResult:
+    """Return the result of a schedule.
 
     Args:
         table: The table.
         actions: One for each experience.
 
     Raises:
-        ConfigurationError: If one of them was not recorded, or there are not enough of them.
+        ConfigurationError: If an action was not recorded, or their number is wrong.
     """
     if len(actions) != table.num_experiences:
         raise ConfigurationError(
-            f"there are {len(actions)} actions for {table.num_experiences} experiences; give one for each"
+            f"there are {len(actions)} actions for {table.num_experiences} experiences; give one "
+            "for each"
         )
-    walk = _Walk(table)
+    path = _Path(table)
     for position, action in enumerate(actions):
-        walk.take(table.row(position, walk.key, action), 0.0)
-    return walk.outcome()
+        path.take(table.row(position, path.key, action), 0.0)
+    return path.outcome()
 
 
-def train_once(table: RecordedTable) -> Simulated:
-    """Return what training once and never again comes to: 0 % of the gap."""
+def train_once(table: RecordedTable) -> SimulationResult:
+    """Return the result of training once and never again: 0 % of the gap."""
     return follow(table, [FULL, *[SKIP] * (table.num_experiences - 1)])
 
 
-def always_full(table: RecordedTable) -> Simulated:
-    """Return what retraining in full at each experience comes to: 100 % of the gap."""
+def always_full(table: RecordedTable) -> SimulationResult:
+    """Return the result of a full retraining at each experience: 100 % of the gap."""
     return follow(table, [FULL] * table.num_experiences)
 
 
 def share_of_gap(anytime: float, once: float, full: float) -> float | None:
-    """Return the share of the gap between training once and always in full that is closed.
+    """Return the share of the gap between training once and always retraining that is closed.
 
     Args:
-        anytime: The anytime metric of what is judged.
-        once: That of training once.
-        full: That of retraining in full at each experience.
+        anytime: The anytime metric of the policy.
+        once: The anytime metric of training once.
+        full: The anytime metric of a full retraining at each experience.
 
     Returns:
-        The share; may be below 0 or above 1, and is ``None`` where there is no gap to close.
+        The share. It may be below 0 or above 1, and is ``None`` if there is no gap.
 
     Example:
         >>> round(share_of_gap(0.875, once=0.85, full=0.9), 6)
@@ -246,10 +252,10 @@ def share_of_gap(anytime: float, once: float, full: float) -> float | None:
 
 
 def calibration(table: RecordedTable) -> tuple[float, float]:
-    """Return the joules of an update around its steps, and those of a step.
+    """Return the joules of an update without its steps, and the joules of a step.
 
-    The least-squares line through the updates of a table, each weighted by one over its joules;
-    through zero where it would begin below.
+    They are the least-squares line through the updates of a table, each weighted by one over its
+    joules. The line goes through zero if it would be negative there.
     """
     rows = [row for rows in table.rows.values() for row in rows if row.steps and row.energy_j]
     if not rows:
@@ -262,7 +268,7 @@ def calibration(table: RecordedTable) -> tuple[float, float]:
 
 
 def _cut(table: RecordedTable, row: RecordedRow, cap_j: float) -> RecordedRow:
-    """Return the row of the same update mode that a guard with this cap comes nearest to."""
+    """Return the row of the same update mode that is nearest to the cap of a guard."""
     rows = table.rows[row.position, row.before]
     same = [each for each in rows if each.action.mode is row.action.mode]
     within = [each for each in same if each.energy_j <= cap_j]
@@ -271,8 +277,8 @@ def _cut(table: RecordedTable, row: RecordedRow, cap_j: float) -> RecordedRow:
     return min(same, key=lambda each: each.energy_j)
 
 
-class _Walk:
-    """Where a model stands on a table, and how it came there."""
+class _Path:
+    """The path of a model through a table, up to its current key."""
 
     def __init__(self, table: RecordedTable) -> None:
         self.key = UNTRAINED
@@ -282,10 +288,10 @@ class _Walk:
         self._last: float | None = None
         self._best: float | None = None
 
-    def take(self, row: RecordedRow, look_j: float) -> None:
-        """Go on to where an action leads."""
+    def take(self, row: RecordedRow, probe_j: float) -> None:
+        """Follow an action."""
         self._rows.append(row)
-        self._energy_j.append(row.energy_j + look_j)
+        self._energy_j.append(row.energy_j + probe_j)
         self.key = row.after
         if row.steps and row.kept:
             self._last = row.metric_after
@@ -293,35 +299,22 @@ class _Walk:
             self._best = max(known, default=None)
 
     def state(self, position: int) -> State:
-        """Return what a look finds here."""
-        look, header = self._table.looks[position, self.key], self._table.header
+        """Return the state at the current place."""
+        probe, header = self._table.probes[position, self.key], self._table.header
         kept = [row for row in self._rows if row.steps and row.kept]
         fulls = [row.position for row in kept if row.action.mode is UpdateMode.FULL_RETRAIN]
         ceiling = 1.0 if header.more_is_better else 0.0
         known = self._best is not None and self._best <= ceiling
         return State(
-            position=position,
             num_experiences=self._table.num_experiences,
             has_model=self.key != UNTRAINED,
-            metric_before=look.metric_before,
-            metric_new=look.metric_new,
             metric_last=self._last,
             metric_best=self._best,
             metric_ceiling=ceiling if known else None,
-            n_new=look.n_new,
-            n_stored=look.n_stored,
-            n_pending=look.n_pending,
             warm_starts=sum(row.position > max(fulls, default=-1) for row in kept),
             since_update=position - kept[-1].position if kept else 0,
             since_full=position - fulls[-1] if fulls else 0,
-            metric_past=look.metric_past,
-            loss_new=look.loss_new,
-            loss_past=look.loss_past,
-            unseen=look.unseen,
-            shift=look.shift,
-            shift_by=look.shift_by,
-            weight_growth=look.weight_growth,
-            slope=look.slope,
+            **{name: value for name, value in asdict(probe).items() if name != "before"},
         )
 
     def outcome(
@@ -331,9 +324,9 @@ class _Walk:
         violations: int = 0,
         overrun_j: float = 0.0,
         decisions: tuple[Decision, ...] = (),
-    ) -> Simulated:
-        """Return what it came to."""
-        return Simulated(
+    ) -> SimulationResult:
+        """Return the result so far."""
+        return SimulationResult(
             actions=tuple(row.action for row in self._rows),
             metrics=tuple(self._table.metric(row) for row in self._rows),
             energy_j=tuple(self._energy_j),

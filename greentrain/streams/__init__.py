@@ -1,8 +1,7 @@
-"""Experiences, streams of them, how they are made, and where new ones come from."""
+"""Experiences, streams of experiences, and functions that build them."""
 
 from greentrain.streams.arrivals import from_callable, from_folder, from_mlflow
 from greentrain.streams.digits import digits, digits_stream
-from greentrain.streams.experience import Experience
 from greentrain.streams.images import fashion_mnist, mnist
 from greentrain.streams.incremental import (
     class_incremental,
@@ -11,7 +10,7 @@ from greentrain.streams.incremental import (
     task_incremental,
 )
 from greentrain.streams.shifted import corrupted, permuted, rotated
-from greentrain.streams.stream import Stream
+from greentrain.streams.stream import Experience, Stream
 
 __all__ = [
     "Experience",

@@ -1,9 +1,9 @@
-"""Where newly arrived data come from: a folder, a function, or MLflow."""
+"""Experiences from newly arrived data in a folder, from a function, or from MLflow."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
-from greentrain.streams.checks import check_share
-from greentrain.streams.experience import Experience, check_dataset
+from greentrain.streams.checks import check_split
 from greentrain.streams.files import entries, from_arrays, from_frame, read
-from greentrain.streams.samples import length, shares
+from greentrain.streams.samples import length, split
+from greentrain.streams.stream import Experience, check_dataset
 
 
 def from_folder(
@@ -29,25 +29,25 @@ def from_folder(
 ) -> Iterator[Experience]:
     """Make an experience of each file or subfolder, in the order of their names.
 
-    Its id is its name, and what is held out depends on the name and the seed only, so that the
-    next run makes the same of it. Names that begin with a dot or end in ``.tmp`` or ``.part`` are
-    left out: whoever writes a file gives it such a name first, and renames it when it is complete.
+    The id is the name. The validation split depends on the name and the seed only, so the next
+    run makes the same experience. Names that begin with a dot or end in ``.tmp`` or ``.part`` are
+    skipped: give a file such a name while it is written, and rename it when it is complete.
 
     Args:
-        folder: Where data arrive.
-        load: Reads a path as a map-style dataset. By default ``.npz`` with arrays ``x`` and ``y``,
-            ``.pt`` with a tuple of tensors, ``.csv``, and folders of such.
+        folder: Folder of the arriving data.
+        load: Function that reads a path as a map-style dataset. By default ``.npz`` with arrays
+            ``x`` and ``y``, ``.pt`` with a tuple of tensors, ``.csv``, and folders of these.
         target: Column of the labels in a ``.csv``; its other columns are the features.
-        val_share: Share of each one's samples to measure on in place of training.
-        pattern: Which names are meant, as in a shell.
-        seed: Decides what is held out.
+        val_share: Share of each experience's samples to evaluate on instead of training.
+        pattern: Pattern of the names to read, as in a shell.
+        seed: Seed of the validation split.
 
     Returns:
-        An iterator that reads one at a time, when it is asked for.
+        An iterator that reads one experience at a time, when it is requested.
 
     Raises:
-        ConfigurationError: If there is no such folder; when it comes to that one, if something in
-            it cannot be read.
+        ConfigurationError: If the folder does not exist. The iterator raises it if something in
+            the folder cannot be read.
 
     Example:
         >>> import tempfile
@@ -56,7 +56,7 @@ def from_folder(
         >>> [(monday.id, len(monday.train), len(monday.val)) for monday in from_folder(folder)]
         [('monday.npz', 18, 2)]
     """
-    check_share(val_share, seed)
+    check_split(val_share, seed)
     root = Path(folder)
     if not root.is_dir():
         raise ConfigurationError(f"there is no folder {str(root)!r} to take data from")
@@ -65,7 +65,14 @@ def from_folder(
             f"target is {target!r} and load reads the files; pass one or the other"
         )
     reader = partial(read, target=target) if load is None else load
-    return _each_in(root, pattern, reader, val_share, seed)
+
+    def experiences() -> Iterator[Experience]:
+        for path in list(entries(root, pattern)):
+            dataset, brings = _loaded(reader, path), f"what is in {path.name}"
+            title = f"{str(path)!r}"
+            yield _experience(path.name, dataset, title, brings, val_share, seed, path=str(path))
+
+    return experiences()
 
 
 def from_callable(
@@ -74,35 +81,54 @@ def from_callable(
     val_share: float = 0.1,
     seed: int = 0,
 ) -> Iterator[Experience]:
-    """Make an experience of whatever a function gives, until it gives ``None``.
+    """Make experiences of the datasets that a function returns, until it returns ``None``.
 
-    The function names what it gives, by what its source knows it by: a date, an offset, a file. A
-    name made up at each run would have the same data taken up again.
+    The function names each dataset by a stable property of its source: a date, an offset, a file.
+    With names made up at each run, the same data would be trained on again.
 
     Args:
-        fetch: Returns ``(id, dataset)``, or ``None`` when nothing is left. It may wait, and may
-            never end.
-        val_share: Share of each one's samples to measure on in place of training.
-        seed: Decides, with the id, what is held out.
+        fetch: Function that returns ``(id, dataset)``, or ``None`` when nothing is left. It may
+            wait, and may never end.
+        val_share: Share of each experience's samples to evaluate on instead of training.
+        seed: Seed, with the id, of the validation split.
 
     Returns:
-        An iterator that calls ``fetch`` when it is asked for the next one.
+        An iterator that calls ``fetch`` when the next experience is requested.
 
     Raises:
-        ConfigurationError: If ``fetch`` cannot be called; when it comes to that, if it returns
-            something else, or one id twice in a row.
+        ConfigurationError: If ``fetch`` cannot be called. The iterator raises it if ``fetch``
+            returns something else, or one id twice in a row.
 
     Example:
         >>> arrived = iter([("monday", [1, 2, 3]), ("tuesday", [4, 5]), None])
         >>> [experience.id for experience in from_callable(lambda: next(arrived))]
         ['monday', 'tuesday']
     """
-    check_share(val_share, seed)
+    check_split(val_share, seed)
     if not callable(fetch):
         raise ConfigurationError(
             f"fetch is a {type(fetch).__name__}; it is a function that returns (id, dataset)"
         )
-    return _each_of(fetch, val_share, seed)
+
+    def experiences() -> Iterator[Experience]:
+        last = None
+        while (given := fetch()) is not None:
+            if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], str):
+                raise ConfigurationError(
+                    f"fetch returned a {type(given).__name__}; it returns (id, dataset), the id a "
+                    "text, or None when nothing is left"
+                )
+            id, dataset = given
+            if id == last:
+                raise ConfigurationError(
+                    f"fetch returned {id!r} twice in a row; it returns each once, and None when "
+                    "nothing is left"
+                )
+            last = id
+            title, brings = f"the dataset {id!r}", f"what was fetched as {id}"
+            yield _experience(id, dataset, title, brings, val_share, seed)
+
+    return experiences()
 
 
 def from_mlflow(
@@ -111,21 +137,21 @@ def from_mlflow(
     """Make an experience of an MLflow dataset; its id is the dataset's digest.
 
     MLflow computes the digest of the columns, the shape, and the first 10,000 rows of a table or
-    values of an array. Where data differ only beyond these, give it a ``digest=`` of your own.
+    values of an array. If datasets differ only beyond these, give each a different ``digest=``.
 
     Args:
-        dataset: What ``mlflow.data.from_pandas`` or ``from_numpy`` made, or what a run has as input
-            (``run.inputs.dataset_inputs[0].dataset``), which is fetched from its source and read
-            as :func:`from_folder` reads.
+        dataset: Dataset made by ``mlflow.data.from_pandas`` or ``from_numpy``, or an input of a
+            run (``run.inputs.dataset_inputs[0].dataset``). An input is fetched from its source
+            and read as :func:`from_folder` reads.
         target: Column of the labels; by default the one that the dataset names.
-        val_share: Share of the samples to measure on in place of training.
-        seed: Decides, with the digest, what is held out.
+        val_share: Share of the samples to evaluate on instead of training.
+        seed: Seed, with the digest, of the validation split.
 
     Raises:
         ConfigurationError: If it is of another kind, has no labels, or its source cannot be read.
     """
-    check_share(val_share, seed)
-    import mlflow.entities  # seconds, for those who need it
+    check_split(val_share, seed)
+    import mlflow.entities  # the import takes seconds
     from mlflow.data.numpy_dataset import NumpyDataset
     from mlflow.data.pandas_dataset import PandasDataset
 
@@ -136,11 +162,10 @@ def from_mlflow(
             frame = frame.drop(columns=dataset.predictions)
         found: Dataset[Any] = from_frame(frame, target or dataset.targets, name)
     elif isinstance(dataset, NumpyDataset):
-        if not isinstance(dataset.features, np.ndarray) or not isinstance(
-            dataset.targets, np.ndarray
-        ):
+        x, y = dataset.features, dataset.targets
+        if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
             raise ConfigurationError(f"{name} has to hold one array of features and one of targets")
-        found = from_arrays(dataset.features, dataset.targets, name)
+        found = from_arrays(x, y, name)
     elif isinstance(dataset, mlflow.entities.Dataset):
         found = _from_source(dataset, target, name)
     else:
@@ -148,47 +173,8 @@ def from_mlflow(
             f"dataset is a {type(dataset).__name__}; it is an MLflow dataset of pandas or NumPy, "
             "or one that a run has as input"
         )
-    metadata = {"brings": f"MLflow dataset {dataset.name}", "name": dataset.name}
-    return _experience(dataset.digest, found, name, metadata, val_share, seed)
-
-
-def _each_in(
-    root: Path,
-    pattern: str,
-    load: Callable[[Path], Dataset[Any]],
-    val_share: float,
-    seed: int,
-) -> Iterator[Experience]:
-    for path in list(entries(root, pattern)):
-        try:
-            dataset = load(path)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # each format is damaged in ways of its own
-            raise ConfigurationError(f"cannot read {str(path)!r}: {_reason(error)}") from error
-        metadata = {"brings": f"what is in {path.name}", "path": str(path)}
-        yield _experience(path.name, dataset, f"{str(path)!r}", metadata, val_share, seed)
-
-
-def _each_of(
-    fetch: Callable[[], tuple[str, Dataset[Any]] | None], val_share: float, seed: int
-) -> Iterator[Experience]:
-    last = None
-    while (given := fetch()) is not None:
-        if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], str):
-            raise ConfigurationError(
-                f"fetch returned a {type(given).__name__}; it returns (id, dataset), the id a "
-                "text, or None when nothing is left"
-            )
-        id, dataset = given
-        if id == last:
-            raise ConfigurationError(
-                f"fetch returned {id!r} twice in a row; it returns each once, and None when "
-                "nothing is left"
-            )
-        last = id
-        metadata = {"brings": f"what was fetched as {id}"}
-        yield _experience(id, dataset, f"the dataset {id!r}", metadata, val_share, seed)
+    brings = f"MLflow dataset {dataset.name}"
+    return _experience(dataset.digest, found, name, brings, val_share, seed, name=dataset.name)
 
 
 def _from_source(dataset: Any, target: str | None, name: str) -> Dataset[Any]:
@@ -202,27 +188,33 @@ def _from_source(dataset: Any, target: str | None, name: str) -> Dataset[Any]:
             f"{name} was logged without a source that can be read again (its type is "
             f"{dataset.source_type!r}); log it with source="
         ) from None
-    except Exception as error:  # each kind of source fails in ways of its own
+    except Exception as error:  # the exception depends on the kind of source
         raise ConfigurationError(f"cannot fetch {name}: {_reason(error)}") from error
+    return _loaded(partial(read, target=target), path)
+
+
+def _loaded(load: Callable[[Path], Dataset[Any]], path: Path) -> Dataset[Any]:
     try:
-        return read(path, target=target)
+        return load(path)
     except ConfigurationError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # the exception depends on the format and the damage
         raise ConfigurationError(f"cannot read {str(path)!r}: {_reason(error)}") from error
 
 
 def _experience(
     id: str,
     dataset: Dataset[Any],
-    name: str,
-    metadata: Mapping[str, Any],
+    title: str,
+    brings: str,
     val_share: float,
     seed: int,
+    **metadata: str,
 ) -> Experience:
-    check_dataset(dataset, name, "training")
+    check_dataset(dataset, title, "training")
     random = np.random.default_rng((seed, zlib.crc32(id.encode())))
-    fit, held_out = shares(np.arange(length(dataset)), val_share, random, name)
+    fit, held_out = split(np.arange(length(dataset)), val_share, random, title)
+    metadata = {"brings": brings, **metadata}
     return Experience(id, Subset(dataset, fit), Subset(dataset, held_out), metadata=metadata)
 
 

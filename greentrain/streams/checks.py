@@ -1,4 +1,4 @@
-"""Refusing what no stream can be made of."""
+"""Check the arguments of the builders of streams."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import torch
 from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
-from greentrain.streams.experience import check_dataset
+from greentrain.streams.stream import check_dataset
+from greentrain.units import is_whole
 
 
 def check_count(value: Any, name: str, most: int, of: str) -> None:
-    """Refuse what is no whole number from 1 to ``most``.
+    """Check that a value is a whole number from 1 to ``most``, the number of ``of``.
 
     Raises:
         ConfigurationError: If it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+    if not is_whole(value, 1) or value > most:
         raise ConfigurationError(
             f"{name} is {value!r}; it is a whole number from 1 to {most}, the number of {of}"
         )
 
 
-def check_share(val_share: Any, seed: Any) -> None:
-    """Refuse a held-out share that is not between 0 and 1, and a seed that is no whole number.
+def check_split(val_share: Any, seed: Any) -> None:
+    """Check that a validation share is between 0 and 1, and that a seed is a whole number.
 
     Raises:
         ConfigurationError: If either is wrong.
@@ -35,22 +36,22 @@ def check_share(val_share: Any, seed: Any) -> None:
     is_number = isinstance(val_share, (int, float)) and not isinstance(val_share, bool)
     if not is_number or not 0 < val_share < 1:
         raise ConfigurationError(
-            f"val_share is {val_share!r}; it is the share to measure on, between 0 and 1"
+            f"val_share is {val_share!r}; it is the share of validation samples, between 0 and 1"
         )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not is_whole(seed):
         raise ConfigurationError(f"seed is {seed!r}; it is a whole number, 0 or more")
 
 
 def first_image(
     dataset: Dataset[Any], name: str, wanted: str, *, planes: bool = False
 ) -> torch.Tensor:
-    """Return the image of the first sample, which stands for all of them.
+    """Return the image of the first sample, which represents all samples.
 
     Args:
         dataset: Samples ``(image, ...)``.
-        name: What the dataset is called in errors.
-        wanted: What an image has to be, for the error.
-        planes: Whether it needs a height and a width, and fractions.
+        name: Name of the dataset in errors.
+        wanted: Description of a valid image for the error.
+        planes: Whether an image needs a height, a width and a floating-point type.
 
     Raises:
         ConfigurationError: If samples are of another kind.
@@ -62,21 +63,18 @@ def first_image(
     if is_image and planes:
         is_image = image.is_floating_point() and image.ndim in (2, 3)
     if not is_image:
-        told = (
-            f"{image.dtype} tensor {tuple(image.shape)}"
-            if isinstance(image, torch.Tensor)
-            else type(image).__name__
-        )
+        is_tensor = isinstance(image, torch.Tensor)
+        shown = f"{image.dtype} tensor {tuple(image.shape)}" if is_tensor else type(image).__name__
         among = "" if image is sample else "beginning with "
         raise ConfigurationError(
-            f"{name} has samples {among}a {told}; each is (image, ...), the image {wanted}"
+            f"{name} has samples {among}a {shown}; each is (image, ...), the image {wanted}"
         )
     found: torch.Tensor = image
     return found
 
 
 def check_alike(train: Dataset[Any], test: Dataset[Any]) -> None:
-    """Refuse test images of another shape or type than those to train on.
+    """Check that test images have the shape and type of training images.
 
     Raises:
         ConfigurationError: If they differ.
@@ -90,11 +88,14 @@ def check_alike(train: Dataset[Any], test: Dataset[Any]) -> None:
         )
 
 
-def listed(values: Sequence[float], name: str, low: float, high: float, wanted: str) -> list[float]:
-    """Return as floats what is listed, one number for each experience.
+def checked_numbers(
+    values: Sequence[float], name: str, low: float, high: float, wanted: str
+) -> list[float]:
+    """Return as floats a list with one number for each experience.
 
     Raises:
-        ConfigurationError: If it is no list, an empty one, or one is not from ``low`` to ``high``.
+        ConfigurationError: If it is no list, is empty, or has a number outside ``low`` to
+            ``high``.
     """
     given: list[Any] = list(values) if isinstance(values, Iterable) else []
     if not given:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,25 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
-from greentrain.streams.experience import Experience
-from greentrain.streams.stream import Stream
+from greentrain.streams.stream import Experience, Stream
 
 Images = NDArray[np.float32]
 _VAL_SHARE = 0.25
 _N_TEST = 360
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Arrival:
-    id: str
-    brings: str
-    counts: Mapping[int, int]
-    look: Callable[[Images, np.random.Generator], Images] = lambda images, random: images
-    again: str | None = None
-
-
-def _each(classes: Collection[int], count: int) -> dict[int, int]:
-    return dict.fromkeys(classes, count)
+def _unchanged(images: Images, random: np.random.Generator) -> Images:
+    return images
 
 
 def _invert(images: Images, random: np.random.Generator) -> Images:
@@ -40,32 +30,31 @@ def _dim_and_noisy(images: Images, random: np.random.Generator) -> Images:
     return np.clip(0.5 * images + noise, 0.0, 1.0).astype(np.float32)
 
 
-_ARRIVALS: Sequence[_Arrival] = (
-    _Arrival(id="0-first", brings="digits 0 to 5", counts=_each(range(6), 40)),
-    _Arrival(id="1-more", brings="more of digits 0 to 5", counts=_each(range(6), 25)),
-    _Arrival(id="2-new-classes", brings="new classes 6 and 7", counts=_each((6, 7), 70)),
-    _Arrival(id="3-again", brings="samples that have been here before", counts={}, again="1-more"),
-    _Arrival(
-        id="4-inverted",
-        brings="a shift: dark on light",
-        counts=_each(range(8), 25),
-        look=_invert,
-    ),
-    _Arrival(id="5-new-classes", brings="new classes 8 and 9", counts=_each((8, 9), 70)),
-    _Arrival(id="6-more", brings="more of all digits", counts=_each(range(10), 20)),
-    _Arrival(
-        id="7-dim",
-        brings="a shift: dim and noisy",
-        counts=_each(range(10), 20),
-        look=_dim_and_noisy,
-    ),
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    id: str
+    brings: str
+    counts: Mapping[int, int]
+    change: Callable[[Images, np.random.Generator], Images] = _unchanged
+    repeats: str | None = None
+
+
+_ARRIVALS = (
+    _Arrival("0-first", "digits 0 to 5", dict.fromkeys(range(6), 40)),
+    _Arrival("1-more", "more of digits 0 to 5", dict.fromkeys(range(6), 25)),
+    _Arrival("2-new-classes", "new classes 6 and 7", dict.fromkeys((6, 7), 70)),
+    _Arrival("3-again", "samples that have been here before", {}, repeats="1-more"),
+    _Arrival("4-inverted", "a shift: dark on light", dict.fromkeys(range(8), 25), _invert),
+    _Arrival("5-new-classes", "new classes 8 and 9", dict.fromkeys((8, 9), 70)),
+    _Arrival("6-more", "more of all digits", dict.fromkeys(range(10), 20)),
+    _Arrival("7-dim", "a shift: dim and noisy", dict.fromkeys(range(10), 20), _dim_and_noisy),
 )
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """Load scikit-learn's handwritten digits (Alpaydin & Kaynak 1998): small, and always there.
+    """Load scikit-learn's handwritten digits (Alpaydin & Kaynak 1998), which need no download.
 
-    They have no split of their own: the last 360 of the 1,797, a fifth, are the test data here.
+    The 1,797 digits have no published split. The last 360, a fifth, are the test data here.
 
     Returns:
         Training and test data: images ``(n, 1, 8, 8)`` in [0, 1], ``float32``, and labels 0 to 9,
@@ -87,12 +76,12 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 def digits_stream(*, seed: int = 0) -> Stream:
     """Build the stream of the demo.
 
-    Some experiences bring more of the same, some new classes, some a visible shift, and one the
-    samples of an earlier one again: nothing worth training for. But for that one no sample is in
-    two experiences, and none is both trained and measured on.
+    Some experiences bring more of the same, some new classes, and some a visible shift. One brings
+    the samples of an earlier one again, which are not worth training on. Otherwise no sample is in
+    two experiences, and no sample is both a training and a validation sample.
 
     Args:
-        seed: Which samples come when.
+        seed: Seed of the order of samples.
 
     Returns:
         Eight experiences; a sample is an image of 64 pixels in [0, 1], ``(64,)``, and its label.
@@ -109,27 +98,22 @@ def digits_stream(*, seed: int = 0) -> Stream:
     }
     built: dict[str, Experience] = {}
     for arrival in _ARRIVALS:
-        if arrival.again is not None:
-            train, val = built[arrival.again].train, built[arrival.again].val
+        if arrival.repeats is not None:
+            train, val = built[arrival.repeats].train, built[arrival.repeats].val
         else:
-            chosen = np.array(
-                [
-                    unused[digit].pop()
-                    for digit, count in arrival.counts.items()
-                    for _ in range(count)
-                ]
-            )
-            chosen = random.permutation(chosen)
-            looks = arrival.look(images[chosen], random)
-            n_val = int(_VAL_SHARE * len(chosen))
-            train = _dataset(looks[n_val:], labels[chosen][n_val:])
-            val = _dataset(looks[:n_val], labels[chosen][:n_val])
+            counts = arrival.counts.items()
+            chosen = [unused[digit].pop() for digit, count in counts for _ in range(count)]
+            indices = random.permutation(np.array(chosen))
+            changed = arrival.change(images[indices], random)
+            n_val = int(_VAL_SHARE * len(indices))
+            train = _dataset(changed[n_val:], labels[indices][n_val:])
+            val = _dataset(changed[:n_val], labels[indices][:n_val])
         built[arrival.id] = Experience(arrival.id, train, val, metadata={"brings": arrival.brings})
     return Stream(list(built.values()), name=f"digits-seed-{seed}", scenario="mixed")
 
 
 def _load() -> tuple[Images, NDArray[np.int64]]:
-    from sklearn.datasets import load_digits  # takes a second to import
+    from sklearn.datasets import load_digits  # the import takes a second
 
     images, labels = load_digits(return_X_y=True)
     return (images / 16.0).astype(np.float32), labels

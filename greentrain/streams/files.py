@@ -1,4 +1,4 @@
-"""Reading a file, or a folder of them, as samples."""
+"""Read a file, or a folder of files, as samples."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from greentrain.errors import ConfigurationError
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
-# What is still being written bears such a name, or begins with a dot.
-UNFINISHED = (".part", ".tmp")
+# Names of files that are still being written end so, or begin with a dot.
+_UNFINISHED = (".part", ".tmp")
 _SUFFIXES = (".csv", ".npz", ".pt")
 
 
 def entries(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """Files and folders in a folder by name, without hidden and half-written ones."""
+    """Yield the files and folders of a folder by name, without hidden and unfinished ones."""
     for path in sorted(folder.iterdir()):
-        finished = not path.name.startswith(".") and not path.name.endswith(UNFINISHED)
+        finished = not path.name.startswith(".") and not path.name.endswith(_UNFINISHED)
         if finished and fnmatchcase(path.name, pattern):
             yield path
 
@@ -34,8 +34,8 @@ def read(path: Path, *, target: str | None = None) -> Dataset[Any]:
     """Read a file of samples, or all files of a folder one after another.
 
     Args:
-        path: ``.npz`` with arrays ``x`` and ``y``; ``.pt`` with a tuple of tensors; ``.csv`` with a
-            column of labels and else numbers; or a folder of such.
+        path: ``.npz`` with arrays ``x`` and ``y``; ``.pt`` with a tuple of tensors; ``.csv`` of
+            numbers with a column of labels; or a folder of these.
         target: Column of the labels in a ``.csv``.
 
     Raises:
@@ -51,7 +51,7 @@ def read(path: Path, *, target: str | None = None) -> Dataset[Any]:
     if path.suffix == ".pt":
         return _read_pt(path)
     if path.suffix == ".csv":
-        import pandas  # half a second, for those who need it
+        import pandas  # the import takes half a second
 
         return from_frame(pandas.read_csv(path), target, f"{str(path)!r}")
     raise ConfigurationError(
@@ -61,15 +61,15 @@ def read(path: Path, *, target: str | None = None) -> Dataset[Any]:
 
 
 def from_frame(frame: pandas.DataFrame, target: str | None, name: str) -> TensorDataset:
-    """Make samples of a table: features ``(rows, columns)``, ``float32``, and labels.
+    """Convert a table to samples: features ``(rows, columns)``, ``float32``, and labels.
 
     Args:
         frame: The table.
         target: Column of the labels.
-        name: What the table is called in errors.
+        name: Name of the table in errors.
 
     Raises:
-        ConfigurationError: If there is no such column, values are missing, or are no numbers.
+        ConfigurationError: If there is no such column, or values are missing or no numbers.
     """
     columns = ", ".join(map(str, frame.columns))
     if target is None:
@@ -88,15 +88,15 @@ def from_frame(frame: pandas.DataFrame, target: str | None, name: str) -> Tensor
 
 
 def from_arrays(features: NDArray[Any], labels: NDArray[Any], name: str) -> TensorDataset:
-    """Make samples of two arrays: fractions become ``float32``, whole labels ``int64``.
+    """Convert two arrays to samples: floats become ``float32``, integer labels ``int64``.
 
     Args:
-        features: ``(samples, ...)``; whole numbers stay as they are.
+        features: ``(samples, ...)``; whole numbers keep their type.
         labels: ``(samples, ...)``.
-        name: What they are called in errors.
+        name: Name of the arrays in errors.
 
     Raises:
-        ConfigurationError: If they are not as many, or hold no numbers.
+        ConfigurationError: If their lengths differ, or they are no numbers.
     """
     for what, values in (("x", features), ("y", labels)):
         if values.dtype.kind not in "biuf" or not values.ndim:
@@ -106,17 +106,18 @@ def from_arrays(features: NDArray[Any], labels: NDArray[Any], name: str) -> Tens
             )
     if len(features) != len(labels):
         raise ConfigurationError(
-            f"{name} holds {len(features)} samples and {len(labels)} labels; it has to be as many"
+            f"{name} holds {len(features)} samples and {len(labels)} labels; it needs "
+            "as many labels as samples"
         )
     x_type = np.float32 if features.dtype.kind == "f" else features.dtype
     y_type = np.float32 if labels.dtype.kind == "f" else np.int64
-    # A copy in either case: what is given may be read-only, and of another byte order.
+    # Always a copy: the array may be read-only, or have another byte order.
     x = torch.from_numpy(features.astype(np.dtype(x_type).newbyteorder("=")))
     return TensorDataset(x, torch.from_numpy(labels.astype(y_type)))
 
 
 def _read_npz(path: Path) -> TensorDataset:
-    # Opened here: of a damaged file numpy leaves its own open.
+    # Opened here, because numpy leaves a damaged file open.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         missing = [name for name in ("x", "y") if name not in arrays.files]
         if missing:

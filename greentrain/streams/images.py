@@ -1,15 +1,20 @@
-"""MNIST and Fashion-MNIST, from a folder or downloaded once."""
+"""MNIST and Fashion-MNIST, from IDX files in a folder or downloaded once."""
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch.utils.data import TensorDataset
 
 from greentrain.errors import ConfigurationError
-from greentrain.streams.idx import read_idx
 
 DATA_VARIABLE = "GREENTRAIN_DATA"
 _FILES = (
@@ -20,16 +25,17 @@ _FILES = (
 )
 _SIDE = 28
 _CLASSES = 10
+_UNSIGNED_BYTES = 0x08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """Four IDX files that somebody publishes, gzipped.
+class IdxFiles:
+    """A published dataset of four gzipped IDX files.
 
     Args:
-        name: Name of the folder that holds them.
-        title: What people call them.
-        url: Where they are, with a slash at its end.
+        name: Name of the folder of the files.
+        title: Name of the dataset for people.
+        url: Address of the files, with a slash at its end.
         md5: Checksums of training images, training labels, test images and test labels.
     """
 
@@ -39,7 +45,7 @@ class Published:
     md5: tuple[str, str, str, str]
 
 
-MNIST = Published(
+MNIST = IdxFiles(
     name="mnist",
     title="MNIST",
     url="https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -50,7 +56,7 @@ MNIST = Published(
         "ec29112dd5afa0611ce80d1b7f02629c",
     ),
 )
-FASHION_MNIST = Published(
+FASHION_MNIST = IdxFiles(
     name="fashion-mnist",
     title="Fashion-MNIST",
     url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -66,12 +72,12 @@ FASHION_MNIST = Published(
 def mnist(*, folder: str | Path | None = None) -> tuple[TensorDataset, TensorDataset]:
     """Load MNIST (LeCun et al. 1998): 60,000 handwritten digits to train on, 10,000 to test.
 
-    The four IDX files, gzipped or not, are looked for in ``folder``, else in ``mnist`` of the
-    folder that the environment variable ``GREENTRAIN_DATA`` names. Failing both, they are
-    downloaded once, with their checksums, into the user's cache.
+    The four IDX files, gzipped or not, are read from ``folder``, or else from the subfolder
+    ``mnist`` of the folder in the environment variable ``GREENTRAIN_DATA``. Otherwise they are
+    downloaded once to the user's cache, and their checksums are verified.
 
     Args:
-        folder: Where the four files are.
+        folder: Folder of the four files.
 
     Returns:
         Training and test data: images ``(n, 1, 28, 28)`` in [0, 1], ``float32``, and labels 0 to
@@ -85,52 +91,65 @@ def mnist(*, folder: str | Path | None = None) -> tuple[TensorDataset, TensorDat
 
 
 def fashion_mnist(*, folder: str | Path | None = None) -> tuple[TensorDataset, TensorDataset]:
-    """Load Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747): pictures of clothes, as MNIST.
+    """Load Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747): pictures of clothes.
 
-    Args:
-        folder: Where the four files are; ``fashion-mnist`` in the folder named by
-            ``GREENTRAIN_DATA`` by default, and else downloaded as :func:`mnist` is.
-
-    Returns:
-        As :func:`mnist`.
-
-    Raises:
-        ConfigurationError: As :func:`mnist`.
+    Everything is as for :func:`mnist`, but the default subfolder is ``fashion-mnist``.
     """
     return load(FASHION_MNIST, folder)
 
 
-def load(
-    published: Published, folder: str | Path | None = None
-) -> tuple[TensorDataset, TensorDataset]:
-    """Load what is published as four IDX files of images and labels.
+def load(source: IdxFiles, folder: str | Path | None = None) -> tuple[TensorDataset, TensorDataset]:
+    """Load a dataset of four IDX files of images and labels, as :func:`mnist` does.
 
     Args:
-        published: What, and where it is downloaded from.
-        folder: Where the files are, if they are there.
-
-    Returns:
-        As :func:`mnist`.
-
-    Raises:
-        ConfigurationError: As :func:`mnist`.
+        source: The published files.
+        folder: Folder of the files.
     """
-    place = _folder(published, folder)
-    if place is None:
-        paths = [_download(published, *each) for each in zip(_FILES, published.md5, strict=True)]
+    if folder is None and (root := os.environ.get(DATA_VARIABLE)):
+        usual = Path(root) / source.name
+        folder = usual if usual.is_dir() else None
+    if folder is None:
+        paths = [_download(source, *each) for each in zip(_FILES, source.md5, strict=True)]
     else:
-        paths = [_in_folder(place, file, published.title) for file in _FILES]
+        paths = [_in_folder(Path(folder), file, source.title) for file in _FILES]
     return _pair(paths[0], paths[1]), _pair(paths[2], paths[3])
 
 
-def _folder(published: Published, folder: str | Path | None) -> Path | None:
-    if folder is not None:
-        return Path(folder)
-    named = os.environ.get(DATA_VARIABLE)
-    if not named:
-        return None
-    usual = Path(named) / published.name
-    return usual if usual.is_dir() else None
+def read_idx(path: Path, *, dimensions: int) -> torch.Tensor:
+    """Read an IDX file of unsigned bytes, gzipped or not.
+
+    The format is LeCun's: two zero bytes, the type, the number of dimensions, their sizes as
+    big-endian 32-bit numbers, the values (https://yann.lecun.com/exdb/mnist/).
+
+    Args:
+        path: The file.
+        dimensions: Number of dimensions that it must have: 1 for labels, 3 for images.
+
+    Returns:
+        The values, ``torch.uint8``.
+
+    Raises:
+        ConfigurationError: If it cannot be read or is not such a file.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigurationError(f"cannot read {str(path)!r}: {error}") from None
+    begin = 4 + 4 * dimensions
+    if len(data) < begin or data[:4] != bytes((0, 0, _UNSIGNED_BYTES, dimensions)):
+        raise ConfigurationError(
+            f"{str(path)!r} begins with {data[:4].hex() or 'nothing'}; an IDX file of bytes in "
+            f"{dimensions} dimensions begins with 000008{dimensions:02x}"
+        )
+    shape = struct.unpack(f">{dimensions}I", data[4:begin])
+    if len(data) - begin != math.prod(shape):
+        raise ConfigurationError(
+            f"{str(path)!r} holds {len(data) - begin} values and says that it has "
+            f"{' x '.join(map(str, shape))}; it is cut short or damaged"
+        )
+    return torch.tensor(np.frombuffer(data[begin:], np.uint8).reshape(shape))
 
 
 def _in_folder(folder: Path, file: str, title: str) -> Path:
@@ -143,22 +162,22 @@ def _in_folder(folder: Path, file: str, title: str) -> Path:
     )
 
 
-def _download(published: Published, file: str, md5: str) -> Path:
-    import pooch  # for those who download
+def _download(source: IdxFiles, file: str, md5: str) -> Path:
+    import pooch  # needed for downloads only
 
-    url = f"{published.url}{file}.gz"
+    url = f"{source.url}{file}.gz"
     try:
         path = pooch.retrieve(
             url,
             known_hash=f"md5:{md5}",
             fname=f"{file}.gz",
-            path=pooch.os_cache("greentrain") / published.name,
+            path=pooch.os_cache("greentrain") / source.name,
         )
     except (OSError, ValueError) as error:  # no network, no such page, another checksum
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(
-            f"cannot download {published.title} from {url} ({reason}); put its four IDX files into "
-            f"{published.name!r} of a folder that the environment variable {DATA_VARIABLE} names"
+            f"cannot download {source.title} from {url} ({reason}); put its four IDX files into "
+            f"{source.name!r} of a folder, and set the environment variable {DATA_VARIABLE} to it"
         ) from None
     return Path(path)
 
@@ -175,7 +194,7 @@ def _pair(images_path: Path, labels_path: Path) -> TensorDataset:
     if len(images) != len(labels) or not len(images):
         raise ConfigurationError(
             f"{str(images_path)!r} holds {len(images)} images and {str(labels_path)!r} "
-            f"{len(labels)} labels; it has to be as many, and some"
+            f"{len(labels)} labels; the numbers have to be equal and not 0"
         )
     if int(labels.max()) >= _CLASSES:
         raise ConfigurationError(

@@ -1,6 +1,6 @@
-"""What may happen to images: pixels permuted, turned, or made worse by degrees.
+"""Changes of images: permuted pixels, rotation, and corruption by degrees.
 
-Each function takes one image and gives one of the same shape, and the same for the same arguments.
+Each function is deterministic, and returns an image of the same shape.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-# From what the noise of a sample is drawn: seed, split and index, so that it is the same each time.
+# Seed of a sample's noise, made of seed, split and index, so that it is the same each time.
 Key = tuple[int, ...]
 _BLUR_PER_SIDE = 0.1
 
 
 def permute(image: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Put the values of an image, of any shape, in another order."""
+    """Put the values of an image of any shape in another order."""
     return image.flatten()[order].reshape(image.shape)
 
 
 def rotate(image: torch.Tensor, angle_deg: float) -> torch.Tensor:
-    """Turn an image about its middle, by bilinear interpolation; what comes into view is 0.
+    """Rotate an image about its centre by bilinear interpolation; new pixels at the edges are 0.
 
     Args:
         image: ``(..., height, width)``.
@@ -38,7 +38,7 @@ def rotate(image: torch.Tensor, angle_deg: float) -> torch.Tensor:
         return image
     height, width = image.shape[-2:]
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    # The grid is in halves of the sides, so that a turn of an oblong image needs their ratio.
+    # The grid's unit is half a side, so the rotation of an oblong image needs the sides' ratio.
     turn = [[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]
     flat = image.reshape(1, -1, height, width)
     grid = functional.affine_grid(
@@ -48,15 +48,15 @@ def rotate(image: torch.Tensor, angle_deg: float) -> torch.Tensor:
 
 
 def noise(image: torch.Tensor, severity: float, key: Key) -> torch.Tensor:
-    """Add Gaussian noise with a standard deviation of ``severity``, and keep within [0, 1]."""
-    drawn = np.random.default_rng(key).standard_normal(tuple(image.shape), dtype=np.float32)
-    return (image + severity * torch.from_numpy(drawn).to(image.dtype)).clamp(0.0, 1.0)
+    """Add Gaussian noise with a standard deviation of ``severity``, and clamp to [0, 1]."""
+    values = np.random.default_rng(key).standard_normal(tuple(image.shape), dtype=np.float32)
+    return (image + severity * torch.from_numpy(values).to(image.dtype)).clamp(0.0, 1.0)
 
 
 def blur(image: torch.Tensor, severity: float, key: Key) -> torch.Tensor:
     """Blur by a Gaussian with a standard deviation of ``severity`` tenths of the shorter side.
 
-    Beyond its edges the image goes on as at its edge.
+    Beyond its edges the image continues with the pixels at the edge.
 
     Args:
         image: ``(..., height, width)``.
@@ -66,7 +66,7 @@ def blur(image: torch.Tensor, severity: float, key: Key) -> torch.Tensor:
     height, width = image.shape[-2:]
     sigma = severity * _BLUR_PER_SIDE * min(height, width)
     reach = max(1, math.ceil(3 * sigma))
-    # Over each pixel's width: a value at its middle says nothing of a Gaussian narrower than it.
+    # Integrated over each pixel: the value at its centre is wrong for a narrower Gaussian.
     edges = (torch.arange(-reach, reach + 2) - 0.5) / sigma
     weights = torch.special.ndtr(edges).diff().to(image.dtype)
     weights = weights / weights.sum()
@@ -78,13 +78,13 @@ def blur(image: torch.Tensor, severity: float, key: Key) -> torch.Tensor:
 
 
 def contrast(image: torch.Tensor, severity: float, key: Key) -> torch.Tensor:
-    """Move each pixel towards the image's mean, which is all that is left at 1."""
+    """Move each pixel towards the image's mean; at 1 only the mean is left."""
     mean = image.mean()
     return mean + (1.0 - severity) * (image - mean)
 
 
 def invert(image: torch.Tensor, severity: float, key: Key) -> torch.Tensor:
-    """Go from the image to its negative, which is reached at 1, by way of even grey at 0.5."""
+    """Blend the image with its negative: even grey at 0.5, the negative at 1."""
     return (1.0 - severity) * image + severity * (1.0 - image)
 
 

@@ -1,28 +1,61 @@
-"""A stream: experiences in order."""
+"""Experiences, which are pieces of newly arrived data, and streams of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import overload
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
-from greentrain.streams.experience import Experience
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """A piece of newly arrived data, with held-out data of the same kind.
+
+    Args:
+        id: Name of the experience, unique in its stream.
+        train: Map-style dataset to train on.
+        val: Map-style dataset to evaluate on; never trained on.
+        metadata: Any description of the experience.
+        test: Map-style dataset for final reports; greentrain makes no decision by it.
+
+    Raises:
+        ConfigurationError: If the name is empty, a dataset is missing or empty, or has no length.
+    """
+
+    id: str
+    train: Dataset[Any]
+    val: Dataset[Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    test: Dataset[Any] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise ConfigurationError(
+                f"an experience's id is {self.id!r}; it is a text that names it in its stream"
+            )
+        check_dataset(self.train, f"train of experience {self.id!r}", "training")
+        check_dataset(self.val, f"val of experience {self.id!r}", "validation")
+        if self.test is not None:
+            check_dataset(self.test, f"test of experience {self.id!r}", "test")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stream(Sequence[Experience]):
-    """Experiences in order: a sequence, of which a slice is a stream too.
+    """Experiences in order: a sequence, and any slice of it is a stream too.
 
-    Whatever takes a stream takes any iterable of experiences, also one that never ends.
+    Functions that take a stream also take any iterable of experiences, even an endless one.
 
     Args:
         experiences: The experiences.
-        name: What this stream is called.
-        scenario: How it was made, such as ``"class-incremental"``.
+        name: Name of this stream.
+        scenario: Kind of stream, such as ``"class-incremental"``.
 
     Raises:
-        ConfigurationError: If two experiences have one name, or something is no experience.
+        ConfigurationError: If two experiences have the same name, or an item is no experience.
 
     Example:
         >>> from greentrain.streams import Experience, Stream
@@ -47,7 +80,7 @@ class Stream(Sequence[Experience]):
             if experience.id in seen:
                 raise ConfigurationError(
                     f"stream {self.name!r} has two experiences named {experience.id!r}; give each "
-                    "a name of its own"
+                    "a different name"
                 )
             seen.add(experience.id)
 
@@ -65,17 +98,39 @@ class Stream(Sequence[Experience]):
 
     def __repr__(self) -> str:
         ids = [experience.id for experience in self.experiences]
-        told = ids if len(ids) <= 8 else [*ids[:4], "...", ids[-1]]
-        names = f": {', '.join(told)}" if told else ""
+        shown = ids if len(ids) <= 8 else [*ids[:4], "...", ids[-1]]
+        names = f": {', '.join(shown)}" if shown else ""
         return f"Stream({self.name!r}, {len(ids)} experiences{names})"
 
 
-def numbered(position: int, of: int, what: str) -> str:
-    """Name an experience so that names sort in the order in which they come."""
-    return f"{position:0{len(str(of - 1))}d}-{what}"
+def check_dataset(dataset: Any, name: str, purpose: str) -> None:
+    """Check that a dataset is a map-style dataset with samples.
+
+    Args:
+        dataset: The dataset.
+        name: Name of the dataset in the error.
+        purpose: Purpose of its data in the error.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    if dataset is None:
+        raise ConfigurationError(f"{name} is None; a map-style dataset of {purpose} data is needed")
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise ConfigurationError(
+            f"{name} is a {type(dataset).__name__}; it has to be a map-style dataset, with a "
+            "length and an index"
+        )
+    if len(dataset) == 0:
+        raise ConfigurationError(f"{name} holds no samples; {purpose} data is needed")
 
 
-def built(scenario: str, experiences: Sequence[Experience], seed: int) -> Stream:
-    """Make a stream that is named after how it was made."""
+def experience_id(position: int, count: int, content: str) -> str:
+    """Return a name by which experiences sort in the order of their arrival."""
+    return f"{position:0{len(str(count - 1))}d}-{content}"
+
+
+def named_stream(scenario: str, experiences: Sequence[Experience], seed: int) -> Stream:
+    """Return a stream with a name made of its scenario, length and seed."""
     name = f"{scenario}-{len(experiences)}-seed-{seed}"
     return Stream(experiences, name=name, scenario=scenario)

@@ -1,4 +1,4 @@
-"""MLflow: what is logged where, and under which names."""
+"""Log streams to MLflow, and name their metrics and tags."""
 
 from greentrain.tracking.mlflow_tracker import MlflowTracker
 from greentrain.tracking.tracker import DatasetUsed, NullTracker, Tracker

@@ -1,7 +1,7 @@
-"""What a row of the spool becomes on an MLflow server: sent twice, it arrives once.
+"""Deliver queued rows to MLflow; a row that is sent twice arrives once.
 
-MLflow's stores know a point by run, name, step, time and value, and take it once; tags, statuses
-and artifacts are simply written again; runs are found again by a tag of ours.
+MLflow's stores identify a point by run, name, step, time and value, and store it once. Tags,
+statuses and artifacts are written again. Runs are found again by the tag ``greentrain.key``.
 """
 
 from __future__ import annotations
@@ -18,32 +18,31 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from greentrain.ledger.disk_queue import QueuedRow
 from greentrain.tracking import models, names
 from greentrain.tracking.sender import MOST_METRICS, TOGETHER
-from greentrain.tracking.spool import Waiting
 
 _log = logging.getLogger(__name__)
 
 _ANSWER_S = 3.0
 _REFUSALS = frozenset({400, 404, 409, 413, 422})
-"""What a server answers to what it will never take."""
-
+"""HTTP statuses of a server that will never accept a request."""
 
 Point = tuple[str, float, int, int]
 """Name, value, milliseconds since 1970, and step of a metric."""
 
 
 class Refused(Exception):
-    """Something that MLflow will not take, however often it is tried."""
+    """Raised for a row that cannot arrive, no matter how often it is sent."""
 
 
 class Delivery:
-    """Write rows of the spool to one experiment of an MLflow server or database.
+    """Write queued rows to one experiment of an MLflow server or database.
 
     Args:
-        tracking_uri: Of the server or database; nothing is asked of it before the first row.
-        experiment: The experiment's name.
-        artifact_location: Where the artifacts of a new experiment go.
+        tracking_uri: URI of the server or database. It is not contacted before the first row.
+        experiment: Name of the experiment.
+        artifact_location: Where the artifacts of a new experiment are stored.
     """
 
     def __init__(self, tracking_uri: str, experiment: str, artifact_location: str | None) -> None:
@@ -61,22 +60,22 @@ class Delivery:
         return MlflowClient(tracking_uri=self._tracking_uri)
 
     def run_id(self, key: str) -> str | None:
-        """Return the id of a run that is there, by our key of it; ``None`` if it is not known."""
+        """Return MLflow's id of the run with this key; ``None`` if it has not arrived yet."""
         return self._runs.get(key)
 
-    def deliver(self, rows: Sequence[Waiting]) -> None:
+    def deliver(self, rows: Sequence[QueuedRow]) -> None:
         """Send rows of one run, in one call if they are points and tags.
 
-        What MLflow refuses is warned of and given up: it would stand in the way of all the rest.
+        A row that MLflow refuses is discarded with a warning, because it would block all others.
 
         Raises:
-            Exception: If it has to be tried again; whatever MLflow's stores raise.
+            Exception: Any error of MLflow's stores after which the rows have to be sent again.
         """
         first = rows[0]
         if first.kind in TOGETHER:
             self._deliver_batch(first.run, rows)
         else:
-            ways: dict[str, Callable[[str, Any], None]] = {
+            senders: dict[str, Callable[[str, Any], None]] = {
                 "run": self._begin,
                 "params": self._params,
                 "text": self._text,
@@ -85,7 +84,7 @@ class Delivery:
                 "model": self._model,
                 "end": self._end,
             }
-            self._attempt(first.kind, lambda: ways[first.kind](first.run, first.content))
+            self._attempt(first.kind, partial(senders[first.kind], first.run, first.content))
 
     def _begin(self, key: str, content: Mapping[str, Any]) -> None:
         run_id = self._find(key) or self._create(key, content)
@@ -105,14 +104,14 @@ class Delivery:
             run_name=content["name"],
             tags=tags,
         )
-        # MLflow's client itself sends again what got no answer: there may be two by now.
+        # MLflow's client sends a request again that got no response: there may be two runs now.
         run_id = self._find(key)
         if run_id is None:
-            raise ConnectionError("a run that was made is not found")
+            raise ConnectionError("a new run is not found")
         return run_id
 
     def _find(self, key: str) -> str | None:
-        """Return the first run with our key, and delete what came of it a second time."""
+        """Return the first run with this key, and delete others that a repeated request made."""
         found = self._client.search_runs(
             [self._experiment_of_runs()], filter_string=f"tags.`{names.TAG_KEY}` = '{key}'"
         )
@@ -127,11 +126,11 @@ class Delivery:
         if self._experiment_id is None:
             known = self._client.get_experiment_by_name(self._experiment)
             if known is None:
-                with suppress(MlflowException):  # another process may have been faster
+                with suppress(MlflowException):  # another process may have made it
                     self._client.create_experiment(self._experiment, self._artifact_location)
                 known = self._client.get_experiment_by_name(self._experiment)
             if known is None:
-                raise ConnectionError(f"the experiment {self._experiment!r} cannot be made")
+                raise ConnectionError(f"the experiment {self._experiment!r} cannot be created")
             self._experiment_id = str(known.experiment_id)
         return self._experiment_id
 
@@ -139,11 +138,11 @@ class Delivery:
         if key not in self._runs:
             found = self._find(key)
             if found is None:
-                raise Refused("its run is not there any more")
+                raise Refused("its run no longer exists")
             self._runs[key] = found
         return self._runs[key]
 
-    def _deliver_batch(self, key: str, rows: Sequence[Waiting]) -> None:
+    def _deliver_batch(self, key: str, rows: Sequence[QueuedRow]) -> None:
         points: list[Point] = []
         tags: dict[str, str] = {}
         for row in rows:
@@ -154,13 +153,13 @@ class Delivery:
         together = len(points) <= MOST_METRICS
         if together and self._attempt("", lambda: self._log(key, points, tags), silent=True):
             return
-        # What MLflow does not like stands in the way of the rest: each name by itself.
+        # One refused name blocks the whole call: send each name by itself.
         for name, value in tags.items():
             self._attempt(f"the tag {name!r}", partial(self._log, key, [], {name: value}))
         for name in sorted({point[0] for point in points}):
-            of_it = [point for point in points if point[0] == name]
-            for begin in range(0, len(of_it), MOST_METRICS):
-                part = of_it[begin : begin + MOST_METRICS]
+            of_name = [point for point in points if point[0] == name]
+            for begin in range(0, len(of_name), MOST_METRICS):
+                part = of_name[begin : begin + MOST_METRICS]
                 self._attempt(f"points of {name!r}", partial(self._log, key, part, {}))
 
     def _log(self, key: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
@@ -184,7 +183,7 @@ class Delivery:
 
     def _file(self, key: str, path: str) -> None:
         if not Path(path).is_file():
-            raise Refused(f"{path} is not there any more")
+            raise Refused(f"{path} no longer exists")
         self._client.log_artifact(self._id(key), path)
 
     def _inputs(self, key: str, datasets: Sequence[Mapping[str, Any]]) -> None:
@@ -207,13 +206,13 @@ class Delivery:
 
     def _model(self, key: str, content: Mapping[str, Any]) -> None:
         if not Path(content["folder"]).is_dir():
-            raise Refused(f"{content['folder']} is not there any more")
+            raise Refused(f"{content['folder']} no longer exists")
         models.register(self._client, self._experiment_of_runs(), self._id(key), content)
 
     def _end(self, key: str, content: Mapping[str, Any]) -> None:
         from mlflow.entities import RunStatus
 
-        # MLflow's `set_terminated` does the same, and prints two lines to standard output.
+        # MLflow's `set_terminated` does the same, but prints two lines to standard output.
         self._client._tracking_client.store.update_run_info(
             self._id(key),
             run_status=RunStatus.from_string(content["status"]),
@@ -222,7 +221,7 @@ class Delivery:
         )
 
     def _attempt(self, what: str, action: Callable[[], None], *, silent: bool = False) -> bool:
-        """Do something; return whether it was taken, and raise what may go well another time."""
+        """Call an action, and return whether MLflow accepted it; raise errors that may pass."""
         try:
             action()
         except Exception as error:
@@ -231,15 +230,15 @@ class Delivery:
             if not silent and what not in self._warned:
                 self._warned.add(what)
                 reason = " ".join(str(error).split())[:300]
-                _log.warning("MLflow goes without %s, because %s", what, reason)
+                _log.warning("MLflow refused %s, which is discarded, because %s", what, reason)
             return False
         return True
 
 
 def answers(tracking_uri: str) -> bool:
-    """Return whether a server answers at all; ``True`` where there is no server to ask.
+    """Return whether a server responds; ``True`` for a database without a server.
 
-    MLflow's own calls try for minutes before they give up.
+    MLflow's own calls retry for minutes before they fail.
     """
     parts = urlsplit(tracking_uri)
     if parts.scheme not in ("http", "https"):
@@ -249,17 +248,17 @@ def answers(tracking_uri: str) -> bool:
     try:
         with urlopen(address, timeout=_ANSWER_S):
             return True
-    except HTTPError as error:  # a proxy answers 502 to 504 for a server that is down
+    except HTTPError as error:  # a proxy responds 502 to 504 for a server that is down
         error.close()
         return error.code < 500
-    except URLError as error:  # whose certificate only MLflow was told to trust, it answers
+    except URLError as error:  # only MLflow is configured to trust its certificate
         return isinstance(error.reason, SSLError)
     except OSError:
         return False
 
 
 def _refused(error: Exception) -> bool:
-    """Tell what MLflow itself will not take from what something before it says."""
+    """Return whether MLflow itself refused a row, and not a proxy in front of it."""
     from mlflow.exceptions import MlflowException
 
     if not isinstance(error, MlflowException):

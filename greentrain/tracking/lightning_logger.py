@@ -1,15 +1,15 @@
-"""A Lightning logger whose metrics wait in a spool until they reach MLflow."""
+"""A Lightning logger whose metrics wait in a queue until they reach MLflow."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 
-from greentrain.tracking.spool import POINTS, Spool
+from greentrain.tracking.tracking_queue import POINTS, TrackingQueue
 
 
 def now_ms() -> int:
@@ -17,29 +17,21 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SpoolLogger(Logger):
-    """Put metrics into a spool, for a thread of the tracker's to send.
+class QueueLogger(Logger):
+    """Add metrics to a queue, from which a thread of the tracker sends them.
 
-    A call to MLflow takes 25 to 150 ms, more than a small epoch, and minutes where the server is
-    down; a row of the spool takes a small part of a millisecond.
+    A call to MLflow takes 25 to 150 ms, longer than a small epoch, and minutes if the server is
+    down. Adding a row to the queue takes a small part of a millisecond.
 
     Args:
-        spool: The spool.
-        run: The key of the run.
-        clock_ms: Gives milliseconds since 1970.
+        queue: The queue.
+        run: Key of the run.
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        run: str,
-        *,
-        clock_ms: Callable[[], int] = now_ms,
-    ) -> None:
+    def __init__(self, queue: TrackingQueue, run: str) -> None:
         super().__init__()
-        self._spool = spool
+        self._queue = queue
         self._run = run
-        self._clock_ms = clock_ms
 
     @property
     def name(self) -> str:
@@ -48,20 +40,20 @@ class SpoolLogger(Logger):
 
     @property
     def version(self) -> str:
-        """The run's key."""
+        """Key of the run."""
         return self._run
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Leave hyperparameters to the stream's own run."""
+        """Do nothing: hyperparameters are logged in the run of the stream."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Take metrics up."""
-        self._spool.put(self._run, POINTS, points(metrics, step or 0, self._clock_ms()))
+        """Add metrics to the queue."""
+        self._queue.put(self._run, POINTS, points(metrics, step or 0, now_ms()))
 
 
 def points(metrics: Mapping[str, float], step: int, at_ms: int) -> list[list[Any]]:
-    """Return metrics as a spool has them: name, value, milliseconds since 1970, and step.
+    """Return metrics as a queue holds them: name, value, milliseconds since 1970, and step.
 
     Example:
         >>> points({"loss": 0.5}, 3, 1000)

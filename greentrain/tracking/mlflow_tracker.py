@@ -1,4 +1,4 @@
-"""The tracker that tells MLflow, whether or not it listens at the moment."""
+"""The tracker that logs to MLflow, whether or not its server responds."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import canonical
 from greentrain.tracking import models, names
 from greentrain.tracking.delivery import Delivery, answers
-from greentrain.tracking.lightning_logger import SpoolLogger, now_ms, points
+from greentrain.tracking.lightning_logger import QueueLogger, now_ms, points
 from greentrain.tracking.sender import Sender
-from greentrain.tracking.spool import POINTS, Spool
 from greentrain.tracking.tracker import DatasetUsed
+from greentrain.tracking.tracking_queue import END, POINTS, RUN, TrackingQueue
 
 _log = logging.getLogger(__name__)
 
 _PATIENCE_S = 5.0
 _OWN_PATIENCE_S = 60.0
-"""A database that this process writes to by itself only takes its time, such as to be made."""
+"""Patience with a database that only this process writes to: creating it takes time."""
 _MODELS_BYTES = 2 * 10**9
-"""Of models that wait, as many as this; the newest in any case."""
+"""Size of the models that may wait; the newest model may always wait."""
 _LONGEST_NAME = 250
 _LONGEST_VALUE = 5000
 _FILE = "sqlite:///"
@@ -37,28 +37,30 @@ _ODD = re.compile(r"[^\w.-]+")
 
 
 class MlflowTracker:
-    """Tell an MLflow tracking server or database what a stream does.
+    """Log a stream to an MLflow tracking server or database.
 
-    Everything goes into a local spool, from which a thread sends it. A server that is slow or down
-    delays nothing: what it does not take waits and arrives later, once; what is left when the
-    process ends is sent by this user's next process that tracks to the same place. Only epochs'
-    points are given up where too many wait, the oldest first, and a warning says how many.
+    All rows are written to a local queue, from which a thread sends them, so a slow or failed
+    server delays nothing. Rows wait until the server accepts them, and arrive once. Rows that are
+    left when the process ends are sent by the user's next process that logs to the same place.
+    Only points of epochs are discarded if too many wait, oldest first, with a warning.
 
     Args:
-        tracking_uri: Such as ``"sqlite:///mlflow.db"`` or ``"http://host:5000"``.
-        experiment: The experiment's name.
-        artifact_location: Where the artifacts of a new experiment go; the server's choice if
-            ``None``.
-        spool: Folder of what waits; ``greentrain/mlflow`` among the user's caches by default.
+        tracking_uri: URI such as ``"sqlite:///mlflow.db"`` or ``"http://host:5000"``.
+        experiment: Name of the experiment.
+        artifact_location: Where the artifacts of a new experiment are stored. The server chooses
+            if ``None``.
+        queue_folder: Folder for rows that wait; ``greentrain/mlflow`` in the user's cache folder
+            if ``None``.
         log_models: Whether to log the model of each update that is kept.
         registered_model_name: Name to register these models under.
-        alias: Alias under that name that points to the newest one.
+        alias: Alias of the newest registered model.
 
     Raises:
-        ConfigurationError: If a model is to be registered and none logged, or an alias has no name.
+        ConfigurationError: If a model is to be registered but not logged, or an alias is given
+            without a name.
 
     Example:
-        >>> MlflowTracker("sqlite:///mlflow.db").run_id is None  # nothing was told yet
+        >>> MlflowTracker("sqlite:///mlflow.db").run_id is None  # nothing is logged yet
         True
     """
 
@@ -68,19 +70,19 @@ class MlflowTracker:
         *,
         experiment: str = "greentrain",
         artifact_location: str | None = None,
-        spool: str | Path | None = None,
+        queue_folder: str | Path | None = None,
         log_models: bool = False,
         registered_model_name: str | None = None,
         alias: str | None = None,
     ) -> None:
         if registered_model_name is not None and not log_models:
             raise ConfigurationError(
-                f"registered_model_name is {registered_model_name!r} and no model is logged; give "
-                "log_models=True, too"
+                f"registered_model_name={registered_model_name!r} needs models that are logged; "
+                "set log_models=True"
             )
         if alias is not None and registered_model_name is None:
             raise ConfigurationError(
-                f"alias is {alias!r} and the model has no name; give registered_model_name, too"
+                f"alias={alias!r} needs a registered model; set registered_model_name"
             )
         self.tracking_uri = tracking_uri
         self.experiment = experiment
@@ -88,14 +90,13 @@ class MlflowTracker:
         self.registered_model_name = registered_model_name
         self.alias = alias
         self._delivery = Delivery(tracking_uri, experiment, artifact_location)
-        self._spool = Spool(
-            _caches() if spool is None else Path(spool), _target(tracking_uri, experiment)
-        )
+        folder = _cache_folder() if queue_folder is None else Path(queue_folder)
+        self._queue = TrackingQueue(folder, _target(tracking_uri, experiment))
         self._sender = Sender(
-            self._spool,
+            self._queue,
             self._delivery.deliver,
             reachable=lambda: answers(tracking_uri),
-            name=_without_password(tracking_uri),
+            name=re.sub(r"//[^/@]*@", "//", tracking_uri),  # without a password
         )
         self._before: Mapping[str, Any] = {}
         self._stream = ""
@@ -111,9 +112,9 @@ class MlflowTracker:
         return None if self._key is None else self._delivery.run_id(self._key)
 
     def start(self, stream: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Begin the parent run, or go on in the one there was; what has changed becomes a tag."""
+        """Begin the parent run or resume it; parameters that have changed become tags."""
         import mlflow.store.tracking.sqlalchemy_store
-        import mlflow.tracking  # noqa: F401  # here, not in a thread beside other imports
+        import mlflow.tracking  # noqa: F401  # here, not in a thread during other imports
 
         given = {name: _text(value) for name, value in params.items()}
         before, self._before = self._before, {}
@@ -126,26 +127,21 @@ class MlflowTracker:
             for name, value in given.items()
             if self._params.get(name) != value
         }
-        self._run(
-            self._key,
-            stream,
-            parent=None,
-            again=bool(before),
-            tags={**tags, **changed, names.TAG_VERSION: VERSION},
-        )
+        tags = {**tags, **changed, names.TAG_VERSION: VERSION}
+        self._begin_run(self._key, stream, parent=None, again=bool(before), tags=tags)
         self._sender.put(self._key, "params", self._params)
 
     def begin_update(self, experience: str, datasets: Sequence[DatasetUsed] = ()) -> Any:
-        """Begin a child run, and return a Lightning logger that writes into it."""
+        """Begin a child run, and return a Lightning logger that writes to it."""
         if self._key is None:
             return None
         self._child = uuid.uuid4().hex
         self._windows["update"] = 0
         tags = {names.TAG_EXPERIENCE: experience}
-        self._run(self._child, experience, parent=self._key, again=False, tags=tags)
+        self._begin_run(self._child, experience, parent=self._key, again=False, tags=tags)
         if datasets:
             self._sender.put(self._child, "inputs", [self._input(each) for each in datasets])
-        return SpoolLogger(self._spool, self._child)
+        return QueueLogger(self._queue, self._child)
 
     def end_update(
         self,
@@ -154,42 +150,38 @@ class MlflowTracker:
         decision: Mapping[str, Any],
         model: Any = None,
     ) -> None:
-        """End the child run: its figures, tags, decision and, if so asked, its model."""
+        """End the child run with its metrics, tags, decision and, if enabled, its model."""
         child, self._child = self._child, None
         if child is None:
             return
         self._sender.put(child, "figures", points(metrics, 0, now_ms()))
         self._sender.put(child, "tags", _texts(tags))
-        text = {"path": "decision.json", "text": canonical(dict(decision))}
-        self._sender.put(child, "text", text)
+        self._put_decision(child, "decision.json", decision)
         if self.log_models and model is not None:
-            self._model(child, model, metrics, tags)
-        self._sender.put(child, "end", {"status": "FINISHED", "at_ms": now_ms()})
+            self._put_model(child, model, metrics, tags)
+        self._put_end(child, "FINISHED")
 
     def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
-        """Attach a decision to train nothing to the parent run, which has no child for it."""
+        """Attach a decision to train nothing to the parent run: it has no child run."""
         if self._key is not None:
-            path = f"decisions/{_file_name(experience)}.json"
-            text = {"path": path, "text": canonical(dict(decision))}
-            self._sender.put(self._key, "text", text)
+            self._put_decision(self._key, f"decisions/{_file_name(experience)}.json", decision)
 
     def power(self, power_w: Mapping[str, float], at: datetime) -> None:
         """Log the mean power of each source over a window, to the update's run or the stream's."""
-        run, which = (self._child, "update") if self._child else (self._key, "stream")
+        run, owner = (self._child, "update") if self._child else (self._key, "stream")
         if run is not None and power_w:
             named = {names.source_power(source): watts for source, watts in power_w.items()}
             at_ms = int(at.timestamp() * 1000)
-            self._spool.put(run, POINTS, points(named, self._windows[which], at_ms))
-            self._windows[which] += 1
+            self._queue.put(run, POINTS, points(named, self._windows[owner], at_ms))
+            self._windows[owner] += 1
 
     def log(
         self, metrics: Mapping[str, float], step: int, note: str, tags: Mapping[str, str]
     ) -> None:
-        """Log figures of the stream into the parent run, with tags and the note of this moment."""
+        """Log metrics of the stream to the parent run, and update its tags and note."""
         if self._key is not None:
             self._sender.put(self._key, "figures", points(metrics, step, now_ms()))
-            told = _texts({**tags, names.NOTE: note})
-            self._sender.put(self._key, "tags", told, instead=True)
+            self._put_tags(self._key, note, tags)
 
     def attach(self, paths: Iterable[Path]) -> None:
         """Attach files to the parent run, also after it has ended."""
@@ -199,32 +191,32 @@ class MlflowTracker:
             self._sender.finish(self._patience_s())
 
     def finish(self, note: str, tags: Mapping[str, str], status: str = "FINISHED") -> None:
-        """End the parent run, and wait a while for what has not arrived yet.
+        """End the parent run, and wait for rows that have not arrived yet.
 
-        That is 5 seconds without anything arriving at a server, 60 for a database that this process
-        writes to, and a minute in all.
+        The wait ends after 5 seconds in which no row arrives at a server, or 60 seconds for a
+        database that this process writes to. It lasts a minute at most.
         """
         if self._key is None:
             return
         if self._child is not None:
-            self._sender.put(self._child, "end", {"status": "FAILED", "at_ms": now_ms()})
+            self._put_end(self._child, "FAILED")
             self._child = None
-        self._sender.put(self._key, "tags", _texts({**tags, names.NOTE: note}), instead=True)
-        self._sender.put(self._key, "end", {"status": status, "at_ms": now_ms()})
+        self._put_tags(self._key, note, tags)
+        self._put_end(self._key, status)
         self._sender.finish(self._patience_s())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what another process needs to go on in the same parent run."""
+        """Return what another process needs to resume the same parent run."""
         if self._key is None:
             return dict(self._before)
         windows = self._windows["stream"]
         return {"key": self._key, "params": dict(self._params), "windows": windows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on, from :meth:`start` on, in the run that a state tells of."""
+        """Make :meth:`start` resume the parent run of a state."""
         self._before = dict(state)
 
-    def _run(
+    def _begin_run(
         self, key: str, name: str, *, parent: str | None, again: bool, tags: Mapping[str, str]
     ) -> None:
         content = {
@@ -234,26 +226,36 @@ class MlflowTracker:
             "begun_ms": now_ms(),
             "tags": {names.TAG_STREAM: self._stream, **_texts(tags)},
         }
-        self._sender.put(key, "run", content)
+        self._sender.put(key, RUN, content)
+
+    def _put_end(self, key: str, status: str) -> None:
+        self._sender.put(key, END, {"status": status, "at_ms": now_ms()})
+
+    def _put_tags(self, key: str, note: str, tags: Mapping[str, str]) -> None:
+        self._sender.put(key, "tags", _texts({**tags, names.NOTE: note}), replace=True)
+
+    def _put_decision(self, key: str, path: str, decision: Mapping[str, Any]) -> None:
+        self._sender.put(key, "text", {"path": path, "text": canonical(dict(decision))})
 
     def _input(self, used: DatasetUsed) -> dict[str, Any]:
-        told = [self._stream, used.name, used.context, used.samples]
+        name = _text(used.name, _LONGEST_NAME)
+        identity = [self._stream, used.name, used.context, used.samples]
         return {
-            "name": _text(used.name, _LONGEST_NAME),
-            "digest": hashlib.sha256(canonical(told).encode()).hexdigest()[:8],
-            "source": {"stream": self._stream, "experience": _text(used.name, _LONGEST_NAME)},
+            "name": name,
+            "digest": hashlib.sha256(canonical(identity).encode()).hexdigest()[:8],
+            "source": {"stream": self._stream, "experience": name},
             "num_rows": used.samples,
             "context": used.context,
         }
 
-    def _model(
+    def _put_model(
         self, child: str, model: Any, metrics: Mapping[str, float], tags: Mapping[str, str]
     ) -> None:
         key = uuid.uuid4().hex
-        folder = self._spool.folder / f"model-{key}"
+        folder = self._queue.folder / f"model-{key}"
         try:
             models.save(model, folder, {**metrics, **tags})
-        except Exception as error:  # whatever cannot be pickled; training goes on
+        except Exception as error:  # a model that cannot be pickled must not stop training
             shutil.rmtree(folder, ignore_errors=True)
             _log.warning("a model cannot be logged to MLflow: %s", error)
             return
@@ -275,7 +277,7 @@ class MlflowTracker:
         return _PATIENCE_S if self.tracking_uri.startswith("http") else _OWN_PATIENCE_S
 
 
-def _caches() -> Path:
+def _cache_folder() -> Path:
     import pooch  # a fifth of a second
 
     return Path(pooch.os_cache("greentrain")) / "mlflow"
@@ -286,18 +288,14 @@ def _bytes(folder: Path) -> int:
 
 
 def _target(tracking_uri: str, experiment: str) -> str:
-    """Return where rows go, the same for each process that means the same place."""
+    """Return one name for a place, no matter how a process writes its path."""
     if tracking_uri.startswith(_FILE):
         tracking_uri = _FILE + str(Path(tracking_uri.removeprefix(_FILE)).resolve())
     return f"{tracking_uri} {experiment}"
 
 
-def _without_password(tracking_uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", tracking_uri)
-
-
 def _file_name(name: str) -> str:
-    """Return a name that is one for a file, and another one for each name.
+    """Return a valid file name, different for each name.
 
     Example:
         >>> _file_name("2024-01"), _file_name("../x")
@@ -311,7 +309,7 @@ def _file_name(name: str) -> str:
 
 
 def _text(value: object, longest: int = _LONGEST_VALUE) -> str:
-    """Return a text that every store of MLflow takes."""
+    """Return a text that every store of MLflow accepts."""
     text = str(value).replace("\0", "").encode("utf-8", "replace").decode()
     return text[:longest]
 

@@ -1,4 +1,4 @@
-"""Models for MLflow: written to a local folder at once, logged and registered later."""
+"""Save models for MLflow in a local folder, and log and register them later."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _NEEDED = ("torch", "pytorch-lightning")
 
 
 def save(model: Any, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write a model as ``mlflow.pytorch.log_model`` does, with what is known of it.
+    """Write a model as ``mlflow.pytorch.log_model`` does, with metadata.
 
-    The requirements are stated: MLflow would load the model in another process to find them out.
+    The requirements are given, because MLflow would load the model in another process to find them.
 
     Args:
         model: A PyTorch module.
-        folder: A folder that is not there yet.
+        folder: A folder that does not exist yet.
         facts: Plain values for the metadata of the model.
 
     Raises:
-        Exception: If it cannot be written, whatever pickling and MLflow raise.
+        Exception: Any error of pickling or MLflow.
     """
     import mlflow.pytorch
 
@@ -42,9 +42,9 @@ def save(model: Any, folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def register(client: Any, experiment_id: str, run_id: str, content: Mapping[str, Any]) -> None:
-    """Log a model of :func:`save` in a run, register it if so asked, and delete the local folder.
+    """Log a saved model in a run, register it if it has a name, and delete the local folder.
 
-    What an earlier try has got done is found again by the model's key.
+    The results of an earlier attempt are found by the model's key.
 
     Args:
         client: An ``MlflowClient``.
@@ -54,7 +54,7 @@ def register(client: Any, experiment_id: str, run_id: str, content: Mapping[str,
             may be ``None``.
 
     Raises:
-        Exception: If it has to be tried again; whatever MLflow's stores raise.
+        Exception: Any error of MLflow's stores after which this has to be tried again.
     """
     from mlflow.entities import LoggedModelOutput
 
@@ -83,7 +83,7 @@ def register(client: Any, experiment_id: str, run_id: str, content: Mapping[str,
 
 
 def _version(client: Any, model: Any, run_id: str, content: Mapping[str, Any]) -> str:
-    """Return the number of the version that a model has under its name; it is made if missing."""
+    """Return the version number of a model under its registered name; create it if missing."""
     from mlflow.exceptions import MlflowException
 
     name = content["registered"]
@@ -95,7 +95,7 @@ def _version(client: Any, model: Any, run_id: str, content: Mapping[str, Any]) -
     for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         if known.tags.get(names.TAG_KEY) == content["key"]:
             return str(known.version)
-    # MLflow would look "models:/ID" up where the process's own tracking URI points to.
+    # MLflow would search for "models:/ID" at the process's own tracking URI.
     source = model.artifact_location
     tags = {**content["tags"], names.TAG_KEY: content["key"]}
     made = client.create_model_version(

@@ -1,4 +1,4 @@
-"""The names of every metric and tag that greentrain writes; changing one is a breaking change."""
+"""Names of every metric and tag that greentrain writes; changing one is a breaking change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENERGY_PREDICTED = "energy/predicted_wh"
 ENERGY_PROJECTED = "energy/projected_wh"
 COST_ERROR = "energy/prediction_error"
 ENERGY_CUMULATIVE = "energy/cumulative_wh"
-ENERGY_CONTROL = "energy/control_wh"
+ENERGY_BASELINE = "energy/baseline_wh"
 
 EMISSIONS_EPOCH = "emissions/epoch_g"
 EMISSIONS_TOTAL = "emissions/total_g"
@@ -23,12 +23,12 @@ EMISSIONS_UPDATE = "emissions/update_g"
 EMISSIONS_CUMULATIVE = "emissions/cumulative_g"
 
 BUDGET_LEFT = "budget/left_wh"
-BUDGET_PRICE = "budget/price_per_wh"
+BUDGET_MIN_GAIN = "budget/min_gain_per_wh"
 BUDGET_OVERRUN = "budget/overrun_wh"
 
 METRIC_BEFORE = "continual/metric_before"
 METRIC_AFTER = "continual/metric_after"
-METRIC_CONTROL = "continual/control_metric"
+METRIC_BASELINE = "continual/baseline_metric"
 ANYTIME = "continual/anytime_metric"
 AVERAGE = "continual/average_metric"
 FORGETTING = "continual/forgetting"
@@ -41,7 +41,7 @@ TAG_UPDATE_MODE = "greentrain.update_mode"
 TAG_REASON = "greentrain.reason"
 TAG_SENTENCE = "greentrain.sentence"
 TAG_KEPT = "greentrain.kept"
-TAG_ADVICE = "greentrain.advice"
+TAG_SHADOW = "greentrain.shadow"
 TAG_HARDWARE = "greentrain.hardware"
 TAG_ZONE = "greentrain.zone"
 TAG_KEY = "greentrain.key"
@@ -49,9 +49,6 @@ TAG_LEDGER_RUN = "greentrain.ledger_run"
 TAG_LEDGER_HEAD = "greentrain.ledger_head"
 TAG_VERSION = "greentrain.version"
 NOTE = "mlflow.note.content"
-
-UPDATE_MODE_STEPS = {"SKIP": 0, "REPLAY": 1, "WARM_START": 2, "FULL_RETRAIN": 3}
-"""The update mode as a number, for a step plot."""
 
 
 def source_epoch(source: str) -> str:
@@ -75,7 +72,7 @@ def source_power_limit(source: str) -> str:
 
 
 def source_power(source: str) -> str:
-    """Return the name of the mean power of one source, as MLflow itself calls it of a card.
+    """Return the name of the mean power of one source, which is MLflow's own name for a GPU.
 
     Example:
         >>> source_power("gpu:0"), source_power("cpu")
@@ -85,7 +82,7 @@ def source_power(source: str) -> str:
 
 
 def setting(name: str) -> str:
-    """Return the name of the tag of a setting that is other than when the stream began.
+    """Return the name of the tag for a setting that has changed since the stream began.
 
     Example:
         >>> setting("num_experiences")

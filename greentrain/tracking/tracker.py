@@ -1,4 +1,4 @@
-"""What a stream tells about itself while it runs: to MLflow, or to nobody."""
+"""The interface through which a stream logs what it does, and a tracker that logs nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class DatasetUsed:
     """A dataset that an update used, without its data.
 
     Args:
-        name: What it is called.
+        name: Name of the dataset.
         samples: Samples in it.
-        context: What for: ``"training"`` or ``"validation"``.
+        context: Its use: ``"training"`` or ``"validation"``.
     """
 
     name: str
@@ -24,67 +24,19 @@ class DatasetUsed:
 
 
 class Tracker(Protocol):
-    """Follows one stream: one parent run, and one child run for each update.
+    """Log one stream: a parent run for the stream, and a child run for each update.
 
-    None of its methods may keep training waiting, or stop it.
+    ``StreamTrainer`` calls :meth:`start` once. For each experience it then calls either
+    :meth:`skip`, or :meth:`begin_update` and :meth:`end_update`, followed by :meth:`log`. It calls
+    :meth:`finish` at the end. No method may delay training or raise an error.
     """
 
     def start(self, stream: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Begin the stream's run, or go on in the one that :meth:`load_state_dict` told of."""
-        ...
+        """Begin the stream's run, or resume the run of :meth:`load_state_dict`."""
+        return None
 
     def begin_update(self, experience: str, datasets: Sequence[DatasetUsed]) -> Any:
         """Begin an update, and return a Lightning logger for its Trainer, or ``None``."""
-        ...
-
-    def end_update(
-        self,
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        decision: Mapping[str, Any],
-        model: Any = None,
-    ) -> None:
-        """End the update begun last; ``model`` is the new one, where it was kept."""
-        ...
-
-    def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
-        """Tell of a decision to train nothing."""
-        ...
-
-    def power(self, power_w: Mapping[str, float], at: datetime) -> None:
-        """Log the mean power of each source over a window that ended at that time."""
-        ...
-
-    def log(
-        self, metrics: Mapping[str, float], step: int, note: str, tags: Mapping[str, str]
-    ) -> None:
-        """Log where the stream as a whole stands, with a note in Markdown."""
-        ...
-
-    def finish(self, note: str, tags: Mapping[str, str], status: str = "FINISHED") -> None:
-        """End the stream's run."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return, as plain values, what another process needs to go on in the same run."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` of any tracker returned, before :meth:`start`."""
-        ...
-
-
-class NullTracker:
-    """Tells nobody, and hands on the state of whoever told somebody before."""
-
-    def __init__(self) -> None:
-        self._state: dict[str, Any] = {}
-
-    def start(self, stream: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Do nothing."""
-
-    def begin_update(self, experience: str, datasets: Sequence[DatasetUsed]) -> Any:
-        """Return no logger."""
         return None
 
     def end_update(
@@ -94,24 +46,44 @@ class NullTracker:
         decision: Mapping[str, Any],
         model: Any = None,
     ) -> None:
-        """Do nothing."""
+        """End the latest update; ``model`` is the new model if it was kept."""
+        return None
 
     def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
-        """Do nothing."""
+        """Log a decision to train nothing."""
+        return None
 
     def power(self, power_w: Mapping[str, float], at: datetime) -> None:
-        """Do nothing."""
+        """Log the mean power of each source over a window that ended at that time."""
+        return None
 
     def log(
         self, metrics: Mapping[str, float], step: int, note: str, tags: Mapping[str, str]
     ) -> None:
-        """Do nothing."""
+        """Log the state of the whole stream, with a note in Markdown."""
+        return None
 
     def finish(self, note: str, tags: Mapping[str, str], status: str = "FINISHED") -> None:
-        """Do nothing."""
+        """End the stream's run."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as it was given."""
+        """Return, as plain values, what another process needs to resume the same run."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the :meth:`state_dict` of any tracker, before :meth:`start`."""
+        return None
+
+
+class NullTracker(Tracker):
+    """Log nothing, and preserve the state of an earlier tracker."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that was loaded."""
         return dict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

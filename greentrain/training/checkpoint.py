@@ -1,4 +1,4 @@
-"""What a stream needs to go on after its process has ended, in one folder."""
+"""Save the state of a stream in a folder, so that a later process can resume it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from greentrain.errors import ConfigurationError
 from greentrain.memory import pack
 from greentrain.streams import Experience
 
-FORMAT = 3
-"""Number of the form in which a state is saved."""
+FORMAT = 4
+"""Version of the saved format."""
 
 
 class Checkpoint:
-    """Save the state of a stream whole or not at all, for one process at a time.
+    """Save the state of a stream atomically, for one process at a time.
 
     Args:
-        folder: The folder; made if it is missing.
+        folder: The folder; created if it is missing.
 
     Raises:
         ConfigurationError: If the folder cannot be used, or another process is using it.
@@ -39,19 +39,19 @@ class Checkpoint:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ConfigurationError(
-                f"the state in {str(folder)!r} is in use by another process; a stream is updated "
-                "by one at a time"
+                f"the state in {str(folder)!r} is in use by another process; wait until it ends, "
+                "or give another state_dir: one process at a time may update a stream"
             ) from None
         except OSError as error:
             raise ConfigurationError(
-                f"cannot use the folder {str(folder)!r} for a state: {error.strerror or error}"
+                f"cannot use the folder {str(folder)!r} as state_dir: {error.strerror or error}"
             ) from None
 
     def load(self) -> dict[str, Any] | None:
-        """Return what was saved last; ``None`` if nothing was.
+        """Return the last saved state; ``None`` if there is none.
 
         Raises:
-            ConfigurationError: If the file cannot be read, or another release wrote it.
+            ConfigurationError: If the file cannot be read, or has another format.
         """
         if not self._file.exists():
             return None
@@ -61,38 +61,39 @@ class Checkpoint:
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.PickleError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigurationError(
-                f"the state {str(self._file)!r} cannot be read ({reason}); bring back a copy of "
-                "the folder, or give a new one to begin anew"
+                f"the state {str(self._file)!r} cannot be read ({reason}); restore a copy of the "
+                "folder, or give a new state_dir to start again"
             ) from None
         if found != FORMAT:
             raise ConfigurationError(
-                f"the state {str(self._file)!r} has format {found}, and this release reads {FORMAT}"
+                f"the state {str(self._file)!r} has format {found}, and this release reads "
+                f"{FORMAT}; resume it with the release that wrote it, or give a new state_dir"
             )
         return dict(state)
 
     def check(self, experience: Experience) -> None:
-        """Refuse an experience whose held-out data cannot be saved, before anything is paid for.
+        """Refuse an experience whose held-out data cannot be saved, before any energy is used.
 
         Raises:
-            ConfigurationError: If its first sample holds what cannot be.
+            ConfigurationError: If its first sample holds a value that cannot be saved.
         """
         pack(Subset(experience.val, [0]))
 
     def save(self, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Put a state in place of the one before; a process that is killed leaves one of them.
+        """Replace the saved state; a killed process leaves the old one or the new one.
 
         Args:
             state: Returns plain values and tensors.
 
         Raises:
-            OSError: If it cannot be written; the one before stays.
+            OSError: If it cannot be written; the old one remains.
         """
-        content, beside = state(), self._file.with_suffix(".tmp")
-        with beside.open("wb") as file:
+        content, written = state(), self._file.with_suffix(".tmp")
+        with written.open("wb") as file:
             torch.save({**content, "format": FORMAT}, file)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(self._file)
+        written.replace(self._file)
         handle = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -100,12 +101,12 @@ class Checkpoint:
             os.close(handle)
 
     def close(self) -> None:
-        """Let others use the folder; harmless the second time."""
+        """Release the folder; calling it again is harmless."""
         self._lock.release()
 
 
 class NoCheckpoint:
-    """Stand in where a stream ends with its process."""
+    """Save nothing, for a stream that ends with its process."""
 
     def load(self) -> None:
         """Return nothing."""

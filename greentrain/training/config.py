@@ -1,24 +1,121 @@
-"""The arguments of a stream: checked, and turned into what they stand for."""
+"""Validate the arguments of a stream, and group the rarely used ones."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from greentrain.budget import Budget
+from pytorch_lightning import LightningModule, Trainer
+
+from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.control import LeastEnergy, Policy
 from greentrain.errors import ConfigurationError
+from greentrain.evaluation.held_out import EvalOn
 from greentrain.memory import Buffer, FullBuffer
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker
 
 
-def check(make_model: object, mode: object, memory: object) -> None:
-    """Refuse what can be refused at a glance.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarbonConfig:
+    """The conversion of joules to grams of CO2 equivalent.
+
+    Args:
+        zone: Grid zone of this machine's power, such as ``"DE"``; without it, no emissions are
+            claimed.
+        intensity: A provider of carbon intensities, in place of a zone.
+        pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
+
+    Raises:
+        ConfigurationError: If the zone is unknown, or a value cannot be used.
+    """
+
+    zone: str | None = None
+    intensity: IntensityProvider | None = None
+    pue: float | None = None
+
+    def __post_init__(self) -> None:
+        self.account()
+
+    def account(self) -> CarbonAccount:
+        """Return the account that converts joules to grams."""
+        return CarbonAccount(zone=self.zone, intensity=self.intensity, pue=self.pue)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """The data that models are evaluated on.
+
+    Args:
+        eval_on: Held-out data of all experiences (``"seen"``), of the last five (``"window"``), or
+            of the current one (``"current"``), for streams whose old data no longer matter.
+        eval_each_experience: Whether to evaluate each experience separately, too, by one more
+            validation of each at each update. This fills ``StreamTrainer.matrix``.
+
+    Raises:
+        ConfigurationError: If ``eval_on`` has another value.
+    """
+
+    eval_on: EvalOn = "seen"
+    eval_each_experience: bool = False
+
+    def __post_init__(self) -> None:
+        if self.eval_on not in get_args(EvalOn):
+            raise ConfigurationError(
+                f"eval_on is {self.eval_on!r}; allowed are 'seen', 'current' and 'window'"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeConfig:
+    """The work and the weights of the update modes.
+
+    Args:
+        reuse_fraction: Share of the usual epochs of a warm start (over all data) or a replay (over
+            the new data), at step fraction 1.
+        shrink: Factor of the last weights at a warm start; 1 keeps them.
+        perturb: Factor of fresh weights that are added to them; 0 adds none.
+        weight_averaging: Share of an update's steps over which its weights are averaged, at a
+            constant learning rate. 0 anneals the learning rate instead, and uses the last weights.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+
+    reuse_fraction: float = 0.2
+    shrink: float = 1.0
+    perturb: float = 0.0
+    weight_averaging: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reuse_fraction <= 1:
+            raise ConfigurationError(
+                f"reuse_fraction is {self.reuse_fraction!r}; it is above 0 and at most 1"
+            )
+        if not (0 <= self.shrink <= 1 and 0 <= self.perturb <= 1):
+            raise ConfigurationError(
+                f"shrink and perturb are {self.shrink!r} and {self.perturb!r}; both lie in [0, 1]"
+            )
+        if not 0 <= self.weight_averaging < 1:
+            raise ConfigurationError(
+                f"weight_averaging is {self.weight_averaging!r}; it is a share of the steps, 0 "
+                "(off) or more, below 1"
+            )
+
+
+def check_arguments(make_model: object, mode: object, buffer: object, policy: object) -> None:
+    """Refuse arguments of the wrong kind before anything is opened.
 
     Raises:
         ConfigurationError: If an argument cannot be used.
     """
+    if isinstance(make_model, LightningModule):
+        name = type(make_model).__name__
+        raise ConfigurationError(
+            f"make_model is a {name} instance, and each full retraining needs fresh weights; give "
+            f"the class {name}, or a function that returns a new one: lambda: {name}(...)"
+        )
     if not callable(make_model):
         raise ConfigurationError(
             f"make_model is {make_model!r}; it is a function that returns a LightningModule with "
@@ -26,56 +123,77 @@ def check(make_model: object, mode: object, memory: object) -> None:
         )
     if mode not in ("max", "min"):
         raise ConfigurationError(f"mode is {mode!r}; allowed are 'max' and 'min'")
-    if isinstance(memory, str) and memory != "all":
+    if isinstance(buffer, int) and not isinstance(buffer, bool):
         raise ConfigurationError(
-            f"memory is {memory!r}; it is 'all', a buffer such as ReservoirBuffer(2000), or None "
-            "to keep nothing"
+            f"buffer is {buffer!r}, and a number alone names no buffer; give "
+            f"ReservoirBuffer({buffer}) of greentrain.memory to keep {buffer} samples"
+        )
+    if buffer is not None and buffer != "all" and not hasattr(buffer, "select"):
+        raise ConfigurationError(
+            f"buffer is {buffer!r}; it is 'all', a buffer such as ReservoirBuffer(2000), or None "
+            "to keep no past data"
+        )
+    if policy is not None and not callable(getattr(policy, "decide", None)):
+        hint = ""
+        if isinstance(policy, str):
+            hint = f"; names such as {policy!r} work for `greentrain simulate` only"
+        raise ConfigurationError(
+            f"policy is {policy!r}; it is a policy of greentrain.control, such as Greedy(), or an "
+            f"object with a method decide{hint}"
         )
 
 
-def policy_of(
-    policy: Policy | None, floor: float | str | None, mode: Literal["max", "min"]
-) -> Policy | None:
-    """Return the policy, or that of a floor.
+def check_trainer_options(options: object) -> Mapping[str, Any]:
+    """Refuse Trainer options that are no mapping.
 
     Raises:
-        ConfigurationError: If both are given, or the floor cannot be read.
+        ConfigurationError: If they are a Trainer, or anything else but a mapping.
     """
-    if floor is None:
+    if options is None:
+        return {}
+    if isinstance(options, Trainer):
+        raise ConfigurationError(
+            "trainer is a Trainer, which can fit only once, and each update needs a new one; give "
+            "its options instead: trainer={'max_epochs': 10, 'accelerator': 'auto'}"
+        )
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(
+            f"trainer is {options!r}; it holds options of a Trainer, such as {{'max_epochs': 10}}"
+        )
+    return options
+
+
+def choose_policy(
+    policy: Policy | None, target_metric: float | str | None, mode: Literal["max", "min"]
+) -> Policy | None:
+    """Return the policy, or the one that reaches a target metric with the least energy.
+
+    Raises:
+        ConfigurationError: If both are given, or the target cannot be read.
+    """
+    if target_metric is None:
         return policy
     if policy is not None:
         raise ConfigurationError(
-            f"policy is {policy!r} and floor is {floor!r}; a floor is an objective of its own, so "
-            "give one of the two"
+            f"policy is {policy!r} and target_metric is {target_metric!r}; a target has its own "
+            "policy, so give one of the two"
         )
-    turned = -floor if isinstance(floor, (int, float)) and mode == "min" else floor
-    return LeastEnergy(floor=turned)
+    if isinstance(target_metric, (int, float)) and mode == "min":
+        target_metric = -target_metric
+    return LeastEnergy(target_metric=target_metric)
 
 
-def memory_of(
-    memory: Buffer | Literal["all"] | None, state: str | Path | None, seed: int
+def open_buffer(
+    buffer: Buffer | Literal["all"] | None, state_dir: str | Path | None, seed: int
 ) -> Buffer | None:
-    """Return the buffer; of ``"all"``, one that keeps everything, beside the state."""
-    if not isinstance(memory, str):
-        return memory
-    return FullBuffer(folder=None if state is None else Path(state) / "memory", seed=seed)
+    """Return the buffer; ``"all"`` gives one that keeps everything, next to the saved state."""
+    if not isinstance(buffer, str):
+        return buffer
+    return FullBuffer(folder=None if state_dir is None else Path(state_dir) / "buffer", seed=seed)
 
 
-def budget_of(budget: str | Budget, num_experiences: int | None) -> Budget:
-    """Return the budget, for that many experiences if a number is given."""
-    if isinstance(budget, str):
-        return Budget.parse(
-            budget, num_experiences=1 if num_experiences is None else num_experiences
-        )
-    return (
-        budget
-        if num_experiences is None
-        else dataclasses.replace(budget, num_experiences=num_experiences)
-    )
-
-
-def tracker_of(tracking: str | Tracker | None) -> Tracker:
-    """Return the tracker; of a tracking URI, that of MLflow."""
-    if tracking is None:
+def open_tracker(tracking_uri: str | Tracker | None) -> Tracker:
+    """Return the tracker; a tracking URI gives one that logs to MLflow."""
+    if tracking_uri is None:
         return NullTracker()
-    return MlflowTracker(tracking) if isinstance(tracking, str) else tracking
+    return MlflowTracker(tracking_uri) if isinstance(tracking_uri, str) else tracking_uri

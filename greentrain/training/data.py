@@ -1,4 +1,4 @@
-"""The data of a stream: what is new, what is stored, what still waits for an update."""
+"""Collect the data of an update: new, pending and stored samples."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from greentrain.streams import Experience
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateData:
-    """What an update may train on.
+    """The data that an update may train on.
 
     Args:
-        new: New samples: those that have arrived, and those that still wait for an update.
-        stored: Samples that are kept of what updates have trained on.
-        held: What will be kept of all of them; the new ones where nothing is.
-        n_pending: How many of the new samples have been waiting.
-        n_past: Samples that there have been before the new ones; the stored ones are left of them.
+        new: New samples: those that have arrived, and those that are pending.
+        stored: Stored samples that updates have trained on.
+        held: Samples that the buffer will keep of all of them; the new ones without a buffer.
+        n_pending: Number of pending samples among the new ones.
+        n_past: Number of samples that arrived before the new ones; the stored ones are a part.
     """
 
     new: Dataset[Any]
@@ -43,38 +43,44 @@ class UpdateData:
 
     @property
     def n_held(self) -> int:
-        """Number of samples that will be kept."""
+        """Number of samples that the buffer will keep."""
         return size(self.held)
 
     @property
     def share_new(self) -> float:
-        """Share of the new samples among all that there have been."""
+        """Share of the new samples among all that have arrived."""
         return self.n_new / max(1, self.n_new + max(self.n_past, self.n_stored))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of new, stored and held samples, by argument name."""
+        return {"n_new": self.n_new, "n_stored": self.n_stored, "n_held": self.n_held}
 
 
 class StreamData:
-    """Keep track of which stored experiences no update has trained on yet.
+    """Track the experiences of a stream, and those that no update has trained on yet.
 
     Args:
-        memory: What may be kept; ``None`` for nothing, so that what is skipped is lost.
+        buffer: Keeps past samples; ``None`` keeps none, so the data of a skipped experience are
+            lost.
     """
 
-    def __init__(self, memory: Buffer | None) -> None:
-        self.memory = memory
+    def __init__(self, buffer: Buffer | None) -> None:
+        self.buffer = buffer
         self.pending: list[str] = []
         self._known: dict[str, int] = {}
 
     @property
     def known(self) -> Collection[str]:
-        """The experiences that there have been, in order."""
+        """The ids of the experiences so far, in order."""
         return self._known.keys()
 
     def gather(self, experience: Experience) -> UpdateData:
-        """Return an experience's data with what is pending, and what else is stored.
+        """Return an experience's data with the pending and the stored data.
 
         Raises:
-            ConfigurationError: If there was an experience of this name, or memory cannot take its
-                data up; nothing has changed then.
+            ConfigurationError: If the stream has an experience with this id, or the buffer cannot
+                store its data. Nothing has changed then.
         """
         if not isinstance(experience, Experience):
             raise ConfigurationError(
@@ -82,15 +88,15 @@ class StreamData:
             )
         if experience.id in self._known:
             raise ConfigurationError(
-                f"the stream has had an experience {experience.id!r}; give each a name of its own, "
-                "or use run, which passes over those that it has had"
+                f"the stream has already had an experience {experience.id!r}; give each one its "
+                "own id, or call run, which skips experiences with a known id"
             )
-        if self.memory is None:
+        if self.buffer is None:
             return UpdateData(new=experience.train, stored=SampleList([]), held=experience.train)
-        held = self.memory.after(experience.train, origin=experience.id)
+        held = self.buffer.after(experience.train, origin=experience.id)
         waiting = set(self.pending)
-        pending = self.memory.select(lambda origin: origin in waiting)
-        stored = self.memory.select(lambda origin: origin not in waiting)
+        pending = self.buffer.select(lambda origin: origin in waiting)
+        stored = self.buffer.select(lambda origin: origin not in waiting)
         return UpdateData(
             new=concat([experience.train, pending]),
             stored=stored,
@@ -99,21 +105,29 @@ class StreamData:
             n_past=sum(count for name, count in self._known.items() if name not in waiting),
         )
 
+    def everything(self, experience: Experience) -> UpdateData | None:
+        """Return all data that the stream holds after an experience, as new data.
+
+        ``None`` if it holds none.
+        """
+        held = experience.train if self.buffer is None else self.buffer.select(lambda origin: True)
+        return UpdateData(new=held, stored=SampleList([]), held=held) if size(held) else None
+
     def store(self, experience: Experience, *, trained: bool) -> None:
-        """Put an experience into memory: as pending, or with all that was pending as trained on."""
+        """Store an experience in the buffer: as pending, or as trained on with all pending data."""
         self._known[experience.id] = size(experience.train)
-        if self.memory is not None:
-            self.memory.add(experience.train, origin=experience.id)
+        if self.buffer is not None:
+            self.buffer.add(experience.train, origin=experience.id)
         self.pending = [] if trained else [*self.pending, experience.id]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is stored, what of it waits, and what there has been."""
-        memory = None if self.memory is None else self.memory.state_dict()
-        return {"memory": memory, "pending": list(self.pending), "known": dict(self._known)}
+        """Return the buffer's state, and the ids of pending and known experiences."""
+        buffer = None if self.buffer is None else self.buffer.state_dict()
+        return {"buffer": buffer, "pending": list(self.pending), "known": dict(self._known)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
-        if self.memory is not None:
-            self.memory.load_state_dict(state["memory"])
+        """Restore the result of :meth:`state_dict`."""
+        if self.buffer is not None:
+            self.buffer.load_state_dict(state["buffer"])
         self.pending = list(state["pending"])
         self._known = dict(state["known"])

@@ -1,27 +1,29 @@
-"""Fresh Lightning Trainers, one for each fit and each look, from the user's options."""
+"""Train a model with one fresh Lightning Trainer for each update."""
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader, Dataset
+from pytorch_lightning.utilities.compile import from_compiled
+from torch._dynamo import OptimizedModule
+from torch.utils.data import DataLoader
 
-from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
+from greentrain.control import UPDATE_MODES, Candidate, StepPlan, UpdateMode
 from greentrain.errors import ConfigurationError
-from greentrain.evaluation.measured import Measured, MetricListener
-from greentrain.evaluation.signals.features import FeatureTap
+from greentrain.evaluation.evaluator import isolated_rng, make_trainer, quiet, without
 from greentrain.memory import size
-from greentrain.training.fit_callbacks import Begin
-from greentrain.training.loaders import MixedBatches, look_loader
+from greentrain.training.config import ModeConfig
+from greentrain.training.data import UpdateData
+from greentrain.training.fit_callbacks import BeginFit, WeightAveraging
+from greentrain.training.loaders import MixedBatches, check_loader, train_loader
 
-OURS = (
+RESERVED_OPTIONS = (
     "limit_train_batches",
     "max_steps",
     "max_time",
@@ -31,62 +33,147 @@ OURS = (
     "use_distributed_sampler",
 )
 """Trainer options that greentrain sets, because they are what it decides."""
-PARTS = 10
-"""Blocks of a look, at least, where there are samples for them."""
-_SMALLEST_BLOCK = 8
-_LARGER = 2
 
-_QUIET = tuple(
-    f"{package}.{module}"
-    for package in ("pytorch_lightning", "lightning.pytorch")  # whose names both are in use
-    for module in ("utilities.rank_zero", "accelerators.cuda")
-)
-_NOISE = (
-    r".*does not have many workers.*",
-    r".*The number of training batches .* is smaller than the logging interval.*",
-    r".*you defined a `validation_step` but have no `val_dataloader`.*",
-    r".*returned `None`, this fit will run with no optimizer.*",  # which is refused below
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
-)
+Weights = Mapping[str, torch.Tensor]
 
 
-def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the user's Trainer options.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """A model after a fit.
+
+    Args:
+        module: The model; its weights are the mean over the fit if weights are averaged.
+        last: The weights at the end of the fit, from which the next update continues; ``None`` if
+            they are the module's.
+    """
+
+    module: LightningModule
+    last: Weights | None = None
+
+
+class ModelTrainer:
+    """Train successors of a model, each with one fresh Trainer.
+
+    Args:
+        make_model: Returns a ``LightningModule`` with fresh weights, compiled or not.
+        options: Options of each Trainer, ``max_epochs`` among them: see :func:`trainer_options`.
+        loader: Options of each ``DataLoader``.
+        modes: Work and weights of the update modes.
+        seed: Seed of weights and order.
+
+    Attributes:
+        loader: The checked options of each ``DataLoader``, ``batch_size`` among them.
+        modes: As given.
+        plan: The usual steps of each update mode, with the batch size over all ranks.
 
     Raises:
-        ConfigurationError: If one of them is greentrain's to set, or ``max_epochs`` is no number.
+        ConfigurationError: If an option of the Trainer or the loader cannot be used.
     """
-    taken = sorted(set(OURS) & set(options))
-    if taken:
-        raise ConfigurationError(
-            f"trainer has {', '.join(taken)}, which the controller decides; give max_epochs, the "
-            "usual number of epochs of a full retraining"
+
+    def __init__(
+        self,
+        make_model: Callable[[], LightningModule],
+        *,
+        options: Mapping[str, Any],
+        loader: Mapping[str, Any],
+        modes: ModeConfig,
+        seed: int,
+    ) -> None:
+        self.loader = check_loader(loader)
+        self.modes = modes
+        self.plan = StepPlan(
+            epochs=options["max_epochs"],
+            batch_size=number_of_ranks(options) * self.loader["batch_size"],
+            reuse_fraction=modes.reuse_fraction,
         )
-    epochs = options.get("max_epochs", 10)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ConfigurationError(
-            f"trainer has max_epochs={epochs!r}; it is the usual number of epochs of a full "
-            "retraining, 1 or more"
-        )
-    return {**options, "max_epochs": epochs}
+        self._make_model = make_model
+        self._options = options
+        self._seed = seed
 
+    @property
+    def anneals(self) -> bool:
+        """Whether the learning rate is annealed; averaging the weights has the same effect."""
+        return not self.modes.weight_averaging
 
-def ranks(options: Mapping[str, Any]) -> int:
-    """Return how many processes a Trainer with these options trains in.
+    def fresh_model(self, seed: int | None = None) -> LightningModule:
+        """Return a model with fresh weights.
 
-    Raises:
-        ConfigurationError: If a Trainer does not know one of the options, or refuses its value.
-    """
-    given = _without(options, "max_epochs", "logger", "callbacks", "enable_checkpointing")
-    with _quiet():
-        try:
-            trainer = Trainer(**{**_SILENT, **given}, enable_checkpointing=False, logger=False)
-        except (TypeError, ValueError, MisconfigurationException) as error:
-            reason = " ".join(str(error).split())
+        Args:
+            seed: Seed of the weights; the stream's unless given.
+
+        Raises:
+            ConfigurationError: If ``make_model`` returns anything but a ``LightningModule``.
+        """
+        with isolated_rng():
+            return self._fresh(self._seed if seed is None else seed)
+
+    def train(
+        self,
+        candidate: Candidate,
+        data: UpdateData,
+        *,
+        weights: Weights | None,
+        position: int,
+        callbacks: Sequence[Callback] = (),
+        logger: Any = None,
+    ) -> TrainedModel:
+        """Train a successor of a model, which is not changed.
+
+        The global random state is restored afterwards.
+
+        Args:
+            candidate: The action, and its steps.
+            data: New and stored samples.
+            weights: The weights to continue from; a full retraining does not use them.
+            position: Number of the experience, a part of the seed.
+            callbacks: Callbacks of the fit, after the user's own.
+            logger: A logger of the fit, besides the user's own.
+
+        Returns:
+            The successor. Its weights need not be finite.
+
+        Raises:
+            ConfigurationError: If nothing can be trained: there is no sample, no full batch or no
+                optimizer.
+        """
+        seed = self._seed + 1000 * (position + 1)
+        mode = candidate.action.mode
+        with isolated_rng():
+            model = self._fresh(seed)
+            if UPDATE_MODES[mode].keeps_weights and weights is not None:
+                self._load(model, weights, mode)
+            horizon = self.modes.weight_averaging * candidate.steps
+            averaging = WeightAveraging(horizon) if horizon else None
+            fit(
+                model,
+                train_loader(candidate.action, data, loader=self.loader, seed=seed),
+                steps=candidate.steps,
+                options=self._options,
+                callbacks=[*callbacks, *([] if averaging is None else [averaging])],
+                logger=logger,
+            )
+        return TrainedModel(module=model, last=None if averaging is None else averaging.last)
+
+    def _fresh(self, seed: int) -> LightningModule:
+        torch.manual_seed(seed)
+        model = self._make_model()
+        if isinstance(model, OptimizedModule) and isinstance(model._orig_mod, LightningModule):
+            model = from_compiled(model)
+        if not isinstance(model, LightningModule):
             raise ConfigurationError(
-                f"a Trainer refuses the options of trainer: {reason}"
-            ) from error
-    return _ranks(trainer)
+                f"make_model returned a {type(model).__name__}; it has to return a LightningModule "
+                "of pytorch_lightning"
+            )
+        return model
+
+    def _load(self, model: LightningModule, weights: Weights, mode: UpdateMode) -> None:
+        """Load the last weights, and at a warm start shrink and perturb them."""
+        shrink, perturb = self.modes.shrink, self.modes.perturb
+        plain = mode is not UpdateMode.WARM_START or (shrink, perturb) == (1.0, 0.0)
+        fresh = [] if plain else [each.detach().clone() for each in model.parameters()]
+        model.load_state_dict(weights)
+        if not plain:
+            shrink_and_perturb(model.parameters(), fresh, shrink=shrink, perturb=perturb)
 
 
 def fit(
@@ -102,9 +189,9 @@ def fit(
 
     Args:
         model: The model.
-        loader: The loader, with :class:`MixedBatches`, which it tells the number of ranks.
-        steps: Batches to train on, on each rank. Where gradients are accumulated, fewer optimizer
-            steps are made of them.
+        loader: A loader with :class:`MixedBatches`, which receives the number of ranks.
+        steps: Batches to train on, on each rank. If gradients are accumulated, they make fewer
+            optimizer steps.
         options: The user's options of the Trainer.
         callbacks: Callbacks besides the user's own.
         logger: A logger, besides the user's own.
@@ -112,20 +199,19 @@ def fit(
     Raises:
         ConfigurationError: If there is no batch, or the model has no optimizer.
     """
-    given = _without(options, "max_epochs")
+    given = {"enable_checkpointing": False, **without(options, "max_epochs")}
     loggers = [*_as_list(given.pop("logger", None)), *_as_list(logger)]
-    callbacks = [*_as_list(given.pop("callbacks", None)), Begin(steps), *callbacks]
-    with _quiet():
-        trainer = Trainer(
-            **{**_SILENT, "enable_checkpointing": False, **given},
+    callbacks = [*_as_list(given.pop("callbacks", None)), BeginFit(steps), *callbacks]
+    with quiet():
+        trainer = make_trainer(
+            given,
             max_steps=steps,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             logger=loggers or False,
             callbacks=callbacks,
         )
-        _only_ours(trainer)
-        batches = _share_out(loader, _ranks(trainer))  # which only a Trainer can tell
+        batches = _share_out(loader, _ranks_of(trainer))  # only a Trainer has their number
         trainer.fit_loop.max_epochs = math.ceil(steps / batches)
         trainer.fit_loop.epoch_loop.max_steps = optimizer_steps(
             steps, batches=batches, accumulate=trainer.accumulate_grad_batches
@@ -134,10 +220,49 @@ def fit(
     return trainer
 
 
-def optimizer_steps(steps: int, *, batches: int, accumulate: int) -> int:
-    """Return how many optimizer steps a number of batches makes.
+def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the user's Trainer options, and return them with ``max_epochs``, 10 unless given.
 
-    Gradients are accumulated over some batches; what is left at the end of an epoch makes a step.
+    Raises:
+        ConfigurationError: If greentrain sets one of them itself, or ``max_epochs`` is no number.
+    """
+    taken = sorted(set(RESERVED_OPTIONS) & set(options))
+    if taken:
+        raise ConfigurationError(
+            f"trainer has {', '.join(taken)}, which the controller decides; give max_epochs, the "
+            "usual number of epochs of a full retraining"
+        )
+    epochs = options.get("max_epochs", 10)
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ConfigurationError(
+            f"trainer has max_epochs={epochs!r}; it is the usual number of epochs of a full "
+            "retraining, 1 or more"
+        )
+    return {**options, "max_epochs": epochs}
+
+
+def number_of_ranks(options: Mapping[str, Any]) -> int:
+    """Return the number of processes that a Trainer with these options trains in.
+
+    Raises:
+        ConfigurationError: If a Trainer does not accept one of the options.
+    """
+    given = without(options, "max_epochs", "logger", "callbacks", "enable_checkpointing")
+    with quiet():
+        try:
+            trainer = make_trainer(given, enable_checkpointing=False, logger=False)
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(
+                f"a Trainer refuses the options of trainer: {reason}"
+            ) from error
+    return _ranks_of(trainer)
+
+
+def optimizer_steps(steps: int, *, batches: int, accumulate: int) -> int:
+    """Return the number of optimizer steps that a number of batches makes.
+
+    Gradients are accumulated over some batches; the rest at the end of an epoch makes one step.
 
     Args:
         steps: Batches to train on.
@@ -152,82 +277,39 @@ def optimizer_steps(steps: int, *, batches: int, accumulate: int) -> int:
     return epochs * math.ceil(batches / accumulate) + math.ceil(rest / accumulate)
 
 
-def look(
-    model: LightningModule,
-    dataset: Dataset[Any],
+def shrink_and_perturb(
+    parameters: Iterable[torch.Tensor],
+    fresh: Iterable[torch.Tensor],
     *,
-    monitor: str,
-    options: Mapping[str, Any],
-    loader: Mapping[str, Any],
-    features: bool = False,
-) -> Measured:
-    """Return the metric that a model logs in validation on a dataset.
+    shrink: float,
+    perturb: float,
+) -> None:
+    """Pull weights towards fresh ones, in place: ``shrink * theta + perturb * theta_fresh``.
 
-    It is read on one device: several would have to look at some samples twice to share them evenly.
-    The batches are at most so large that there are ten of them, but 8 samples may be in each; no
-    gradient is kept, so they may be larger than those of training.
+    Ash & Adams 2020, "On Warm-Starting Neural Network Training", section 4: all parameters, those
+    of normalisation layers included. Buffers are no parameters, so the running statistics of batch
+    normalisation keep their last values. Training replaces them within some dozens of steps, and
+    fresh ones (mean 0, variance 1) are no nearer to the result.
 
     Args:
-        model: The model.
-        dataset: The dataset; its samples are looked at in their order.
-        monitor: Name of the metric.
-        options: The user's options of the Trainer.
-        loader: The user's options of the loader.
-        features: Whether to note what the model makes of the samples.
+        parameters: The parameters to change.
+        fresh: Freshly initialised ones of the same shapes, in the same order.
+        shrink: Factor of the present parameters.
+        perturb: Factor of the fresh ones.
 
-    Returns:
-        The metric, with the value of each batch as a block; without blocks where the model logs
-        it at the end only.
-
-    Raises:
-        ConfigurationError: If the model does not log it.
+    Example:
+        >>> theta = torch.tensor([1.0, 2.0])
+        >>> shrink_and_perturb([theta], [torch.tensor([10.0, 10.0])], shrink=0.5, perturb=0.1)
+        >>> theta
+        tensor([1.5000, 2.0000])
     """
-    samples = size(dataset)
-    most = _LARGER * loader["batch_size"]
-    block = min(most, max(_SMALLEST_BLOCK, math.ceil(samples / PARTS)))
-    sizes = [min(block, samples - start) for start in range(0, samples, block)]
-    listener, tap = MetricListener(monitor, sizes), FeatureTap(samples)
-    given = _without(options, *_NOT_FOR_A_LOOK)
-    with _quiet():
-        trainer = Trainer(
-            **{**_SILENT, **given, "devices": _one_device(options.get("devices"))},
-            enable_checkpointing=False,
-            logger=False,
-            callbacks=[listener, tap] if features else [listener],
-        )
-        _only_ours(trainer)
-        blocks_of = look_loader(dataset, {**loader, "batch_size": block})
-        trainer.validate(model, dataloaders=blocks_of, verbose=False)
-    logged = trainer.callback_metrics
-    if monitor not in logged:
-        names = ", ".join(sorted(logged)) or "nothing"
-        raise ConfigurationError(
-            f"the model logs {names} in validation, and monitor={monitor!r} is not among it"
-        )
-    return Measured(
-        value=float(logged[monitor]),
-        blocks=listener.blocks,
-        loss=listener.loss,
-        features=tap.features,
-    )
-
-
-_SILENT = {"enable_progress_bar": False, "enable_model_summary": False}
-_NOT_FOR_A_LOOK = (
-    "accumulate_grad_batches",
-    "callbacks",
-    "devices",
-    "enable_checkpointing",
-    "logger",
-    "max_epochs",
-    "num_nodes",
-    "strategy",
-    "sync_batchnorm",
-)
+    with torch.no_grad():
+        for weights, fresh_weights in zip(parameters, fresh, strict=True):
+            weights.mul_(shrink).add_(fresh_weights.to(weights.device), alpha=perturb)
 
 
 def _share_out(loader: DataLoader[Any], ranks: int) -> int:
-    """Tell the batches of a loader how many ranks there are, and return how many each gets."""
+    """Set the number of ranks on a loader's batches, and return the number of batches of each."""
     sampler = loader.batch_sampler
     if isinstance(sampler, MixedBatches):
         sampler.ranks = ranks
@@ -235,53 +317,16 @@ def _share_out(loader: DataLoader[Any], ranks: int) -> int:
         among = f" among {ranks} ranks" if ranks > 1 else ""
         raise ConfigurationError(
             f"{size(loader.dataset)} samples{among} make no full batch, and loader has "
-            "drop_last=True; take a smaller batch_size, or leave the last batch in"
+            "drop_last=True; give a smaller batch_size, or drop_last=False"
         )
     return len(loader)
 
 
-def _ranks(trainer: Trainer) -> int:
+def _ranks_of(trainer: Trainer) -> int:
     return trainer.num_devices * trainer.num_nodes
-
-
-def _one_device(devices: Any) -> Any:
-    """Return the first of the devices that a Trainer was asked for."""
-    if isinstance(devices, str) and "," in devices:
-        devices = [int(each) for each in devices.split(",") if each.strip()]
-    return list(devices[:1]) if isinstance(devices, (list, tuple)) else 1
-
-
-def _only_ours(trainer: Trainer) -> None:
-    """Take out the monitor of ``GREENTRAIN_AUTO``: a stream measures itself."""
-    trainer.callbacks = [  # type: ignore[attr-defined]
-        callback
-        for callback in trainer.callbacks  # type: ignore[attr-defined]
-        if not isinstance(callback, AutoEnergyMonitor)
-    ]
-
-
-def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in names}
 
 
 def _as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # Lightning tells at each Trainer which accelerators there are; a stream has dozens of them.
-    loggers = [logging.getLogger(name) for name in _QUIET]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in _NOISE:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,7 +1,8 @@
-"""What ends an update early: an optimizer that is missing, a loss that is no number any more."""
+"""Callbacks of an update's fit: refuse, stop, measure the steps, and average the weights."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,67 +10,26 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from greentrain.callbacks.base import Callback
+from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
+from greentrain.units import format_energy
 
-EVERY = 25
-"""Batches between two checks: each makes the processor wait for the GPU."""
-_MOCK = "_MockOptimizer"
+CHECK_EVERY = 25
+"""Batches between two checks for finite numbers: each makes the processor wait for the GPU."""
+WARM_UP_STEPS = 2
+"""Steps that are not measured: the first ones allocate and compile."""
+PROJECTED_AFTER = 20
+"""Measured steps after which an update's total joules are projected."""
+_NO_OPTIMIZER = "_MockOptimizer"
 
-
-def healthy(model: nn.Module) -> bool:
-    """Tell whether all parameters are finite.
-
-    Buffers are not looked at: an attention mask may well hold an infinity.
-
-    Example:
-        >>> model = nn.Linear(2, 1)
-        >>> healthy(model)
-        True
-        >>> _ = nn.init.constant_(model.bias, float("inf"))
-        >>> healthy(model)
-        False
-    """
-    finite = [
-        torch.isfinite(each.detach()).all() for each in model.parameters() if not is_lazy(each)
-    ]
-    return not finite or bool(torch.stack([each.to(finite[0].device) for each in finite]).all())
+_log = logging.getLogger(__name__)
 
 
-class StopOnNan(Callback):
-    """Stop a fit whose loss, or where it returns none whose weights, are not finite any more.
-
-    It looks at every 25th batch, on all ranks alike: a loss that is not finite makes the weights
-    so, and these all losses after it. Whoever trains fewer batches asks :func:`healthy` at the end.
-
-    Attributes:
-        tripped: Whether it stopped the fit.
-    """
-
-    def __init__(self) -> None:
-        self.tripped = False
-        self._batches = 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Look, if it is time to."""
-        self._batches += 1
-        if self._batches % EVERY:
-            return
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, torch.Tensor):
-            bad = not bool(torch.isfinite(loss.detach()).all())
-        else:
-            bad = not healthy(pl_module)
-        if trainer.strategy.reduce_boolean_decision(bad, all=False):
-            self.tripped = True
-            trainer.should_stop = True
-
-
-class Begin(Callback):
-    """Refuse a fit that would train nothing, and let one by hand train all of its batches.
+class BeginFit(Callback):
+    """Refuse a fit that would train nothing, and let manual optimization train all of its batches.
 
     Args:
         batches: Batches to train on.
@@ -79,17 +39,180 @@ class Begin(Callback):
         self._batches = batches
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the optimizers.
+        """Check the optimizers.
 
         Raises:
             ConfigurationError: If there is none.
         """
         optimizers = trainer.optimizers
-        if all(type(each).__name__ == _MOCK for each in optimizers):
+        if all(type(each).__name__ == _NO_OPTIMIZER for each in optimizers):
             raise ConfigurationError(
                 f"configure_optimizers of {type(pl_module).__name__} returned no optimizer, so "
-                "nothing would be trained; it has to return one"
+                "nothing would be trained; return one from it"
             )
         if not pl_module.automatic_optimization:
             # Lightning counts the step of each optimizer, and a batch takes one of each.
             trainer.fit_loop.epoch_loop.max_steps = self._batches * len(optimizers)
+
+
+class StopOnNan(Callback):
+    """Stop a fit whose loss is not finite, or whose weights are not if it returns no loss.
+
+    It checks every 25th batch, on all ranks alike. A loss that is not finite makes the weights so,
+    and all later losses. For a fit of fewer batches, call :func:`has_finite_weights` at the end.
+
+    Attributes:
+        stopped: Whether it stopped the fit.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._batches = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Check the loss at every 25th batch."""
+        self._batches += 1
+        if self._batches % CHECK_EVERY:
+            return
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, torch.Tensor):
+            bad = not bool(torch.isfinite(loss.detach()).all())
+        else:
+            bad = not has_finite_weights(pl_module)
+        if trainer.strategy.reduce_boolean_decision(bad, all=False):
+            self.stopped = True
+            trainer.should_stop = True
+
+
+class StepEnergy(Callback):
+    """Measure the energy of a step, from the first steps and from all steps of a fit.
+
+    Args:
+        recorder: Reads the meter.
+        planned: Number of planned steps.
+        other_j: Expected joules of the update besides its steps; ``None`` if unknown.
+
+    Attributes:
+        ended_j: The recorder's joules after the last step; ``None`` before.
+    """
+
+    def __init__(
+        self, recorder: WindowRecorder, *, planned: int = 0, other_j: float | None = None
+    ) -> None:
+        self.ended_j: float | None = None
+        self._recorder = recorder
+        self._planned = planned
+        self._other_j = other_j
+        self._steps = 0
+        self._readings: dict[int, float] = {}
+
+    @property
+    def step_j(self) -> float | None:
+        """Joules per step, from the third step to the last; ``None`` for fewer steps."""
+        return self._between(max(self._readings, default=0))
+
+    @property
+    def projected_j(self) -> float | None:
+        """Projected joules of the whole update, from its first steps; ``None`` if it is shorter."""
+        step_j = self._between(WARM_UP_STEPS + PROJECTED_AFTER)
+        if step_j is None or self._other_j is None:
+            return None
+        return self._other_j + self._planned * step_j
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Read the meter after the warm-up, and log the projection."""
+        self._steps += 1
+        if self._steps in (WARM_UP_STEPS, WARM_UP_STEPS + PROJECTED_AFTER):
+            self._read()
+        if self._steps == WARM_UP_STEPS + PROJECTED_AFTER and self.projected_j is not None:
+            _log.info(
+                "after %d of %d steps the update is projected to use %s",
+                *(self._steps, self._planned, format_energy(self.projected_j)),
+            )
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Read the meter after the last step."""
+        self.ended_j = self._read()
+
+    def _read(self) -> float:
+        return self._readings.setdefault(self._steps, self._recorder.read().total_j or 0.0)
+
+    def _between(self, last: int) -> float | None:
+        if last <= WARM_UP_STEPS or not {WARM_UP_STEPS, last} <= self._readings.keys():
+            return None
+        used_j = self._readings[last] - self._readings[WARM_UP_STEPS]
+        return used_j / (last - WARM_UP_STEPS)
+
+
+class WeightAveraging(Callback):
+    """Replace a module's weights by their mean over the fit, at the end of the fit.
+
+    After optimizer step ``t`` the mean moves towards the weights,
+    ``mean += (theta - mean) * max(1 / t, 1 / horizon)``: a plain mean at first (Polyak & Juditsky
+    1992), then an exponential one. A fit that a cap ends early has its mean, too. Buffers of
+    floating-point numbers, such as the running statistics of batch normalisation, are averaged
+    alike, as they describe the activations under the averaged weights. Other buffers, such as
+    counters, keep their last values.
+
+    Args:
+        horizon_steps: Steps after which the mean forgets.
+
+    Attributes:
+        last: The module's state at the end of the fit, before the mean replaced it. The next update
+            continues from it. ``None`` before.
+    """
+
+    def __init__(self, horizon_steps: float) -> None:
+        self.last: dict[str, torch.Tensor] | None = None
+        self._horizon = max(1.0, horizon_steps)
+        self._mean: list[torch.Tensor] = []
+        self._steps = 0
+        self._global_step = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Add the weights to the mean after an optimizer step."""
+        if trainer.global_step == self._global_step:
+            return  # gradients are being accumulated
+        self._global_step = trainer.global_step
+        self._steps += 1
+        if self._steps == 1:
+            self._mean = [each.clone() for each in _averaged(pl_module)]
+            return
+        decay = 1.0 - max(1.0 / self._steps, 1.0 / self._horizon)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(self._mean, _averaged(pl_module), self._steps)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the last weights by the mean."""
+        if self._mean:
+            self.last = {name: each.clone() for name, each in pl_module.state_dict().items()}
+            for weights, mean in zip(_averaged(pl_module), self._mean, strict=True):
+                weights.copy_(mean)
+
+
+def has_finite_weights(model: nn.Module) -> bool:
+    """Return whether all parameters are finite.
+
+    Buffers are not checked: an attention mask may hold an infinity.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> has_finite_weights(model)
+        True
+        >>> _ = nn.init.constant_(model.bias, float("inf"))
+        >>> has_finite_weights(model)
+        False
+    """
+    finite = [
+        torch.isfinite(each.detach()).all() for each in model.parameters() if not is_lazy(each)
+    ]
+    return not finite or bool(torch.stack([each.to(finite[0].device) for each in finite]).all())
+
+
+def _averaged(module: LightningModule) -> list[torch.Tensor]:
+    tensors = [*module.parameters(), *module.buffers()]
+    return [each.detach() for each in tensors if each.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Which samples the batches of an update are made of: one loader, however many experiences."""
+"""Build the one loader of an update, with the batches of its update mode."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from torch.utils.data import (
 
 from greentrain.control import Action, UpdateMode
 from greentrain.errors import ConfigurationError
+from greentrain.evaluation.fast_eval import ordered_loader
 from greentrain.memory import SampleList, concat, size
 from greentrain.training.data import UpdateData
 
-OURS = ("dataset", "shuffle", "batch_sampler", "generator")
-"""Loader options that greentrain sets, because they are what an update mode is."""
+RESERVED = ("dataset", "shuffle", "batch_sampler", "generator")
+"""Loader options that greentrain sets, because they define an update mode."""
 _TRAINING_ONLY = ("sampler", "drop_last")
 _DEFAULT_BATCH_SIZE = 32
 
@@ -31,66 +32,68 @@ def check_loader(options: Mapping[str, Any]) -> dict[str, Any]:
     """Check the user's loader options, and return them with a batch size.
 
     Args:
-        options: Options of each ``DataLoader``. ``sampler`` is a callable that gets the dataset of
-            an update and returns a ``Sampler`` of it.
+        options: Options of each ``DataLoader``. ``sampler`` is a callable that receives the dataset
+            of an update and returns a ``Sampler`` of it.
 
     Raises:
-        ConfigurationError: If one of them is greentrain's to set, or cannot be used.
+        ConfigurationError: If greentrain sets one of them itself, or one cannot be used.
     """
-    taken = sorted(set(OURS) & set(options))
+    taken = sorted(set(RESERVED) & set(options))
     if taken:
         raise ConfigurationError(
-            f"loader has {', '.join(taken)}, which the update mode decides; an order of your own "
-            "is sampler=, a callable that gets the dataset and returns a Sampler"
+            f"loader has {', '.join(taken)}, which the update mode decides; for another order "
+            "give sampler=, a callable that receives the dataset and returns a Sampler"
         )
     sampler = options.get("sampler")
     if sampler is not None and (isinstance(sampler, Sampler) or not callable(sampler)):
         raise ConfigurationError(
-            f"loader has a {type(sampler).__name__} as sampler, which cannot fit datasets that "
-            "change; give a callable that gets the dataset and returns a Sampler"
+            f"loader has a {type(sampler).__name__} as sampler, which fits one dataset only, and "
+            "each update has another; give a callable that takes the dataset and returns a Sampler"
         )
     checked = {"batch_size": _DEFAULT_BATCH_SIZE, **options}
     batch_size = checked["batch_size"]
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigurationError(f"batch_size is {batch_size!r}; it is a whole number, 1 or more")
     try:
-        look_loader(SampleList([0]), checked)
+        ordered_loader(SampleList([0]), checked)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"a DataLoader refuses the options of loader: {error}") from error
     return checked
 
 
 def train_loader(
-    action: Action, batch: UpdateData, *, loader: Mapping[str, Any], seed: int
+    action: Action, data: UpdateData, *, loader: Mapping[str, Any], seed: int
 ) -> DataLoader[Any]:
     """Build the one loader of an update; a pass over it is an epoch.
 
-    A full retraining passes over all that is held, a warm start over new and stored samples alike,
-    a replay over the new ones, each batch filled up to the same number of stored ones. Where a
-    buffer holds only some of the past, a warm start fills each batch up, too: the stored samples
-    stand for all that there have been, and the new ones get no more than their share of all.
+    A full retraining passes over all held samples, a warm start over new and stored samples alike.
+    A replay passes over the new ones, and each batch has as many stored ones. If a bounded buffer
+    holds only some of the past, a warm start mixes each batch, too: the stored samples represent
+    all past ones, and the new ones have no more than their share of all.
 
     Args:
         action: The action.
-        batch: What there is to train on.
+        data: New and stored samples.
         loader: Options of each ``DataLoader``, as :func:`check_loader` returned them.
         seed: Seed of the order of the samples.
 
     Raises:
         ConfigurationError: If there is nothing to train on, or the user's sampler cannot be used.
     """
-    share = 0.5 if action.mode is UpdateMode.REPLAY else batch.share_new
-    stands_for_more = action.mode is UpdateMode.WARM_START and batch.n_past > batch.n_stored
-    mixes = batch.n_stored > 0 and (action.mode is UpdateMode.REPLAY or stands_for_more)
+    share = 0.5 if action.mode is UpdateMode.REPLAY else data.share_new
+    represents_more = action.mode is UpdateMode.WARM_START and data.n_past > data.n_stored
+    mixes = data.n_stored > 0 and (action.mode is UpdateMode.REPLAY or represents_more)
     whole = action.mode is UpdateMode.FULL_RETRAIN
-    dataset = batch.held if whole else concat([batch.new, batch.stored])
-    first = batch.new if mixes else dataset
+    dataset = data.held if whole else concat([data.new, data.stored])
+    first = data.new if mixes else dataset
     if not size(first):
-        raise ConfigurationError(f"there is no sample for {action} to train on; it needs 1 or more")
+        raise ConfigurationError(
+            f"there is no sample for {action} to train on; an update needs 1 or more"
+        )
     batches = MixedBatches(
         _sampler(first, loader.get("sampler")),
         n_first=size(first),
-        n_stored=batch.n_stored if mixes else 0,
+        n_stored=data.n_stored if mixes else 0,
         share=share,
         batch_size=loader["batch_size"],
         drop_last=bool(loader.get("drop_last", False)),
@@ -100,33 +103,26 @@ def train_loader(
     return DataLoader(dataset, batch_sampler=batches, **rest)
 
 
-def look_loader(dataset: Dataset[Any], loader: Mapping[str, Any]) -> DataLoader[Any]:
-    """Build the loader of a look: every sample once, in the order of the dataset."""
-    rest = {key: value for key, value in loader.items() if key not in _TRAINING_ONLY}
-    return DataLoader(dataset, **rest)
-
-
 class MixedBatches(Sampler[list[int]]):
-    """Batches in an order, some of each drawn from stored samples where there are any.
+    """Batches in an order; some samples of each batch are stored ones, if there are any.
 
-    The order is a sampler's, one pass at a time. Among several ranks each takes every so-many-th
-    sample of it and draws stored samples of its own; where the samples cannot be shared out evenly,
-    the first ones come a second time, so that all ranks have as many batches. Everything follows
-    from the seed and the number of passes before, alike on all ranks.
+    A sampler gives the order, one pass at a time. With several ranks, each takes every n-th sample
+    of it, and has its own stored samples. If the samples cannot be shared evenly, the first ones
+    come a second time, so that all ranks have as many batches. The seed and the number of earlier
+    passes determine everything, alike on all ranks.
 
     Args:
         sampler: Gives the order of the first samples of the joined dataset.
-        n_first: How many these are.
-        n_stored: Stored samples that follow them in the joined dataset, drawn uniformly with
-            replacement; 0 for none to mix in.
-        share: Share of a batch that the first samples have where stored ones are mixed in; one of
-            either at least.
+        n_first: Their number.
+        n_stored: Stored samples that follow them in the joined dataset, sampled uniformly with
+            replacement; 0 for none.
+        share: Share of the first samples in a batch with stored ones; at least one of each.
         batch_size: Samples in a batch of one rank.
         drop_last: Whether a last batch that is not full is left out.
-        seed: Seed of order and draws.
+        seed: Seed of the order and of the stored samples.
 
     Attributes:
-        ranks: Processes that share the samples; :meth:`batches` of it is the length.
+        ranks: Processes that share the samples; the length is :meth:`batches` of it.
 
     Example:
         >>> from torch.utils.data import SequentialSampler
@@ -147,7 +143,7 @@ class MixedBatches(Sampler[list[int]]):
         drop_last: bool = False,
         seed: int,
     ) -> None:
-        self.sampler = sampler  # by this name Lightning finds and calls a `set_epoch`
+        self.sampler = sampler  # Lightning looks for `set_epoch` under this name
         self.ranks = 1
         self._n_first, self._n_stored = n_first, n_stored
         self._taken = max(1, int(share * batch_size)) if n_stored else batch_size
@@ -172,12 +168,11 @@ class MixedBatches(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(seed)
         for start in range(0, len(self) * self._taken, self._taken):
             taken = mine[start : start + self._taken]
-            yield taken + self._draw(len(taken), rank, generator)
+            yield taken + self._stored(len(taken), rank, generator)
 
     def _order(self, seed: int) -> list[int]:
-        """Return the order of a pass, filled up so that each rank gets as many samples."""
-        # A sampler without a generator of its own draws from the global one, which may stand
-        # elsewhere on each rank.
+        """Return the order of a pass, extended so that each rank gets as many samples."""
+        # A sampler without a generator uses the global one, whose state may differ on each rank.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             order = list(itertools.islice(self.sampler, len(self.sampler)))  # type: ignore[arg-type]
@@ -186,13 +181,13 @@ class MixedBatches(Sampler[list[int]]):
     def _filled(self, samples: int) -> int:
         return math.ceil(samples / self.ranks) * self.ranks
 
-    def _draw(self, taken: int, rank: int, generator: torch.Generator) -> list[int]:
+    def _stored(self, taken: int, rank: int, generator: torch.Generator) -> list[int]:
         if not self._n_stored:
             return []
-        # Every rank draws for all of them and keeps its part: one seed, and no two parts alike.
+        # Every rank samples for all of them and keeps its part: one seed, and no two parts alike.
         shape = (self.ranks, math.ceil(self._filled_up * taken))
-        drawn = torch.randint(self._n_stored, shape, generator=generator)[rank]
-        return (drawn + self._n_first).tolist()
+        chosen = torch.randint(self._n_stored, shape, generator=generator)[rank]
+        return (chosen + self._n_first).tolist()
 
 
 _BATCHING = ("batch_size", *_TRAINING_ONLY)
@@ -204,8 +199,8 @@ def _sampler(dataset: Dataset[Any], make: Any) -> Sampler[int]:
     sampler = make(dataset)
     if isinstance(sampler, DistributedSampler):
         raise ConfigurationError(
-            "the sampler of loader returned a DistributedSampler; return one of all samples, which "
-            "greentrain shares out among the ranks"
+            "the sampler of loader returned a DistributedSampler; return one of all samples: "
+            "greentrain shares them among the ranks"
         )
     try:
         iter(sampler)

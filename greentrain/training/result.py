@@ -1,4 +1,4 @@
-"""What came of one experience."""
+"""The result of an update."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from greentrain.control import SKIP, Action, Decision, Reason, UpdateMode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedTraining:
-    """What another job said that it did with an experience on which advice was given.
+    """A training of the user's own job that was reported in shadow mode.
 
     Args:
-        action: What it did.
+        action: Its action.
         steps: Its optimizer steps.
-        energy_j: Joules that it drew; ``None`` if unknown.
+        energy_j: Joules that it used; ``None`` if unknown.
     """
 
     action: Action
@@ -24,25 +24,25 @@ class ReportedTraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateResult:
-    """What was decided about one experience, and what came of it.
+    """The decision about one experience, and its outcome.
 
     Args:
         experience_id: The experience.
         position: Its number in the stream, from 0.
         decision: The decision, with its reason and alternatives.
-        energy_j: Joules drawn for this experience, the look at it included.
-        update_j: Joules drawn by the update alone; 0 after ``SKIP``.
-        metric_before: The metric on all held-out data seen, this experience's included, before.
-        metric_after: The same after; equal to ``metric_before`` if nothing changed.
+        energy_j: Joules used for this experience, its probe included.
+        update_j: Joules of the update alone; 0 after ``SKIP``.
+        metric_before: The metric before the update, on held-out data of all experiences so far.
+        metric_after: The same after it; equal to ``metric_before`` if the model did not change.
         steps: Steps that were trained.
         kept: Whether the updated model is the current one now.
         left_j: Joules left of the budget.
-        overrun_j: Joules drawn beyond what was reserved.
-        projected_j: What the first steps of the update foretold that it would draw; ``None`` before
-            there is a cost model, and in a short update.
-        advice: Whether the decision is advice: nothing of it was carried out here, and ``left_j``
-            is what would be left if all advice had been followed.
-        told: What another job said that it did instead; ``None`` before it did, or if nothing.
+        overrun_j: Joules used beyond what was reserved.
+        projected_j: The update's joules as projected after its first steps; ``None`` before there
+            is a cost model, and for a short update.
+        shadow: Whether the decision was only recorded, in shadow mode. Then ``left_j`` is the
+            balance as if all such decisions had been carried out.
+        reported: The training of the user's own job; ``None`` before its report, or without one.
     """
 
     experience_id: str
@@ -57,12 +57,12 @@ class UpdateResult:
     left_j: float
     overrun_j: float = 0.0
     projected_j: float | None = None
-    advice: bool = False
-    told: ReportedTraining | None = None
+    shadow: bool = False
+    reported: ReportedTraining | None = None
 
     @property
     def cost_error(self) -> float | None:
-        """By which share of what it drew the update was predicted too dear; ``None`` if unknown."""
+        """Relative error of the predicted joules, positive if too high; ``None`` if unknown."""
         uncalibrated = self.decision.cost_j.sd >= self.decision.cost_j.mean
         if not self.update_j or self.steps < self.decision.steps or uncalibrated:
             return None
@@ -70,22 +70,22 @@ class UpdateResult:
 
     @property
     def update_mode(self) -> UpdateMode:
-        """The update mode."""
+        """The update mode that was decided on."""
         return self.decision.action.mode
 
     @property
     def done(self) -> Action:
-        """What was done with the experience: of advice, what the other job did."""
-        if not self.advice:
+        """The action that was carried out; in shadow mode, that of the user's own job."""
+        if not self.shadow:
             return self.decision.action
-        return SKIP if self.told is None else self.told.action
+        return SKIP if self.reported is None else self.reported.action
 
     @property
     def reason(self) -> str:
-        """Why, in one sentence."""
+        """The reason in one sentence."""
         return self.decision.sentence
 
     @property
-    def broke(self) -> bool:
-        """Whether the budget could not even pay for a look at the data."""
+    def budget_exhausted(self) -> bool:
+        """Whether the budget could not even pay for a probe."""
         return self.decision.reason is Reason.BUDGET_EXHAUSTED

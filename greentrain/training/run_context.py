@@ -1,4 +1,4 @@
-"""What a stream holds open while it runs, and what it tells the ledger and MLflow."""
+"""Open the ledger's run, the meter and the tracker of a stream, and log results to them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ from dataclasses import asdict
 from typing import Any
 
 from greentrain.carbon import CarbonAccount
-from greentrain.control import Decision, State, UpdateMode
+from greentrain.control import UpdateMode
 from greentrain.energy import Meter, Window, WindowRecorder, detect
 from greentrain.errors import LedgerError, MeterError
-from greentrain.ledger import Ledger, RunLog, canonical, environment
+from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.streams import Experience
 from greentrain.tracking import Tracker, names
-from greentrain.training import tracking_payloads as telling
+from greentrain.training import tracking_payloads as payloads
 from greentrain.training.result import UpdateResult
-from greentrain.training.tracking_payloads import Totals
 
-_NOTED = 50
-"""Experiences that the tracker's note lists: the last ones."""
+_IN_NOTE = 50
+"""Number of the last experiences in the tracker's note."""
 
 
 class RunContext:
-    """One run of a stream, from its first experience to its end or the process's.
+    """One run of a stream, from its first experience until it is closed.
 
     Args:
-        ledger: The ledger; a run is opened in it.
-        stream: The stream's name.
-        meter: Where joules come from; detected if ``None``.
-        tracker: Is told.
-        carbon: Turns joules into grams.
-        settings: What the stream was configured with; ``monitor`` among it.
-        before: What :meth:`state_dict` of an earlier session of the stream returned.
+        ledger: The ledger, in which a run is opened.
+        stream: Name of the stream.
+        meter: The meter; detected if ``None``.
+        tracker: Logs the stream, to MLflow for example.
+        carbon: Converts joules to grams.
+        settings: The stream's configuration.
+        before: The :meth:`state_dict` of an earlier run of the stream.
+
+    Attributes:
+        recorder: Records the windows of energy.
+        run: The ledger's run.
+        failed: Whether an update raised.
+        emissions_g: Grams so far, over all runs of the stream; ``None`` if unknown.
     """
 
     def __init__(
@@ -47,10 +52,10 @@ class RunContext:
         settings: Mapping[str, Any],
         before: Mapping[str, Any] | None = None,
     ) -> None:
-        self.ledger = ledger
-        self.tracker = tracker
         self.failed = False
         self.emissions_g: float | None = None if before is None else before["emissions_g"]
+        self._ledger = ledger
+        self._tracker = tracker
         self._stream = stream
         self._carbon = carbon
         self._settings = settings
@@ -69,101 +74,50 @@ class RunContext:
             beat=self.recorder.open_windows,
             emissions=carbon.of,
         )
-        self._results: deque[UpdateResult] = deque(maxlen=_NOTED)
-        self._totals = Totals() if before is None else Totals(**before["totals"])
+        self._results: deque[UpdateResult] = deque(maxlen=_IN_NOTE)
+        self._totals = payloads.Totals() if before is None else payloads.Totals(**before["totals"])
         self._update_began_g: float | None = None
-        self._told = False
+        self._tracking = False
         self._closed = False
 
-    def decided(
-        self,
-        experience_id: str,
-        position: int,
-        budget_id: str,
-        decision: Decision,
-        state: State | None,
-        reservation: str | None,
-    ) -> None:
-        """Record a decision, before anything of it starts."""
-        self.run.append(
-            "decision",
-            budget_id=budget_id,
-            experience_id=experience_id,
-            position=position,
-            reservation_id=reservation,
-            update_mode=str(decision.action.mode),
-            step_fraction=decision.action.step_fraction,
-            reason=str(decision.reason),
-            sentence=decision.sentence,
-            predicted_j=decision.cost_j.mean,
-            upper_bound_j=decision.cost_j.upper,
-            price_per_j=decision.price_per_j,
-            state=canonical(state.as_dict() if state is not None else None),
-            alternatives=canonical(decision.alternatives_as_dicts()),
-        )
-
-    def outcome(self, result: UpdateResult, reservation: str | None) -> dict[str, Any]:
-        """Return what came of a decision, as the ledger's row of it has it."""
-        return {
-            "experience_id": result.experience_id,
-            "position": result.position,
-            "reservation_id": reservation,
-            "metric": self._settings["monitor"],
-            "metric_before": result.metric_before,
-            "metric_after": result.metric_after,
-            "steps": result.steps,
-            "planned_steps": result.decision.steps,
-            "energy_j": _drawn_j(result),
-            "kept": result.kept,
-        }
-
-    def came_of(self, outcome: Mapping[str, Any]) -> None:
-        """Record what came of a decision."""
-        self.run.note("outcome", **outcome)
-
-    def came_of_before(self, outcome: Mapping[str, Any], run_id: str) -> None:
-        """Record what came of the last decision of an earlier run, if it had no time to do so."""
-        same = {name: outcome[name] for name in ("experience_id", "reservation_id")}
-        if not self.ledger.rows("outcome", run_id=run_id, **same):
-            self.came_of(outcome)
-
     def begin_update(self, experience: Experience) -> Any:
-        """Tell the tracker that an update begins, and return its logger for the fit."""
+        """Log that an update begins, and return the tracker's logger for the fit."""
         self._start_tracker()
         self._update_began_g = self.emissions_g or 0.0
-        return self.tracker.begin_update(experience.id, telling.datasets(experience))
+        return self._tracker.begin_update(experience.id, payloads.datasets(experience))
 
-    def advised(self, result: UpdateResult) -> None:
-        """Tell the tracker of advice at once: what comes of it may take a while."""
+    def log_shadow_decision(self, result: UpdateResult) -> None:
+        """Log a decision of shadow mode at once: its outcome may be reported much later."""
         self._start_tracker()
-        self.tracker.skip(result.experience_id, result.position, telling.decision(result))
+        self._tracker.skip(result.experience_id, result.position, payloads.decision(result))
 
-    def controlled(self, result: UpdateResult) -> None:
-        """Take up what a control drew, and tell the tracker what it came to."""
+    def log_baseline(self, result: UpdateResult) -> None:
+        """Log the outcome of a baseline retraining."""
+        self._log(payloads.baseline_metrics(result, self._totals), result)
+
+    def count(self, result: UpdateResult, *, baseline: bool = False) -> None:
+        """Add a result to the stream's totals, before its state is saved."""
         self._start_tracker()
-        self._totals = self._totals.with_control(result)
-        metrics = telling.control_metrics(result, self._totals)
-        note = telling.note(self._stream, self._results, self._totals)
-        self.tracker.log(metrics, result.position, note, self._surroundings())
+        if baseline:
+            self._totals = self._totals.plus_baseline(result)
+        else:
+            self._results.append(result)
+            self._totals = self._totals.plus(result)
 
-    def took(self, result: UpdateResult) -> None:
-        """Take up what came of an experience, before the state of the stream is saved."""
-        self._start_tracker()
-        self._results.append(result)
-        self._totals = self._totals.plus(result)
-
-    def tell(self, result: UpdateResult, figures: Mapping[str, float], model: object) -> None:
-        """Tell the tracker what came of the last experience, and where the stream stands.
+    def log_result(self, result: UpdateResult, summary: Mapping[str, float], model: object) -> None:
+        """Log the outcome of the last experience, and the state of the stream.
 
         Args:
-            result: What came of it; was given to :meth:`took`.
-            figures: What else is known of the stream, by the tracker's names.
+            result: The outcome, after :meth:`count`.
+            summary: Further metrics of the stream, by their MLflow names.
             model: The current model.
         """
-        decision = telling.decision(result)
-        if result.done.mode is not UpdateMode.SKIP:
-            metrics = telling.update_metrics(result)
-            began_g = None if result.advice else self._update_began_g
+        decision = payloads.decision(result)
+        if result.done.mode is UpdateMode.SKIP:
+            self._tracker.skip(result.experience_id, result.position, decision)
+        else:
+            metrics = payloads.update_metrics(result)
+            began_g = None if result.shadow else self._update_began_g
             if self.emissions_g is not None and began_g is not None:
                 metrics[names.EMISSIONS_UPDATE] = self.emissions_g - began_g
             tags = {
@@ -172,61 +126,62 @@ class RunContext:
                 names.TAG_SENTENCE: result.reason,
                 names.TAG_KEPT: "true" if result.kept else "false",
                 names.TAG_LEDGER_RUN: self.run.run_id,
-                **({names.TAG_ADVICE: str(result.decision.action)} if result.advice else {}),
+                **({names.TAG_SHADOW: str(result.decision.action)} if result.shadow else {}),
                 **self._surroundings(),
             }
-            self.tracker.end_update(metrics, tags, decision, model if result.kept else None)
-        else:
-            self.tracker.skip(result.experience_id, result.position, decision)
-        metrics = {**telling.stream_metrics(result, self._totals), **figures}
+            self._tracker.end_update(metrics, tags, decision, model if result.kept else None)
+        metrics = {**payloads.stream_metrics(result, self._totals), **summary}
         if self.emissions_g is not None:
             metrics[names.EMISSIONS_CUMULATIVE] = self.emissions_g
-        note = telling.note(self._stream, self._results, self._totals)
-        self.tracker.log(metrics, result.position, note, self._surroundings())
+        self._log(metrics, result)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the tracker needs to go on with the stream, as plain values."""
+        """Return the totals and the tracker's state as plain values."""
         return {
             "totals": asdict(self._totals),
             "emissions_g": self.emissions_g,
-            "tracker": self.tracker.state_dict(),
+            "tracker": self._tracker.state_dict(),
         }
 
     def close(self) -> None:
-        """Close the run, the tracker and the meter; harmless the second time."""
+        """Close the run, the tracker and the meter; calling it again is harmless."""
         if self._closed:
             return
         self._closed = True
         self.run.close("failed" if self.failed else "completed")
-        if self._told:
+        if self._tracking:
             tags = self._surroundings()
-            with suppress(LedgerError):  # whose rows wait where it cannot be reached
-                head = self.ledger.heads()[self.run.chain]
+            with suppress(LedgerError):  # its rows wait on disk while it is unreachable
+                head = self._ledger.heads()[self.run.chain]
                 tags[names.TAG_LEDGER_HEAD] = f"{head['count']}:{head['head']}"
-            status = "FAILED" if self.failed else "FINISHED"
-            note = telling.note(self._stream, self._results, self._totals)
-            self.tracker.finish(note, tags, status)
+            self._tracker.finish(self._note(), tags, "FAILED" if self.failed else "FINISHED")
         self._meter.close()
-        self.ledger.close()
+        self._ledger.close()
 
     def _start_tracker(self) -> None:
-        if not self._told:
-            self._told = True
+        if not self._tracking:
+            self._tracking = True
             tags = {names.TAG_LEDGER_RUN: self.run.run_id}
             if self._settings.get("shadow"):
-                tags[names.TAG_ADVICE] = "true"
-            self.tracker.start(self._stream, self._settings, tags)
+                tags[names.TAG_SHADOW] = "true"
+            self._tracker.start(self._stream, self._settings, tags)
+
+    def _log(self, metrics: Mapping[str, float], result: UpdateResult) -> None:
+        self._tracker.log(metrics, result.position, self._note(), self._surroundings())
+
+    def _note(self) -> str:
+        return payloads.note(self._stream, self._results, self._totals)
 
     def _record(self, window: Window) -> None:
         emissions = self._carbon.of(window)
         if emissions.grams is not None:
             self.emissions_g = (self.emissions_g or 0.0) + emissions.grams
         self.run.record(window, emissions)
-        if self._told:
-            self.tracker.power(telling.powers(window), window.ended)
+        if self._tracking:
+            self._tracker.power(payloads.powers(window), window.ended)
 
     def _surroundings(self) -> dict[str, str]:
-        """Return what was metered, and where it gets its power, as far as that is known."""
+        """Return the metered devices and the grid zone, if they are known."""
         carbon = self._carbon.as_dict() or {}
         try:
             devices = {source.device for source in self._meter.sources if source.device}
@@ -235,10 +190,3 @@ class RunContext:
         tags = {names.TAG_HARDWARE: "; ".join(sorted(devices))}
         tags[names.TAG_ZONE] = (carbon.get("intensity") or {}).get("zone") or ""
         return {name: value for name, value in tags.items() if value}
-
-
-def _drawn_j(result: UpdateResult) -> float | None:
-    """Joules as the ledger's row of an outcome has them: of advice, those that the job told."""
-    if not result.advice:
-        return result.energy_j
-    return 0.0 if result.told is None else result.told.energy_j

@@ -1,4 +1,4 @@
-"""A stream as it goes: its session, its accounts, what is saved and who is told."""
+"""Run a stream: open its run at the first experience, save each result, and close everything."""
 
 from __future__ import annotations
 
@@ -10,219 +10,262 @@ from typing import Any
 
 from pytorch_lightning import LightningModule
 
-from greentrain.carbon import CarbonAccount
+from greentrain.decisions.core import BudgetAccount, DecisionCore
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
+from greentrain.evaluation.evaluator import Evaluator
 from greentrain.ledger import Ledger
 from greentrain.streams import Experience
 from greentrain.tracking import Tracker
+from greentrain.training.baseline_runs import BaselineRuns, is_due
 from greentrain.training.checkpoint import Checkpoint, NoCheckpoint
+from greentrain.training.config import CarbonConfig
+from greentrain.training.fit import ModelTrainer
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.run_context import RunContext
 from greentrain.training.shadow import ShadowAccount, ShadowBudget
-from greentrain.training.update_context import StreamAccount, UpdateContext
+from greentrain.training.shadow_loop import ShadowLoop
+from greentrain.training.stream_state import StreamState
+from greentrain.training.update_context import AskedUpdate, UpdateContext
 from greentrain.training.update_loop import UpdateLoop
 
 RESULTS_KEPT = 1000
-"""Results of a session that are remembered: a stream may go on for ever."""
-_LASTING = ("stream", "monitor", "mode", "objective", "separately", "memory")
-"""Settings without which what was saved would mean something else."""
+"""Results that are kept in memory: a stream may never end."""
+_LASTING = (
+    "name",
+    "monitor",
+    "mode",
+    "eval_on",
+    "eval_each_experience",
+    "buffer",
+)
+"""Settings that a saved state depends on."""
 
 _log = logging.getLogger(__name__)
 
 
 class StreamRunner:
-    """Take the experiences of a stream one after the other.
+    """Update the model of a stream on one experience after the other.
 
     Args:
-        learner: Decides and trains.
-        funds: What may be spent.
-        ledger: Where everything is recorded.
-        saved: Where the stream is saved.
-        before: What was saved of it before; ``None`` for nothing.
-        paper: What advice would have drawn; ``None`` where updates are carried out.
-        meter: Where joules come from; detected if ``None``.
-        tracker: Is told.
-        carbon: Turns joules into grams.
-        settings: What the stream was configured with.
+        state: The stream's state.
+        trainer: Trains successors.
+        evaluator: Measures models.
+        budget: The budget that pays.
+        ledger: The ledger.
+        checkpoint: Saves the state.
+        before: The state that was saved before; ``None`` without one.
+        shadow: The joules of earlier decisions in shadow mode; ``None`` in normal mode.
+        meter: The meter; detected if ``None``.
+        tracker: Logs the stream.
+        carbon: Conversion of joules to grams.
+        settings: The stream's configuration.
+        baseline_every: Experiences between two baseline retrainings; ``None`` for none.
 
     Attributes:
-        results: What came of each experience, of the last thousand.
-        controls: What came of each control, likewise.
-        session: What is open while the stream runs; ``None`` before the first experience.
-        advised: The turn that advice was given on and nothing is told of yet.
+        results: The last thousand results.
+        baselines: The last thousand results of baseline retrainings.
+        run: The open run; ``None`` before the first experience.
+        pending: The decision of shadow mode whose outcome is not reported yet.
     """
 
     def __init__(
         self,
-        learner: UpdateLoop,
-        funds: StreamBudget,
+        state: StreamState,
+        trainer: ModelTrainer,
+        evaluator: Evaluator,
+        budget: StreamBudget,
         *,
         ledger: Ledger,
-        saved: Checkpoint | NoCheckpoint,
+        checkpoint: Checkpoint | NoCheckpoint,
         before: Mapping[str, Any] | None,
-        paper: ShadowBudget | None,
+        shadow: ShadowBudget | None,
         meter: Meter | None,
         tracker: Tracker,
-        carbon: CarbonAccount,
+        carbon: CarbonConfig,
         settings: Mapping[str, Any],
+        baseline_every: int | None = None,
     ) -> None:
         self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
-        self.controls: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
-        self.session: RunContext | None = None
-        self.advised: UpdateContext | None = None
-        self._learner = learner
-        self._funds = funds
+        self.baselines: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
+        self.run: RunContext | None = None
+        self.pending: AskedUpdate | None = None
+        self.state = state
+        self.trainer = trainer
+        self.evaluator = evaluator
+        self.budget = budget
         self._ledger = ledger
-        self._saved = saved
+        self._checkpoint = checkpoint
         self._before = before
-        self._paper = paper
+        self._shadow = shadow
         self._meter = meter
         self._tracker = tracker
         self._carbon = carbon
         self._settings = settings
+        self._baseline_every = baseline_every
 
     def update(self, experience: Experience) -> UpdateResult:
-        """Decide what an experience is worth, and do it, or advise it.
+        """Decide about an experience, and carry the decision out unless in shadow mode.
 
         Raises:
             ConfigurationError: If the experience cannot be used, or the model does not log the
-                metric that is monitored.
+                monitored metric.
         """
-        self._leave_advice()
-        batch = self._learner.material.gather(experience)
-        self._saved.check(experience)
-        session = self._open()
-        turn = UpdateContext(
+        self._finish_pending()
+        data = self.state.data.gather(experience)
+        self._checkpoint.check(experience)
+        run = self._open()
+        context = UpdateContext(
             experience=experience,
-            position=self._funds.position,
-            batch=batch,
-            session=session,
-            account=self._account(session),
-            advises=self._paper is not None,
+            position=self.budget.position,
+            data=data,
+            held_out=self.state.held_out.with_current(experience),
         )
+        shadow = self._shadow is not None
         try:
-            result = self._learner.take(turn, self._funds)
+            asked = self._loop.ask(context, self._account(run), shadow=shadow)
+            if shadow:
+                self.pending = asked
+                result = self._shadow_loop.result(asked)
+                run.log_shadow_decision(result)
+                return result
+            trains = asked.pending.reservation_id is not None
+            result, row = self._loop.tell(asked, self._loop.train(asked) if trains else None)
         except BaseException:
-            session.failed = True
+            run.failed = True
             raise
-        if turn.advises:
-            self.advised = turn
-            session.advised(result)
-            return result
-        self._finish(turn, result)
-        if self._learner.controls.due(turn.position):
-            self._control(turn)
+        self._commit(run, result, row)
+        if is_due(self._baseline_every, context.position):
+            self._run_baseline(run, asked)
         return result
 
-    def told(
-        self, turn: UpdateContext, model: LightningModule | None, told: ReportedTraining | None
+    def report(
+        self, model: LightningModule | None, reported: ReportedTraining | None
     ) -> UpdateResult:
-        """Take what a job made of an experience that advice was given on; ``None`` for nothing."""
-        self.advised = None
-        result = self._learner.told(turn, model, told)
-        if self._paper is not None:
-            self._paper.took(self._ledger.store.clock(), result)
-        self._finish(turn, result)
+        """Commit the outcome of the user's own job, after a decision in shadow mode."""
+        asked, self.pending = self.pending, None
+        run = self._open()
+        if asked is None or self._shadow is None:
+            raise ValueError("no decision of shadow mode is pending")
+        if reported is not None:
+            run.begin_update(asked.context.experience)
+        result, row = self._shadow_loop.tell(asked, model, reported)
+        self._shadow.add_result(self._ledger.now(), result)
+        self._commit(run, result, row)
         return result
 
     def close(self) -> None:
-        """Close what is open; harmless the second time."""
-        if self.session is not None:
-            if not self.session.failed:
-                self._leave_advice()
-            self.session.close()
-        self._saved.close()
+        """Close everything that is open; calling it again is harmless."""
+        if self.run is not None:
+            if not self.run.failed:
+                self._finish_pending()
+            self.run.close()
+        self._checkpoint.close()
 
-    def _finish(self, turn: UpdateContext, result: UpdateResult) -> None:
-        session = turn.session
-        self._funds.took()
-        outcome = session.outcome(result, turn.reservation)
-        session.took(result)
-        self._save(outcome, session)  # before the ledger is told: then it can be later
-        session.came_of(outcome)
+    def _commit(self, run: RunContext, result: UpdateResult, row: dict[str, Any]) -> None:
+        self.budget.count_experience()
+        run.count(result)
+        self._save(row, run)  # before the ledger's row, which can be added later
+        self._core.record(row)
         self.results.append(result)
-        separately = self._learner.separately
-        figures = {} if separately is None else separately.figures()
-        session.tell(result, figures, self._learner.updater.model)
+        each = self.state.per_experience
+        run.log_result(result, {} if each is None else each.summary(), self.state.model.module)
 
-    def _control(self, turn: UpdateContext) -> None:
-        session = turn.session
+    def _run_baseline(self, run: RunContext, asked: AskedUpdate) -> None:
         try:
-            came = self._learner.controls.run(turn)
+            found = self._baseline_runs.run(asked, self._account(run))
         except BaseException:
-            session.failed = True
+            run.failed = True
             raise
-        if came is not None:
-            control, result = came
-            outcome = session.outcome(result, control.reservation)
-            session.controlled(result)
-            self._save(outcome, session)
-            session.came_of(outcome)
-            self.controls.append(result)
+        if found is not None:
+            result, row = found
+            run.count(result, baseline=True)
+            self._save(row, run)
+            self._core.record(row)
+            self.baselines.append(result)
+            run.log_baseline(result)
 
-    def _account(self, session: RunContext) -> StreamAccount:
-        account = self._funds.account(session.run)
-        if self._paper is None:
+    def _account(self, run: RunContext) -> BudgetAccount:
+        account = self.budget.account(run.run)
+        if self._shadow is None:
             return account
-        return ShadowAccount(account, self._paper.drawn_j(self._ledger.store.clock()))
+        return ShadowAccount(account, self._shadow.used_j(self._ledger.now()))
 
-    def _leave_advice(self) -> None:
-        """Take it that the job trained nothing, if advice still waits for it."""
-        if self.advised is not None:
-            self.told(self.advised, None, None)
+    def _finish_pending(self) -> None:
+        """Assume that the user's own job trained nothing, if its outcome was not reported."""
+        if self.pending is not None:
+            self.report(None, None)
 
     def _open(self) -> RunContext:
-        if self.session is None:
-            self.session = RunContext(
+        if self.run is None:
+            before = self._before
+            self.run = run = RunContext(
                 self._ledger,
-                self._settings["stream"],
+                self._settings["name"],
                 meter=self._meter,
                 tracker=self._tracker,
-                carbon=self._carbon,
+                carbon=self._carbon.account(),
                 settings=self._settings,
-                before=None if self._before is None else self._before.get("session"),
+                before=None if before is None else before.get("run"),
             )
-            if self._before is not None:
-                self.session.came_of_before(self._before["outcome"], self._before["run_id"])
-            # Whoever never calls `close` gets it when the stream is forgotten or the program ends.
-            weakref.finalize(self, self.session.close)
-        return self.session
+            state, trainer, evaluator = self.state, self.trainer, self.evaluator
+            self._core = core = DecisionCore(
+                state.controller,
+                run.run,
+                metric=self._settings["monitor"],
+                more_is_better=self._settings["mode"] == "max",
+            )
+            self._loop = loop = UpdateLoop(
+                state, trainer, evaluator, self.budget, core, run, carbon=self._carbon
+            )
+            self._shadow_loop = ShadowLoop(loop, state, evaluator, core, run.recorder)
+            self._baseline_runs = BaselineRuns(loop, state, trainer, evaluator, core, run.recorder)
+            if before is not None:
+                self._record_outcome_before(before["outcome"], before["run_id"])
+            # Closed when the stream is garbage-collected, or when the program ends.
+            weakref.finalize(self, run.close)
+        return self.run
 
-    def _save(self, outcome: Mapping[str, Any], session: RunContext) -> None:
+    def _record_outcome_before(self, row: Mapping[str, Any], run_id: str) -> None:
+        """Record the last outcome of an earlier run, if it was killed before it could."""
+        same = {name: row[name] for name in ("experience_id", "reservation_id")}
+        if not self._ledger.rows("outcome", run_id=run_id, **same):
+            self._core.record(dict(row))
+
+    def _save(self, row: Mapping[str, Any], run: RunContext) -> None:
         try:
-            self._saved.save(
+            self._checkpoint.save(
                 lambda: {
                     "settings": {name: self._settings[name] for name in _LASTING},
-                    "learner": self._learner.state_dict(),
-                    "outcome": dict(outcome),
-                    "run_id": session.run.run_id,
-                    "session": session.state_dict(),
+                    "stream": self.state.state_dict(),
+                    "outcome": dict(row),
+                    "run_id": run.run.run_id,
+                    "run": run.state_dict(),
                 }
             )
-        except (OSError, ConfigurationError) as error:  # a full disk ends no training
+        except (OSError, ConfigurationError) as error:  # a full disk must not end training
             _log.warning(
-                "what the stream %r is after experience %s could not be saved, and would be "
-                "updated again after a restart: %s",
-                *(self._settings["stream"], outcome["experience_id"], error),
+                "the state of the stream %r after experience %s could not be saved; after a "
+                "restart it would be updated on this experience again: %s",
+                *(self._settings["name"], row["experience_id"], error),
             )
 
 
-def go_on(
-    state: Mapping[str, Any], settings: Mapping[str, Any], learner: UpdateLoop, tracker: Tracker
+def resume(
+    saved: Mapping[str, Any], settings: Mapping[str, Any], state: StreamState, tracker: Tracker
 ) -> None:
-    """Go on from what a stream has saved.
+    """Restore the saved state of a stream.
 
     Raises:
-        ConfigurationError: If it was saved with other settings, or of another model.
+        ConfigurationError: If it was saved with other settings, or with another model.
     """
-    for name, before in state["settings"].items():
+    for name, before in saved["settings"].items():
         if (now := settings[name]) != before:
             raise ConfigurationError(
-                f"the state was saved with {name}={before!r}, and it is {now!r} now; give what "
-                "it was, or another folder to begin anew"
+                f"the state was saved with {name}={before!r}, and it is {now!r} now; give the same "
+                "value, or another state_dir to start again"
             )
-    learner.load_state_dict(state["learner"])
-    if (session := state.get("session")) is not None:
-        tracker.load_state_dict(session["tracker"])
+    state.load_state_dict(saved["stream"])
+    if (run := saved.get("run")) is not None:
+        tracker.load_state_dict(run["tracker"])

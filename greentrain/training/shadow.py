@@ -1,9 +1,9 @@
-"""Advice: what would have been done and drawn, while a job of the team's own trains.
+"""Run the controller in shadow mode: record its decisions while the user's own job trains.
 
-Nothing is reserved or drawn for an advised update, so the ledger's budget pays for looks alone. A
-policy that saw only that budget would think itself rich, and advise what nobody could have paid
-for. So it is shown a balance from which the joules of everything that was advised before are taken,
-as predicted: on paper. What the team's job draws is charged to neither of the two.
+Nothing is reserved or used for a decision in shadow mode, so the ledger's budget pays for probes
+alone. A policy with that balance would decide on updates that the budget could never pay for. So it
+gets a balance less the predicted joules of all earlier decisions: the shadow budget. The energy of
+the user's own job is charged to neither of the two.
 """
 
 from __future__ import annotations
@@ -20,160 +20,152 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset, Subset
 
 from greentrain.budget import Balance, Budget
-from greentrain.control import (
-    SKIP,
-    Action,
-    BudgetController,
-    Decision,
-    Estimate,
-    Reason,
-    State,
-    UpdateMode,
-)
-from greentrain.errors import BudgetExceeded, ConfigurationError
-from greentrain.evaluation.measured import Measured, together
-from greentrain.evaluation.metric_history import MetricHistory
-from greentrain.evaluation.probe import Probe
-from greentrain.evaluation.probe_size import LOOK_SHARE
-from greentrain.ledger import Ledger, LedgerAccount
+from greentrain.control import SKIP, Action, Decision, Estimate, Reason, State, StepPlan, UpdateMode
+from greentrain.decisions.core import BudgetAccount
+from greentrain.errors import ConfigurationError
+from greentrain.evaluation.probe import ProbeResult
+from greentrain.ledger import Ledger
 from greentrain.memory import size
-from greentrain.money import period
-from greentrain.payments import MIN_RESERVATION_J, paying
+from greentrain.money import period_name
 from greentrain.training.data import UpdateData
-from greentrain.training.modes import ModeConfig
 from greentrain.training.result import ReportedTraining, UpdateResult
-from greentrain.training.update_context import UpdateContext
-from greentrain.training.updater import Updater
 
-FIRST_LOOKED_AT = 512
-"""Held-out samples that the first model is measured on: nothing says yet what they cost."""
-_FIXED_SHARE = 0.1
-"""Share of the first training that is taken for its fixed part: no training is steps alone."""
+FIRST_EVALUATED = 512
+"""Held-out samples for the first model, whose evaluation has no known cost yet."""
 _NOTHING = Estimate(mean=0.0, sd=0.0, upper=0.0)
 
 
 class ShadowAccount:
-    """An account whose balance also lacks what was advised and never drawn.
+    """An account whose balance excludes the joules of decisions in shadow mode.
 
-    What is reserved and settled through it, as looks are, is real.
+    Reservations and settlements through it, those of probes, are real.
 
     Args:
         account: The account.
-        paper_j: Joules that were advised.
+        shadow_j: Joules of the decisions in shadow mode.
     """
 
-    def __init__(self, account: LedgerAccount, paper_j: float) -> None:
+    def __init__(self, account: BudgetAccount, shadow_j: float) -> None:
         self.budget_id = account.budget_id
         self._account = account
-        self._paper_j = paper_j
+        self._shadow_j = shadow_j
 
     def balance(self) -> Balance:
-        """Return where the budget would stand if advice had been followed."""
+        """Return the balance as if all decisions had been carried out."""
         balance = self._account.balance()
-        return dataclasses.replace(balance, spent_j=balance.spent_j + self._paper_j)
+        return dataclasses.replace(balance, spent_j=balance.spent_j + self._shadow_j)
 
     def reserve(self, upper_bound_j: float, purpose: str) -> str:
-        """Set joules aside, as the account does."""
+        """Reserve joules from the account."""
         return self._account.reserve(upper_bound_j, purpose)
 
     def settle(self, reservation: str, actual_j: float) -> float:
-        """Record what was measured, as the account does."""
+        """Settle a reservation of the account."""
         return self._account.settle(reservation, actual_j)
 
 
 class ShadowBudget:
-    """What was advised of a budget so far, and when.
+    """The joules of all decisions in shadow mode, with their times.
 
     Args:
-        budget: The budget: one that is renewed without carry-over forgets earlier periods.
+        budget: The budget. If it is renewed without carry-over, earlier periods do not count.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._advised: list[tuple[datetime, float]] = []
+        self._decided: list[tuple[datetime, float]] = []
 
     def add(self, moment: datetime, energy_j: float) -> None:
-        """Take up one more advice."""
-        self._advised.append((moment, energy_j))
+        """Add the joules of a decision."""
+        self._decided.append((moment, energy_j))
 
-    def took(self, moment: datetime, result: UpdateResult) -> None:
-        """Take up what came of one more advice."""
+    def add_result(self, moment: datetime, result: UpdateResult) -> None:
+        """Add the joules of a result."""
         decision = result.decision
-        told_j = None if result.told is None else result.told.energy_j
-        self.add(moment, advised_j(decision.reason, decision.cost_j.mean, told_j))
+        reported_j = None if result.reported is None else result.reported.energy_j
+        self.add(moment, shadow_j(decision.reason, decision.cost_j.mean, reported_j))
 
-    def drawn_j(self, now: datetime) -> float:
-        """Return what advice would have drawn of what the budget has at hand now."""
-        here = period(self._budget, now)
-        return math.fsum(j for moment, j in self._advised if period(self._budget, moment) == here)
+    def used_j(self, now: datetime) -> float:
+        """Return the joules that the decisions would have used of the present period's budget."""
+        present = period_name(self._budget, now)
+        return math.fsum(
+            energy_j
+            for moment, energy_j in self._decided
+            if period_name(self._budget, moment) == present
+        )
 
 
-def advised_j(reason: str, predicted_j: float, told_j: float | None) -> float:
-    """Return what an advised update would have drawn.
+def shadow_j(reason: str, predicted_j: float, reported_j: float | None) -> float:
+    """Return the joules that a decision in shadow mode would have used.
 
-    That is what was predicted. The first training is an exception: nothing was predicted of it but
-    where it would have been stopped, and if the job's own training drew less, so had it.
+    These are the predicted joules. The first training is an exception: its prediction is only the
+    cap at which it would have stopped. If the job's own training used less, so would this one have.
 
     Args:
         reason: The reason of the decision.
-        predicted_j: The joules predicted of what was decided; 0 of ``SKIP``.
-        told_j: What the job said that its training drew; ``None`` if unknown, or if there was none.
+        predicted_j: The predicted joules of the decision; 0 for ``SKIP``.
+        reported_j: The reported joules of the job's training; ``None`` if unknown, or without one.
 
     Example:
-        >>> advised_j("BEST_NET_GAIN", 50.0, 20.0)
+        >>> shadow_j("BEST_NET_GAIN", 50.0, 20.0)
         50.0
-        >>> advised_j("NO_MODEL", 50.0, 20.0), advised_j("NO_MODEL", 50.0, None)
+        >>> shadow_j("NO_MODEL", 50.0, 20.0), shadow_j("NO_MODEL", 50.0, None)
         (20.0, 50.0)
     """
-    first = reason == Reason.NO_MODEL and told_j is not None
-    return min(predicted_j, told_j or 0.0) if first else predicted_j
+    first = reason == Reason.NO_MODEL and reported_j is not None
+    return min(predicted_j, reported_j or 0.0) if first else predicted_j
 
 
-def paper_of(
+def read_shadow_budget(
     ledger: Ledger, stream: str, budget: Budget, known: Collection[str] | None = None
 ) -> ShadowBudget:
-    """Read from the ledger what was advised so far.
+    """Read the earlier decisions of shadow mode from the ledger.
 
     Args:
         ledger: The ledger.
         stream: Name of the stream, and of its budget.
         budget: The budget.
-        known: Experiences that a saved state knows: no others count, and each counts once; ``None``
-            without a state, where each decision does.
+        known: Experiences in a saved state; only these count, each once. ``None`` without a state:
+            then each decision counts.
 
     Raises:
-        ConfigurationError: If the budget is a share that nothing has been measured for yet.
+        ConfigurationError: If the budget is a share whose joules are not known yet.
     """
     found = ledger.find_budget(stream)
     if found is None:
         raise ConfigurationError(
-            f"the budget is {budget}, and what that is in joules says a calibration, which trains; "
-            "shadow=True trains nothing, so give an energy such as '20 Wh'"
+            f"the budget is {budget}, and only a calibration by training can convert it to joules. "
+            "Shadow mode trains nothing: give an energy such as '20 Wh'"
         )
     rows = ledger.rows("decision", budget_id=found["budget_id"])
-    rows = [row for row in rows if row["reservation_id"] is None]  # what was carried out is not
+    rows = [row for row in rows if row["reservation_id"] is None]  # not carried out
     if known is not None:
         last = {row["experience_id"]: row for row in rows}
         rows = [last[name] for name in known if name in last]
     runs = dict.fromkeys(row["run_id"] for row in rows)
-    outcomes = [row for run_id in runs for row in ledger.rows("outcome", run_id=run_id)]
-    told = {(row["run_id"], row["position"]): row for row in outcomes}
-    paper = ShadowBudget(budget)
+    outcomes = {
+        (run_id, row["position"]): row
+        for run_id in runs
+        for row in ledger.rows("outcome", run_id=run_id)
+    }
+    shadow = ShadowBudget(budget)
     for row in rows:
-        outcome = told.get((row["run_id"], row["position"]))
-        told_j = outcome["energy_j"] if outcome is not None and outcome["steps"] else None
-        predicted_j = advised_j(row["reason"], row["predicted_j"] or 0.0, told_j)
-        paper.add(datetime.fromisoformat(row["recorded_utc"]), predicted_j)
-    return paper
+        outcome = outcomes.get((row["run_id"], row["position"]))
+        reported_j = outcome["energy_j"] if outcome is not None and outcome["steps"] else None
+        shadow.add(
+            datetime.fromisoformat(row["recorded_utc"]),
+            shadow_j(row["reason"], row["predicted_j"] or 0.0, reported_j),
+        )
+    return shadow
 
 
-def as_advice(decision: Decision, state: State, *, calibrated: bool) -> Decision:
-    """Return what can be advised: nothing, while nobody said what a training draws.
+def shadow_decision(decision: Decision, state: State, *, calibrated: bool) -> Decision:
+    """Return the decision for shadow mode: ``SKIP`` while the cost of a step is unknown.
 
     Args:
-        decision: What was decided.
-        state: In what state.
-        calibrated: Whether it is known what a step costs.
+        decision: The controller's decision.
+        state: Its state.
+        calibrated: Whether the cost of a step is known.
     """
     if calibrated or not state.has_model:
         return decision
@@ -181,63 +173,64 @@ def as_advice(decision: Decision, state: State, *, calibrated: bool) -> Decision
         action=SKIP,
         reason=Reason.NOT_FEASIBLE,
         sentence=(
-            "no advice: nothing says what a step costs until the energy of one training is told"
+            "no decision: the cost of a step is unknown until the energy of one training is "
+            "reported"
         ),
         cost_j=_NOTHING,
         gain=_NOTHING,
     )
 
 
-def check_advising(
-    *, baseline_every: int | None, separately: bool, shared_budget: str | None
+def check_shadow(
+    *, baseline_every: int | None, eval_each_experience: bool, shared_budget: str | None
 ) -> None:
-    """Refuse what needs trainings of the stream's own, or others to know what is on paper alone.
+    """Refuse options that shadow mode cannot serve.
 
     Raises:
-        ConfigurationError: If it was asked for.
+        ConfigurationError: If one of them is given.
     """
-    if baseline_every is not None:
-        raise ConfigurationError(
-            f"shadow is True and baseline_every is {baseline_every!r}; advice trains nothing, and a "
-            "control is a training, so give one of the two"
-        )
-    if separately:
-        raise ConfigurationError(
-            "shadow is True and separately is True; the metric on each experience is read in an "
-            "update, and advice has none, so give one of the two"
-        )
-    if shared_budget is not None:
-        raise ConfigurationError(
-            f"shadow is True and shared_budget is {shared_budget!r}; what is advised is on the paper of "
-            "one stream alone, so give it a budget of its own"
-        )
+    refused = {
+        "baseline_every": (
+            baseline_every,
+            "a baseline retraining trains, and shadow mode does not",
+        ),
+        "eval_each_experience": (
+            eval_each_experience or None,
+            "each experience is evaluated during an update, and shadow mode runs none",
+        ),
+        "shared_budget": (
+            shared_budget,
+            "other streams cannot take account of the decisions of shadow mode",
+        ),
+    }
+    for name, (value, why) in refused.items():
+        if value is not None:
+            raise ConfigurationError(
+                f"shadow is True and {name} is {value!r}; {why}, so give one of the two"
+            )
 
 
-def check_told(
-    modes: ModeConfig,
-    batch: UpdateData,
-    update_mode: str,
-    steps: int | None,
-    energy_j: float | None,
+def check_report(
+    plan: StepPlan, data: UpdateData, update_mode: str, steps: int | None, energy_j: float | None
 ) -> ReportedTraining:
-    """Check what is told of a training.
+    """Validate the report of a training.
 
     Args:
-        modes: What the update modes mean.
-        batch: The data that were at hand.
-        update_mode: What was done.
-        steps: Optimizer steps, of batches as the stream's loader makes them; the mode's usual ones
-            if ``None``.
+        plan: The usual steps of each update mode.
+        data: The data of the experience.
+        update_mode: The update mode of the training.
+        steps: Optimizer steps, in batches of the stream's loader; the mode's usual steps if
+            ``None``.
         energy_j: Joules; ``None`` if unknown.
 
     Raises:
-        ConfigurationError: If one of them cannot be.
+        ConfigurationError: If a value cannot be used.
     """
     trains = [str(mode) for mode in UpdateMode if mode is not UpdateMode.SKIP]
     if update_mode not in trains:
         raise ConfigurationError(
-            f"update_mode is {update_mode!r}; allowed are {', '.join(trains)}, and where nothing "
-            "was trained, trained() is not called"
+            f"update_mode is {update_mode!r}; allowed are {', '.join(trains)}. If nothing was "
+            "trained, do not call report_training"
         )
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ConfigurationError(f"steps is {steps!r}; it is a whole number, 1 or more, or None")
@@ -248,134 +241,50 @@ def check_told(
             f"energy_j is {energy_j!r}; it is joules, finite, 0 or more, or None if unknown"
         )
     mode = UpdateMode(update_mode)
-    usual = modes.steps(
-        Action(mode=mode), n_new=batch.n_new, n_stored=batch.n_stored, n_held=batch.n_held
-    )
+    usual = plan.steps(Action(mode=mode), **data.counts)
     taken = usual if steps is None else steps
-    step_fraction = min(1.0, taken / usual) if usual else 1.0
+    fraction = min(1.0, taken / usual) if usual else 1.0
     return ReportedTraining(
-        action=Action(mode=mode, step_fraction=step_fraction), steps=taken, energy_j=energy_j
+        action=Action(mode=mode, step_fraction=fraction), steps=taken, energy_j=energy_j
     )
 
 
-def check_model(updater: Updater, model: object) -> LightningModule:
-    """Refuse a model whose weights are not those of what ``make_model`` returns.
+def check_model(own: LightningModule, model: object) -> LightningModule:
+    """Refuse a model whose weights do not fit the model of ``make_model``.
 
     Raises:
-        ConfigurationError: If it is no LightningModule, or one of its weights is missing, is one
-            too many or has another shape.
+        ConfigurationError: If it is no LightningModule, or a weight is missing, unexpected or of
+            another shape.
     """
     if not isinstance(model, LightningModule):
         raise ConfigurationError(
-            f"trained got a {type(model).__name__}; it takes the LightningModule that was trained"
+            f"report_training got a {type(model).__name__}; it takes the LightningModule that was "
+            "trained"
         )
-    given, own = _shapes(model), _shapes(updater.model)
-    wrong = [name for name in {**own, **given} if given.get(name) != own.get(name)]
+    given, expected = _shapes(model), _shapes(own)
+    wrong = [name for name in {**expected, **given} if given.get(name) != expected.get(name)]
     if wrong:
         raise ConfigurationError(
-            f"the weights of {type(model).__name__} do not fit what make_model returns: "
+            f"the weights of {type(model).__name__} do not fit the model that make_model returns: "
             f"{wrong[0]!r} is {given.get(wrong[0], 'missing')} and has to be "
-            f"{own.get(wrong[0], 'missing')}"
+            f"{expected.get(wrong[0], 'missing')}"
         )
     return model
 
 
-def take_over(
-    turn: UpdateContext,
-    model: LightningModule | None,
-    told: ReportedTraining | None,
-    *,
-    updater: Updater,
-    controller: BudgetController,
-    probe: Probe,
-    progress: MetricHistory,
-) -> float | None:
-    """Make what a job trained the current model, measure it, and learn from it.
+def evaluated_after(
+    probe: ProbeResult | None, held_out: Dataset[Any], *, first: bool
+) -> tuple[Dataset[Any], ...] | None:
+    """Return the samples that a reported model is evaluated on: the probe's, if there was one.
 
-    Args:
-        turn: The turn of the experience, with the advice.
-        model: What was trained, of which only the weights are taken; ``None`` if nothing was.
-        told: What was told of it; ``None`` if nothing was trained.
-        updater: Has the current model.
-        controller: Learns what such a training costs and gains.
-        probe: Knows what looking at samples draws.
-        progress: What was reached so far.
-
-    Returns:
-        The metric after; ``None`` if it could not be paid for.
+    ``None`` if there was none, unless it is the first model: then a part of the held-out data.
     """
-    if model is None or told is None:
-        _nothing_done(turn, controller)
+    if probe is not None:
+        return probe.held_out
+    count = size(held_out)
+    if not first or not count:
         return None
-    first = not updater.trained
-    updater.model.load_state_dict(model.state_dict())
-    updater.keep(updater.model, told.action)
-    after = _measured(turn, updater, probe, first=first)
-    metric = None if after is None or not math.isfinite(after.value) else after.value
-    if told.energy_j and not controller.cost.calibrated:
-        fixed_j = _FIXED_SHARE * told.energy_j
-        step_j = (told.energy_j - fixed_j) / told.steps
-        controller.cost.calibrate(fixed_j=fixed_j, step_j=step_j)
-    decision, state = turn.advice or (None, None)
-    if decision is not None and state is not None:
-        gain, gain_sd = None, 0.0
-        if turn.look is not None and after is not None:
-            gain, gain_sd = progress.gain(turn.look.measured, after)
-        controller.learn(
-            dataclasses.replace(decision, action=told.action, steps=told.steps),
-            state,
-            steps=told.steps,
-            actual_j=told.energy_j or 0.0,  # which the cost model takes for unknown
-            metric_after=progress.oriented(metric),
-            gain=gain,
-            gain_sd=gain_sd,
-        )
-    if metric is not None:
-        progress.take(metric)
-    return metric
-
-
-def _nothing_done(turn: UpdateContext, controller: BudgetController) -> None:
-    """Take up that the job trained nothing, whatever was advised."""
-    decision, state = turn.advice or (None, None)
-    if decision is not None and state is not None:
-        controller.learn(
-            dataclasses.replace(decision, action=SKIP, steps=0),
-            state,
-            steps=0,
-            actual_j=0.0,
-            metric_after=state.metric_before,
-        )
-
-
-def _measured(
-    turn: UpdateContext, updater: Updater, probe: Probe, *, first: bool
-) -> Measured | None:
-    """Measure the current model on what was looked at before, and pay for it."""
-    if turn.look is not None:
-        parts: tuple[Dataset[Any], ...] = turn.look.held
-    elif first and turn.judged_on is not None and size(turn.judged_on):
-        count = size(turn.judged_on)
-        parts = (Subset(turn.judged_on, range(0, count, -(-count // FIRST_LOOKED_AT))),)
-    else:
-        return None
-    samples = sum(size(part) for part in parts)
-    share_j = LOOK_SHARE * turn.account.balance().left_j
-    reserved_j = max(probe.bound_j(samples) or share_j, MIN_RESERVATION_J)
-    try:
-        reservation = turn.account.reserve(reserved_j, f"look after {turn.experience.id}")
-    except BudgetExceeded:
-        return None
-    recorder = turn.session.recorder
-    with (
-        paying(turn.account, recorder, reserved_j=reserved_j, reservation=reservation) as payment,
-        recorder.phase("probe"),
-    ):
-        found = together(updater.measured(parts))
-        if first:
-            probe.drew(samples, recorder.drawn(recorder.depth - 1).total_j or 0.0)
-    turn.paid(payment)
-    return found
+    return (Subset(held_out, range(0, count, -(-count // FIRST_EVALUATED))),)
 
 
 def _shapes(model: LightningModule) -> dict[str, tuple[int, ...] | str]:

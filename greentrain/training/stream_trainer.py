@@ -1,4 +1,4 @@
-"""Take a model through a stream of experiences inside an energy budget."""
+"""Keep a model up to date on a stream of experiences, within an energy budget."""
 
 from __future__ import annotations
 
@@ -13,84 +13,91 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
-from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.control import Policy
-from greentrain.decisions.stream_budget import StreamBudget, check_budgets, check_payer
+from greentrain.control import BudgetController, Policy
+from greentrain.decisions.stream_budget import (
+    StreamBudget,
+    check_intensity,
+    check_shared_budget,
+    parse_budget,
+)
+from greentrain.decisions.stream_budget import (
+    calibration_budget as parse_calibration_budget,
+)
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
-from greentrain.evaluation.held_out import EvalOn
+from greentrain.evaluation.comparison import MetricHistory
+from greentrain.evaluation.evaluator import Evaluator
+from greentrain.evaluation.held_out import HeldOut
+from greentrain.evaluation.per_experience import PerExperienceMetrics
+from greentrain.evaluation.probe import Probe
 from greentrain.ledger import DEFAULT_URL, Ledger
 from greentrain.memory import Buffer
 from greentrain.metrics import AccuracyMatrix
 from greentrain.streams import Experience
 from greentrain.tracking import Tracker
-from greentrain.training import config as arguments
-from greentrain.training import fit as trainers
-from greentrain.training import shadow as advice
+from greentrain.training import config
+from greentrain.training import shadow as shadow_mode
+from greentrain.training.baseline_runs import check_baseline_every
 from greentrain.training.checkpoint import Checkpoint, NoCheckpoint
-from greentrain.training.modes import AVERAGE, ModeConfig
+from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
+from greentrain.training.data import StreamData
+from greentrain.training.fit import ModelTrainer, trainer_options
 from greentrain.training.result import UpdateResult
-from greentrain.training.runner import RESULTS_KEPT, StreamRunner, go_on
-from greentrain.training.update_loop import UpdateLoop
-from greentrain.training.updater import Updater
+from greentrain.training.runner import RESULTS_KEPT, StreamRunner, resume
+from greentrain.training.stream_state import CurrentModel, StreamState
 
 
 class StreamTrainer:
-    """Keep a model up to date as experiences arrive, under a budget that is never overspent.
+    """Keep a model up to date as experiences arrive, within a budget.
 
-    Each experience is looked at, a controller decides whether to skip it or to train by replay, a
-    warm start or a full retraining and how hard, and what that may cost at most is reserved in the
-    ledger before it starts. Use it as a context manager, or call :meth:`close` at the end.
+    For each experience, the current model is probed, and a controller decides whether to skip it,
+    or to train by replay, warm start or full retraining, and with how many steps. The upper bound
+    of the update's energy is reserved in the ledger before it starts, and the update stops at it.
+    Use it as a context manager, or call :meth:`close` at the end.
 
     Args:
-        make_model: Returns a ``LightningModule`` with fresh weights.
-        budget: An energy such as ``"20 Wh"``, emissions such as ``"500 gCO2e"`` (with a zone or an
-            intensity), a share such as ``"40 % of full"`` (of what full retraining at each
-            experience would cost, from a measured calibration that is paid for apart), or a
-            :class:`Budget`.
-        num_experiences: Experiences that the budget has to last for; a :class:`Budget` brings its own.
+        make_model: Returns a ``LightningModule`` with fresh weights, such as its class.
+        budget: An energy such as ``"20 Wh"``, emissions such as ``"500 gCO2e"`` (with ``carbon``),
+            a share such as ``"40 % of full"``, or a :class:`Budget`. A share is one of the energy
+            of full retraining at each experience. A calibration measures that energy first, paid
+            from ``calibration_budget``.
         monitor: Name of the metric that the model logs in validation.
-        mode: Whether more (``"max"``) or less (``"min"``) of it is better.
-        memory: What may be kept of past data: ``"all"``, a buffer, or ``None`` for nothing.
+        num_experiences: Number of experiences that the budget has to last for. Required, unless the
+            budget is a :class:`Budget`, which has its own number.
+        mode: ``"max"`` if a larger metric is better, ``"min"`` if a smaller one is.
+        buffer: Past data that may be kept: ``"all"``, a buffer such as ``ReservoirBuffer(2000)``,
+            or ``None`` for none.
         ledger: URL of the ledger.
-        trainer: Options of each fresh Trainer; ``max_epochs`` is the usual number of epochs of a
+        trainer: Options of each fresh Trainer. ``max_epochs`` is the usual number of epochs of a
             full retraining (10 unless given).
         loader: Options of each ``DataLoader``, such as ``{"batch_size": 64}`` (32 unless given).
-        meter: Where joules come from; by default the best that this machine has.
-        zone: Where this machine gets its power, such as ``"DE"``; without it no grams are claimed.
-        intensity: A provider of carbon intensities, in place of a zone.
-        pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
-        policy: Decides; :class:`greentrain.control.PricedPolicy` unless given.
-        floor: In place of a policy: the least joules that keep the metric at a floor, such as
+        meter: The meter; by default the best one of this machine.
+        policy: The policy; :class:`greentrain.control.PricedPolicy` unless given.
+        target_metric: In place of a policy, a metric to reach with the least energy, such as
             ``0.97`` or ``"full - 0.5"`` (:class:`greentrain.control.LeastEnergy`).
-        tracking: An MLflow tracking URI such as ``"sqlite:///mlflow.db"``, or a
-            :class:`greentrain.tracking.Tracker`; ``None`` tells nobody.
-        stream: Name of the stream and of its budget in the ledger: what was spent under this name
+        tracking_uri: An MLflow tracking URI such as ``"sqlite:///mlflow.db"``, or a
+            :class:`greentrain.tracking.Tracker`; ``None`` disables tracking.
+        name: Name of the stream, and of its budget in the ledger. Energy spent under this name
             stays spent, also after a crash.
-        shared_budget: Name of a budget that several streams pay from, which the first of them opens;
-            ``num_experiences`` then counts the experiences of them all. The stream's own unless given.
-        state: A folder from which the stream goes on when it is started again: model, memory,
-            held-out data and what was learned are saved there after each experience. Without one
-            they end with the process.
-        objective: What a new model is judged on: held-out data of all experiences (``"seen"``), of
-            the last five (``"window"``) or of the one at hand (``"current"``).
-        separately: Whether the metric is read on each experience by itself, too, by one more
-            validation of each at each update: that fills ``matrix``.
-        reuse_fraction: Share of the usual epochs that a warm start or a replay gets at effort 1.
-        shrink: Factor of the last weights at a warm start.
-        perturb: Factor of fresh weights that are added to them.
-        average: Share of an update's steps over which its weights are averaged, at a constant
-            learning rate; with 0 they are not, and the rate is annealed instead.
-        calibration_budget: What the calibration of a budget given as a share may draw.
+        shared_budget: Name of a budget that several streams share, which the first of them opens.
+            ``num_experiences`` then counts the experiences of all of them.
+        state_dir: Folder in which model, buffer, held-out data and everything learned are saved
+            after each experience. A later process resumes from it. Without one, they end with the
+            process.
+        carbon: Conversion of joules to grams of CO2 equivalent; none without a zone or intensity.
+        evaluation: Data that models are evaluated on.
+        modes: Work and weights of the update modes.
+        calibration_budget: Energy that the calibration of a share may use.
         seed: Seed of weights, order and sampling.
-        shadow: Whether to decide only, while a job of your own trains: :meth:`trained` is told of
-            it. Nothing is reserved or drawn but for looks.
-        baseline_every: At every so many experiences a model is retrained in full beside the stream,
-            and paid from the budget, to measure what is saved and lost; ``None`` for never.
+        shadow: Whether to run in shadow mode: decisions are only recorded while your own job
+            trains, and :meth:`report_training` reports its training. Only probes use energy.
+        baseline_every: Number of experiences between two baseline retrainings: full retrainings
+            next to the stream, paid from the budget, that measure its savings and losses. ``None``
+            for none.
 
     Raises:
         ConfigurationError: If an argument cannot be used, the ledger has another budget of this
-            stream's name, or the state is in use, cannot be read or is of another stream.
+            name, or the saved state is in use, unreadable or of another stream.
     """
 
     def __init__(
@@ -101,155 +108,155 @@ class StreamTrainer:
         monitor: str,
         num_experiences: int | None = None,
         mode: Literal["max", "min"] = "max",
-        memory: Buffer | Literal["all"] | None = "all",
+        buffer: Buffer | Literal["all"] | None = "all",
         ledger: str = DEFAULT_URL,
         trainer: Mapping[str, Any] | None = None,
         loader: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
-        zone: str | None = None,
-        intensity: IntensityProvider | None = None,
-        pue: float | None = None,
         policy: Policy | None = None,
-        floor: float | str | None = None,
-        tracking: str | Tracker | None = None,
-        stream: str = "stream",
+        target_metric: float | str | None = None,
+        tracking_uri: str | Tracker | None = None,
+        name: str = "stream",
         shared_budget: str | None = None,
-        state: str | Path | None = None,
-        objective: EvalOn = "seen",
-        separately: bool = False,
-        reuse_fraction: float = 0.2,
-        shrink: float = 1.0,
-        perturb: float = 0.0,
-        average: float = AVERAGE,
+        state_dir: str | Path | None = None,
+        carbon: CarbonConfig = CarbonConfig(),  # noqa: B008 (frozen)
+        evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (frozen)
+        modes: ModeConfig = ModeConfig(),  # noqa: B008 (frozen)
         calibration_budget: str = "1 Wh",
         seed: int = 0,
         shadow: bool = False,
         baseline_every: int | None = None,
     ) -> None:
-        arguments.check(make_model, mode, memory)
-        check_payer(shared_budget)
-        policy = arguments.policy_of(policy, floor, mode)
-        asked = arguments.budget_of(budget, num_experiences)
-        self.stream = stream
+        config.check_arguments(make_model, mode, buffer, policy)
+        check_shared_budget(shared_budget)
+        check_baseline_every(baseline_every)
         if shadow:
-            advice.check_advising(
-                baseline_every=baseline_every, separately=separately, shared_budget=shared_budget
+            shadow_mode.check_shadow(
+                baseline_every=baseline_every,
+                eval_each_experience=evaluation.eval_each_experience,
+                shared_budget=shared_budget,
             )
-        options = trainers.check_options(trainer or {})
-        loader = {"batch_size": 32, **(loader or {})}
-        modes = ModeConfig(
-            epochs=options["max_epochs"],
-            batch_size=loader["batch_size"],
-            reuse_fraction=reuse_fraction,
-            shrink=shrink,
-            perturb=perturb,
-            average=average,
+        policy = config.choose_policy(policy, target_metric, mode)
+        asked = parse_budget(budget, num_experiences)
+        options = trainer_options(config.check_trainer_options(trainer))
+        model_trainer = ModelTrainer(
+            make_model, options=options, loader=loader or {}, modes=modes, seed=seed
         )
         settings = {
-            "stream": stream,
+            "name": name,
             "shared_budget": shared_budget,
             "budget": str(asked),
             "num_experiences": asked.num_experiences,
             "monitor": monitor,
             "mode": mode,
-            "objective": objective,
-            "separately": separately,
-            "memory": memory if isinstance(memory, str) else type(memory).__name__,
+            **dataclasses.asdict(evaluation),
+            "buffer": buffer if isinstance(buffer, str) else type(buffer).__name__,
             "policy": repr(policy) if policy else "PricedPolicy()",
             "seed": seed,
             "shadow": shadow,
             "baseline_every": baseline_every,
+            "epochs": options["max_epochs"],
+            "batch_size": model_trainer.plan.batch_size,
             **dataclasses.asdict(modes),
         }
-        grid: dict[str, Any] = {"zone": zone, "intensity": intensity, "pue": pue}
-        self._learner = UpdateLoop(
-            Updater(
-                make_model, monitor=monitor, options=options, loader=loader, modes=modes, seed=seed
-            ),
-            memory=arguments.memory_of(memory, state, seed),
-            objective=objective,
-            more_is_better=mode == "max",
-            policy=policy,
-            separately=separately,
-            grid=grid,
-            seed=seed,
-            baseline_every=baseline_every,
+        account = carbon.account()
+        check_intensity(asked, account)
+        calibration = parse_calibration_budget(calibration_budget, asked)
+        evaluator = Evaluator(monitor=monitor, options=options, loader=model_trainer.loader)
+        held_out = HeldOut(evaluation.eval_on, seed=seed)
+        more_is_better = mode == "max"
+        state = StreamState(
+            model=CurrentModel(model_trainer.fresh_model),
+            data=StreamData(config.open_buffer(buffer, state_dir, seed)),
+            held_out=held_out,
+            probe=Probe(evaluator, held_out, seed=seed),
+            history=MetricHistory(more_is_better=more_is_better),
+            controller=BudgetController(policy=policy),
+            per_experience=PerExperienceMetrics(more_is_better=more_is_better)
+            if evaluation.eval_each_experience
+            else None,
         )
-        carbon = CarbonAccount(**grid)
-        calibration = check_budgets(asked, calibration_budget, carbon)
-        told = arguments.tracker_of(tracking)
+        tracker = config.open_tracker(tracking_uri)
         recorded = Ledger(ledger)
-        saved = NoCheckpoint() if state is None else Checkpoint(Path(state))
+        checkpoint = NoCheckpoint() if state_dir is None else Checkpoint(Path(state_dir))
         try:
-            before = saved.load()
+            before = checkpoint.load()
             if before is not None:
-                go_on(before, settings, self._learner, told)
-            known = None if state is None else self.known
-            self._funds = StreamBudget(
+                resume(before, settings, state, tracker)
+            known = None if state_dir is None else state.data.known
+            paying = StreamBudget(
                 recorded,
-                stream,
+                name,
                 asked,
                 shared_budget=shared_budget,
                 calibration=calibration,
-                carbon=carbon,
+                carbon=account,
                 done=known,
             )
-            paper = advice.paper_of(recorded, stream, self.budget, known) if shadow else None
+            shadow_budget = (
+                shadow_mode.read_shadow_budget(recorded, name, paying.budget, known)
+                if shadow
+                else None
+            )
         except BaseException:
-            saved.close()
+            checkpoint.close()
             raise
         finally:
-            recorded.close()  # whoever never updates has nothing to close
-        weakref.finalize(self, saved.close)
-        self._run = StreamRunner(
-            self._learner,
-            self._funds,
+            recorded.close()  # a stream without any update has nothing to close
+        weakref.finalize(self, checkpoint.close)
+        self.name = name
+        self._runner = StreamRunner(
+            state,
+            model_trainer,
+            evaluator,
+            paying,
             ledger=recorded,
-            saved=saved,
+            checkpoint=checkpoint,
             before=before,
-            paper=paper,
+            shadow=shadow_budget,
             meter=meter,
-            tracker=told,
+            tracker=tracker,
             carbon=carbon,
             settings=settings,
+            baseline_every=baseline_every,
         )
 
     @property
     def budget(self) -> Budget:
-        """The budget; of a share, with joules once the calibration has sized it."""
-        return self._funds.budget
+        """The budget; a share has joules once the calibration has sized it."""
+        return self._runner.budget.budget
 
     @property
     def model(self) -> LightningModule:
         """The current model; with fresh weights before the first update."""
-        return self._learner.updater.model
+        return self._runner.state.model.module
 
     @property
     def matrix(self) -> AccuracyMatrix | None:
-        """Scores after each experience on each; ``None`` unless ``separately=True``."""
-        separately = self._learner.separately
-        return None if separately is None else separately.matrix
+        """Scores after each experience on each; ``None`` unless ``eval_each_experience``."""
+        metrics = self._runner.state.per_experience
+        return None if metrics is None else metrics.matrix
 
     @property
     def run_id(self) -> str | None:
         """Id of this stream's run in the ledger; ``None`` before the first experience."""
-        session = self._run.session
-        return None if session is None else session.run.run_id
+        run = self._runner.run
+        return None if run is None else run.run.run_id
 
     @property
     def results(self) -> deque[UpdateResult]:
-        """What came of each experience, of the last thousand of this session."""
-        return self._run.results
+        """The results of the last thousand experiences of this process."""
+        return self._runner.results
 
     @property
-    def controls(self) -> deque[UpdateResult]:
-        """What came of each control, of the last thousand of this session."""
-        return self._run.controls
+    def baselines(self) -> deque[UpdateResult]:
+        """The results of the last thousand baseline retrainings of this process."""
+        return self._runner.baselines
 
     @property
     def known(self) -> Collection[str]:
-        """Names of the experiences that the stream has had, those of a saved state included."""
-        return self._learner.material.known
+        """Ids of the experiences so far, those of a saved state included."""
+        return self._runner.state.data.known
 
     def run(
         self,
@@ -257,14 +264,16 @@ class StreamTrainer:
         *,
         on_result: Callable[[Experience, UpdateResult], None] = lambda experience, result: None,
     ) -> list[UpdateResult]:
-        """Update on each experience that the stream has not had yet, one after the other.
+        """Update on each experience of a stream, one after the other.
+
+        Experiences with a known id are skipped.
 
         Args:
-            stream: The experiences; it may go on for ever.
+            stream: The experiences; it may never end.
             on_result: Called after each update.
 
         Returns:
-            What came of each, of the last thousand at most.
+            The results, the last thousand at most.
 
         Raises:
             ConfigurationError: As :meth:`update`.
@@ -277,24 +286,24 @@ class StreamTrainer:
         return list(results)
 
     def update(self, experience: Experience) -> UpdateResult:
-        """Decide what an experience is worth, and do it.
+        """Decide about an experience, and carry the decision out.
 
-        With a ``state``, an update that is killed is as if it had never begun, but for the joules
-        that it was given; one that has returned is saved.
+        With a ``state_dir``, a killed update has no effect except the joules that it used, and a
+        finished one is saved.
 
         Args:
-            experience: What has arrived.
+            experience: The new experience.
 
         Returns:
-            What was decided and what came of it.
+            The decision, and its outcome.
 
         Raises:
             ConfigurationError: If the experience cannot be used, or the model does not log the
-                metric that is monitored.
+                monitored metric.
         """
-        return self._run.update(experience)
+        return self._runner.update(experience)
 
-    def trained(
+    def report_training(
         self,
         model: LightningModule,
         *,
@@ -302,41 +311,42 @@ class StreamTrainer:
         steps: int | None = None,
         energy_j: float | None = None,
     ) -> UpdateResult:
-        """Tell what a job of your own made of the experience that was advised on last.
+        """Report the training of your own job on the last experience, in shadow mode.
 
-        The model becomes the current one, its metric is measured, and what it cost and gained is
-        learned from. An experience of which nothing is told before the next one, or before
-        :meth:`close`, counts as not trained on: its data wait.
+        The model becomes the current one, its metric is measured, and the controller learns from
+        its cost and gain. If nothing is reported before the next experience, or before
+        :meth:`close`, the job counts as having trained nothing, and the data remain pending.
 
         Args:
-            model: The model, of which the weights are taken.
-            update_mode: What the job did: ``"FULL_RETRAIN"``, ``"WARM_START"`` or ``"REPLAY"``.
-            steps: Optimizer steps that it took, in batches of the stream's ``batch_size``; the
-                usual ones of the update mode unless given.
-            energy_j: Joules that it drew, such as ``EnergyMonitor`` counts; ``None`` if unknown.
+            model: The trained model, of which only the weights are used.
+            update_mode: The job's update mode: ``"FULL_RETRAIN"``, ``"WARM_START"`` or
+                ``"REPLAY"``.
+            steps: Its optimizer steps, in batches of the stream's ``batch_size``; by default the
+                usual steps of the update mode.
+            energy_j: Joules that it used, such as ``EnergyMonitor`` measures; ``None`` if unknown.
                 They are charged to no budget.
 
         Returns:
-            What came of it, beside what was advised.
+            The decision of shadow mode, and the outcome of the job.
 
         Raises:
-            ConfigurationError: If no advice waits for it, or an argument cannot be used.
+            ConfigurationError: If no decision is pending, or an argument cannot be used.
         """
-        turn = self._run.advised
-        if turn is None:
+        asked = self._runner.pending
+        if asked is None:
             raise ConfigurationError(
-                "trained was called and no advice waits for it; it follows an update of a "
-                "StreamTrainer with shadow=True, once"
+                "report_training was called and no decision is pending; call it once after each "
+                "update of a StreamTrainer with shadow=True"
             )
-        model = advice.check_model(self._learner.updater, model)
-        modes = self._learner.updater.modes
-        told = advice.check_told(modes, turn.batch, update_mode, steps, energy_j)
-        turn.session.begin_update(turn.experience)
-        return self._run.told(turn, model, told)
+        model = shadow_mode.check_model(self.model, model)
+        reported = shadow_mode.check_report(
+            self._runner.trainer.plan, asked.context.data, update_mode, steps, energy_j
+        )
+        return self._runner.report(model, reported)
 
     def close(self) -> None:
-        """Close the run in the ledger, the tracker and the meter; harmless the second time."""
-        self._run.close()
+        """Close the run, the ledger, the meter and the tracker; calling it again is harmless."""
+        self._runner.close()
 
     def __enter__(self) -> StreamTrainer:
         return self
@@ -347,6 +357,6 @@ class StreamTrainer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._run.session is not None and kind is not None:
-            self._run.session.failed = True
+        if kind is not None and self._runner.run is not None:
+            self._runner.run.failed = True
         self.close()

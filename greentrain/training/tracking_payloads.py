@@ -1,4 +1,4 @@
-"""What a tracker is told, from what came of an experience: pure functions."""
+"""Convert results to the metrics, tags and notes that a tracker logs: pure functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from greentrain.control import Action, Decision
+from greentrain.control import UPDATE_MODES, Action, Decision
 from greentrain.energy import Window
 from greentrain.memory import size
 from greentrain.streams import Experience
@@ -15,18 +15,18 @@ from greentrain.training.result import UpdateResult
 from greentrain.units import format_energy, wh
 
 _LONGEST_NOTE = 4500
-"""Characters: MLflow takes 8,000 bytes."""
+"""Characters of a note: MLflow accepts 8,000 bytes."""
 _LONGEST_CELL = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What a stream's experiences came to, all together.
+    """Totals of a stream's experiences.
 
     Args:
-        experiences: How many there were.
-        energy_j: Joules drawn for them.
-        measured: How many of them there is a metric after.
+        experiences: Number of experiences.
+        energy_j: Joules used for them.
+        measured: Number of experiences with a known metric after them.
         metric: The sum of these metrics.
     """
 
@@ -35,8 +35,8 @@ class Totals:
     measured: int = 0
     metric: float = 0.0
 
-    def with_control(self, result: UpdateResult) -> Totals:
-        """Return the totals with what a control drew: it is no experience of its own."""
+    def plus_baseline(self, result: UpdateResult) -> Totals:
+        """Return the totals with a baseline retraining, which is no further experience."""
         return replace(self, energy_j=self.energy_j + result.energy_j)
 
     def plus(self, result: UpdateResult) -> Totals:
@@ -51,11 +51,11 @@ class Totals:
 
 
 def update_metrics(result: UpdateResult) -> dict[str, float]:
-    """Return the figures of an update, for its own run; of advice, those of the other job's."""
+    """Return the metrics of an update's run; in shadow mode, those of the user's own job."""
     update_j: float | None = result.update_j
     predicted_j: float | None = result.decision.cost_j.mean
-    if result.advice:
-        update_j = None if result.told is None else result.told.energy_j
+    if result.shadow:
+        update_j = None if result.reported is None else result.reported.energy_j
         predicted_j = predicted_of(result.decision, result.done)
     metrics = {
         names.ENERGY_UPDATE: None if update_j is None else wh(update_j),
@@ -67,11 +67,11 @@ def update_metrics(result: UpdateResult) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def control_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
-    """Return what a control came to, for the stream's run."""
+def baseline_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
+    """Return the metrics of a baseline retraining, for the stream's run."""
     metrics = {
-        names.ENERGY_CONTROL: wh(result.energy_j),
-        names.METRIC_CONTROL: result.metric_after,
+        names.ENERGY_BASELINE: wh(result.energy_j),
+        names.METRIC_BASELINE: result.metric_after,
         names.ENERGY_CUMULATIVE: wh(totals.energy_j),
         names.BUDGET_LEFT: wh(result.left_j),
     }
@@ -79,27 +79,27 @@ def control_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
 
 
 def predicted_of(decision: Decision, action: Action) -> float | None:
-    """Return the joules that were predicted of an action when it was weighed; ``None`` if not."""
+    """Return the joules predicted for an action among the alternatives; ``None`` if unknown."""
     options = [one.option for one in decision.alternatives if one.action == action]
     return options[0].cost_j.mean if options else None
 
 
 def stream_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
-    """Return where the stream stands after an experience, for its run."""
-    price = result.decision.price_per_j
+    """Return the metrics of the stream's run after an experience."""
+    min_gain_per_j = result.decision.min_gain_per_j
     metrics = {
         names.ENERGY_CUMULATIVE: wh(totals.energy_j),
         names.BUDGET_LEFT: wh(result.left_j),
-        names.BUDGET_PRICE: None if price is None else price / wh(1.0),
+        names.BUDGET_MIN_GAIN: None if min_gain_per_j is None else min_gain_per_j / wh(1.0),
         names.METRIC_AFTER: result.metric_after,
         names.ANYTIME: totals.metric / totals.measured if totals.measured else None,
-        names.UPDATE_MODE_STEP: float(names.UPDATE_MODE_STEPS[result.done.mode]),
+        names.UPDATE_MODE_STEP: float(UPDATE_MODES[result.done.mode].step),
     }
     return {name: value for name, value in metrics.items() if value is not None}
 
 
 def decision(result: UpdateResult) -> dict[str, Any]:
-    """Return a decision with every alternative, as plain values."""
+    """Return a decision with every alternative as plain values."""
     decided = result.decision
     return {
         "experience": result.experience_id,
@@ -108,14 +108,14 @@ def decision(result: UpdateResult) -> dict[str, Any]:
         "step_fraction": decided.action.step_fraction,
         "reason": str(decided.reason),
         "sentence": decided.sentence,
-        "price_per_j": decided.price_per_j,
+        "min_gain_per_j": decided.min_gain_per_j,
         "alternatives": decided.alternatives_as_dicts(),
-        **({"advice": True, "done": str(result.done)} if result.advice else {}),
+        **({"shadow": True, "done": str(result.done)} if result.shadow else {}),
     }
 
 
 def datasets(experience: Experience) -> list[DatasetUsed]:
-    """Return what an experience brings to an update, without its samples."""
+    """Return the datasets of an experience, without their samples."""
     sizes = {"training": size(experience.train), "validation": size(experience.val)}
     return [
         DatasetUsed(name=experience.id, samples=samples, context=context)
@@ -124,7 +124,7 @@ def datasets(experience: Experience) -> list[DatasetUsed]:
 
 
 def powers(window: Window) -> dict[str, float]:
-    """Return the mean power of each source over a window, in watts, as far as it is known.
+    """Return the known mean power of each source over a window, in watts.
 
     Example:
         >>> from greentrain.energy import Reading
@@ -142,31 +142,34 @@ def powers(window: Window) -> dict[str, float]:
 
 
 def note(stream: str, results: Sequence[UpdateResult], totals: Totals) -> str:
-    """Return a summary in Markdown, with as many of the last experiences as there is room for."""
+    """Return a summary in Markdown, with as many of the last experiences as fit."""
     rows = [_row(result) for result in results]
-    drawn = format_energy(totals.energy_j)
-    title = f"**{_cell(stream)}**: {totals.experiences} experiences, {drawn} drawn."
-    table = ["| experience | update mode | drawn | metric | reason |", "|---|---|---|---|---|"]
+    used = format_energy(totals.energy_j)
+    title = f"**{_cell(stream)}**: {totals.experiences} experiences, {used} used."
+    table = [
+        "| experience | update mode | energy used | metric | reason |",
+        "|---|---|---|---|---|",
+    ]
     while True:
         few = totals.experiences > len(rows)
-        told = [f"The last {len(rows)} of them:", ""] if few else []
-        text = "\n".join([title, "", *told, *table, *rows])
+        intro = [f"The last {len(rows)} of them:", ""] if few else []
+        text = "\n".join([title, "", *intro, *table, *rows])
         if len(text) <= _LONGEST_NOTE or not rows:
             return text
         rows = rows[1:]
 
 
 def _row(result: UpdateResult) -> str:
-    after = "unknown" if result.metric_after is None else f"{result.metric_after:.3f}"
-    advised = f", advised {result.decision.action}" if result.advice else ""
+    after = "not measured" if result.metric_after is None else f"{result.metric_after:.3f}"
+    shadow = f", greentrain: {result.decision.action}" if result.shadow else ""
     return (
-        f"| {_cell(result.experience_id)} | {result.done}{advised} | "
+        f"| {_cell(result.experience_id)} | {result.done}{shadow} | "
         f"{format_energy(result.energy_j)} | {after} | {_cell(result.reason)} |"
     )
 
 
 def _cell(text: str) -> str:
-    """Return a text that stays in its cell, and is text."""
+    """Return a text that fits in a table cell and contains no markup."""
     plain = " ".join(text.split())
     if len(plain) > _LONGEST_CELL:
         plain = f"{plain[:_LONGEST_CELL]}…"

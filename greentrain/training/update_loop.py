@@ -1,398 +1,447 @@
-"""What a stream learns with: its model, its memory, and what it knows of costs and gains."""
+"""Update a model on one experience: observe, decide, reserve, train, judge, commit.
+
+Each stage takes frozen values and returns frozen values. :meth:`UpdateLoop.ask` observes, decides
+and reserves; :meth:`UpdateLoop.train` trains and judges within the reservation;
+:meth:`UpdateLoop.tell` settles and learns.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
-from greentrain.budget import Account
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.control import BudgetController, Candidate, Decision, Policy, State, broke
+from greentrain.control import Candidate, Decision, Reason, State, broke
+from greentrain.decisions.core import (
+    BudgetAccount,
+    DecisionCore,
+    UpdateOutcome,
+    finite,
+)
 from greentrain.decisions.stream_budget import StreamBudget
-from greentrain.energy import WindowRecorder
-from greentrain.errors import BudgetExceeded
-from greentrain.evaluation.comparison import Comparison, on_look, on_more
-from greentrain.evaluation.held_out import EvalOn, HeldOut
-from greentrain.evaluation.metric_history import MetricHistory
-from greentrain.evaluation.per_experience import PerExperienceMetrics
-from greentrain.evaluation.probe import FEWEST, Probe
+from greentrain.errors import BudgetExceeded, LedgerError
+from greentrain.evaluation.comparison import Comparison, combine
+from greentrain.evaluation.evaluator import Evaluator
+from greentrain.evaluation.probe import FEWEST, ProbeResult, compare_on_probe
 from greentrain.evaluation.signals.training_curve import LossCurve
-from greentrain.memory import Buffer, size
+from greentrain.memory import size
 from greentrain.payments import Payment, paying
 from greentrain.training import cost_calibration as calibration
-from greentrain.training import shadow as advice
-from greentrain.training.baseline_runs import BaselineRuns
-from greentrain.training.build_state import state_of
-from greentrain.training.closing_energy import ClosingEnergy
-from greentrain.training.data import StreamData
-from greentrain.training.fit_callbacks import StopOnNan, healthy
-from greentrain.training.result import ReportedTraining, UpdateResult
-from greentrain.training.step_energy import StepEnergy
-from greentrain.training.update_context import UpdateContext
-from greentrain.training.updater import Updater
+from greentrain.training.config import CarbonConfig
+from greentrain.training.fit import ModelTrainer
+from greentrain.training.fit_callbacks import StepEnergy, StopOnNan, has_finite_weights
+from greentrain.training.result import UpdateResult
+from greentrain.training.run_context import RunContext
+from greentrain.training.shadow import shadow_decision
+from greentrain.training.stream_state import StreamState
+from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent, UpdateContext
 from greentrain.units import format_energy
 
 FIRST_CLOSING = 0.1
 """Share of the first training's cap that is kept for its end and its validation."""
-
 FIRST_AT_LEAST_J = 1.0
-"""Joules below which no first training is tried: a tenth of a second of a small computer.
+"""Smallest cap of a first training: a tenth of a second of a small computer.
 
-What its first step draws nobody can foresee, and a budget should not be overdrawn by it.
+The energy of its first step is unknown, and must not exceed the budget.
 """
 CONFIRMING = 3.0
-"""Validations that have to be left of a reservation for two of them to be made."""
-
-
-class _Part(Protocol):
-    """What is saved with a stream."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Any) -> None: ...
+"""Validations that must be left of a reservation for a second comparison, which runs two."""
 
 
 class UpdateLoop:
-    """Decide about each experience, train on it, and know what it came to.
+    """Run the stages of an update.
 
     Args:
-        updater: The model, and how it is trained.
-        memory: What may be kept of past data; ``None`` for nothing.
-        objective: What a new model is judged on.
-        more_is_better: Whether a larger metric is a better one.
-        policy: Decides; the controller's own if ``None``.
-        separately: Whether to read the metric on each experience by itself, too.
-        grid: How joules become grams, as :class:`EnergyMonitor` takes it.
-        seed: Seed of what is kept and looked at.
-        baseline_every: Experiences from one control to the next; ``None`` for none.
-
-    Attributes:
-        updater: As given.
-        controller: Decides, and knows what updates cost and bring.
-        material: The data: new, stored and pending.
-        separately: The metric on each experience by itself; ``None`` where nobody asked.
-        controls: Full retrainings beside the stream.
+        state: The stream's state: model, data, and what was learned.
+        trainer: Trains successors.
+        evaluator: Measures models.
+        budget: The budget that pays.
+        core: Decides, records and learns.
+        run: The run that measures and records.
+        carbon: Conversion of joules to grams.
     """
 
     def __init__(
         self,
-        updater: Updater,
+        state: StreamState,
+        trainer: ModelTrainer,
+        evaluator: Evaluator,
+        budget: StreamBudget,
+        core: DecisionCore,
+        run: RunContext,
         *,
-        memory: Buffer | None,
-        objective: EvalOn,
-        more_is_better: bool,
-        policy: Policy | None,
-        separately: bool,
-        grid: Mapping[str, Any],
-        seed: int,
-        baseline_every: int | None = None,
+        carbon: CarbonConfig,
     ) -> None:
-        self.updater = updater
-        self.material = StreamData(memory)
-        self._held_out = HeldOut(objective, seed=seed)
-        self._probe = Probe(updater, self._held_out, seed=seed)
-        self._progress = MetricHistory(more_is_better=more_is_better)
-        self.separately = (
-            PerExperienceMetrics(more_is_better=more_is_better) if separately else None
-        )
-        self.controller = BudgetController(policy=policy)
-        self._closing = ClosingEnergy()
-        self._grid = grid
-        self._slope: float | None = None
-        self.controls = BaselineRuns(
-            baseline_every,
-            updater=updater,
-            controller=self.controller,
-            material=self.material,
-            probe=self._probe,
-            progress=self._progress,
-            on_kept=self._measure_each,
-        )
+        self._state = state
+        self._trainer = trainer
+        self._evaluator = evaluator
+        self._budget = budget
+        self._core = core
+        self._run = run
+        self._carbon = carbon
 
-    def take(self, turn: UpdateContext, funds: StreamBudget) -> UpdateResult:
-        """Take one experience's turn: look, decide, train; then it is part of the past.
+    def ask(
+        self, context: UpdateContext, account: BudgetAccount, *, shadow: bool = False
+    ) -> AskedUpdate:
+        """Observe the current model, decide, and reserve.
 
-        Of advice, the turn ends with :meth:`told`.
-        """
-        turn.judged_on = self._held_out.judged_on(turn.experience)
-        result = self._decide(turn, funds)
-        if not turn.advises:
-            self._end(turn, result)
-        return result
-
-    def told(
-        self, turn: UpdateContext, model: LightningModule | None, told: ReportedTraining | None
-    ) -> UpdateResult:
-        """Take what another job made of an experience on which advice was given, if it did."""
-        metric = advice.take_over(
-            turn,
-            model,
-            told,
-            updater=self.updater,
-            controller=self.controller,
-            probe=self._probe,
-            progress=self._progress,
-        )
-        result = turn.took_over(told, metric_after=metric)
-        self._end(turn, result)
-        return result
-
-    def _end(self, turn: UpdateContext, result: UpdateResult) -> None:
-        if self.separately is not None and not (result.steps and result.kept):
-            self.separately.stayed(len(self.material.known))
-        self._held_out.take(turn.experience)
-        self._probe.take(turn.experience)
-        self.material.store(turn.experience, trained=result.steps > 0 and result.kept)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all of it, as plain values and tensors."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return {**parts, "slope": self._slope}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
+        Args:
+            context: The experience.
+            account: The account that pays.
+            shadow: Whether the decision is only recorded, in shadow mode.
 
         Raises:
-            ConfigurationError: If it is of another model.
+            LedgerError: If nothing can be recorded or reserved. Then nothing may start.
         """
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self._slope = state["slope"]
-
-    def _parts(self) -> dict[str, _Part]:
-        return {
-            "updater": self.updater,
-            "material": self.material,
-            "held_out": self._held_out,
-            "probe": self._probe,
-            "progress": self._progress,
-            "closing": self._closing,
-            "controller": self.controller,
-            **({} if self.separately is None else {"separately": self.separately}),
-        }
-
-    def _decide(self, turn: UpdateContext, funds: StreamBudget) -> UpdateResult:
-        if not funds.sized and not self._size(turn, funds):
-            return turn.skipped(_broke(turn.account))
+        spent, probe, state = Spent(), None, None
         try:
-            state, decision = self._look(turn, funds)
-            if not self.controller.cost.calibrated and decision.cost_j.upper < FIRST_AT_LEAST_J:
-                return turn.skipped(_broke(turn.account), state)
-            if turn.advises:
-                calibrated = self.controller.cost.calibrated
-                decision = advice.as_advice(decision, state, calibrated=calibrated)
-                return turn.advised(decision, state)
-            purpose = f"{decision.action} of {turn.experience.id}"
-            turn.reservation = self.controller.reserve(decision, purpose)
+            if self._budget.sized:
+                sized = True
+            else:
+                sized, spent = self._size_budget(context, account)
+                account = self._budget.account(self._run.run)
+            if not sized:
+                decision = _budget_exhausted(account)
+            else:
+                probe, state, decision, paid = self._observe(context, account)
+                spent += paid
+                if shadow and decision.reason is not Reason.BUDGET_EXHAUSTED:
+                    calibrated = self._state.controller.cost.calibrated
+                    decision = shadow_decision(decision, state, calibrated=calibrated)
         except BudgetExceeded as error:  # another run was faster
-            return turn.skipped(broke(str(error)))
-        if turn.reservation is None:
-            self.controller.learn(
-                decision, state, steps=0, actual_j=0.0, metric_after=state.metric_before
-            )
-            return turn.skipped(decision, state)
-        turn.decided(decision, state)
-        return self._train(turn, state, decision, turn.reservation)
-
-    def _size(self, turn: UpdateContext, funds: StreamBudget) -> bool:
-        """Measure what steps cost, and turn a budget given as a share into joules."""
-        reserved_j = calibration.affordable_j(turn.account)
-        if reserved_j is None:
-            return False
-        payment = calibration.calibrate(
-            self.updater,
-            turn.batch,
-            self._held_out.judged_on(turn.experience),
-            self.controller.cost,
-            turn.session.recorder,
-            turn.account,
-            reserved_j=reserved_j,
+            decision = broke(str(error))
+        pending = self._core.ask(
+            context.experience.id,
+            position=context.position,
+            state=state,
+            decision=decision,
+            account=account,
+            metric_before=None if probe is None else probe.metric,
+            reserve=not shadow,
         )
-        turn.paid(payment)
-        memory, n_new = self.material.memory, turn.batch.n_new
-        kept = n_new if memory is None else memory.max_size
-        funds.size(self.controller.cost, self.updater.modes, n_new, kept)
-        turn.account = funds.account(turn.session.run)
-        return True
+        return AskedUpdate(context=context, pending=pending, probe=probe, spent=spent)
 
-    def _look(self, turn: UpdateContext, funds: StreamBudget) -> tuple[State, Decision]:
-        """Look at the model as far as that can be paid, and decide."""
-        left_j, remaining = turn.account.balance().left_j, funds.expected()
-        asked = self.separately is not None and self.updater.trained
-        samples = self._probe.affordable(left_j / remaining) if self.updater.trained else 0
-        if asked:
-            samples = max(samples, FEWEST)
-        alone = size(turn.experience.val) if asked else 0
-        reserved_j = self._probe.bound_j(samples + alone)
-        if not samples or reserved_j > left_j:
-            return self._choose(turn, funds, keep_j=0.0)
-        recorder = turn.session.recorder
-        reservation = turn.account.reserve(reserved_j, f"look at {turn.experience.id}")
+    def train(self, asked: AskedUpdate) -> JudgedUpdate:
+        """Train a successor within its reservation, and judge it."""
+        pending, context = asked.pending, asked.context
+        decision, recorder, probe = pending.decision, self._run.recorder, self._state.probe
+        reserved_j = pending.reserved_j
+        held_out = probe.validation_data(context.experience, reserved_j)
+        guard = BudgetGuard(
+            reserved_j,
+            meter=recorder,
+            anneal=self._trainer.anneals,
+            keep_j=self._closing_j(decision, size(held_out)),
+        )
+        steps = StepEnergy(recorder, planned=decision.steps, other_j=self._fixed_j(decision))
+        curve, nan = LossCurve(), StopOnNan()
+        monitor = EnergyMonitor(
+            recorder,
+            ledger=False,
+            summary=False,
+            zone=self._carbon.zone,
+            intensity=self._carbon.intensity,
+            pue=self._carbon.pue,
+        )
+        logger = self._run.begin_update(context.experience)
+        reservation = str(pending.reservation_id)
         with (
             paying(
-                turn.account, recorder, reserved_j=reserved_j, reservation=reservation
-            ) as payment,
-            recorder.phase("probe"),
-        ):
-            turn.look = self._probe.look(turn.experience, turn.batch.new, samples, separately=asked)
-            looked_j = recorder.drawn(recorder.depth - 1).total_j or 0.0
-            keep_j = self._probe.look_j(samples) * (remaining - 1)
-            chosen = self._choose(turn, funds, keep_j=keep_j)
-        turn.paid(payment)
-        self._probe.drew(turn.look.samples + alone, looked_j)
-        if self.separately is not None and turn.look.metric_current is not None:
-            self.separately.arrived(len(self.material.known), turn.look.metric_current)
-        return chosen
-
-    def _choose(
-        self, turn: UpdateContext, funds: StreamBudget, *, keep_j: float
-    ) -> tuple[State, Decision]:
-        self.controller.account = turn.account
-        state = state_of(
-            turn.look,
-            turn.batch,
-            funds,
-            updater=self.updater,
-            progress=self._progress,
-            slope=self._slope,
-        )
-        return self.controller.decide(
-            state,
-            self.updater.candidates(turn.batch, keeps_data=self.material.memory is not None),
-            keep_j=keep_j,
-            others=funds.prospects(state.remaining),
-        )
-
-    def _train(
-        self, turn: UpdateContext, state: State, decision: Decision, reservation: str
-    ) -> UpdateResult:
-        recorder, reserved_j = turn.session.recorder, decision.cost_j.upper
-        anneal = not self.updater.modes.average  # the mean of the weights does what annealing would
-        judged_on = self._probe.judged(turn.experience, reserved_j)
-        keep_j = self._closing_j(decision, size(judged_on))
-        guard = BudgetGuard(reserved_j, meter=recorder, anneal=anneal, keep_j=keep_j)
-        gauge = StepEnergy(recorder, planned=decision.steps, beside_j=self._beside_j(decision))
-        curve, health = LossCurve(), StopOnNan()
-        monitor = EnergyMonitor(recorder, ledger=False, summary=False, **self._grid)
-        logger = turn.session.begin_update(turn.experience)
-        with (
-            paying(
-                turn.account, recorder, reserved_j=reserved_j, reservation=reservation
+                pending.account, recorder, reserved_j=reserved_j, reservation=reservation
             ) as payment,
             recorder.phase("update"),
         ):
-            if not self.updater.trained:  # a metric that is not logged is found before it costs
-                self.updater.measured([Subset(judged_on, [0])])
-            model = self.updater.train(
+            if not self._state.model.trained:  # finds a metric that is not logged before it costs
+                self._evaluator.measure(self._state.model.module, [Subset(held_out, [0])])
+            model = self._trainer.train(
                 Candidate(action=decision.action, steps=decision.steps),
-                turn.batch,
-                position=turn.position,
-                callbacks=[monitor, guard, gauge, curve, health],
+                context.data,
+                weights=self._state.model.weights,
+                position=context.position,
+                callbacks=[monitor, guard, steps, curve, nan],
                 logger=logger,
             )
             with recorder.phase("validation"):
-                after = self._validate(model, judged_on, recorder)
-                compared = self._compare(turn, model, payment)
-                sound = not health.tripped and healthy(model) and math.isfinite(after)
+                after = self._validate(model.module, held_out)
+                compared = self._compare(asked, model.module, payment)
+                sound = not nan.stopped and has_finite_weights(model.module)
+                sound = sound and math.isfinite(after)
                 kept = sound and (compared is None or not compared.worse)
                 if kept:
-                    self._measure_each(model, turn.experience.val)
-            if gauge.ended_j is not None:
-                closing_j = (recorder.read().total_j or 0.0) - gauge.ended_j
-                self._closing.drew(closing_j, validation_j=self._probe.validation_j)
-        self._learn_cost(gauge, guard.steps, payment.actual_j)
-        gain = None if compared is None else compared.gain
-        self.controller.learn(
-            decision,
-            state,
+                    self.evaluate_each(model.module, context.experience.val)
+            if steps.ended_j is not None:
+                closing_j = (recorder.read().total_j or 0.0) - steps.ended_j
+                self._state.closing.learn(closing_j, validation_j=probe.validation_j)
+        cost = self._state.controller.cost
+        if steps.step_j is not None and not cost.calibrated:  # the first update calibrates
+            fixed_j = max(0.0, payment.actual_j - guard.steps * steps.step_j)
+            cost.calibrate(fixed_j=fixed_j, step_j=steps.step_j)
+        return JudgedUpdate(
+            model=model,
             steps=guard.steps,
-            actual_j=payment.actual_j,
-            metric_after=self._progress.oriented(after),
-            gain=gain,
-            gain_sd=0.0 if compared is None else compared.sd,
             kept=kept,
-        )
-        self._slope = curve.slope
-        if kept:
-            self.updater.keep(model, decision.action)
-            self._progress.take(after)
-        return turn.trained(
-            decision,
-            payment,
-            metric_before=self._progress.without(after, gain),
             metric_after=after,
-            steps=guard.steps,
-            kept=kept,
-            projected_j=gauge.projected_j,
+            comparison=compared,
+            spent=Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j),
+            slope=curve.slope,
+            projected_j=steps.projected_j,
         )
 
-    def _beside_j(self, decision: Decision) -> float | None:
-        """Return joules that an update is expected to draw besides its steps."""
-        cost = self.controller.cost
-        return cost.predict(decision.action.mode, 0).mean if cost.calibrated else None
+    def tell(
+        self, asked: AskedUpdate, judged: JudgedUpdate | None
+    ) -> tuple[UpdateResult, dict[str, Any]]:
+        """Commit the outcome of an update: learn, keep the model, and store the experience.
 
-    def _closing_j(self, decision: Decision, samples: int) -> float:
-        """Return joules to keep for what comes after the steps, a validation among it."""
-        cost = self.controller.cost
-        if not cost.calibrated:
-            return FIRST_CLOSING * decision.cost_j.upper
-        validation_j = self._probe.expected_j(samples)
-        # About half of what a fit draws besides its steps and its validation comes after them.
-        beside_j = 0.5 * max(0.0, cost.predict(decision.action.mode, 0).mean - validation_j)
-        if self.separately is not None:
-            beside_j += validation_j
-        return self._closing.bound_j(validation_j, unknown_j=beside_j)
+        Both metrics of a training are of the same samples. A probe has fewer samples than a
+        validation, so its metric differs by chance.
 
-    def _validate(
-        self, model: LightningModule, judged_on: Dataset[Any], recorder: WindowRecorder
-    ) -> float:
-        before_j = recorder.read().total_j or 0.0
-        after = self.updater.measure(judged_on, model)
-        self._probe.validated(size(judged_on), (recorder.read().total_j or 0.0) - before_j)
-        return after
+        Args:
+            asked: The update.
+            judged: Its trained successor; ``None`` after ``SKIP``.
 
-    def _compare(
-        self, turn: UpdateContext, model: LightningModule, payment: Payment
-    ) -> Comparison | None:
-        """Compare a successor on what was looked at, and once more on more where it seems worse."""
-        both: dict[str, Any] = {"updater": self.updater, "progress": self._progress}
-        found = on_look(turn.look, model, **both)
-        if found is None or not found.worse:
-            return found
-        room_j = payment.reserved_j - (payment.drawn.total_j or 0.0)
-        if room_j < CONFIRMING * self._probe.validation_j:
-            return found
-        return on_more(self._probe.judged(turn.experience, room_j), model, **both)
+        Returns:
+            The result, and the ledger's row of the outcome.
+        """
+        pending, state = asked.pending, self._state
+        if judged is None:
+            before = finite(pending.metric_before)
+            result = self.result(asked, Spent(), before, before, steps=0, kept=True)
+            row = self._core.tell(pending, outcome_of(result), update_j=0.0)
+        else:
+            compared = judged.comparison
+            gain = None if compared is None else compared.gain
+            before = finite(state.history.before(judged.metric_after, gain))
+            after = judged.metric_after if judged.kept else before
+            result = dataclasses.replace(
+                self.result(
+                    asked, judged.spent, before, after, steps=judged.steps, kept=judged.kept
+                ),
+                projected_j=judged.projected_j,
+            )
+            row = self._core.tell(
+                pending,
+                outcome_of(result),
+                update_j=judged.spent.energy_j,
+                trained_metric=judged.metric_after,
+                gain=gain,
+                gain_sd=0.0 if compared is None else compared.sd,
+            )
+            state.slope = judged.slope
+            if judged.kept:
+                state.model.keep(judged.model, pending.action)
+                state.history.add(judged.metric_after)
+        self.store(asked, trained=result.steps > 0 and result.kept)
+        return result, row
 
-    def _learn_cost(self, gauge: StepEnergy, steps: int, actual_j: float) -> None:
-        """Take the first update for the calibration that it was."""
-        if gauge.step_j is not None and not self.controller.cost.calibrated:
-            fixed_j = max(0.0, actual_j - steps * gauge.step_j)
-            self.controller.cost.calibrate(fixed_j=fixed_j, step_j=gauge.step_j)
-
-    def _measure_each(self, model: LightningModule, *present: Dataset[Any]) -> None:
-        """Read the metric of a model on each experience by itself, where somebody asked.
+    def evaluate_each(self, model: LightningModule, *current: Dataset[Any]) -> None:
+        """Record the metric of a model on each experience separately, if that was asked for.
 
         Args:
             model: The model.
-            present: Held-out data of the experience at hand, while it is no past one yet.
+            current: Held-out data of the current experience, until it is stored.
         """
-        if self.separately is not None:
-            past = [self._held_out.of(name) for name in self.material.known]
-            datasets = [*past, *present]
-            metrics = [
-                self.updater.measure(each, model) if size(each) else None for each in datasets
+        metrics = self._state.per_experience
+        if metrics is not None:
+            past = [self._state.held_out.of(name) for name in self._state.data.known]
+            datasets = [*past, *current]
+            values = [
+                self._evaluator.metric(model, each) if size(each) else None for each in datasets
             ]
-            self.separately.trained(len(datasets) - 1, metrics)
+            metrics.add_after(len(datasets) - 1, values)
+
+    def _size_budget(self, context: UpdateContext, account: BudgetAccount) -> tuple[bool, Spent]:
+        """Measure the cost of a step, and convert a budget given as a share to joules."""
+        reserved_j = calibration.affordable_j(account)
+        if reserved_j is None:
+            return False, Spent()
+        cost, buffer = self._state.controller.cost, self._state.data.buffer
+        payment = calibration.calibrate(
+            self._trainer,
+            self._evaluator,
+            self._state.model.module,
+            context.data,
+            context.held_out,
+            cost,
+            self._run.recorder,
+            account,
+            reserved_j=reserved_j,
+        )
+        n_new = context.data.n_new
+        kept = n_new if buffer is None else buffer.max_size
+        plan = self._trainer.plan
+        self._budget.open_sized(
+            calibration.share_of_full(self._budget.budget, cost, plan, n_new, kept)
+        )
+        return True, Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
+
+    def _observe(
+        self, context: UpdateContext, account: BudgetAccount
+    ) -> tuple[ProbeResult | None, State, Decision, Spent]:
+        """Probe the current model if the budget affords it, and decide."""
+        probe, recorder = self._state.probe, self._run.recorder
+        left_j, left = account.balance().left_j, self._budget.experiences_left()
+        trained, each = self._state.model.trained, self._state.per_experience
+        samples = probe.affordable(left_j / left) if trained else 0
+        current_alone = each is not None and trained
+        if current_alone:
+            samples = max(samples, FEWEST)
+        alone = size(context.experience.val) if current_alone else 0
+        reserved_j = probe.upper_bound_j(samples + alone)
+        if not samples or reserved_j > left_j:
+            return None, *self._decide(context, account, None, left), Spent()
+        purpose = f"probe of {context.experience.id}"
+        reservation = account.reserve(reserved_j, purpose)
+        with (
+            paying(account, recorder, reserved_j=reserved_j, reservation=reservation) as payment,
+            recorder.phase("probe"),
+        ):
+            found = probe.run(
+                self._state.model.module,
+                context.experience,
+                context.data.new,
+                samples,
+                current_alone=current_alone,
+            )
+            probe_j = recorder.used(recorder.depth - 1).total_j or 0.0
+            keep_j = probe.expected_j(samples) * (left - 1)
+            decided = self._decide(context, account, found, left, keep_j=keep_j)
+        probe.learn_probe(found.samples + alone, probe_j)
+        if each is not None and found.metric_current is not None:
+            each.add_before(len(self._state.data.known), found.metric_current)
+        spent = Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
+        return found, *decided, spent
+
+    def _decide(
+        self,
+        context: UpdateContext,
+        account: BudgetAccount,
+        probe: ProbeResult | None,
+        left: int,
+        *,
+        keep_j: float = 0.0,
+    ) -> tuple[State, Decision]:
+        state = self._state.build_state(probe, context.data, position=context.position, left=left)
+        candidates = self._trainer.plan.candidates(
+            **context.data.counts,
+            has_model=self._state.model.trained,
+            keeps_data=self._state.data.buffer is not None,
+        )
+        state, decision = self._core.decide(
+            state, candidates, account, keep_j=keep_j, others=self._budget.prospects(left)
+        )
+        calibrated = self._state.controller.cost.calibrated
+        if not calibrated and decision.cost_j.upper < FIRST_AT_LEAST_J:
+            decision = _budget_exhausted(account)
+        return state, decision
+
+    def _validate(self, model: LightningModule, held_out: Dataset[Any]) -> float:
+        recorder = self._run.recorder
+        before_j = recorder.read().total_j or 0.0
+        after = self._evaluator.metric(model, held_out)
+        used_j = (recorder.read().total_j or 0.0) - before_j
+        self._state.probe.learn_validation(size(held_out), used_j)
+        return after
+
+    def _compare(
+        self, asked: AskedUpdate, model: LightningModule, payment: Payment
+    ) -> Comparison | None:
+        """Compare a successor with the current model, on more samples if it seems to be worse.
+
+        On the few samples of a probe it may seem so by chance, and the update would be lost.
+        """
+        if asked.probe is None:
+            return None
+        probe, history, evaluator = self._state.probe, self._state.history, self._evaluator
+        current = self._state.model.module
+        compared = compare_on_probe(
+            asked.probe, current, model, evaluator=evaluator, history=history
+        )
+        left_j = payment.reserved_j - (payment.used.total_j or 0.0)
+        if not compared.worse or left_j < CONFIRMING * probe.validation_j:
+            return compared
+        more = [probe.validation_data(asked.context.experience, left_j)]
+        before, after = (combine(evaluator.measure(each, more)) for each in (current, model))
+        return history.compare(before, after)
+
+    def _fixed_j(self, decision: Decision) -> float | None:
+        """Return the expected joules of an update besides its steps."""
+        cost = self._state.controller.cost
+        return cost.predict(decision.action.mode, 0).mean if cost.calibrated else None
+
+    def _closing_j(self, decision: Decision, samples: int) -> float:
+        """Return joules to keep for the end of an update, its validation included."""
+        fixed_j = self._fixed_j(decision)
+        if fixed_j is None:
+            return FIRST_CLOSING * decision.cost_j.upper
+        validation_j = self._state.probe.expected_validation_j(samples)
+        # About half of the fixed energy besides the validation is used after the steps.
+        other_j = 0.5 * max(0.0, fixed_j - validation_j)
+        if self._state.per_experience is not None:
+            other_j += validation_j
+        return self._state.closing.upper_bound_j(validation_j, unknown_j=other_j)
+
+    def store(self, asked: AskedUpdate, *, trained: bool) -> None:
+        """Make an experience a part of the past."""
+        state, experience = self._state, asked.context.experience
+        if state.per_experience is not None and not trained:
+            state.per_experience.repeat(len(state.data.known))
+        state.held_out.add(experience)
+        state.probe.add_experience(experience)
+        state.data.store(experience, trained=trained)
+
+    def result(
+        self,
+        asked: AskedUpdate,
+        update: Spent,
+        metric_before: float | None,
+        metric_after: float | None,
+        *,
+        steps: int,
+        kept: bool,
+    ) -> UpdateResult:
+        """Return the result of an update, with the balance after it."""
+        total = asked.spent + update
+        return UpdateResult(
+            experience_id=asked.context.experience.id,
+            position=asked.context.position,
+            decision=asked.pending.decision,
+            energy_j=total.energy_j,
+            update_j=update.energy_j,
+            metric_before=metric_before,
+            metric_after=finite(metric_after),
+            steps=steps,
+            kept=kept,
+            left_j=left_of(asked.pending.account),
+            overrun_j=total.overrun_j,
+        )
 
 
-def _broke(account: Account) -> Decision:
+def left_of(account: BudgetAccount) -> float:
+    """Return the joules left of an account's budget; 0 if the ledger cannot be read."""
+    try:
+        return account.balance().left_j
+    except LedgerError:  # an unknown balance cannot be reserved from
+        return 0.0
+
+
+def outcome_of(result: UpdateResult) -> UpdateOutcome:
+    """Return the outcome of a result, as the ledger records it."""
+    return UpdateOutcome(
+        steps=result.steps,
+        metric_before=result.metric_before,
+        metric_after=result.metric_after,
+        kept=result.kept,
+        energy_j=result.energy_j,
+    )
+
+
+def _budget_exhausted(account: BudgetAccount) -> Decision:
     left_j = account.balance().left_j
     return broke(
-        f"{format_energy(left_j)} are left, too little to find out what training costs: nothing "
+        f"{format_energy(left_j)} are left, too little to measure the cost of training: nothing "
         "starts"
     )

@@ -1,4 +1,4 @@
-"""Each test of a callback runs in a folder of its own: a Trainer's files go where it runs."""
+"""Run each test of a callback in a separate folder, where a Trainer writes its files."""
 
 from __future__ import annotations
 

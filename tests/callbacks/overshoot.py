@@ -1,12 +1,17 @@
 """Random fits under random caps, whose joules are known exactly: for a test and a benchmark.
 
-A step draws, in parts of the mean of its fit, one of four laws: always the mean; anything from 0 to
-2; 0.4 but 2 every third or fourth time, as gradient accumulation makes it; or growing from 0.6 to
-1.4 over the fit. The first step is 1 to 4 times as dear on top. A validation batch draws 0.1 to 1
-of a mean step, and each whole validation is up to 2 % dearer or cheaper than another; so is each
-saving of a checkpoint, which draws up to 10 mean steps. On the simulated card the power is constant
-in one half of the fits; in the other half it falls to a third for a part of each period of 20 ms to
-2 s. Where a fit's validation is not measured beforehand, its first epoch is longer than its cap.
+The energy of a step follows one of four laws, in multiples of the mean step of its fit:
+
+- always 1;
+- random from 0 to 2;
+- 2 every third or fourth step and less between, with a mean of 1, as in gradient accumulation;
+- growing from 0.6 to 1.4 over the fit.
+
+The first step uses 1 to 4 mean steps more. A validation batch uses 0.1 to 1 mean step. Each whole
+validation uses up to 2 % more or less than that, and so does each saving of a checkpoint, which
+uses up to 10 mean steps. On the simulated card, the power is constant in one half of the fits. In
+the other half, it falls to a third for a part of each period of 20 ms to 2 s. If a fit's validation
+is not measured beforehand, its first epoch is longer than its cap.
 """
 
 from __future__ import annotations
@@ -33,9 +38,10 @@ from tests.nvml.simulation import Node
 ENOUGH_STEPS, ENOUGH_S = 200, 60.0
 """From a cap worth this many steps and seconds on, 97 % of it are to be used."""
 SMALL_END = 0.01
-"""A validation and a saving draw up to this share of the cap in half of the large caps, and up to
-ten times as much in the others: where what is left after a validation does not pay for a step and
-another validation, the fit ends there, and that may be more than 3 % of the cap."""
+"""Share of the cap that a validation and a saving use at most, in half of the large caps.
+
+In the other half they use up to ten times as much. A fit ends after a validation if the rest of the
+cap does not pay for a step and another validation. That rest may be more than 3 % of the cap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +54,14 @@ class Case:
         cap_steps: The cap, in mean steps.
         step_s: Seconds of a mean step.
         power_w: Watts, at their highest.
-        law: How dear a step is: ``"even"``, ``"random"``, ``"accumulated"`` or ``"growing"``.
+        law: Energy of a step: ``"even"``, ``"random"``, ``"accumulated"`` or ``"growing"``.
         epoch: Batches of an epoch.
         validation: Batches of a validation.
-        looked: What a validation batch draws, in mean steps.
-        save: What saving a checkpoint draws, in mean steps; 0 without checkpoints.
-        save_every: After how many steps a checkpoint is saved; 0 for each epoch's end.
+        evaluated: Energy of a validation batch, in mean steps.
+        save: Energy of saving a checkpoint, in mean steps; 0 without checkpoints.
+        save_every: Steps between two saved checkpoints; 0 for each epoch's end.
         measured: Whether a validation is measured before the last one.
-        end: The most that a validation and a saving draw, as a share of the cap.
+        end: Upper bound of a validation and a saving, as a share of the cap.
     """
 
     seed: int
@@ -66,7 +72,7 @@ class Case:
     law: str
     epoch: int
     validation: int
-    looked: float
+    evaluated: float
     save: float
     save_every: int
     measured: bool
@@ -79,7 +85,7 @@ class Case:
 
     @property
     def enough(self) -> bool:
-        """Whether the cap is large enough to be used up to 97 %."""
+        """True if the cap is large enough to be used up to 97 %."""
         return (
             self.measured
             and self.cap_steps >= ENOUGH_STEPS
@@ -89,30 +95,30 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of it.
+    """Outcome of a fit.
 
     Args:
         case: The fit.
-        drawn_j: Joules that were really drawn, from the fit's first moment to its last.
+        used_j: Joules really used, from the start of the fit to its end.
         steps: Steps taken.
-        reads: How often the guard read its meter.
-        validations: How many whole validations there were.
+        reads: Number of times that the guard read its meter.
+        validations: Number of whole validations.
     """
 
     case: Case
-    drawn_j: float
+    used_j: float
     steps: int
     reads: int
     validations: int
 
     @property
     def share(self) -> float:
-        """Which share of the cap was used."""
-        return self.drawn_j / self.case.cap_j
+        """Share of the cap that was used."""
+        return self.used_j / self.case.cap_j
 
 
 def case(seed: int, *, simulated: bool) -> Case:
-    """Draw a fit: in three of five, the cap is large enough to be used up to 97 %."""
+    """Return a random fit: in three of five, the cap is large enough to be used up to 97 %."""
     chance = random.Random(2 * seed + simulated)
     enough = chance.random() < 0.6
     measured = enough or chance.random() < 0.5
@@ -122,10 +128,10 @@ def case(seed: int, *, simulated: bool) -> Case:
     else:
         step_s = _between(chance, 0.002, 3.0)
         cap_steps = _between(chance, 60.0, 600.0)
-    looked, save = chance.uniform(0.1, 1.0), chance.choice((0.0, chance.uniform(0.0, 10.0)))
+    evaluated, save = chance.uniform(0.1, 1.0), chance.choice((0.0, chance.uniform(0.0, 10.0)))
     end = chance.choice((SMALL_END, 0.1)) if enough else 0.3
     save = min(save, 0.5 * end * cap_steps)
-    validation = max(1, int(chance.uniform(0.0, 1.0) * (end * cap_steps - save) / looked))
+    validation = max(1, int(chance.uniform(0.0, 1.0) * (end * cap_steps - save) / evaluated))
     epoch = int(cap_steps * chance.uniform(0.1, 0.4)) if measured else math.ceil(2 * cap_steps)
     return Case(
         seed=seed,
@@ -136,7 +142,7 @@ def case(seed: int, *, simulated: bool) -> Case:
         law=chance.choice(("even", "random", "accumulated", "growing")),
         epoch=epoch,
         validation=validation,
-        looked=looked,
+        evaluated=evaluated,
         save=save,
         save_every=chance.choice((0, 0, max(2, epoch // 3))),
         measured=measured,
@@ -161,7 +167,9 @@ def run(case: Case, folder: Path, node: Node | None = None) -> Outcome:
     if case.save:
         callbacks.append(ModelCheckpoint(folder, every_n_train_steps=case.save_every or None))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="BudgetGuard: .* over the cap")  # it is counted
+        warnings.filterwarnings(
+            "ignore", message="BudgetGuard: .* more than its cap"
+        )  # it is counted
         warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         trainer = Trainer(
@@ -179,7 +187,7 @@ def run(case: Case, folder: Path, node: Node | None = None) -> Outcome:
         trainer.fit(_Light(), _batches(case.epoch), _batches(case.validation))
     return Outcome(
         case=case,
-        drawn_j=energy_j(began_s, clock()),
+        used_j=energy_j(began_s, clock()),
         steps=guard.steps,
         reads=counted.reads,
         validations=costs.validations,
@@ -189,7 +197,7 @@ def run(case: Case, folder: Path, node: Node | None = None) -> Outcome:
 def _machine(
     case: Case, chance: random.Random, node: Node | None
 ) -> tuple[Meter, Callable[[], float], Callable[[float], None], Callable[[float, float], float]]:
-    """Return a meter, its clock, what moves that, and the joules between two times."""
+    """Return a meter, its clock, a function that moves it, and the joules between two times."""
     if node is None:
         fake = Clock()
 
@@ -212,7 +220,7 @@ def _machine(
 
 
 class _Costs(Callback):
-    """Let time pass where a real fit would spend it."""
+    """Advance the clock where a real fit would use time."""
 
     def __init__(self, case: Case, chance: random.Random, advance: Callable[[float], None]) -> None:
         self.validations = 0
@@ -222,27 +230,27 @@ class _Costs(Callback):
         self._steps = 0
         self._first = chance.uniform(1.0, 4.0)
         self._every = chance.choice((3, 4))
-        self._dearer = 1.0
+        self._factor = 1.0
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         self.pass_steps(self._law() + (self._first if self._steps == 0 else 0.0))
         self._steps += 1
 
     def on_validation_start(self, *args: Any, **kwargs: Any) -> None:
-        self._dearer = self._chance.uniform(0.98, 1.02)
+        self._factor = self._chance.uniform(0.98, 1.02)
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.pass_steps(self._dearer * self._case.looked)
+        self.pass_steps(self._factor * self._case.evaluated)
 
     def on_validation_end(self, *args: Any, **kwargs: Any) -> None:
         self.validations += 1
 
     def save(self) -> None:
-        """Let pass what a saving takes."""
+        """Advance the clock by the time of a saving."""
         self.pass_steps(self._case.save * self._chance.uniform(0.98, 1.02))
 
     def pass_steps(self, steps: float) -> None:
-        """Let pass what some mean steps take."""
+        """Advance the clock by the time of some mean steps."""
         self._advance(steps * self._case.step_s)
 
     def _law(self) -> float:
@@ -257,7 +265,7 @@ class _Costs(Callback):
 
 
 class _SlowIO(TorchCheckpointIO):
-    """Save nothing, and let pass what saving takes."""
+    """Save nothing, and advance the clock by the time of a saving."""
 
     def __init__(self, costs: _Costs) -> None:
         self._costs = costs
@@ -292,7 +300,7 @@ class _Counted:
 
 
 class _Light(LightningModule):
-    """As little work as a fit can have."""
+    """A model with the least possible work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -313,5 +321,5 @@ def _batches(count: int) -> DataLoader[Any]:
 
 
 def _between(chance: random.Random, low: float, high: float) -> float:
-    """Draw evenly in the logarithm."""
+    """Return a random number, uniform in the logarithm."""
     return math.exp(chance.uniform(math.log(low), math.log(high)))

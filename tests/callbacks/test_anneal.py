@@ -1,4 +1,4 @@
-"""Annealing in torch's step hooks: schedules end on time, and nobody's scheduler is disturbed."""
+"""Annealing in torch's step hooks: schedules end on time, users' schedulers stay as they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback
 from torch.optim import lr_scheduler
 
-from greentrain.callbacks.anneal import RateScaler, catch_up, shape
+from greentrain.callbacks.anneal import RateScaler, catch_up, cosine_factor
 from tests.callbacks.test_budget_guard import fit, guard_of
 from tests.models import Classifier, Clock
 
@@ -189,15 +189,15 @@ def test_two_guards_do_not_both_anneal():
     clock = Clock()
     both = guard_of(1e6, clock, anneal=True), guard_of("5 gCO2e", clock, zone="DE", anneal=True)
     both[1].meter = both[0].meter
-    with pytest.raises(MisconfigurationException, match="leave it to one of them"):
+    with pytest.raises(MisconfigurationException, match="set it for one of them only"):
         fit(both[0], clock, both[1])
     fit(guard_of(1e6, clock, anneal=True), clock, max_epochs=1)
 
 
 def test_the_shape_rises_and_falls_and_catches_up():
-    assert shape(0.0) == 0.0
-    assert shape(0.05) == 1.0
-    assert shape(1.0) == pytest.approx(0.0)
-    assert shape(2.0) == pytest.approx(0.0)
+    assert cosine_factor(0.0) == 0.0
+    assert cosine_factor(0.05) == 1.0
+    assert cosine_factor(1.0) == pytest.approx(0.0)
+    assert cosine_factor(2.0) == pytest.approx(0.0)
     assert catch_up(0.3, 0.3) == 1.0
     assert catch_up(0.3, 1.0) == pytest.approx(0.0)

@@ -14,8 +14,9 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.callbacks import usage as use_module
-from greentrain.callbacks.anneal import shape
+from greentrain.callbacks import usage as usage_module
+from greentrain.callbacks.anneal import cosine_factor
+from greentrain.callbacks.budget_guard import StopReason
 from greentrain.carbon import CsvIntensity
 from greentrain.energy import ConstantMeter, Reading
 from greentrain.errors import BudgetExceeded, ConfigurationError
@@ -62,7 +63,8 @@ def test_a_cap_ends_the_fit_just_below_it():
     assert 96.0 <= guard.used_j <= 100.0  # two steps and some doubt
     assert trainer.global_step == guard.steps == round(guard.used_j)
     assert guard.joules_per_step == pytest.approx(1.0)
-    assert "of 0.0278 Wh were drawn after" in guard.reason  # the cap: 100 J
+    assert guard.stop_reason is StopReason.NO_ROOM
+    assert "of its cap of 0.0278 Wh in" in guard.reason  # the cap: 100 J
 
 
 class Lagging(ConstantMeter):
@@ -87,6 +89,7 @@ def test_a_cap_that_is_not_reached_changes_nothing():
     trainer = fit(guard, clock)
     assert trainer.global_step == 200
     assert not guard.stopped
+    assert guard.stop_reason is StopReason.NOT_STOPPED
     assert guard.reason == ""
 
 
@@ -120,15 +123,16 @@ def test_a_validation_that_was_not_measured_is_bounded_from_training_steps():
 
 def test_the_first_step_is_taken_unless_it_is_known_not_to_fit(tmp_path):
     clock = Clock()
-    guard = guard_of(0.5, clock)  # a step draws 1 J, and nobody knows
-    with pytest.warns(UserWarning, match="were drawn, over the cap of 0.000139 Wh"):
+    guard = guard_of(0.5, clock)  # a step uses 1 J, which is unknown before it
+    with pytest.warns(UserWarning, match="more than its cap of 0.000139 Wh"):
         trainer = fit(guard, clock)
     assert trainer.global_step == 1
     assert guard.stopped
+    assert guard.stop_reason is StopReason.CAP_EXCEEDED
 
     clock = Clock()
-    guard = guard_of(1.5, clock)  # the sanity check draws 2 J
-    with pytest.warns(UserWarning, match="were drawn, over the cap of 0.000417 Wh"):
+    guard = guard_of(1.5, clock)  # the sanity check uses 2 J
+    with pytest.warns(UserWarning, match="more than its cap of 0.000417 Wh"):
         trainer = fit(guard, clock, val=True, num_sanity_val_steps=2)
     assert trainer.global_step == 0
     assert guard.stopped
@@ -207,8 +211,8 @@ def test_why_a_fit_ends_is_logged(caplog):
     with caplog.at_level(logging.INFO):
         guard = guard_of(30.0, clock)
         fit(guard, clock)
-    told = [message for message in caplog.messages if "BudgetGuard" in message]
-    assert told == [f"BudgetGuard: {guard.reason}, so the fit ends here"]
+    logged = [message for message in caplog.messages if "BudgetGuard" in message]
+    assert logged == [f"BudgetGuard stops the fit: {guard.reason}"]
 
 
 def test_the_best_checkpoint_is_kept_and_the_last_one_saved(tmp_path):
@@ -228,15 +232,16 @@ def test_the_best_checkpoint_is_kept_and_the_last_one_saved(tmp_path):
 def test_warn_trains_on_and_says_so_once():
     clock = Clock()
     guard = guard_of(30.0, clock, on_exceed="warn")
-    with pytest.warns(UserWarning, match="training goes on"):
+    with pytest.warns(UserWarning, match="training continues: on_exceed='warn'"):
         trainer = fit(guard, clock)
     assert trainer.global_step == 200
     assert not guard.stopped
+    assert guard.stop_reason is StopReason.NO_ROOM
 
 
 def test_raise_raises():
     clock = Clock()
-    with pytest.raises(BudgetExceeded, match="were drawn after"):
+    with pytest.raises(BudgetExceeded, match=r"of its cap of .* steps, and one more step"):
         fit(guard_of(30.0, clock, on_exceed="raise"), clock)
 
 
@@ -274,7 +279,7 @@ def test_a_resumed_fit_goes_on_under_the_same_cap_and_schedule(tmp_path):
     resumed(1e6, None, Save())
     guard, model = resumed(1e6, path)
     assert guard.steps == 200
-    assert model.rates[0] == pytest.approx(0.5 * shape(101 / 200), rel=0.02)
+    assert model.rates[0] == pytest.approx(0.5 * cosine_factor(101 / 200), rel=0.02)
     assert model.rates[-1] < 0.01
     guard, _ = resumed(140.0, path)
     assert guard.stopped
@@ -304,12 +309,12 @@ def test_guard_and_monitor_see_the_same_joules():
         ({"cap": "0 Wh"}, "more than zero"),
         ({"cap": -1.0}, "more than zero"),
         ({"cap": "5 parsecs"}, "the unit 'parsecs' is not known"),
-        ({"cap": "50 % of full"}, "is no amount for one fit"),
-        ({"cap": "1 kWh per day"}, "is no amount for one fit"),
+        ({"cap": "50 % of full"}, "is not an amount for one fit"),
+        ({"cap": "1 kWh per day"}, "is not an amount for one fit"),
         ({"cap": "500 gCO2e"}, "zone='DE'"),
         ({"cap": "500 gCO2e", "zone": "Atlantis"}, "no carbon intensity is known"),
         ({"cap": 1.0, "zone": "DE", "pue": 0.5}, "pue is 0.5"),
-        ({"cap": 1.0, "on_exceed": "explode"}, "'stop', 'warn' and 'raise'"),
+        ({"cap": 1.0, "on_exceed": "explode"}, "'stop', 'warn', 'raise'"),
         ({"cap": 1.0, "keep_j": -1.0}, "keep_j"),
     ],
 )
@@ -338,7 +343,7 @@ def csv(folder, *intensities: float) -> CsvIntensity:
 
 def test_a_cap_of_carbon_counts_each_joule_at_its_hour(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(use_module, "utc_now", Hours(clock))
+    monkeypatch.setattr(usage_module, "utc_now", Hours(clock))
     # 100 J in each hour: at 36 g/kWh they are 1 mg, at 360 g/kWh 10 mg; times the PUE of 1.5.
     intensity = csv(tmp_path, 36.0, 360.0, 36.0, 36.0)
     guard = guard_of("0.009 gCO2e", clock, intensity=intensity, pue=1.5)
@@ -350,12 +355,12 @@ def test_a_cap_of_carbon_counts_each_joule_at_its_hour(tmp_path, monkeypatch):
     assert 130 < trainer.global_step < 150
     assert guard.used_g == pytest.approx(true_g, rel=0.01)
     assert 0.007 < true_g <= 0.009
-    assert "of 0.009 g CO2e were drawn after" in guard.reason
+    assert "of its cap of 0.009 g CO2e in" in guard.reason
 
 
 def test_grams_are_told_beside_a_cap_of_energy_and_go_on_over_a_resume(tmp_path):
     clock = Clock()
-    first = guard_of(1e6, clock)  # knows no zone yet
+    first = guard_of(1e6, clock)  # has no zone yet
     fit(first, clock, max_epochs=1).save_checkpoint(tmp_path / "first.ckpt")
     clock = Clock()
     second = guard_of(1e6, clock, zone="DE")
@@ -381,7 +386,7 @@ def test_a_cap_of_energy_and_one_of_carbon_hold_together(tmp_path):
 def test_an_intensity_that_does_not_cover_the_fit_is_refused_in_setup(tmp_path):
     clock = Clock()
     guard = guard_of("5 gCO2e", clock, intensity=csv(tmp_path, 36.0, 36.0))  # of a day long ago
-    with pytest.raises(ConfigurationError, match="of this moment is not known"):
+    with pytest.raises(ConfigurationError, match="present carbon intensity is unknown"):
         fit(guard, clock)
 
 
@@ -402,15 +407,15 @@ class Breaking(ConstantMeter):
 def test_a_meter_that_fails_does_not_open_the_cap():
     clock = Clock()
     guard = BudgetGuard(150.0, meter=Breaking(clock, 0.5))
-    with pytest.warns(UserWarning, match="cannot be read any more"):
+    with pytest.warns(UserWarning, match="can no longer be read"):
         trainer = fit(guard, clock)
     assert guard.stopped
-    assert 120 < trainer.global_step <= 150  # its steps are taken to draw 1 J, as before
+    assert 120 < trainer.global_step <= 150  # its steps count 1 J each, as before
 
 
 def test_a_cap_that_cannot_be_watched_is_told_of():
     clock = Clock()
-    with pytest.warns(UserWarning, match="measures nothing here"):
+    with pytest.warns(UserWarning, match="measures nothing on this machine"):
         trainer = fit(BudgetGuard(5.0, meter=Breaking(clock, 0.0)), clock)
     assert trainer.global_step == 200
 

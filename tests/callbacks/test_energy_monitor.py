@@ -266,7 +266,7 @@ def test_a_ledger_that_breaks_does_not_stop_training(tmp_path, caplog):
     fit = trainer(EnergyMonitor(constant_meter(clock), ledger=url), Tick(clock), Break())
     fit.fit(Classifier(), loader())
     assert fit.global_step == 2 * BATCHES
-    assert "windows wait to be written" in caplog.text
+    assert "rows of the ledger wait in a local file" in caplog.text
 
 
 def ledgers(folder: Path) -> list[Path]:
@@ -415,7 +415,7 @@ def test_the_summary_says_what_is_known_and_how(capsys, monkeypatch):
     clock = Clock()
     quiet = EnergyMonitor(constant_meter(clock), summary=False)
     trainer(quiet, Tick(clock)).fit(Classifier(), loader())
-    assert "what was drawn" not in capsys.readouterr().out
+    assert "energy used" not in capsys.readouterr().out
     monitor = EnergyMonitor(constant_meter(clock), zone="FR")
     trainer(monitor, Tick(clock)).fit(Classifier(), loader())
     printed = capsys.readouterr().out

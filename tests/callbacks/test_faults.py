@@ -1,4 +1,4 @@
-"""Whatever happens to meters and cards in mid-fit, the weights are those of unmeasured training."""
+"""Faults of meters and cards in mid-fit leave the weights as in training without a meter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPOCHS, BATCHES, BATCH_S = 3, 4, 1.0
 
 
 class Network(LightningModule):
-    """Dropout and shuffled data: whoever draws a random number of theirs changes the weights."""
+    """Dropout and shuffled data: an additional random number would change the weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def bare() -> dict[str, torch.Tensor]:
 
 
 class Flaky:
-    """A meter that draws 1 J between two readings, and fails at some of them."""
+    """A meter that counts 1 J between two readings, and fails at some of them."""
 
     sources = (Source(name="gpu:0", method="given", relative_uncertainty=None),)
 
@@ -109,8 +109,8 @@ def test_a_meter_that_raises_at_any_of_its_readings(bare, error, forever):
         total_j = monitor.total.energy_j.get("gpu:0")
         assert total_j is None or (not forever and total_j == monitor.total.duration_s), at
         for window in monitor.windows:
-            drawn_j = window.reading.energy_j.get("gpu:0")
-            assert drawn_j is None or drawn_j >= 0
+            used_j = window.reading.energy_j.get("gpu:0")
+            assert used_j is None or used_j >= 0
 
 
 def test_a_meter_that_is_well_changes_no_weight(bare):
@@ -162,9 +162,9 @@ def test_a_card_with_a_fault(bare, nvml_node, fault, note, known):
     assert_same(learned(Passing(nvml_node), monitor), bare)
     assert note in monitor.sources[0].note
     assert (monitor.total.energy_j["gpu:0"] is not None) == known
-    drawn_j = [window.reading.energy_j["gpu:0"] for window in monitor.windows]
-    assert all(joules is None or joules >= 0 for joules in drawn_j)
-    assert (None in drawn_j) != known
+    used_j = [window.reading.energy_j["gpu:0"] for window in monitor.windows]
+    assert all(joules is None or joules >= 0 for joules in used_j)
+    assert (None in used_j) != known
 
 
 def until_closed(stop: threading.Event, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""A guard on two forked ranks: one decision, whatever each of them sees."""
+"""A guard on two forked ranks takes one decision, even if their measurements differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pytorch_lightning import Trainer
 
 from greentrain.callbacks import BudgetGuard
-from tests.callbacks.test_processes import Tell, free_port
+from tests.callbacks.test_processes import SaveView, free_port
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
 
 __all__ = ["free_port"]  # a fixture
@@ -27,7 +27,7 @@ def test_ranks_stop_together_and_have_room_for_the_validation(tmp_path, options)
     clock = Clock()
     guard = BudgetGuard(meter=constant_meter(clock), anneal=True, **options)
     Trainer(
-        callbacks=[guard, Uneven(clock, 0.01, 0.02), Tell(tmp_path, guard)],
+        callbacks=[guard, Uneven(clock, 0.01, 0.02), SaveView(tmp_path, guard)],
         max_epochs=50,
         accelerator="cpu",
         devices=2,

@@ -1,4 +1,4 @@
-"""A training process that is really killed: what it drew until then is on disk."""
+"""A training process that is really killed leaves the energy used until then on disk."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_kill_9_loses_a_heartbeat_at_most(tmp_path, after_batches):
         time.sleep(1.5 * HEARTBEAT_S)  # the beat in which the last of these batches lies
         process.send_signal(signal.SIGKILL)
         process.wait()
-    drawn_j = 100.0 * (times[-1] - times[0])
+    used_j = 100.0 * (times[-1] - times[0])
     ledger = Ledger(str(tmp_path / "run.db"), create=False)
     checked = verify(ledger)
     report = build(ledger)
@@ -61,7 +61,7 @@ def test_kill_9_loses_a_heartbeat_at_most(tmp_path, after_batches):
     assert checked.ok
     (run,) = report["runs"]
     assert run["status"] != "completed"
-    assert run["energy_wh"] * 3600 >= drawn_j
+    assert run["energy_wh"] * 3600 >= used_j
 
 
 def _is_time(line: str) -> bool:

@@ -155,7 +155,7 @@ trainer = Trainer(**quiet)
 trainer.fit(BoringModel())
 auto = [type(each).__name__ for each in trainer.callbacks]
 total = float(trainer.callback_metrics.get("energy/total_wh", 0.0))
-json.dump([own > 0, "AutoEnergyMonitor" in auto, total > 0], open("told.json", "w"))
+json.dump([own > 0, "AutoEnergyMonitor" in auto, total > 0], open("saw.json", "w"))
 """
 
 
@@ -163,9 +163,9 @@ json.dump([own > 0, "AutoEnergyMonitor" in auto, total > 0], open("told.json", "
 def test_both_packages_and_no_code_at_all(package, tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT.format(package=package))
     printed = python(tmp_path, "train.py")
-    own, auto, measured = json.loads((tmp_path / "told.json").read_text())
+    own, auto, measured = json.loads((tmp_path / "saw.json").read_text())
     assert own
-    assert "what was drawn" in printed
+    assert "energy used" in printed
     found = entry_points(group=f"{package}.callbacks_factory")
     if not any(each.name == "greentrain" for each in found):
         pytest.skip("greentrain is not installed here, so Lightning finds no entry point of it")
@@ -194,7 +194,7 @@ def test_nothing_is_added_unasked(monkeypatch):
 
 
 def python(folder: Path, *arguments: str) -> str:
-    """Run a script in a process of its own, and return what it prints."""
+    """Run a script in a separate process, and return what it prints."""
     without = {key: value for key, value in os.environ.items() if key != "GREENTRAIN_AUTO"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *arguments],

@@ -1,4 +1,4 @@
-"""No random fit draws more than its cap, and a cap that is large enough is used."""
+"""No random fit uses more than its cap, and a cap that is large enough is used."""
 
 from __future__ import annotations
 

@@ -17,21 +17,21 @@ from tests.models import Classifier, Clock, Tick, constant_meter, loader
 from tests.nvml.simulation import Node
 
 
-class Tell(Callback):
-    """Write what a rank saw into a file of its own: attributes do not come back from a fork."""
+class SaveView(Callback):
+    """Write what a rank saw into a separate file: attributes do not come back from a fork."""
 
     def __init__(self, folder: Path, guard: BudgetGuard) -> None:
         self.folder = folder
         self.guard = guard
 
     def on_train_end(self, trainer, pl_module):
-        told = {
+        seen = {
             "steps": trainer.global_step,
             "stopped": self.guard.stopped,
             "used_j": self.guard.used_j,
             "epoch_wh": float(trainer.callback_metrics.get("energy/epoch_wh", -1.0)),
         }
-        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(seen))
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def run(folder: Path, cap_j: float) -> list[dict]:
     meter = constant_meter(clock)
     guard = BudgetGuard(cap_j, meter=meter)
     monitor = EnergyMonitor(meter, ledger=f"sqlite:///{folder / 'greentrain.db'}")
-    return fit(folder, 2, monitor, guard, Tick(clock), Tell(folder, guard))
+    return fit(folder, 2, monitor, guard, Tick(clock), SaveView(folder, guard))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
@@ -90,7 +90,7 @@ class Cards(Callback):
 
     Args:
         node: The simulated node.
-        folder: Where each rank tells its totals.
+        folder: Folder in which each rank saves its totals.
     """
 
     def __init__(self, node: Node, folder: Path, *, one_each: bool) -> None:
@@ -108,8 +108,8 @@ class Cards(Callback):
         trainer.strategy.barrier()  # the ranks share one clock
 
     def on_train_end(self, trainer, pl_module):
-        told = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(seen))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -123,11 +123,11 @@ def test_each_card_of_a_node_is_counted_once(nvml_node, tmp_path, ranks, one_eac
     meter = NvmlMeter(clock=nvml_node.clock, synchronize=lambda index: None)
     monitor = EnergyMonitor(meter, ledger=url)
     cards = Cards(nvml_node, tmp_path, one_each=one_each)
-    told = fit(tmp_path, ranks, cards, monitor, epochs=1)
+    views = fit(tmp_path, ranks, cards, monitor, epochs=1)
     seconds = 0.1 * 20 / ranks  # 20 batches, shared by the ranks
     truths_j = {f"gpu:{index}": 100.0 * (index + 1) * seconds for index in range(ranks)}
-    for figures in told:
-        assert figures == told[0]
+    for figures in views:
+        assert figures == views[0]
         assert figures["energy/epoch_wh"] * 3600 == pytest.approx(sum(truths_j.values()), rel=0.15)
         for index in range(ranks):
             joules = figures[f"energy/gpu_{index}_epoch_wh"] * 3600

@@ -1,4 +1,4 @@
-"""Who measures what: each device of each host once, whatever each process can see."""
+"""Each device of each host is measured once, for any devices that each process can see."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentrain.callbacks.meter_lease import cards_of
-from greentrain.callbacks.ranks import OwnMeter, Place, share
+from greentrain.callbacks.meter_lease import gpu_indices
+from greentrain.callbacks.ranks import AssignedMeter, ProcessDevices, assign_devices
 from greentrain.energy import ConstantMeter
 
 CARDS = ["U1", "U2", "U3", "U4"]
@@ -22,7 +22,7 @@ def a_cluster(draw):
         devices = {f"gpu:{index}": f"{host}-{uuid}" for index, uuid in enumerate(seen)}
         if draw(st.booleans()):
             devices |= {"cpu": "cpu", "ram": "ram"}
-        places.append(Place(host=host, devices=devices))
+        places.append(ProcessDevices(host=host, devices=devices))
     return places
 
 
@@ -30,7 +30,7 @@ def a_cluster(draw):
 def test_each_device_of_each_host_has_exactly_one_owner(places):
     owned = [
         (place.host, place.devices[name])
-        for place, mine in zip(places, share(places), strict=True)
+        for place, mine in zip(places, assign_devices(places), strict=True)
         for name in mine
     ]
     there = {(place.host, device) for place in places for device in place.devices.values()}
@@ -40,24 +40,26 @@ def test_each_device_of_each_host_has_exactly_one_owner(places):
 
 @given(a_cluster())
 def test_no_two_devices_of_a_run_share_a_name(places):
-    names = [name for mine in share(places) for name in mine.values()]
+    names = [name for mine in assign_devices(places) for name in mine.values()]
     assert len(names) == len(set(names))
 
 
 def test_four_ranks_that_all_see_four_cards_leave_them_to_the_first():
     everything = {f"gpu:{index}": uuid for index, uuid in enumerate(CARDS)}
-    first, *others = share([Place(host="a", devices=everything)] * 4)
+    first, *others = assign_devices([ProcessDevices(host="a", devices=everything)] * 4)
     assert list(first) == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
     assert others == [{}, {}, {}]
 
 
 def test_ranks_on_two_hosts_with_a_card_each():
     places = [
-        Place(host=host, devices={"gpu:0": f"{host}{rank}", **({"cpu": "cpu"} if not rank else {})})
+        ProcessDevices(
+            host=host, devices={"gpu:0": f"{host}{rank}", **({"cpu": "cpu"} if not rank else {})}
+        )
         for host in ("a", "b")
         for rank in range(2)
     ]
-    assert share(places) == [
+    assert assign_devices(places) == [
         {"gpu:0": "node0/gpu:0", "cpu": "node0/cpu"},
         {"gpu:0": "node0/gpu:1"},
         {"gpu:0": "node1/gpu:0", "cpu": "node1/cpu"},
@@ -66,12 +68,15 @@ def test_ranks_on_two_hosts_with_a_card_each():
 
 
 def test_two_instances_of_one_card_are_one_card():
-    assert share([Place(host="a", devices={"gpu:0": "U1"})] * 2) == [{"gpu:0": "gpu:0"}, {}]
+    assert assign_devices([ProcessDevices(host="a", devices={"gpu:0": "U1"})] * 2) == [
+        {"gpu:0": "gpu:0"},
+        {},
+    ]
 
 
 def test_a_meters_part_has_the_names_of_the_run(seconds):
     meter = ConstantMeter({"gpu:0": 300.0, "cpu": 50.0}, clock=lambda: seconds[0])
-    part = OwnMeter(meter, {"gpu:0": "node1/gpu:3"})
+    part = AssignedMeter(meter, {"gpu:0": "node1/gpu:3"})
     part.start()
     seconds[0] = 2.0
     assert part.read().energy_j == {"node1/gpu:3": 600.0}
@@ -80,6 +85,6 @@ def test_a_meters_part_has_the_names_of_the_run(seconds):
 
 
 def test_only_the_card_that_is_trained_on_is_measured():
-    assert cards_of(torch.device("cuda", 2)) == (2,)
-    assert cards_of(torch.device("cpu")) == ()
-    assert cards_of(torch.device("mps")) == ()
+    assert gpu_indices(torch.device("cuda", 2)) == (2,)
+    assert gpu_indices(torch.device("cpu")) == ()
+    assert gpu_indices(torch.device("mps")) == ()

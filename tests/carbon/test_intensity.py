@@ -152,7 +152,7 @@ def test_half_a_year_of_germany_is_read():
     ("rows", "said"),
     [
         (["2021-07-01 12:00,1"], "two or more rows"),
-        (["2021-07-01 12:00,1", "2021-07-01 12:00,2"], "time does not always grow"),
+        (["2021-07-01 12:00,1", "2021-07-01 12:00,2"], "times that do not increase"),
         (["2021-07-01 12:00,1", "yesterday,2"], "holds something else"),
         (["2021-07-01 12:00,1", "2021-07-01 13:00,much"], "holds something else"),
         (["2021-07-01 12:00,1", "2021-07-01 13:00,-5"], "0 or more"),

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from greentrain.cli.doctor import Diagnosis, Missing, doctor, examine, show
+from greentrain.cli.diagnosis import Diagnosis, Missing, examine
+from greentrain.cli.doctor_command import doctor, show_diagnosis
 from greentrain.energy import Reading, Source, codecarbon
-from greentrain.energy._codecarbon_parts import Part
+from greentrain.energy._codecarbon_hardware import HardwarePart
 from greentrain.errors import ConfigurationError, MeterError
 from tests.energy import amdsmi_standin
 from tests.energy.amdsmi_standin import Machine, show_cards
@@ -152,14 +153,14 @@ def test_amd_cards_beside_nvidias_are_told_to_be_left_out(
 ) -> None:
     found = examine(root=tmp_path)
     assert [source.name for source in found.sources] == ["gpu:0", "cpu", "ram"]
-    assert "beside NVIDIA's" in by_what(found)["AMD cards"].why
+    assert "next to NVIDIA's" in by_what(found)["AMD cards"].why
 
 
 def forbidden(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = root / "sys/class/powercap/intel-rapl:0"
     package.mkdir(parents=True)
     (package / "energy_uj").write_text("5\n")
-    monkeypatch.setattr("greentrain.energy._host.os.access", lambda path, mode: False)
+    monkeypatch.setattr("greentrain.energy.host_hardware.os.access", lambda path, mode: False)
 
 
 def readable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +189,7 @@ def bare(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (forbidden, "only root may read", "sudo chmod a+r /sys/class/powercap/intel-rapl*/energy"),
         (forbidden, "only root may read", 'RUN+="/bin/chmod a+r /sys%p/energy_uj"'),
-        (readable, "none that CodeCarbon takes", ""),
+        (readable, "none that CodeCarbon recognizes", ""),
         (container, "its host does not pass /sys/class/powercap on", "systempaths=unconfined"),
         (machine, "its host does not pass the counters on", "nothing from inside"),
         (bare, "the kernel shows none", "sudo modprobe intel_rapl_msr"),
@@ -216,7 +217,7 @@ def test_a_cpu_with_a_counter_wants_nothing_better(
     no_nvidia: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Source(name="cpu", method="counter", relative_uncertainty=0.05)
-    part = Part(hardware=SimpleNamespace(), source=source, quick=False)
+    part = HardwarePart(hardware=SimpleNamespace(), source=source, quick=False)
     monkeypatch.setattr(codecarbon, "set_up", lambda root: {"cpu": part})
     monkeypatch.setattr(codecarbon.CodeCarbonMeter, "_advance", lambda self, now_s: None)
     found = examine(root=tmp_path)
@@ -271,7 +272,7 @@ def test_tables_show_text_as_it_is() -> None:
     missing = Missing(what="a wall", why="[none]", fix="")
     page = io.StringIO()
     found = Diagnosis(sources=(source,), missing=(missing,), idle=idle)
-    show(found, Console(width=160, file=page))
+    show_diagnosis(found, Console(width=160, file=page))
     text = page.getvalue()
     for expected in ("[red]a CPU[/red]", "whole machine [or so]", "unknown", "[none]", "12.5 W"):
         assert expected in text

@@ -1,4 +1,4 @@
-"""What was decided, and why, as the command line tells it."""
+"""The `greentrain explain` command."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_all_decisions_are_in_one_table(take: Callable[..., str]) -> None:
     page = ask("--ledger", ledger)
     assert page.exit_code == 0
     told = plain(page.output)
-    for text in ("What was decided about churn", "monday", "tuesday", "FULL_RETRAIN", "WARM_START"):
+    for text in ("Decisions about churn", "monday", "tuesday", "FULL_RETRAIN", "WARM_START"):
         assert text in told
     assert "0.0417 Wh" in told  # 1.5 s at 100 W are 150 J
     assert "+0.125" in told  # 0.625 after 0.5
@@ -103,16 +103,16 @@ def test_one_experience_is_explained_whole(take: Callable[..., str]) -> None:
     assert "metric on its new data, before training on them 0.25" in told
     assert "loss on its new data unknown" in told
     assert "stored samples that an update has seen 100" in told
-    assert "is there a trained model yes" in told
+    assert "a trained model exists yes" in told
     assert len(one["alternatives"]) == 7  # SKIP, and two modes at three efforts
     for option in one["alternatives"]:
-        net = option["predicted_gain"] - one["price_per_j"] * option["predicted_j"]
+        net = option["predicted_gain"] - one["min_gain_per_j"] * option["predicted_j"]
         assert f"{net:+.3f}" in told
         assert option["why_lost"] in told
     assert told.count("chosen") == 1
     assert "auc before 0.5" in told
     assert "auc after 0.625" in told
-    assert "drawn by the update 0.0417 Wh" in told
+    assert "used by the update 0.0417 Wh" in told
     assert f"{one['predicted_gain']:+.3f} predicted" in told
 
 
@@ -124,14 +124,19 @@ def test_the_gain_of_a_loss_is_by_how_much_it_fell(take: Callable[..., str]) -> 
 
 def test_what_was_drawn_elsewhere_is_what_was_given(tmp_path: Path) -> None:
     file = str(tmp_path / "own.db")
-    options: dict[str, Any] = {"budget": "2 Wh", "ledger": file, "step_j": 2.0, "elsewhere": True}
+    options: dict[str, Any] = {
+        "budget": Budget.parse("2 Wh"),
+        "ledger": file,
+        "step_j": 2.0,
+        "elsewhere": True,
+    }
     with open_controller("churn", **options) as controller:
         full = candidates_of({"FULL_RETRAIN": 100})
         update = controller.decide("a", candidates=full, n_new=1)
         controller.settle(update, metric_after=0.5, energy_j=360.0)
     assert [one["update_energy_j"] for one in answer("--ledger", file)] == [360.0]
     told = plain(ask("--ledger", file, "--experience", "a").output)
-    assert "drawn by the update 0.1 Wh" in told
+    assert "used by the update 0.1 Wh" in told
 
 
 def test_the_newest_stream_is_shown_unless_one_is_named(take: Callable[..., str]) -> None:
@@ -185,7 +190,7 @@ def decided(ledger: Ledger, state: Any, alternatives: Any) -> None:
             sentence="it was worth it",
             predicted_j=None,
             upper_bound_j=None,
-            price_per_j=0.001,
+            min_gain_per_j=0.001,
             state=canonical(state),
             alternatives=canonical(alternatives),
         )
@@ -208,7 +213,11 @@ OLD = {
             [{"update_mode": "REPLAY", "step_fraction": 0.0625, "predicted_j": 3.6}],
             ("novelty seen 2.5", "REPLAY at 6.25%", "0.001 Wh", "unknown", "chosen"),
         ),
-        (None, [], ("not even a look", "nothing else was weighed", "no outcome was recorded")),
+        (
+            None,
+            [],
+            ("not even pay for a probe", "no other option was compared", "no outcome was recorded"),
+        ),
     ],
 )
 def test_rows_of_other_releases_are_shown(
@@ -236,11 +245,11 @@ def test_advice_is_shown_as_advice(tmp_path: Path) -> None:
             come(run, position, steps=steps, planned_steps=20, energy_j=steps * 36.0)
     ledger.close()
     told = ask("--ledger", url)
-    assert told.output.count("(advice)") == 2
+    assert told.output.count("(shadow mode)") == 2
     shown = ask("--ledger", url, "--experience", "experience-1").output
-    assert "number 1, advised at" in shown
+    assert "number 1, decided in shadow mode at" in shown
     assert "trained 50 steps" in shown
-    assert "0.5 Wh" in shown  # which the other job said that it drew: 1,800 J
+    assert "0.5 Wh" in shown  # which the other job reported: 1,800 J
     assert "reserved for it" not in shown
     shown = ask("--ledger", url, "--experience", "experience-0").output
-    assert "trained nothing, or nobody said so" in shown
+    assert "trained nothing, or reported nothing" in shown

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from greentrain.cli.app import app
-from greentrain.cli.simulate import budget_of, judge
+from greentrain.cli.simulate_command import budget_of, simulate_all
 from greentrain.control import RCCDA, SKIP, Always, CaraThreshold, PricedPolicy, UpdateMode
 from greentrain.errors import ConfigurationError
 from greentrain.report.policy_chart import comparison_chart
@@ -34,7 +34,7 @@ def refusal(*arguments: str) -> str:
 
 def written(table: RecordedTable, path: Path) -> str:
     rows = [row for rows in table.rows.values() for row in rows]
-    parts = [table.header, *table.looks.values(), *rows]
+    parts = [table.header, *table.probes.values(), *rows]
     path.write_text("".join(f"{to_line(part)}\n" for part in parts), encoding="utf-8")
     return str(path)
 
@@ -95,7 +95,7 @@ def test_several_tables_have_a_mean_and_a_standard_error(tmp_path: Path) -> None
             for place, rows in by_hand().rows.items()
         }
     )
-    (cell,) = judge([by_hand(), better], ["always-full"], ["200%"])
+    (cell,) = simulate_all([by_hand(), better], ["always-full"], ["200%"])
     # The first is 0.8 all the time, the second 0.9: both close all of their gap.
     assert cell.anytime == pytest.approx(0.85)
     assert (cell.share, cell.share_se) == (1.0, 0.0)
@@ -113,9 +113,9 @@ def test_a_gap_that_scatter_makes_is_none() -> None:
         )
         for gain in gains
     ]
-    assert judge(tables, ["always-full"], ["200%"])[0].share is None
-    assert judge(tables[:1], ["always-full"], ["200%"])[0].share == 1.0
-    assert judge(tables[1:], ["always-full"], ["200%"])[0].share is None
+    assert simulate_all(tables, ["always-full"], ["200%"])[0].share is None
+    assert simulate_all(tables[:1], ["always-full"], ["200%"])[0].share == 1.0
+    assert simulate_all(tables[1:], ["always-full"], ["200%"])[0].share is None
 
 
 @pytest.mark.parametrize(
@@ -142,16 +142,16 @@ def test_the_oracle_is_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nope", "there is no policy 'nope'; there are always, cara-cumulative"),
+        ("nope", "there is no policy 'nope'. Choose from always, cara-cumulative"),
         ("greedy-3", "there is no policy 'greedy-3'"),
         ("periodic-0", "every"),
-        ("always", "cannot be made"),
-        ("priced-warm", "cannot be made"),
-        ("nowhere:Policy", "cannot find the policy"),
-        ("greentrain.control:Nothing", "cannot find the policy"),
+        ("always", "cannot create the policy"),
+        ("priced-warm", "cannot create the policy"),
+        ("nowhere:Policy", "cannot import the policy"),
+        ("greentrain.control:Nothing", "cannot import the policy"),
         ("greentrain.control:Greedy(", "write it as module:Class"),
         ("greentrain.control:Always('full')", "write it as module:Class"),
-        ("greentrain.control:CostModel", "has no method decide"),
+        ("greentrain.control:CostModel", "add a method decide"),
     ],
 )
 def test_what_is_no_policy_is_refused(name: str, said: str) -> None:
@@ -191,5 +191,5 @@ def test_a_table_is_recorded_as_a_configuration_says(
     table = read_table("table.jsonl")
     assert (table.num_experiences, table.header.stream) == (2, "digits-seed-0")
     assert best_schedule(table, table.full_j).spent_j <= table.full_j
-    assert "cannot read the efforts 'x'" in refusal(*given, "--step-fractions", "x")
-    assert "is an energy, such as" in refusal("record", "stream.yaml", "--budget", "9 % of full")
+    assert "cannot read the step fractions 'x'" in refusal(*given, "--step-fractions", "x")
+    assert "give an energy, such as" in refusal("record", "stream.yaml", "--budget", "9 % of full")

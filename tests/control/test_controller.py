@@ -20,14 +20,17 @@ from greentrain.control import (
     Candidate,
     CostModel,
     Decision,
+    DecisionOutcome,
     PricedPolicy,
     Reason,
     State,
     UpdateMode,
     UtilityModel,
-    options_of,
+    decided,
+    inputs_as_dict,
+    inputs_of,
 )
-from greentrain.control.action import HISTORY_KEPT
+from greentrain.control.state import HISTORY_KEPT
 from greentrain.errors import BudgetExceeded
 
 
@@ -47,7 +50,7 @@ class ShadowAccount:
     def reserve(self, upper_bound_j: float, purpose: str) -> str:
         left_j = self.balance().left_j
         if upper_bound_j > left_j:
-            raise BudgetExceeded(purpose, asked_j=upper_bound_j, left_j=left_j)
+            raise BudgetExceeded(purpose, requested_j=upper_bound_j, left_j=left_j)
         self.open[purpose] = upper_bound_j
         return purpose
 
@@ -130,14 +133,15 @@ def test_the_recorded_state_gives_the_recorded_decision(policy):
     for position, arrived in enumerate(arrivals):
         state, decision = control.decide(arrived, CANDIDATES, keep_j=3.0)
         assert len(state.history) == position
-        assert bool(state.tables) == (position > 0)  # what is to come is imagined from a model on
-        recorded = json.loads(json.dumps([state.as_dict(), decision.alternatives_as_dicts()]))
-        found, options = State.from_dict(recorded[0]), options_of(recorded[1])
+        assert bool(decision.forecast.tables) == (position > 0)  # none without a model
+        recorded = [inputs_as_dict(state, decision), decision.alternatives_as_dicts()]
+        inputs = inputs_of(*json.loads(json.dumps(recorded)))
         balance = control.account.balance()
-        assert found.left_j == pytest.approx(397.0 - balance.spent_j - balance.reserved_j)
-        balance = Balance(total_j=found.left_j, spent_j=0.0, reserved_j=0.0)
-        again = policy.decide(found, options, balance)
-        assert dataclasses.replace(again, alternatives=decision.alternatives) == decision
+        assert inputs[0].left_j == pytest.approx(397.0 - balance.spent_j - balance.reserved_j)
+        assert inputs[3] == decision.forecast
+        again = policy.decide(*inputs)
+        filled = {"alternatives": decision.alternatives, "forecast": decision.forecast}
+        assert dataclasses.replace(again, **filled) == decision
         carry_out(control, state, decision, metric_after=0.8)
 
 
@@ -167,7 +171,7 @@ def test_the_first_training_may_draw_two_even_shares(num_experiences, cap_j):
     assert decision.reason is Reason.NO_MODEL
     assert decision.cost_j.upper == pytest.approx(cap_j)
     assert state.left_j == 1000.0
-    assert "nothing says what a step costs" in decision.sentence
+    assert "cost per step unknown" in decision.sentence
 
 
 def test_what_is_kept_for_looks_is_no_part_of_the_first_cap():
@@ -201,7 +205,7 @@ streams = st.lists(outcomes, min_size=1, max_size=8)
 
 
 def gone_through(control: BudgetController, stream, *, scale: float = 1.0) -> list[Decision]:
-    """Go through a stream: what is new, what an update gains, its joules beside those foreseen."""
+    """Go through a stream: new data, gain of an update, its joules over the predicted ones."""
     decisions = []
     for position, (metric_new, gain, factor, n_new) in enumerate(stream, start=1):
         arrived = arrival(position, metric_new=metric_new, n_new=n_new)
@@ -265,9 +269,9 @@ def test_with_equal_utilities_the_cheapest_wins(total_j, stream, gain):
 def test_what_is_not_known_falls_back_to_priors_and_the_sentence_says_so(name, unknown):
     _, decision = controller(1e5).decide(arrival(1, **{name: unknown}), EACH_EFFORT)
     said = {
-        "metric_new": "the new data were not looked at, and are taken as no worse",
-        "metric_last": "nothing says what the last model reached",
-        "metric_ceiling": "what the model lacks counts as 0.1",
+        "metric_new": "New data not probed: no drop assumed",
+        "metric_last": "Metric of the last update unknown: no drop assumed",
+        "metric_ceiling": "model error 0.1 assumed",
     }
     assert said[name] in decision.sentence
     assert said["metric_ceiling"] in decision.sentence or name == "metric_new"
@@ -336,6 +340,66 @@ def test_what_was_learned_survives_json():
     again.account = control.account
     told = arrival(4, metric_new=0.5)
     assert again.decide(told, EACH_EFFORT) == control.decide(told, EACH_EFFORT)
+
+
+class Alternating:
+    """Replay after each outcome with an even number, and keep the outcomes."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[DecisionOutcome] = []
+
+    def decide(self, state, options, balance, forecast):
+        return decided(options[3 * (len(self.outcomes) % 2)], Reason.SCHEDULED, "In turn")
+
+    def observe(self, outcome: DecisionOutcome) -> None:
+        self.outcomes.append(outcome)
+
+
+class Saved(Alternating):
+    """Count the outcomes of earlier processes too."""
+
+    def state_dict(self):
+        return {"outcomes": len(self.outcomes)}
+
+    def load_state_dict(self, state):
+        self.outcomes = [None] * state["outcomes"]
+
+
+def test_a_policy_observes_each_outcome():
+    control = controller(1e5, policy=Alternating())
+    state, first = control.decide(arrival(1), CANDIDATES)
+    assert first.action == SKIP
+    carry_out(control, state, first, metric_after=0.9)
+    state, second = control.decide(arrival(2), CANDIDATES)
+    assert second.action.mode is UpdateMode.REPLAY
+    came = {"gain": 0.05, "gain_sd": 0.01, "kept": False}
+    carry_out(control, state, second, actual_j=40.0, metric_after=0.8, **came)
+    skipped, updated = control.policy.outcomes
+    assert (skipped.decision, skipped.steps, skipped.energy_j) == (first, 0, 0.0)
+    assert updated == DecisionOutcome(
+        decision=second, state=state, steps=50, energy_j=40.0, metric_after=0.8, **came
+    )
+
+
+def test_a_policy_that_observes_is_saved_and_restored_with_the_stream():
+    control = controller(1e5, policy=Saved())
+    for position in range(3):
+        state, decision = control.decide(arrival(position), CANDIDATES)
+        carry_out(control, state, decision)
+    saved = json.loads(json.dumps(control.state_dict()))
+    again = BudgetController(control.account, policy=Saved())
+    again.load_state_dict(saved)
+    assert again.decide(arrival(3), CANDIDATES) == control.decide(arrival(3), CANDIDATES)
+    assert again.decide(arrival(3), CANDIDATES)[1].action.mode is UpdateMode.REPLAY
+
+
+def test_a_stream_saved_without_a_policy_state_is_restored():
+    saved = controller(1e5).state_dict()
+    assert saved["policy"] is None
+    for state in (saved, {name: saved[name] for name in saved if name != "policy"}):
+        again = BudgetController(policy=Saved())
+        again.load_state_dict(state)
+        assert again.policy.outcomes == []
 
 
 def test_history_is_bounded():

@@ -1,4 +1,4 @@
-"""What holds for every policy, whatever its rule."""
+"""Properties of every policy."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_paid_or_done_is_said(policy):
     offers = [option(SKIP, 0.0), option(FULL, 7200.0), option(WARM, 7200.0)]
     decision = policy.decide(state(), offers, balance(3600.0))
     assert (decision.action, decision.reason) == (SKIP, Reason.TOO_EXPENSIVE)
-    assert decision.sentence == f"the cheapest {mode} may cost 2 Wh, and 1 Wh are left"
+    assert decision.sentence == f"The cheapest {mode} may use 2 Wh; 1 Wh left"
     decision = policy.decide(state(), [option(SKIP, 0.0), option(REPLAY, 1.0)], balance(9.0))
     assert (decision.action, decision.reason) == (SKIP, Reason.NOT_FEASIBLE)
     assert f"{mode} is not possible" in decision.sentence
@@ -216,7 +216,7 @@ def test_a_rule_that_is_to_skip_is_refused(policy):
     ("make", "named"),
     [
         (lambda: Periodic(every=0), "every is 0"),
-        (lambda: DriftTriggered(detector="eddm"), "detector is 'eddm'; it is adwin or page"),
+        (lambda: DriftTriggered(detector="eddm"), "detector is 'eddm'; set it to adwin or page"),
         (lambda: CaraThreshold(threshold=-0.1), "threshold is -0.1"),
         (lambda: CaraCumulative(threshold=math.nan), "threshold is nan"),
         (lambda: CaraPeriodic(period=0), "period is 0"),
@@ -260,12 +260,14 @@ def test_a_stream_is_kept_within_its_budget(policy):
         before, decision = control.decide(known, CANDIDATES)
         reservation = control.reserve(decision, str(position))
         updated = reservation is not None
-        control.settle(
+        actual_j = 1.0 + decision.steps if updated else 0.0
+        if reservation is not None:
+            account.settle(reservation, actual_j)
+        control.learn(
             decision,
             before,
-            reservation,
             steps=decision.steps,
-            actual_j=1.0 + decision.steps if updated else 0.0,
+            actual_j=actual_j,
             metric_after=0.9 if updated else metric,
         )
         age, model = (0 if updated else age + 1), model or updated

@@ -1,4 +1,4 @@
-"""What experiences to come are expected to offer: by hand, and by properties."""
+"""The forecast of options at experiences to come, by hand and by properties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greentrain.control import SKIP, Action, Candidate, Option, UpdateMode, UtilityModel
-from greentrain.control.forecast import POINTS, outlook, risk_discount
+from greentrain.control.forecast import NO_FORECAST, POINTS, forecast_options, risk_discount
 from tests.control import offers
 from tests.control.offers import REPLAY, WARM, option
 
@@ -53,7 +53,9 @@ def test_the_next_experience_by_hand():
     # One is to come, with 100 samples like the 100 there are: a warm start has twice the data, so
     # it costs 10 J + 2 * 100 J, of an even share of 110 J. The new data are half of all, and lose
     # 0, 0.1 or 0.5: twice the drop is as much. Seen so far: once, nothing.
-    tables, weights = outlook(OPTIONS, looked(), Mends(), [], left_j=220.0)
+    found = forecast_options(OPTIONS, looked(), Mends(), [], left_j=220.0)
+    weights = found.weights
+    tables = found.tables
     assert weights == pytest.approx((0.7 / 2, 0.15 / 2, 0.15 / 2, 1 / 2))
     # 210 J are 210 / 110 even shares, and what takes more than one has to be sure.
     careful = 0.01 * (210 / 110 - 1) / 2
@@ -74,7 +76,8 @@ def test_replay_grows_with_the_new_data_alone():
         line(Action(mode=UpdateMode.REPLAY, step_fraction=0.5), 20),
     ]
     state = looked(position=3, num_experiences=5, n_new=200, n_stored=200)
-    tables, _ = outlook(options, state, Mends(), [], left_j=220.0)
+    found = forecast_options(options, state, Mends(), [], left_j=220.0)
+    tables = found.tables
     costs = [cost_j for cost_j, _ in tables[0]]
     assert costs == pytest.approx([0.0, 10 + 50 * 500 / 400, 10 + 100 * 500 / 400, 30.0, 20.0])
 
@@ -82,7 +85,9 @@ def test_replay_grows_with_the_new_data_alone():
 def test_what_was_seen_outweighs_what_was_expected():
     # Six looks in thirds, weights 2 of 7 each; this seventh one was without a look.
     stale = [0.0, 0.5, 0.1, 0.4, 0.2, 0.3]
-    tables, weights = outlook(OPTIONS, looked(metric_new=None), Mends(), stale, left_j=1e6)
+    found = forecast_options(OPTIONS, looked(metric_new=None), Mends(), stale, left_j=1e6)
+    weights = found.weights
+    tables = found.tables
     assert weights == pytest.approx((0.1, 0.15 / 7, 0.15 / 7, 2 / 7, 2 / 7, 2 / 7))
     # Half of all samples, twice the drop: what was lost. All of it can be had each time, so it
     # lasts no longer than until the next one.
@@ -91,17 +96,20 @@ def test_what_was_seen_outweighs_what_was_expected():
 
 
 def test_a_look_that_found_the_new_data_better_counts_as_nothing_lost():
-    tables, _ = outlook(OPTIONS, looked(metric_new=1.0), Mends(), [-0.5], left_j=1e6)
+    found = forecast_options(OPTIONS, looked(metric_new=1.0), Mends(), [-0.5], left_j=1e6)
+    tables = found.tables
     assert all(warm[1] == 0.0 for _, _, warm in tables[3:])
 
 
 @pytest.mark.parametrize("changes", [{"has_model": False}, {"position": 1}, {"position": 7}])
 def test_nothing_is_imagined_without_a_model_and_at_the_end(changes):
-    assert outlook(OPTIONS, looked(**changes), UtilityModel(), [], left_j=100.0) == ((), ())
+    found = forecast_options(OPTIONS, looked(**changes), UtilityModel(), [], left_j=100.0)
+    assert found == NO_FORECAST
 
 
 def test_what_is_gained_early_counts_for_longer():
-    tables, _ = outlook(OPTIONS, looked(num_experiences=9), Mends(), [1.0], left_j=1.0)
+    found = forecast_options(OPTIONS, looked(num_experiences=9), Mends(), [1.0], left_j=1.0)
+    tables = found.tables
     # Among the 8 to come at four points, the share of the new data shrinks as well: so per sample.
     shares = [100 / (100 + round(100 + (middle - 1) * 100)) for middle in (1.5, 3.5, 5.5, 7.5)]
     values = [tables[5 * point + 4][1][1] + 0.01 for point in range(4)]
@@ -129,7 +137,9 @@ def test_each_experience_to_come_is_counted_once(
         n_stored=n_stored,
         metric_new=metric_new,
     )
-    tables, weights = outlook(OPTIONS, state, UtilityModel(), stale, left_j=left_j)
+    found = forecast_options(OPTIONS, state, UtilityModel(), stale, left_j=left_j)
+    weights = found.weights
+    tables = found.tables
     assert math.fsum(weights) == pytest.approx(max(0, state.remaining - 1))
     assert len(tables) == len(weights) <= POINTS * 6  # however long the stream and its past are
     for table in tables:

@@ -1,4 +1,4 @@
-"""The least joules above a floor, decided on plain numbers."""
+"""The least joules that reach a target, decided on plain numbers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def state(before: float | None = 0.90, **changes) -> State:
     return State(**{**fields, **changes})
 
 
-def decide(floor, now: State, balance: Balance = PLENTY, options=OPTIONS):
-    return LeastEnergy(floor=floor).decide(now, options, balance)
+def decide(target, now: State, balance: Balance = PLENTY, options=OPTIONS):
+    return LeastEnergy(target_metric=target).decide(now, options, balance)
 
 
 @pytest.mark.parametrize(
-    ("floor", "chosen", "reason"),
+    ("target", "chosen", "reason"),
     [
-        (0.90, SKIP, Reason.NOT_DUE),  # it holds
+        (0.90, SKIP, Reason.NOT_DUE),  # it is reached
         (0.905, REPLAY, Reason.BELOW_TARGET),  # 0.90 + 0.02 - 0.01
         (0.911, WARM, Reason.BELOW_TARGET),  # of a replay that is not sure
         (0.96, FULL, Reason.BELOW_TARGET),
         (0.999, FULL, Reason.BELOW_TARGET),  # nothing is enough: the most that can be had
     ],
 )
-def test_the_cheapest_that_is_sure_to_hold_the_floor_is_taken(floor, chosen, reason):
-    decision = decide(floor, state())
+def test_the_cheapest_that_is_sure_to_reach_the_target_is_taken(target, chosen, reason):
+    decision = decide(target, state())
     assert (decision.action, decision.reason) == (chosen, reason)
     assert {each.option.action for each in decision.alternatives} == {FULL, WARM, REPLAY, SKIP}
     assert all(each.why_lost for each in decision.alternatives if each.option.action != chosen)
@@ -61,25 +61,25 @@ def test_without_a_look_the_metric_is_what_the_last_update_reached_less_the_drop
     assert decide(0.89, unseen).reason is Reason.NOT_DUE
     nothing = decide(0.94, state(None))
     assert (nothing.action, nothing.reason) == (SKIP, Reason.NO_GAIN)
-    assert "nothing says what the metric is" in nothing.sentence
+    assert "Metric unknown" in nothing.sentence
 
 
 @pytest.mark.parametrize(
     ("reached", "chosen", "told"),
     [
-        (0.904, SKIP, "measured last"),  # half a point below is 0.899
-        (0.914, REPLAY, "measured last"),
+        (0.904, SKIP, "last measured"),  # half a point below is 0.899
+        (0.914, REPLAY, "last measured"),
         (None, FULL, "expected"),  # 0.90 and the 0.10 that full retraining may gain
     ],
 )
-def test_a_floor_below_full_retraining(reached, chosen, told):
+def test_a_target_below_full_retraining(reached, chosen, told):
     history = () if reached is None else (past(UpdateMode.FULL_RETRAIN, after=reached),)
     decision = decide("full - 0.5", state(history=history))
     assert decision.action == chosen
     assert told in decision.sentence
 
 
-@pytest.mark.parametrize("floor", ["fuller", "full - x", "", float("nan"), float("inf"), True])
-def test_a_floor_that_is_none_is_refused(floor):
-    with pytest.raises(ConfigurationError, match=r"such as 0\.97, or 'full - 0.5' in points"):
-        LeastEnergy(floor=floor)
+@pytest.mark.parametrize("target", ["fuller", "full - x", "", float("nan"), float("inf"), True])
+def test_a_target_that_is_none_is_refused(target):
+    with pytest.raises(ConfigurationError, match=r"such as 0\.97, or to 'full - 0.5' in points"):
+        LeastEnergy(target_metric=target)

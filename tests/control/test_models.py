@@ -1,4 +1,4 @@
-"""The two models of the controller against what they are told."""
+"""The two models of the controller against known observations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentrain.control import SKIP, Action, CostModel, State, UpdateMode, UtilityModel
+from greentrain.control import (
+    SKIP,
+    Action,
+    CostModel,
+    OptionForecast,
+    State,
+    UpdateMode,
+    UtilityModel,
+)
 from greentrain.control.regression import posterior
-from greentrain.control.utility import PRIOR_WEIGHTS
 from greentrain.errors import ConfigurationError
 from tests.control.offers import FULL, REPLAY, WARM, past
 
+MODES = [mode for mode in UpdateMode if mode is not UpdateMode.SKIP]
 QUARTER = Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=0.25)
 LINE = math.log2(1 + 15 * 0.5) / 4
 """How far half the steps of a warm start at effort 1 get."""
@@ -231,7 +239,7 @@ def test_gain_learns_that_a_mode_brings_nothing():
 def test_gains_of_many_are_those_of_each(drops, step_fraction, n_new, n_stored):
     model = UtilityModel()
     model.observe(WARM, state(), 0.03, 0.01)
-    actions = [SKIP, *(Action(mode=mode, step_fraction=step_fraction) for mode in PRIOR_WEIGHTS)]
+    actions = [SKIP, *(Action(mode=mode, step_fraction=step_fraction) for mode in MODES)]
     means, sds = model.gains(actions, state(n_new=n_new, n_stored=n_stored), drops)
     assert means.shape == sds.shape == (len(drops), 4)
     assert not means[:, 0].any() and not sds[:, 0].any()  # nothing done, nothing gained
@@ -264,8 +272,13 @@ def test_gain_ignores_what_could_not_be_measured():
 
 
 def test_a_state_survives_json():
-    told = state(tables=(((0.0, 0.0), (1.5, 0.2)),), table_weights=(2.5,), history=(past(),))
-    assert State.from_dict(json.loads(json.dumps(told.as_dict()))) == told
+    known = state(history=(past(),))
+    assert State.from_dict(json.loads(json.dumps(known.as_dict()))) == known
+
+
+def test_a_forecast_survives_json():
+    forecast = OptionForecast(tables=(((0.0, 0.0), (1.5, 0.2)),), weights=(2.5,))
+    assert OptionForecast.from_dict(json.loads(json.dumps(forecast.as_dict()))) == forecast
 
 
 @pytest.mark.parametrize("step_fraction", [0.0, 1.5, -0.5])

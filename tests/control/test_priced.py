@@ -12,6 +12,7 @@ from greentrain.control import (
     Action,
     Always,
     Option,
+    OptionForecast,
     PricedPolicy,
     Reason,
     State,
@@ -40,9 +41,12 @@ def state(**changes) -> State:
         "metric_new": 0.5,
         "metric_last": 0.5,
         "metric_ceiling": 1.0,
-        "table_weights": (1.0,) * len(changes.get("tables", ())),
     }
     return State(**{**fields, **changes})
+
+
+def forecast(*tables, weights: tuple[float, ...] | None = None) -> OptionForecast:
+    return OptionForecast(tables=tables, weights=weights or (1.0,) * len(tables))
 
 
 def balance(left_j: float) -> Balance:
@@ -53,7 +57,7 @@ def test_plenty_of_money_takes_the_largest_gain():
     offers = options((100.0, 0.30), (20.0, 0.25), (5.0, 0.10))
     decision = PricedPolicy().decide(state(), offers, balance(1000.0))
     assert decision.action is FULL
-    assert decision.price_per_j == 0.0
+    assert decision.min_gain_per_j == 0.0
 
 
 def test_a_price_makes_the_cheaper_update_the_better_one():
@@ -63,7 +67,7 @@ def test_a_price_makes_the_cheaper_update_the_better_one():
     decision = PricedPolicy().decide(state(position=0), offers, balance(60.0))
     assert decision.action is WARM
     assert decision.reason is Reason.BEST_NET_GAIN
-    assert decision.price_per_j == pytest.approx(0.05 / 80)
+    assert decision.min_gain_per_j == pytest.approx(0.05 / 80)
 
 
 def test_every_mode_is_the_best_somewhere():
@@ -79,28 +83,32 @@ def test_every_mode_is_the_best_somewhere():
 
 
 def test_what_is_to_come_sets_the_price():
-    # Experiences to come offer ten times the gain for the same joules: the little one at hand is
+    # Experiences to come offer ten times the gain for the same joules: the small current one is
     # left out although it could be paid, because the money is expected to buy more later.
     offers = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02)]
-    dear = ((0.0, 0.0), (20.0, 0.2))
+    expensive = ((0.0, 0.0), (20.0, 0.2))
     decision = PricedPolicy().decide(
-        state(position=0, num_experiences=4, tables=(dear, dear, dear)), offers, balance(60.0)
+        state(position=0, num_experiences=4),
+        offers,
+        balance(60.0),
+        forecast(expensive, expensive, expensive),
     )
     assert decision.action is SKIP
     assert decision.reason is Reason.NO_GAIN
-    assert "no update is worth its price of 3.6 per Wh" in decision.sentence  # 0.02 for 20 J
+    assert "no update reaches the minimum gain of 3.6 per Wh" in decision.sentence  # 0.02 for 20 J
 
 
 @pytest.mark.parametrize(("weight", "chosen"), [(1.0, WARM), (4.0, SKIP)])
 def test_a_table_counts_for_as_many_experiences_as_it_stands_for(weight, chosen):
     # 0.2 and 0.02 for the same 20 J. With one experience like each, 20 J for both pay for one of
-    # them per two: the dear table takes its 20 J only if it stands for more than that.
+    # them per two: the expensive table takes its 20 J only if it represents more than that.
     offers = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02)]
-    dear = ((0.0, 0.0), (20.0, 0.2))
+    expensive = ((0.0, 0.0), (20.0, 0.2))
     decision = PricedPolicy().decide(
-        state(position=0, num_experiences=5, tables=(dear,), table_weights=(weight,)),
+        state(position=0, num_experiences=5),
         offers,
         balance(80.0 if weight > 1 else 100.0),  # 16 J and 20 J for each of the five
+        forecast(expensive, weights=(weight,)),
     )
     assert decision.action is chosen
 
@@ -108,10 +116,10 @@ def test_a_table_counts_for_as_many_experiences_as_it_stands_for(weight, chosen)
 def test_a_dear_gain_has_to_be_sure():
     # 20 J are two even shares of the 20 J left for two: half a standard deviation is taken off.
     sure, vague = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02, sd=sd)] for sd in (0.03, 0.04))
-    told = state(position=0, tables=(((0.0, 0.0),),))  # and nothing is to come
-    assert PricedPolicy().decide(told, sure, balance(20.0)).action is WARM  # 0.02 - 0.015
-    assert PricedPolicy().decide(told, vague, balance(20.0)).action is SKIP  # 0.02 - 0.02
-    assert PricedPolicy().decide(told, vague, balance(40.0)).action is WARM  # an even share
+    now, later = state(position=0), forecast(((0.0, 0.0),))  # and nothing is to come
+    assert PricedPolicy().decide(now, sure, balance(20.0), later).action is WARM  # 0.02 - 0.015
+    assert PricedPolicy().decide(now, vague, balance(20.0), later).action is SKIP  # 0.02 - 0.02
+    assert PricedPolicy().decide(now, vague, balance(40.0), later).action is WARM  # an even share
 
 
 def test_nothing_to_gain_is_skipped_however_much_is_left():
@@ -119,7 +127,10 @@ def test_nothing_to_gain_is_skipped_however_much_is_left():
     decision = PricedPolicy().decide(state(), offers, balance(1e6))
     assert decision.action is SKIP
     assert decision.reason is Reason.NO_GAIN
-    assert "no update may gain 0.001 (best: +0.001 ± 0.000 by FULL_RETRAIN)" in decision.sentence
+    assert decision.sentence == (
+        "No drop on the new data; no update reaches the minimum gain of 0.001 "
+        "(best: +0.001 ± 0.000 from FULL_RETRAIN)"
+    )
 
 
 def test_nothing_affordable_is_skipped_and_says_what_was_missing():
@@ -127,7 +138,7 @@ def test_nothing_affordable_is_skipped_and_says_what_was_missing():
     decision = PricedPolicy().decide(state(), offers, balance(1800.0))
     assert decision.action is SKIP
     assert decision.reason is Reason.TOO_EXPENSIVE
-    assert "the cheapest REPLAY may cost 1 Wh, and 0.5 Wh are left" in decision.sentence
+    assert decision.sentence == "The cheapest REPLAY may use 1 Wh; 0.5 Wh left"
 
 
 def test_without_a_model_the_largest_effort_within_its_share_is_taken():
@@ -147,8 +158,8 @@ def test_every_alternative_says_why_it_lost():
     lost = {str(each.action): each.why_lost for each in decision.alternatives}
     assert lost["WARM_START"] == ""
     assert "more than is left" in lost["FULL_RETRAIN"]
-    assert "too little to start for" in lost["REPLAY"]
-    assert "nets +0.000 against +0.250" in lost["SKIP"]
+    assert lost["REPLAY"] == "gain +0.001 is below the minimum of 0.001"
+    assert lost["SKIP"] == "net gain +0.000, WARM_START +0.250"
 
 
 @pytest.mark.parametrize("mode", list(UpdateMode))
@@ -190,7 +201,7 @@ some_tables = st.lists(
 @given(offers=some_options, left=st.floats(0.0, 1e5), tables=some_tables, model=st.booleans())
 def test_no_decision_costs_more_than_is_left(offers, left, tables, model):
     decision = PricedPolicy().decide(
-        state(position=0, tables=tables, has_model=model), offers, balance(left)
+        state(position=0, has_model=model), offers, balance(left), forecast(*tables)
     )
     assert decision.cost_j.upper <= left
 
@@ -207,11 +218,12 @@ def test_scaling_all_joules_changes_no_decision(offers, left, tables, exponent):
     def scaled(each: Option) -> Option:
         return option(each.action, each.cost_j.mean * scale, each.gain.mean)
 
-    before = PricedPolicy().decide(state(tables=tables), offers, balance(left))
+    before = PricedPolicy().decide(state(), offers, balance(left), forecast(*tables))
     after = PricedPolicy().decide(
-        state(tables=tuple(tuple((c * scale, g) for c, g in table) for table in tables)),
+        state(),
         [scaled(each) for each in offers],
         balance(left * scale),
+        forecast(*(tuple((c * scale, g) for c, g in table) for table in tables)),
     )
     assert after.action == before.action
 
@@ -224,10 +236,9 @@ def test_scaling_all_joules_changes_no_decision(offers, left, tables, exponent):
 )
 def test_with_equal_gains_the_cheapest_wins(costs, gain, left, tables):
     offers = options(*((cost, gain) for cost in costs))
-    told = state(position=0, tables=tables)
-    decision = PricedPolicy().decide(told, offers, balance(left))
+    decision = PricedPolicy().decide(state(position=0), offers, balance(left), forecast(*tables))
     assert decision.action is SKIP or decision.cost_j.mean == min(costs)
-    if not tables and min(costs) <= left / 2:  # it is an even share, and nothing is dearer
+    if not tables and min(costs) <= left / 2:  # it is an even share, and nothing costs more
         assert decision.cost_j.mean == min(costs)
 
 
@@ -238,12 +249,11 @@ def test_what_is_not_known_is_said(metric):
     def sentence(**changes):
         return PricedPolicy().decide(state(**changes), offers, balance(1e6)).sentence
 
-    assert "the new data cost +0.000 of the metric;" in sentence()
-    assert "the new data were not looked at, and are taken as no worse" in sentence(
-        metric_new=metric
-    )
-    assert "nothing says what the last model reached" in sentence(metric_last=metric)
-    assert "what the model lacks counts as 0.1" in sentence(metric_ceiling=metric)
+    assert "No drop on the new data;" in sentence()
+    assert "Drop of 0.100 by the new data;" in sentence(metric_new=0.4, n_new=1)
+    assert "New data not probed: no drop assumed" in sentence(metric_new=metric)
+    assert "Metric of the last update unknown: no drop assumed" in sentence(metric_last=metric)
+    assert "(model error 0.1 assumed)" in sentence(metric_ceiling=metric)
 
 
 @given(tables=some_tables, rate=st.floats(0.0, 1e4))
@@ -278,5 +288,5 @@ def test_exploring_draws_what_is_doubtful_and_only_at_first():
 
 @pytest.mark.parametrize("explore", [-1, 1.5, "2"])
 def test_experiences_to_explore_are_counted(explore):
-    with pytest.raises(ConfigurationError, match=r"explore is .*; it is a whole number, 0 or more"):
+    with pytest.raises(ConfigurationError, match=r"explore is .*; set it to a whole"):
         PricedPolicy(explore=explore)

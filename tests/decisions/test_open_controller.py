@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import logging
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 import greentrain
 from greentrain import Budget, UpdateMode, candidates_of, open_controller
-from greentrain.control import Always, PricedPolicy, Reason
+from greentrain.control import Always, PricedPolicy, Reason, inputs_of
 from greentrain.control.decision import decided
 from greentrain.decisions.step_cost import split
 from greentrain.energy import ConstantMeter
@@ -38,7 +39,7 @@ ALL = candidates_of({"REPLAY": 10, "WARM_START": 40, "FULL_RETRAIN": 100})
 class OnDrop:
     """A policy of one's own: the last candidate, if the new data go worse than what is known."""
 
-    def decide(self, state, options, balance):
+    def decide(self, state, options, balance, forecast):
         calm = state.has_model and state.metric_new >= state.metric_before
         return decided(
             options[0] if calm else options[-1], Reason.FIXED, "calm" if calm else "drop"
@@ -414,20 +415,17 @@ def test_a_new_process_knows_what_the_last_one_learned(opened, seconds, url):
         for index in range(5):
             other = take(controller, index)
     assert (other.decision, other.state.history) == (last.decision, last.state.history)
-    assert other.state.tables == last.state.tables
+    assert other.decision.forecast.tables
 
 
 def test_a_recorded_decision_can_be_redone(opened, seconds, url):
-    from greentrain.budget import Balance
-    from greentrain.control import State, options_of
-
     with opened(step_j=2.0) as controller:
         trained(controller, "a", seconds)
         update = trained(controller, "b", seconds, metric_before=0.7, metric_new=0.2)
     row = rows(url, "decision")[1]
-    state, options = State.from_dict(json.loads(row["state"])), json.loads(row["alternatives"])
-    balance = Balance(total_j=state.left_j, spent_j=0.0, reserved_j=0.0)
-    assert PricedPolicy().decide(state, options_of(options), balance) == update.decision
+    inputs = inputs_of(json.loads(row["state"]), json.loads(row["alternatives"]))
+    again = PricedPolicy().decide(*inputs)
+    assert dataclasses.replace(again, forecast=inputs[3]) == update.decision
 
 
 def test_a_state_with_other_fields_is_read(opened, seconds, url):
@@ -448,8 +446,8 @@ def test_a_renewed_budget_counts_its_own_period(opened, seconds, url):
     with opened(budget="2 Wh per day", step_j=2.0) as controller:
         for name in ("a", "b"):
             assert trained(controller, name, seconds).state.remaining in (8, 7)
-        moment = controller._ledger.store.clock()
-        controller._ledger.store.clock = lambda: moment + timedelta(days=1)
+        moment = controller._ledger.now()
+        controller._ledger.clock = lambda: moment + timedelta(days=1)
         update = trained(controller, "c", seconds)
         assert (update.state.position, update.state.remaining) == (2, 8)
 
@@ -459,7 +457,7 @@ def test_a_budget_with_an_end_plans_until_then(opened, seconds):
     budget = Budget.parse("2 Wh", num_experiences=8, until=end)
     with opened(budget=budget, num_experiences=None, step_j=2.0) as controller:
         opened_at = controller._ledger.terms(controller._account.budget_id).opened
-        controller._ledger.store.clock = lambda: opened_at + 0.8 * (end - opened_at)
+        controller._ledger.clock = lambda: opened_at + 0.8 * (end - opened_at)
         assert trained(controller, "a", seconds).state.remaining == 2  # a fifth of 8
 
 
@@ -472,7 +470,7 @@ class TooLate:
 
     url: str
 
-    def decide(self, state, options, balance):
+    def decide(self, state, options, balance, forecast):
         ledger = Ledger(self.url)
         with ledger.open_run("stream", "faster") as run:
             account = ledger.account(ledger.find_budget("churn")["budget_id"], run)
@@ -499,7 +497,7 @@ def test_a_decision_that_cannot_be_recorded_reserves_nothing(opened, seconds, mo
             raise LedgerError("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(controller._run, "append", full)
+            patch.setattr(controller._core._run, "append", full)
             with pytest.raises(LedgerError, match="disk is full"):
                 controller.decide("a", candidates=FULL, n_new=1)
         assert (controller.balance().spent_j, controller.balance().reserved_j) == (0.0, 0.0)
@@ -526,7 +524,12 @@ from greentrain import candidates_of, open_controller
 from greentrain.energy import ConstantMeter
 
 with open_controller(
-    "churn", budget="2 Wh", num_experiences=8, ledger=sys.argv[1], step_j=2.0, meter=ConstantMeter(100.0)
+    "churn",
+    budget="2 Wh",
+    num_experiences=8,
+    ledger=sys.argv[1],
+    step_j=2.0,
+    meter=ConstantMeter(100.0),
 ) as controller:
     full = candidates_of({"FULL_RETRAIN": 100}, step_fractions=(1.0,))
     with controller.update("a", candidates=full, n_new=100) as update:

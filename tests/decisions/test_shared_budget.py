@@ -32,20 +32,21 @@ from greentrain.control import (
     PricedPolicy,
     State,
     UpdateMode,
+    inputs_of,
     options_of,
     solve_price,
 )
-from greentrain.control.shared_forecast import shared_outlook
+from greentrain.control.forecast import NO_FORECAST, forecast_options
 from greentrain.decisions.shared_budget import (
-    MOST_OFFERS,
-    OFFERS,
+    DECISIONS_EACH,
+    MOST_DECISIONS,
     RECENT,
     BudgetPeers,
+    experiences_of,
     newest,
-    stands_for,
 )
 from greentrain.errors import ConfigurationError
-from greentrain.ledger import Decided, Ledger, RunLog, canonical, decisions_since, verify
+from greentrain.ledger import DecisionSummary, Ledger, RunLog, canonical, verify
 from greentrain.report import build
 from tests.ledger.cluster import Cluster
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter
@@ -98,24 +99,22 @@ def state(remaining: int, **changes) -> State:
 def decide(gain: float, others):
     """Decide at 5 J per experience, with 8 to come, about one that offers a gain for 10 J."""
     options, left_j = offer(gain), 40.0
-    tables, weights = shared_outlook(options, state(8), Gains(gain), (), left_j, others)
-    known = state(8, tables=tables, table_weights=weights)
-    return PricedPolicy().decide(
-        known, options, Balance(total_j=left_j, spent_j=0.0, reserved_j=0.0)
-    )
+    forecast = forecast_options(options, state(8), Gains(gain), (), left_j, others)
+    balance = Balance(total_j=left_j, spent_j=0.0, reserved_j=0.0)
+    return PricedPolicy().decide(state(8), options, balance, forecast)
 
 
 def test_two_streams_solve_one_price():
     # Half of the experiences offer 0.4 for 10 J, half 0.1: at 5 J each the first half is paid for
     # and the other is not, which is so from a price of 0.1 for 10 J on.
     rich, poor = decide(0.4, [(offer(0.1), 4.0)]), decide(0.1, [(offer(0.4), 4.0)])
-    assert rich.price_per_j == pytest.approx(0.01)
-    assert poor.price_per_j == pytest.approx(0.01)
+    assert rich.min_gain_per_j == pytest.approx(0.01)
+    assert poor.min_gain_per_j == pytest.approx(0.01)
     assert rich.action.mode is UpdateMode.REPLAY
     assert poor.action.mode is UpdateMode.SKIP
     # By itself a stream would pay no more than every second update, and at its own price.
-    assert decide(0.4, []).price_per_j == pytest.approx(0.04)
-    assert decide(0.1, []).price_per_j == pytest.approx(0.01)
+    assert decide(0.4, []).min_gain_per_j == pytest.approx(0.04)
+    assert decide(0.1, []).min_gain_per_j == pytest.approx(0.01)
 
 
 @given(
@@ -126,9 +125,10 @@ def test_two_streams_solve_one_price():
 def test_the_experiences_to_come_are_shared_out(remaining, shares, gain):
     ahead = remaining - 1
     others = [(offer(0.2), share * ahead) for share in shares]
-    tables, weights = shared_outlook(
+    found = forecast_options(
         offer(gain), state(remaining), Gains(gain), (), 5.0 * remaining, others
     )
+    tables, weights = found.tables, found.weights
     assert len(tables) == len(weights)
     assert math.fsum(weights) == pytest.approx(ahead)
     assert weights[-len(others) :] == tuple(weight for _, weight in others)
@@ -140,22 +140,23 @@ def test_what_is_dear_is_valued_with_caution():
     sure = Estimate(mean=0.3, sd=0.1, upper=0.5)
     dear = [offer(0.0)[0], Option(candidate=offer(0.0)[1].candidate, cost_j=sure, gain=sure)]
     for left_j, expected in ((8 * 0.3, 0.3), (8 * 0.15, 0.25), (8 * 0.05, 0.2)):
-        tables, _ = shared_outlook(offer(0.1), state(8), Gains(0.1), (), left_j, [(dear, 2.0)])
-        assert tables[-1][1] == pytest.approx((0.3, expected))
+        others = [(dear, 2.0)]
+        found = forecast_options(offer(0.1), state(8), Gains(0.1), (), left_j, others)
+        assert found.tables[-1][1] == pytest.approx((0.3, expected))
 
 
 def test_a_stream_without_a_model_or_a_future_saves_for_nothing():
     others = [(offer(0.4), 4.0)]
     new = State(position=0, num_experiences=8, has_model=False, metric_before=None)
-    assert shared_outlook(offer(0.1), new, Gains(0.1), (), 40.0, others) == ((), ())
-    assert shared_outlook(offer(0.1), state(1), Gains(0.1), (), 5.0, others) == ((), ())
+    assert forecast_options(offer(0.1), new, Gains(0.1), (), 40.0, others) == NO_FORECAST
+    assert forecast_options(offer(0.1), state(1), Gains(0.1), (), 5.0, others) == NO_FORECAST
 
 
 # --- what the ledger tells of the others ----------------------------------------------------------
 
 
-def decided(number: int, stream: str, reason: str = "NO_GAIN") -> Decided:
-    return Decided(
+def decided(number: int, stream: str, reason: str = "NO_GAIN") -> DecisionSummary:
+    return DecisionSummary(
         entry_id=number, stream=stream, experience_id=f"{number}", reason=reason, moment=MOMENT
     )
 
@@ -164,9 +165,9 @@ def test_the_newest_offers_of_each_other_stream_are_told():
     recent = [decided(number, "abc"[number % 3]) for number in range(60, 0, -1)]
     chosen = newest(recent, "a")
     assert [each.entry_id for each in chosen] == [59, 58, 56, 55, 53, 52, 50, 49]
-    assert len(chosen) == 2 * OFFERS
+    assert len(chosen) == 2 * DECISIONS_EACH
     many = [decided(number, f"{number}") for number in range(60, 0, -1)]
-    assert [each.entry_id for each in newest(many, "60")] == [*range(59, 59 - MOST_OFFERS, -1)]
+    assert [each.entry_id for each in newest(many, "60")] == [*range(59, 59 - MOST_DECISIONS, -1)]
 
 
 def test_a_decision_that_weighed_nothing_tells_nothing():
@@ -178,8 +179,8 @@ def test_who_came_more_often_is_expected_more_often():
     # Of 8 experiences, with the present one, 2 are a's, 4 are b's, and of c's 2 nothing is known:
     # b is taken to bring 4 of each 6.
     chosen = [decided(1, "b"), decided(2, "b")]
-    assert stands_for(["b", "b", "c", "a", "b", "c", "b"], chosen, "a", 12) == [4.0, 4.0]
-    assert stands_for(["a", "a"], [], "a", 12) == []
+    assert experiences_of(["b", "b", "c", "a", "b", "c", "b"], chosen, "a", 12) == [4.0, 4.0]
+    assert experiences_of(["a", "a"], [], "a", 12) == []
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -222,7 +223,7 @@ def decide_in(run: RunLog, budget_id: str, name: str, *, reason: str = "NO_GAIN"
         sentence="as told",
         predicted_j=0.0,
         upper_bound_j=0.0,
-        price_per_j=None,
+        min_gain_per_j=None,
         state="null",
         alternatives=canonical(alternatives),
     )
@@ -247,7 +248,7 @@ def test_what_others_decide_is_read_as_it_comes(either):
         assert others.prospects(8) == ((offer(0.4), 2.0), (offer(0.3), 2.0))
         assert others.read(budget_id) == []
         assert (others.seen(MOMENT), others.seen(datetime(2126, 1, 1, tzinfo=UTC))) == (2, 0)
-        assert [each.stream for each in decisions_since(either.store, budget_id)] == [*"abbbb"]
+        assert [each.stream for each in either.decisions_since(budget_id)] == [*"abbbb"]
     assert BudgetPeers(either, "b").read(elsewhere)[0].experience_id == "1"
 
 
@@ -368,20 +369,18 @@ def test_every_decision_can_be_taken_again_from_its_row(shared):
     ledger.close()
     assert len(rows) == 2 * ROUNDS
     for before, row in enumerate(rows):
-        known = State.from_dict(json.loads(row["state"]))
+        inputs = inputs_of(json.loads(row["state"]), json.loads(row["alternatives"]))
+        known, _, _, forecast = inputs
         assert known.remaining == 2 * ROUNDS - before  # the decisions of both are counted
         assert known.position == row["position"] == before // 2
         if not known.has_model:
             continue
-        assert math.fsum(known.table_weights) == pytest.approx(known.remaining - 1)
-        options = options_of(json.loads(row["alternatives"]))
-        again = PricedPolicy().decide(
-            known, options, Balance(total_j=known.left_j, spent_j=0.0, reserved_j=0.0)
-        )
-        assert (str(again.action.mode), again.action.step_fraction, again.price_per_j) == (
+        assert math.fsum(forecast.weights) == pytest.approx(known.remaining - 1)
+        again = PricedPolicy().decide(*inputs)
+        assert (str(again.action.mode), again.action.step_fraction, again.min_gain_per_j) == (
             row["update_mode"],
             row["step_fraction"],
-            row["price_per_j"],
+            row["min_gain_per_j"],
         )
 
 
@@ -407,7 +406,8 @@ def test_a_stream_that_joins_later_is_counted_and_heard(tmp_path):
     assert status.within
     # The last decision but one is the late one's third: the two others' offers end its tables.
     told = [options_of(json.loads(row["alternatives"])) for row in rows]
-    costs_j = [[cost_j for cost_j, _ in table] for table in states[-2].tables]
+    _, _, _, forecast = inputs_of(json.loads(rows[-2]["state"]), [])
+    costs_j = [[cost_j for cost_j, _ in table] for table in forecast.tables]
     for heard in (told[-3], told[-4]):  # the changing one's last, and the stationary one's
         assert [option.cost_j.mean for option in heard] in costs_j
     assert rows[-2]["run_id"] not in {rows[-3]["run_id"], rows[-4]["run_id"]}
@@ -420,11 +420,11 @@ def test_one_of_them_goes_on_from_its_state(tmp_path):
         folder.mkdir()
         drawn, left = [], []
         with streaming(folder, "stationary") as second:
-            first = streaming(folder, "changing", state=folder / "state")
+            first = streaming(folder, "changing", state_dir=folder / "state")
             for number in range(4):
                 if name == "pieces" and number == 2:
                     first.close()
-                    first = streaming(folder, "changing", state=folder / "state")
+                    first = streaming(folder, "changing", state_dir=folder / "state")
                     assert set(first.known) == {"0", "1"}
                 for trainer, make in ((first, changing), (second, stationary)):
                     result = trainer.update(make(number))

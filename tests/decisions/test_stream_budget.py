@@ -11,12 +11,15 @@ from greentrain.carbon import CarbonAccount
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build, render_html
+from greentrain.training import CarbonConfig
 from tests.models import Clock
 from tests.training.test_stream_trainer import open_ledger, run, stream, trainer
 
 
 def test_a_carbon_budget_is_kept_in_grams(tmp_path):
-    streaming, results, clock = run(tmp_path, budget="0.15 gCO2e", zone="DE", pue=1.2)
+    streaming, results, clock = run(
+        tmp_path, budget="0.15 gCO2e", carbon=CarbonConfig(zone="DE", pue=1.2)
+    )
     assert any(result.steps for result in results)
     g_per_j = CarbonAccount(zone="DE", pue=1.2).upper_g_per_j(datetime.now(UTC))
     ledger = open_ledger(tmp_path)
@@ -74,7 +77,7 @@ def test_a_budget_with_an_end_expects_experiences_at_an_even_pace(tmp_path):
 def test_a_budget_that_has_ended_starts_nothing(tmp_path):
     budget = Budget(energy_j=2000.0, until=datetime.now(UTC) - timedelta(seconds=1))
     _, results, clock = run(tmp_path, budget=budget, num_experiences=None)
-    assert all(result.broke for result in results)
+    assert all(result.budget_exhausted for result in results)
     assert clock.seconds == 0.0
 
 
@@ -91,7 +94,7 @@ def test_a_stream_pays_out_of_its_parent(tmp_path):
         trainer(
             tmp_path,
             Clock(),
-            stream="another",
+            name="another",
             budget=Budget.parse("1001 J", parent="project"),
             num_experiences=None,
         )
@@ -100,7 +103,7 @@ def test_a_stream_pays_out_of_its_parent(tmp_path):
     with trainer(
         tmp_path,
         clock,
-        stream="third",
+        name="third",
         budget=share,
         num_experiences=None,
         calibration_budget="300 J",
@@ -120,7 +123,7 @@ def test_idling_between_updates_is_not_paid_from_the_budget(tmp_path):
         for each in stream(3):
             streaming.update(each)
             before_s = clock.seconds
-            with streaming._run.session.recorder.phase("idle"):
+            with streaming._runner.run.recorder.phase("idle"):
                 clock.seconds += 5.0  # 100 W
             clock.seconds += 7.0  # what no window covers is not measured
             idle_j += 100.0 * (clock.seconds - before_s - 7.0)

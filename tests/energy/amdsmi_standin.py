@@ -1,4 +1,4 @@
-"""Stands in for AMD's library ``amdsmi`` (as of 7.0.2) on a machine without an AMD card."""
+"""Replace AMD's library ``amdsmi`` (as of 7.0.2) on a machine without an AMD card."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Device:
         self.hip_id: int | None = None
         self.broken = False
 
-    def draw(self, joules: float) -> None:
+    def use(self, joules: float) -> None:
         """Move the counter."""
         assert self.counter is not None
         self.counter += round(joules * 1e6 / RESOLUTION_UJ)
 
 
 class Machine(ModuleType):
-    """The module, and the machine that it tells of."""
+    """The module, and the machine that it reports."""
 
     def __init__(self, *devices: Device) -> None:
         super().__init__("amdsmi")
@@ -96,7 +96,7 @@ def amd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
 
     from codecarbon.core import gpu_amd
 
-    from greentrain.energy import _host
+    from greentrain.energy import host_hardware
 
     machine = Machine(Device(0, "AMD Instinct MI210"), Device(1, "AMD Instinct MI210"))
     monkeypatch.setitem(sys.modules, "amdsmi", machine)
@@ -105,7 +105,7 @@ def amd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
     for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     show_cards(tmp_path, "0x1002", "0x1002")
-    monkeypatch.setattr(_host, "ROOT", tmp_path)
+    monkeypatch.setattr(host_hardware, "ROOT", tmp_path)
     yield machine
 
 

@@ -34,12 +34,12 @@ def clock() -> Clock:
 
 
 def no_thread(stop: threading.Event, seconds: float) -> bool:
-    """Let the sampling thread end at once; :func:`sample` stands in for it."""
+    """Let the sampling thread end at once; :func:`sample` replaces it."""
     return True
 
 
 def sample(meter: AmdMeter, clock: Clock, seconds: float) -> bool:
-    """Let some time go by, and take one sample; tell whether another one is wanted."""
+    """Let some time go by, and take one sample; return ``True`` if another is wanted."""
     clock.now_s += seconds
     return meter._sample()
 
@@ -69,7 +69,7 @@ def test_a_cards_accumulator_is_its_joules(
     meter = make()
     first = meter.read()
     for device, joules in zip(amd.devices, (3600.0, 1800.0), strict=True):
-        device.draw(joules)
+        device.use(joules)
     clock.now_s = 36.0
     window = meter.read() - first
     assert window.duration_s == 36.0
@@ -125,7 +125,7 @@ def test_a_card_that_fails_for_a_moment_is_unknown_while_it_does(
     assert reading.energy_j["gpu:0"] is None
     assert reading.energy_j["gpu:1"] == 0.0
     amd.devices[0].broken = False
-    amd.devices[0].draw(100.0)
+    amd.devices[0].use(100.0)
     assert meter.read().energy_j["gpu:0"] == pytest.approx(100.0)
     assert "unknown while" in meter.sources[0].note
 
@@ -134,24 +134,25 @@ def test_an_accumulator_that_falls_never_takes_joules_back(
     amd: Machine, make: Callable[..., AmdMeter], clock: Clock
 ) -> None:
     meter = make()
-    amd.devices[0].draw(500.0)
+    amd.devices[0].use(500.0)
     clock.now_s = 1.0
     assert meter.read().energy_j["gpu:0"] == pytest.approx(500.0)
     amd.devices[0].counter = 0
-    amd.devices[0].draw(100.0)
+    amd.devices[0].use(100.0)
     clock.now_s = 2.0
     assert meter.read().energy_j["gpu:0"] == pytest.approx(600.0)
     assert "the accumulator restarted" in meter.sources[0].note
 
 
 @pytest.mark.parametrize(
-    ("drawn_w", "suspect", "known"), [(300.0, False, True), (600.0, True, True), (0.0, True, False)]
+    ("counter_w", "suspect", "known"),
+    [(300.0, False, True), (600.0, True, True), (0.0, True, False)],
 )
 def test_an_accumulator_is_held_against_the_power(
     amd: Machine,
     make: Callable[..., AmdMeter],
     clock: Clock,
-    drawn_w: float,
+    counter_w: float,
     suspect: bool,
     known: bool,
 ) -> None:
@@ -159,7 +160,7 @@ def test_an_accumulator_is_held_against_the_power(
     meter = make()
     wanted = []
     for _ in range(13):
-        amd.devices[0].draw(0.4 * drawn_w)
+        amd.devices[0].use(0.4 * counter_w)
         wanted.append(sample(meter, clock, 0.4))
     assert wanted == [True] * 12 + [False]  # 5.2 s are enough
     assert ("suspect" in meter.sources[0].note) == suspect
@@ -176,7 +177,7 @@ def test_an_accumulator_that_restarts_while_it_is_compared_is_compared_again(
     wanted = [sample(meter, clock, 0.4) for _ in range(13)]
     assert all(wanted)  # it fell on the way: the 5 s begin again
     for _ in range(13):
-        amd.devices[0].draw(0.4 * 300.0)
+        amd.devices[0].use(0.4 * 300.0)
         wanted.append(sample(meter, clock, 0.4))
     assert wanted == [True] * 25 + [False]
     assert "suspect" not in meter.sources[0].note
@@ -185,7 +186,7 @@ def test_an_accumulator_that_restarts_while_it_is_compared_is_compared_again(
 def test_a_comparison_with_too_few_samples_begins_again(
     amd: Machine, make: Callable[..., AmdMeter], clock: Clock
 ) -> None:
-    meter = make([0])  # whose accumulator stands still, beside 300 W
+    meter = make([0])  # whose accumulator does not move at 300 W
     assert all(sample(meter, clock, 4.0) for _ in range(10))
     assert "suspect" not in meter.sources[0].note
 
@@ -203,9 +204,13 @@ def test_power_that_fails_while_it_is_compared_blames_nothing(
 def test_a_card_that_falls_silent_between_two_looks_is_a_meters_error(
     amd: Machine, make: Callable[..., AmdMeter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = iter([1e9])
-    monkeypatch.setattr("greentrain.energy.amd.energy_mj", lambda device: next(told, None))
-    with pytest.raises(MeterError, match="gpu:0, AMD Instinct MI210, cannot be read: amdsmi tells"):
+    # Two cards are read twice each to list them, and the first once more to find its counter.
+    counted_mj = iter([1e9] * 5)
+    monkeypatch.setattr(
+        "codecarbon.core.gpu_amd.AMDGPUDevice._get_total_energy_consumption",
+        lambda device: next(counted_mj, None),
+    )
+    with pytest.raises(MeterError, match="gpu:0, AMD Instinct MI210, cannot be read: amdsmi repor"):
         make()
 
 
@@ -228,7 +233,7 @@ def test_a_die_without_a_figure_has_that_of_its_card(
     amd.devices[1].counter, amd.devices[1].power_w = 0, 0.0
     monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "1")
     meter = make()
-    amd.devices[0].draw(250.0)
+    amd.devices[0].use(250.0)
     assert meter.read().energy_j == {"gpu:0": pytest.approx(250.0)}
     assert "all dies of the card" in meter.sources[0].note
 
@@ -324,7 +329,7 @@ def test_what_amdsmi_refuses_is_told_with_the_fix(
 
 def test_without_a_card_it_says_so(amd: Machine, make: Callable[..., AmdMeter]) -> None:
     amd.devices.clear()
-    with pytest.raises(MeterError, match="knows no AMD card"):
+    with pytest.raises(MeterError, match="finds no AMD card"):
         make()
 
 
@@ -347,7 +352,7 @@ def test_it_begins_at_zero_each_time_and_leaves_no_thread(amd: Machine, clock: C
     meter = AmdMeter(clock=clock, wait=no_thread)
     assert meter.sources == ()
     meter.start()
-    amd.devices[0].draw(100.0)
+    amd.devices[0].use(100.0)
     assert meter.read().energy_j["gpu:0"] == pytest.approx(100.0)
     meter.start()  # harmless
     assert meter.read().energy_j["gpu:0"] == pytest.approx(100.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from greentrain.energy import _host
+from greentrain.energy import host_hardware
 from greentrain.energy.apple import AppleGpuMeter
 from greentrain.errors import MeterError
 
@@ -32,13 +32,13 @@ cat {log} > "$2"
 
 @pytest.fixture
 def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give what makes this a Mac whose powermetrics tells a GPU's power."""
+    """Simulate a Mac whose powermetrics reports a GPU's power."""
     from codecarbon.core import powermetrics
     from codecarbon.external import hardware
 
     tools = tmp_path / "tools"
     tools.mkdir()
-    monkeypatch.setattr(_host, "apple_silicon", lambda: True)
+    monkeypatch.setattr(host_hardware, "apple_silicon", lambda: True)
     for module in (powermetrics, hardware):
         monkeypatch.setattr(module, "detect_cpu_model", lambda: "Apple M2 Pro")
     setup = powermetrics.ApplePowermetrics._setup_cli

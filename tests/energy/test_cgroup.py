@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from greentrain.energy._cgroup import CpuShare
+from greentrain.energy.cgroup import CpuShare
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -78,7 +78,7 @@ def container_1(root: Path) -> Host:
 
 
 def job_1(root: Path) -> Host:
-    """Version 1 beside version 2, whose tree is not used, as on an older cluster."""
+    """Version 1 and version 2, whose tree is not used, as on an older cluster."""
     host = Host(
         root,
         "4:cpuacct,cpu:/slurm/uid_7/job_42\n0::/\n",
@@ -98,7 +98,7 @@ def test_the_share_is_that_of_the_busy_time_since_it_was_made(tmp_path: Path, ma
     use = CpuShare(tmp_path)
     assert use.shared
     host.use(busy_s=1040.0, cgroup_s=710.0, steal_s=500.0)
-    # 10 of 40 CPU seconds; what the hypervisor took away is nobody's.
+    # 10 of 40 CPU seconds; time stolen by the hypervisor is not busy time.
     assert use.share() == pytest.approx(0.25, rel=1e-3)
 
 

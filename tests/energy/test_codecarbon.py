@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from greentrain.energy import CodeCarbonMeter, Reading, Source
-from greentrain.energy import _codecarbon_parts as adapter
+from greentrain.energy import _codecarbon_hardware as adapter
 from greentrain.energy import codecarbon as metering
 from greentrain.errors import MeterError
 
@@ -124,7 +124,7 @@ def test_each_package_draws_the_rated_power(tmp_path: Path) -> None:
 
 
 def codecarbons_rating(model: str, monkeypatch: pytest.MonkeyPatch) -> float | None:
-    """What CodeCarbon's own class makes of a CPU's name, with pandas."""
+    """Rate a CPU's name with CodeCarbon's own class, with pandas."""
     from codecarbon.core import cpu
 
     monkeypatch.setattr(cpu, "detect_cpu_model", lambda: model)
@@ -345,7 +345,7 @@ def test_the_labels_are_codecarbons(label: str) -> None:
 
 
 def test_where_codecarbon_knows_better_it_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "_way", lambda root: None)
+    monkeypatch.setattr(adapter, "_mode", lambda root: None)
     parts = adapter.set_up()
     assert parts["cpu"].source.device
     assert {name: part.source.name for name, part in parts.items()} == {"cpu": "cpu", "ram": "ram"}
@@ -379,7 +379,7 @@ def test_the_first_load_covers_the_set_up_too(monkeypatch: pytest.MonkeyPatch) -
     before = real._replace(**dict.fromkeys(real._fields, 0.0))
     after = before._replace(user=50.0, idle=50.0, nice=1e-6)
     told = iter([before])  # when the set-up begins, and all later ones
-    monkeypatch.setattr(adapter, "_way", lambda root: "cpu_load")
+    monkeypatch.setattr(adapter, "_mode", lambda root: "cpu_load")
     monkeypatch.setattr(psutil, "cpu_times", lambda: next(told, after))
     cpu = adapter.set_up()["cpu"].hardware
     # 50 of 100 CPU seconds were busy since the set-up began; since it ended there were none.
@@ -456,7 +456,7 @@ def test_the_models_are_asked_every_second_even_if_nobody_reads(
         return None, SimpleNamespace(kWh=duration_s / J_PER_KWH)
 
     source = Source(name="cpu", method="estimated", relative_uncertainty=None)
-    part = adapter.Part(
+    part = adapter.HardwarePart(
         hardware=SimpleNamespace(measure_power_and_energy=measure), source=source, quick=True
     )
     monkeypatch.setattr(metering, "set_up", lambda root: {"cpu": part})

@@ -119,7 +119,7 @@ def test_two_sources_of_one_name_are_refused_and_nothing_stays_open(seconds: lis
 
 
 class PendingMeter(ConstantMeter):
-    """A meter whose hardware is still being identified: asking for its sources would wait."""
+    """A meter whose hardware is still being identified: reading its sources would wait."""
 
     @property
     def sources(self) -> tuple[Source, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from greentrain.energy import Meter, _host, codecarbon, detect
+from greentrain.energy import Meter, codecarbon, detect, host_hardware
 from greentrain.energy.apple import AppleGpuMeter
 from greentrain.energy.constant import ConstantMeter
 from greentrain.energy.detect import find
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever cards there are, NVML says that there is no driver."""
+    """Make NVML report a missing driver, for any cards."""
     sentence = "the NVIDIA driver is not loaded; load it"
 
     def refuse() -> None:
@@ -110,7 +110,7 @@ def test_cards_that_were_not_asked_for_are_not_warned_of(
 @pytest.mark.parametrize(
     ("devices", "sentence"),
     [
-        ((), "CPU and RAM are left to another process; no card was asked for"),
+        ((), "CPU and RAM are left to another process; no card was requested"),
         (None, "CPU and RAM are left to another process; the NVIDIA driver is not loaded; load it"),
     ],
 )
@@ -145,7 +145,7 @@ def test_it_does_not_wait_for_codecarbon(nvml_node: Node, held: threading.Event)
 
 def test_amd_cards_are_measured_where_nvidia_has_none(no_nvidia: None, amd: Machine) -> None:
     meter = detect()
-    amd.devices[1].draw(500.0)
+    amd.devices[1].use(500.0)
     assert names(meter) == ["gpu:0", "gpu:1", "cpu", "ram"]
     assert meter.read().energy_j["gpu:1"] == pytest.approx(500.0)
     meter.close()
@@ -170,7 +170,7 @@ def test_beside_nvidia_cards_those_of_amd_are_left_out(nvml_node: Node, amd: Mac
 def test_amdsmi_is_not_asked_where_the_kernel_has_no_card(
     no_nvidia: None, amd: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_host, "ROOT", tmp_path / "elsewhere")
+    monkeypatch.setattr(host_hardware, "ROOT", tmp_path / "elsewhere")
     show_cards(tmp_path / "elsewhere", "0x8086")
     found = find()
     assert list(found.missing) == ["NVIDIA"]
@@ -198,7 +198,7 @@ def test_nothing_is_added_to_a_package_with_a_cpu(no_nvidia: None, amd: Machine)
 def test_apples_gpu_is_a_part_of_the_host(
     no_nvidia: None, monkeypatch: pytest.MonkeyPatch, cpu: bool, expected: list[str] | None
 ) -> None:
-    monkeypatch.setattr(_host, "apple_silicon", lambda: True)
+    monkeypatch.setattr(host_hardware, "apple_silicon", lambda: True)
     gpu = ConstantMeter({"gpu:0": 5.0})
     for name in ("start", "read", "close"):
         monkeypatch.setattr(AppleGpuMeter, name, lambda self, name=name: getattr(gpu, name)())
@@ -218,7 +218,7 @@ def test_why_apples_gpu_is_missing_is_told(
     def refuse(self: AppleGpuMeter) -> None:
         raise MeterError("sudo does not let this user run powermetrics")
 
-    monkeypatch.setattr(_host, "apple_silicon", lambda: True)
+    monkeypatch.setattr(host_hardware, "apple_silicon", lambda: True)
     monkeypatch.setattr(AppleGpuMeter, "start", refuse)
     found = find()
     assert "powermetrics" in found.missing["Apple"]
@@ -236,11 +236,11 @@ def test_it_is_started_and_leaves_nothing_when_closed(nvml_node: Node) -> None:
     assert set(threading.enumerate()) == threads
 
 
-# In a process of its own, where CodeCarbon imports amdsmi itself.
+# In a separate process, where CodeCarbon imports amdsmi itself.
 _WITH_AMDSMI = """
 from pathlib import Path
-from greentrain.energy import _host, detect
-_host.ROOT = Path("root")
+from greentrain.energy import host_hardware, detect
+host_hardware.ROOT = Path("root")
 meter = detect()
 print(*(source.name for source in meter.sources))
 meter.close()

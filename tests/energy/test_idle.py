@@ -17,7 +17,7 @@ def test_idle_power_is_that_of_the_time_waited(seconds: list[float]) -> None:
 
     meter = ConstantMeter({"gpu:0": 70.0, "cpu": 30.0}, clock=lambda: seconds[0])
     meter.start()
-    seconds[0] = 1000.0  # what was drawn before is not in it
+    seconds[0] = 1000.0  # energy used before is not in it
     idle = idle_power(meter, 36.0, wait=wait)
     assert idle == Reading(duration_s=36.0, energy_j={"gpu:0": 2520.0, "cpu": 1080.0})
     assert idle.power_w == 100.0  # 1 Wh in 36 s

@@ -52,7 +52,7 @@ def test_disjoint_windows_add() -> None:
     [
         ({"cpu": 1.0}, {"cpu": None}, {"cpu": None}),
         ({"cpu": None}, {"cpu": 5.0}, {"cpu": None}),
-        # Known at one end only: how much of it is from this window cannot be told.
+        # Known at one end only: its share in this window is unknown.
         ({}, {"cpu": 5.0}, {"cpu": None}),
         ({"cpu": 5.0}, {}, {"cpu": None}),
         ({"cpu": 1.0, "ram": None}, {"cpu": 5.0, "ram": None}, {"cpu": 4.0, "ram": None}),

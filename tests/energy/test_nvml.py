@@ -29,7 +29,7 @@ MakeMeter = Callable[..., NvmlMeter]
 
 
 def until_closed(stop: threading.Event, seconds: float) -> bool:
-    """Let the sampling thread take no sample of its own."""
+    """Keep the sampling thread from taking samples."""
     return stop.wait()
 
 
@@ -152,7 +152,7 @@ def test_a_failing_synchronisation_stops_nothing(nvml_node: Node, make_meter: Ma
 
 
 class FakeCuda:
-    """What :func:`synchronize_cuda` and the numbering ask of ``torch.cuda``."""
+    """The part of ``torch.cuda`` that :func:`synchronize_cuda` and the numbering use."""
 
     def __init__(self, *uuids: str, initialized: bool = True, reserved: int = 1) -> None:
         self.uuids = uuids
@@ -247,7 +247,7 @@ def test_a_counter_may_restart_again(nvml_node: Node, make_meter: MakeMeter) -> 
     meter = make_meter()
     seen = [0.0]
     for restart_s, since_start_j in ((15.0, 1e6), (35.0, -15.0 * 300.0)):
-        card.restart_s, card.base_j = restart_s, since_start_j  # the second goes on from the first
+        card.restart_s, card.base_j = restart_s, since_start_j  # the second follows the first
         for _ in range(2):
             nvml_node.advance(10.0)
             total_j = meter.read().total_j
@@ -657,7 +657,7 @@ def test_a_power_limit_that_cannot_be_read_is_unknown(
 
 @pytest.fixture
 def eight_cards(nvml_node: Node) -> Node:
-    """Eight cards, of which number i draws 100 (i + 1) watts."""
+    """Eight cards, of which number i uses 100 (i + 1) watts."""
     nvml_node.resize(8)
     for index, card in enumerate(nvml_node.cards):
         card.constant(100.0 * (index + 1))
@@ -732,7 +732,7 @@ def test_devices_are_counted_within_the_visible_ones(
 def test_one_card_of_eight_is_the_only_one_that_is_read(
     eight_cards: Node, make_meter: MakeMeter
 ) -> None:
-    for index in (0, 1, 3, 4, 5, 6, 7):  # whatever ails the others is no concern of this process
+    for index in (0, 1, 3, 4, 5, 6, 7):  # faults of the others do not matter here
         eight_cards.cards[index].counter_result = eight_cards.cards[index].instant_result = 999
     meter = make_meter([2])
     before = eight_cards.reads
@@ -796,7 +796,7 @@ def test_with_no_card_that_may_be_opened_permission_is_named(
 
 def test_a_node_without_cards_says_so(nvml_node: Node, make_meter: MakeMeter) -> None:
     nvml_node.resize(0)
-    with pytest.raises(MeterError, match="knows no card"):
+    with pytest.raises(MeterError, match="finds no card"):
         make_meter()
 
 

@@ -102,7 +102,7 @@ def test_units_do_not_matter(epochs_j: list[float], scale: float) -> None:
 def run_of(
     chance: random.Random, *, spread: float, correlation: float, first: float
 ) -> list[float]:
-    """Simulate a run: epochs that resemble their neighbours, the first dearer by a factor."""
+    """Simulate a run: epochs that resemble their neighbours, the first higher by a factor."""
     epochs_j, apart = [], chance.gauss(0.0, 1.0)
     for _ in range(EPOCHS):
         epochs_j.append(max(0.0, 1000.0 * (1.0 + spread * apart)))

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentrain.energy import Meter, Reading, WallMeter, _wall_feed
-from greentrain.energy._wall_track import Track
+from greentrain.energy import Meter, Reading, WallMeter, _wall_input
+from greentrain.energy._wall_series import EnergySeries
 from greentrain.errors import ConfigurationError, MeterError
 
 
@@ -23,7 +23,7 @@ def at(seconds: float) -> datetime:
 
 
 def held(event: threading.Event, seconds: float) -> bool:
-    """Wait for the end: whoever tests polls by hand."""
+    """Wait for the end: tests poll by hand."""
     return event.wait()
 
 
@@ -49,7 +49,7 @@ def opened(seconds: list[float]) -> Iterator[Callable[..., WallMeter]]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """What a logger has written by now: 100 W, as a counter, every 36 s."""
+    """The file of a logger so far: 100 W, as a counter, every 36 s."""
     path = tmp_path / "pdu.csv"
     path.write_text("unix_s,energy_wh\n0,5000\n36,5001\n72,5002\n")
     return path
@@ -255,7 +255,7 @@ def test_another_file_is_one_clear_error(
     [
         ("wall.csv", {"unit": "kW"}, "unit is 'kW'; allowed are J, Wh, kWh, W"),
         ("wall.csv", {"unit": "wh"}, "unit is 'wh'"),
-        ("wall.csv", {"column": "total"}, "its name tells no unit"),
+        ("wall.csv", {"column": "total"}, "its name implies no unit"),
         ("wall.csv", {"pattern": "(.*)"}, "a pattern is for a command"),
         ("wall.csv", {"interval_s": 0.0}, "interval_s is 0.0"),
         ("wall.csv", {"interval_s": float("inf")}, "interval_s is inf"),
@@ -355,7 +355,7 @@ def test_a_meter_that_stays_silent_is_unknown(
     meter.poll()
     seconds[0] = 108.0 + 600.0
     assert meter.read().energy_j == {"node": 3600.0}
-    append(log, "700,5003\n")  # a counter that stands still tells nothing new
+    append(log, "700,5003\n")  # an unchanged counter is not news
     meter.poll()
     seconds[0] += 1.0
     assert meter.read() == meter.read() == Reading(duration_s=36.0, energy_j={"node": None})
@@ -379,7 +379,7 @@ def test_a_span_has_zones_and_an_order(
 
 
 class Printer:
-    """Stands in for a command: each run prints the next of its texts and takes two seconds."""
+    """Replace a command: each run prints the next of its texts and takes two seconds."""
 
     def __init__(self, seconds: list[float], *texts: str | Exception) -> None:
         self.seconds, self.texts = seconds, list(texts)
@@ -512,7 +512,7 @@ def test_a_command_that_cannot_be_used_is_a_meter_error(arguments: list[str], ma
 
 
 def test_a_command_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_wall_feed, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(_wall_input, "TIMEOUT_S", 0.05)
     with pytest.raises(MeterError, match=r"took longer than 0\.05 s"):
         WallMeter([sys.executable, "-c", "import time; time.sleep(60)"], unit="W").start()
 
@@ -620,33 +620,33 @@ def test_a_pipe_is_no_file(opened: Callable[..., WallMeter], tmp_path: Path) -> 
 def test_parts_of_a_span_sum_to_it(
     steps: list[tuple[float, float]], cuts: tuple[float, float, float]
 ) -> None:
-    track = Track(sampled=False)
+    series = EnergySeries(sampled=False)
     at_s = total_j = 0.0
     for gap_s, energy_j in steps:
-        track.add(at_s, total_j)
+        series.add(at_s, total_j)
         at_s, total_j = at_s + gap_s, total_j + energy_j
-    track.add(at_s, total_j)
+    series.add(at_s, total_j)
     first, second, third = sorted(cut * at_s for cut in cuts)
-    parts = track.between(first, second), track.between(second, third)
+    parts = series.between(first, second), series.between(second, third)
     if parts[0] is not None and parts[1] is not None:
-        whole = track.between(first, third)
+        whole = series.between(first, third)
         assert whole == pytest.approx(parts[0] + parts[1], abs=1e-6)
         assert 0.0 <= whole <= total_j + 1e-6
-    assert track.between(0.0, at_s) == pytest.approx(total_j)
+    assert series.between(0.0, at_s) == pytest.approx(total_j)
 
 
 @pytest.mark.parametrize("step_wh", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("power_w", [80.0, 333.0])
 def test_a_coarse_counter_is_read_from_step_to_step(step_wh: float, power_w: float) -> None:
-    track = Track(sampled=False)
+    series = EnergySeries(sampled=False)
     step_j, every_s, phase_j = 3600.0 * step_wh, 10.0, 1234.5
     for index in range(2000):
         counted = (phase_j + power_w * every_s * index) // step_j
-        track.add(every_s * index, counted * step_j)
-    assert track.interval_s is not None
-    start_s, end_s = 6001.7, 6001.7 + 20.0 * track.interval_s
+        series.add(every_s * index, counted * step_j)
+    assert series.interval_s is not None
+    start_s, end_s = 6001.7, 6001.7 + 20.0 * series.interval_s
     if end_s < 19000.0:
-        joules = track.between(start_s, end_s)
+        joules = series.between(start_s, end_s)
         true_j = power_w * (end_s - start_s)
         # A step is seen up to one look late at either end: much less than the step itself.
         assert joules == pytest.approx(true_j, abs=power_w * every_s)

@@ -43,7 +43,7 @@ def test_the_interval_is_that_of_a_ratio() -> None:
     assert found is not None
     assert found.factor == 2.0
     assert found.high == pytest.approx(2.0 + 4.30265 * 0.5, rel=1e-5)
-    assert found.low == 0.0  # nothing draws less than nothing
+    assert found.low == 0.0  # no power is below 0
 
 
 def test_the_walls_own_uncertainty_comes_on_top() -> None:
@@ -58,12 +58,12 @@ def test_one_span_has_an_interval_only_from_the_resolution() -> None:
     found = calibrate([(36000.0, 54000.0)])
     assert found is not None
     assert (found.factor, found.low, found.high) == (1.5, None, None)
-    assert found.note == "nothing is known about how far the factor may be off"
+    assert found.note == "the error of the factor is unknown"
     coarse = calibrate([(36000.0, 54000.0)], resolution_j=3600.0)
     assert coarse is not None
     # 1 Wh / sqrt(6) is 1470 J, 1.96 times that over 36 kJ 0.08.
     assert coarse.high == pytest.approx(1.5 + 1.959964 * 3600.0 / math.sqrt(6.0) / 36000.0)
-    assert coarse.note == "from one span: the interval knows nothing of how the factor varies"
+    assert coarse.note == "from one span: the interval ignores how the factor varies"
 
 
 def test_two_spans_that_agree_by_chance_are_no_finer_than_the_resolution() -> None:
@@ -186,7 +186,7 @@ def test_a_calibration_is_checked(change: dict[str, Any], match: str) -> None:
         Calibration(**{**fields, **change})
 
 
-# --- windows beside a wall -------------------------------------------------------------------
+# --- windows and a wall meter ----------------------------------------------------------------
 
 
 def at(seconds: float) -> datetime:
@@ -246,7 +246,7 @@ def test_a_phase_is_cut_at_those_inside_it(wall: WallMeter) -> None:
     fit = window(0, 310, 999.0, inside_s=300.0)
     found = calibrate_windows([*inner, fit], wall)
     assert found is not None
-    # The 10 s of the fit around its epochs could not be told in time.
+    # The 10 s of the fit around its epochs have no known time.
     assert (found.spans, found.software_j, found.wall_j) == (3, 30000.0, 42000.0)
 
 
@@ -326,7 +326,7 @@ def test_a_resolution_of_one_watt_hour_does_not_decide(tmp_path: Path) -> None:
 
 
 def test_meters_on_one_clock(tmp_path: Path, seconds: list[float]) -> None:
-    """A fit beside a wall that draws 50 W and a fifth of what is metered more."""
+    """A fit at a wall that shows the metered power, a fifth more, and 50 W."""
     path = tmp_path / "wall.csv"
     path.write_text("unix_s,power_w\n0,170\n")
     now = lambda: at(seconds[0])  # noqa: E731

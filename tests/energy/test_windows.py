@@ -88,7 +88,7 @@ def test_nested_windows_sum_to_what_was_drawn_while_any_phase_was_open(
         else:
             bench.seconds += int(event)
             open_s += int(event) if bench.recorder.depth else 0
-    assert (total(bench.windows) + bench.recorder.drawn()).duration_s == open_s
+    assert (total(bench.windows) + bench.recorder.used()).duration_s == open_s
     bench.recorder.leave_to(0)
     assert len(bench.windows) == events.count("enter")
     whole = total(bench.windows)
@@ -97,17 +97,17 @@ def test_nested_windows_sum_to_what_was_drawn_while_any_phase_was_open(
 
 def test_what_open_phases_have_drawn_is_known_before_they_close(bench: Bench) -> None:
     recorder = bench.recorder
-    assert recorder.drawn() == NOTHING
+    assert recorder.used() == NOTHING
     recorder.enter("fit")
     bench.seconds = 1.0
     recorder.enter("validation")
     bench.seconds = 3.0
-    assert recorder.drawn().total_j == 30.0
-    assert recorder.drawn(depth=1).total_j == 20.0
-    assert recorder.drawn(depth=2) == NOTHING
+    assert recorder.used().total_j == 30.0
+    assert recorder.used(depth=1).total_j == 20.0
+    assert recorder.used(depth=2) == NOTHING
     recorder.leave()
     bench.seconds = 4.0
-    assert recorder.drawn().total_j == 20.0  # validation's 20 J are in its window
+    assert recorder.used().total_j == 20.0  # validation's 20 J are in its window
 
 
 def test_leaving_to_a_depth_closes_the_innermost_first(bench: Bench) -> None:

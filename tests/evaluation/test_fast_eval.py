@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import Subset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from greentrain.evaluation.fast_eval import BLOCKS, block_of, glance
-from greentrain.evaluation.measured import together
+from greentrain.evaluation.comparison import combine
+from greentrain.evaluation.fast_eval import BLOCKS, block_size, fast_evaluation
 from tests.models import Classifier, blobs
-from tests.training.fitting import VAL, train, updater
+from tests.training.fitting import VAL, parts, train
 
 LOADER = {"batch_size": 8}
 # Corners that run into each other: no model is right about all of them.
@@ -25,7 +25,7 @@ BLURRED = TensorDataset(
 
 
 def glanced(model, datasets=(BLURRED,), *, monitor="val_acc", loader=None, features=False):
-    return glance(
+    return fast_evaluation(
         model, datasets, monitor=monitor, loader={**LOADER, **(loader or {})}, features=features
     )
 
@@ -53,17 +53,17 @@ class ByMetric(Classifier):
 
 @pytest.mark.parametrize("make_model", [Classifier, Drops, ByMetric])
 def test_a_glance_finds_what_a_validation_finds(make_model):
-    updating = updater(make_model)
+    updating = parts(make_model)
     model, _ = train(updating, steps=6)
     (found,) = glanced(model)
-    assert found.value == pytest.approx(updating.measure(BLURRED, model))
+    assert found.value == pytest.approx(updating.metric(BLURRED, model))
     assert 0.3 < found.value < 1.0
     assert [size for size, _ in found.blocks] == [8] * 8
-    assert found.value == pytest.approx(together([found]).value)
+    assert found.value == pytest.approx(combine([found]).value)
 
 
 def test_a_glance_finds_the_loss_beside_the_metric():
-    model, _ = train(updater(), steps=6)
+    model, _ = train(parts(), steps=6)
     samples, labels = BLURRED.tensors
     expected = nn.functional.cross_entropy(model.layer(samples), labels).item()
     assert glanced(model)[0].loss == pytest.approx(expected)
@@ -71,7 +71,7 @@ def test_a_glance_finds_the_loss_beside_the_metric():
 
 @pytest.mark.parametrize("make_model", [Drops, ByMetric])
 def test_a_glance_leaves_the_module_as_it_was(make_model):
-    model, _ = train(updater(make_model), steps=6)
+    model, _ = train(parts(make_model), steps=6)
     model.train()
     attributes, weights = set(vars(model)), copy.deepcopy(model.state_dict())
     trainer = model._trainer
@@ -87,17 +87,17 @@ def test_a_glance_leaves_the_module_as_it_was(make_model):
 
 
 def test_several_datasets_are_looked_at_one_by_one():
-    model, _ = train(updater(), steps=6)
+    model, _ = train(parts(), steps=6)
     few, rest = Subset(BLURRED, range(10)), Subset(BLURRED, range(10, 64))
     both = glanced(model, [few, rest])
     assert both == [*glanced(model, [few]), *glanced(model, [rest])]
     assert [size for size, _ in both[0].blocks] == [8, 2]
     correct = both[0].value * 10 + both[1].value * 54
-    assert together(both).value == pytest.approx(correct / 64)
+    assert combine(both).value == pytest.approx(correct / 64)
 
 
 def test_features_are_noted_where_they_are_asked_for():
-    model, _ = train(updater(), steps=6)
+    model, _ = train(parts(), steps=6)
     (plain,), (tapped,) = glanced(model), glanced(model, features=True)
     assert plain.features == {}
     assert tapped == plain
@@ -134,11 +134,11 @@ def test_a_metric_that_a_block_lacks_is_not_made_up():
 def test_what_cannot_do_without_a_trainer_gets_one(make_model):
     model = make_model()
     assert glanced(model) is None
-    updating = updater(lambda: model)
-    (found,) = updating.measured([BLURRED])
-    assert found.value == pytest.approx(updating.measure(BLURRED))
-    assert not updating._glances  # it is not tried again
-    assert updating.measured([BLURRED]) == [found]
+    updating = parts(lambda: model)
+    (found,) = updating.measure([BLURRED])
+    assert found.value == pytest.approx(updating.metric(BLURRED))
+    assert not updating.evaluator._fast  # it is not tried again
+    assert updating.measure([BLURRED]) == [found]
 
 
 def test_another_name_is_not_found():
@@ -151,8 +151,8 @@ def test_a_module_on_another_device_is_left_to_its_trainer():
 
 @pytest.mark.parametrize(("accelerator", "glances"), [("cpu", True), ("gpu", False)])
 def test_only_looks_on_the_cpu_go_without_a_trainer(accelerator, glances, monkeypatch):
-    monkeypatch.setattr("greentrain.training.fit.ranks", lambda options: 1)
-    assert updater(accelerator=accelerator)._glances is glances
+    monkeypatch.setattr("greentrain.training.fit.number_of_ranks", lambda options: 1)
+    assert parts(accelerator=accelerator).evaluator._fast is glances
 
 
 def test_no_worker_is_started_for_a_glance():
@@ -162,17 +162,17 @@ def test_no_worker_is_started_for_a_glance():
 
 
 def test_the_random_state_is_left_alone():
-    updating = updater(Drops)
+    updating = parts(Drops)
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    updating.measured([BLURRED])
+    updating.measure([BLURRED])
     assert torch.equal(torch.rand(2), expected)
 
 
 @given(samples=st.integers(1, 5000), batch_size=st.integers(1, 256))
 def test_blocks_are_many_and_not_tiny(samples, batch_size):
-    block = block_of(samples, {"batch_size": batch_size})
+    block = block_size(samples, {"batch_size": batch_size})
     blocks = -(-samples // block)
     assert 1 <= block <= batch_size
     if block < batch_size:  # as large as a batch at most, whatever that makes of their number
@@ -182,6 +182,6 @@ def test_blocks_are_many_and_not_tiny(samples, batch_size):
 
 @pytest.mark.parametrize(("samples", "block"), [(48, 8), (256, 16), (1024, 64), (5000, 64)])
 def test_blocks_by_hand(samples, block):
-    assert block_of(samples, {"batch_size": 64}) == block
+    assert block_size(samples, {"batch_size": 64}) == block
     sizes = [size for size, _ in glanced(Classifier(), [blobs((0,), 48)])[0].blocks]
     assert sizes == [8] * 6

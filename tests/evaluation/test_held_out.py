@@ -28,21 +28,21 @@ def shown(dataset) -> list[tuple[int, int]]:
 def gone_through(objective, counts, seed=0) -> HeldOut:
     held = HeldOut(objective, seed=seed)
     for number, count in enumerate(counts):
-        held.take(arrival(number, count))
+        held.add(arrival(number, count))
     return held
 
 
 def test_the_present_comes_last_and_whole():
     now = arrival(9, 4)
     for objective, past in [("seen", 5), ("window", 5), ("current", 0)]:
-        judged = shown(gone_through(objective, [5]).judged_on(now))
+        judged = shown(gone_through(objective, [5]).with_current(now))
         assert len(judged) == past + 4
         assert judged[past:] == [(9, place) for place in range(4)]
 
 
 def test_what_is_seen_is_a_uniform_sample_of_fixed_size():
     held = gone_through("seen", [1500] * 8)
-    kept = shown(held.judged_on(arrival(9, 1)))[:-1]
+    kept = shown(held.with_current(arrival(9, 1)))[:-1]
     assert len(kept) == len(set(kept)) == KEPT
     by_experience = [size(held.of(str(number))) for number in range(8)]
     assert sum(by_experience) == KEPT
@@ -66,16 +66,16 @@ def test_a_saved_state_goes_on_as_if_nothing_had_been(objective):
     again = HeldOut(objective, seed=0)
     again.load_state_dict(torch.load(file, weights_only=True))
     for each in (held, again):
-        each.take(arrival(2, 900))
-        each.take(arrival(3, 900))
+        each.add(arrival(2, 900))
+        each.add(arrival(3, 900))
     now = arrival(9, 1)
-    assert shown(again.judged_on(now)) == shown(held.judged_on(now))
+    assert shown(again.with_current(now)) == shown(held.with_current(now))
 
 
 def test_samples_may_differ_in_length_and_kind():
     texts = SampleList([(torch.arange(length), "text") for length in (3, 1, 4, 1, 5)])
     held = HeldOut("seen", seed=0)
-    held.take(Experience("0", texts, texts))
+    held.add(Experience("0", texts, texts))
     lengths = sorted(len(held.of("0")[index][0]) for index in range(5))
     assert lengths == [1, 1, 3, 4, 5]
     again = HeldOut("seen", seed=0)
@@ -86,7 +86,7 @@ def test_samples_may_differ_in_length_and_kind():
         pass
 
     strange = SampleList([Picture()])
-    held.take(Experience("1", strange, strange))
+    held.add(Experience("1", strange, strange))
     assert isinstance(held.of("1")[0], Picture)
     with pytest.raises(ConfigurationError, match="holds a Picture"):
         held.state_dict()
@@ -95,11 +95,11 @@ def test_samples_may_differ_in_length_and_kind():
 def test_kept_samples_do_not_hold_on_to_their_dataset():
     val = torch.arange(8.0)
     held = HeldOut("seen", seed=0)
-    held.take(Experience("0", TensorDataset(val), TensorDataset(val)))
+    held.add(Experience("0", TensorDataset(val), TensorDataset(val)))
     val.zero_()
     assert sorted(float(held.of("0")[index][0]) for index in range(8)) == list(range(8))
 
 
 def test_no_other_objective_is_known():
-    with pytest.raises(ConfigurationError, match="objective is 'past'; allowed are 'seen'"):
+    with pytest.raises(ConfigurationError, match="eval_on is 'past'; allowed are 'seen'"):
         HeldOut("past", seed=0)

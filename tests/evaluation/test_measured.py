@@ -13,39 +13,33 @@ from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from greentrain.errors import ConfigurationError
-from greentrain.evaluation.measured import (
+from greentrain.evaluation import evaluator
+from greentrain.evaluation.comparison import (
     Measured,
-    MetricListener,
+    combine,
     difference,
     standard_error,
-    together,
     worse,
 )
-from greentrain.training import fit as trainers
-from greentrain.training.modes import ModeConfig
-from greentrain.training.updater import Updater
+from greentrain.evaluation.fast_eval import MetricListener
 from tests.models import Classifier
+from tests.training.fitting import Parts
 
 values = st.floats(-100, 100).map(lambda value: round(value, 3))
 
 
-def updater(make_model, *, monitor="val_acc", batch_size=4, **options):
-    """An updater that looks with a Trainer."""
-    updating = Updater(
-        make_model,
-        monitor=monitor,
-        options={"accelerator": "cpu", "max_epochs": 1, **options},
-        loader={"batch_size": batch_size},
-        modes=ModeConfig(epochs=1, batch_size=batch_size),
-        seed=0,
+def parts(make_model, *, monitor="val_acc", batch_size=4, **options):
+    """Parts of a stream that evaluate with a Trainer."""
+    updating = Parts(
+        make_model, monitor=monitor, loader={"batch_size": batch_size}, modes=None, **options
     )
-    updating._glances = False
+    updating.evaluator._fast = False
     return updating
 
 
 def found_by(updating, dataset=None):
     """What it finds of a dataset."""
-    (found,) = updating.measured([NUMBERS if dataset is None else dataset])
+    (found,) = updating.measure([NUMBERS if dataset is None else dataset])
     return found
 
 
@@ -136,7 +130,7 @@ def test_a_difference_has_the_standard_error_of_its_pairs(rows):
     st.lists(st.lists(st.tuples(st.integers(1, 30), values), min_size=1, max_size=6), min_size=1)
 )
 def test_parts_together_are_their_samples_as_one(parts):
-    found = together([measured(*part) for part in parts])
+    found = combine([measured(*part) for part in parts])
     blocks = [block for part in parts for block in part]
     assert found.blocks == tuple(blocks)
     assert found.value == pytest.approx(measured(*blocks).value, abs=1e-9)
@@ -144,7 +138,7 @@ def test_parts_together_are_their_samples_as_one(parts):
 
 
 def test_of_nothing_the_metric_is_not_known():
-    assert math.isnan(together([]).value)
+    assert math.isnan(combine([]).value)
 
 
 class Parity(Classifier):
@@ -200,7 +194,7 @@ NUMBERS = TensorDataset(torch.tensor([0.0] * 5 + [1.0] * 5 + [2.0, 3.0] * 4))
 @pytest.mark.parametrize("model", [Parity, ByDictionary, ByMetric])
 def test_one_validation_gives_the_metric_of_each_batch(model):
     monitor = "val_acc_epoch" if model is ByDictionary else "val_acc"
-    measuring = updater(model, monitor=monitor)
+    measuring = parts(model, monitor=monitor)
     found = found_by(measuring)
     assert found.value == pytest.approx(9 / 18)
     # 00000 111 -> 5 of 8; 11 232323 -> 3 of 8; 23 -> 1 of 2
@@ -210,13 +204,13 @@ def test_one_validation_gives_the_metric_of_each_batch(model):
 
 
 def test_a_metric_that_is_logged_for_steps_too_is_found_by_its_own_name():
-    assert found_by(updater(ByDictionary)).value == pytest.approx(9 / 18)
-    assert len(found_by(updater(ByDictionary)).blocks) == 3
+    assert found_by(parts(ByDictionary)).value == pytest.approx(9 / 18)
+    assert len(found_by(parts(ByDictionary)).blocks) == 3
 
 
 @pytest.mark.parametrize("model", [ByUpdate, AtTheEnd])
 def test_a_metric_without_values_of_batches_is_read_in_ten_parts(model):
-    found = found_by(updater(model))
+    found = found_by(parts(model))
     assert found.value == pytest.approx(9 / 18)
     # Nine parts of two samples: 00 00 01 11 11 23 23 23 23.
     assert found.blocks == tuple((2, value) for value in [1.0, 1.0, 0.5, 0.0, 0.0, *[0.5] * 4])
@@ -224,14 +218,14 @@ def test_a_metric_without_values_of_batches_is_read_in_ten_parts(model):
 
 def test_blocks_are_small_enough_that_there_are_ten():
     numbers = TensorDataset(torch.arange(400.0))
-    found = found_by(updater(Parity, batch_size=128), numbers)
+    found = found_by(parts(Parity, batch_size=128), numbers)
     assert [size for size, _ in found.blocks] == [40] * 10
-    few = found_by(updater(Parity, batch_size=128), TensorDataset(torch.arange(20.0)))
+    few = found_by(parts(Parity, batch_size=128), TensorDataset(torch.arange(20.0)))
     assert [size for size, _ in few.blocks] == [8, 8, 4]
 
 
 def test_measure_is_the_value_alone():
-    assert updater(Parity).measure(NUMBERS) == pytest.approx(9 / 18)
+    assert parts(Parity).metric(NUMBERS) == pytest.approx(9 / 18)
 
 
 class WithLosses(Parity):
@@ -245,11 +239,11 @@ class WithLosses(Parity):
 
 
 def test_a_loss_is_read_beside_the_metric():
-    found = found_by(updater(WithLosses))
+    found = found_by(parts(WithLosses))
     # Blocks of 8, 8 and 2 samples that log 0, 1 and 2.
     assert found.loss == pytest.approx((8 * 0 + 8 * 1 + 2 * 2) / 18)
-    assert found_by(updater(Parity)).loss is None
-    assert found_by(updater(WithLosses, monitor="val_loss")).loss is None  # it is the metric
+    assert found_by(parts(Parity)).loss is None
+    assert found_by(parts(WithLosses, monitor="val_loss")).loss is None  # it is the metric
 
 
 @pytest.mark.parametrize("passes_on", [True, False])
@@ -260,7 +254,7 @@ def test_what_is_heard_goes_on_to_lightning_or_not(passes_on):
         def log(self, name, value, **options):
             self.logged = (*self.logged, name)
 
-    module, listener = Hears(), MetricListener("val_acc", [2], passes_on=passes_on)
+    module, listener = Hears(), MetricListener("val_acc", [2], forward=passes_on)
     listener.listen(module)
     listener.on_validation_batch_start()
     module.validation_step((torch.tensor([0.0, 1.0]),), 0)
@@ -280,14 +274,14 @@ class Lossy(Parity):
 
 
 def test_the_metric_is_what_lightning_makes_of_the_batches():
-    found = found_by(updater(Lossy))
+    found = found_by(parts(Lossy))
     assert found.value == 5.0
     assert [value for _, value in found.blocks] == [5.0, 3.0, 1.0]
 
 
 def test_a_metric_that_is_not_logged_is_named_with_those_that_are():
-    with pytest.raises(ConfigurationError, match="logs val_acc in validation, and monitor='f1'"):
-        updater(Parity, monitor="f1").measure(NUMBERS)
+    with pytest.raises(ConfigurationError, match=r"logs no 'f1' in validation\. It logs `val_acc`"):
+        parts(Parity, monitor="f1").measure(NUMBERS)
 
 
 class Broken(Parity):
@@ -297,15 +291,15 @@ class Broken(Parity):
 
 
 def test_a_validation_that_fails_leaves_the_module_as_it_was():
-    measuring = updater(Broken)
+    measuring = parts(Broken)
     with pytest.raises(RuntimeError, match="broken"):
         measuring.measure(NUMBERS)
     assert "log" not in vars(measuring.model)
 
 
 def test_a_metric_is_read_on_one_device():
-    found = found_by(updater(Parity, devices=2, strategy="ddp_fork"))
-    assert found == found_by(updater(Parity))
+    found = found_by(parts(Parity, devices=2, strategy="ddp_fork"))
+    assert found == found_by(parts(Parity))
 
 
 @pytest.mark.parametrize(
@@ -313,4 +307,4 @@ def test_a_metric_is_read_on_one_device():
     [(None, 1), ("auto", 1), (4, 1), ("4", 1), ([2, 3], [2]), ("2,3", [2]), ("2,", [2])],
 )
 def test_the_one_device_is_the_first_that_was_asked_for(devices, one):
-    assert trainers._one_device(devices) == one
+    assert evaluator._first_device(devices) == one

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from greentrain.evaluation.measured import Measured
-from greentrain.evaluation.metric_history import MetricHistory
+from greentrain.evaluation.comparison import Measured, MetricHistory
 
 
 def measured(*blocks: tuple[int, float]) -> Measured:
@@ -15,15 +14,20 @@ def measured(*blocks: tuple[int, float]) -> Measured:
     return Measured(value=sum(size * each for size, each in blocks) / samples, blocks=blocks)
 
 
+def gain_of(before: Measured, after: Measured) -> tuple[float, float]:
+    compared = MetricHistory(more_is_better=True).compare(before, after)
+    return compared.gain, compared.sd
+
+
 @pytest.mark.parametrize(("samples", "error"), [(8, 0.9 / 16), (800, 0.9 / 1600)])
 def test_models_that_agree_on_few_samples_may_differ_on_others(samples, error):
     same = measured((samples, 0.9), (samples, 0.9))
-    assert MetricHistory(more_is_better=True).gain(same, same) == (0.0, pytest.approx(error))
+    assert gain_of(same, same) == (0.0, pytest.approx(error))
 
 
 def test_the_error_of_a_gain_is_that_of_its_pairs_and_of_one_sample_more():
     before, after = measured((10, 0.7), (10, 0.9)), measured((10, 0.9), (10, 0.9))
-    gain, error = MetricHistory(more_is_better=True).gain(before, after)
+    gain, error = gain_of(before, after)
     assert gain == pytest.approx(0.1)
     assert error == pytest.approx(math.hypot(0.1, 0.8 / 20))
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from greentrain.evaluation.probe_size import LOOK_SHARE, loss_name, probe_size
+from greentrain.evaluation.fast_eval import loss_name
+from greentrain.evaluation.probe import PROBE_SHARE, probe_size
 from tests.models import Classifier, blobs
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
@@ -21,7 +22,7 @@ def test_a_look_never_draws_more_than_its_share(budget_j, sample_j):
     samples = probe_size(budget_j=budget_j, sample_j=sample_j)
     assert samples == 0 or 32 <= samples <= 512
     if samples:
-        assert samples * sample_j <= LOOK_SHARE * budget_j * (1 + 1e-9)
+        assert samples * sample_j <= PROBE_SHARE * budget_j * (1 + 1e-9)
 
 
 @given(st.floats(1e-3, 1e9), st.floats(1e-6, 1e3))
@@ -29,7 +30,7 @@ def test_a_look_is_as_large_as_its_share_allows(budget_j, sample_j):
     samples = probe_size(budget_j=budget_j, sample_j=sample_j)
     more = 32 if samples == 0 else samples + 1
     if samples < 512:
-        assert more * sample_j > LOOK_SHARE * budget_j * (1 - 1e-9)
+        assert more * sample_j > PROBE_SHARE * budget_j * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(

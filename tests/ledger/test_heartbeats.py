@@ -223,7 +223,7 @@ def test_a_beat_that_raises_is_said_once_and_stops_nothing(
         assert enough.wait(timeout=10.0)
         run.record(window(by_source={"cpu": 1.0}))
     assert len(ledger.rows("window")) == 1
-    assert caplog.messages == ["the ledger goes without what it asked for: the card is lost"]
+    assert caplog.messages == ["rows are missing, because their supplier failed: the card is lost"]
 
 
 def test_grams_that_cannot_be_worked_out_cost_no_joules(
@@ -237,7 +237,7 @@ def test_grams_that_cannot_be_worked_out_cost_no_joules(
     beat.wait()
     run.close()
     assert rows(ledger, "heartbeat", "energy_j", "emissions_g") == [(1.0, None), (2.0, None)]
-    assert caplog.messages == ["the grams of a heartbeat are unknown: the series has a hole"]
+    assert caplog.messages == ["the emissions of a heartbeat are unknown: the series has a hole"]
 
 
 def test_heartbeats_that_cannot_be_written_wait_and_only_the_last_is_kept(
@@ -258,7 +258,8 @@ def test_heartbeats_that_cannot_be_written_wait_and_only_the_last_is_kept(
     kept = rows(ledger, "heartbeat", "phase", "energy_j")
     assert ("fit", 5.0) in kept and kept[-1] == ("train_epoch", 3.0)
     assert ("train_epoch", 2.0) not in kept
-    assert caplog.messages.count("windows wait to be written, because the disk is full") == 1
+    waits = "rows of the ledger wait in a local file, because the disk is full"
+    assert caplog.messages.count(waits) == 1
 
 
 @pytest.mark.parametrize("heartbeat_s", [0.0, -1.0, float("nan"), float("inf")])

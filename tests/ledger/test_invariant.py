@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from greentrain.budget import Budget
 from greentrain.errors import BudgetExceeded
 from greentrain.ledger import Ledger, LedgerAccount, verify
-from greentrain.ledger.rows import window_content
+from greentrain.ledger.events import window_content
 from tests.ledger.events import window
 
 DAILY = {"per": "day"}

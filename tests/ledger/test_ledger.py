@@ -94,7 +94,7 @@ def test_closing_twice_writes_one_row(ledger: Ledger) -> None:
 def test_a_closed_run_takes_no_more_windows_and_starts_no_thread(ledger: Ledger) -> None:
     run = ledger.open_run("fit", "model")
     run.close()
-    with pytest.raises(LedgerError, match="is closed and takes no more windows"):
+    with pytest.raises(LedgerError, match="is closed and accepts no more rows"):
         draw(run, 0)
     assert ledger.rows("window") == []
 
@@ -138,7 +138,7 @@ def test_windows_that_cannot_be_written_now_are_written_later(
     draw(run, 3)
     run.close()
     assert [row["epoch"] for row in ledger.rows("window")] == [0, 1, 2, 3]
-    assert caplog.messages == ["windows wait to be written, because the disk is full"]
+    assert caplog.messages == ["rows of the ledger wait in a local file, because the disk is full"]
     assert verify(ledger).ok
 
 

@@ -3,17 +3,29 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, inspect, make_url, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    Text,
+    create_engine,
+    inspect,
+    make_url,
+    text,
+)
 
 from greentrain.budget import Budget
 from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, migrations, verify
-from greentrain.ledger.schema import REVISIONS
+from greentrain.ledger.schema import CONTENT, REVISIONS, entries, metadata
+from tests.ledger.test_ledger import OUTCOME
+from tests.ledger.test_verify import tell
 
 SECOND = '''
 """A second revision, for the tests alone."""
@@ -21,8 +33,8 @@ SECOND = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -38,12 +50,12 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A revision after the last one, which greentrain knows of."""
     folder = tmp_path / "more"
     folder.mkdir()
-    (folder / "0002.py").write_text(SECOND.format(then="pass"))
+    (folder / "0003.py").write_text(SECOND.format(then="pass"))
     monkeypatch.setattr(
         "greentrain.ledger.migrations.upgrading.LOCATIONS", (*migrations.LOCATIONS, folder)
     )
     for module in ("revisions", "creation"):
-        monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", ("0001", "0002"))
+        monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", ("0002", "0003"))
     return folder
 
 
@@ -89,7 +101,7 @@ def test_an_older_ledger_is_brought_up_to_date(ledger: Ledger, url: str, second:
     ledger.open_budget("digits", Budget(energy_j=1.0))
     newer = Ledger(url, create=False)
     with newer.store.read() as connection:
-        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [("0002",)]
+        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [("0003",)]
         assert inspect(connection).has_table("notes")
     assert len(newer.rows("budget")) == 1
     assert verify(newer).ok
@@ -100,12 +112,12 @@ def test_an_upgrade_that_fails_leaves_the_ledger_as_it_was(
     ledger: Ledger, url: str, second: Path
 ) -> None:
     ledger.open_run("fit", "model").close()
-    (second / "0002.py").write_text(SECOND.format(then='op.execute("SELECT * FROM nowhere")'))
+    (second / "0003.py").write_text(SECOND.format(then='op.execute("SELECT * FROM nowhere")'))
     shutil.rmtree(second / "__pycache__", ignore_errors=True)
     with pytest.raises(LedgerError, match="nowhere"):
         Ledger(url)
     with ledger.store.read() as connection:
-        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [("0001",)]
+        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [("0002",)]
         assert not inspect(connection).has_table("notes")
     assert verify(ledger).ok
 
@@ -130,3 +142,105 @@ def test_alembic_is_not_imported_to_open_a_ledger_that_is_up_to_date(tmp_path: P
         check=True,
     )
     assert done.stdout.split() == ["False", "False"]
+
+
+# A column that a later greentrain adds
+
+COLUMN = '''
+"""Add the column ``extra`` to the outcomes, for the tests alone."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    op.add_column("outcomes", sa.Column("extra", sa.Text))
+'''
+
+
+@pytest.fixture
+def later(second: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Turn this greentrain into the later one, which has the column."""
+    (second / "0003.py").write_text(COLUMN)
+    for module in ("revisions", "creation"):
+        monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", REVISIONS)
+
+    def begin() -> None:
+        tables = MetaData(naming_convention=metadata.naming_convention)
+        entries.to_metadata(tables)
+        wider = CONTENT["outcome"].to_metadata(tables)
+        wider.append_column(Column("extra", Text))
+        monkeypatch.setitem(CONTENT, "outcome", wider)  # type: ignore[arg-type]
+        for module in ("revisions", "creation"):
+            monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", (*REVISIONS, "0003"))
+
+    return begin
+
+
+def test_a_new_column_changes_no_old_hash_and_is_hashed(
+    ledger: Ledger, url: str, later: Callable[[], None]
+) -> None:
+    tell(ledger, ledger.open_budget("old", Budget.parse("1 Wh", num_experiences=2)), "old")
+    before = ledger.heads()
+    ledger.close()
+    later()
+    newer = Ledger(url)
+    assert newer.heads() == before
+    assert verify(newer).failures == ()
+    assert [row["extra"] for row in newer.rows("outcome")] == [None, None]
+    # Rows with the column, and rows of an older greentrain that has no value for it.
+    run_id = tell(newer, newer.open_budget("new", Budget.parse("1 Wh", num_experiences=2)), "new")
+    with newer.open_run("stream", "more") as run:
+        for extra in ("a", "null", ""):
+            run.append("outcome", **{**OUTCOME, "extra": extra})
+    assert [row["extra"] for row in newer.rows("outcome")] == [None] * 4 + ["a", "null", ""]
+    assert newer.rows("outcome", run_id=run_id) != []
+    assert verify(newer).failures == ()
+    newer.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "seq"),
+    [
+        ("extra = 'b' WHERE extra = 'a'", "row 1"),
+        ("extra = NULL WHERE extra = 'a'", "row 1"),
+        ("extra = '' WHERE extra IS NULL", "row 0"),
+        ("extra = 'a' WHERE extra IS NULL", "row 0"),
+        ("extra = 'null' WHERE extra IS NULL", "row 0"),
+        ("extra = metric, metric = 'a' WHERE extra = 'a'", "row 1"),
+        ("energy_j = NULL WHERE extra = 'a'", "row 1"),
+    ],
+)
+def test_a_change_of_a_new_column_is_found(
+    ledger: Ledger, url: str, later: Callable[[], None], change: str, seq: str
+) -> None:
+    with ledger.open_run("stream", "old") as run:
+        run.append("outcome", **OUTCOME)
+        ledger.close()
+        later()
+        newer = Ledger(url)
+        with newer.store.write() as connection:
+            newer.store.append(
+                connection, "outcome", run.chain, {**OUTCOME, "run_id": run.run_id, "extra": "a"}
+            )
+    assert verify(newer).failures == ()
+    with newer.store.write() as connection:
+        assert connection.execute(text(f"UPDATE outcomes SET {change}")).rowcount == 1
+    assert verify(newer).failures == (f"{seq} of {run.chain} (outcome): was altered",)
+    newer.close()
+
+
+def test_a_ledger_of_a_pre_release_is_refused_in_one_sentence(ledger: Ledger, url: str) -> None:
+    with ledger.store.write() as connection:
+        connection.execute(text("UPDATE greentrain_version SET version_num = '0001'"))
+    for create in (True, False):
+        with pytest.raises(LedgerError) as caught:
+            Ledger(url, create=create)
+        assert str(caught.value) == (
+            f"the ledger {ledger.name!r} was written by a pre-release of greentrain (revision "
+            "0001) and cannot be upgraded; read it with that version, and use another file or "
+            "database for new runs"
+        )

@@ -68,10 +68,10 @@ def test_the_last_joule_can_be_reserved_and_no_more(account: LedgerAccount, ledg
     before = ledger.heads()
     with pytest.raises(BudgetExceeded) as caught:
         account.reserve(36.0, "a second probe")
-    assert (caught.value.asked_j, caught.value.left_j) == (36.0, 0.0)
+    assert (caught.value.requested_j, caught.value.left_j) == (36.0, 0.0)
     assert len(caught.value.held_by) == 2
     assert str(caught.value) == (
-        "a second probe asks for 0.01 Wh, and 0 Wh of 1 Wh are left (0 Wh spent, 1 Wh reserved)"
+        "a second probe needs 0.01 Wh, and 0 Wh of 1 Wh are left (0 Wh spent, 1 Wh reserved)"
         "; held: 0.167 Wh by the run 'digits' for probe, 0.833 Wh by the run 'digits' for update"
     )
     assert ledger.heads() == before
@@ -110,7 +110,7 @@ def test_a_reservation_is_settled_from_its_own_budget(
     )
     reservation = account.reserve(600.0, "probe")
     for unknown in (reservation, "nothing"):
-        with pytest.raises(LedgerError, match="not known to this budget"):
+        with pytest.raises(LedgerError, match="the budget has no reservation"):
             other.settle(unknown, 10.0)
     assert other.balance() == Balance(total_j=50.0, spent_j=0.0, reserved_j=0.0)
 

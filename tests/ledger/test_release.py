@@ -9,7 +9,7 @@ from greentrain.budget import Budget
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, verify
-from greentrain.ledger.rows import window_content
+from greentrain.ledger.events import window_content
 from tests.ledger.events import window
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -118,7 +118,7 @@ def test_a_run_that_may_still_be_at_work_is_left_alone(
     reservation = account.reserve(600.0, "an update")
     draw(run, reservation, 100.0)
     clock.passed_s = 29.0
-    with pytest.raises(LedgerError, match="wrote a row 29 s ago and may still be at work"):
+    with pytest.raises(LedgerError, match="wrote a row 29 s ago and may still be active"):
         ledger.release(reservation)
     run.close("failed")  # whoever said that it ended is not at work
     assert ledger.release(reservation).actual == 100.0
@@ -136,9 +136,7 @@ def test_what_was_not_measured_in_full_has_to_be_given(
     for epoch, energy_j in enumerate(drawn_j):
         draw(run, reservation, energy_j, f"phase {epoch}")
     clock.passed_s = 31.0
-    with pytest.raises(
-        LedgerError, match="say what it was with --actual, such as --actual '20 Wh'"
-    ):
+    with pytest.raises(LedgerError, match="give the amount, such as --actual '20 Wh'"):
         ledger.release(reservation)
     assert account.balance().reserved_j == 600.0
 
@@ -151,7 +149,7 @@ def test_what_is_given_is_an_amount(ledger: Ledger, account: LedgerAccount, actu
 
 
 def test_what_is_not_reserved_is_not_released(ledger: Ledger) -> None:
-    with pytest.raises(LedgerError, match="not known"):
+    with pytest.raises(LedgerError, match="has no reservation"):
         ledger.release("nothing", 1.0)
 
 

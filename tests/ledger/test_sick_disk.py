@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,9 @@ from sqlalchemy import Connection
 from greentrain.budget import Budget
 from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, outbox, verify
-from greentrain.ledger.spool import Spool, left_behind
+from greentrain.ledger.disk_queue import DiskQueue
+from greentrain.ledger.events import window_content
+from greentrain.ledger.outbox import left_behind
 from tests.ledger.cluster import Cluster
 from tests.ledger.events import window
 
@@ -101,9 +105,10 @@ def test_a_full_disk(small: Path, temporary: Path) -> None:
     with pytest.raises(LedgerError, match="full"):
         account.reserve(1.0, "an update")
     assert len(epochs(ledger)) < 100
-    (spool,) = left_behind(ledger.store)
-    assert spool.parent == temporary  # beside the ledger there is no room either
-    assert stat.S_IMODE(spool.stat().st_mode) == 0o600
+    (path,) = left_behind(ledger.store)
+    assert path.parent.parent == temporary  # beside the ledger there is no room either
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     filler.unlink()
     draw(run, 100)
     assert epochs(ledger) == list(range(101))
@@ -121,7 +126,7 @@ def test_a_disk_that_was_mounted_read_only(small: Path, temporary: Path) -> None
     draw(run, 0)
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     draw(run, 1, 2)
-    assert [path.parent for path in left_behind(ledger.store)] == [temporary]
+    assert [path.parent.parent for path in left_behind(ledger.store)] == [temporary]
     with pytest.raises(LedgerError, match=r"unable to open|readonly"):
         ledger.open_run("fit", "another")
     reader = Ledger(str(small / "x.db"), create=False)
@@ -167,11 +172,11 @@ def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
     written, in_the_end, code = map(int, done.stdout.split())
     assert (in_the_end, code) == (100, 0)
     assert written < 100
-    assert done.stderr.count("windows wait to be written, because") == 1
+    assert done.stderr.count("rows of the ledger wait in a local file, because") == 1
 
 
 def test_a_server_that_is_gone_for_a_while(cluster: Cluster, temporary: Path) -> None:
-    ledger = Ledger(cluster.new())
+    ledger = Ledger(url := cluster.new())
     budget = ledger.open_budget("b", Budget(energy_j=9.0))
     run = ledger.open_run("fit", "model")
     account = ledger.account(budget, run)
@@ -181,7 +186,7 @@ def test_a_server_that_is_gone_for_a_while(cluster: Cluster, temporary: Path) ->
         draw(run, 1, 2)
         with pytest.raises(LedgerError):
             account.reserve(1.0, "an update")
-        assert [path.parent for path in left_behind(ledger.store)] == [temporary]
+        assert [path.parent.parent for path in left_behind(ledger.store)] == [temporary]
     finally:
         cluster.start()
     draw(run, 3)
@@ -194,10 +199,10 @@ def test_a_server_that_is_gone_for_a_while(cluster: Cluster, temporary: Path) ->
     finally:
         cluster.start()
     assert verify(ledger).uncovered == (run.run_id,)
-    again = Ledger(ledger.store.url.render_as_string(hide_password=False))
+    again = Ledger(url)
     assert epochs(ledger) == [0, 1, 2, 3, 4]
     assert verify(ledger).exit_code == 0
-    assert list(temporary.iterdir()) == []
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []
     ledger.close()
     again.close()
 
@@ -216,7 +221,7 @@ def test_what_waits_is_written_when_the_ledger_is_opened_next(
         assert len(left_behind(ledger.store)) == 1
         run.close("failed")
     assert ledger.rows("closing") == []
-    assert "what the ledger could not be told waits in" in caplog.messages[-1]
+    assert "rows that the ledger did not take wait in" in caplog.messages[-1]
     reader = Ledger(url, create=False)
     assert reader.rows("window") == []  # whoever only reads writes nothing
     reader.close()
@@ -237,7 +242,7 @@ def test_a_process_that_is_killed_before_it_deletes_the_file_writes_nothing_twic
     with refusing(ledger, monkeypatch):
         draw(run, *range(5))
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "remove", Spool.close)
+        patch.setattr(DiskQueue, "delete", DiskQueue.close)
         draw(run, 5)
     assert len(left_behind(ledger.store)) == 1
     for _ in range(2):
@@ -274,8 +279,6 @@ def test_rows_that_were_written_though_nobody_heard_so_are_not_written_again(
 def test_only_the_last_of_the_heartbeats_that_waited_is_written(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from greentrain.ledger.rows import window_content
-
     run = ledger.open_run("fit", "model")
     beats = [window_content(run.run_id, window(by_source={"cpu": j}), None) for j in JOULES]
     box = outbox.Outbox(ledger.store, run.run_id)
@@ -292,18 +295,32 @@ def test_windows_wait_in_memory_where_no_file_takes_them(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = ledger.open_run("fit", "model")
-    monkeypatch.setattr("greentrain.ledger.outbox.places", lambda *_: [Path("/no/such/folder/x")])
+    nowhere = [(Path("/no/such/folder"), "x")]
+    monkeypatch.setattr("greentrain.ledger.outbox._places", lambda *_: nowhere)
     with refusing(ledger, monkeypatch):
         draw(run, 0, 1)
     draw(run, 2)
-    with refusing(ledger, monkeypatch), pytest.raises(LedgerError, match="cannot be closed: no fi"):
+    with (
+        refusing(ledger, monkeypatch),
+        pytest.raises(LedgerError, match="lost its last rows, because neither"),
+    ):
         run.close()
     assert epochs(ledger) == [0, 1, 2]
     (said,) = caplog.messages
-    assert said.startswith("windows wait in memory to be written, because no file takes them")
+    assert said.startswith("rows of the ledger wait in memory, because no file can be written: [Er")
 
 
-@pytest.mark.parametrize("what", ["readable by all", "another run's row", "no spool", "a link"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "readable by all",
+        "a journal that is readable by all",
+        "another run's row",
+        "a decision",
+        "no database",
+        "a link",
+    ],
+)
 def test_a_file_that_somebody_else_may_have_put_there_is_left_alone(
     ledger: Ledger,
     url: str,
@@ -316,33 +333,93 @@ def test_a_file_that_somebody_else_may_have_put_there_is_left_alone(
         draw(run, 0)
         run.close()
     (path,) = left_behind(ledger.store)
-    text = path.read_text()
     if what == "readable by all":
         path.chmod(0o644)
+    elif what == "a journal that is readable by all":
+        path.with_name(f"{path.name}-wal").touch(0o644)
     elif what == "another run's row":
-        head, _, rows = text.partition("\n")
-        path.write_text(head + "\n" + rows.replace(run.run_id, "another"))
-    elif what == "no spool":
-        path.write_text("[]\n")
+        change(path, f"UPDATE waiting SET content = replace(content, '{run.run_id}', 'another')")
+    elif what == "a decision":
+        change(path, "UPDATE waiting SET kind = 'reservation'")
+    elif what == "no database":
+        path.write_text("[]\n" * 1000)
     else:
         path.rename(path.with_name("elsewhere"))
         path.symlink_to(path.with_name("elsewhere"))
     Ledger(url).close()
     assert ledger.rows("window") == []
-    assert f"what waits in {path} was not written" in caplog.messages[-1]
+    assert f"the rows in {path} were not written" in caplog.messages[-1]
     assert left_behind(ledger.store) == [path]
     path.unlink()
 
 
-def test_a_last_line_that_is_not_whole_is_not_read(
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+def test_a_folder_of_temporary_files_that_others_may_use_is_not_used(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, temporary: Path
+) -> None:
+    run = ledger.open_run("fit", "model")
+    folder = temporary / f"greentrain-{os.geteuid()}"
+    folder.mkdir()
+    folder.chmod(0o755)
+    with refusing(ledger, monkeypatch):
+        draw(run, 0)
+        assert list(folder.iterdir()) == []
+    draw(run, 1)
+    run.close()
+    assert epochs(ledger) == [0, 1]
+
+
+def test_a_forked_process_lets_its_rows_wait_in_a_file_of_its_own(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ledger.open_run("fit", "model")
+
+    def send_one() -> None:
+        run._outbox.send([("window", window_content(run.run_id, window(by_source={}), None))])
+
+    with refusing(ledger, monkeypatch):
+        draw(run, 0)
+        process = multiprocessing.get_context("fork").Process(target=send_one)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        assert len(left_behind(ledger.store)) == 2
+        assert [queue.count() for queue in run._outbox._queues] == [1]
+    run.close()
+    Ledger(url).close()
+    assert epochs(ledger) == [0, None]
+    assert left_behind(ledger.store) == []
+    assert verify(ledger).ok
+
+
+def test_an_outcome_waits_like_a_window(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = {"experience_id": "a", "position": 0, "metric": "acc", "steps": 3, "kept": True}
+    run = ledger.open_run("fit", "model")
+    with refusing(ledger, monkeypatch):
+        run.note("outcome", **outcome, planned_steps=3)
+        run.flush()
+    run.close()
+    assert [row["steps"] for row in ledger.rows("outcome")] == [3]
+
+
+def test_a_last_row_that_is_not_whole_is_not_read(
     ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = ledger.open_run("fit", "model")
     with refusing(ledger, monkeypatch):
         draw(run, 0, 1)
-        run._outbox.close()  # as if it had been killed
-    (path,) = left_behind(ledger.store)
-    path.write_bytes(path.read_bytes()[:-5])
+        (path,) = left_behind(ledger.store)
+        journal = path.with_name(f"{path.name}-wal")
+        as_if_killed = {path: path.read_bytes(), journal: journal.read_bytes()[:-5]}
+        run._outbox.close()
+    for each, content in as_if_killed.items():
+        each.touch(0o600)
+        each.write_bytes(content)
     Ledger(url).close()
     assert epochs(ledger) == [0]
+    assert left_behind(ledger.store) == []
     run.close()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from greentrain.budget import Budget
-from greentrain.ledger import Ledger, take_snapshot, verify, verify_snapshot
+from greentrain.ledger import Ledger, verify, verify_snapshot
 from greentrain.ledger.schema import CONTENT
 from tests.ledger.test_verify import tell
 
 
 def test_a_snapshot_holds_what_the_ledger_holds(ledger: Ledger) -> None:
-    assert take_snapshot(ledger.store).heads() == ledger.heads() == {}
+    assert ledger.snapshot().heads() == ledger.heads() == {}
     tell(ledger, ledger.open_budget("digits", Budget.parse("1 Wh", num_experiences=2)), "a")
-    snapshot = take_snapshot(ledger.store)
+    snapshot = ledger.snapshot()
     assert snapshot.heads() == ledger.heads()
     for kind in CONTENT:
         assert snapshot.rows(kind) == ledger.rows(kind), kind
-    assert verify_snapshot(snapshot, ledger.store) == verify(ledger)
+    assert verify_snapshot(snapshot, ledger) == verify(ledger)
 
 
 def test_it_can_be_cut_back_to_the_heads_of_an_earlier_moment(ledger: Ledger) -> None:
@@ -24,10 +24,10 @@ def test_it_can_be_cut_back_to_the_heads_of_an_earlier_moment(ledger: Ledger) ->
     heads, rows = ledger.heads(), {kind: ledger.rows(kind) for kind in CONTENT}
     tell(ledger, budget, "b")
     ledger.open_budget("another", Budget.parse("1 Wh"))
-    now = take_snapshot(ledger.store)
+    now = ledger.snapshot()
     assert now.as_of(now.heads()) is now
     then = now.as_of(heads)
     assert then.heads() == heads
     assert {kind: then.rows(kind) for kind in CONTENT} == rows
-    assert verify_snapshot(then, ledger.store).ok
+    assert verify_snapshot(then, ledger).ok
     assert now.as_of({}).heads() == {}

@@ -11,8 +11,9 @@ from sqlalchemy import Boolean, Float, Integer
 
 from greentrain.budget import Budget
 from greentrain.ledger import Ledger, RunLog, verify
-from greentrain.ledger.rows import window_content
-from greentrain.ledger.schema import CONTENT, canonical, metadata
+from greentrain.ledger.events import window_content
+from greentrain.ledger.hashing import canonical
+from greentrain.ledger.schema import CONTENT, metadata
 from tests.ledger.events import CALIBRATION, CPU, window
 
 TABLES = {table.name: table for table in metadata.sorted_tables}
@@ -37,7 +38,7 @@ def tell(ledger: Ledger, budget: str, name: str) -> str:
                 sentence="replaying pays most",
                 predicted_j=200.0,
                 upper_bound_j=300.0,
-                price_per_j=0.25,
+                min_gain_per_j=0.25,
                 state=canonical({}),
                 alternatives=canonical([]),
             )
@@ -362,7 +363,7 @@ def test_what_should_be_known_is_noted(ledger: Ledger) -> None:
     found = verify(ledger)
     assert found.failures == ()
     assert found.notes == (
-        f"overrun: {reservation} drew 0.1 Wh more than was reserved",
+        f"overrun: {reservation} used 0.1 Wh more than was reserved",
         "open: 0.01 Wh reserved for update were never settled and count as spent",
         f"unclosed: run {left_open.run_id} (left open) has no closing row",
         f"recovered: the last heartbeats of run {left_open.run_id} (left open) hold 0.1 Wh of "

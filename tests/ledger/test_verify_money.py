@@ -17,13 +17,13 @@ class Rows:
     """Rows that follow one another, each with what is usual unless told otherwise."""
 
     def __init__(self) -> None:
-        self.spine: list[dict[str, Any]] = []
+        self.count = 0
         self.rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
 
     def add(self, kind: str, at: str = NOON, **content: Any) -> Rows:
-        entry_id = len(self.spine) + 1
-        self.spine.append({"id": entry_id, "kind": kind, "recorded_utc": at})
-        self.rows[kind].append({"entry_id": entry_id, "run_id": "run", **content})
+        self.count += 1
+        entry = {"entry_id": self.count, "recorded_utc": at, "run_id": "run"}
+        self.rows[kind].append({**entry, **content})
         return self
 
     def budget(self, name: str, at: str = NOON, **terms: Any) -> Rows:
@@ -35,6 +35,7 @@ class Rows:
             "until_utc": None,
             "per": None,
             "carry_over": False,
+            "given_as": "",
         }
         return self.add("budget", at, budget_id=name, name=name, **{**usual, **terms})
 
@@ -64,7 +65,7 @@ class Rows:
 
     @property
     def failures(self) -> list[str]:
-        return list(money_failures(self.spine, self.rows))
+        return list(money_failures(self.rows))
 
 
 def told() -> Rows:

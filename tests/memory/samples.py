@@ -1,4 +1,4 @@
-"""Small datasets of which each sample is a number of its own, and the buffers that hold them."""
+"""Small datasets in which each sample is a different number, and the buffers to store them."""
 
 from __future__ import annotations
 

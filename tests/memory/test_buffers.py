@@ -48,13 +48,13 @@ def buffer(request: pytest.FixtureRequest) -> Buffer:
     return empty
 
 
-def unfairness(counts: Counter[int], cells: int, drawn: int) -> float:
-    """Chi-square of how often each of ``cells`` was among ``drawn`` without replacement.
+def unfairness(counts: Counter[int], cells: int, chosen: int) -> float:
+    """Chi-square of how often each of ``cells`` was among ``chosen`` without replacement.
 
-    The counts of one draw add up to ``drawn``, which makes the variance of each, relative to that
-    of independent cells, larger by cells / (cells - 1).
+    The counts of one choice add up to ``chosen``, which makes the variance of each, relative to
+    that of independent cells, larger by cells / (cells - 1).
     """
-    share = drawn / cells
+    share = chosen / cells
     expected, variance = SEEDS * share, SEEDS * share * (1 - share)
     squares = sum((counts[cell] - expected) ** 2 for cell in range(cells))
     return squares / variance * (cells - 1) / cells
@@ -80,8 +80,8 @@ def test_samples_are_selected_by_where_they_came_from(buffer: Buffer) -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 10, 35])
 def test_a_sample_has_no_duplicates(buffer: Buffer, n: int) -> None:
-    drawn = [int(sample[0]) for sample in filled(buffer).sample(n)]
-    assert len(drawn) == len(set(drawn)) == n
+    sampled = [int(sample[0]) for sample in filled(buffer).sample(n)]
+    assert len(sampled) == len(set(sampled)) == n
 
 
 def test_each_draw_is_another(buffer: Buffer) -> None:
@@ -296,9 +296,9 @@ SAMPLES = [
 def test_samples_come_back_as_they_were(sample: Any, on_disk: bool, tmp_path: Any) -> None:
     buffer = ReservoirBuffer(5, folder=tmp_path if on_disk else None)
     buffer.add(SampleList([sample] * 7), origin="first")
-    drawn = [*buffer.sample(2), buffer.select(lambda origin: True)[4]]
-    assert len(drawn) == 3
-    for each in drawn:
+    returned = [*buffer.sample(2), buffer.select(lambda origin: True)[4]]
+    assert len(returned) == 3
+    for each in returned:
         assert repr(each) == repr(sample)
 
 

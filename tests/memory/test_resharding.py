@@ -17,7 +17,7 @@ from scipy import stats
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory import ReservoirBuffer, SampleList, reshard
-from greentrain.memory.sample_table import deal
+from greentrain.memory.sample_table import assign_ranks
 from tests.memory.samples import BOUNDED, arrivals, everything, held, numbers
 
 SEEDS, ALPHA = 400, 0.001
@@ -77,8 +77,8 @@ def test_the_union_is_a_fair_sample_also_after_restarts_with_other_numbers_of_ra
         buffers = resharded(ReservoirBuffer, 5, buffers, 1)
         add(buffers, numbers(13, 20), "third")
         counts.update(union(buffers))
-    # Five of twenty each time: the variance of a cell is that of 400 draws with chance 1 / 4, and
-    # as the cells of one draw sum to five, 19 / 20 of the squares are chi-square with 19 degrees.
+    # Five of twenty each time: the variance of a cell is that of 400 trials with chance 1 / 4.
+    # As the cells of one trial sum to five, 19 / 20 of the squares are chi-square with 19 degrees.
     expected, variance = SEEDS / 4, SEEDS * 3 / 16
     statistic = sum((counts[n] - expected) ** 2 for n in range(20)) / variance * 19 / 20
     assert counts.total() == 5 * SEEDS
@@ -96,7 +96,7 @@ def test_each_ranks_part_is_as_large_as_the_others() -> None:
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(0, 20))
 def test_samples_go_to_who_has_the_fewest(counts: list[int], n: int) -> None:
     now = list(counts)
-    for rank in deal(np.array(counts), n).tolist():
+    for rank in assign_ranks(np.array(counts), n).tolist():
         assert now[rank] == min(now)
         now[rank] += 1
     assert sum(now) == sum(counts) + n
@@ -117,7 +117,7 @@ def test_what_lies_on_disk_is_shared_out_too(tmp_path: Path) -> None:
             f"text {n}" for n in held(shown)
         ]
         buffer.add(samples, origin="second")
-    # The states of the two ranks are what they were: the three write files of their own.
+    # The states of the two ranks are unchanged: the three ranks write separate files.
     again = ranks(kind, 9, 2, folder=tmp_path)
     for buffer, state in zip(again, before, strict=True):
         buffer.load_state_dict(state)
@@ -154,27 +154,27 @@ def test_states_that_do_not_belong_together_are_refused() -> None:
 
 def _rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    told = {}
+    kept = {}
     for kind in BOUNDED:
         buffer = kind(7, rank=dist.get_rank(), world_size=dist.get_world_size())
         for origin, dataset in arrivals([20, 11, 30]):
             buffer.add(dataset, origin=origin)
         parts: list[Any] = [None, None]
         dist.all_gather_object(parts, everything(buffer))
-        told[kind.__name__] = parts
+        kept[kind.__name__] = parts
     if rank == 0:
-        torch.save(told, f"{folder}/told.pt")
+        torch.save(kept, f"{folder}/kept.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_hold_disjoint_parts_of_one_sample(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="fork")
-    told = torch.load(tmp_path / "told.pt", weights_only=True)
+    kept = torch.load(tmp_path / "kept.pt", weights_only=True)
     for kind in BOUNDED:
         one = kind(7)
         for origin, dataset in arrivals([20, 11, 30]):
             one.add(dataset, origin=origin)
-        first, second = told[kind.__name__]
+        first, second = kept[kind.__name__]
         assert not set(first) & set(second)
         assert sorted(first + second) == sorted(everything(one))
         assert sorted(map(len, (first, second))) == [3, 4]

@@ -1,4 +1,4 @@
-"""What is saved: nothing is lost in it, and a process that is killed leaves it readable."""
+"""Saved states: nothing is lost, and a killed process leaves its last state readable."""
 
 from __future__ import annotations
 

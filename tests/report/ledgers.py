@@ -9,7 +9,7 @@ from greentrain.budget import Budget
 from greentrain.carbon import Emissions
 from greentrain.energy import Source
 from greentrain.ledger import Ledger, RunLog, canonical
-from greentrain.ledger.rows import window_content
+from greentrain.ledger.events import window_content
 from tests.ledger.events import window as drawn
 
 STARTED = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -61,7 +61,7 @@ def decide(run: RunLog, budget_id: str, position: int, **changes: Any) -> None:
         "sentence": "nothing to gain",
         "predicted_j": 0.0,
         "upper_bound_j": 0.0,
-        "price_per_j": None,
+        "min_gain_per_j": None,
         "state": canonical({"position": position, "tables": []}),
         "alternatives": canonical([]),
     }

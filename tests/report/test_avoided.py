@@ -79,7 +79,7 @@ def test_it_is_what_full_retraining_would_have_drawn_less_what_was(ledger):
     run.close()
     found = energy(ledger)
     assert (found["avoided_j"], found["avoided_wh"]) == (4500.0, 1.25)
-    assert (found["modelled_full_j"], found["drawn_j"]) == (5000.0, 500.0)
+    assert (found["modelled_full_j"], found["used_j"]) == (5000.0, 500.0)
     assert (found["method"], found["experiences"]) == ("modelled", 5)
     # All experiences are alike and the model is sure: there is nothing to be unsure of.
     assert (found["interval"]["low_j"], found["interval"]["high_j"]) == (4500.0, 4500.0)
@@ -178,7 +178,7 @@ def test_interrupted_updates_and_looks_without_an_end_are_charged(ledger):
     run.close("failed")
     found = energy(ledger)
     assert found["interrupted"] == 1
-    assert found["charged_beside_j"] == 230.0
+    assert found["overhead_j"] == 230.0
     assert found["avoided_j"] == 1000.0 - 100.0 - 230.0
 
 
@@ -289,8 +289,8 @@ def test_without_controls_nothing_is_measured(ledger):
 def test_controls_are_compared_with_what_the_stream_did(ledger):
     found = with_controls(ledger, [(0.8, 0.9), (0.9, 0.9), (1.0, 0.9)])
     measured = found["measured"]
-    assert measured["method"] == "measured (3 controls)"
-    assert (measured["control_j"], measured["stream_j"]) == (600.0, 110.0)  # 100, 110, 120
+    assert measured["method"] == "measured (3 baseline retrainings)"
+    assert (measured["baseline_j"], measured["stream_j"]) == (600.0, 110.0)  # 100, 110, 120
     assert measured["avoided_j"] == 490.0
     assert measured["avoided_se_j"] == pytest.approx(10 / 3**0.5)
     assert measured["difference"] == pytest.approx(0.0)  # -0.1, 0 and 0.1
@@ -299,7 +299,7 @@ def test_controls_are_compared_with_what_the_stream_did(ledger):
     # What is modelled stays modelled, with the controls' own joules charged: 3 * 607 J.
     modelled = found["energy"]
     assert (modelled["method"], modelled["experiences"]) == ("modelled", 3)
-    assert modelled["charged_beside_j"] == pytest.approx(3 * 607.0)
+    assert modelled["overhead_j"] == pytest.approx(3 * 607.0)
     assert modelled["avoided_j"] == pytest.approx(3000.0 - 330.0 - 1821.0)
 
 
@@ -330,7 +330,7 @@ def test_controls_that_did_not_come_to_an_end_are_counted_apart(ledger):
     run.close("failed")
     report = build(ledger)
     measured = report["avoided"]["measured"]
-    assert (measured["controls"], measured["unfinished"]) == (0, 3)
+    assert (measured["baseline_retrainings"], measured["unfinished"]) == (0, 3)
     assert (measured["method"], measured["sentence"]) == (None, NOTHING_TO_COMPARE)
     assert [one["status"] for one in report["experiences"]] == ["done"] * 4
 

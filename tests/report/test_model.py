@@ -100,7 +100,7 @@ def test_what_was_not_measured_is_unknown_and_named(ledger):
     assert report["totals"]["energy_j"] == 1800.0
     assert report["totals"]["complete"] is False
     assert report["totals"]["interval"] is None
-    assert "no uncertainty is known of cpu" in report["totals"]["interval_note"]
+    assert "the uncertainty of cpu is not known" in report["totals"]["interval_note"]
     assert {source["name"] for source in report["not_measured"]["sources"]} == {"gpu:0", "cpu"}
     assert report["runs"][0]["windows_incomplete"] == 2
 
@@ -144,7 +144,7 @@ def test_one_run_alone_and_the_budget_that_it_shares(ledger):
 def test_the_same_ledger_gives_the_same_bytes(ledger):
     stream(ledger)
     assert render_json(build(ledger)) == render_json(build(ledger))
-    assert json.loads(render_json(build(ledger)))["schema_version"] == 2
+    assert json.loads(render_json(build(ledger)))["schema_version"] == 3
 
 
 def test_no_grams_are_claimed_and_no_folder_is_told(ledger, tmp_path):
@@ -230,7 +230,7 @@ def test_grams_of_a_part_are_not_sold_as_all(ledger):
     carbon = build(ledger)["carbon"]
     assert carbon["complete"] is False
     assert carbon["covered_j"] == 7200.0
-    assert "those of a part" in carbon["sentence"]
+    assert "the grams cover only a part" in carbon["sentence"]
 
 
 def test_a_source_is_as_it_was_last_described(ledger):
@@ -243,7 +243,7 @@ def test_a_source_is_as_it_was_last_described(ledger):
     report = build(ledger)
     assert [source["note"] for source in report["runs"][0]["sources"]] == [None, "shared"]
     assert [source["windows"] for source in report["totals"]["sources"]] == [1, 1]
-    assert report["totals"]["interval_note"].startswith("no uncertainty is known of cpu")
+    assert report["totals"]["interval_note"].startswith("the uncertainty of cpu is not known")
 
 
 def test_a_card_is_one_sensor_under_two_names(ledger):
@@ -271,7 +271,7 @@ def test_what_was_recovered_counts_and_is_said_to_be_so(ledger):
     totals = report["totals"]
     assert (totals["energy_j"], totals["recovered_j"], totals["duration_s"]) == (8100, 2700, 54)
     assert (totals["windows"], totals["windows_recovered"], totals["complete"]) == (2, 1, False)
-    assert "what was not comes on top of it" in totals["interval_note"]
+    assert "the unmeasured part adds to it" in totals["interval_note"]
     (gap,) = report["not_measured"]["after_last_heartbeat"]
     assert (gap["run_id"], gap["energy_j"]) == (run.run_id, 2700.0)
     assert report["runs"][0]["windows_by_phase"] == {"train_epoch": 1, "validation": 1}
@@ -320,7 +320,7 @@ def test_a_factor_whose_interval_is_not_known_gives_none(ledger):
         calibrated(run, low=None, high=None, factor=0.5)
     node = build(ledger)["totals"]["node"]
     assert (node["energy_j"], node["low_j"], node["high_j"]) == (2700.0, None, None)
-    assert "the wall showed less" in node["basis"][0]["note"]
+    assert "the wall meter showed less" in node["basis"][0]["note"]
 
 
 def test_the_facility_is_what_was_metered_times_pue_and_apart_from_it(ledger):

@@ -13,7 +13,7 @@ from greentrain.carbon import Emissions
 from greentrain.energy import Source
 from greentrain.ledger import Ledger
 from greentrain.report import build, render_html
-from greentrain.report.disclosures import Given
+from greentrain.report.disclosures import Disclosures
 from tests.report.ledgers import SOURCES, STARTED, come, decide, heartbeat, window
 from tests.report.test_avoided import SERIES, offers
 from tests.report.test_rendering import HOSTILE
@@ -23,7 +23,9 @@ PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 
 
-def everything(ledger: Ledger, name: str = "digits", given: Given | None = None) -> dict[str, Any]:
+def everything(
+    ledger: Ledger, name: str = "digits", disclosures: Disclosures | None = None
+) -> dict[str, Any]:
     """A report in which every part of the page has something to show, under one name."""
     carbon = {
         "intensity": {
@@ -53,7 +55,7 @@ def everything(ledger: Ledger, name: str = "digits", given: Given | None = None)
             update_mode="SKIP" if reservation is None else "REPLAY",
             step_fraction=0.0 if reservation is None else 1.0,
             sentence=name,
-            price_per_j=1e-4,
+            min_gain_per_j=1e-4,
             alternatives=offers(1000.0, 10.0),
         )
         started = STARTED + timedelta(hours=position)
@@ -70,7 +72,7 @@ def everything(ledger: Ledger, name: str = "digits", given: Given | None = None)
     broken.close("failed")
     killed = ledger.open_run("fit", f"killed {name}", environment=environment, sources=SOURCES)
     heartbeat(killed, 10.0, 10.0, started=STARTED + timedelta(days=1))
-    report = build(ledger, given=given)
+    report = build(ledger, disclosures=disclosures)
     killed.close()
     assert all(report[key] for key in ("overlaps", "hourly", "experiences", "budgets"))
     return report
@@ -99,8 +101,8 @@ def unfold(page: Any) -> None:
 def test_axe_finds_nothing(browser, ledger, tmp_path, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    given = Given(hosting="own", water_l_per_kwh=1.8, market_based_g_per_kwh=30.0)
-    report = everything(ledger, given=given)
+    given = Disclosures(hosting="own", water_l_per_kwh=1.8, market_based_g_per_kwh=30.0)
+    report = everything(ledger, disclosures=given)
     page = shown(browser, tmp_path, report, viewport=DESK, color_scheme=scheme)
     unfold(page)
     found = Axe().run(page)
@@ -111,7 +113,7 @@ def test_axe_finds_nothing(browser, ledger, tmp_path, scheme):
 
 @pytest.mark.parametrize("name", [name.replace("\0", "") for name in HOSTILE])
 def test_hostile_names_neither_run_nor_break_the_layout(browser, ledger, tmp_path, name):
-    given = Given(
+    given = Disclosures(
         water_l_per_kwh=1.0,
         water_source=name,
         market_based_g_per_kwh=1.0,

@@ -15,13 +15,13 @@ from greentrain.cli.app import app
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build, check, write
-from greentrain.report.disclosures import Given
+from greentrain.report.disclosures import Disclosures
 from greentrain.report.recheck import _load, check_file, differences
 from greentrain.report.write import render_json
 from tests.ledger.test_verify import alter
 from tests.report.ledgers import SOURCES, heartbeat, stream, window
 
-GIVEN = Given(hosting="own", water_l_per_kwh=1.8, model={"name": "digits 1"})
+GIVEN = Disclosures(hosting="own", water_l_per_kwh=1.8, model={"name": "digits 1"})
 DIGIT = re.compile(r"\d")
 
 
@@ -49,7 +49,7 @@ def changed(text: str) -> Iterator[tuple[int, str]]:
 
 def test_a_report_follows_from_its_ledger_however_it_is_laid_out(ledger):
     full(ledger)
-    report = build(ledger, given=GIVEN)
+    report = build(ledger, disclosures=GIVEN)
     assert report["overlaps"]
     assert report["totals"]["windows_recovered"] == 1
     text = render_json(report)
@@ -62,7 +62,7 @@ def test_a_report_follows_from_its_ledger_however_it_is_laid_out(ledger):
 def test_any_digit_that_is_changed_differs_from_what_follows(ledger):
     """Every digit of every number and text, against the document that its ledger gives."""
     full(ledger)
-    text = render_json(build(ledger, given=GIVEN))
+    text = render_json(build(ledger, disclosures=GIVEN))
     found = _load(text)
     missed = []
     for at, forged in changed(text):
@@ -76,8 +76,8 @@ def test_any_digit_that_is_changed_differs_from_what_follows(ledger):
     # Digits beyond what a float holds are digits as well.
     assert any(
         differences(
-            _load('{"schema_version": 2, "a": 0.30000000000000004}'),
-            _load('{"schema_version": 2, "a": 0.30000000000000003}'),
+            _load('{"schema_version": 3, "a": 0.30000000000000004}'),
+            _load('{"schema_version": 3, "a": 0.30000000000000003}'),
         )
     )
 
@@ -85,11 +85,11 @@ def test_any_digit_that_is_changed_differs_from_what_follows(ledger):
 def test_what_says_how_a_report_is_formed_cannot_be_changed_either(ledger):
     """Digits of scope, heads and what was given lead to another document, which is no way out."""
     full(ledger)
-    report = build(ledger, given=GIVEN, since="2026-11-21", until="2026-11-22", project="*")
+    report = build(ledger, disclosures=GIVEN, since="2026-11-21", until="2026-11-22", project="*")
     text = render_json(report)
     spans = [
         match.span()
-        for key in ("given", "scope", "schema_version", "verification")
+        for key in ("disclosures", "scope", "schema_version", "verification")
         for match in re.finditer(rf'^  "{key}".*?(?=^  "|\Z)', text, re.MULTILINE | re.DOTALL)
     ]
     inside = [
@@ -117,7 +117,10 @@ CHANGES = {
         lambda r: r["totals"].update(energy_j=str(r["totals"]["energy_j"])),
         "/totals/energy_j",
     ),
-    "what was given": (lambda r: r["given"].update(water_l_per_kwh=0.5), "/beside/water/l_per_kwh"),
+    "what was given": (
+        lambda r: r["disclosures"].update(water_l_per_kwh=0.5),
+        "/supplementary_impacts/water/l_per_kwh",
+    ),
     "another's scope": (lambda r: r["scope"].update(project="digits"), "/runs/1"),
 }
 
@@ -125,7 +128,7 @@ CHANGES = {
 @pytest.mark.parametrize(("change", "path"), CHANGES.values(), ids=CHANGES)
 def test_what_was_changed_is_named(ledger, change, path):
     full(ledger)
-    report = build(ledger, given=GIVEN)
+    report = build(ledger, disclosures=GIVEN)
     change(report)
     checked = check(json.dumps(report), [ledger])
     assert path in [one.path for one in checked.differences]
@@ -152,7 +155,10 @@ def test_a_ledger_that_was_altered_since_does_not_give_the_report(ledger, tmp_pa
     lines, code = check_file(path, [str(tmp_path / "ledger.db")])
     assert code == 1
     assert any("FAILED: the ledger: row" in line for line in lines)
-    assert any("/experiences/0/metric_after: the report has 0.9, and 0.99" in one for one in lines)
+    assert any(
+        "/experiences/0/metric_after: the report has 0.9, and the ledger gives 0.99" in one
+        for one in lines
+    )
 
 
 def test_rows_that_were_cut_off_are_missed(ledger, tmp_path):
@@ -170,12 +176,14 @@ def test_rows_that_were_cut_off_are_missed(ledger, tmp_path):
 def test_several_ledgers_are_told_apart_by_name_or_by_order(tmp_path):
     opened = [Ledger(str(tmp_path / name)) for name in ("a.db", "b.db", "c.db")]
     for ledger in opened:
-        stream(ledger, name=str(ledger.store.path))
+        stream(ledger, name=ledger.name)
     text = render_json(build(opened[:2]))
     assert check(text, opened[:2]).ok
     assert check(text, opened[1::-1]).ok
     assert not check(text, opened[1:]).ok
-    with pytest.raises(ConfigurationError, match=r"of 2 ledger\(s\), a.db, b.db, and 1 were"):
+    with pytest.raises(
+        ConfigurationError, match=r"about 2 ledger\(s\), a.db, b.db, and 1 were given"
+    ):
         check(text, opened[:1])
     for ledger in opened:
         ledger.close()
@@ -188,11 +196,11 @@ def test_several_ledgers_are_told_apart_by_name_or_by_order(tmp_path):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("nothing", "this is no report.json"),
-        ("[]", "of form null"),
-        ('{"schema_version": 1}', "of form 1"),
-        ('{"schema_version": 2}', "holds no heads"),
-        ('{"schema_version": 2, "schema_version": 2}', "'schema_version' twice"),
+        ("nothing", "this is not a report.json"),
+        ("[]", "has schema version null"),
+        ('{"schema_version": 1}', "has schema version 1, and"),
+        ('{"schema_version": 3}', "holds no heads"),
+        ('{"schema_version": 3, "schema_version": 3}', "'schema_version' occurs twice"),
     ],
 )
 def test_what_is_no_report_is_refused(ledger, text, why):
@@ -203,29 +211,36 @@ def test_what_is_no_report_is_refused(ledger, text, why):
 def test_the_command(ledger, tmp_path):
     full(ledger)
     file = str(tmp_path / "ledger.db")
-    (tmp_path / "given.yaml").write_text("hosting: cloud\n")
+    (tmp_path / "disclosures.yaml").write_text("hosting: cloud\n")
     made = CliRunner().invoke(
         app,
         [
             *("report", "--ledger", file, "--out", str(tmp_path), "--since", "2026-11-01"),
-            *("--project", "d*", "--given", str(tmp_path / "given.yaml"), "--format", "json"),
+            *(
+                "--project",
+                "d*",
+                "--disclosures",
+                str(tmp_path / "disclosures.yaml"),
+                "--format",
+                "json",
+            ),
         ],
     )
     assert made.exit_code == 0, made.output
     path = tmp_path / "report.json"
     told = json.loads(path.read_text())
-    assert (told["scope"]["since_utc"], told["given"]["hosting"]) == (
+    assert (told["scope"]["since_utc"], told["disclosures"]["hosting"]) == (
         "2026-11-01T00:00:00.000000+00:00",
         "cloud",
     )
     done = CliRunner().invoke(app, ["verify", str(path), "--ledger", file])
     assert done.exit_code == 0
-    assert "everything in it follows from" in done.output
+    assert "the report is correct: every value follows from" in done.output
     path.write_text(path.read_text().replace('"kept": true', '"kept": false'))
     done = CliRunner().invoke(app, ["verify", str(path), "--ledger", file])
     assert done.exit_code == 1
-    assert "/kept: the report has false, and true follows" in done.output
-    with pytest.raises(ConfigurationError, match="give it alone with its ledger"):
+    assert "/kept: the report has false, and the ledger gives true" in done.output
+    with pytest.raises(ConfigurationError, match="a report is checked alone, with its ledger"):
         CliRunner().invoke(app, ["verify", str(path)], catch_exceptions=False)
     # What could be done before can be done still.
     assert CliRunner().invoke(app, ["verify", file, "--heads", str(path)]).exit_code == 0

@@ -13,8 +13,8 @@ import pytest
 
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError
-from greentrain.report import build, render_html, write
-from greentrain.report.disclosures import Given
+from greentrain.report import build, formats, render_html, write
+from greentrain.report.disclosures import Disclosures
 from greentrain.report.svg import (
     energy_chart,
     intensity_chart,
@@ -79,7 +79,7 @@ def test_the_page_says_what_matters_first_and_with_units(ledger):
     text = render_html(build(ledger))
     page = Page(text)
     shown = re.sub(r"\s+", " ", page.text)
-    assert "1.5 Wh drawn over 2 experiences. The budget was kept." in shown
+    assert "1.5 Wh used over 2 experiences. The budget was kept." in shown
     assert "1.5 Wh spent of 2 Wh" in shown
     assert "gpu+cpu" in shown
     assert "1 overrun" in shown
@@ -93,7 +93,7 @@ def test_the_page_says_what_matters_first_and_with_units(ledger):
 def test_an_empty_ledger_has_a_page_that_says_so(ledger):
     shown = Page(render_html(build(ledger))).text
     assert "no run, so there is no figure to report" in shown
-    assert "No stream's decisions are in this report" in re.sub(r"\s+", " ", shown)
+    assert "This report holds no decisions of a stream" in re.sub(r"\s+", " ", shown)
 
 
 def test_the_page_shows_what_is_apart_from_the_metered_energy(ledger):
@@ -107,12 +107,12 @@ def test_the_page_shows_what_is_apart_from_the_metered_energy(ledger):
     text = render_html(build(ledger))
     killed.close()
     shown = re.sub(r"\s+", " ", Page(text).text)
-    assert "At least 3.7 Wh drawn" in shown  # 2 Wh, 0.7 Wh idle and 1 Wh recovered
-    assert "Software's joules times 1.25 (1.2 to 1.3), from 5 spans" in shown
+    assert "At least 3.7 Wh used" in shown  # 2 Wh, 0.7 Wh idle and 1 Wh recovered
+    assert "Metered joules times 1.25 (1.2 to 1.3), from 5 spans" in shown
     assert "3.38 Wh, 3.24 Wh to 3.51 Wh, node for 2.7 Wh metered in 1 run" in shown
     assert "PUE 1.2, <b>a sign</b>, times the energy within node." in shown
-    assert "Idle baseline" in shown and "50 W" in shown and "20 W" in shown
-    assert "killed was killed, or still runs: 1 Wh of 1 phase stand as of" in shown
+    assert "Idle power" in shown and "50 W" in shown and "20 W" in shown
+    assert "killed was killed, or is still running: 1 Wh of 1 phase are known from" in shown
     assert "<b>a sign" not in text and "<i>a PDU" not in text
 
 
@@ -121,7 +121,7 @@ def test_what_matters_comes_first_and_what_is_not_known_is_said(ledger):
     text = render_html(build(ledger))
     first = text[text.index('class="hero"') : text.index('class="charts"')]
     shown = re.sub(r"\s+", " ", Page(first).text)
-    places = [shown.index(word) for word in ("Energy", "Emissions", "Budget", "Reached", "Avoided")]
+    places = [shown.index(word) for word in ("Energy", "Emissions", "Budget", "Metric", "Avoided")]
     assert places == sorted(places)
     assert "No zone was given, so no grams are claimed." in shown
     assert "0 Wh modelled Fewer than 5 experiences can be compared" in shown
@@ -134,16 +134,16 @@ def test_avoided_energy_and_what_stands_beside_are_shown_with_their_methods(ledg
         emissions = Emissions(grams=0.04, intensity_g_per_kwh=400.0)
         lived(run, budget, position, full_j=3960.0, drawn_j=360.0, emissions=emissions)
     run.close()
-    given = Given(hosting="cloud", water_l_per_kwh=2.0, water_source="a sign")
-    shown = re.sub(r"\s+", " ", Page(render_html(build(ledger, given=given))).text)
+    given = Disclosures(hosting="cloud", water_l_per_kwh=2.0, water_source="a sign")
+    shown = re.sub(r"\s+", " ", Page(render_html(build(ledger, disclosures=given))).text)
     # Five times 3,960 J less 360 J are 5 Wh, which at 400 g/kWh are 2 g.
     assert "5 Wh modelled 5 Wh to 5 Wh (95 % interval; how) 2 g CO₂e significant" in shown
-    assert "5.5 Wh for retraining in full at every experience, 0.5 Wh drawn, over 5 exp" in shown
+    assert "5.5 Wh for retraining in full at every experience, 1,800 J used, over 5 exp" in shown
     assert "Carbon shifted Nothing was shifted" in shown
     assert "location-based Scope 3" in shown
     # Half a watt-hour at two litres a kilowatt-hour.
     assert "Water0.001 lMetered energy, times the litres given for each kWh.Source: a s" in shown
-    assert "Making the hardwareunknownGive embodied_kg, embodied_lifetime_h and" in shown
+    assert "Manufacture of the hardwareunknownGive embodied_kg, embodied_lifetime_h and" in shown
 
 
 def test_runs_that_broke_off_and_what_two_runs_measured_are_named(ledger):
@@ -152,10 +152,11 @@ def test_runs_that_broke_off_and_what_two_runs_measured_are_named(ledger):
         window(run, 3600.0, 0.0)
         run.close(status)
     shown = re.sub(r"\s+", " ", Page(render_html(build(ledger))).text)
-    assert "1 run failed: broken. What it drew, 1 Wh, counts like everything else." in shown
+    assert "1 run failed: broken. Its energy, 1 Wh, is included in the totals." in shown
     assert "Measured by two runs at once" in shown
-    assert "gpu:0wholebroken36 s1 Wh" in shown
-    assert "1 Wh drawn" in shown
+    assert "Subtracted (Wh)" in shown
+    assert "gpu:0wholebroken36 s1 " in shown
+    assert "1 Wh used" in shown
 
 
 def test_fifty_runs_are_folded_into_less_than_a_megabyte(ledger):
@@ -178,8 +179,8 @@ def test_fifty_runs_are_folded_into_less_than_a_megabyte(ledger):
     assert len(text.encode()) < 1_000_000
     page = Page(text)
     shown = re.sub(r"\s+", " ", page.text)
-    assert "The last 200 are listed; 800 earlier ones stand in report.json." in shown
-    assert "180 earlier ones The options of each stand in report.json." in shown
+    assert "The last 200 are listed; 800 earlier ones are in report.json." in shown
+    assert "180 earlier ones Their options are in report.json." in shown
     assert "30 earlier ones stream 0 completed" in shown
     assert text.count('class="decision"') == 200
     assert text.count("12 options") == 20
@@ -256,3 +257,25 @@ def test_a_folder_that_is_a_file_is_refused(ledger, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigurationError, match="cannot write the report into"):
         write(build(ledger), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "unit", "written"),
+    [
+        (3599.0, None, "3,599 J"),
+        (3600.0, None, "1 Wh"),
+        (3.6e6 * 0.999, None, "999 Wh"),
+        (3.6e6, None, "1 kWh"),
+        (-0.0, None, "0 Wh"),
+        (1800.0, "Wh", "0.5"),
+        (None, "Wh", "unknown"),
+    ],
+)
+def test_energies_have_the_unit_that_is_read_best(energy_j, unit, written):
+    assert formats.energy(energy_j, unit) == written
+
+
+def test_a_gain_is_never_minus_zero_and_an_unknown_one_was_not_probed():
+    gain = formats.FILTERS["gain"]
+    assert gain({"predicted_gain": -0.0001, "gain_sd": None}) == "+0.000"
+    assert gain({"predicted_gain": None, "gain_sd": None}) == "not probed"

@@ -72,7 +72,9 @@ def test_what_does_not_follow_is_named_with_its_ledger(three: list[Ledger], tmp_
 def test_a_ledger_and_its_copy_are_not_added_up(three: list[Ledger], tmp_path: Path) -> None:
     three[2].close()
     copy = Ledger(str(shutil.copy(tmp_path / "c.db", tmp_path / "copy.db")))
-    with pytest.raises(ConfigurationError, match=r"is in 'c\.db' and in 'copy\.db': one is a copy"):
+    with pytest.raises(
+        ConfigurationError, match=r"is in 'c\.db' and in 'copy\.db': one ledger is a copy"
+    ):
         build([three[2], copy])
     copy.close()
     with pytest.raises(ConfigurationError, match="none was given"):

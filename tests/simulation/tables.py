@@ -8,7 +8,7 @@ from greentrain.control import SKIP, Action, UpdateMode
 from greentrain.simulation.recorded_table import (
     UNTRAINED,
     Header,
-    RecordedLook,
+    RecordedProbe,
     RecordedRow,
     RecordedTable,
 )
@@ -33,7 +33,7 @@ def header(num_experiences: int, **changes) -> Header:
     return Header(**fields)
 
 
-def look(position: int, before: str, **changes) -> RecordedLook:
+def probe(position: int, before: str, **changes) -> RecordedProbe:
     trained = before != UNTRAINED
     last = int(before.rpartition("-")[2]) if trained else -1
     fields = {
@@ -46,7 +46,7 @@ def look(position: int, before: str, **changes) -> RecordedLook:
         "n_pending": 100 * (position - last - 1),
         **changes,
     }
-    return RecordedLook(**fields)
+    return RecordedProbe(**fields)
 
 
 def row(position: int, before: str, action: Action, energy_j: float, metric: float, **changes):
@@ -66,7 +66,7 @@ def row(position: int, before: str, action: Action, energy_j: float, metric: flo
     return RecordedRow(**fields)
 
 
-def merged(outcomes, *, looks=look) -> RecordedTable:
+def merged(outcomes, *, probes=probe) -> RecordedTable:
     """A table by hand: for each place the metric after SKIP, and (joules, metric) of updates."""
     rows = {
         (position, before): tuple(
@@ -75,7 +75,7 @@ def merged(outcomes, *, looks=look) -> RecordedTable:
         for (position, before), actions in outcomes.items()
     }
     num_experiences = max(position for position, _ in outcomes) + 1
-    return RecordedTable(header(num_experiences), {place: looks(*place) for place in rows}, rows)
+    return RecordedTable(header(num_experiences), {place: probes(*place) for place in rows}, rows)
 
 
 def by_hand() -> RecordedTable:
@@ -97,7 +97,7 @@ def tables(draw: st.DrawFn, most: int = 4) -> RecordedTable:
     """Any merged table of a few experiences, some of its updates not kept."""
     num_experiences = draw(st.integers(1, most))
     metrics, joules = st.integers(0, 8), st.integers(1, 6)
-    rows, looks = {}, {}
+    rows, probes = {}, {}
     for position in range(num_experiences):
         for before in [UNTRAINED, *(f"updated-{last}" for last in range(position))]:
             place = (position, before)
@@ -108,5 +108,5 @@ def tables(draw: st.DrawFn, most: int = 4) -> RecordedTable:
                 kept = before == UNTRAINED or draw(st.booleans())
                 after = {} if kept else {"kept": False, "after": before}
                 found.append(row(*place, action, draw(joules), draw(metrics) / 8, **after))
-            rows[place], looks[place] = tuple(found), look(*place)
-    return RecordedTable(header(num_experiences), looks, rows)
+            rows[place], probes[place] = tuple(found), probe(*place)
+    return RecordedTable(header(num_experiences), probes, rows)

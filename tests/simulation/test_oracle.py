@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from greentrain.budget import Balance
 from greentrain.control import SKIP, Always, Past, PricedPolicy, State, UpdateMode
-from greentrain.control.action import HISTORY_KEPT
+from greentrain.control.state import HISTORY_KEPT
 from greentrain.errors import ConfigurationError
 from greentrain.simulation.oracle import Oracle, best_schedule
 from greentrain.simulation.recorded_table import UNTRAINED, RecordedTable
@@ -100,10 +100,10 @@ def test_the_best_schedules_by_hand():
 
 
 def test_looks_come_out_of_the_oracles_budget():
-    outcome = simulate(by_hand(), Oracle(by_hand()), 21.0, look_j=1.0)
+    outcome = simulate(by_hand(), Oracle(by_hand()), 21.0, probe_j=1.0)
     assert outcome.actions == (FULL, WARM, WARM)
     assert outcome.spent_j == 21.0
-    assert simulate(by_hand(), Oracle(by_hand()), 20.9, look_j=1.0).actions == (FULL, SKIP, WARM)
+    assert simulate(by_hand(), Oracle(by_hand()), 20.9, probe_j=1.0).actions == (FULL, SKIP, WARM)
 
 
 def test_what_was_not_decided_about_was_skipped():

@@ -18,11 +18,11 @@ from greentrain.simulation.recorded_table import (
     read_table,
     to_line,
 )
-from tests.simulation.tables import FULL, REPLAY, WARM, by_hand, header, look, merged, row, tables
+from tests.simulation.tables import FULL, REPLAY, WARM, by_hand, header, merged, probe, row, tables
 
 
 def lines(table: RecordedTable) -> list[str]:
-    parts = [table.header, *table.looks.values()]
+    parts = [table.header, *table.probes.values()]
     parts += [row for rows in table.rows.values() for row in rows]
     return [to_line(part) for part in parts]
 
@@ -31,7 +31,7 @@ def lines(table: RecordedTable) -> list[str]:
 def test_a_table_comes_back_from_its_lines(table):
     again = assemble(from_line(line) for line in lines(table))
     assert again.header == table.header
-    assert again.looks == table.looks
+    assert again.probes == table.probes
     assert again.rows == table.rows
 
 
@@ -54,7 +54,7 @@ def test_what_is_not_kept_leaves_the_metric_of_the_model_that_stays():
     worse = row(0, UNTRAINED, FULL, 10.0, 0.3, kept=False, after=UNTRAINED)
     table = RecordedTable(
         header(1),
-        {(0, UNTRAINED): look(0, UNTRAINED)},
+        {(0, UNTRAINED): probe(0, UNTRAINED)},
         {(0, UNTRAINED): (row(0, UNTRAINED, SKIP, 0.0, 0.4), worse)},
     )
     assert table.metric(worse) == 0.4
@@ -84,33 +84,33 @@ def test_a_price_that_makes_no_sense_is_refused(price, named):
 def test_a_table_with_a_hole_is_refused():
     table = by_hand()
     rows = {place: rows for place, rows in table.rows.items() if place != (2, "updated-1")}
-    with pytest.raises(ConfigurationError, match=r"experience 2 nothing is known .* 'updated-1'"):
-        RecordedTable(table.header, table.looks, rows)
+    with pytest.raises(ConfigurationError, match=r"experience 2 has no rows .* 'updated-1'"):
+        RecordedTable(table.header, table.probes, rows)
 
 
 def test_a_table_without_a_way_to_skip_is_refused():
-    with pytest.raises(ConfigurationError, match="not complete"):
+    with pytest.raises(ConfigurationError, match="is incomplete"):
         merged({(0, UNTRAINED): {FULL: (1.0, 0.5)}})
 
 
 def test_an_action_that_was_not_recorded_is_named():
-    with pytest.raises(ConfigurationError, match=r"does not hold REPLAY at experience 1"):
+    with pytest.raises(ConfigurationError, match=r"has no REPLAY at experience 1"):
         by_hand().row(1, "updated-0", REPLAY)
     assert by_hand().row(1, "updated-0", WARM).action.mode is UpdateMode.WARM_START
 
 
 @pytest.mark.parametrize(
-    "line", ["", "[]", '{"kind": "row"}', '{"kind": "look", "x": 1}', "nonsense"]
+    "line", ["", "[]", '{"kind": "row"}', '{"kind": "probe", "x": 1}', "nonsense"]
 )
 def test_what_is_no_line_of_a_table_is_refused(line):
-    with pytest.raises(ConfigurationError, match="no line of a recorded table"):
+    with pytest.raises(ConfigurationError, match="not a line of a recorded table"):
         from_line(line)
 
 
 def test_another_version_of_the_format_is_refused():
-    told = {**json.loads(to_line(header(1))), "format": 2}
-    with pytest.raises(ConfigurationError, match="format 2, and this version reads format 1"):
-        from_line(json.dumps(told))
+    header_line = {**json.loads(to_line(header(1))), "format": 1}
+    with pytest.raises(ConfigurationError, match="format 1, and this release reads format 2"):
+        from_line(json.dumps(header_line))
 
 
 def test_joules_below_zero_are_refused():
@@ -123,5 +123,5 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
         read_table(tmp_path / "missing.jsonl")
     path = tmp_path / "table.jsonl"
     path.write_text("\n".join(lines(by_hand())[1:]))
-    with pytest.raises(ConfigurationError, match=r"table.jsonl: a table has one header"):
+    with pytest.raises(ConfigurationError, match=r"table.jsonl: the table has 0 headers"):
         read_table(path)

@@ -66,7 +66,7 @@ class Scripted:
     def __init__(self, *actions) -> None:
         self.actions = actions
 
-    def decide(self, state, options, balance):
+    def decide(self, state, options, balance, forecast):
         wanted = self.actions[state.position]
         option = next(each for each in options if each.action == wanted)
         return decided(option, Reason.FIXED, "as written down")
@@ -106,12 +106,12 @@ def test_a_merged_table_knows_every_update_that_may_have_been_the_last(tmp_path)
     }
     assert len(table.rows[0, UNTRAINED]) == 1 + 2  # SKIP, and full retraining at two efforts
     assert len(table.rows[2, "updated-1"]) == 1 + 3 * 2
-    waiting = table.looks[2, "updated-0"]
+    waiting = table.probes[2, "updated-0"]
     assert (waiting.n_new, waiting.n_stored, waiting.n_pending) == (80, 80, 40)
     assert table.row(2, "updated-0", SKIP).after == "updated-0"
     assert table.row(2, "updated-0", FULL).after == "full-2"
     assert table.row(2, "updated-0", WARM).after == "updated-2"
-    assert table.looks[1, UNTRAINED].metric_before is None
+    assert table.probes[1, UNTRAINED].metric_before is None
     assert not (tmp_path / "table.jsonl.weights").exists()
 
 
@@ -153,7 +153,7 @@ def test_a_stream_that_takes_the_same_actions_comes_to_the_same(tmp_path, action
     with StreamTrainer(
         Classifier, num_experiences=3, policy=Scripted(*actions), **given
     ) as streaming:
-        streaming._learner.controller.cost = Generous()
+        streaming._runner.state.controller.cost = Generous()
         results = streaming.run(stream())
     row, key = None, UNTRAINED
     for position, result in enumerate(results):
@@ -179,7 +179,7 @@ def test_a_full_retraining_is_trained_once_for_all_places(tmp_path):
 def test_skipping_keeps_the_weights_and_loses_on_what_is_new(tmp_path):
     table = recorded(tmp_path, step_fractions=(1.0,))
     once, full = train_once(table), always_full(table)
-    # Two of three classes, then two of four, are what a model of the first two can know.
+    # Two of three classes, then two of four, is all that a model of the first two can predict.
     assert once.metrics[1] <= 2 / 3 + 0.01
     assert once.metrics[2] <= 1 / 2 + 0.01
     assert full.anytime > once.anytime
@@ -205,7 +205,7 @@ def test_all_of_it_is_paid_from_the_budget_and_nothing_else(tmp_path):
 
 def test_a_budget_that_does_not_suffice_can_be_followed_by_a_larger_one(tmp_path):
     made = []
-    with pytest.raises(BudgetExceeded, match="go on with a larger budget under another name"):
+    with pytest.raises(BudgetExceeded, match="continue with a larger budget under another name"):
         recorded(tmp_path, step_fractions=(1.0,), budget="200 J", on_row=made.append)
     assert made
     more = []
@@ -221,7 +221,7 @@ def test_a_training_that_had_to_be_cut_is_no_row(tmp_path):
     clock = Clock()
 
     class Surge(Tick):
-        """Draw a hundred times as much from the 60th batch on."""
+        """Use a hundred times as much from the 60th batch on."""
 
         batches = 0
 
@@ -232,7 +232,7 @@ def test_a_training_that_had_to_be_cut_is_no_row(tmp_path):
 
     made = []
     given = options(tmp_path, clock, step_fractions=(0.5, 1.0), on_row=made.append)
-    with pytest.raises(BudgetExceeded, match="FULL_RETRAIN of 0-first may draw more than"):
+    with pytest.raises(BudgetExceeded, match="FULL_RETRAIN of 0-first may use more than"):
         record(
             Classifier,
             stream(1),
@@ -264,34 +264,34 @@ def test_a_model_that_becomes_no_number_is_not_kept(tmp_path):
 
 
 def test_without_memory_what_is_skipped_is_lost(tmp_path):
-    table = recorded(tmp_path, step_fractions=(1.0,), memory=None)
+    table = recorded(tmp_path, step_fractions=(1.0,), buffer=None)
     assert [row.action.mode for row in table.rows[1, "updated-0"]] == [
         UpdateMode.SKIP,
         UpdateMode.WARM_START,
     ]
-    assert table.looks[2, "updated-0"].n_new == 40
+    assert table.probes[2, "updated-0"].n_new == 40
 
 
 def test_a_bounded_memory_bounds_what_a_full_retraining_costs(tmp_path):
-    table = recorded(tmp_path, step_fractions=(1.0,), memory=ReservoirBuffer(60, seed=0))
+    table = recorded(tmp_path, step_fractions=(1.0,), buffer=ReservoirBuffer(60, seed=0))
     assert [table.row(2, key, FULL).samples for key in table.keys(2)] == [5 * 60] * 4
-    assert table.looks[2, "updated-1"].n_stored == 60
+    assert table.probes[2, "updated-1"].n_stored == 60
 
 
 def test_a_file_of_another_recording_is_refused(tmp_path):
     recorded(tmp_path, length=1, step_fractions=(1.0,))
-    with pytest.raises(ConfigurationError, match="was begun with seed=0, and it is 1 now"):
+    with pytest.raises(ConfigurationError, match="was started with seed=0, and it is now 1"):
         recorded(tmp_path, length=1, step_fractions=(1.0,), seed=1)
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"budget": "25 % of full"}, "it is an energy"),
-        ({"update_modes": [UpdateMode.WARM_START]}, "FULL_RETRAIN has to be among them"),
+        ({"budget": "25 % of full"}, "give an energy"),
+        ({"update_modes": [UpdateMode.WARM_START]}, "add FULL_RETRAIN"),
         ({"cost": "samples", "joules_per_sample": -1.0}, "joules_per_sample is -1.0"),
         ({"cost": "guessed"}, "cost is 'guessed'"),
-        ({"step_fractions": ()}, "efforts are"),
+        ({"step_fractions": ()}, "step_fractions are empty"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(tmp_path, changes, named):
@@ -327,7 +327,7 @@ def assert_alike(one: RecordedTable, other: RecordedTable) -> None:
     def rounded(rows):
         return [dataclasses.replace(row, energy_j=round(row.energy_j, 6)) for row in rows]
 
-    assert one.looks == other.looks
+    assert one.probes == other.probes
     assert one.rows.keys() == other.rows.keys()
     for place, rows in one.rows.items():
         assert rounded(rows) == rounded(other.rows[place])

@@ -13,7 +13,7 @@ from greentrain.control.decision import decided
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.simulation.recorded_table import UNTRAINED, RecordedTable
 from greentrain.simulation.simulator import (
-    MemoryAccount,
+    InMemoryAccount,
     always_full,
     calibration,
     follow,
@@ -21,7 +21,7 @@ from greentrain.simulation.simulator import (
     simulate,
     train_once,
 )
-from tests.simulation.tables import FULL, HALF, WARM, by_hand, look, merged, tables
+from tests.simulation.tables import FULL, HALF, WARM, by_hand, merged, probe, tables
 
 
 class Scripted:
@@ -31,7 +31,7 @@ class Scripted:
         self.actions = actions
         self.states: list[State] = []
 
-    def decide(self, state, options, balance):
+    def decide(self, state, options, balance, forecast):
         self.states.append(state)
         wanted = self.actions[state.position]
         option = next(each for each in options if each.action == wanted)
@@ -43,7 +43,7 @@ def scaled(table: RecordedTable, factor: float) -> RecordedTable:
         place: tuple(dataclasses.replace(row, energy_j=factor * row.energy_j) for row in rows)
         for place, rows in table.rows.items()
     }
-    return RecordedTable(table.header, table.looks, rows)
+    return RecordedTable(table.header, table.probes, rows)
 
 
 def test_a_schedule_comes_to_what_the_table_says():
@@ -104,7 +104,7 @@ def test_all_that_a_look_found_is_known():
     }
     table = merged(
         {(0, UNTRAINED): {SKIP: (0.0, 0.1), FULL: (10.0, 0.8)}},
-        looks=lambda *place: look(*place, **found),
+        probes=lambda *place: probe(*place, **found),
     )
     policy = Scripted(SKIP)
     simulate(table, policy, 100.0)
@@ -112,7 +112,7 @@ def test_all_that_a_look_found_is_known():
 
 
 def test_looks_are_paid_for_until_they_cannot_be():
-    outcome = simulate(by_hand(), Scripted(FULL, SKIP, SKIP), 34.0, look_j=9.0)
+    outcome = simulate(by_hand(), Scripted(FULL, SKIP, SKIP), 34.0, probe_j=9.0)
     assert outcome.energy_j == (19.0, 9.0, 0.0)  # and no third look for the 6 J that are left
     assert outcome.decisions[2].reason is Reason.BUDGET_EXHAUSTED
     assert outcome.spent_j == 28.0
@@ -120,7 +120,7 @@ def test_looks_are_paid_for_until_they_cannot_be():
 
 
 def test_what_is_drawn_beyond_all_there_is_is_a_violation():
-    # Four updates draw 0.1 J a step, and that of 100 steps draws 50 J in place of 10 J.
+    # Four updates use 0.1 J a step; the one of 100 steps uses 50 J in place of 10 J.
     step_fractions = {
         steps: Action(mode=FULL.mode, step_fraction=steps / 1000) for steps in (50, 200, 300, 400)
     }
@@ -137,7 +137,7 @@ def test_what_is_drawn_beyond_all_there_is_is_a_violation():
         dataclasses.replace(row, energy_j=50.0) if row.action == FULL else row
         for row in table.rows[0, UNTRAINED]
     )
-    table = RecordedTable(table.header, table.looks, {(0, UNTRAINED): rows})
+    table = RecordedTable(table.header, table.probes, {(0, UNTRAINED): rows})
     outcome = simulate(table, Scripted(FULL), 45.0)
     assert outcome.spent_j == 50.0
     assert outcome.violations == 1
@@ -164,7 +164,7 @@ def test_a_calibration_finds_the_line_through_the_updates():
     table = merged(outcomes)
     skip, half, whole = table.rows[0, UNTRAINED]
     rows = (skip, dataclasses.replace(half, steps=20), dataclasses.replace(whole, steps=40))
-    table = RecordedTable(table.header, table.looks, {(0, UNTRAINED): rows})
+    table = RecordedTable(table.header, table.probes, {(0, UNTRAINED): rows})
     # 5 J for 20 steps and 9 J for 40: 1 J and 0.2 J a step.
     assert calibration(table) == pytest.approx((1.0, 0.2))
 
@@ -185,7 +185,7 @@ def test_the_unit_of_energy_decides_nothing(table, share, factor):
 @given(tables(), st.sampled_from(list(UpdateMode)), st.sampled_from([0.05, 0.2, 0.5, 1.5]))
 def test_what_is_spent_is_within_the_budget_or_an_overrun(table, mode, share):
     budget_j = share * table.full_j
-    outcome = simulate(table, Always(mode=mode), budget_j, look_j=0.01)
+    outcome = simulate(table, Always(mode=mode), budget_j, probe_j=0.01)
     assert outcome.spent_j <= (budget_j + outcome.overrun_j) * (1 + 1e-9)
     assert bool(outcome.violations) == (outcome.spent_j > budget_j * (1 + 1e-9))
     assert follow(table, outcome.actions).metrics == outcome.metrics
@@ -194,15 +194,15 @@ def test_what_is_spent_is_within_the_budget_or_an_overrun(table, mode, share):
 def test_what_cannot_be_simulated_is_refused():
     with pytest.raises(ConfigurationError, match="budget_j is 0"):
         simulate(by_hand(), PricedPolicy(), 0.0)
-    with pytest.raises(ConfigurationError, match="look_j is -1"):
-        simulate(by_hand(), PricedPolicy(), 1.0, look_j=-1.0)
+    with pytest.raises(ConfigurationError, match="probe_j is -1"):
+        simulate(by_hand(), PricedPolicy(), 1.0, probe_j=-1.0)
     with pytest.raises(ConfigurationError, match="2 actions for 3 experiences"):
         follow(by_hand(), [FULL, SKIP])
 
 
 def test_an_account_in_memory_refuses_what_is_not_left():
-    account = MemoryAccount(10.0)
+    account = InMemoryAccount(10.0)
     account.reserve(6.0, "first")
-    with pytest.raises(BudgetExceeded, match="second asks for 5 J, and 4 J are left") as raised:
+    with pytest.raises(BudgetExceeded, match="second needs 5 J, and 4 J are left") as raised:
         account.reserve(5.0, "second")
-    assert (raised.value.asked_j, raised.value.left_j) == (5.0, 4.0)
+    assert (raised.value.requested_j, raised.value.left_j) == (5.0, 4.0)

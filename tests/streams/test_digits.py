@@ -45,7 +45,7 @@ def stream() -> Stream:
 
 @pytest.fixture(params=[0, 1])
 def codes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The stream of images that are told apart under any shift, by split: which samples it holds.
+    """Samples of each split, for images that can be distinguished under any shift.
 
     Each digit is replaced by 64 random black and white pixels. A sample that was inverted, dimmed
     or made noisy is still nearest to its own.

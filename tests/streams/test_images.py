@@ -19,8 +19,7 @@ from torch.utils.data import TensorDataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.streams import digits, fashion_mnist, mnist
-from greentrain.streams.idx import read_idx
-from greentrain.streams.images import FASHION_MNIST, MNIST, Published, load
+from greentrain.streams.images import FASHION_MNIST, MNIST, IdxFiles, load, read_idx
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -170,7 +169,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class Site:
-    """What is published on a server of this machine, and what was asked of it."""
+    """Files published by a server on this machine, and the requests it received."""
 
     def __init__(self, folder: Path, server: ThreadingHTTPServer, asked: list[str]) -> None:
         self.asked = asked
@@ -178,7 +177,7 @@ class Site:
         for name, content in zip(NAMES, zipped, strict=True):
             (folder / f"{name}.gz").write_bytes(content)
         sums = tuple(hashlib.md5(content).hexdigest() for content in zipped)
-        self.published = Published(
+        self.published = IdxFiles(
             name="small",
             title="Small MNIST",
             url=f"http://127.0.0.1:{server.server_port}/",
@@ -226,12 +225,12 @@ def test_a_file_of_another_checksum_is_refused(site: Site, tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore:unclosed <socket")
 @pytest.mark.parametrize("path", ["nowhere/", None])
 def test_without_the_server_it_is_said_where_to_put_the_files(site: Site, path: str | None) -> None:
-    # A page that is not there; a port at which nobody listens.
+    # A missing page, and a port without a server.
     url = "http://127.0.0.1:9/" if path is None else site.published.url + path
     with pytest.raises(ConfigurationError) as caught:
         load(replace(site.published, url=url))
     message = str(caught.value)
-    assert "put its four IDX files into 'small' of a folder that the environment" in message
+    assert "put its four IDX files into 'small' of a folder, and set the environment" in message
     assert "GREENTRAIN_DATA" in message
     assert "\n" not in message
     del caught
@@ -246,7 +245,7 @@ def test_a_folder_of_data_without_these_does_not_stop_the_download(
 
 
 @pytest.mark.parametrize("published", [MNIST, FASHION_MNIST])
-def test_what_is_published_is_whole(published: Published) -> None:
+def test_what_is_published_is_whole(published: IdxFiles) -> None:
     assert published.url.endswith("/")
     assert len(set(published.md5)) == 4
     assert all(len(bytes.fromhex(each)) == 16 for each in published.md5)

@@ -186,7 +186,10 @@ def test_there_is_no_test_data_unless_given() -> None:
         ({"n_experiences": 7}, "n_experiences is 7; it is a whole number from 1 to 6, the number"),
         ({"n_experiences": 0}, "n_experiences is 0;"),
         ({"n_experiences": 2.0}, "n_experiences is 2.0;"),
-        ({"val_share": 0}, "val_share is 0; it is the share to measure on, between 0 and 1"),
+        (
+            {"val_share": 0},
+            "val_share is 0; it is the share of validation samples, between 0 and 1",
+        ),
         ({"val_share": 1.0}, "val_share is 1.0;"),
         ({"val_share": "10 %"}, "val_share is '10 %';"),
         ({"seed": -1}, "seed is -1; it is a whole number, 0 or more"),

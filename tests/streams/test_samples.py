@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from greentrain.errors import ConfigurationError
-from greentrain.streams.samples import View, deal, labels_of, shares
+from greentrain.streams.samples import TransformedSubset, cyclic_parts, labels_of, split
 
 
 class Counting(Dataset[Any]):
@@ -43,7 +43,7 @@ TENSORS = TensorDataset(torch.zeros(4, 2), torch.tensor([3, 1, 4, 1]))
         (ConcatDataset([TENSORS, Subset(TENSORS, [2])]), [3, 1, 4, 1, 4]),
         (Counting([5, 6]), [5, 6]),
         (Counting([torch.tensor(5), np.int16(6)]), [5, 6]),
-        (View(TENSORS, [3, 2], lambda sample, index: (sample[0], index)), [3, 2]),
+        (TransformedSubset(TENSORS, [3, 2], lambda sample, index: (sample[0], index)), [3, 2]),
     ],
 )
 def test_labels_are_found(dataset: Dataset[Any], labels: list[int]) -> None:
@@ -100,7 +100,7 @@ def test_what_has_no_classes_is_refused(dataset: Any, complaint: str) -> None:
 )
 def test_shares_are_disjoint_and_whole(n: int, share: float, seed: int) -> None:
     indices = np.arange(100, 100 + n)
-    fit, held_out = shares(indices, share, np.random.default_rng(seed), "it")
+    fit, held_out = split(indices, share, np.random.default_rng(seed), "it")
     assert sorted([*fit, *held_out]) == indices.tolist()
     assert fit
     assert held_out
@@ -118,7 +118,7 @@ def test_what_fails_in_the_dataset_itself_is_not_hidden() -> None:
 
 def test_one_sample_cannot_be_parted() -> None:
     with pytest.raises(ConfigurationError, match="monday holds 1 of the samples; two or more"):
-        shares(np.arange(1), 0.5, np.random.default_rng(0), "monday")
+        split(np.arange(1), 0.5, np.random.default_rng(0), "monday")
 
 
 @given(data=st.data(), pool=st.integers(1, 12), hands=st.integers(1, 8), seed=st.integers(0, 3))
@@ -126,7 +126,7 @@ def test_no_card_comes_again_before_all_have_come(
     data: st.DataObject, pool: int, hands: int, seed: int
 ) -> None:
     hand_size = data.draw(st.integers(1, pool))
-    dealt = list(deal(np.arange(pool), hands, hand_size, np.random.default_rng(seed)))
+    dealt = list(cyclic_parts(np.arange(pool), hands, hand_size, np.random.default_rng(seed)))
     assert [len(hand) for hand in dealt] == [hand_size] * hands
     assert all(len(set(hand)) == hand_size for hand in dealt)
     for last in range(1, hands + 1):
@@ -135,7 +135,7 @@ def test_no_card_comes_again_before_all_have_come(
 
 
 def test_a_view_changes_what_is_read_and_nothing_else() -> None:
-    view = View(TENSORS, [2, 0], lambda sample, index: (index, int(sample[1])))
+    view = TransformedSubset(TENSORS, [2, 0], lambda sample, index: (index, int(sample[1])))
     assert list(view) == [(2, 4), (0, 3)]  # type: ignore[call-overload]
     assert view[-1] == (0, 3)
     assert len(view) == 2

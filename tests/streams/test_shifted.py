@@ -132,7 +132,7 @@ def test_what_is_held_out_is_never_trained_on(
     held = [label for each in stream for label in labels(each.val)]
     assert not set(fit) & set(held)
     assert all(len(labels(each.train)) + len(labels(each.val)) == hand for each in stream)
-    # Drawn without replacement while they last: no sample is two ahead of another of its kind.
+    # Chosen without replacement while they last: no sample is two ahead of another of its kind.
     if hand * experiences <= n:
         assert len(set(fit)) == len(fit)
         assert len(set(held)) == len(held)

@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.streams import Experience, Stream, digits_stream
-from greentrain.streams.stream import numbered
+from greentrain.streams.stream import experience_id
 
 DATA = TensorDataset(torch.zeros(3, 2))
 
@@ -75,6 +75,6 @@ def test_a_stream_can_be_pickled() -> None:
     ("of", "expected"), [(1, ["0-x"]), (11, ["00-x", "01-x", "02-x"]), (10, ["0-x", "1-x"])]
 )
 def test_names_sort_in_the_order_of_the_stream(of: int, expected: list[Any]) -> None:
-    names = [numbered(position, of, "x") for position in range(of)]
+    names = [experience_id(position, of, "x") for position in range(of)]
     assert names[: len(expected)] == expected
     assert names == sorted(names)

@@ -109,6 +109,6 @@ def postgres_server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Path:
+def queue_folder(tmp_path: Path) -> Path:
     """A folder for what waits."""
-    return tmp_path / "spool"
+    return tmp_path / "queue"

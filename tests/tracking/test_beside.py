@@ -47,9 +47,9 @@ def epochs(client, run) -> int:
     return len(client.get_metric_history(run.info.run_id, names.ENERGY_EPOCH))
 
 
-def test_beside_a_logger_of_the_users_own(tmp_path, own_mlflow, spool):
+def test_beside_a_logger_of_the_users_own(tmp_path, own_mlflow, queue_folder):
     own = MLFlowLogger(experiment_name="mine", tracking_uri=own_mlflow)
-    tracker = MlflowTracker(own_mlflow, spool=spool)
+    tracker = MlflowTracker(own_mlflow, queue_folder=queue_folder)
     results = fitted(tmp_path, tracker, logger=own)
     client, parent, children = told(own_mlflow, tracker)
     assert len(children) == sum(result.steps > 0 for result in results)
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     store, folder = sys.argv[1], Path(sys.argv[2])
     mlflow.set_tracking_uri(store)
     {call}(log_models=False)
-    tracker = MlflowTracker(store, spool=folder / "spool")
+    tracker = MlflowTracker(store, queue_folder=folder / "queue")
     results = fitted(folder, tracker)
     print(tracker.run_id, sum(result.steps > 0 for result in results))
 """
@@ -112,8 +112,8 @@ def test_beside_autologging(tmp_path, store, call):
     assert all(run.info.status == "FINISHED" for run in theirs)
 
 
-def test_inside_a_run_of_the_users_own(tmp_path, own_mlflow, spool):
-    tracker = MlflowTracker(own_mlflow, spool=spool)
+def test_inside_a_run_of_the_users_own(tmp_path, own_mlflow, queue_folder):
+    tracker = MlflowTracker(own_mlflow, queue_folder=queue_folder)
     with mlflow.start_run() as run:
         fitted(tmp_path, tracker)
         mlflow.log_metric("mine", 1.0)

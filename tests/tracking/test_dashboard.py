@@ -20,7 +20,7 @@ from greentrain.ledger import Ledger
 from greentrain.report import build, write
 from greentrain.streams import digits_stream
 from greentrain.tracking import MlflowTracker, names
-from greentrain.training import UpdateResult
+from greentrain.training import CarbonConfig, UpdateResult
 from tests.models import Clock, Tick
 from tests.tracking.conftest import Server
 
@@ -65,7 +65,7 @@ class Shown:
 def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     folder, clock = tmp_path_factory.mktemp("shown"), Clock()
     ledger_url = f"sqlite:///{folder / 'greentrain.db'}"
-    tracker = MlflowTracker(server.uri, experiment="dashboard", spool=folder / "spool")
+    tracker = MlflowTracker(server.uri, experiment="dashboard", queue_folder=folder / "queue")
     with StreamTrainer(
         DigitsModel,
         budget="3 Wh",
@@ -75,9 +75,9 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shown:
         trainer={"max_epochs": 12, "accelerator": "cpu", "callbacks": [Tick(clock, 0.05, 0.02)]},
         loader={"batch_size": 32},
         meter=ConstantMeter({"cpu": 60.0, "gpu:0": 300.0}, clock=clock),
-        zone="DE",
-        stream="digits",
-        tracking=tracker,
+        carbon=CarbonConfig(zone="DE"),
+        name="digits",
+        tracking_uri=tracker,
     ) as trainer:
         results = trainer.run(digits_stream()[:EXPERIENCES])
     ledger = Ledger(ledger_url, create=False)
@@ -143,7 +143,7 @@ def test_the_streams_charts_have_a_point_for_each_experience(page: Any, shown: S
         names.ENERGY_CUMULATIVE: EXPERIENCES,
         names.EMISSIONS_CUMULATIVE: EXPERIENCES,
         names.BUDGET_LEFT: EXPERIENCES,
-        names.BUDGET_PRICE: EXPERIENCES - 1,  # the first training has no price
+        names.BUDGET_MIN_GAIN: EXPERIENCES - 1,  # the first training has no price
         names.ANYTIME: EXPERIENCES,
         names.UPDATE_MODE_STEP: EXPERIENCES,
     }

@@ -11,9 +11,10 @@ from urllib.error import HTTPError, URLError
 import pytest
 from mlflow.tracking import MlflowClient
 
+from greentrain.ledger.disk_queue import QueuedRow
 from greentrain.tracking import delivery, names
 from greentrain.tracking.delivery import Delivery, answers
-from greentrain.tracking.spool import POINTS, Waiting
+from greentrain.tracking.tracking_queue import POINTS
 
 RUN = {"name": "a run", "parent": None, "again": False, "begun_ms": 1000, "tags": {"t": "1"}}
 
@@ -28,9 +29,9 @@ def client(store) -> MlflowClient:
     return MlflowClient(tracking_uri=store)
 
 
-def rows(*kinds_and_contents, run="key") -> list[Waiting]:
+def rows(*kinds_and_contents, run="key") -> list[QueuedRow]:
     return [
-        Waiting(number=number, run=run, kind=kind, content=content)
+        QueuedRow(number=number, run=run, kind=kind, content=content)
         for number, (kind, content) in enumerate(kinds_and_contents)
     ]
 
@@ -101,14 +102,14 @@ def test_what_is_for_a_run_that_was_deleted_is_given_up(delivering, client, capl
     delivering.deliver(rows(("run", RUN)))
     client.delete_run(delivering.run_id("key"))
     delivering.deliver(rows((POINTS, [["loss", 1.0, 1, 0]])))
-    assert "goes without points of 'loss'" in caplog.text
+    assert "refused points of 'loss', which is discarded" in caplog.text
     delivering.deliver(rows((POINTS, [["loss", 1.0, 1, 0]]), run="never made"))
 
 
 def test_a_file_that_is_gone_is_given_up(delivering, tmp_path, caplog):
     delivering.deliver(rows(("run", RUN)))
     delivering.deliver(rows(("file", str(tmp_path / "gone.html"))))
-    assert "gone.html is not there any more" in caplog.text
+    assert "gone.html no longer exists" in caplog.text
 
 
 def test_whoever_has_no_database_has_to_be_asked_again(tmp_path):

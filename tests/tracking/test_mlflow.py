@@ -10,9 +10,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from greentrain import StreamTrainer
-from greentrain.control import Always, Reason, UpdateMode
+from greentrain.control import UPDATE_MODES, Always, Reason, UpdateMode
 from greentrain.errors import ConfigurationError
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker, names
+from greentrain.training import CarbonConfig
 from tests.models import Classifier, Clock, Tick, constant_meter, experience
 from tests.training.fitting import timed
 
@@ -40,7 +41,7 @@ def streaming(folder: Path, tracking, make_model=Classifier, **changes) -> Strea
         "trainer": {"max_epochs": 4, "accelerator": "cpu", "callbacks": [Tick(clock)]},
         "loader": {"batch_size": 8},
         "meter": constant_meter(clock),
-        "tracking": tracking,
+        "tracking_uri": tracking,
         **changes,
     }
     return StreamTrainer(timed(clock, make_model), **arguments)
@@ -63,11 +64,13 @@ def artifact(run, path: str):
 def tracked(tmp_path_factory, module_store):
     folder = tmp_path_factory.mktemp("tracked")
     tracker = MlflowTracker(
-        module_store, artifact_location=(folder / "artifacts").as_uri(), spool=folder / "spool"
+        module_store,
+        artifact_location=(folder / "artifacts").as_uri(),
+        queue_folder=folder / "queue",
     )
-    with streaming(folder, tracker, zone="DE") as stream:
+    with streaming(folder, tracker, carbon=CarbonConfig(zone="DE")) as stream:
         results = [stream.update(experience(name, classes)) for name, classes in ARRIVALS]
-    assert list((folder / "spool").iterdir()) == []
+    assert list((folder / "queue").iterdir()) == []
     return *told(module_store, tracker), results, tracker
 
 
@@ -78,7 +81,7 @@ def test_the_stream_is_one_run_with_curves_of_its_own(tracked):
     assert [point.step for point in left] == [0, 1, 2]
     assert [point.value for point in left] == pytest.approx([r.left_j / 3600 for r in results])
     modes = client.get_metric_history(parent.info.run_id, names.UPDATE_MODE_STEP)
-    assert modes[0].value == names.UPDATE_MODE_STEPS["FULL_RETRAIN"]
+    assert modes[0].value == UPDATE_MODES[UpdateMode.FULL_RETRAIN].step
     assert parent.data.params["num_experiences"] == "3"
     assert parent.data.tags[names.TAG_STREAM] == "stream"
     assert parent.data.tags[names.TAG_ZONE] == "DE"
@@ -158,8 +161,10 @@ def test_files_can_be_attached_after_the_end(tracked, tmp_path):
     assert "report.html" in [f.path for f in client.list_artifacts(parent.info.run_id)]
 
 
-def test_a_skip_is_a_point_and_a_decision_of_the_parent(tmp_path, store, spool):
-    tracker = MlflowTracker(store, artifact_location=(tmp_path / "a").as_uri(), spool=spool)
+def test_a_skip_is_a_point_and_a_decision_of_the_parent(tmp_path, store, queue_folder):
+    tracker = MlflowTracker(
+        store, artifact_location=(tmp_path / "a").as_uri(), queue_folder=queue_folder
+    )
     with streaming(tmp_path, tracker, policy=SKIPPING) as stream:
         stream.update(experience("first", (0, 1)))
         stream.update(experience("../a b", (2,)))
@@ -172,12 +177,12 @@ def test_a_skip_is_a_point_and_a_decision_of_the_parent(tmp_path, store, spool):
     assert artifact(parent, path)["experience"] == "../a b"
 
 
-def test_a_resumed_stream_goes_on_in_its_run(tmp_path, store, spool):
-    where = {"artifact_location": (tmp_path / "a").as_uri(), "spool": spool}
+def test_a_resumed_stream_goes_on_in_its_run(tmp_path, store, queue_folder):
+    where = {"artifact_location": (tmp_path / "a").as_uri(), "queue_folder": queue_folder}
     trackers = [MlflowTracker(store, **where) for _ in range(2)]
     results = []
     for tracker, (name, classes), seed in zip(trackers, ARRIVALS, (0, 7), strict=False):
-        given = {"state": tmp_path / "state", "seed": seed, "budget": "1 Wh"}
+        given = {"state_dir": tmp_path / "state", "seed": seed, "budget": "1 Wh"}
         with streaming(tmp_path, tracker, **given) as stream:
             results.append(stream.update(experience(name, classes)))
     assert trackers[0].run_id == trackers[1].run_id
@@ -194,16 +199,18 @@ def test_a_resumed_stream_goes_on_in_its_run(tmp_path, store, spool):
     assert parent.data.tags[names.TAG_LEDGER_RUN] == runs[1].data.tags[names.TAG_LEDGER_RUN]
 
 
-def test_a_stream_that_nobody_followed_for_a_while_goes_on_in_its_run(tmp_path, store, spool):
-    tracker, later = (MlflowTracker(store, spool=spool) for _ in range(2))
+def test_a_stream_that_nobody_followed_for_a_while_goes_on_in_its_run(
+    tmp_path, store, queue_folder
+):
+    tracker, later = (MlflowTracker(store, queue_folder=queue_folder) for _ in range(2))
     for tracking, (name, classes) in zip((tracker, None, later), ARRIVALS, strict=True):
-        with streaming(tmp_path, tracking, state=tmp_path / "state") as stream:
+        with streaming(tmp_path, tracking, state_dir=tmp_path / "state") as stream:
             stream.update(experience(name, classes))
     assert tracker.run_id == later.run_id
 
 
-def test_an_update_that_fails_says_so(tmp_path, store, spool):
-    tracker = MlflowTracker(store, spool=spool)
+def test_an_update_that_fails_says_so(tmp_path, store, queue_folder):
+    tracker = MlflowTracker(store, queue_folder=queue_folder)
     given = {"policy": Always(mode=UpdateMode.FULL_RETRAIN), "make_model": Fragile}
     with pytest.raises(RuntimeError, match="no more"), streaming(tmp_path, tracker, **given) as one:
         for name, classes in ARRIVALS:
@@ -219,19 +226,19 @@ def test_an_update_that_fails_says_so(tmp_path, store, spool):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")  # of MLflow about itself
 def test_models_are_logged_with_what_they_cost_and_the_alias_follows_the_kept(
-    tmp_path, store, spool, caplog
+    tmp_path, store, queue_folder, caplog
 ):
     tracker = MlflowTracker(
         store,
         artifact_location=(tmp_path / "artifacts").as_uri(),
-        spool=spool,
+        queue_folder=queue_folder,
         log_models=True,
         registered_model_name="digits",
         alias="champion",
     )
-    with streaming(tmp_path, tracker, zone="DE") as stream:
+    with streaming(tmp_path, tracker, carbon=CarbonConfig(zone="DE")) as stream:
         kept = [stream.update(experience(*arrival)) for arrival in ARRIVALS[:2]]
-        stream._learner.controller.policy = SKIPPING
+        stream._runner.state.controller.policy = SKIPPING
         skipped = stream.update(experience(*ARRIVALS[2]))
         weights = stream.model.layer.weight.detach().clone()
     assert all(each.kept and each.steps for each in kept)
@@ -250,18 +257,18 @@ def test_models_are_logged_with_what_they_cost_and_the_alias_follows_the_kept(
     assert loaded.layer.weight.equal(weights)
     metadata = mlflow.models.Model.load(folder).metadata
     assert metadata[names.ENERGY_UPDATE] == children[1].data.metrics[names.ENERGY_UPDATE]
-    assert list(spool.iterdir()) == []
+    assert list(queue_folder.iterdir()) == []
 
 
-def test_a_server_that_is_not_there_stops_nothing(tmp_path, spool, caplog):
-    tracker = MlflowTracker("http://user:secret@127.0.0.1:1", spool=spool)
+def test_a_server_that_is_not_there_stops_nothing(tmp_path, queue_folder, caplog):
+    tracker = MlflowTracker("http://user:secret@127.0.0.1:1", queue_folder=queue_folder)
     with streaming(tmp_path, tracker, num_experiences=1) as stream:
         assert stream.update(experience("first", (0, 1))).steps > 0
     assert tracker.run_id is None
-    assert caplog.text.count("it does not answer") == 1
-    assert caplog.text.count("for the next process") == 1
+    assert caplog.text.count("it does not respond") == 1
+    assert caplog.text.count("the next process") == 1
     assert "secret" not in caplog.text
-    (left,) = spool.iterdir()
+    (left,) = queue_folder.iterdir()
     assert b"secret" not in left.read_bytes()
 
 

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from pytorch_lightning import Callback
 
 from greentrain.tracking import MlflowTracker, names
-from greentrain.tracking.spool import POINTS, Spool
+from greentrain.tracking.tracking_queue import POINTS, TrackingQueue
 from tests.models import Clock, Tick, constant_meter, experience
 from tests.tracking.test_mlflow import ARRIVALS, streaming, told
 
@@ -40,7 +40,7 @@ class Noted(MlflowTracker):
         super().__init__(*args, **kwargs)
         self.points: Counter[tuple] = Counter()
         self.seconds: list[float] = []
-        put = self._spool.put
+        put = self._queue.put
 
         def noted(run, kind, content, **how):
             begun = time.perf_counter()
@@ -49,7 +49,7 @@ class Noted(MlflowTracker):
             if kind in (POINTS, "figures"):
                 self.points.update((run, *point) for point in content)
 
-        self._spool.put = noted
+        self._queue.put = noted
 
 
 def arrived(uri: str, tracker: MlflowTracker) -> Counter[tuple]:
@@ -82,10 +82,14 @@ def whole(folder, tracker, **actions):
 
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")  # of MLflow about itself
 @pytest.mark.parametrize("kind", ["server", "postgres_server"])
-def test_everything_arrives_at_a_server(kind, request, tmp_path, spool):
+def test_everything_arrives_at_a_server(kind, request, tmp_path, queue_folder):
     server = request.getfixturevalue(kind)
     tracker = Noted(
-        server.uri, spool=spool, log_models=True, registered_model_name="digits", alias="best"
+        server.uri,
+        queue_folder=queue_folder,
+        log_models=True,
+        registered_model_name="digits",
+        alias="best",
     )
     results = whole(tmp_path, tracker)
     client, parent, children = told(server.uri, tracker)
@@ -96,16 +100,16 @@ def test_everything_arrives_at_a_server(kind, request, tmp_path, spool):
     assert "decision.json" in [f.path for f in client.list_artifacts(children[0].info.run_id)]
     assert int(client.get_model_version_by_alias("digits", "best").version) == len(children)
     assert all(run.outputs.model_outputs for run in children)
-    assert list(spool.iterdir()) == []
+    assert list(queue_folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["server", "postgres_server"])
-def test_a_point_that_is_sent_twice_is_one(kind, request, tmp_path, spool):
+def test_a_point_that_is_sent_twice_is_one(kind, request, tmp_path, queue_folder):
     server = request.getfixturevalue(kind)
-    tracker = Noted(server.uri, spool=spool)
+    tracker = Noted(server.uri, queue_folder=queue_folder)
     tracker.start("twice", {}, {})
     tracker.log({"a": 0.1}, 0, "", {})
-    again = Spool(tmp_path / "kept", "")
+    again = TrackingQueue(tmp_path / "kept", "")
     for run, name, value, at_ms, step in list(tracker.points):
         again.put(run, "figures", [[name, value, at_ms, step]])
     tracker.finish("", {})
@@ -115,15 +119,17 @@ def test_a_point_that_is_sent_twice_is_one(kind, request, tmp_path, spool):
     assert arrived(server.uri, tracker) == tracker.points
 
 
-def test_a_server_that_is_killed_and_comes_back_misses_nothing(server, tmp_path, spool):
-    tracker = Noted(server.uri, spool=spool)
+def test_a_server_that_is_killed_and_comes_back_misses_nothing(server, tmp_path, queue_folder):
+    tracker = Noted(server.uri, queue_folder=queue_folder)
     try:
         results = whole(tmp_path, tracker, _2=server.kill, _11=server.start)
     finally:
         server.kill()
         server.start()
-    if list(spool.iterdir()):  # it was asked at the moment it died: the next process sends the rest
-        later = MlflowTracker(server.uri, spool=spool)
+    if list(
+        queue_folder.iterdir()
+    ):  # it was asked at the moment it died: the next process sends the rest
+        later = MlflowTracker(server.uri, queue_folder=queue_folder)
         later.start("later", {}, {})
         later.finish("", {})
     assert arrived(server.uri, tracker) == tracker.points
@@ -135,24 +141,24 @@ def test_a_server_that_is_killed_and_comes_back_misses_nothing(server, tmp_path,
     print(f"on the training thread: {sorted(tracker.seconds)[-3:]} s at most")
 
 
-def test_a_server_that_is_not_there_at_first_gets_all_later(server, tmp_path, spool):
+def test_a_server_that_is_not_there_at_first_gets_all_later(server, tmp_path, queue_folder):
     server.kill()
-    tracker = Noted(server.uri, spool=spool)
+    tracker = Noted(server.uri, queue_folder=queue_folder)
     try:
         whole(tmp_path, tracker)
     finally:
         server.start()
     assert tracker.run_id is None
     tracker.attach([])
-    later = MlflowTracker(server.uri, spool=spool)
+    later = MlflowTracker(server.uri, queue_folder=queue_folder)
     later.start("later", {}, {})
     later.finish("", {})
     assert arrived(server.uri, tracker) == tracker.points
 
 
-def test_a_server_that_hangs_keeps_nobody_waiting(server, tmp_path, spool, monkeypatch):
+def test_a_server_that_hangs_keeps_nobody_waiting(server, tmp_path, queue_folder, monkeypatch):
     monkeypatch.setattr("greentrain.tracking.delivery._ANSWER_S", 0.1)
-    tracker = Noted(server.uri, spool=spool)
+    tracker = Noted(server.uri, queue_folder=queue_folder)
     group = os.getpgid(server._process.pid)
     stop = lambda: os.killpg(group, signal.SIGSTOP)  # noqa: E731
     try:
@@ -161,7 +167,7 @@ def test_a_server_that_hangs_keeps_nobody_waiting(server, tmp_path, spool, monke
         os.killpg(group, signal.SIGCONT)
     assert all(result.kept for result in results)
     tracker.attach([])  # whatever it was asked last, it answers now
-    later = MlflowTracker(server.uri, spool=spool)
+    later = MlflowTracker(server.uri, queue_folder=queue_folder)
     later.start("later", {}, {})
     later.finish("", {})
     assert arrived(server.uri, tracker) == tracker.points

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from greentrain import UpdateMode
 from greentrain.control import Always
-from greentrain.training.closing_energy import ClosingEnergy
+from greentrain.training.stream_state import ClosingEnergy
 from tests.models import Classifier, Clock
 from tests.training.test_stream_trainer import stream, trainer
 
@@ -12,17 +12,17 @@ from tests.training.test_stream_trainer import stream, trainer
 def test_the_dearest_of_the_last_three_is_kept():
     closing = ClosingEnergy()
     for energy_j in (9.0, 3.0, 2.0, 4.0):
-        closing.drew(energy_j, validation_j=1.0)
-    assert closing.bound_j(10.0, unknown_j=100.0) == 13.0
+        closing.learn(energy_j, validation_j=1.0)
+    assert closing.upper_bound_j(10.0, unknown_j=100.0) == 13.0
     restored = ClosingEnergy()
     restored.load_state_dict(closing.state_dict())
-    assert restored.bound_j(10.0, unknown_j=100.0) == 13.0
+    assert restored.upper_bound_j(10.0, unknown_j=100.0) == 13.0
 
 
 def test_a_validation_that_was_cheaper_than_expected_takes_nothing_away():
     closing = ClosingEnergy()
-    closing.drew(1.0, validation_j=2.0)
-    assert closing.bound_j(2.0, unknown_j=100.0) == 2.0
+    closing.learn(1.0, validation_j=2.0)
+    assert closing.upper_bound_j(2.0, unknown_j=100.0) == 2.0
 
 
 class SlowToEnd(Classifier):

@@ -14,12 +14,12 @@ from torch.utils.data import TensorDataset
 from greentrain.callbacks import BudgetGuard
 from greentrain.control import Action, Candidate, UpdateMode
 from greentrain.errors import ConfigurationError
-from greentrain.training import fit as trainers
 from greentrain.training.data import UpdateData
-from greentrain.training.fit_callbacks import EVERY, StopOnNan, healthy
+from greentrain.training.fit import trainer_options
+from greentrain.training.fit_callbacks import CHECK_EVERY, StopOnNan, has_finite_weights
 from tests.callbacks.test_processes import free_port
 from tests.models import Classifier, Clock, blobs, constant_meter
-from tests.training.fitting import NEW, STORED, VAL, Note, train, updater
+from tests.training.fitting import NEW, STORED, VAL, Note, parts, train
 
 __all__ = ["free_port"]  # a fixture
 
@@ -70,12 +70,12 @@ class ByHand(Classifier):
 def good(updating, **arguments):
     """Train on all data, then go on by a warm start and by a replay; return the last model."""
     model, note = train(updating, **arguments)
-    assert updating.measure(VAL, model) > 0.9
+    assert updating.metric(VAL, model) > 0.9
     updating.keep(model, Action(mode=UpdateMode.FULL_RETRAIN))
     for mode in (UpdateMode.WARM_START, UpdateMode.REPLAY):
         model, _ = train(updating, mode=mode, **arguments)
-        assert updating.measure(VAL, model) > 0.9
-        assert healthy(model)
+        assert updating.metric(VAL, model) > 0.9
+        assert has_finite_weights(model)
     return model, note
 
 
@@ -91,14 +91,14 @@ def good(updating, **arguments):
     ids=["plain", "compiled inside", "compiled whole", "scheduler", "by hand"],
 )
 def test_the_users_module_trains_unchanged_in_every_mode(make_model):
-    _, note = good(updater(make_model))
+    _, note = good(parts(make_model))
     assert len(note.batches) == 40  # 4 epochs of 80 samples in batches of 8
 
 
 def test_a_compiled_module_keeps_the_weights_that_it_had():
-    updating = updater(lambda: torch.compile(Classifier(), backend="eager"))
+    updating = parts(lambda: torch.compile(Classifier(), backend="eager"))
     assert isinstance(updating.model, Classifier)
-    (found,) = updating.measured([VAL])
+    (found,) = updating.measure([VAL])
     assert len(found.blocks) == 8
     assert list(updating.model.state_dict()) == ["layer.weight", "layer.bias"]
 
@@ -110,7 +110,7 @@ class Precise(Classifier):
 
 
 def test_mixed_precision_is_the_trainers():
-    model, _ = good(updater(Precise, precision="bf16-mixed"))
+    model, _ = good(parts(Precise, precision="bf16-mixed"))
     assert model.seen is torch.bfloat16
     assert model.layer.weight.dtype is torch.float32
 
@@ -132,7 +132,7 @@ class Steep(Classifier):
 
 
 def test_gradients_are_clipped_as_the_trainer_is_told():
-    model, _ = train(updater(Steep, gradient_clip_val=0.1))
+    model, _ = train(parts(Steep, gradient_clip_val=0.1))
     assert float(model.before) > 1.0
     assert max(model.norms) <= 0.1 + 1e-6
 
@@ -146,21 +146,21 @@ def test_a_collate_function_and_a_sampler_are_the_users():
     def in_order(dataset):
         return range(len(dataset))
 
-    _, note = good(updater(loader={"collate_fn": collate, "sampler": in_order}))
+    _, note = good(parts(loader={"collate_fn": collate, "sampler": in_order}))
     first = torch.cat([samples for samples, _ in note.batches[:10]])
     assert torch.equal(first, torch.cat([NEW.tensors[0], STORED.tensors[0]]))
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_scheduler_is_told_how_many_steps_there_will_be(accumulate):
-    model, note = train(updater(OneCycle, accumulate_grad_batches=accumulate), steps=25)
+    model, note = train(parts(OneCycle, accumulate_grad_batches=accumulate), steps=25)
     # Epochs of 10 batches: 25 steps; gathered by four, 4 + 4 + 2, the same again and 4 + 1.
     assert model.steps == note.trainer.global_step == {1: 25, 4: 8}[accumulate]
 
 
 def test_several_optimizers_by_hand_train_on_all_batches_and_finish_the_schedule():
     guard = BudgetGuard("1 kWh", meter=constant_meter(Clock()), anneal=True)
-    _, note = train(updater(ByHand), callbacks=[guard], steps=25)
+    _, note = train(parts(ByHand), callbacks=[guard], steps=25)
     assert len(note.batches) == guard.steps == 25
     assert note.trainer.global_step == 50  # Lightning counts each optimizer
 
@@ -179,15 +179,15 @@ class EmptyOptimizers(Classifier):
 def test_a_module_without_optimizer_is_refused_before_the_first_batch(make_model):
     note = Note()
     with pytest.raises(ConfigurationError, match=r"configure_optimizers of \w+ returned no opt"):
-        train(updater(make_model), callbacks=[note])
+        train(parts(make_model), callbacks=[note])
     assert note.batches == []
 
 
 def test_make_model_has_to_return_a_module():
     with pytest.raises(ConfigurationError, match="returned a Linear"):
-        train(updater(lambda: nn.Linear(2, 4)))
+        train(parts(lambda: nn.Linear(2, 4)))
     with pytest.raises(ConfigurationError, match="returned a OptimizedModule"):
-        train(updater(lambda: torch.compile(nn.Linear(2, 4), backend="eager")))
+        train(parts(lambda: torch.compile(nn.Linear(2, 4), backend="eager")))
 
 
 @pytest.mark.parametrize(
@@ -201,18 +201,18 @@ def test_make_model_has_to_return_a_module():
 )
 def test_wrong_options_of_the_trainer_are_named_before_anything_starts(options, named):
     with pytest.raises(ConfigurationError, match=named):
-        updater(**trainers.check_options(options))
+        parts(**trainer_options(options))
 
 
 def test_an_update_without_a_full_batch_is_an_error_rather_than_no_training():
-    updating = updater(loader={"batch_size": 100, "drop_last": True})
+    updating = parts(loader={"batch_size": 100, "drop_last": True})
     with pytest.raises(ConfigurationError, match="80 samples make no full batch"):
         train(updating)
     tiny = UpdateData(new=blobs((0,), 3), stored=STORED, held=NEW)
-    updating = updater(loader={"drop_last": True})
+    updating = parts(loader={"drop_last": True})
     updating.keep(updating.model, Action(mode=UpdateMode.FULL_RETRAIN))
     with pytest.raises(ConfigurationError, match="no full batch"):
-        train(updating, mode=UpdateMode.REPLAY, batch=tiny)
+        train(updating, mode=UpdateMode.REPLAY, data=tiny)
 
 
 # What ends an update early.
@@ -239,34 +239,34 @@ class SoursByHand(ByHand):
 @pytest.mark.parametrize("make_model", [Sours, SoursByHand])
 def test_a_loss_that_is_no_number_ends_the_update(make_model):
     health = StopOnNan()
-    model, note = train(updater(make_model, min_epochs=0), callbacks=[health], steps=200)
-    assert health.tripped
-    assert len(note.batches) == EVERY
-    assert not healthy(model)
+    model, note = train(parts(make_model, min_epochs=0), callbacks=[health], steps=200)
+    assert health.stopped
+    assert len(note.batches) == CHECK_EVERY
+    assert not has_finite_weights(model)
 
 
 def test_one_that_ends_before_it_is_looked_at_is_found_by_its_weights():
     health = StopOnNan()
-    model, note = train(updater(Sours), callbacks=[health], steps=EVERY - 1)
-    assert not health.tripped
-    assert len(note.batches) == EVERY - 1
-    assert not healthy(model)
+    model, note = train(parts(Sours), callbacks=[health], steps=CHECK_EVERY - 1)
+    assert not health.stopped
+    assert len(note.batches) == CHECK_EVERY - 1
+    assert not has_finite_weights(model)
 
 
 def test_an_update_in_good_health_is_not_stopped():
     health = StopOnNan()
-    model, note = train(updater(), callbacks=[health], steps=3 * EVERY)
-    assert not health.tripped
-    assert len(note.batches) == 3 * EVERY
-    assert healthy(model)
+    model, note = train(parts(), callbacks=[health], steps=3 * CHECK_EVERY)
+    assert not health.stopped
+    assert len(note.batches) == 3 * CHECK_EVERY
+    assert has_finite_weights(model)
 
 
 def test_an_infinity_in_a_buffer_is_no_disease():
     model = Classifier()
     model.register_buffer("mask", torch.full((2,), -math.inf))
-    assert healthy(model)
+    assert has_finite_weights(model)
     model.layer.weight.data[0, 0] = -math.inf
-    assert not healthy(model)
+    assert not has_finite_weights(model)
 
 
 # What a warm start takes over.
@@ -279,7 +279,7 @@ class Normalised(Classifier):
 
 
 def test_a_warm_start_shrinks_parameters_and_keeps_running_statistics():
-    updating = updater(Normalised, modes={"shrink": 0.5, "perturb": 0.25})
+    updating = parts(Normalised, modes={"shrink": 0.5, "perturb": 0.25})
     with torch.no_grad():
         updating.model.layer[1].weight.fill_(2.0)
         updating.model.layer[0].running_mean.fill_(3.0)
@@ -295,14 +295,14 @@ def test_a_warm_start_shrinks_parameters_and_keeps_running_statistics():
 
 
 def test_an_updater_goes_on_from_saved_weights():
-    first, second = updater(), updater()
+    first, second = parts(), parts()
     model, _ = train(first)
     first.keep(model, Action(mode=UpdateMode.WARM_START))
     second.load_state_dict(first.state_dict())
     assert second.trained and second.warm_starts == 1
     assert second.measure(VAL) == first.measure(VAL)
     with pytest.raises(ConfigurationError, match="do not fit"):
-        updater(Normalised).load_state_dict(first.state_dict())
+        parts(Normalised).load_state_dict(first.state_dict())
 
 
 # Ranks.
@@ -333,7 +333,7 @@ def numbered(start, stop):
 @pytest.mark.parametrize("mode", [UpdateMode.FULL_RETRAIN, UpdateMode.REPLAY])
 def test_two_ranks_share_an_update(tmp_path, mode):
     batch = UpdateData(new=numbered(0, 40), stored=numbered(100, 160), held=numbered(0, 40))
-    updating = updater(
+    updating = parts(
         OneCycle,
         strategy="ddp_fork",
         devices=2,
@@ -344,7 +344,7 @@ def test_two_ranks_share_an_update(tmp_path, mode):
     updating.keep(updating.model, Action(mode=UpdateMode.FULL_RETRAIN))
     before = updating.model.layer.weight.detach().clone()
     action = Action(mode=mode)
-    steps = updating.modes.steps(action, n_new=40, n_stored=60, n_held=40)
+    steps = updating.plan.steps(action, n_new=40, n_stored=60, n_held=40)
     # Two ranks take 8 samples a step: 10 epochs of 5 batches; 2 epochs of 10, of which half is new.
     assert steps == {UpdateMode.FULL_RETRAIN: 50, UpdateMode.REPLAY: 20}[mode]
     model = updating.train(

@@ -24,17 +24,17 @@ from greentrain.training.data import UpdateData
 from greentrain.training.loaders import (
     MixedBatches,
     check_loader,
-    look_loader,
+    ordered_loader,
     train_loader,
 )
 
 NEW = TensorDataset(torch.arange(8.0))
 STORED = TensorDataset(torch.arange(100.0, 120.0))
 HELD = TensorDataset(torch.arange(200.0, 205.0))
-BATCH = UpdateData(new=NEW, stored=STORED, held=HELD)
+DATA = UpdateData(new=NEW, stored=STORED, held=HELD)
 
 
-def epoch(mode, *, batch=BATCH, seed=0, **loader) -> list[list[float]]:
+def epoch(mode, *, batch=DATA, seed=0, **loader) -> list[list[float]]:
     """The samples of each batch in an epoch."""
     checked = check_loader({"batch_size": 4, **loader})
     batches = train_loader(Action(mode=mode), batch, loader=checked, seed=seed)
@@ -58,7 +58,7 @@ def test_a_warm_start_passes_over_new_and_stored_samples_alike():
     [(72, 10, 1), (32, 10, 2), (24, 4, 1), (1000, 4, 1)],  # 8 of 80, 40, 32 and 1,008 samples
 )
 def test_stored_samples_of_a_buffer_stand_for_all_that_there_have_been(n_past, batch_size, new):
-    batch = dataclasses.replace(BATCH, n_past=n_past)
+    batch = dataclasses.replace(DATA, n_past=n_past)
     batches = epoch(UpdateMode.WARM_START, batch=batch, batch_size=batch_size)
     assert {sum(value < 8 for value in each) for each in batches} == {new}
     assert {len(each) for each in batches} == {batch_size}
@@ -66,7 +66,7 @@ def test_stored_samples_of_a_buffer_stand_for_all_that_there_have_been(n_past, b
 
 
 def test_where_all_is_stored_a_warm_start_is_as_ever():
-    batch = dataclasses.replace(BATCH, n_past=20)
+    batch = dataclasses.replace(DATA, n_past=20)
     assert epoch(UpdateMode.WARM_START, batch=batch) == epoch(UpdateMode.WARM_START)
 
 
@@ -96,16 +96,14 @@ def test_a_replay_with_nothing_stored_trains_on_the_new_samples():
 def test_order_follows_from_the_seed_and_differs_from_epoch_to_epoch(mode):
     assert epoch(mode, seed=3) == epoch(mode, seed=3)
     assert epoch(mode, seed=3) != epoch(mode, seed=4)
-    loader = train_loader(Action(mode=mode), BATCH, loader=check_loader({}), seed=3)
+    loader = train_loader(Action(mode=mode), DATA, loader=check_loader({}), seed=3)
     first, second = ([batch[0].tolist() for batch in loader] for _ in range(2))
     assert first != second
 
 
 def test_the_global_random_state_is_left_alone_and_does_not_matter():
     def order():
-        loader = train_loader(
-            Action(mode=UpdateMode.REPLAY), BATCH, loader=check_loader({}), seed=0
-        )
+        loader = train_loader(Action(mode=UpdateMode.REPLAY), DATA, loader=check_loader({}), seed=0)
         return list(loader.batch_sampler)
 
     torch.manual_seed(1)
@@ -215,7 +213,7 @@ def test_a_look_sees_every_sample_in_order_whatever_training_is_told():
     loader = check_loader(
         {"batch_size": 3, "drop_last": True, "sampler": lambda data: SequentialSampler(range(1))}
     )
-    assert flat(samples.tolist() for (samples,) in look_loader(NEW, loader)) == [*range(8)]
+    assert flat(samples.tolist() for (samples,) in ordered_loader(NEW, loader)) == [*range(8)]
 
 
 def test_batches_have_32_samples_unless_told_otherwise():

@@ -20,6 +20,7 @@ from greentrain.control import Always
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ClassBalancedBuffer, ReservoirBuffer, SampleList
+from greentrain.training import EvaluationConfig
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
 from tests.training.fitting import timed
 
@@ -86,13 +87,13 @@ def test_a_stream_in_pieces_is_the_stream_in_one(tmp_path, memory, objective):
         "num_experiences": EXPERIENCES,
     }
     (tmp_path / "one").mkdir()
-    with streaming(tmp_path / "one", memory=make(tmp_path / "one"), **changes) as whole:
+    with streaming(tmp_path / "one", buffer=make(tmp_path / "one"), **changes) as whole:
         expected = whole.run(arrivals())
     found = []
     for number in range(EXPERIENCES):
         folder = tmp_path / "pieces"
         folder.mkdir(exist_ok=True)
-        with streaming(folder, memory=make(folder), **changes) as piece:
+        with streaming(folder, buffer=make(folder), **changes) as piece:
             assert list(piece.known) == [str(each) for each in range(number)]
             found += piece.run(arrivals(number + 1))
     assert [each.decision.action for each in found] == [each.decision.action for each in expected]
@@ -225,10 +226,13 @@ def test_two_processes_do_not_share_a_state(tmp_path):
     ("changes", "named"),
     [
         ({"monitor": "val_loss"}, "saved with monitor='val_acc', and it is 'val_loss' now"),
-        ({"objective": "current"}, "saved with objective='seen'"),
-        ({"memory": None}, "saved with memory='all'"),
-        ({"stream": "another"}, "saved with stream='stream'"),
-        ({"separately": True}, "saved with separately=False"),
+        ({"evaluation": EvaluationConfig(eval_on="current")}, "saved with eval_on='seen'"),
+        ({"buffer": None}, "saved with buffer='all'"),
+        ({"name": "another"}, "saved with name='stream'"),
+        (
+            {"evaluation": EvaluationConfig(eval_each_experience=True)},
+            "saved with eval_each_experience=False",
+        ),
     ],
 )
 def test_the_state_of_another_stream_is_refused(tmp_path, changes, named):
@@ -248,7 +252,7 @@ def test_another_model_is_refused(tmp_path):
         StreamTrainer(
             lambda: Classifier(classes=7),
             ledger=f"sqlite:///{tmp_path / 'greentrain.db'}",
-            state=tmp_path / "state",
+            state_dir=tmp_path / "state",
             **arguments,
         )
 
@@ -311,5 +315,5 @@ def test_bad_data_is_refused_before_anything_is_paid_and_the_state_stays(tmp_pat
         with pytest.raises(ConfigurationError):
             trainer.update(Experience("bad", BAD[bad], blobs((0,), 4)))
         assert len(rows(tmp_path, "reservation")) == paid
-    with streaming(tmp_path, memory=ClassBalancedBuffer(20)) as again:
+    with streaming(tmp_path, buffer=ClassBalancedBuffer(20)) as again:
         assert again.run(arrivals(2))[0].experience_id == "1"

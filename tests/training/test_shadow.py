@@ -12,14 +12,14 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from greentrain import Experience, StreamTrainer, UpdateMode
 from greentrain.budget import Budget
-from greentrain.control import Always, Reason
+from greentrain.control import Always, Reason, StepPlan
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build
 from greentrain.tracking import names
+from greentrain.training import EvaluationConfig
 from greentrain.training.data import UpdateData
-from greentrain.training.modes import ModeConfig
-from greentrain.training.shadow import ShadowAccount, ShadowBudget, advised_j, check_told
+from greentrain.training.shadow import ShadowAccount, ShadowBudget, check_report, shadow_j
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
 
 URL = "sqlite:///{}/greentrain.db"
@@ -93,7 +93,7 @@ def follow(trainer: StreamTrainer, stream: list[Experience], told_j: float | Non
         advice = trainer.update(each)
         model, steps = job(stream[: number + 1])
         energy_j = None if told_j is None else steps * told_j
-        pairs.append((advice, trainer.trained(model, steps=steps, energy_j=energy_j)))
+        pairs.append((advice, trainer.report_training(model, steps=steps, energy_j=energy_j)))
     return pairs
 
 
@@ -114,25 +114,25 @@ def test_a_job_is_advised_and_nothing_but_looks_is_drawn(tmp_path):
         pairs = follow(trainer, stream)
         drawn_j = clock.seconds * 100.0
     for advice, came in pairs:
-        assert advice.advice
-        assert advice.told is None
+        assert advice.shadow
+        assert advice.reported is None
         assert advice.steps == 0
         assert advice.metric_after == advice.metric_before  # nothing has happened yet
         assert came.decision is advice.decision
         assert came.done.mode is UpdateMode.FULL_RETRAIN
-        assert came.told.energy_j == came.told.steps * STEP_J
+        assert came.reported.energy_j == came.reported.steps * STEP_J
     assert pairs[0][0].decision.reason is Reason.NO_MODEL
     later = [advice.decision for advice, _ in pairs[1:]]
     assert all(decision.alternatives for decision in later)
     assert pairs[-1][1].metric_after > 0.9
     purposes = {row["purpose"].rpartition(" ")[0] for row in rows(tmp_path, "reservation")}
-    assert purposes == {"look at", "look after"}
+    assert purposes == {"probe of", "evaluation after"}
     settled_j = sum(row["actual_j"] for row in rows(tmp_path, "settlement"))
     assert settled_j == pytest.approx(drawn_j)
     assert drawn_j <= 0.03 * 1000.0
     decisions, outcomes = rows(tmp_path, "decision"), rows(tmp_path, "outcome")
     assert all(row["reservation_id"] is None for row in decisions)
-    assert [row["energy_j"] for row in outcomes] == [came.told.energy_j for _, came in pairs]
+    assert [row["energy_j"] for row in outcomes] == [came.reported.energy_j for _, came in pairs]
     assert [row["steps"] for row in outcomes] == [50, 100, 150, 200, 250, 300]  # 10 epochs of each
 
 
@@ -164,7 +164,7 @@ def test_a_paper_that_is_used_up_advises_to_skip(tmp_path):
     with advising(tmp_path, LookClock(), budget="150 J") as trainer:
         pairs = follow(trainer, arrivals(), told_j=STEP_J)
     advised = sum(
-        advised_j(advice.decision.reason, advice.decision.cost_j.mean, came.told.energy_j)
+        shadow_j(advice.decision.reason, advice.decision.cost_j.mean, came.reported.energy_j)
         for advice, came in pairs
     )
     assert advised <= 150.0
@@ -176,15 +176,17 @@ def test_the_paper_is_read_from_the_ledger_again(tmp_path):
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     for folder in (whole, pieces):
         folder.mkdir()
-    with advising(whole, LookClock(), state=whole / "state") as trainer:
+    with advising(whole, LookClock(), state_dir=whole / "state") as trainer:
         expected = follow(trainer, stream)
     found = []
     for number, each in enumerate(stream):
-        with advising(pieces, LookClock(), state=pieces / "state") as trainer:
+        with advising(pieces, LookClock(), state_dir=pieces / "state") as trainer:
             assert list(trainer.known) == [str(other) for other in range(number)]
             advice = trainer.update(each)
             model, steps = job(stream[: number + 1])
-            found.append((advice, trainer.trained(model, steps=steps, energy_j=steps * STEP_J)))
+            found.append(
+                (advice, trainer.report_training(model, steps=steps, energy_j=steps * STEP_J))
+            )
     for (mine, came), (theirs, other) in zip(found, expected, strict=True):
         assert mine.decision.action == theirs.decision.action
         assert mine.left_j == pytest.approx(theirs.left_j)
@@ -196,7 +198,7 @@ def test_what_nobody_told_of_waits_as_pending_data(tmp_path):
     with advising(tmp_path, LookClock()) as trainer:
         trainer.update(stream[0])
         model, steps = job(stream[:1])
-        trainer.trained(model, steps=steps, energy_j=50.0)
+        trainer.report_training(model, steps=steps, energy_j=50.0)
         trainer.update(stream[1])  # the job leaves this one alone
         trainer.update(stream[2])
         assert trainer.results[1].done.mode is UpdateMode.SKIP
@@ -217,11 +219,11 @@ def test_a_process_that_dies_before_it_was_told_has_not_had_the_experience(tmp_p
         raise RuntimeError("the job died")
     with advising(tmp_path, LookClock(), **changes) as again:
         assert list(again.known) == []
-        with pytest.raises(ConfigurationError, match="no advice waits"):
-            again.trained(Classifier())
+        with pytest.raises(ConfigurationError, match="no decision is pending"):
+            again.report_training(Classifier())
         assert again.update(stream[0]).position == 0
         model, steps = job(stream[:1])
-        again.trained(model, steps=steps, energy_j=50.0)
+        again.report_training(model, steps=steps, energy_j=50.0)
     with advising(tmp_path, LookClock(), **changes) as third:
         assert list(third.known) == ["0"]
         # What was begun twice is on paper once.
@@ -242,7 +244,7 @@ def test_the_model_of_the_job_becomes_the_current_one(tmp_path):
     with advising(tmp_path, LookClock()) as trainer:
         trainer.update(arrivals(1)[0])
         model, _ = job(arrivals(1))
-        trainer.trained(model, energy_j=50.0)
+        trainer.report_training(model, energy_j=50.0)
         for mine, theirs in zip(trainer.model.parameters(), model.parameters(), strict=True):
             assert torch.equal(mine, theirs)
         assert trainer.model is not model
@@ -263,23 +265,26 @@ def test_what_cannot_be_told_is_refused_and_can_be_told_again(tmp_path, told, na
     with advising(tmp_path, LookClock()) as trainer:
         trainer.update(arrivals(1)[0])
         with pytest.raises(ConfigurationError, match=named):
-            trainer.trained(Classifier(), **told)
+            trainer.report_training(Classifier(), **told)
         with pytest.raises(ConfigurationError, match=r"'layer\.weight' is \(7, 2\) and has to be"):
-            trainer.trained(Classifier(classes=7))
+            trainer.report_training(Classifier(classes=7))
         with pytest.raises(ConfigurationError, match="it takes the LightningModule"):
-            trainer.trained("a path")
-        assert trainer.trained(Classifier(), energy_j=50.0).told.steps == 50
-        with pytest.raises(ConfigurationError, match="no advice waits"):
-            trainer.trained(Classifier())
+            trainer.report_training("a path")
+        assert trainer.report_training(Classifier(), energy_j=50.0).reported.steps == 50
+        with pytest.raises(ConfigurationError, match="no decision is pending"):
+            trainer.report_training(Classifier())
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"baseline_every": 2}, "shadow is True and baseline_every is 2"),
-        ({"separately": True}, "shadow is True and separately is True"),
+        (
+            {"evaluation": EvaluationConfig(eval_each_experience=True)},
+            "shadow is True and eval_each_experience is True",
+        ),
         ({"shared_budget": "all"}, "shadow is True and shared_budget is 'all'"),
-        ({"budget": "40 % of full"}, "shadow=True trains nothing"),
+        ({"budget": "40 % of full"}, "Shadow mode trains nothing"),
     ],
 )
 def test_what_needs_trainings_of_its_own_is_refused(tmp_path, changes, named):
@@ -290,8 +295,8 @@ def test_what_needs_trainings_of_its_own_is_refused(tmp_path, changes, named):
 def test_only_advice_waits_to_be_told(tmp_path):
     with advising(tmp_path, LookClock(), shadow=False) as trainer:
         trainer.update(arrivals(1)[0])
-        with pytest.raises(ConfigurationError, match="no advice waits"):
-            trainer.trained(Classifier())
+        with pytest.raises(ConfigurationError, match="no decision is pending"):
+            trainer.report_training(Classifier())
 
 
 def test_a_report_claims_nothing_of_what_was_only_advised(tmp_path):
@@ -301,22 +306,22 @@ def test_a_report_claims_nothing_of_what_was_only_advised(tmp_path):
     report = build(ledger)
     ledger.close()
     assert report["avoided"]["energy"]["avoided_j"] is None
-    assert all(one["advice"] for one in report["experiences"])
+    assert all(one["shadow"] for one in report["experiences"])
     assert all(one["energy_j"] is None for one in report["experiences"])
-    assert report["experiences"][0]["told_energy_j"] == 50.0
+    assert report["experiences"][0]["reported_energy_j"] == 50.0
     assert sum(report["summary"]["update_modes"].values()) == 0
 
 
 def test_advice_is_marked_as_such_for_the_tracker(tmp_path):
     told = Noted()
-    with advising(tmp_path, LookClock(), tracking=told) as trainer:
+    with advising(tmp_path, LookClock(), tracking_uri=told) as trainer:
         (advice, _), *_ = follow(trainer, arrivals(2))
-    assert told.started[names.TAG_ADVICE] == "true"
+    assert told.started[names.TAG_SHADOW] == "true"
     assert [name for name, _ in told.skipped] == ["0", "1"]
-    assert told.skipped[0][1]["advice"] is True
+    assert told.skipped[0][1]["shadow"] is True
     metrics, tags, decision = told.updates[0]
     assert metrics[names.ENERGY_UPDATE] == pytest.approx(50.0 / 3600)
-    assert tags[names.TAG_ADVICE] == str(advice.decision.action)
+    assert tags[names.TAG_SHADOW] == str(advice.decision.action)
     assert tags[names.TAG_UPDATE_MODE] == "FULL_RETRAIN"
     assert decision["done"] == "FULL_RETRAIN"
     # Of the second full retraining it was said beforehand what it would draw: 100 steps at 1 J.
@@ -329,8 +334,8 @@ def test_a_renewed_budget_forgets_the_paper_of_earlier_periods():
     paper = ShadowBudget(Budget.parse("100 J / month"))
     paper.add(datetime(2026, 1, 31, tzinfo=UTC), 80.0)
     paper.add(datetime(2026, 2, 1, tzinfo=UTC), 30.0)
-    assert paper.drawn_j(datetime(2026, 1, 31, 12, tzinfo=UTC)) == 80.0
-    assert paper.drawn_j(datetime(2026, 2, 28, tzinfo=UTC)) == 30.0
+    assert paper.used_j(datetime(2026, 1, 31, 12, tzinfo=UTC)) == 80.0
+    assert paper.used_j(datetime(2026, 2, 28, tzinfo=UTC)) == 30.0
 
 
 def test_a_paper_account_takes_off_and_pays_for_looks(tmp_path):
@@ -346,13 +351,13 @@ def test_a_paper_account_takes_off_and_pays_for_looks(tmp_path):
 
 
 def test_steps_are_the_usual_ones_of_the_mode_unless_told():
-    modes = ModeConfig(epochs=10, batch_size=8)
-    data = blobs((0,), 80)
-    batch = UpdateData(new=data, stored=data, held=data)
-    assert check_told(modes, batch, "FULL_RETRAIN", None, None).steps == 100  # 10 x 80 / 8
-    half = check_told(modes, batch, "FULL_RETRAIN", 50, None)
+    plan = StepPlan(epochs=10, batch_size=8, reuse_fraction=0.2)
+    samples = blobs((0,), 80)
+    data = UpdateData(new=samples, stored=samples, held=samples)
+    assert check_report(plan, data, "FULL_RETRAIN", None, None).steps == 100  # 10 x 80 / 8
+    half = check_report(plan, data, "FULL_RETRAIN", 50, None)
     assert (half.steps, half.action.step_fraction) == (50, 0.5)
-    assert check_told(modes, batch, "FULL_RETRAIN", 500, None).action.step_fraction == 1.0
+    assert check_report(plan, data, "FULL_RETRAIN", 500, None).action.step_fraction == 1.0
 
 
 class Noted:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from greentrain.energy import WindowRecorder
-from greentrain.training.step_energy import StepEnergy
+from greentrain.training.fit_callbacks import StepEnergy
 from tests.models import Clock, Tick, constant_meter
-from tests.training.fitting import train, updater
+from tests.training.fitting import parts, train
 
 
 class Slowly(Tick):
@@ -29,7 +29,7 @@ def gauged(steps: int, **arguments) -> StepEnergy:
     meter = constant_meter(clock)
     meter.start()
     gauge = StepEnergy(WindowRecorder(meter, lambda window: None), **arguments)
-    train(updater(callbacks=[Slowly(clock)]), steps=steps, callbacks=[gauge])
+    train(parts(callbacks=[Slowly(clock)]), steps=steps, callbacks=[gauge])
     return gauge
 
 

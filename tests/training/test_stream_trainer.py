@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import sqlite3
@@ -14,16 +15,18 @@ from pytorch_lightning import Callback
 from torch.utils.data import RandomSampler, Subset
 
 from greentrain import Budget, Experience, StreamTrainer, UpdateMode
-from greentrain.budget import Balance
 from greentrain.callbacks import EnergyMonitor
-from greentrain.control import Always, PricedPolicy, State, options_of
+from greentrain.control import Always, PricedPolicy, inputs_of
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import FullBuffer, ReservoirBuffer
 from greentrain.payments import Payment
-from greentrain.training.update_context import UpdateContext
+from greentrain.training import EvaluationConfig, ModeConfig
+from greentrain.training.update_context import AskedUpdate, UpdateContext
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
-from tests.training.fitting import LOOK_S, timed
+from tests.training.fitting import PROBE_S, timed
+
+EACH = EvaluationConfig(eval_each_experience=True)
 
 
 def stream(length: int = 6) -> list[Experience]:
@@ -95,7 +98,7 @@ def test_the_same_seed_gives_the_same_decisions_twice(tmp_path):
         streaming, results, _ = run(tmp_path / name)
         outcomes.append(
             [
-                (r.decision.action, r.energy_j, r.metric_after, r.decision.price_per_j)
+                (r.decision.action, r.energy_j, r.metric_after, r.decision.min_gain_per_j)
                 for r in results
             ]
             + [[float(p.detach().sum()) for p in streaming.model.parameters()]]
@@ -138,7 +141,7 @@ def test_no_budget_is_overspent(tmp_path, budget):
 
 
 def test_each_experience_is_measured_by_itself_where_that_is_asked_for(tmp_path):
-    streaming, results, _ = run(tmp_path, separately=True, budget="1 kWh")
+    streaming, results, _ = run(tmp_path, evaluation=EACH, budget="1 kWh")
     scores = streaming.matrix.compute()
     assert scores.shape == (6, 6)
     assert not scores.tril().isnan().any()  # a row for each experience, trained on or not
@@ -149,8 +152,10 @@ def test_each_experience_is_measured_by_itself_where_that_is_asked_for(tmp_path)
 
 
 def test_a_budget_that_pays_for_nothing_starts_nothing(tmp_path):
-    _, results, clock = run(tmp_path, budget="0.9 J", separately=True)
-    assert all(result.update_mode is UpdateMode.SKIP and result.broke for result in results)
+    _, results, clock = run(tmp_path, budget="0.9 J", evaluation=EACH)
+    assert all(
+        result.update_mode is UpdateMode.SKIP and result.budget_exhausted for result in results
+    )
     assert clock.seconds == 0.0
     assert "too little to find out what training costs" in results[0].reason
     ledger = open_ledger(tmp_path)
@@ -163,7 +168,7 @@ def test_the_first_training_ends_at_two_even_shares_and_is_the_calibration(tmp_p
     clock = Clock()
     with trainer(tmp_path, clock, budget="180 J") as streaming:
         result = streaming.update(stream()[0])
-        cost = streaming._learner.controller.cost
+        cost = streaming._runner.state.controller.cost
     assert result.decision.cost_j.upper == pytest.approx(60.0)  # of 30 J for each of six
     assert result.decision.steps == 100
     # A tenth of the cap is kept for the end, and the guard leaves room for steps that take longer.
@@ -173,7 +178,7 @@ def test_the_first_training_ends_at_two_even_shares_and_is_the_calibration(tmp_p
     assert result.metric_before is None  # there was no model to look at
     assert result.metric_after > 0.9
     # Validated on 32 samples, and one sample was looked at before it began.
-    assert result.update_j == pytest.approx(result.steps + 100.0 * LOOK_S * 33)
+    assert result.update_j == pytest.approx(result.steps + 100.0 * PROBE_S * 33)
     assert cost.calibrated
     step = (
         cost.predict(UpdateMode.FULL_RETRAIN, 101).mean
@@ -202,12 +207,12 @@ def test_what_is_left_says_whether_there_is_a_look(tmp_path, budget, looks):
     for name in ("metric_before", "metric_new", "metric_new_sd"):
         assert (state[name] is not None) == looks
     assert (second.metric_before is not None) == looks
-    assert ("the new data were not looked at" in second.reason) != looks
+    assert ("New data not probed" in second.reason) != looks
 
 
 def test_a_meter_that_sees_no_look_is_no_error(tmp_path):
     clock = Clock()
-    with trainer(tmp_path, clock, lambda: Classifier(), separately=True) as streaming:
+    with trainer(tmp_path, clock, lambda: Classifier(), evaluation=EACH) as streaming:
         results = [streaming.update(each) for each in stream(3)]
     assert results[1].energy_j == results[1].update_j  # looks seem to be free
     assert results[2].update_mode is not UpdateMode.SKIP  # and find the new class
@@ -215,7 +220,7 @@ def test_a_meter_that_sees_no_look_is_no_error(tmp_path):
 
 @pytest.mark.parametrize("average", [None, 0.0])
 def test_weights_are_averaged_at_a_constant_rate_or_the_rate_is_annealed(tmp_path, average):
-    changes = {} if average is None else {"average": average}
+    changes = {} if average is None else {"modes": ModeConfig(weight_averaging=average)}
     clock = Clock()
     with trainer(tmp_path, clock, budget="1 kWh", **changes) as streaming:
         streaming.update(stream()[0])
@@ -237,11 +242,11 @@ def test_a_share_of_full_becomes_joules_after_a_calibration_that_is_paid_for_apa
     assert set(budgets) == {"stream/calibration", "stream"}
     # Two steps to warm up, eighty in 0.8 s, and a validation on 32 samples.
     assert ledger.balance(budgets["stream/calibration"]).spent_j == pytest.approx(
-        82.0 + 100.0 * LOOK_S * 32
+        82.0 + 100.0 * PROBE_S * 32
     )
     assert ledger.balance(budgets["stream"]).spent_j <= streaming.budget.energy_j
     ledger.close()
-    assert "nothing says what a step costs" not in results[0].reason
+    assert "cost per step unknown" not in results[0].reason
     assert results[-1].metric_after > 0.8
 
 
@@ -253,11 +258,12 @@ def test_experiences_beyond_the_horizon_are_still_inside_the_budget(tmp_path):
 
 
 def test_only_a_warm_start_is_shrunk_and_perturbed(tmp_path):
-    updater = trainer(tmp_path, Clock(), shrink=0.0, perturb=0.0)._learner.updater
+    modes = ModeConfig(shrink=0.0, perturb=0.0)
+    runner = trainer(tmp_path, Clock(), modes=modes)._runner
     weights = {}
     for mode in (UpdateMode.REPLAY, UpdateMode.WARM_START):
         model = Classifier()
-        updater._go_on(model, mode)
+        runner.trainer._load(model, runner.state.model.weights, mode)
         weights[mode] = float(model.layer.weight.detach().abs().sum())
     assert weights[UpdateMode.REPLAY] > 0
     assert weights[UpdateMode.WARM_START] == 0
@@ -285,14 +291,13 @@ def test_the_recorded_state_gives_the_recorded_decision(tmp_path, budget):
     assert [each["update_mode"] for each in first] == ["SKIP", "FULL_RETRAIN"]  # none was weighed
     assert rows[0]["reason"] == "NO_MODEL"
     for row, result in zip(rows[1:], results[1:], strict=True):
-        state = State.from_dict(json.loads(row["state"]))
+        inputs = inputs_of(json.loads(row["state"]), json.loads(row["alternatives"]))
+        state = inputs[0]
         assert state.position == result.position
         if not result.steps:  # else it is told on the samples of the validation
             assert state.metric_before == result.metric_before
         assert row["update_mode"] == str(result.update_mode)
-        options = options_of(json.loads(row["alternatives"]))
-        balance = Balance(total_j=state.left_j, spent_j=0.0, reserved_j=0.0)
-        again = PricedPolicy().decide(state, options, balance)
+        again = PricedPolicy().decide(*inputs)
         recorded = (row["update_mode"], row["step_fraction"], row["reason"], row["sentence"])
         assert (
             str(again.action.mode),
@@ -300,7 +305,7 @@ def test_the_recorded_state_gives_the_recorded_decision(tmp_path, budget):
             str(again.reason),
             again.sentence,
         ) == recorded
-        assert again.price_per_j == row["price_per_j"]
+        assert again.min_gain_per_j == row["min_gain_per_j"]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +317,7 @@ def test_the_recorded_state_gives_the_recorded_decision(tmp_path, budget):
     ],
 )
 def test_what_may_be_kept_decides_what_is_feasible(tmp_path, memory, modes):
-    _, results, _ = run(tmp_path, memory=memory)
+    _, results, _ = run(tmp_path, buffer=memory)
     weighed = {str(each.action.mode) for each in results[2].decision.alternatives}
     assert weighed - {"SKIP"} == modes
     if memory is not None:
@@ -345,7 +350,7 @@ def test_an_update_that_makes_it_worse_is_not_kept(tmp_path):
 
     clock = Clock()
     policy = Always(mode=UpdateMode.FULL_RETRAIN)
-    changes = {"policy": policy, "average": 0.0}
+    changes = {"policy": policy, "modes": ModeConfig(weight_averaging=0.0)}
     with trainer(tmp_path, clock, Sour, **changes) as streaming:
         first = streaming.update(experience("first", (0, 1)))
         model = streaming.model
@@ -363,31 +368,30 @@ def test_what_seems_worse_on_a_few_samples_is_looked_at_on_more(tmp_path, valida
     clock = Clock()
     with trainer(tmp_path, clock) as streaming:
         streaming.update(experience("first", (0, 1)))
-        learner, second = streaming._learner, experience("second", (0, 1), seed=1)
-        batch = learner.material.gather(second)
-        session = streaming._run.session
-        turn = UpdateContext(
+        runner, second = streaming._runner, experience("second", (0, 1), seed=1)
+        state, loop = runner.state, runner._loop
+        context = UpdateContext(
             experience=second,
             position=1,
-            batch=batch,
-            session=session,
-            account=streaming._funds.account(session.run),
+            data=state.data.gather(second),
+            held_out=state.held_out.with_current(second),
         )
-        turn.look = learner._probe.look(second, batch.new, 200)
-        assert turn.look.measured.samples == 64  # all that is held out of the two
+        probe = state.probe.run(streaming.model, second, context.data.new, 200)
+        asked = AskedUpdate(context=context, pending=None, probe=probe)
+        assert probe.measured.samples == 64  # all that is held out of the two
         sour, before_s = timed(clock)(), clock.seconds
         torch.nn.init.zeros_(sour.layer.weight)
-        reserved_j = validations * learner._probe.validation_j
-        payment = Payment(session.recorder, "r", reserved_j=reserved_j)
-        found = learner._compare(turn, sour, payment)
+        reserved_j = validations * state.probe.validation_j
+        payment = Payment(runner.run.recorder, "r", reserved_j=reserved_j)
+        found = loop._compare(asked, sour, payment)
         # On what was looked at; then both on all of it, where three validations are left.
-        assert clock.seconds - before_s == pytest.approx(samples * LOOK_S)
+        assert clock.seconds - before_s == pytest.approx(samples * PROBE_S)
         assert found.worse
         assert found.gain <= -0.4
-        same = learner._compare(turn, streaming.model, payment)
+        same = loop._compare(asked, streaming.model, payment)
         assert (same.gain, same.worse) == (0.0, False)
-        turn.look = None
-        assert learner._compare(turn, sour, payment) is None  # there is nothing to compare it on
+        asked = dataclasses.replace(asked, probe=None)
+        assert loop._compare(asked, sour, payment) is None  # there is nothing to compare it on
 
 
 def test_a_metric_where_less_is_better(tmp_path):
@@ -401,7 +405,7 @@ def test_a_metric_where_less_is_better(tmp_path):
 def test_a_metric_that_the_model_does_not_log_is_found_before_any_training(tmp_path):
     clock = Clock()
     tracking = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    streaming = trainer(tmp_path, clock, monitor="val_f1", tracking=tracking)
+    streaming = trainer(tmp_path, clock, monitor="val_f1", tracking_uri=tracking)
     with pytest.raises(ConfigurationError, match="logs val_acc, val_loss in validation"):
         streaming.update(experience("first", (0, 1)))
     streaming.close()
@@ -455,7 +459,7 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
         ({"loader": {"sampler": RandomSampler([1])}}, "RandomSampler as sampler"),
         ({"objective": "past"}, "objective is 'past'"),
         ({"average": 1.0}, "average is 1.0"),
-        ({"ledger": "mysql://host/db"}, "names neither"),
+        ({"ledger": "mysql://host/db"}, "is of another database"),
         ({"calibration_budget": "much"}, "cannot read"),
     ],
 )
@@ -481,7 +485,7 @@ def test_what_is_no_experience_is_refused(tmp_path):
 
 
 def test_a_stream_that_is_never_closed_is_closed_when_it_is_forgotten(tmp_path):
-    streaming = trainer(tmp_path, Clock(), tracking=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    streaming = trainer(tmp_path, Clock(), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     streaming.update(experience("first", (0, 1)))
     del streaming
     gc.collect()

@@ -9,9 +9,9 @@ from torch import nn
 
 from greentrain.callbacks import BudgetGuard
 from greentrain.control import Action, UpdateMode
-from greentrain.training.weight_averaging import WeightAveraging
+from greentrain.training.fit_callbacks import WeightAveraging
 from tests.models import Classifier, Clock, Tick, constant_meter
-from tests.training.fitting import train, updater
+from tests.training.fitting import parts, train
 
 
 class Trail(Callback):
@@ -26,7 +26,7 @@ class Trail(Callback):
 
 def plain(make_model=Classifier, **options):
     """An updater that averages nothing by itself."""
-    return updater(make_model, modes={"average": 0.0}, **options)
+    return parts(make_model, modes={"average": 0.0}, **options)
 
 
 def test_a_mean_over_fewer_steps_than_its_horizon_is_the_plain_mean():
@@ -38,7 +38,7 @@ def test_a_mean_over_fewer_steps_than_its_horizon_is_the_plain_mean():
 
 def test_a_longer_one_forgets_exponentially():
     trail = Trail()
-    model, _ = train(updater(modes={"average": 0.2}), callbacks=[trail], steps=20)
+    model, _ = train(parts(modes={"average": 0.2}), callbacks=[trail], steps=20)
     expected = trail.weights[0]
     for step, weights in enumerate(trail.weights[1:], start=2):
         expected = expected + (weights - expected) * max(1 / step, 1 / 4)  # a fifth of 20 steps
@@ -49,7 +49,7 @@ def test_the_mean_is_taken_of_what_there_was_when_a_cap_ends_an_update():
     clock, trail = Clock(), Trail()
     guard = BudgetGuard(20.0, meter=constant_meter(clock))  # at 1 J a step
     model, _ = train(
-        updater(modes={"average": 0.5}, callbacks=[Tick(clock)]), callbacks=[guard, trail]
+        parts(modes={"average": 0.5}, callbacks=[Tick(clock)]), callbacks=[guard, trail]
     )
     assert 5 < len(trail.weights) <= 20
     assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)
@@ -88,7 +88,7 @@ FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 
 def test_weights_are_averaged_by_default_and_not_where_the_share_is_none():
     trails = Trail(), Trail()
-    averaged, _ = train(updater(), callbacks=[trails[0]], steps=20)
+    averaged, _ = train(parts(), callbacks=[trails[0]], steps=20)
     last, _ = train(plain(), callbacks=[trails[1]], steps=20)
     expected = trails[0].weights[0]
     for step, weights in enumerate(trails[0].weights[1:], start=2):
@@ -106,7 +106,7 @@ class Start(Callback):
 
 @pytest.mark.parametrize("mode", [UpdateMode.WARM_START, UpdateMode.REPLAY])
 def test_the_next_update_goes_on_from_where_the_steps_ended(mode):
-    updating, trail, start = updater(), Trail(), Start()
+    updating, trail, start = parts(), Trail(), Start()
     mean, _ = train(updating, callbacks=[trail], steps=12)
     updating.keep(mean, FULL)
     train(updating, mode=mode, callbacks=[start], steps=4)
@@ -116,7 +116,7 @@ def test_the_next_update_goes_on_from_where_the_steps_ended(mode):
 
 
 def test_a_saved_updater_goes_on_from_where_the_steps_ended():
-    updating, again, trail, start = updater(), updater(), Trail(), Start()
+    updating, again, trail, start = parts(), parts(), Trail(), Start()
     mean, _ = train(updating, callbacks=[trail], steps=12)
     updating.keep(mean, FULL)
     again.load_state_dict(updating.state_dict())
@@ -126,7 +126,7 @@ def test_a_saved_updater_goes_on_from_where_the_steps_ended():
 
 
 def test_a_successor_that_is_dropped_changes_nothing_of_where_it_goes_on():
-    updating, trail, start = updater(), Trail(), Start()
+    updating, trail, start = parts(), Trail(), Start()
     mean, _ = train(updating, callbacks=[trail], steps=12)
     updating.keep(mean, FULL)
     train(updating, mode=UpdateMode.WARM_START, steps=12)  # and not kept
@@ -135,7 +135,7 @@ def test_a_successor_that_is_dropped_changes_nothing_of_where_it_goes_on():
 
 
 def test_a_model_from_elsewhere_is_where_it_goes_on_itself():
-    updating, start, other = updater(), Start(), Classifier()
+    updating, start, other = parts(), Start(), Classifier()
     train(updating, steps=12)
     updating.keep(other, FULL)
     train(updating, mode=UpdateMode.WARM_START, callbacks=[start], steps=4)

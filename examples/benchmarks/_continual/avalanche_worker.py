@@ -1,9 +1,9 @@
-"""Experience replay in Avalanche, for an interpreter that has it and not greentrain.
+"""Run experience replay in Avalanche, in an interpreter that has it and not greentrain.
 
     python avalanche_worker.py '{"data": "mnist.pt", "scenario": "class", "experiences": 5, ...}'
 
-prints one line of JSON: the accuracy on each experience at the end, and the seconds at which the
-steps of each experience ended.
+prints one line of JSON: the accuracy on each experience at the end, and the end time of each step
+of each experience in seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from avalanche.training.storage_policy import ClassBalancedBuffer  # noqa: E402
 
 
 class StopAfter(SupervisedPlugin):
-    """End an experience after so many steps, and note when each of them ended."""
+    """End an experience after a number of steps, and record the end time of each step."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class StopAfter(SupervisedPlugin):
 
 
 def main() -> None:
-    """Learn one stream."""
+    """Train on one stream."""
     given = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     torch.manual_seed(given["seed"])
@@ -67,7 +67,7 @@ def main() -> None:
             num_experiences=given["experiences"],
             class_order=list(range(10)),
         )
-    else:  # the other kind of benchmark does this by itself
+    else:  # class_incremental_benchmark converts the datasets itself
         train, test = _as_taskaware_supervised(train), _as_taskaware_supervised(test)
         benchmark = new_instances_benchmark(
             train, test, num_experiences=given["experiences"], seed=given["seed"], shuffle=True
@@ -86,14 +86,14 @@ def main() -> None:
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=True),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=given["batch_size"],
-        train_epochs=given["steps"],  # more than there is time for
+        train_epochs=given["steps"],  # StopAfter ends training earlier
         eval_mb_size=1000,
         device="cpu",
         evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[]),
         plugins=[replay, watch],
     )
     for experience in benchmark.train_stream:
-        if not given["keeps_moments"]:  # as in greentrain: each update begins without them
+        if not given["keeps_moments"]:  # as in greentrain: each update starts without them
             strategy.optimizer.state.clear()
         strategy.train(experience, num_workers=0)
     results = strategy.eval(benchmark.test_stream)
@@ -104,7 +104,7 @@ def main() -> None:
 
 def _dataset(images: torch.Tensor, labels: torch.Tensor) -> TensorDataset:
     dataset = TensorDataset(images, labels)
-    dataset.targets = labels.tolist()  # what Avalanche splits by
+    dataset.targets = labels.tolist()  # read by Avalanche to split by class
     return dataset
 
 

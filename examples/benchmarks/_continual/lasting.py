@@ -1,4 +1,4 @@
-"""Streams that last: bytes and seconds per step as they go on, and streams that are killed."""
+"""Long streams: bytes and seconds per step over a stream, and streams that are killed."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from _results import Row
 from _continual.models import Perceptron
 from _continual.steps import StepTimes, growth
 from greentrain import StreamTrainer
-from greentrain.budget import Balance
-from greentrain.control import Always, PricedPolicy, State, UpdateMode, options_of
+from greentrain.control import Always, PricedPolicy, UpdateMode, inputs_of
 from greentrain.energy import ConstantMeter
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ClassBalancedBuffer
 from greentrain.streams import Experience, data_incremental, digits, mnist
 
 _ARRIVALS = 50
-_BEFORE = 10  # experiences until buffers are full and allocators have what they need
+_BEFORE = 10  # experiences until buffers are full and allocators have reserved their memory
 _LONGEST_S = 0.4  # from an update's start until its process is killed
 
 
 def memory_flat(folder: Path, *, quick: bool) -> list[Row]:
-    """Go through a long stream with a bounded buffer, and tell what grew."""
+    """Process a long stream with a bounded buffer, and measure what grows."""
     before, arrivals = (2, 8) if quick else (_BEFORE, _ARRIVALS)
-    memory, times = ClassBalancedBuffer(1000), StepTimes(clock=time.thread_time)
+    buffer, times = ClassBalancedBuffer(1000), StepTimes(clock=time.thread_time)
     stream = data_incremental(mnist()[0], n_experiences=_BEFORE + _ARRIVALS)[: before + arrivals]
     held, resident, bare_s = [], [], []
     with StreamTrainer(
@@ -44,17 +43,17 @@ def memory_flat(folder: Path, *, quick: bool) -> list[Row]:
         budget="1 kWh",
         num_experiences=len(stream),
         monitor="val_acc",
-        memory=memory,
+        buffer=buffer,
         ledger=f"sqlite:///{folder / 'flat.db'}",
         trainer={"max_epochs": 10, "accelerator": "cpu", "callbacks": [times]},
         loader={"batch_size": 64},
         meter=ConstantMeter(10.0),
         policy=Always(mode=UpdateMode.REPLAY),
-        state=folder / "flat",
+        state_dir=folder / "flat",
     ) as trainer:
         for experience in stream:
             trainer.update(experience)
-            held.append(float(memory.nbytes or 0))
+            held.append(float(buffer.nbytes or 0))
             resident.append(_resident_bytes())
             bare_s.append(_bare_step_s())
     note = f"{arrivals} experiences of 900 new MNIST samples, after {before} others; 1,000 stored"
@@ -74,7 +73,7 @@ def memory_flat(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def resume(folder: Path, *, quick: bool) -> list[Row]:
-    """Kill a stream at random moments, let it end, and count what is wrong with it."""
+    """Kill a stream at random moments, let it finish, and count its faults."""
     kills, arrivals = (2, 10) if quick else (20, 40)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -82,7 +81,7 @@ def resume(folder: Path, *, quick: bool) -> list[Row]:
     for _ in range(kills):
         worker = context.Process(target=_work, args=(str(folder), arrivals))
         worker.start()
-        for _ in range(chance.randint(1, 3)):  # the update that is killed, counted in its process
+        for _ in range(chance.randint(1, 3)):  # number of updates until the kill
             sign.unlink(missing_ok=True)
             while not sign.exists() and worker.is_alive():
                 time.sleep(0.002)
@@ -102,7 +101,7 @@ def resume(folder: Path, *, quick: bool) -> list[Row]:
         Row(
             id="resume",
             what="experiences lost or repeated, joules spent twice or over the budget, and "
-            "decisions that the recorded state does not give again",
+            "decisions that cannot be reproduced from the recorded state",
             value=float(faults),
             unit="cases",
             reach=0.0,
@@ -114,19 +113,19 @@ def resume(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def _work(folder: str, arrivals: int) -> None:
-    """Go through the stream of those that are killed, and say so when it is under way."""
+    """Process the stream of the processes that are killed, and signal each update."""
     torch.set_num_threads(1)
     with StreamTrainer(
         partial(Perceptron, pixels=64),
         budget="5000 J",
         num_experiences=arrivals,
         monitor="val_acc",
-        memory=ClassBalancedBuffer(200),
+        buffer=ClassBalancedBuffer(200),
         ledger=f"sqlite:///{folder}/killed.db",
         trainer={"max_epochs": 40, "accelerator": "cpu"},
         meter=ConstantMeter(10.0),
-        state=f"{folder}/killed",
-        stream="killed",
+        state_dir=f"{folder}/killed",
+        name="killed",
     ) as trainer:
         for experience in _arrivals(arrivals):
             if experience.id not in trainer.known:
@@ -143,11 +142,11 @@ def _ledger(folder: Path) -> Ledger:
 
 
 def _paid_j(folder: Path) -> tuple[float, bool]:
-    """Return what counts as spent, and whether that or the ledger is wrong."""
+    """Return the joules that count as spent, and whether they or the ledger are wrong."""
     ledger = _ledger(folder)
     budgets = ledger.rows("budget")
     found = verify(ledger)
-    if not budgets:  # killed before there was one
+    if not budgets:  # killed before the budget was recorded
         return 0.0, not found.ok
     balance = ledger.balance(budgets[0]["budget_id"])
     ledger.close()
@@ -155,7 +154,7 @@ def _paid_j(folder: Path) -> tuple[float, bool]:
 
 
 def _faults(ledger: Ledger, arrivals: int) -> Iterator[int]:
-    """Count what is wrong with a stream that has come to its end."""
+    """Yield the numbers of faults of a finished stream, by kind."""
     had = Counter(row["experience_id"] for row in ledger.rows("outcome"))
     expected = [experience.id for experience in _arrivals(arrivals)]
     yield sum(had[id] != 1 for id in expected) + len(had.keys() - set(expected))
@@ -163,22 +162,20 @@ def _faults(ledger: Ledger, arrivals: int) -> Iterator[int]:
     yield sum(later <= sooner for sooner, later in pairwise(positions))
     settled = Counter(row["reservation_id"] for row in ledger.rows("settlement"))
     yield sum(count > 1 for count in settled.values())
-    yield sum(not _decides_again(row) for row in ledger.rows("decision"))
+    yield sum(not _is_reproducible(row) for row in ledger.rows("decision"))
 
 
-def _decides_again(row: dict[str, object]) -> bool:
+def _is_reproducible(row: dict[str, object]) -> bool:
     state = json.loads(str(row["state"]))
-    if state is None:  # there was no money to look at the experience
+    if state is None:  # the budget did not allow a probe
         return row["update_mode"] == str(UpdateMode.SKIP)
-    state = State.from_dict(state)
-    options = options_of(json.loads(str(row["alternatives"])))
-    balance = Balance(total_j=state.left_j, spent_j=0.0, reserved_j=0.0)
-    action = PricedPolicy().decide(state, options, balance).action
+    inputs = inputs_of(state, json.loads(str(row["alternatives"])))
+    action = PricedPolicy().decide(*inputs).action
     return (str(action.mode), action.step_fraction) == (row["update_mode"], row["step_fraction"])
 
 
 def _bare_step_s(steps: int = 60) -> float:
-    """Time the same training step without anything around it: how fast the machine is just now."""
+    """Time the same training step without the framework: the current speed of the machine."""
     model = Perceptron()
     optimizer = model.configure_optimizers()
     images, labels = torch.rand(64, 1, 28, 28), torch.arange(64) % 10

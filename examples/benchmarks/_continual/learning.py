@@ -1,7 +1,7 @@
-"""How the protocols learn a stream: with greentrain's own updater, at steps that they prescribe.
+"""Train on a stream by the published protocols, with greentrain's model trainer.
 
-The controller has no part in them, as the protocols fix when and how long to train: no budget, no
-meter and no annealing. An update's optimizer starts without moments, where van de Ven's goes on.
+The protocols fix when and how long to train, so there is no controller, budget, meter or annealing.
+An update's optimizer starts without moments; van de Ven's optimizer keeps them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pytorch_lightning import Callback, LightningModule
 from torch.utils.data import Dataset
 
 from greentrain.control import Action, Candidate, UpdateMode
+from greentrain.evaluation.evaluator import Evaluator
 from greentrain.memory import Buffer, SampleList, size
 from greentrain.metrics import AccuracyMatrix
 from greentrain.streams import Experience
-from greentrain.training.data import Batch
-from greentrain.training.modes import ModeConfig
-from greentrain.training.updater import Updater
+from greentrain.training.config import ModeConfig
+from greentrain.training.data import UpdateData
+from greentrain.training.fit import ModelTrainer
 
 FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 WARM = Action(mode=UpdateMode.WARM_START)
@@ -27,31 +28,30 @@ REPLAY = Action(mode=UpdateMode.REPLAY)
 Make = Callable[[], LightningModule]
 
 
-def updater(
+def trainer_of(
     make: Make, *, batch_size: int, seed: int, drop_last: bool = False, **options: object
-) -> Updater:
-    """Return an updater without anything that the protocols do not have.
+) -> ModelTrainer:
+    """Return a model trainer with only the features that the protocols have.
 
     Args:
         make: Returns a model with fresh weights.
         batch_size: Samples in a batch.
         seed: Seed of weights and order.
-        drop_last: Whether to leave out a last batch that is not full.
+        drop_last: Whether to skip a last batch that is not full.
         options: Further options of each Trainer.
     """
-    return Updater(
+    return ModelTrainer(
         make,
-        monitor="val_acc",
         options={"max_epochs": 1, "accelerator": "cpu", **options},
         loader={"batch_size": batch_size, "drop_last": drop_last},
-        modes=ModeConfig(epochs=1, batch_size=batch_size),
+        modes=ModeConfig(),
         seed=seed,
     )
 
 
 def learn(
     stream: Sequence[Experience],
-    memory: Buffer | None,
+    buffer: Buffer | None,
     make: Callable[[int], LightningModule],
     *,
     steps: int,
@@ -59,14 +59,14 @@ def learn(
     seed: int,
     callbacks: Sequence[Callback] = (),
 ) -> torch.Tensor:
-    """Learn experience after experience from the last weights, and measure all that were learned.
+    """Train on one experience after another from the last weights, and measure all so far.
 
-    With a memory each later batch is as many new samples again of stored ones, experience replay;
-    without, this is fine-tuning.
+    With a buffer, each batch after the first experience has as many stored samples as new ones:
+    experience replay. Without a buffer, this is fine-tuning.
 
     Args:
         stream: The experiences.
-        memory: What is kept of past samples.
+        buffer: Buffer of past samples.
         make: Returns a model with fresh weights for the experience at a position.
         steps: Steps on each experience.
         batch_size: New samples in a batch.
@@ -79,27 +79,28 @@ def learn(
     matrix = AccuracyMatrix()
     model: LightningModule | None = None
     for position, experience in enumerate(stream):
-        stored: Dataset[object] = SampleList([]) if memory is None else memory.select(_all)
+        stored: Dataset[object] = SampleList([]) if buffer is None else buffer.select(_all)
         action = FULL if model is None else REPLAY if size(stored) else WARM
         whole = 2 * batch_size if action is REPLAY else batch_size
-        updates = updater(lambda at=position: make(at), batch_size=whole, seed=seed, drop_last=True)
-        if model is not None:
-            updates.keep(model, action)
-        model = updates.train(
+        trainer = trainer_of(
+            lambda at=position: make(at), batch_size=whole, seed=seed, drop_last=True
+        )
+        model = trainer.train(
             Candidate(action=action, steps=steps),
-            Batch(new=experience.train, stored=stored, held=experience.train),
+            UpdateData(new=experience.train, stored=stored, held=experience.train),
+            weights=None if model is None else model.state_dict(),
             position=position,
             callbacks=callbacks,
-        )
-        if memory is not None:
-            memory.add(experience.train, origin=experience.id)
-        look(updates, model, stream[: position + 1], matrix)
+        ).module
+        if buffer is not None:
+            buffer.add(experience.train, origin=experience.id)
+        measure(model, stream[: position + 1], matrix, batch_size=whole)
     return matrix.compute()
 
 
 def retrain(
     stream: Sequence[Experience],
-    memory: Buffer,
+    buffer: Buffer,
     make: Make,
     *,
     passes: float | None = None,
@@ -108,50 +109,53 @@ def retrain(
     seed: int,
     **options: object,
 ) -> torch.Tensor:
-    """Keep what memory keeps of a stream, and train once, from fresh weights, at its end.
+    """Store a stream in a buffer, and train once from fresh weights at the end of the stream.
 
     Args:
         stream: The experiences.
-        memory: What is kept.
+        buffer: Buffer of the samples.
         make: Returns a model with fresh weights.
-        passes: Passes over what is kept; or
+        passes: Passes over the stored samples, unless ``steps`` is given.
         steps: Steps.
         batch_size: Samples in a batch.
         seed: Seed of weights and order.
         options: Further options of the Trainer.
 
     Returns:
-        The accuracies on their test data, of which only the last row is known.
+        The accuracies on their test data, with only the last row measured.
     """
     for experience in stream:
-        memory.add(experience.train, origin=experience.id)
-    held = memory.select(_all)
+        buffer.add(experience.train, origin=experience.id)
+    held = buffer.select(_all)
     if steps is None:
         steps = round((passes or 1) * -(-size(held) // batch_size))
-    updates = updater(make, batch_size=batch_size, seed=seed, **options)
-    model = updates.train(
+    trainer = trainer_of(make, batch_size=batch_size, seed=seed, **options)
+    model = trainer.train(
         Candidate(action=FULL, steps=steps),
-        Batch(new=stream[-1].train, stored=held, held=held),
+        UpdateData(new=stream[-1].train, stored=held, held=held),
+        weights=None,
         position=len(stream) - 1,
-        callbacks=[],
-    )
+    ).module
     matrix = AccuracyMatrix()
-    look(updates, model, stream, matrix)
+    measure(model, stream, matrix, batch_size=batch_size)
     return matrix.compute()
 
 
-def look(
-    updates: Updater,
+def measure(
     model: LightningModule,
     learned: Sequence[Experience],
     matrix: AccuracyMatrix,
+    *,
+    batch_size: int,
 ) -> None:
-    """Measure a model on the test data of each experience that it has learned, if there are any."""
+    """Measure a model on the test data, where it exists, of each experience so far."""
+    evaluator = Evaluator(
+        monitor="val_acc", options={"accelerator": "cpu"}, loader={"batch_size": batch_size}
+    )
     for on, experience in enumerate(learned):
-        if experience.test is None:
-            continue
-        value = updates.measure(experience.test, model)
-        matrix.update(after=len(learned) - 1, on=on, value=value)
+        if experience.test is not None:
+            value = evaluator.metric(model, experience.test)
+            matrix.update(after=len(learned) - 1, on=on, value=value)
 
 
 def _all(origin: str) -> bool:

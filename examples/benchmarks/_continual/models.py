@@ -1,4 +1,4 @@
-"""The perceptrons of the protocols, with the losses and rates they are trained with."""
+"""The perceptrons of the protocols, with their losses and learning rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARGIN = 4  # pixels by which GDumb's random crops move an image
 
 
 class Classifier(LightningModule):
-    """What both have in common: images and labels, and the accuracy on them."""
+    """Common base of the models: classification of images, and its accuracy."""
 
     net: nn.Module
 
@@ -35,8 +35,8 @@ class Perceptron(Classifier):
 
     Args:
         classes: Number of logits: 10 class-incremental, 2 domain-incremental.
-        new_share: Weight of the new half of a batch of replay, the rest being that of the stored
-            half; ``None`` for the plain mean over the batch.
+        new_share: Weight of the new half of a replay batch, the rest for the stored half; ``None``
+            for the plain mean over the batch.
         pixels: Pixels of an image.
     """
 
@@ -92,8 +92,8 @@ class GDumb(Classifier):
 def rate(epoch: int) -> float:
     """Return GDumb's learning rate in an epoch, counted from 0.
 
-    One epoch at a tenth, then cosines that start anew after 1, 2, 4, 8... epochs (Prabhu et al.
-    2020, "GDumb", section 4; SGDR, Loshchilov & Hutter 2017, equation 5).
+    One epoch at a tenth, then cosines that restart after 1, 2, 4, 8... epochs (Prabhu et al. 2020,
+    "GDumb", section 4; SGDR, Loshchilov & Hutter 2017, equation 5).
 
     Example:
         >>> [round(rate(epoch), 4) for epoch in range(5)]
@@ -107,7 +107,7 @@ def rate(epoch: int) -> float:
 
 
 def cropped(images: torch.Tensor) -> torch.Tensor:
-    """Move each image by up to four pixels each way, black coming in at the edges.
+    """Shift each image by up to four pixels in each direction, with black at the new edges.
 
     Args:
         images: ``(batch, channels, height, width)``.

@@ -1,4 +1,4 @@
-"""Experience replay beside Avalanche's: the accuracy, and the time per step as a stream goes on."""
+"""Compare experience replay with Avalanche's: accuracy, and time per step over a stream."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _NAMES = ("greentrain", "Avalanche")
 
 
 def against_avalanche(folder: Path, python: str | None, *, quick: bool) -> list[Row]:
-    """Return both libraries' accuracies and seconds per step, Avalanche's where it loads.
+    """Return the accuracies and seconds per step of both libraries, Avalanche's if it loads.
 
     Args:
-        folder: Where to put the data that both read.
+        folder: Folder of the data for both libraries.
         python: The interpreter that has Avalanche.
         quick: Whether to run a short form.
     """
@@ -40,14 +40,14 @@ def against_avalanche(folder: Path, python: str | None, *, quick: bool) -> list[
 
 
 class Avalanche:
-    """Runs the worker, until it turns out that it cannot.
+    """Run the Avalanche worker, unless it has failed before.
 
     Args:
-        folder: Where to put the data.
+        folder: Folder of the data.
         python: The interpreter that has Avalanche.
 
     Attributes:
-        note: Why there are no figures of it, or which version they are of.
+        note: Version of Avalanche, or the reason for missing results.
     """
 
     def __init__(self, folder: Path, python: str | None) -> None:
@@ -61,14 +61,14 @@ class Avalanche:
     def learn(
         self, scenario: str, *, steps: int, seed: int, keeps_moments: bool = False
     ) -> dict[str, Any] | None:
-        """Learn a stream in Avalanche, and return what the worker prints.
+        """Train on a stream in Avalanche, and return the worker's output.
 
         Args:
             scenario: ``"class"`` or ``"data"``.
             steps: Steps for each experience.
             seed: Seed of weights and order.
-            keeps_moments: Whether Adam goes on with its moments at the next experience, as in
-                Avalanche it does by itself.
+            keeps_moments: Whether Adam keeps its moments at the next experience, which is
+                Avalanche's default.
         """
         if self._python is None:
             return None
@@ -92,9 +92,9 @@ class Avalanche:
             self._python = None
             self.note = f"not run: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}"
             return None
-        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        self.note = f"avalanche-lib {told['version']}"
-        return told
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        self.note = f"avalanche-lib {result['version']}"
+        return result
 
 
 def _accuracies(peer: Avalanche, *, quick: bool) -> list[Row]:
@@ -112,16 +112,14 @@ def _accuracies(peer: Avalanche, *, quick: bool) -> list[Row]:
             seed=seed,
         )
         ours.append(100 * average_accuracy(matrix))
-        told = peer.learn("class", steps=steps, seed=seed)
-        if told is not None:
-            theirs.append(100 * statistics.fmean(told["accuracies"]))
-        told = peer.learn("class", steps=steps, seed=seed, keeps_moments=True)
-        if told is not None:
-            usual.append(100 * statistics.fmean(told["accuracies"]))
+        for values, keeps_moments in ((theirs, False), (usual, True)):
+            result = peer.learn("class", steps=steps, seed=seed, keeps_moments=keeps_moments)
+            if result is not None:
+                values.append(100 * statistics.fmean(result["accuracies"]))
     protocol = (
-        f"Split MNIST class-incremental in order, 2x400 ReLU, Adam 1e-3, {steps} steps of 128 new "
-        "and 128 stored samples for each experience, all weighing the same, "
-        "Adam without moments at the start of each; 100 samples per class"
+        f"Split MNIST class-incremental in order. 2x400 ReLU, Adam 1e-3 that starts without "
+        f"moments at each experience. {steps} steps of 128 new and 128 stored samples with equal "
+        "weights for each experience; 100 samples per class"
     )
     apart = abs(statistics.fmean(ours) - statistics.fmean(theirs)) if theirs else None
     return [
@@ -149,7 +147,7 @@ def _accuracies(peer: Avalanche, *, quick: bool) -> list[Row]:
                 note="mean, lowest and highest seed" if name == _NAMES[0] else peer.note,
             )
             for name, values in zip(
-                (*_NAMES, "Avalanche with the moments that it keeps by itself"),
+                (*_NAMES, "Avalanche with the moments that it keeps by default"),
                 (ours, theirs, usual),
                 strict=True,
             )
@@ -165,7 +163,7 @@ def _difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, 
 
 
 def _times(peer: Avalanche, *, quick: bool) -> list[Row]:
-    """Time the steps of both in turns, and take the median over the turns."""
+    """Time the steps of both libraries in turns, and return the median over the turns."""
     steps, turns = (20, 1) if quick else (200, 5)
     stream = data_incremental(mnist()[0], n_experiences=_ARRIVALS)
     rounds: dict[str, list[list[float]]] = {name: [] for name in _NAMES}
@@ -181,9 +179,9 @@ def _times(peer: Avalanche, *, quick: bool) -> list[Row]:
             callbacks=[times],
         )
         rounds[_NAMES[0]].append(times.medians_s)
-        told = peer.learn("data", steps=steps, seed=turn)
-        if told is not None:
-            rounds[_NAMES[1]].append([median_gap(ends_s) for ends_s in told["ends_s"]])
+        result = peer.learn("data", steps=steps, seed=turn)
+        if result is not None:
+            rounds[_NAMES[1]].append([median_gap(ends_s) for ends_s in result["ends_s"]])
     rows = []
     for name, measured in rounds.items():
         by_place = [statistics.median(values) for values in zip(*measured, strict=True)]

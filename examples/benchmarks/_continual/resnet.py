@@ -1,4 +1,4 @@
-"""A ResNet-18 a quarter as wide as usual, which trains until it knows its training data."""
+"""A ResNet-18 of a quarter of the usual width, trained until it fits its training data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WIDTHS = (16, 32, 64, 128)
 class NarrowResNet(Classifier):
     """The network of Ash & Adams 2020, trained by Adam at 1e-3.
 
-    Training ends with the first epoch in which enough of the samples were recognised, counted as
-    they were trained on.
+    Training ends with the first epoch in which enough samples were classified correctly, counted
+    during the training steps.
 
     Args:
-        until: Share of the training samples to recognise.
+        until: Share of the training samples to classify correctly.
     """
 
     def __init__(self, until: float = 0.99) -> None:
@@ -53,7 +53,7 @@ class NarrowResNet(Classifier):
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut (He et al. 2016)."""
+    """Two convolutions with a shortcut (He et al. 2016)."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()

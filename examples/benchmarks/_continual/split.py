@@ -1,4 +1,4 @@
-"""Split MNIST and Split Fashion-MNIST as van de Ven & Tolias have it, and GDumb's protocol."""
+"""Split MNIST and Split Fashion-MNIST by van de Ven & Tolias, and GDumb's protocol."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ BATCH_SIZE = 128
 PUBLISHED_FINETUNE = 19.9
 _HELD_OUT = 0.01
 _PROTOCOL = (
-    "van de Ven & Tolias 2019: 5 experiences of 2 classes, 2x400 ReLU, Adam 1e-3, batches of 128, "
-    "{steps} steps each; all of the training data but {held:.0%}; classes in order for the first "
-    "seed, shuffled for others; Adam starts without moments at each"
+    "van de Ven & Tolias 2019. 5 experiences of 2 classes, 2x400 ReLU, batches of 128, {steps} "
+    "steps each. Adam 1e-3, without moments at the start of each. All training data but "
+    "{held:.0%}. Classes in order for the first seed, shuffled for others"
 )
 _REPLAYED = (
-    "128 stored samples beside the 128 new ones, the new half weighing 1/n at the n-th experience"
+    "128 stored samples with the 128 new ones, the new half with weight 1/n at the n-th experience"
 )
 
 
 def finetune(*, quick: bool) -> list[Row]:
-    """Train on one experience after another, and keep nothing."""
+    """Train on one experience after another, without a buffer."""
     steps, seeds = _size(quick)
     matrices = [
         learn(_split(seed), None, _plain, steps=steps, batch_size=BATCH_SIZE, seed=seed)
@@ -53,14 +53,14 @@ def finetune(*, quick: bool) -> list[Row]:
             unit="points",
             reach=0.3,
             seeds=len(seeds),
-            note="only the last experience is known at the end: a fifth of all, nearly without "
-            "error",
+            note="the model remembers only the last experience at the end: a fifth of all, nearly "
+            "without error",
         ),
     ]
 
 
 def joint(*, quick: bool) -> list[Row]:
-    """Train once on everything."""
+    """Train once on all data."""
     steps, seeds = _size(quick)
     matrices = [
         retrain(
@@ -102,7 +102,7 @@ def replay_domain(*, quick: bool) -> list[Row]:
 
 
 def replay_fashion(*, quick: bool) -> list[Row]:
-    """Replay from two sizes of buffer on Fashion-MNIST, for others to cite."""
+    """Replay from buffers of two sizes on Fashion-MNIST, as a reference for others."""
     return [
         _replay(
             "er_fmnist",
@@ -111,14 +111,14 @@ def replay_fashion(*, quick: bool) -> list[Row]:
             lambda seed, held=held: ClassBalancedBuffer(held, seed=seed),
             reach=70.2,
             quick=quick,
-            more="the buffer is shared out among the classes seen",
+            more="the buffer is divided among the classes seen so far",
         )
         for held in (500, 2000)
     ]
 
 
 def gdumb(*, quick: bool) -> list[Row]:
-    """Train on 500 samples alone, greedily balanced, at the end of the stream."""
+    """Train on 500 greedily balanced samples only, at the end of the stream."""
     passes, seeds = (16, range(1)) if quick else (128, range(5))
     matrices = [
         retrain(
@@ -145,7 +145,7 @@ def _replay(
     id: str,
     what: str,
     stream: Callable[[int], Stream],
-    memory: Callable[[int], Buffer],
+    buffer: Callable[[int], Buffer],
     *,
     reach: float,
     quick: bool,
@@ -156,7 +156,7 @@ def _replay(
     matrices = [
         learn(
             stream(seed),
-            memory(seed),
+            buffer(seed),
             lambda position: Perceptron(classes, new_share=_share(position)),
             steps=steps,
             batch_size=BATCH_SIZE,
@@ -164,8 +164,8 @@ def _replay(
         )
         for seed in seeds
     ]
-    told = "; ".join(part for part in (_REPLAYED, more, _told(matrices)) if part)
-    return _row(id, what, matrices, steps, reach=reach, more=told)
+    notes = "; ".join(part for part in (_REPLAYED, more, _further_metrics(matrices)) if part)
+    return _row(id, what, matrices, steps, reach=reach, more=notes)
 
 
 def _share(position: int) -> float | None:
@@ -221,7 +221,7 @@ def _row(
     )
 
 
-def _told(matrices: Sequence[torch.Tensor]) -> str:
+def _further_metrics(matrices: Sequence[torch.Tensor]) -> str:
     anytime = statistics.fmean(100 * anytime_accuracy(matrix) for matrix in matrices)
     forgot = statistics.fmean(100 * forgetting(matrix) for matrix in matrices)
     if math.isnan(forgot):

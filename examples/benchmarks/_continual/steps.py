@@ -1,4 +1,4 @@
-"""Seconds per step of each experience, and whether they, or anything else, grow over a stream."""
+"""Seconds per step of each experience, and the growth of a quantity over a stream."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from greentrain.metrics import slope
 
 
 class StepTimes(Callback):
-    """Take the median time from the end of one step to that of the next, fit by fit.
+    """Measure the median time from the end of one step to the end of the next, for each fit.
 
     Args:
-        clock: Seconds.
+        clock: Function that returns seconds.
 
     Attributes:
-        medians_s: Seconds per step in each fit, the loader's included; ``None`` for a fit of one.
+        medians_s: Seconds per step in each fit, with the loader; ``None`` for a fit of one step.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -46,14 +46,14 @@ def median_gap(ends_s: Sequence[float]) -> float | None:
 
 
 def growth(id: str, what: str, values: Sequence[float | None], *, held_to: bool, note: str) -> Row:
-    """Return by how much a quantity is known to grow from one experience to the next.
+    """Return the growth of a quantity from one experience to the next, at least.
 
     Args:
         id: Id of the row.
-        what: Whose quantity it is, and of what.
-        values: One for each experience; ``None`` where it is unknown.
+        what: Description of the quantity.
+        values: One value for each experience; ``None`` if it is unknown.
         held_to: Whether it must not grow.
-        note: How it was measured.
+        note: Method of the measurement.
     """
     fitted = slope(values)
     known = [value for value in values if value is not None]

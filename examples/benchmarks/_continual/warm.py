@@ -1,4 +1,4 @@
-"""How much of what warm starts lose shrink-and-perturb gives back (Ash & Adams 2020)."""
+"""Measure the loss of warm starts that shrink-and-perturb recovers (Ash & Adams 2020)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from _continual.learning import FULL, WARM
 from _continual.resnet import NarrowResNet
 from greentrain.control import Action, Candidate
+from greentrain.evaluation.evaluator import Evaluator
 from greentrain.memory import SampleList, size
-from greentrain.training.data import Batch
-from greentrain.training.modes import ModeConfig
-from greentrain.training.updater import Updater
+from greentrain.training.config import ModeConfig
+from greentrain.training.data import UpdateData
+from greentrain.training.fit import ModelTrainer
 
 _BATCH_SIZE = 128
 _MOST_EPOCHS = 150
@@ -32,7 +34,7 @@ _WHAT = {
 
 
 def warm_gap(*, quick: bool) -> list[Row]:
-    """Return the share of the gap closed and the accuracies, or say why they were not measured."""
+    """Return the share of the gap closed and the accuracies, or why they were not measured."""
     path = Path(os.environ.get("GREENTRAIN_DATA", "")) / "cifar-10" / "cifar10_jpeg.npz"
     if not torch.cuda.is_available():
         return _rows({}, "not run: torch sees no CUDA GPU")
@@ -41,9 +43,9 @@ def warm_gap(*, quick: bool) -> list[Row]:
     found = accuracies(cifar(path), seeds=range(1 if quick else 3), accelerator="gpu")
     return _rows(
         found,
-        "two thirds of CIFAR-10's training images (from JPEG), half of them in the first phase; "
-        "narrow ResNet-18, Adam 1e-3, batches of 128, to 99 % of the training images, no "
-        "augmentation; accuracy on the last third",
+        "Two thirds of CIFAR-10's training images (from JPEG), half of them in the first phase. "
+        "Narrow ResNet-18, Adam 1e-3, batches of 128, until 99 % of the training images are "
+        "correct, no augmentation. Accuracy on the last third",
     )
 
 
@@ -52,7 +54,7 @@ def cifar(path: Path, count: int | None = None) -> TensorDataset:
 
     Args:
         path: The ``.npz`` file.
-        count: How many of them; all unless given.
+        count: Number of images; all by default.
 
     Returns:
         Images in [-1, 1], ``(n, 3, 32, 32)``, and their labels.
@@ -82,10 +84,13 @@ def accuracies(
     Args:
         data: Images and labels: two thirds to train on, a third to measure on.
         seeds: The seeds.
-        accelerator: Where the Trainer runs.
-        most_epochs: Epochs after which a phase ends in any case.
+        accelerator: Accelerator of the Trainer.
+        most_epochs: Most epochs of a phase.
     """
     found: dict[str, list[float]] = {start: [] for start in _STARTS}
+    options = {"max_epochs": 1, "accelerator": accelerator, "devices": 1}
+    loader = {"batch_size": _BATCH_SIZE}
+    evaluator = Evaluator(monitor="val_acc", options=options, loader=loader)
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(len(data)).tolist()
         end = 2 * len(data) // 3
@@ -93,29 +98,18 @@ def accuracies(
         test = Subset(data, order[end:])
         both = Subset(data, order[:end])
 
-        updates = _updater(accelerator, seed)
-        batch = Batch(new=first, stored=SampleList([]), held=first)
+        make = partial(ModelTrainer, NarrowResNet, options=options, loader=loader, seed=seed)
+        data_1 = UpdateData(new=first, stored=SampleList([]), held=first)
         candidate = _candidate(FULL, first, most_epochs)
-        before = updates.train(candidate, batch, position=0, callbacks=[])
-        batch = Batch(new=second, stored=first, held=both)
+        trainer = make(modes=ModeConfig())
+        weights = trainer.train(candidate, data_1, weights=None, position=0).module.state_dict()
+        data_2 = UpdateData(new=second, stored=first, held=both)
         for start, (action, shrink, perturb) in _STARTS.items():
-            updates = _updater(accelerator, seed, shrink=shrink, perturb=perturb)
-            updates.keep(before, action)
+            trainer = make(modes=ModeConfig(shrink=shrink, perturb=perturb))
             candidate = _candidate(action, both, most_epochs)
-            after = updates.train(candidate, batch, position=1, callbacks=[])
-            found[start].append(100 * updates.measure(test, after))
+            after = trainer.train(candidate, data_2, weights=weights, position=1).module
+            found[start].append(100 * evaluator.metric(after, test))
     return found
-
-
-def _updater(accelerator: str, seed: int, *, shrink: float = 1.0, perturb: float = 0.0) -> Updater:
-    return Updater(
-        NarrowResNet,
-        monitor="val_acc",
-        options={"max_epochs": 1, "accelerator": accelerator, "devices": 1},
-        loader={"batch_size": _BATCH_SIZE},
-        modes=ModeConfig(epochs=1, batch_size=_BATCH_SIZE, shrink=shrink, perturb=perturb),
-        seed=seed,
-    )
 
 
 def _candidate(action: Action, data: Dataset[object], epochs: int) -> Candidate:
@@ -128,7 +122,7 @@ def _rows(found: dict[str, list[float]], note: str) -> list[Row]:
     if means and means["random"] > means["warm"]:
         share = 100 * (means["shrunk"] - means["warm"]) / (means["random"] - means["warm"])
     elif means:
-        note = f"not to be told, as warm starts lost nothing here: {note}"
+        note = f"not defined, because warm starts lost nothing here: {note}"
     rows = [
         Row(
             id="warm_gap",

@@ -1,4 +1,4 @@
-"""Rows of what runs drew: budgets exceeded, joules beside training, and what was predicted."""
+"""Rows on the joules of runs: budgets exceeded, joules besides training, and predictions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def violation_rows(runs: Mapping[str, Run]) -> list[Row]:
 
 
 def overhead_rows(runs: Mapping[str, Run]) -> list[Row]:
-    """Return what looking and deciding drew, in % of the budget, for each budget."""
+    """Return the joules of probes and decisions, in % of the budget, for each budget."""
     rows = []
     for budget in BUDGETS:
         shares = [
@@ -51,17 +51,17 @@ def overhead_rows(runs: Mapping[str, Run]) -> list[Row]:
         rows.append(
             Row(
                 id="overhead",
-                what=f"joules for looking and deciding at {budget} % of full's joules",
+                what=f"joules for probes and decisions at {budget} % of full's joules",
                 value=statistics.fmean(shares),
                 unit="% of the budget",
                 reach=2.0,
                 seeds=len(shares),
                 interval=(min(shares), max(shares)),
-                note="mean, lowest and highest run; an experience that is not looked at draws "
-                "nothing that is metered, its decision takes some milliseconds",
+                note="mean, lowest and highest run; an experience without a probe uses no metered "
+                "joules, and its decision takes some milliseconds",
             )
         )
-    return rows or [_not_run("overhead", "joules for looking and deciding", "% of the budget", 2.0)]
+    return rows or [_not_run("overhead", "joules for probes and decisions", "% of the budget", 2.0)]
 
 
 def cost_rows(runs: Mapping[str, Run]) -> list[Row]:

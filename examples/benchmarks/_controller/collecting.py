@@ -1,4 +1,4 @@
-"""Make the runs that are wanted and not there yet, beside other processes that do the same."""
+"""Make the missing runs, in parallel with other processes that do the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REGRET_SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How large everything is.
+    """Size of the benchmark.
 
     Args:
         streams: Returns the experiences of a stream for a seed.
@@ -142,8 +142,8 @@ def _take(task: Task, runs: Runs, done: Done, failed: set[str], commit: str) -> 
             print(f"{task.name}: {traceback.format_exc()}", flush=True)
             return True
         runs.append({**found, "commit": commit})
-        told = f", {found['spent_j']:.1f} J" if "spent_j" in found else ""
-        print(f"{task.name}: {time.monotonic() - began_s:.0f} s{told}", flush=True)
+        spent = f", {found['spent_j']:.1f} J" if "spent_j" in found else ""
+        print(f"{task.name}: {time.monotonic() - began_s:.0f} s{spent}", flush=True)
         return True
 
 

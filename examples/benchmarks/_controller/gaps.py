@@ -24,7 +24,7 @@ from _controller.shares import (
 )
 from _controller.tables import simulated
 
-TOLD = {
+STREAM_NAMES = {
     "a": "half of Fashion-MNIST in 10 iid arrivals",
     "b": "half of Fashion-MNIST in 5 arrivals of two classes",
     "c": "MNIST with abrupt, gradual or recurring drift",
@@ -41,7 +41,7 @@ IN_CELLS = (2, 5, 10, 20, 50)
 IN_PREMIUM = (5, 10, 20)
 _NO_TABULAR = (
     "not run: scikit-learn ships no tabular stream with natural drift, and none with a free "
-    "licence is at hand without a network"
+    "licence is available without a network"
 )
 
 
@@ -59,7 +59,7 @@ class _Fight:
 def gap_rows(runs: Mapping[str, Run]) -> list[Row]:
     """Return the share of the gap closed, for each stream and budget."""
     rows = []
-    for stream in TOLD:
+    for stream in STREAM_NAMES:
         for budget in BUDGETS:
             found, reach = pairs(runs, stream, budget=budget), REACH.get((stream, budget))
             if found or reach is not None:
@@ -73,7 +73,8 @@ def premium_rows(runs: Mapping[str, Run]) -> list[Row]:
     rows = []
     for stream in STREAMS:
         for budget in IN_PREMIUM:
-            what = f"share closed beyond the best FULL/SKIP schedule at {budget} %: {TOLD[stream]}"
+            what = f"share closed beyond the best FULL/SKIP schedule at {budget} %: "
+            what += STREAM_NAMES[stream]
             found, null = pairs(runs, stream, budget=budget), _null(runs, stream)
             if not found or null:
                 note = null or "not run"
@@ -105,13 +106,13 @@ def cell_rows(runs: Mapping[str, Run]) -> list[Row]:
     best = [_best(each) for each in fights.values()]
     real = [fight for each in fights.values() for fight in each if fight.policy in BASELINES]
     lost = [fight for fight in real if fight.lost]
-    told = "95 % intervals of Student's t, paired by seed"
+    method = "95 % intervals of Student's t, paired by seed"
     return [
         _cell_row(
             "cells in which the default is best, or not significantly worse than the best policy",
             [not fight.lost for fight in best],
             90.0,
-            f"{told}; lost: {_list(fight for fight in best if fight.lost)}",
+            f"{method}; lost: {_list(fight for fight in best if fight.lost)}",
         ),
         _cell_row(
             "cells in which the default has the highest mean of all policies",
@@ -126,7 +127,7 @@ def cell_rows(runs: Mapping[str, Run]) -> list[Row]:
             unit="comparisons",
             reach=0.0,
             seeds=len(real) or 1,
-            note=f"real runs on {_seeds(real)} seeds a cell; {told}; {_list(lost)}"
+            note=f"real runs on {_seeds(real)} seeds a cell; {method}; {_list(lost)}"
             if real
             else "not run",
         ),
@@ -141,15 +142,15 @@ def _gap_row(
     found: Sequence[tuple[Run, Run]],
 ) -> Row:
     id = f"gap_{stream}_{budget}"
-    what = f"share of the gap closed at {budget} % of full's joules: {TOLD[stream]}"
+    what = f"share of the gap closed at {budget} % of full's joules: {STREAM_NAMES[stream]}"
     null = _null(runs, stream)
     if not found or null:
         return _row(id, what, None, "%", reach, null or "not run")
     once, always = (statistics.fmean(each) for each in zip(*map(_ends, found), strict=True))
-    drew = statistics.fmean(100 * run["spent_j"] / full["update_j"] for run, full in found)
+    used = statistics.fmean(100 * run["spent_j"] / full["update_j"] for run, full in found)
     trained = statistics.fmean(100 * samples(run) / samples(full) for run, full in found)
     note = (
-        f"once {once:.4f}, full {always:.4f}, this {_anytime(found):.4f}; drew {drew:.1f} % of "
+        f"once {once:.4f}, full {always:.4f}, this {_anytime(found):.4f}; used {used:.1f} % of "
         f"full's joules, trained on {trained:.1f} % of its samples; seed by seed "
         f"{', '.join(f'{share(*pair):.1f}' for pair in found)}"
     )
@@ -191,8 +192,8 @@ def _seeds(fights: Sequence[_Fight]) -> str:
 
 
 def _list(fights: Iterable[_Fight]) -> str:
-    told = [f"{fight.cell} to {fight.policy} by {100 * fight.behind.value:.2f}" for fight in fights]
-    return f"{'; '.join(told)} points of accuracy" if told else "none"
+    lost = [f"{fight.cell} to {fight.policy} by {100 * fight.behind.value:.2f}" for fight in fights]
+    return f"{'; '.join(lost)} points of accuracy" if lost else "none"
 
 
 def _null(runs: Mapping[str, Run], stream: str) -> str:
@@ -204,8 +205,8 @@ def _null(runs: Mapping[str, Run], stream: str) -> str:
         return ""
     error = "unknown" if found.standard_error is None else f"{100 * found.standard_error:.2f}"
     return (
-        f"not to be told: the gap is {100 * found.value:.2f} points, its standard error {error}, "
-        f"and it takes {SURE:g} of them"
+        f"not significant: the gap is {100 * found.value:.2f} points, its standard error {error}, "
+        f"and {SURE:g} of them are needed"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which runs there are to make, in which order, and who is at which of them."""
+"""List the runs in order, and claim each for one process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Job:
         stream: Name of the stream.
         seed: Its seed, and that of the weights.
         policy: Name of the policy; ``"full"`` is the reference.
-        budget: Budget in % of what the reference drew; ``None`` for the reference.
+        budget: Budget in % of the joules of the reference; ``None`` for the reference.
         memory: What is kept of past data: all, so many samples, or none.
     """
 
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the job is called."""
+        """Name of the job."""
         share = "" if self.budget is None else f"-{self.budget}"
         kept = "" if self.memory == _ALL else f"-memory-{self.memory}"
         return f"{self.stream}-{self.seed}-{self.policy}{share}{kept}"
@@ -168,9 +168,9 @@ class Runs:
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Claim a run, and tell whether that succeeded: not if another process is at it.
+        """Claim a run; yield False if another process has claimed it.
 
-        It is a lock on a file, which the operating system lets go of when a process ends.
+        The claim is a lock on a file, which the operating system releases when a process ends.
         """
         with (self._claims / name).open("w", encoding="utf-8") as file:
             try:

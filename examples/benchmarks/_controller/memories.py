@@ -1,4 +1,4 @@
-"""Rows of bounded memories: what is forgotten, held and drawn, and whether GDumb is beaten."""
+"""Rows of bounded memories: forgetting, memory and joules, and the comparison with GDumb."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from _continual.steps import growth
 from _results import Row
 
-from _controller.gaps import TOLD
+from _controller.gaps import STREAM_NAMES
 from _controller.jobs import BOUNDED, MEMORIES, memory_of
 from _controller.shares import Run, accuracy, anytime, mean
 from greentrain.metrics import AccuracyMatrix, average_accuracy, backward_transfer, forgetting
@@ -43,7 +43,7 @@ def matrix_of(run: Run) -> torch.Tensor:
 
 
 def _rows(runs: Mapping[str, Run], stream: str, memory: str) -> list[Row]:
-    kept = f"{memory_of(memory)}: {TOLD[stream]}"
+    kept = f"{memory_of(memory)}: {STREAM_NAMES[stream]}"
     ours = _of(runs, stream, memory, "default")
     rivals = _of(runs, stream, memory, "full")
     if not ours:
@@ -123,6 +123,6 @@ def _row(
         better="higher",
         seeds=found.seeds,
         interval=found.interval,
-        note="mean and 95 % interval over seeds; the budget is what retraining in full on a memory "
-        "of 2,000 at each arrival drew",
+        note="mean and 95 % interval over seeds; the budget is the joules of retraining in full "
+        "on a memory of 2,000 at each arrival",
     )

@@ -1,4 +1,4 @@
-"""How far the controller stays behind the best schedule there is, on a small exact table."""
+"""Distance of the controller from the best schedule, on a small exact table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from greentrain.simulation import (
 from greentrain.simulation.recording import record
 
 SHARES = tuple(range(10, 110, 10))
-"""Budgets in % of what retraining in full at each experience draws."""
+"""Budgets in % of the joules of retraining in full at each experience."""
 _SAMPLES = 4000
 _JOULES_PER_SAMPLE = 1e-3
 _FIXED_J = 1.0
@@ -86,11 +86,12 @@ def regret_rows(runs: Mapping[str, Run]) -> list[Row]:
     means = {budget: statistics.fmean(values) for budget, values in each.items()}
     over_all = mean([statistics.fmean(_regrets(run)) for run in found])
     worst = max(means, key=means.__getitem__)
-    told = ", ".join(f"{value:.1f} at {budget} %" for budget, value in means.items())
+    shares = ", ".join(f"{value:.1f} at {budget} %" for budget, value in means.items())
     note = (
-        f"exact table of {found[0]['trainings']} trainings, {found[0]['num_experiences']} arrivals of two "
+        f"exact table of {found[0]['trainings']} trainings, "
+        f"{found[0]['num_experiences']} arrivals of two "
         f"classes of Fashion-MNIST, {_SAMPLES // 5} samples each, effort 1, joules by samples; "
-        f"{told}"
+        f"{shares}"
     )
     rows = [
         ("mean over budgets of 10 to 100 %", over_all.value, over_all.interval),

@@ -25,7 +25,7 @@ from greentrain.streams import Experience
 from greentrain.training.result import UpdateResult
 
 POWER_W = 10.0
-"""Watts of one core, as far as this benchmark is concerned: joules are processor time."""
+"""Watts of one core in this benchmark: joules are processor time."""
 NEVER_BINDS = "1 kWh"
 EPOCHS, BATCH_SIZE = 10, 64
 POLICIES: dict[str, Policy | None] = {
@@ -62,11 +62,11 @@ class ProcessorClock:
 
 
 class Fits(Callback):
-    """Hear of fits.
+    """Count the samples of fits, and keep the trained model.
 
     Attributes:
         samples: Samples that fits trained on, each time that one was trained on.
-        trained: What the last fit made, whether or not it becomes the model.
+        trained: The model of the last fit, kept or not.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ def run(
         make: Makes a model; that of the stream unless given.
 
     Returns:
-        Plain values; joules of each phase, and what came of each experience.
+        Plain values; joules of each phase, and the outcome of each experience.
     """
     clock, fits = ProcessorClock(), Fits()
     tests: list[Any] = [experience.test for experience in experiences]
@@ -114,13 +114,13 @@ def run(
             budget=NEVER_BINDS if budget_j is None else f"{budget_j / 3600!r} Wh",
             num_experiences=len(experiences),
             monitor="val_acc",
-            memory=memory,
+            buffer=memory,
             ledger=url,
             trainer={"max_epochs": epochs, "accelerator": "cpu", "callbacks": [fits]},
             loader={"batch_size": BATCH_SIZE},
             meter=ConstantMeter({"cpu": POWER_W}, clock=clock),
             policy=POLICIES[job.policy],
-            stream=job.name,
+            name=job.name,
             seed=job.seed,
         )
 

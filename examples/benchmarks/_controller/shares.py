@@ -1,4 +1,4 @@
-"""What runs come to: anytime accuracy, schedules of FULL and SKIP, shares of the gap, intervals."""
+"""Results of runs: anytime accuracy, schedules of FULL and SKIP, shares of the gap, intervals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Mean:
 
     @property
     def sure(self) -> bool:
-        """Whether the mean is four standard errors above 0 or more."""
+        """True if the mean is at least four standard errors above 0."""
         return self.standard_error is not None and self.value >= SURE * self.standard_error > 0
 
 

@@ -1,4 +1,4 @@
-"""How long a decision takes after a thousand experiences."""
+"""Time of a decision after a thousand experiences."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from _results import Row
 
 from _controller.shares import Run
-from greentrain.control import BudgetController, State
-from greentrain.simulation.simulator import MemoryAccount
-from greentrain.training.modes import ModeConfig
+from greentrain.control import BudgetController, State, StepPlan
+from greentrain.simulation.simulator import InMemoryAccount
 
 NAME = "decide_ms"
 EXPERIENCES = 1000
@@ -27,16 +26,17 @@ def decide_run(
     """Take a controller through many experiences, and time the decisions at the end.
 
     Args:
-        experiences: How many come before those that are timed.
+        experiences: Number of experiences before the timed ones.
         clock: Seconds.
     """
     num_experiences = experiences + _TIMED
-    controller = BudgetController(MemoryAccount(num_experiences * 10.0))
-    modes = ModeConfig(epochs=10, batch_size=64)
+    account = InMemoryAccount(num_experiences * 10.0)
+    controller = BudgetController(account)
+    plan = StepPlan(epochs=10, batch_size=64, reuse_fraction=0.2)
     controller.cost.calibrate(fixed_j=1.0, step_j=0.01)
     took_ms, last = [], None
     for position in range(num_experiences):
-        candidates = modes.candidates(
+        candidates = plan.candidates(
             n_new=_NEW, n_stored=position * _NEW, has_model=position > 0, keeps_data=True
         )
         # The new data go a bit worse than the last model went, more so at every tenth experience.
@@ -61,13 +61,12 @@ def decide_run(
         reservation = controller.reserve(decision, "update")
         trained = reservation is not None
         last = _METRIC if trained or last is None else last - fall / 4
-        controller.settle(
-            decision,
-            state,
-            reservation,
-            steps=decision.steps,
-            actual_j=1.0 + 0.01 * decision.steps if trained else 0.0,
-            metric_after=last,
+        actual_j = 0.0
+        if reservation is not None:
+            actual_j = 1.0 + 0.01 * decision.steps
+            account.settle(reservation, actual_j)
+        controller.learn(
+            decision, state, steps=decision.steps, actual_j=actual_j, metric_after=last
         )
     return {"name": NAME, "experiences": experiences, "ms": took_ms[-_TIMED:]}
 
@@ -87,7 +86,7 @@ def decide_rows(runs: Mapping[str, Run]) -> list[Row]:
             reach=20.0,
             seeds=len(run["ms"]),
             interval=(min(run["ms"]), max(run["ms"])),
-            note=f"after {run['experiences']:,} others, all update modes and efforts on offer; "
+            note=f"after {run['experiences']:,} others, all update modes and step fractions; "
             "median, quickest and slowest",
         )
     ]

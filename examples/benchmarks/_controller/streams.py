@@ -22,7 +22,7 @@ from greentrain.streams import (
     rotated,
 )
 from greentrain.streams.pixels import rotate
-from greentrain.streams.samples import deal, shares
+from greentrain.streams.samples import cyclic_parts, split
 
 Pair = tuple[TensorDataset, TensorDataset]
 
@@ -31,7 +31,7 @@ SIZE = 3000
 HALF = 30_000
 """Samples of Fashion-MNIST, half of all: five seeds of them all would take a day of two cores."""
 TESTED = 2000
-"""Test samples of an arrival that are looked at, at most."""
+"""Test samples of an arrival that are evaluated, at most."""
 _VAL_SHARE = 0.1
 _ABRUPT = (0, 0, 0, 30, 30, 30, 60, 60, 60, 0)
 _GRADUAL = tuple(range(0, 100, 10))
@@ -118,7 +118,7 @@ def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
         unused = random.permutation(unused)  # else what was left over comes first
         taken = np.flatnonzero(np.isin(labels[unused].numpy(), known))[:size]
         chosen, unused = unused[taken], np.delete(unused, taken)
-        fit, held_out = shares(chosen, _VAL_SHARE, random, f"arrival {position}")
+        fit, held_out = split(chosen, _VAL_SHARE, random, f"arrival {position}")
         tested = np.flatnonzero(np.isin(test_labels.numpy(), known)).tolist()
         experiences.append(
             Experience(
@@ -132,7 +132,7 @@ def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
 
 
 def thinned(data: Pair, count: int, seed: int) -> Pair:
-    """Return as many training samples, drawn by the seed, and all test samples."""
+    """Return as many training samples, chosen by the seed, and all test samples."""
     train, test = data
     chosen = torch.from_numpy(np.random.default_rng((seed, 6)).permutation(len(train))[:count])
     return TensorDataset(*(part[chosen] for part in train.tensors)), test
@@ -141,18 +141,18 @@ def thinned(data: Pair, count: int, seed: int) -> Pair:
 def read(stream: Stream, seed: int, *, tested: int = TESTED) -> list[Experience]:
     """Read each sample once, so that no update pays for what a stream does to its images.
 
-    Of the test samples of an arrival as many are kept as are to be looked at, drawn by the seed.
+    At most ``tested`` test samples of each arrival are kept, chosen by the seed.
 
     Args:
         stream: The stream.
-        seed: Draws the test samples.
+        seed: Chooses the test samples.
         tested: Test samples to keep of each arrival, at most.
     """
     random = np.random.default_rng((seed, 7))
     experiences = []
     for experience in stream:
         test: Any = experience.test  # each stream here has test samples
-        kept = next(deal(np.arange(len(test)), 1, min(tested, len(test)), random))
+        kept = next(cyclic_parts(np.arange(len(test)), 1, min(tested, len(test)), random))
         experiences.append(
             Experience(
                 experience.id,

@@ -22,7 +22,13 @@ from greentrain.control import (
     UpdateMode,
 )
 from greentrain.simulation import RecordedTable, simulate
-from greentrain.simulation.recorded_table import UNTRAINED, Header, Place, RecordedLook, RecordedRow
+from greentrain.simulation.recorded_table import (
+    UNTRAINED,
+    Header,
+    Place,
+    RecordedProbe,
+    RecordedRow,
+)
 
 _FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 _THRESHOLDS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -42,21 +48,21 @@ POLICIES: Mapping[str, Sequence[Policy]] = {
     "UPF": [UPF()],
     "RandomFit": [RandomFit()],
 }
-"""What there is to beat; of several with different parameters the best in hindsight counts."""
+"""The policies to compare with; of several parameters the best in hindsight counts."""
 
 
 def table_of(full: Run) -> RecordedTable:
     """Return the table of a reference, with accuracies on test data as the metric.
 
-    A policy that looks at an experience finds the accuracies on test data, too: of all experiences
-    so far before an update, and of the one at hand in place of that on its new samples.
+    A probe returns accuracies on test data too. The metric before an update is on the test data of
+    all experiences so far, and the metric on new samples is on the test data of the experience.
 
     Args:
         full: The reference.
     """
     entries, n_test = full["experiences"], full["n_test"]
     arrived = [round(entry["planned"] * BATCH_SIZE / EPOCHS) for entry in entries]  # so far
-    looks: dict[Place, RecordedLook] = {}
+    probes: dict[Place, RecordedProbe] = {}
     rows: dict[Place, tuple[RecordedRow, ...]] = {}
     for position, entry in enumerate(entries):
         for before in [UNTRAINED, *map(_key, range(position))]:
@@ -67,7 +73,7 @@ def table_of(full: Run) -> RecordedTable:
             if position:
                 pending = arrived[position - 1] - seen
             place = (position, before)
-            looks[place] = RecordedLook(
+            probes[place] = RecordedProbe(
                 position=position,
                 before=before,
                 metric_before=metric,
@@ -111,13 +117,13 @@ def table_of(full: Run) -> RecordedTable:
         more_is_better=True,
         cost="measured: given",
     )
-    return RecordedTable(header, looks, rows)
+    return RecordedTable(header, probes, rows)
 
 
 def simulated(fulls: Sequence[Run], budget: int) -> dict[str, list[float]]:
     """Return the anytime accuracy of each of :data:`POLICIES`, by seed, under a budget.
 
-    Looks cost them nothing, and the first training may be begun whatever it draws.
+    Probes cost nothing, and the first training may start at any cost.
 
     Args:
         fulls: The references, one a seed.

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from _results import Row
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, create_engine, func, select
 
 from greentrain.budget import Budget
 from greentrain.ledger import Ledger, RunLog, verify
-from greentrain.ledger.budgets import sums_of
-from greentrain.ledger.rows import window_content
-from greentrain.ledger.schema import CONTENT, entries, row_hash
-from greentrain.money import BudgetTotals, period
+from greentrain.ledger.budgets import total_columns
+from greentrain.ledger.events import window_content
+from greentrain.ledger.hashing import row_hash
+from greentrain.ledger.schema import CONTENT, entries
+from greentrain.money import BudgetTotals, period_name
 from greentrain.units import utc_text
 from tests.ledger.cluster import Cluster, programs
 from tests.ledger.events import CPU, window
@@ -115,7 +116,7 @@ class _Paid:
         self._terms = Budget(energy_j=1e9)
         self.budget = ledger.open_budget("benchmark", self._terms)
         self._run: RunLog = ledger.open_run("stream", "benchmark")
-        self._tally = BudgetTotals()
+        self._totals = BudgetTotals()
         self.payments = 0
 
     @property
@@ -125,17 +126,17 @@ class _Paid:
 
     def grow(self, payments: int) -> None:
         """Pay some more times; the first time row by row, as the ledger does."""
-        store = self._ledger.store
         if not self.payments:
-            with store.write() as connection:
-                for kind, content in self._payment():
-                    store.append(connection, kind, self._run.chain, content)
+            for kind, content in self._payment():
+                self._run.append(kind, **content)
             payments -= 1
+        engine = create_engine(self._ledger.url)
         end = self.payments + payments
         while self.payments < end:
             rows = [row for _ in range(min(_BATCH, end - self.payments)) for row in self._payment()]
-            with store.write() as connection:
-                _append_all(connection, self._run.chain, rows, utc_text(store.clock()))
+            with engine.begin() as connection:
+                _append_all(connection, self._run.chain, rows, utc_text(self._ledger.now()))
+        engine.dispose()
 
     def _payment(self) -> Iterator[tuple[str, dict[str, object]]]:
         self.payments += 1
@@ -143,17 +144,17 @@ class _Paid:
         common = {
             "reservation_id": name,
             "budget_id": self.budget,
-            "period": period(self._terms, self._ledger.store.clock()),
+            "period": period_name(self._terms, self._ledger.now()),
             "run_id": run_id,
         }
-        self._tally = self._tally.reserve(10.0)
+        self._totals = self._totals.reserve(10.0)
         reserved = {"amount_j": 10.0, "amount_g": None, "purpose": "update"}
-        yield "reservation", {**common, **reserved, **sums_of(self._tally)}
+        yield "reservation", {**common, **reserved, **total_columns(self._totals)}
         drawn = window(by_source={"cpu": 8.0}, reservation_id=name)
         yield "window", window_content(run_id, drawn, None)
-        self._tally = self._tally.settle(10.0, 8.0)
+        self._totals = self._totals.settle(10.0, 8.0)
         settled = {"actual_j": 8.0, "actual_g": None, "overrun_j": 0.0, "overrun_g": None}
-        yield "settlement", {**common, **settled, "released": None, **sums_of(self._tally)}
+        yield "settlement", {**common, **settled, "released": None, **total_columns(self._totals)}
 
 
 def _append_all(

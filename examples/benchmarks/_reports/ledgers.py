@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, create_engine, func, select
 
 from greentrain.carbon import Emissions
 from greentrain.energy import Reading, Source, Window
 from greentrain.ledger import Ledger, environment
-from greentrain.ledger.rows import window_content
-from greentrain.ledger.schema import CONTENT, entries, row_hash, run_chain
+from greentrain.ledger.events import window_content
+from greentrain.ledger.hashing import row_hash
+from greentrain.ledger.schema import CONTENT, entries, run_chain
 from greentrain.units import utc_text
 
 SOURCES = (
@@ -39,6 +40,7 @@ def fill(ledger: Ledger, *, runs: int, windows: int) -> None:
     """
     lasts_s = windows * EPOCH_S
     begins = BEGAN
+    engine = create_engine(ledger.url)
     for number in range(runs):
         run = ledger.open_run(
             "fit",
@@ -48,9 +50,10 @@ def fill(ledger: Ledger, *, runs: int, windows: int) -> None:
         )
         begins += timedelta(seconds=lasts_s * (0.5 if number % 10 == 9 else 1.0))
         contents = list(_windows(run.run_id, begins, windows))
-        with ledger.store.write() as connection:
+        with engine.begin() as connection:
             _append_all(connection, run.run_id, contents, utc_text(begins))
         run.close()
+    engine.dispose()
 
 
 def _windows(run_id: str, begins: datetime, count: int) -> Iterator[dict[str, object]]:

@@ -23,26 +23,26 @@ def outage(folder: Path, *, quick: bool) -> list[Row]:
     from greentrain.callbacks import EnergyMonitor
     from greentrain.energy import ConstantMeter
     from greentrain.tracking import MlflowTracker
-    from greentrain.tracking.lightning_logger import SpoolLogger
+    from greentrain.tracking.lightning_logger import QueueLogger
     from tests.models import Classifier, loader
     from tests.tracking.conftest import Server
 
     outage_s, around_s = (QUICK_OUTAGE_S, QUICK_AROUND_S) if quick else (OUTAGE_S, AROUND_S)
     server = Server(f"sqlite:///{folder / 'mlflow.db'}", folder)
     server.start()
-    tracker = MlflowTracker(server.uri, spool=folder / "spool")
+    tracker = MlflowTracker(server.uri, queue_folder=folder / "queue")
     tracker.start("outage", {}, {})
     given: Counter[tuple[str, int]] = Counter()
     epochs_ms: defaultdict[int, float] = defaultdict(float)
 
-    class Timed(SpoolLogger):
+    class Timed(QueueLogger):
         def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
             begun_s = time.perf_counter()
             super().log_metrics(metrics, step)
             epochs_ms[trainer.current_epoch] += 1000 * (time.perf_counter() - begun_s)
             given.update((name, step or 0) for name in metrics)
 
-    timed = Timed(tracker._spool, tracker.begin_update("fit", []).version)
+    timed = Timed(tracker._queue, tracker.begin_update("fit", []).version)
     trainer = Trainer(
         max_epochs=-1,
         max_time={"seconds": 2 * around_s + outage_s},
@@ -65,8 +65,8 @@ def outage(folder: Path, *, quick: bool) -> list[Row]:
         timer.join()
     tracker.end_update({}, {}, {})
     tracker.finish("", {})
-    if any((folder / "spool").iterdir()):  # it died while it was asked: the next process sends on
-        later = MlflowTracker(server.uri, spool=folder / "spool")
+    if any((folder / "queue").iterdir()):  # it died while it was asked: the next process sends on
+        later = MlflowTracker(server.uri, queue_folder=folder / "queue")
         later.start("later", {}, {})
         later.finish("", {})
     found = _found(server.uri)

@@ -1,4 +1,4 @@
-"""Rules of the literature and simple schedules, as policies to compare with."""
+"""Baseline policies: rules of the literature and simple schedules."""
 
 from greentrain.control.policies.cara import (
     CaraCumulative,

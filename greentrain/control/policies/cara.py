@@ -1,12 +1,12 @@
-"""Cara: retrain when a model is stale, by a threshold that was fitted on a prefix of the stream.
+"""Cara: retrain when a model is stale, by a threshold that is fitted on a prefix of the stream.
 
 Mahadevan and Mathioudakis, "Cost-effective retraining of machine learning models", Knowledge-Based
-Systems 2024, arXiv 2310.04216. A model that was trained in round ``i`` costs its staleness in each
-round ``t`` in which it is kept, and retraining costs ``kappa_t``, in the same unit.
+Systems 2024, arXiv 2310.04216. A model of round ``i`` costs its staleness in each round ``t`` in
+which it is kept. Retraining costs ``kappa_t``, in the same unit.
 
-Departures, of all three rules: staleness is what the model lost of the metric on the new data, all
-alike, and is never negative, where the paper weighs labelled data by how near they are to the
-queries; there is a budget, so that an update which cannot be paid is put off.
+Departures of all three rules: staleness is the metric lost on the new data, all samples alike, and
+is never negative. The paper weighs labelled data by their distance to the queries. There is a
+budget, so an update that is not affordable is put off.
 """
 
 from __future__ import annotations
@@ -16,29 +16,32 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from greentrain.budget import Balance
-from greentrain.control.action import Option, State, UpdateMode
-from greentrain.control.decision import Decision, Reason
+from greentrain.control.action import Option
+from greentrain.control.decision import Reason
 from greentrain.control.policies.rules import (
+    Rule,
     Verdict,
-    carry_out,
     check_mode,
-    not_due,
+    is_whole,
+    require,
     staleness,
     unknown_note,
 )
+from greentrain.control.state import State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.errors import ConfigurationError
 
 Costs = Sequence[Sequence[float]]
 """``costs[i][t]`` for ``i <= t``: staleness in round t of the model of round i; on the diagonal
-what retraining in round t costs. What stands below the diagonal is not read."""
+the cost of retraining in round t. Values below the diagonal are not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaraThreshold:
-    """Cara-T: retrain when the model is staler than a threshold.
+class CaraThreshold(Rule):
+    """Cara-T: retrain when the staleness of the model is above a threshold.
 
-    Source and departures: see :mod:`greentrain.control.policies.cara`. Unknown staleness is none.
+    Source and departures: see :mod:`greentrain.control.policies.cara`. Unknown staleness counts as
+    0.
 
     Args:
         threshold: Staleness, in units of the metric; :func:`fit_cara` chooses it.
@@ -55,24 +58,23 @@ class CaraThreshold:
         _check_threshold(self.threshold)
         check_mode(self.mode)
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode if the model is stale now."""
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update if the model is stale now."""
         now = staleness(state)[-1]
-        told = (
-            f"staleness is unknown, which counts as none; the threshold is {self.threshold:.4f}"
-            if now is None
-            else f"staleness is {now:.4f} against a threshold of {self.threshold:.4f}"
+        found = "unknown, counted as 0" if now is None else f"{now:.4f}"
+        return Verdict(
+            update=(now or 0.0) > self.threshold,
+            reason=Reason.STALE,
+            sentence=f"Staleness {found}, threshold {self.threshold:.4f}",
         )
-        stale = (now or 0.0) > self.threshold
-        return carry_out(state, options, balance, self.mode, lambda option: _verdict(stale, told))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaraCumulative:
+class CaraCumulative(Rule):
     """Cara-CT: retrain when the staleness summed since the last update is above a threshold.
 
     Source and departures: see :mod:`greentrain.control.policies.cara`. Unknown staleness counts as
-    none; at most the experiences in the history are summed.
+    0; the sum is at most over the experiences in the history.
 
     Args:
         threshold: Summed staleness, in units of the metric times experiences; :func:`fit_cara`
@@ -90,24 +92,26 @@ class CaraCumulative:
         _check_threshold(self.threshold)
         check_mode(self.mode)
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode if the model has been stale for long enough."""
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update if the model has been stale for long enough."""
         each = staleness(state)
         total = _sum(value or 0.0 for value in each)
-        told = (
-            f"staleness over {len(each)} experiences since the last update sums to {total:.4f}"
-            f"{unknown_note(each)} against a threshold of {self.threshold:.4f}"
+        return Verdict(
+            update=total > self.threshold,
+            reason=Reason.STALE,
+            sentence=(
+                f"Staleness sum {total:.4f} over {len(each)} experiences since the last update"
+                f"{unknown_note(each)}, threshold {self.threshold:.4f}"
+            ),
         )
-        stale = total > self.threshold
-        return carry_out(state, options, balance, self.mode, lambda option: _verdict(stale, told))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaraPeriodic:
+class CaraPeriodic(Rule):
     """Cara-P: retrain in the rounds ``offset``, ``offset + period``, ``offset + 2 * period``, ...
 
-    Source and departures: see :mod:`greentrain.control.policies.cara`. A retraining that cannot be
-    paid is left out, not put off.
+    Source and departures: see :mod:`greentrain.control.policies.cara`. A retraining that is not
+    affordable is omitted, not put off.
 
     Args:
         period: Experiences from one retraining to the next; :func:`fit_cara` chooses it.
@@ -125,23 +129,18 @@ class CaraPeriodic:
 
     def __post_init__(self) -> None:
         for name, value, least in (("period", self.period, 1), ("offset", self.offset, 0)):
-            if not (isinstance(value, int) and value >= least):
-                raise ConfigurationError(
-                    f"{name} is {value!r}; it is a whole number, {least} or more"
-                )
+            require(is_whole(value, least), name, value, f"a whole number, {least} or more")
         check_mode(self.mode)
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode if the experience's number is one of the rounds."""
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update if the number of the experience is one of the rounds."""
         due = _in_round(state.position, self.period, self.offset)
-        told = (
-            f"experience {state.position} is {'' if due else 'not '}one of {self.offset}, "
-            f"{self.offset + self.period}, {self.offset + 2 * self.period}, ..."
+        rounds = ", ".join(str(self.offset + n * self.period) for n in range(3))
+        return Verdict(
+            update=due,
+            reason=Reason.SCHEDULED,
+            sentence=f"Experience {state.position} is {'' if due else 'not '}one of {rounds}, ...",
         )
-        verdict = (
-            Verdict(update=True, reason=Reason.SCHEDULED, sentence=told) if due else not_due(told)
-        )
-        return carry_out(state, options, balance, self.mode, lambda option: verdict)
 
 
 CaraRule = Literal["threshold", "cumulative", "periodic"]
@@ -152,30 +151,30 @@ def fit_cara(
 ) -> CaraThreshold | CaraCumulative | CaraPeriodic:
     """Choose the parameter of a rule that would have cost least on a prefix of the stream.
 
-    Every parameter that makes a difference is tried; of equal ones, that which retrains least.
+    Every parameter that makes a difference is tried. Of equal ones the one that retrains least
+    wins.
 
     Args:
-        costs: The paper's cost matrix, ``(rounds, rounds)``: see :data:`Costs`. One row follows
-            from a model that was trained in round i and looked at in all later ones.
-        rule: Which rule.
-        mode: The update mode of the policy that is returned.
+        costs: The cost matrix of the paper, ``(rounds, rounds)``: see :data:`Costs`. Row i comes
+            from a model that was trained in round i and probed in all later rounds.
+        rule: Name of the rule.
+        mode: The update mode of the returned policy.
 
     Returns:
         The policy, with its parameter.
 
     Raises:
-        ConfigurationError: If the rule is not known, there are fewer than two rounds, or a cost is
-            missing, negative or not finite.
+        ConfigurationError: If the rule does not exist, there are fewer than two rounds, or a cost
+            is missing, negative or not finite.
 
     Example:
-        >>> never, dear = 0.0, 0.3  # the model of round 0 is stale from round 2 on
-        >>> costs = [[dear, 0.0, 0.2, 0.2], [never, dear, 0.2, 0.2],
-        ...          [never, never, dear, 0.0], [never, never, never, dear]]
+        >>> kappa, unused = 0.3, 0.0  # the model of round 0 is stale from round 2 on
+        >>> costs = [[kappa, 0.0, 0.2, 0.2], [unused, kappa, 0.2, 0.2],
+        ...          [unused, unused, kappa, 0.0], [unused, unused, unused, kappa]]
         >>> fit_cara(costs, "threshold").threshold  # once in round 2 costs 0.3, keeping it 0.4
         0.0
     """
-    if rule not in get_args(CaraRule):
-        raise ConfigurationError(f"rule is {rule!r}; it is {' or '.join(get_args(CaraRule))}")
+    require(rule in get_args(CaraRule), "rule", rule, " or ".join(get_args(CaraRule)))
     _check_costs(costs)
     rounds = range(len(costs))
     if rule == "periodic":
@@ -203,7 +202,7 @@ def fit_cara(
 
 
 def _cost(costs: Costs, retrains: Callable[[int, float, float], bool]) -> tuple[float, int]:
-    # What a strategy costs from round 1 on, with the model of round 0, and how often it retrains.
+    # The cost of a strategy from round 1 on, with the model of round 0, and its retrainings.
     since: list[float] = []
     spent: list[float] = []
     trained = count = 0
@@ -223,29 +222,24 @@ def _in_round(position: int, period: int, offset: int) -> bool:
 
 
 def _sum(values: Iterable[float]) -> float:
-    # Exact, so that a threshold fitted on one sum decides alike on another one of the same values.
+    # Exact, so that a fitted threshold decides alike on a later sum of the same values.
     return math.fsum(values)
 
 
-def _verdict(stale: bool, told: str) -> Verdict:
-    return Verdict(update=True, reason=Reason.STALE, sentence=told) if stale else not_due(told)
-
-
 def _check_threshold(threshold: float) -> None:
-    if not (math.isfinite(threshold) and threshold >= 0):
-        raise ConfigurationError(f"threshold is {threshold!r}; it is 0 or more")
+    require(math.isfinite(threshold) and threshold >= 0, "threshold", threshold, "0 or more")
 
 
 def _check_costs(costs: Costs) -> None:
     if len(costs) < 2:
-        raise ConfigurationError(f"costs has {len(costs)} rounds; it needs 2 or more")
+        raise ConfigurationError(f"costs has {len(costs)} rounds; give 2 or more")
     for i, row in enumerate(costs):
         if len(row) != len(costs):
             raise ConfigurationError(
-                f"row {i} of costs has {len(row)} entries; it has one a round, {len(costs)}"
+                f"row {i} of costs has {len(row)} entries; give one per round, {len(costs)}"
             )
         for t, cost in enumerate(row[i:], start=i):
             if not (math.isfinite(cost) and cost >= 0):
                 raise ConfigurationError(
-                    f"costs[{i}][{t}] is {cost!r}; on and above the diagonal it is 0 or more"
+                    f"costs[{i}][{t}] is {cost!r}; on and above the diagonal give 0 or more"
                 )

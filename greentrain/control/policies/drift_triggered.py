@@ -1,50 +1,50 @@
-"""Update when a drift detector sees the metric on new data fall."""
+"""Update when a drift detector finds that the metric on new data fell."""
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from greentrain._about import DISTRIBUTION
-from greentrain.budget import Balance
-from greentrain.control.action import Option, State, UpdateMode
-from greentrain.control.decision import Decision, Reason
-from greentrain.control.options import known
-from greentrain.control.policies.rules import Verdict, carry_out, check_mode, not_due
+from greentrain.control.action import Option
+from greentrain.control.decision import Reason
+from greentrain.control.policies.rules import Rule, Verdict, check_mode, known, require
+from greentrain.control.state import State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.errors import ConfigurationError
 
 Detector = Literal["adwin", "page_hinkley"]
 
 _SAMPLES = 256
-"""Outcomes that stand for one experience, at most: as many as a look takes."""
+"""Predictions that represent one experience, at most: as many as a probe takes."""
 _FALL = 0.05
-"""Fall of the metric, summed over experiences, at which Page-Hinkley calls."""
+"""Fall of the metric, summed over experiences, that Page-Hinkley reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DriftTriggered:
-    """Update when the metric on new data has fallen, by a detector of river's.
+class DriftTriggered(Rule):
+    """Update when the metric on new data has fallen, by a detector of river.
 
     ``"adwin"`` (Bifet and Gavalda, SDM 2007) compares the means of the two parts of a window, at
-    each place where it can be cut. It is fed what it is made for, right and wrong predictions: an
-    accuracy of 0.75 on 200 new samples becomes 150 and 50 of them, evenly mixed, at most 256 for
-    an experience. ``"page_hinkley"`` (Page 1954) sums how far values stay below their mean, and is
-    fed one value for each experience; it calls at a sum of 0.05 in units of the metric.
+    each possible cut. It receives right and wrong predictions, as it is made for. An accuracy of
+    0.75 on 200 new samples becomes 150 and 50 of them, evenly mixed, at most 256 per experience.
+    ``"page_hinkley"`` (Page 1954) sums how far values are below their mean, and receives one value
+    per experience. It reports a fall at a sum of 0.05 in units of the metric.
 
-    Departures: the detector is run anew over the history at each decision, in place of having a
-    memory of its own, so that it sees the last 64 experiences. A fall that was seen stays due until
-    an update; a rise is none. A metric outside 0 to 1 is no share of right predictions, and ADWIN
-    is not fed with it; unknown values are left out.
+    Departures: the detector runs over the whole history at each decision, in place of keeping its
+    own memory, so it uses the last 64 experiences. A fall stays due until an update; a rise is no
+    drift. A metric outside 0 to 1 is no share of right predictions, so ADWIN does not receive it.
+    Unknown values are omitted.
 
     Args:
-        detector: Which detector.
+        detector: Name of the detector.
         mode: The update mode.
 
     Raises:
-        ConfigurationError: If the detector is not known, river is not installed, or the mode is
+        ConfigurationError: If the detector does not exist, river is not installed, or the mode is
             ``SKIP``.
     """
 
@@ -52,31 +52,28 @@ class DriftTriggered:
     mode: UpdateMode = UpdateMode.FULL_RETRAIN
 
     def __post_init__(self) -> None:
-        if self.detector not in get_args(Detector):
-            allowed = " or ".join(get_args(Detector))
-            raise ConfigurationError(f"detector is {self.detector!r}; it is {allowed}")
+        known_ones = get_args(Detector)
+        require(self.detector in known_ones, "detector", self.detector, " or ".join(known_ones))
         check_mode(self.mode)
         _falls(self.detector)
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode if a fall was seen since the last update."""
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update if the metric fell since the last one."""
         falls = _falls(self.detector)
-        fallen, fed = False, 0
+        fallen, used = False, 0
         for metric, n_new, updated in _seen(state):
             if metric is not None and n_new > 0 and falls.can_take(metric):
                 fallen = falls.seen(metric, n_new) or fallen
-                fed += 1
+                used += 1
             fallen = fallen and not updated
-        seen = len(state.history) + 1
-        told = f"{self.detector} saw {'a' if fallen else 'no'} fall of the metric on new data"
-        now = known(state.metric_new)
-        told += f" since the last update (now {'unknown' if now is None else f'{now:.4f}'})"
-        if fed < seen:
-            told += f", from {fed} of {seen} experiences, the others unknown to it"
-        verdict = (
-            Verdict(update=True, reason=Reason.DRIFT, sentence=told) if fallen else not_due(told)
+        seen, now = len(state.history) + 1, known(state.metric_new)
+        sentence = (
+            f"{'Fall' if fallen else 'No fall'} of the metric on new data since the last update by "
+            f"{self.detector} (now {'unknown' if now is None else f'{now:.4f}'})"
         )
-        return carry_out(state, options, balance, self.mode, lambda option: verdict)
+        if used < seen:
+            sentence += f", from {used} of {seen} experiences"
+        return Verdict(update=fallen, reason=Reason.DRIFT, sentence=sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class _Falls:
 
 
 def _seen(state: State) -> Iterator[tuple[float | None, int, bool]]:
-    # The metric on new data, how many these were, and whether an update followed.
+    # The metric on new data, their number, and whether an update followed.
     for past in state.history:
         yield known(past.metric_new), past.n_new, past.mode is not UpdateMode.SKIP
     yield known(state.metric_new), state.n_new, False

@@ -1,50 +1,59 @@
-"""Policies that look at no model: always one update mode, periodic, greedy and at random."""
+"""Policies that do not look at the model: a fixed mode, periodic, greedy and random."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greentrain.budget import Balance
-from greentrain.control.action import Option, State, UpdateMode
+from greentrain.control.action import Option
 from greentrain.control.decision import Decision, Reason
-from greentrain.control.options import first, known, offer
-from greentrain.control.policies.rules import Verdict, age, carry_out, check_mode, not_due
-from greentrain.errors import ConfigurationError
+from greentrain.control.forecast import OptionForecast
+from greentrain.control.options import OptionSet
+from greentrain.control.policies.rules import (
+    BasePolicy,
+    Rule,
+    Verdict,
+    age,
+    check_mode,
+    is_whole,
+    known,
+    require,
+)
+from greentrain.control.state import State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.units import format_energy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Always:
-    """Take one update mode whenever the budget can bear it, at the largest effort that it can bear.
+class Always(Rule):
+    """Update by one mode whenever that is affordable, at the largest affordable step fraction.
 
     ``Always(mode=UpdateMode.SKIP)`` trains once and never again.
 
     Args:
-        mode: The update mode. The first update is a full retraining whatever it is, because nothing
-            else is possible.
+        mode: The update mode. The first update is a full retraining in any case.
     """
 
     mode: UpdateMode
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode, or ``SKIP`` where it cannot be paid."""
-        if self.mode is UpdateMode.SKIP and state.has_model:
-            offered = offer(options, balance)
-            sentence = "the policy always skips"
+    def choose(self, state: State, offered: OptionSet, forecast: OptionForecast) -> Decision:
+        """Choose the mode, or ``SKIP`` if it is not affordable."""
+        if self.mode is UpdateMode.SKIP:
+            sentence = "The policy always skips"
             return offered.take(offered.skip, Reason.FIXED, sentence, lambda option: sentence)
-        verdict = Verdict(
-            update=True, reason=Reason.FIXED, sentence=f"the policy always takes {self.mode}"
-        )
-        return carry_out(state, options, balance, self.mode, lambda option: verdict)
+        return Rule.choose(self, state, offered, forecast)
+
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update."""
+        sentence = f"The policy always uses {self.mode}"
+        return Verdict(update=True, reason=Reason.FIXED, sentence=sentence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Periodic:
-    """Update at every k-th experience after the last update: what a calendar does.
+class Periodic(Rule):
+    """Update at every k-th experience after the last update, as a calendar does.
 
-    An update that could not be paid when it was due stays due.
+    An update that was due and not affordable stays due.
 
     Args:
         every: Experiences from one update to the next; 1 updates at each.
@@ -58,83 +67,72 @@ class Periodic:
     mode: UpdateMode = UpdateMode.FULL_RETRAIN
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.every, int) and self.every >= 1):
-            raise ConfigurationError(f"every is {self.every!r}; it is a whole number, 1 or more")
+        require(is_whole(self.every, 1), "every", self.every, "a whole number, 1 or more")
         check_mode(self.mode)
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode if the last update is old enough."""
-        told = f"the model is at age {age(state)} in experiences, an update is due at {self.every}"
-
-        def rule(option: Option) -> Verdict:
-            if age(state) < self.every:
-                return not_due(told)
-            return Verdict(update=True, reason=Reason.SCHEDULED, sentence=told)
-
-        return carry_out(state, options, balance, self.mode, rule)
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update if the last one is old enough."""
+        return Verdict(
+            update=age(state) >= self.every,
+            reason=Reason.SCHEDULED,
+            sentence=f"Model age {age(state)} experiences, update due at {self.every}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Greedy:
-    """Take the option with the largest expected gain that fits, whatever it costs.
+class Greedy(BasePolicy):
+    """Choose the affordable option with the largest expected gain, at any cost.
 
-    Of equal gains the cheapest; ``SKIP`` where nothing is expected to gain. It spends early and has
-    nothing left later, which is what pacing by a price is against.
+    Of equal gains the cheapest wins; ``SKIP`` if no gain is expected. It spends early and has
+    nothing left later: the minimum gain per joule of ``PricedPolicy`` prevents that.
     """
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the largest gain among what can be paid."""
-        offered = offer(options, balance)
-        if not state.has_model:
-            return first(offered)
-        told = [option for option in offered.affordable if known(option.gain.mean) is not None]
+    def choose(self, state: State, offered: OptionSet, forecast: OptionForecast) -> Decision:
+        """Choose the largest affordable gain."""
+        predicted = [each for each in offered.affordable if known(each.gain.mean) is not None]
         best = max(
-            (offered.skip, *told), key=lambda option: (option.gain.mean, -option.cost_j.mean)
+            (offered.skip, *predicted), key=lambda option: (option.gain.mean, -option.cost_j.mean)
         )
         best = best if best.gain.mean > 0 else offered.skip
 
         def why_lost(option: Option) -> str:
             if known(option.gain.mean) is None:
-                return "nobody knows what it gains"
-            mean = f"{option.gain.mean:+.3f}"
-            return f"is expected to gain {mean}, and {best.action} {best.gain.mean:+.3f}"
+                return "its gain is unknown"
+            return f"gain {option.gain.mean:+.3f}, {best.action} {best.gain.mean:+.3f}"
 
         if best is not offered.skip:
             sentence = (
-                f"{best.action} is expected to gain {best.gain.mean:+.3f}, the most that "
-                f"{format_energy(offered.left_j)} can pay, for {format_energy(best.cost_j.mean)}"
+                f"{best.gain.mean:+.3f} expected from {best.action} for "
+                f"{format_energy(best.cost_j.mean)}, the largest gain that "
+                f"{format_energy(offered.left_j)} can pay"
             )
             return offered.take(best, Reason.LARGEST_GAIN, sentence, why_lost)
         if not offered.affordable and offered.updates:
-            cheapest = min(offered.updates, key=lambda option: option.cost_j.upper)
-            return offered.without(cheapest.action.mode)
-        sentence = f"none of {len(offered.affordable)} affordable updates is expected to gain"
+            return offered.nothing()
+        sentence = f"No gain expected from any of {len(offered.affordable)} affordable updates"
         return offered.take(offered.skip, Reason.NO_GAIN, sentence, why_lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RandomFit:
-    """Take any option that fits, ``SKIP`` included, all with the same probability.
+class RandomFit(BasePolicy):
+    """Choose any affordable option, ``SKIP`` included, all with the same probability.
 
-    The draw follows from the seed and the experience's number alone, so that it can be repeated.
+    The choice follows from the seed and the number of the experience alone.
 
     Args:
-        seed: Another seed draws other options.
+        seed: Seed of the choices.
     """
 
     seed: int = 0
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Draw one of the options that can be paid."""
-        offered = offer(options, balance)
-        if not state.has_model:
-            return first(offered)
-        # A string is hashed by the generator itself, alike in every process.
-        draw = random.Random(f"{self.seed} {state.position}")
+    def choose(self, state: State, offered: OptionSet, forecast: OptionForecast) -> Decision:
+        """Choose one of the affordable options at random."""
+        # The generator hashes a string itself, alike in every process.
+        generator = random.Random(f"{self.seed} {state.position}")
         fitting = (offered.skip, *offered.affordable)
-        chosen = draw.choice(fitting)
+        chosen = generator.choice(fitting)
         sentence = (
-            f"drawn from {len(fitting)} options that {format_energy(offered.left_j)} can pay, with "
-            f"seed {self.seed}"
+            f"Random choice from {len(fitting)} options that {format_energy(offered.left_j)} can "
+            f"pay, with seed {self.seed}"
         )
-        return offered.take(chosen, Reason.RANDOM, sentence, lambda option: "was not drawn")
+        return offered.take(chosen, Reason.RANDOM, sentence, lambda option: "not chosen")

@@ -1,4 +1,4 @@
-"""The other objective: the least joules that keep the metric above a floor."""
+"""Policy with the opposite objective: the least joules that keep the metric at a target."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greentrain.budget import Balance
-from greentrain.control.action import Option, State, UpdateMode
+from greentrain.control.action import Option
 from greentrain.control.decision import Decision, Reason
-from greentrain.control.options import first, offer
-from greentrain.errors import ConfigurationError
+from greentrain.control.forecast import OptionForecast
+from greentrain.control.options import OptionSet
+from greentrain.control.policies.rules import BasePolicy, known, require
+from greentrain.control.state import State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.units import format_energy
 
 _BELOW_FULL = re.compile(r"\s*full\s*(?:-\s*(\d+(?:\.\d+)?)\s*)?")
@@ -19,97 +21,94 @@ _POINT = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeastEnergy:
-    """Keep the metric above a floor with as few joules as that takes.
+class LeastEnergy(BasePolicy):
+    """Keep the metric at a target with as few joules as possible.
 
-    While the model holds the floor nothing is trained. When it does not, or new data would pull it
-    below, the cheapest update is taken whose gain, less one standard deviation, brings it back; if
-    none does, the one that is expected to gain the most. The budget stays a cap.
+    Nothing is trained while the model reaches the target. Otherwise the cheapest update is chosen
+    whose gain, less one standard deviation, reaches it. If there is none, the update with the
+    largest expected gain is chosen. The budget stays a cap.
 
     Args:
-        floor: The metric, oriented so that more is better, or ``"full - 0.5"``: half a point (0.005
-            of a metric from 0 to 1) below what full retraining reaches, as it was measured last or,
-            failing that, is expected to reach.
+        target_metric: The metric, oriented so that higher is better, or ``"full - 0.5"``: half a
+            point (0.005 of a metric from 0 to 1) below full retraining. The metric of full
+            retraining is the last one measured, or else the expected one.
 
     Raises:
-        ConfigurationError: If the floor is neither.
+        ConfigurationError: If the target is neither.
 
     Example:
-        >>> LeastEnergy(floor="full - 0.5").below_full
+        >>> LeastEnergy(target_metric="full - 0.5").below_full
         0.005
     """
 
-    floor: float | str
+    target_metric: float | str
 
     def __post_init__(self) -> None:
-        told = f"floor is {self.floor!r}; it is a metric such as 0.97, or 'full - 0.5' in points"
-        if isinstance(self.floor, str):
-            if _BELOW_FULL.fullmatch(self.floor) is None:
-                raise ConfigurationError(told)
-        elif isinstance(self.floor, bool) or not math.isfinite(self.floor):
-            raise ConfigurationError(told)
+        target = self.target_metric
+        if isinstance(target, str):
+            valid = _BELOW_FULL.fullmatch(target) is not None
+        else:
+            valid = not isinstance(target, bool) and math.isfinite(target)
+        allowed = "a metric such as 0.97, or to 'full - 0.5' in points"
+        require(valid, "target_metric", target, allowed)
 
     @property
     def below_full(self) -> float | None:
-        """How far below full retraining the floor lies; ``None`` where it is a metric."""
-        if not isinstance(self.floor, str):
+        """Distance of the target from full retraining; ``None`` if the target is a metric."""
+        if not isinstance(self.target_metric, str):
             return None
-        match = _BELOW_FULL.fullmatch(self.floor)
+        match = _BELOW_FULL.fullmatch(self.target_metric)
         return _POINT * float(match[1] or 0) if match else None
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the cheapest option that holds the floor."""
-        offered = offer(options, balance)
-        if not state.has_model:
-            return first(offered)
+    def choose(self, state: State, offered: OptionSet, forecast: OptionForecast) -> Decision:
+        """Choose the cheapest option that reaches the target."""
         now = _present(state)
-        floor, told = self._target(state, options, now)
-        if now is None or floor is None:
-            sentence = f"nothing says what the metric is now, so nobody can tell if {told} holds"
+        target, name = self._target(state, offered.options, now)
+        if now is None or target is None:
+            sentence = f"Metric unknown: no comparison with the target {name}"
             return offered.take(offered.skip, Reason.NO_GAIN, sentence, lambda lost: sentence)
-        if now >= floor:
-            sentence = f"the metric is {now:.3f}, and the floor of {told} holds"
+        if now >= target:
+            sentence = f"Metric {now:.3f} reaches the target {name}"
             return offered.take(offered.skip, Reason.NOT_DUE, sentence, lambda lost: sentence)
         if not offered.affordable:
             return offered.nothing()
         enough = [
-            each for each in offered.affordable if now + each.gain.mean - each.gain.sd >= floor
+            each for each in offered.affordable if now + each.gain.mean - each.gain.sd >= target
         ]
         if enough:
             best = min(enough, key=lambda each: (each.cost_j.mean, -each.gain.mean))
-            how = "the cheapest that is sure to bring it back"
+            how = "the cheapest update that reaches it"
         else:
             best = max(offered.affordable, key=lambda each: (each.gain.mean, -each.cost_j.mean))
-            how = "the most that can be had, and it may not be enough"
+            how = "the largest gain, which may not be enough"
         sentence = (
-            f"the metric is {now:.3f}, below {told}; {best.action} is expected to gain "
-            f"{best.gain.mean:+.3f} ± {best.gain.sd:.3f} for {format_energy(best.cost_j.mean)}: "
-            f"{how}"
+            f"Metric {now:.3f} is below the target {name}; "
+            f"{best.gain.mean:+.3f} ± {best.gain.sd:.3f} expected from {best.action} for "
+            f"{format_energy(best.cost_j.mean)}, {how}"
         )
 
         def why_lost(option: Option) -> str:
             if option is offered.skip:
-                return "the floor does not hold"
+                return "the metric is below the target"
             if option in enough:
                 return f"costs {format_energy(option.cost_j.mean)}, more than {best.action}"
-            return f"gains {option.gain.mean:+.3f} ± {option.gain.sd:.3f}, not sure to be enough"
+            return f"gain {option.gain.mean:+.3f} ± {option.gain.sd:.3f} may not be enough"
 
         return offered.take(best, Reason.BELOW_TARGET, sentence, why_lost)
 
     def _target(
         self, state: State, options: Sequence[Option], now: float | None
     ) -> tuple[float | None, str]:
-        """Return the floor as a metric, if it is known, and in words."""
-        if not isinstance(self.floor, str):
-            return float(self.floor), f"{self.floor:.3f}"
-        below = self.below_full or 0.0
+        """Return the target as a metric, if known, and in words."""
+        if not isinstance(self.target_metric, str):
+            return float(self.target_metric), f"{self.target_metric:.3f}"
         measured = [
             past.metric_after
             for past in state.history
             if past.mode is UpdateMode.FULL_RETRAIN and past.metric_after is not None
         ]
         if measured:
-            full, how = measured[-1], "as measured last"
+            full, how = measured[-1], "last measured"
         else:
             gains = [
                 each.gain.mean
@@ -117,13 +116,14 @@ class LeastEnergy:
                 if each.action.mode is UpdateMode.FULL_RETRAIN and each.action.step_fraction == 1
             ]
             if now is None or not gains:
-                return None, f"{self.floor!r}"
-            full, how = now + gains[0], "as expected"
-        return full - below, f"{full - below:.3f} ({self.floor!r}, full retraining {how})"
+                return None, f"{self.target_metric!r}"
+            full, how = now + gains[0], "expected"
+        target = full - (self.below_full or 0.0)
+        return target, f"{target:.3f} ({self.target_metric!r}, full retraining {how})"
 
 
 def _present(state: State) -> float | None:
-    """Return the metric now: as it was looked at, or what the last update reached less the drop."""
-    if state.metric_before is not None and math.isfinite(state.metric_before):
+    """Return the probed metric, or else the metric after the last update less the drop."""
+    if known(state.metric_before) is not None:
         return state.metric_before
     return None if state.metric_last is None else state.metric_last - state.drop

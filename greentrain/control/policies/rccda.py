@@ -1,41 +1,48 @@
-"""RCCDA: weigh what the model has lost against a virtual queue of what was spent."""
+"""RCCDA: compare the lost metric with a virtual queue of the joules spent."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greentrain.budget import Balance
-from greentrain.control.action import Option, Past, State, UpdateMode
-from greentrain.control.decision import Decision, Reason
-from greentrain.control.policies.rules import Verdict, carry_out, check_mode, not_due, staleness
-from greentrain.errors import ConfigurationError
+from greentrain.control.action import Option
+from greentrain.control.decision import Reason
+from greentrain.control.policies.rules import (
+    Rule,
+    Verdict,
+    check_mode,
+    is_positive,
+    require,
+    staleness,
+)
+from greentrain.control.state import Past, State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.units import format_energy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RCCDA:
-    """Update when what was lost outweighs how far spending is ahead of its allowance.
+class RCCDA(Rule):
+    """Update when the lost metric outweighs the spending ahead of its allowance.
 
     Piaseczny et al., "RCCDA: adaptive model updates in the presence of concept drift under a
     constrained resource budget", NeurIPS 2025, arXiv 2505.24149. A virtual queue keeps the average
-    spend at the allowance, ``Q(t + 1) = max(0, Q(t) + spent(t) - allowance)``, and drift plus
-    penalty is least if an update is made where::
+    spend at the allowance, ``Q(t + 1) = max(0, Q(t) + spent(t) - allowance)``. Drift plus penalty
+    is least if an update is made when::
 
         weight * lost > cost * (Q + cost / 2 - 1)
 
-    with cost and queue in allowances. An update within two allowances is so always made while the
+    with cost and queue in allowances. So an update within two allowances is always made while the
     queue is empty.
 
-    Departures: the paper estimates the loss of not updating from past inference losses; here
-    ``lost`` is what the model has lost of the metric on new data since it was new, none where that
-    is unknown. The queue is computed anew from the history, from the first training on, which the
-    paper has behind it. It bounds the average spend only; what cannot be paid is left out here.
+    Departures: the paper estimates the loss of not updating from past inference losses. Here
+    ``lost`` is the metric that the model has lost on new data since its training, 0 if unknown. The
+    queue is computed from the history at each decision. It starts after the first training, which
+    the paper does not count. The queue bounds the average spend only; an update that is not
+    affordable is omitted.
 
     Args:
-        weight: What a loss of 1 of the metric weighs; the paper's V, over the allowance squared.
-        rate_j: The allowance: joules per experience. Unless given, what the budget had for each
+        weight: Weight of a loss of 1 of the metric; V of the paper over the allowance squared.
+        rate_j: The allowance: joules per experience. By default the joules that the budget had per
             experience once there was a model.
         mode: The update mode.
 
@@ -48,43 +55,37 @@ class RCCDA:
     mode: UpdateMode = UpdateMode.FULL_RETRAIN
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise ConfigurationError(f"weight is {self.weight!r}; it is above 0")
-        given = self.rate_j
-        if given is not None and not (math.isfinite(given) and given > 0):
-            raise ConfigurationError(f"rate_j is {given!r}; it is in joules, above 0, or None")
+        require(is_positive(self.weight), "weight", self.weight, "a number above 0")
+        rate_j = self.rate_j
+        valid = rate_j is None or is_positive(rate_j)
+        require(valid, "rate_j", rate_j, "joules above 0, or to None")
         check_mode(self.mode)
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode if what was lost outweighs its cost and the queue."""
-        past = _with_model(state.history)
-        drawn_j = [each.cost_j for each in past]
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update if the lost metric outweighs its cost and the queue."""
+        used_j = [each.cost_j for each in _with_model(state.history)]
         rate_j = self.rate_j
         if rate_j is None:
-            rate_j = (balance.left_j + sum(drawn_j)) / (state.remaining + len(drawn_j))
-        queue_j = _queue_j(drawn_j, rate_j)
+            rate_j = (left_j + sum(used_j)) / (state.remaining + len(used_j))
+        if rate_j <= 0:  # no joules are left, and only free options are affordable
+            return Verdict(update=False, reason=Reason.NOT_DUE, sentence="No allowance left")
         now = staleness(state)[-1]
-        lost = "an unknown loss, counted as none," if now is None else f"a loss of {now:.4f}"
-
-        def rule(option: Option) -> Verdict:
-            if rate_j <= 0:  # nothing is left, and what costs nothing is all that can be paid
-                return not_due("nothing may be spent any more")
-            cost, queue = option.cost_j.mean / rate_j, queue_j / rate_j
-            penalty, gained = cost * (queue + cost / 2 - 1), self.weight * (now or 0.0)
-            told = (
+        lost = "Unknown loss, counted as 0," if now is None else f"Loss of {now:.4f}"
+        cost, queue = option.cost_j.mean / rate_j, _queue_j(used_j, rate_j) / rate_j
+        penalty, gained = cost * (queue + cost / 2 - 1), self.weight * (now or 0.0)
+        return Verdict(
+            update=gained > penalty,
+            reason=Reason.STALE,
+            sentence=(
                 f"{lost} weighs {gained:.3g} against {penalty:.3g}: {option.action} costs "
                 f"{cost:.3g} allowances of {format_energy(rate_j)}, and spending is {queue:.3g} "
                 "ahead"
-            )
-            if not gained > penalty:
-                return not_due(told)
-            return Verdict(update=True, reason=Reason.STALE, sentence=told)
-
-        return carry_out(state, options, balance, self.mode, rule)
+            ),
+        )
 
 
 def _with_model(history: Sequence[Past]) -> Sequence[Past]:
-    # Before the first training there was nothing to look at new data with.
+    # Before the first training there was no model to probe.
     for index, past in enumerate(history):
         if past.metric_new is not None:
             break
@@ -93,8 +94,8 @@ def _with_model(history: Sequence[Past]) -> Sequence[Past]:
     return history
 
 
-def _queue_j(drawn_j: Sequence[float], rate_j: float) -> float:
+def _queue_j(used_j: Sequence[float], rate_j: float) -> float:
     queue_j = 0.0
-    for each_j in drawn_j:
+    for each_j in used_j:
         queue_j = max(0.0, queue_j + each_j - rate_j)
     return queue_j

@@ -1,115 +1,149 @@
-"""What the baselines share: carrying out a verdict within the budget, and reading the past."""
+"""The base of policies that choose when to update, and their reading of the past."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from greentrain.budget import Balance
-from greentrain.control.action import Option, Past, State, UpdateMode
+from greentrain.control.action import Option
 from greentrain.control.decision import Decision, Reason
-from greentrain.control.options import first, known, offer
+from greentrain.control.forecast import NO_FORECAST, OptionForecast
+from greentrain.control.options import OptionSet
+from greentrain.control.state import Past, State
+from greentrain.control.update_modes import UpdateMode
 from greentrain.errors import ConfigurationError
+
+
+class BasePolicy(ABC):
+    """Base of policies: sort the options, and train the first model."""
+
+    __slots__ = ()
+
+    def decide(
+        self,
+        state: State,
+        options: Sequence[Option],
+        balance: Balance,
+        forecast: OptionForecast = NO_FORECAST,
+    ) -> Decision:
+        """Choose one of the options: see :class:`~greentrain.control.policies.policy.Policy`."""
+        offered = OptionSet.of(options, balance)
+        return self.choose(state, offered, forecast) if state.has_model else self.first(offered)
+
+    def first(self, offered: OptionSet) -> Decision:
+        """Train the first model at the largest affordable step fraction."""
+        return offered.first()
+
+    @abstractmethod
+    def choose(self, state: State, offered: OptionSet, forecast: OptionForecast) -> Decision:
+        """Choose one of the options; there is a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a rule calls for: an update or none, and the sentence that says why."""
+    """The answer of a rule: update or not, the reason of an update, and the sentence."""
 
     update: bool
     reason: Reason
     sentence: str
 
 
-def not_due(sentence: str) -> Verdict:
-    """Return the verdict of a rule that calls for no update."""
-    return Verdict(update=False, reason=Reason.NOT_DUE, sentence=sentence)
+class Rule(BasePolicy):
+    """Base of policies that choose when to update; how is always :attr:`mode`.
 
-
-def carry_out(
-    state: State,
-    options: Sequence[Option],
-    balance: Balance,
-    mode: UpdateMode,
-    rule: Callable[[Option], Verdict],
-) -> Decision:
-    """Carry out a rule that says when to update, and not how.
-
-    Args:
-        state: What is known.
-        options: What can be done.
-        balance: What is left.
-        mode: The update mode that stands for the rule's "retrain".
-        rule: Gives the verdict, told of the largest affordable effort of that mode.
-
-    Returns:
-        That effort where the rule calls for an update, else ``SKIP``; the first model is trained
-        whatever the rule says.
+    An update that is not affordable is skipped.
     """
-    offered = offer(options, balance)
-    if not state.has_model:
-        return first(offered)
-    option = offered.largest(mode)
-    if option is None:
-        return offered.without(mode)
-    verdict = rule(option)
-    if verdict.update:
-        return offered.update(option, verdict.reason, verdict.sentence)
-    return offered.take(
-        offered.skip,
-        verdict.reason,
-        verdict.sentence,
-        lambda lost: (
-            "the rule calls for no update"
-            if lost.action.mode is mode
-            else f"the rule knows only {mode} and SKIP"
-        ),
-    )
+
+    __slots__ = ()
+    mode: UpdateMode
+
+    def choose(self, state: State, offered: OptionSet, forecast: OptionForecast) -> Decision:
+        """Choose the largest affordable step fraction of the mode, or ``SKIP``."""
+        option = offered.largest(self.mode)
+        if option is None:
+            return offered.without(self.mode)
+        found = self.judge(state, option, offered.left_j)
+        if found.update:
+            return offered.update(option, found.reason, found.sentence)
+        return offered.take(
+            offered.skip,
+            Reason.NOT_DUE,
+            found.sentence,
+            lambda lost: (
+                "the rule requires no update"
+                if lost.action.mode is self.mode
+                else f"the rule uses only {self.mode} and SKIP"
+            ),
+        )
+
+    @abstractmethod
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Apply the rule.
+
+        Args:
+            state: The state; it has a model.
+            option: The largest affordable step fraction of the mode.
+            left_j: Joules that are left.
+        """
+
+
+def require(valid: bool, name: str, value: object, allowed: str) -> None:
+    """Raise a ``ConfigurationError`` that names an argument and its allowed values, if invalid."""
+    if not valid:
+        raise ConfigurationError(f"{name} is {value!r}; set it to {allowed}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Return whether a value is a whole number and not below a limit."""
+    return isinstance(value, int) and value >= least
+
+
+def is_positive(value: float) -> bool:
+    """Return whether a number is above 0 and finite."""
+    return math.isfinite(value) and value > 0
 
 
 def check_mode(mode: UpdateMode) -> None:
-    """Refuse ``SKIP`` as what a rule is to do when it calls for an update."""
+    """Refuse ``SKIP`` as the update of a rule."""
     if mode is UpdateMode.SKIP:
-        raise ConfigurationError("mode is SKIP; it is REPLAY, WARM_START or FULL_RETRAIN")
+        raise ConfigurationError("mode is SKIP; set it to REPLAY, WARM_START or FULL_RETRAIN")
+
+
+def known(value: float | None) -> float | None:
+    """Return a finite value, and ``None`` for everything else."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def last_update(history: Sequence[Past]) -> int | None:
-    """Return the index of the newest update in a history, dropped ones included."""
+    """Return the index of the newest update in a history, including updates not kept."""
     found = [index for index, past in enumerate(history) if past.mode is not UpdateMode.SKIP]
     return found[-1] if found else None
 
 
 def skipped(state: State) -> tuple[Past, ...]:
-    """Return the experiences since the newest update, this one not included."""
+    """Return the experiences since the newest update, without the present one."""
     index = last_update(state.history)
     return state.history if index is None else state.history[index + 1 :]
 
 
 def age(state: State) -> int:
-    """Return the experiences since the newest update, this one included.
+    """Return the experiences since the newest update, the present one included.
 
-    The history tells; where it holds no update, ``since_update`` does, and at the very least those
-    that the history holds were skipped.
+    If the history has no update, all of it was skipped, and ``since_update`` may say more.
     """
     found = len(skipped(state)) + 1
     return found if last_update(state.history) is not None else max(found, state.since_update)
 
 
-def fresh_metric(state: State) -> float | None:
-    """Return what the model reached when it was new; ``None`` if that is unknown."""
-    index = last_update(state.history)
-    told = known(state.metric_last)
-    if told is not None or index is None:
-        return told
-    return known(state.history[index].metric_after)
-
-
 def staleness(state: State) -> list[float | None]:
-    """Return how stale the model was at each experience since the newest update, this one last.
+    """Return the staleness at each experience since the newest update, the present one last.
 
-    Staleness is what the model has lost on new data since it was new, in units of the metric: 0
-    where it does better than then, ``None`` where it is unknown. The metric on held-out data stands
-    in for that on new data where the latter is unknown.
+    Staleness is the metric that the model has lost on new data since its training. It is 0 if the
+    metric rose, and ``None`` if unknown. The metric on held-out data replaces an unknown one on new
+    data.
 
     Example:
         >>> state = State(
@@ -118,7 +152,9 @@ def staleness(state: State) -> list[float | None]:
         >>> staleness(state)
         [0.25]
     """
-    fresh = fresh_metric(state)
+    index, fresh = last_update(state.history), known(state.metric_last)
+    if fresh is None and index is not None:
+        fresh = known(state.history[index].metric_after)
 
     def lost(metric_new: float | None, metric_before: float | None) -> float | None:
         now = known(metric_new)
@@ -130,6 +166,6 @@ def staleness(state: State) -> list[float | None]:
 
 
 def unknown_note(values: Sequence[float | None]) -> str:
-    """Say how much was unknown and counted as 0; nothing where all was known."""
+    """Return a note on the values that are unknown and counted as 0; empty if there are none."""
     missing = sum(value is None for value in values)
     return f" (unknown at {missing} of {len(values)}, counted as 0)" if missing else ""

@@ -1,4 +1,4 @@
-"""UPF: forecast how a model will do if it is kept or retrained, and compare the bad cases."""
+"""UPF: forecast the error of a kept and of a retrained model, and compare their bad cases."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greentrain.budget import Balance
-from greentrain.control.action import Option, State, UpdateMode
-from greentrain.control.decision import Decision, Reason
-from greentrain.control.options import known
+from greentrain.control.action import Option
+from greentrain.control.decision import Reason
 from greentrain.control.policies.rules import (
+    Rule,
     Verdict,
     age,
-    carry_out,
     check_mode,
+    known,
     last_update,
-    not_due,
+    require,
 )
 from greentrain.control.regression import Vector, posterior
-from greentrain.errors import ConfigurationError
+from greentrain.control.state import State
+from greentrain.control.update_modes import UpdateMode
 
 Observation = tuple[int, int, float]
-"""Experience at which a model was trained, experience at which it was looked at, its error."""
+"""Experience at which a model was trained, experience at which it was probed, its error."""
 
 _FEWEST = 3
-"""Observations below which nothing is forecast: the newest one, a fresh model, and one more."""
+"""Observations below which there is no forecast: the newest one, a fresh model, and one more."""
 _PRIOR_SD = np.array([1.0, 0.1, 1.0])
-"""Of a new model's error at the start, and of its slopes over when it was trained and over its age:
-what a model loses is put down to its age as long as no second model has shown otherwise."""
+"""Of the error of a new model at the start, and of its slopes over training time and age. A loss is
+attributed to the age of a model until a second model shows otherwise."""
 _PRIOR_NOISE_SD = 0.02
 _PRIOR_NOISE_WEIGHT = 4.0
 _LARGEST_SHARE = 0.99
@@ -39,30 +39,30 @@ _EDGE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UPF:
+class UPF(Rule):
     """Retrain when the bad case of retraining is better than the bad case of keeping the model.
 
-    The uncertainty-performance forecaster of Regol et al., "When to retrain a machine learning
-    model", ICML 2025, arXiv 2505.14903. A model that was trained at experience ``i`` is expected
-    to have at ``j`` an error that is linear in ``(i / T, (j - i) / T, j / T)`` and
-    Beta-distributed. To retrain costs ``alpha``; what is compared are the 95 % quantiles of the
-    cost over the experiences to come, kept against retrained now.
+    This is the uncertainty-performance forecaster of Regol et al., "When to retrain a machine
+    learning model", ICML 2025, arXiv 2505.14903. A model of experience ``i`` is expected to have at
+    ``j`` a Beta-distributed error that is linear in ``(i / T, (j - i) / T, j / T)``. Retraining
+    costs ``alpha``. The 95 % quantiles of the cost over the experiences to come are compared, kept
+    against retrained now.
 
-    Departures: ``j / T`` is the sum of the other two and is left out; so is the shift of the
-    features, which the paper has and the history does not hold. The paper fits an elastic net on an
-    offline window; here a Bayesian ridge regression learns from the history as it goes, 64
-    experiences at most, and adds the uncertainty of its forecast to the residual variance. Errors
-    of different experiences are taken as independent; their mean is taken as Beta-distributed with
-    the right mean and variance, so that its quantile needs no sampling. Both alternatives are
-    followed to the end of the stream without another retraining.
+    Departures: ``j / T`` is the sum of the other two and is omitted. So is the shift of the
+    features, which the history does not contain. The paper fits an elastic net on an offline
+    window. Here a Bayesian ridge regression learns from the history, 64 experiences at most, and
+    adds the uncertainty of its forecast to the residual variance. Errors of different experiences
+    count as independent. Their mean counts as Beta-distributed with the right mean and variance, so
+    its quantile needs no sampling. Both alternatives continue to the end of the stream without
+    another retraining.
 
-    The metric has to lie between 0 and 1, errors are ``1 - metric``; others count as unknown. With
-    fewer than three known errors the model is kept.
+    Errors are ``1 - metric``; a metric outside 0 to 1 counts as unknown. With fewer than three
+    known errors the model is kept.
 
     Args:
-        alpha: What a retraining costs, as error summed over experiences: at 0.1 it has to save
-            one error of 10 % on one experience.
-        quantile: How bad the bad case is, above 0 and below 1.
+        alpha: Cost of a retraining, as error summed over experiences: at 0.1 it has to save one
+            error of 10 % on one experience.
+        quantile: Quantile of the bad case, above 0 and below 1.
         mode: The update mode.
 
     Raises:
@@ -74,41 +74,35 @@ class UPF:
     mode: UpdateMode = UpdateMode.FULL_RETRAIN
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha >= 0):
-            raise ConfigurationError(f"alpha is {self.alpha!r}; it is 0 or more")
-        if not 0 < self.quantile < 1:
-            raise ConfigurationError(f"quantile is {self.quantile!r}; it is above 0 and below 1")
+        require(math.isfinite(self.alpha) and self.alpha >= 0, "alpha", self.alpha, "0 or more")
+        require(0 < self.quantile < 1, "quantile", self.quantile, "a number above 0 and below 1")
         check_mode(self.mode)
 
-    def decide(self, state: State, options: Sequence[Option], balance: Balance) -> Decision:
-        """Choose the mode if the forecast says so."""
-        return carry_out(state, options, balance, self.mode, lambda option: self._judge(state))
-
-    def _judge(self, state: State) -> Verdict:
+    def judge(self, state: State, option: Option, left_j: float) -> Verdict:
+        """Require an update if the forecast does."""
         observed = list(_observations(state))
         if len(observed) < _FEWEST:
-            return not_due(
-                f"{len(observed)} errors are known, and a forecast needs {_FEWEST}: the model is "
-                "kept"
-            )
+            sentence = f"{len(observed)} errors known, {_FEWEST} needed for a forecast: model kept"
+            return Verdict(update=False, reason=Reason.FORECAST, sentence=sentence)
         now, ahead = len(state.history), state.remaining
         kept, renewed = _forecast(observed, (now - age(state), now), now=now, ahead=ahead)
         keep = ahead * beta_quantile(*kept, self.quantile)
         retrain = self.alpha + ahead * beta_quantile(*renewed, self.quantile)
-        told = (
-            f"over {ahead} experiences, {self.quantile:.0%} of the forecast stays below an error "
-            f"of {keep:.4f} if the model is kept and of {retrain:.4f} if retrained, "
-            f"{self.alpha:g} of it for retraining (from {len(observed)} known errors)"
+        return Verdict(
+            update=retrain < keep,
+            reason=Reason.FORECAST,
+            sentence=(
+                f"Over {ahead} experiences, the {self.quantile:.0%} quantile of the error is "
+                f"{keep:.4f} if kept and {retrain:.4f} if retrained, including {self.alpha:g} for "
+                f"retraining (from {len(observed)} known errors)"
+            ),
         )
-        if not retrain < keep:
-            return not_due(told)
-        return Verdict(update=True, reason=Reason.FORECAST, sentence=told)
 
 
 def beta_quantile(mean: float, variance: float, quantile: float) -> float:
     """Return a quantile of the Beta distribution with a given mean and variance.
 
-    Means outside 0 to 1 are moved inside, and variances to what the mean allows.
+    Means outside 0 to 1 are moved inside, and variances to the largest that the mean allows.
 
     Example:
         >>> round(beta_quantile(0.5, 1 / 12, 0.95), 6)  # the uniform distribution
@@ -142,7 +136,7 @@ def _observation(trained: int | None, j: int, metric: float | None) -> Iterator[
 def _forecast(
     observed: Sequence[Observation], trained: Sequence[int], *, now: int, ahead: int
 ) -> list[tuple[float, float]]:
-    # For models trained at these experiences: mean and variance of their mean error from now on.
+    # Mean and variance of the mean error from now on, of models trained at these experiences.
     last = now + ahead
     rows = _features([(i, j) for i, j, _ in observed], last)
     errors = np.array([error for _, _, error in observed])
@@ -153,13 +147,12 @@ def _forecast(
     variance = (_PRIOR_NOISE_WEIGHT * _PRIOR_NOISE_SD**2 + squares) / (
         _PRIOR_NOISE_WEIGHT + len(errors)
     )
-    # The error is linear, so that its mean over the experiences to come is that at their middle.
+    # The error is linear, so its mean over the experiences to come is the error at their middle.
     middle = now + (ahead - 1) / 2
-    told = []
-    for mean in _features([(i, middle) for i in trained], last):
-        spread = float(mean @ covariance @ mean) + variance / ahead
-        told.append((float(mean @ weights), spread))
-    return told
+    return [
+        (float(mean @ weights), float(mean @ covariance @ mean) + variance / ahead)
+        for mean in _features([(i, middle) for i in trained], last)
+    ]
 
 
 def _features(pairs: Sequence[tuple[float, float]], last: int) -> Vector:

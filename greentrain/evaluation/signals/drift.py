@@ -1,4 +1,4 @@
-"""How far two samples lie from each other, whatever they are samples of."""
+"""Measure the distance between two samples of features."""
 
 from __future__ import annotations
 
@@ -8,56 +8,55 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pdist
 
-LOOKED_AT = 256
-"""Rows of each sample that are compared at most: with 400 features, some 10 to 20 ms."""
-ENOUGH = 8
-"""Rows of each sample below which nothing is said: chance alone would look like a shift."""
+MOST_ROWS = 256
+"""Largest number of rows compared of each sample; with 400 features, they take 10 to 20 ms."""
+FEWEST_ROWS = 8
+"""Smallest number of rows of each sample; with fewer, chance alone would look like drift."""
 _DIRECTIONS = 64
 _SEED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shift:
-    """How far one sample lies from another.
+class Drift:
+    """The distance of new data from old.
 
     Args:
-        value: The distance; about 0 where the two are of one distribution.
-        by: What it is: ``"MMD2"`` or ``"KS"``, and of what where that is known. Only values of one
-            kind can be compared.
+        value: The distance; about 0 for samples of one distribution.
+        measure: Name of the distance (``"MMD2"`` or ``"KS"``), and of the features if known. Only
+            values with the same name can be compared.
     """
 
     value: float
-    by: str
+    measure: str
 
 
-def drift_score(old: torch.Tensor, new: torch.Tensor) -> Shift | None:
-    """Tell how far a sample of new features lies from one of old features.
+def drift_score(old: torch.Tensor, new: torch.Tensor) -> Drift | None:
+    """Return the distance of a sample of new features from a sample of old features.
 
-    By default it is the unbiased squared maximum mean discrepancy, :func:`mmd2`. Where most rows
-    are alike, so that the median distance that this needs is 0, it is the largest
-    Kolmogorov-Smirnov statistic, :func:`largest_ks`. Neither changes when all features are scaled
-    or moved alike, so models can be compared.
+    The default is the unbiased squared maximum mean discrepancy, :func:`mmd2`. If most rows are
+    equal, the median distance that it needs is 0. Then it is the largest Kolmogorov-Smirnov
+    statistic, :func:`largest_ks`. Neither changes if all features are scaled or moved alike, so
+    models can be compared.
 
     Args:
-        old: Features ``(samples, ...)``, of which all but the first dimension are flattened. Rows
-            that are not finite are left out; of more than :data:`LOOKED_AT`, as many are taken at
-            even distances.
-        new: The same of the new samples, with as many features.
+        old: Features ``(samples, ...)``; all dimensions but the first are flattened. Rows that are
+            not finite are left out, and at most :data:`MOST_ROWS` are used, at even distances.
+        new: The same for the new samples, with as many features.
 
     Returns:
-        The shift; ``None`` where it cannot be said, because fewer than :data:`ENOUGH` rows are
-        left of a sample or they differ in their number of features.
+        The drift. ``None`` if fewer than :data:`FEWEST_ROWS` rows of a sample remain, or the
+        samples differ in their number of features.
 
     Example:
         >>> there = torch.linspace(0, 1, 50).reshape(50, 1)
-        >>> shift = drift_score(there, there + 10)
-        >>> shift.by, round(shift.value, 1)
+        >>> drift = drift_score(there, there + 10)
+        >>> drift.measure, round(drift.value, 1)
         ('MMD2', 1.1)
         >>> drift_score(there, there[:5]) is None
         True
     """
     samples = [_rows(each) for each in (old, new)]
-    if len({each.shape[1] for each in samples}) > 1 or min(map(len, samples)) < ENOUGH:
+    if len({each.shape[1] for each in samples}) > 1 or min(map(len, samples)) < FEWEST_ROWS:
         return None
     both = torch.cat(samples)
     # Neither measure changes by it, and squares of huge values stay finite.
@@ -68,29 +67,29 @@ def drift_score(old: torch.Tensor, new: torch.Tensor) -> Shift | None:
     first, second = both[: len(samples[0])], both[len(samples[0]) :]
     value = mmd2(first, second)
     if value is not None:
-        return Shift(value=value, by="MMD2")
-    return Shift(value=largest_ks(first, second), by="KS")
+        return Drift(value=value, measure="MMD2")
+    return Drift(value=largest_ks(first, second), measure="KS")
 
 
 def mmd2(old: torch.Tensor, new: torch.Tensor) -> float | None:
     """Return the unbiased squared maximum mean discrepancy of two samples.
 
-    Gretton et al. 2012, "A Kernel Two-Sample Test", equation 3: with the kernel
-    ``k(x, y) = exp(-|x - y|^2 / (2 * s^2))``, the mean over pairs within the old sample, plus that
-    within the new one, less twice that across. The kernel is at most 1, so it is at most 2; two
-    clouds far apart come to 1.1 or 1.2. It can be slightly below 0.
+    Gretton et al. 2012, "A Kernel Two-Sample Test", equation 3. It is the mean of the kernel
+    ``k(x, y) = exp(-|x - y|^2 / (2 * s^2))`` over pairs within the old sample, plus the mean within
+    the new one, less twice the mean across. The kernel is at most 1, so the result is
+    at most 2. Two distant clouds give 1.1 or 1.2. The result can be slightly below 0.
 
     ``s`` is the median distance of the pairs within a sample, of equally many rows of each. The
-    usual heuristic (section 8 there) takes those across, too: then the shift itself widens the
-    kernel, and what moves away further and further first comes to more and then to less again (0.98
-    and 0.79 for clouds of five normal features).
+    usual heuristic (section 8 there) includes the pairs across. Then the drift itself widens the
+    kernel, and the result first grows and then falls with the distance (0.98 and 0.79 for clouds of
+    five normal features).
 
     Args:
         old: Features ``(old samples, features)``, two samples or more.
         new: Features ``(new samples, features)``, likewise.
 
     Returns:
-        The squared discrepancy; ``None`` where the median distance is 0.
+        The squared discrepancy; ``None`` if the median distance is 0.
     """
     old, new = old.double(), new.double()
     within = pdist(old), pdist(new)
@@ -112,9 +111,9 @@ def mmd2(old: torch.Tensor, new: torch.Tensor) -> float | None:
 def largest_ks(old: torch.Tensor, new: torch.Tensor) -> float:
     """Return the largest two-sample Kolmogorov-Smirnov statistic over the features.
 
-    More than 64 features are looked at in 64 random directions, the same ones each time. As the
-    largest of many, it lies above 0 by chance, too: about 0.14 for 256 samples of each, 0.3 for 64,
-    and 0.8 for 8.
+    More than 64 features are projected on 64 random directions, the same ones each time. The
+    largest of many statistics is above 0 by chance alone: about 0.14 for 256 samples of each, 0.3
+    for 64, and 0.8 for 8.
 
     Args:
         old: Features ``(old samples, features)``.
@@ -135,13 +134,13 @@ def largest_ks(old: torch.Tensor, new: torch.Tensor) -> float:
 
 
 def _rows(features: torch.Tensor) -> torch.Tensor:
-    """Return the finite rows, ``(samples, features)``, spread out and not too many."""
+    """Return at most :data:`MOST_ROWS` finite rows ``(samples, features)``, at even distances."""
     if features.ndim == 0 or features.numel() == 0:
         return torch.zeros(0, 0, dtype=torch.float64)
     rows = features.detach().reshape(len(features), -1).cpu().double()
     rows = rows[torch.isfinite(rows).all(1)]
-    if len(rows) > LOOKED_AT:
-        rows = rows[spread(len(rows), LOOKED_AT)]
+    if len(rows) > MOST_ROWS:
+        rows = rows[spread(len(rows), MOST_ROWS)]
     return rows
 
 

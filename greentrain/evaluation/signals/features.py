@@ -1,4 +1,4 @@
-"""What a model makes of its inputs, noted while it is validated anyway."""
+"""Capture the features of samples during a validation, without further forward passes."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from torch import nn
 from torch._dynamo import OptimizedModule
 
-from greentrain.callbacks.base import Callback
-from greentrain.evaluation.signals.drift import LOOKED_AT, Shift, drift_score, spread
+from greentrain.evaluation.signals.drift import MOST_ROWS, Drift, drift_score, spread
 
 PENULTIMATE = "penultimate features"
-"""What goes into the last linear or convolution layer that runs."""
+"""Inputs of the last linear or convolution layer that runs."""
 OUTPUTS = "outputs"
-"""What ``forward`` returns."""
+"""Values that ``forward`` returns."""
 INPUTS = "inputs"
-"""What the model is given."""
+"""Inputs of the model."""
 KINDS = (PENULTIMATE, OUTPUTS, INPUTS)
 """The kinds of features, best first."""
 
 WIDEST = 1024
-"""Features of a sample beyond which they are hashed into as many."""
+"""Largest number of features of a sample; more are hashed into as many."""
 _HEADS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SEED = 0
 
@@ -32,17 +31,17 @@ _log = logging.getLogger(__name__)
 
 
 class FeatureTap(Callback):
-    """Note the features of some samples while a module is validated; no forward pass is added.
+    """Capture the features of some samples while a module is validated.
 
-    Hooks on the module's linear and convolution layers see what goes into the last one that runs
-    in each batch; positions in an image or a text are averaged. A module that was compiled shows
-    none of that, and one without such layers only what its ``forward`` returns, if it is called.
-    Nothing that the module does makes the tap raise: kinds of features that cannot be had are
-    missing, and one line at level DEBUG says why.
+    Hooks on the module's linear and convolution layers capture the inputs of the last one that runs
+    in each batch. Positions in an image or a text are averaged. A compiled module runs no hooks. A
+    module without such layers gives only the values that its ``forward`` returns, if it is called.
+    The tap never raises: kinds of features that are not available are missing, and one line at
+    level DEBUG gives the reason.
 
     Args:
         samples: Samples of the validation.
-        limit: Samples that are noted at most, at even distances.
+        limit: Largest number of samples to capture, at even distances.
 
     Example:
         >>> from pytorch_lightning.demos.boring_classes import BoringModel
@@ -52,37 +51,37 @@ class FeatureTap(Callback):
         >>> for batch in torch.ones(2, 2, 32):
         ...     tap.begin()
         ...     _ = model(batch)
-        ...     tap.take(batch)
+        ...     tap.add(batch)
         >>> tap.close()
         >>> {kind: tuple(features.shape) for kind, features in tap.features.items()}
         {'penultimate features': (4, 32), 'outputs': (4, 2), 'inputs': (4, 32)}
     """
 
-    def __init__(self, samples: int, *, limit: int = LOOKED_AT) -> None:
+    def __init__(self, samples: int, *, limit: int = MOST_ROWS) -> None:
         self._wanted = spread(samples, limit)
         self._seen = 0
         self._handles: list[Any] = []
         self._last: dict[str, Any] = {}
-        self._noted: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
+        self._captured: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
         self._words = False
-        self._said = False
+        self._logged = False
 
     @property
     def features(self) -> dict[str, torch.Tensor]:
-        """What was noted of every batch, ``(samples, features)``, by its kind, best first."""
+        """The captured features ``(samples, features)`` by their kind, best first."""
         rows = int((self._wanted < self._seen).sum())
         found = {}
         for kind in KINDS:
-            parts = self._noted[kind]
+            parts = self._captured[kind]
             alike = len({part.shape[1] for part in parts}) == 1
             if alike and sum(map(len, parts)) == rows:
                 found[kind] = torch.cat(parts)
         return found
 
     def attach(self, model: nn.Module) -> None:
-        """Hook into a model."""
+        """Register hooks on a model."""
         if _compiled(model):
-            self._say("it is compiled, and its layers show nothing")
+            self._log_once("it is compiled, so its hooks do not run")
             return
         for module in model.modules():
             if isinstance(module, _HEADS):
@@ -93,8 +92,8 @@ class FeatureTap(Callback):
         """Expect a batch."""
         self._last = {}
 
-    def take(self, batch: Any) -> None:
-        """Note the batch that has run."""
+    def add(self, batch: Any) -> None:
+        """Capture a batch that has run."""
         try:
             inputs = _first_tensor(batch)
             if inputs is None:
@@ -104,21 +103,21 @@ class FeatureTap(Callback):
             rows = self._wanted[inside] - self._seen
             self._seen += n
             for kind, values in {**self._last, INPUTS: inputs}.items():
-                noted = _flat(self._pooled(values) if kind == PENULTIMATE else values, rows, n)
-                if noted is not None and len(rows):
-                    self._noted[kind].append(noted)
-        except Exception as error:  # whatever a module does, its validation goes on
-            self._say(f"a batch could not be read: {error}")
+                captured = _flat(self._pooled(values) if kind == PENULTIMATE else values, rows, n)
+                if captured is not None and len(rows):
+                    self._captured[kind].append(captured)
+        except Exception as error:  # the validation continues
+            self._log_once(f"a batch could not be read: {error}")
         self._last = {}
 
     def close(self) -> None:
-        """Unhook, again and again if need be."""
+        """Remove the hooks; calling it again is harmless."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._last = [], {}
 
     def on_validation_start(self, trainer: Any, pl_module: LightningModule) -> None:
-        """Hook into the module."""
+        """Register hooks on the module."""
         self.attach(pl_module)
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
@@ -128,15 +127,15 @@ class FeatureTap(Callback):
     def on_validation_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Note the batch."""
-        self.take(batch)
+        """Capture the batch."""
+        self.add(batch)
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Unhook."""
+        """Remove the hooks."""
         self.close()
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
-        """Unhook."""
+        """Remove the hooks."""
         self.close()
 
     def _entered(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -153,37 +152,37 @@ class FeatureTap(Callback):
     def _returned(self, module: nn.Module, args: Any, returned: Any) -> None:
         self._last[OUTPUTS] = returned
 
-    def _say(self, why: str) -> None:
-        if not self._said:
-            _log.debug("not all features of the model can be noted: %s", why)
-        self._said = True
+    def _log_once(self, why: str) -> None:
+        if not self._logged:
+            _log.debug("not all features of the model can be captured: %s", why)
+        self._logged = True
 
 
-def shift_between(old: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor]) -> Shift | None:
-    """Tell how far new data lie from old, by the best kind of features that says anything.
+def drift_between(old: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor]) -> Drift | None:
+    """Return the distance of new data from old, by the best kind of features that gives one.
 
     Args:
-        old: Features of old data by their kind, as a :class:`FeatureTap` notes them.
-        new: Those of new data, by the same model.
+        old: Features of old data by their kind, as a :class:`FeatureTap` captures them.
+        new: Features of new data, by the same model.
 
     Returns:
-        The shift, with what it is of in ``by``; ``None`` where it cannot be said.
+        The drift, with the kind of features in ``measure``; ``None`` if no kind gives one.
 
     Example:
         >>> old, new = torch.arange(9.0).reshape(9, 1), torch.arange(5.0, 14.0).reshape(9, 1)
-        >>> shift_between({OUTPUTS: old, INPUTS: old}, {OUTPUTS: new}).by
+        >>> drift_between({OUTPUTS: old, INPUTS: old}, {OUTPUTS: new}).measure
         'MMD2 of outputs'
     """
     for kind in KINDS:
         if kind in old and kind in new:
-            shift = drift_score(old[kind], new[kind])
-            if shift is not None:
-                return Shift(value=shift.value, by=f"{shift.by} of {kind}")
+            drift = drift_score(old[kind], new[kind])
+            if drift is not None:
+                return Drift(value=drift.value, measure=f"{drift.measure} of {kind}")
     return None
 
 
 def _compiled(model: nn.Module) -> bool:
-    # Hooks that are added later are not run where compiled code takes a layer's place.
+    # Compiled code that replaces a layer does not run hooks that are added later.
     return getattr(model, "_compiler_ctx", None) is not None or any(
         isinstance(each, OptimizedModule) or getattr(each, "_compiled_call_impl", None) is not None
         for each in model.modules()
@@ -191,7 +190,7 @@ def _compiled(model: nn.Module) -> bool:
 
 
 def _first_tensor(batch: Any) -> torch.Tensor | None:
-    """Return the first tensor of a batch, which is what the model is given."""
+    """Return the first tensor of a batch, the model's input."""
     if isinstance(batch, torch.Tensor):
         return batch if batch.ndim else None
     parts = batch.values() if isinstance(batch, Mapping) else batch
@@ -201,9 +200,9 @@ def _first_tensor(batch: Any) -> torch.Tensor | None:
 
 
 def _flat(values: Any, rows: torch.Tensor, n: int) -> torch.Tensor | None:
-    """Return some rows of what a batch of ``n`` samples gave, ``(rows, features)``.
+    """Return some rows of the values of a batch of ``n`` samples, ``(rows, features)``.
 
-    Numbers of words are no features, so whole numbers are left out, but for bytes of images.
+    Whole numbers are left out, because numbers of words are no features; bytes of images are kept.
     """
     if not isinstance(values, torch.Tensor) or not values.ndim or len(values) != n:
         return None
@@ -214,7 +213,7 @@ def _flat(values: Any, rows: torch.Tensor, n: int) -> torch.Tensor | None:
 
 
 def _hashed(features: torch.Tensor) -> torch.Tensor:
-    """Bring many features down to :data:`WIDEST`, keeping distances to about 4 %.
+    """Hash many features into :data:`WIDEST`, keeping distances to about 4 %.
 
     Each is added to one of them with a random sign (Weinberger et al. 2009, "Feature Hashing for
     Large Scale Multitask Learning", equation 3), the same ones each time.

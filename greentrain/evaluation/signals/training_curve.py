@@ -1,4 +1,4 @@
-"""What an update leaves behind: how its loss fell, and how the weights grew."""
+"""Measure the slope of a training curve and the growth of the weights."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from greentrain.callbacks.base import Callback
-
 POINTS = 256
-"""Points of a learning curve that are kept at most."""
+"""Largest number of points of a learning curve."""
 TENTHS = 10
-"""Values below which a curve has no last tenth."""
+"""Smallest number of values of a curve that has a last tenth."""
 
 
 def learning_slope(values: Sequence[float]) -> float | None:
-    """Return how much a learning curve still moved at its end.
+    """Return the slope of a learning curve at its end.
 
-    The mean of the last tenth of the values less that of the tenth before, which no single batch
-    decides. Of a loss it is negative while there is something left to learn, and about 0 at the
-    end of it.
+    It is the mean of the last tenth of the values less the mean of the tenth before, so no single
+    batch decides it. The slope of a loss is negative during learning, and about 0 at its end.
 
     Args:
-        values: A value for each batch, or for equally many, in order; those that are not finite
-            are left out.
+        values: A value for each batch, or for equally many batches, in order. Values that are not
+            finite are left out.
 
     Returns:
-        The change per tenth of the curve, in the unit of the values; ``None`` with fewer than ten.
+        The change per tenth of the curve, in the unit of the values; ``None`` for fewer than ten.
 
     Example:
         >>> learning_slope([10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.5])
@@ -48,7 +45,7 @@ def learning_slope(values: Sequence[float]) -> float | None:
 def weight_norm(model: nn.Module) -> float:
     """Return the Euclidean norm of all parameters of a model taken together.
 
-    It grows as a model is trained on and on, and with it goes the ability to learn (Dohare et al.
+    It grows during continued training, and the ability to learn decreases with it (Dohare et al.
     2024, "Loss of plasticity in deep continual learning").
 
     Example:
@@ -70,14 +67,14 @@ def weight_norm(model: nn.Module) -> float:
 
 
 def weight_growth(norm: float, reference: float | None) -> float | None:
-    """Return the growth of a norm since a reference, as a share of that.
+    """Return the growth of a norm since a reference, as a share of the reference.
 
     Args:
         norm: The norm now.
         reference: The norm then, such as after the last full retraining; ``None`` before any.
 
     Returns:
-        The growth; ``None`` where there is no reference, it is 0, or a norm is not finite.
+        The growth; ``None`` if the reference is unknown or 0, or a norm is not finite.
 
     Example:
         >>> weight_growth(12.0, 10.0)
@@ -90,12 +87,12 @@ def weight_growth(norm: float, reference: float | None) -> float | None:
 
 
 class LossCurve(Callback):
-    """Note the training loss of a fit, of all batches and in little memory.
+    """Record the training loss of all batches of a fit in little memory.
 
-    Losses stay where they are, such as on a GPU, which is not waited for before the curve is read.
-    When there are more than :data:`POINTS`, neighbours become their mean, so a point is the mean of
-    1, 2, 4, ... batches. A last point that is not full counts for nothing. Processes of
-    ``ddp_spawn`` keep their curves to themselves; under several ranks it is that of one of them.
+    Losses stay on their device, so a GPU is not waited for before the curve is read. With more than
+    :data:`POINTS`, neighbours are averaged, so a point is the mean of 1, 2, 4, ... batches. A last
+    point that is not full is left out. Under several ranks the curve is that of one rank, and
+    processes of ``ddp_spawn`` do not return theirs.
 
     A ``training_step`` that returns no loss leaves the curve empty.
     """

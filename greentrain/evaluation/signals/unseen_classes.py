@@ -1,4 +1,4 @@
-"""Which classes a stream has brought, and how much of new data is of others."""
+"""Measure the share of new samples whose class a stream has never seen."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from greentrain.evaluation.signals.drift import spread
 from greentrain.memory import size
 from greentrain.memory.datasets import item_column
 from greentrain.memory.labels import read_labels
-from greentrain.memory.plans import Label
+from greentrain.memory.sample_table import Label
 
 LABELS_READ = 512
-"""Samples that are read for their labels where no tensor holds these."""
+"""Largest number of samples read for their labels, if no tensor holds the labels."""
 
 
-class Seen:
-    """The classes seen so far, in the order in which they came.
+class SeenClasses:
+    """The classes seen so far, in the order of their first sample.
 
     Example:
-        >>> seen = Seen()
-        >>> seen.take([3, 1, 3])
+        >>> seen = SeenClasses()
+        >>> seen.add([3, 1, 3])
         >>> 1 in seen, 2 in seen, len(seen)
         (True, False, 2)
     """
@@ -37,8 +37,8 @@ class Seen:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def take(self, labels: Iterable[Label] | None) -> None:
-        """Take labels up; ``None``, of data without classes, adds nothing."""
+    def add(self, labels: Iterable[Label] | None) -> None:
+        """Add labels; ``None``, for data without classes, adds nothing."""
         self._labels.update(dict.fromkeys(labels or ()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -46,23 +46,23 @@ class Seen:
         return {"labels": list(self._labels)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore the result of :meth:`state_dict`."""
         self._labels = dict.fromkeys(state["labels"])
 
 
-def unseen_share(labels: Sequence[Label] | None, seen: Seen) -> float | None:
-    """Return the share of samples that are of classes never seen.
+def unseen_share(labels: Sequence[Label] | None, seen: SeenClasses) -> float | None:
+    """Return the share of samples whose class was never seen.
 
     Args:
-        labels: The label of each sample; ``None`` where they have none.
+        labels: The label of each sample; ``None`` without labels.
         seen: The classes seen so far.
 
     Returns:
         A share in [0, 1]; ``None`` without labels.
 
     Example:
-        >>> seen = Seen()
-        >>> seen.take([0, 1])
+        >>> seen = SeenClasses()
+        >>> seen.add([0, 1])
         >>> unseen_share([0, 1, 2, 2], seen)
         0.5
     """
@@ -72,16 +72,16 @@ def unseen_share(labels: Sequence[Label] | None, seen: Seen) -> float | None:
 def labels_in(dataset: Dataset[Any], *, limit: int = LABELS_READ) -> list[Label] | None:
     """Return the labels of the samples ``(x, label, ...)`` or ``{"label": label, ...}``.
 
-    Where tensors hold them all are read at once; else only some samples are read, whole, at even
-    distances. Those are then the same ones each time.
+    Labels in a tensor are all read at once. Otherwise only some samples are read, at even
+    distances: the same ones each time.
 
     Args:
         dataset: A map-style dataset.
-        limit: Samples that are read at most where no tensor holds the labels.
+        limit: Largest number of samples to read, if no tensor holds the labels.
 
     Returns:
-        A whole number or a text for each sample; ``None`` where they have no class, as a label is
-        missing, a fraction, or many numbers, and where there is no sample.
+        A whole number or a text for each sample. ``None`` without samples, and if a label is
+        missing, a fraction, or several numbers.
 
     Example:
         >>> labels_in([("a", 3), ("b", 3), ("c", 7)]), labels_in([("a", 0.5)])
@@ -93,6 +93,6 @@ def labels_in(dataset: Dataset[Any], *, limit: int = LABELS_READ) -> list[Label]
         dataset = Subset(dataset, spread(size(dataset), limit).tolist())
     try:
         classes, places = read_labels(dataset)
-    except ConfigurationError:  # which says why they are no classes
+    except ConfigurationError:  # the labels are not classes
         return None
     return [classes[place] for place in places.tolist()]

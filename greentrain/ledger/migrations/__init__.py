@@ -1,4 +1,4 @@
-"""How the ledger's tables came to be what they are, one revision after the other, with Alembic."""
+"""Upgrade the tables of a ledger from revision to revision, with Alembic."""
 
 from greentrain.ledger.migrations.upgrading import FOLDER, LOCATIONS, config, upgrade
 

@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, on the connection that it is given."""
+"""Run the revisions on the given connection; Alembic executes this file."""
 
 from alembic import context
 

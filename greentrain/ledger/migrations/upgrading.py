@@ -1,4 +1,4 @@
-"""Take a ledger's tables through their revisions with Alembic, on a connection that is given."""
+"""Run Alembic on a given connection."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from greentrain.ledger.schema import versions
 
 FOLDER = Path(__file__).parent
 LOCATIONS = (FOLDER / "versions",)
-"""Where the revisions are."""
+"""Folders of the revisions."""
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring a ledger's tables to a revision, inside the transaction that is given."""
+    """Upgrade a ledger's tables to a revision, in the given transaction."""
     command.upgrade(config(connection), revision)
 
 
 def config(connection: Connection | None = None) -> Config:
-    """Return what Alembic needs to know; there is no ``alembic.ini``."""
+    """Return the configuration of Alembic; there is no ``alembic.ini``."""
     made = Config()
     made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     made.set_main_option("path_separator", "newline")

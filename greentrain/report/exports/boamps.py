@@ -7,23 +7,8 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from greentrain.report.exports.facts import (
-    Document,
-    emissions_g,
-    gaps,
-    given,
-    hardware,
-    intensities,
-    json_text,
-    kwh,
-    measured_words,
-    source_kind,
-    stages,
-    stated,
-    unstated,
-    with_pue_j,
-    zones,
-)
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
 from greentrain.units import J_PER_WH
 
 VERSION = "1.1.0"
@@ -40,68 +25,64 @@ DATA_TYPES = (
     "word",
     "other",
 )
-"""What the schema allows as the type of a data set."""
+"""Types of a data set that the schema allows."""
 _STATED = {"task.taskFamily": "task", "task.dataset": "data_type"}
 _PLACES = {"own": "onPremise", "colocated": "other", "cloud": "publicCloud"}
 _QUALITIES = {"high": 0.1, "medium": 0.25, "low": 0.5}
 
 
-def render(document: Document) -> str:
-    """Write the report as JSON.
+def report(document: Report) -> dict[str, Any]:
+    """Return the report as plain values, without the unknown ones.
 
-    It validates against the schema where nothing that the schema requires is missing.
+    It validates against the schema if :func:`missing` lists nothing that the schema requires.
     """
-    return json_text(_known(report(document)))
-
-
-def report(document: Document) -> dict[str, Any]:
-    """Return the report as plain values, ``None`` for what is not known."""
     versions = _versions(document)
     systems = [run["environment"].get("platform") for run in document["runs"]]
-    return {
+    values = {
         "header": _header(document),
         "task": _task(document),
         "measures": _measures(document),
         "system": {"os": systems[0]} if systems and systems[0] else None,
         "software": {"language": "python", "version": versions.get("python")} if versions else None,
         "infrastructure": {
-            "infraType": _PLACES.get(given(document).get("hosting") or ""),
+            "infraType": _PLACES.get(facts.disclosures(document).hosting or ""),
             "components": [
                 {
                     "componentName": one.device,
                     "componentType": one.kind,
                     "nbComponent": one.number,
                 }
-                for one in hardware(document)
+                for one in facts.hardware(document)
             ],
         },
         "environment": _environment(document),
         "quality": quality(document),
     }
+    return dict(_known(values))
 
 
-def missing(document: Document) -> list[str]:
-    """List what the schema requires and the report does not know, and what makes a figure less."""
-    data_type = stated(document, "data_type")
-    sentences = gaps(document)
-    if not stages(document):
+def missing(document: Report) -> list[str]:
+    """List the required values that the report lacks, and the incomplete figures."""
+    data_type = facts.stated(document, "data_type")
+    sentences = facts.gaps(document)
+    if not facts.stages(document):
         sentences.append("task.taskStage: no update and no training epoch was recorded")
-    sentences += unstated(document, _STATED)
+    sentences += facts.unstated(document, _STATED)
     if _algorithm(document) is None:
-        sentences.append("task.algorithms: give algorithm under model in the file of --given")
+        sentences.append("task.algorithms: give algorithm under model in the file of --disclosures")
     if data_type is not None and data_type not in DATA_TYPES:
         sentences.append(
-            f"task.dataset: data_type is {data_type!r}; BoAmps has {', '.join(DATA_TYPES)}"
+            f"task.dataset: data_type is {data_type!r}; BoAmps allows {', '.join(DATA_TYPES)}"
         )
-    if _PLACES.get(given(document).get("hosting") or "") is None:
-        sentences.append("infrastructure.infraType: give hosting in the file of --given")
-    if not hardware(document):
+    if _PLACES.get(facts.disclosures(document).hosting or "") is None:
+        sentences.append("infrastructure.infraType: give hosting in the file of --disclosures")
+    if not facts.hardware(document):
         sentences.append("infrastructure.components: no device was metered")
     return sentences
 
 
-def quality(document: Document) -> str | None:
-    """Return the schema's word for the 95 % interval; ``None`` if it has none for it.
+def quality(document: Report) -> str | None:
+    """Return the schema's word for the 95 % interval; ``None`` if it has no word for it.
 
     ``"high"`` is within 10 %, ``"medium"`` within 25 % and ``"low"`` within 50 %.
     """
@@ -112,34 +93,34 @@ def quality(document: Document) -> str | None:
     return next((word for word, most in _QUALITIES.items() if share <= most), None)
 
 
-def _header(document: Document) -> dict[str, Any] | None:
+def _header(document: Report) -> dict[str, Any] | None:
     last_utc = document["period"]["last_utc"]
     if last_utc is None:
         return None
-    heads = json_text(document["verification"]["heads"])
+    heads = facts.json_text(document["verification"]["heads"])
     return {
         "formatVersion": VERSION,
         "formatVersionSpecificationUri": SPECIFICATION,
-        # The same ledger makes the same report, so its number is that of the ledger's heads.
+        # The id depends on the heads alone, so one ledger always gives one id.
         "reportId": str(uuid.uuid5(uuid.NAMESPACE_URL, heads)),
         "reportDatetime": _moment(last_utc),
     }
 
 
-def _task(document: Document) -> dict[str, Any]:
-    data_type = stated(document, "data_type")
+def _task(document: Report) -> dict[str, Any]:
+    data_type = facts.stated(document, "data_type")
     unknown = missing(document)
     accuracy = document["summary"]["final_metric"]
     named = document["summary"]["metric"] or ""
     return {
-        "taskStage": "+".join(stages(document)) or None,
-        "taskFamily": stated(document, "task"),
+        "taskStage": "+".join(facts.stages(document)) or None,
+        "taskFamily": facts.stated(document, "task"),
         "algorithms": _algorithm(document),
         "dataset": [
             {
                 "dataUsage": "input",
                 "dataType": data_type,
-                "sourceUri": stated(document, "dataset"),
+                "sourceUri": facts.stated(document, "dataset"),
             }
         ]
         if data_type in DATA_TYPES
@@ -151,34 +132,34 @@ def _task(document: Document) -> dict[str, Any]:
     }
 
 
-def _algorithm(document: Document) -> list[dict[str, Any]] | None:
+def _algorithm(document: Report) -> list[dict[str, Any]] | None:
     torch = _versions(document).get("torch")
-    name = stated(document, "algorithm")
+    name = facts.stated(document, "algorithm")
     if torch is None and name is None:
         return None
     framework = "pytorch" if torch is not None else None
     return [{"algorithmName": name, "framework": framework, "frameworkVersion": torch}]
 
 
-def _versions(document: Document) -> dict[str, str]:
-    """Return the versions of the first run's packages; runs on others name theirs in the report."""
+def _versions(document: Report) -> dict[str, str]:
+    """Return the package versions of the first run."""
     return next((run["environment"].get("versions") for run in document["runs"]), None) or {}
 
 
-def _measures(document: Document) -> list[dict[str, Any]] | None:
+def _measures(document: Report) -> list[dict[str, Any]] | None:
     totals = document["totals"]
-    energy_kwh = kwh(totals["energy_j"])
+    energy_kwh = facts.kwh(totals["energy_j"])
     if energy_kwh is None:
         return None
     idle = totals["idle"]
     idle_j = math.fsum(one["energy_j"] for one in idle)
     return [
         {
-            "measurementMethod": f"greentrain, {measured_words(document)}",
+            "measurementMethod": f"greentrain, {facts.measured_words(document)}",
             "version": document["generator"]["version"],
             "cpuTrackingMode": _tracking(document, "cpu"),
             "gpuTrackingMode": _tracking(document, "gpu"),
-            "powerCalibrationMeasurement": kwh(idle_j) if idle else None,
+            "powerCalibrationMeasurement": facts.kwh(idle_j) if idle else None,
             "durationCalibrationMeasurement": max(one["duration_s"] for one in idle)
             if idle
             else None,
@@ -189,40 +170,39 @@ def _measures(document: Document) -> list[dict[str, Any]] | None:
     ]
 
 
-def _tracking(document: Document, kind: str) -> str | None:
+def _tracking(document: Report, kind: str) -> str | None:
     modes = [
         source["method"]
         for source in document["totals"]["sources"]
-        if source_kind(source["name"]) == kind and source["method"]
+        if facts.source_kind(source["name"]) == kind and source["method"]
     ]
     return ", ".join(dict.fromkeys(modes)) or None
 
 
-def _environment(document: Document) -> dict[str, Any] | None:
-    found = zones(document)
+def _environment(document: Report) -> dict[str, Any] | None:
+    found = facts.zones(document)
     if len(found) != 1:
         return None
     # A zone is a country's code, or one followed by a region's, such as "US-CA".
     country, _, region = found[0].partition("-")
     return {
         "country": country,
-        "location": stated(document, "location") or (found[0] if region else None),
+        "location": facts.stated(document, "location") or (found[0] if region else None),
         "powerSourceCarbonIntensity": _intensity(document),
     }
 
 
-def _intensity(document: Document) -> float | None:
-    grams, energy_j = emissions_g(document), with_pue_j(document)
-    average = all(one["signal"] == "average" for one in intensities(document))
-    return grams / energy_j * 1000.0 * J_PER_WH if grams and energy_j and average else None
+def _intensity(document: Report) -> float | None:
+    grams, energy_j = facts.average_g(document), facts.with_pue_j(document)
+    return grams / energy_j * 1000.0 * J_PER_WH if grams and energy_j else None
 
 
-def _moment(utc: str) -> str:
-    return datetime.fromisoformat(utc).strftime("%Y-%m-%d %H:%M:%S")
+def _moment(utc: str | None) -> str | None:
+    return None if utc is None else datetime.fromisoformat(utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _known(value: Any) -> Any:
-    """Leave out whatever is ``None`` or empty: the schema has no word for unknown."""
+    """Leave out all that is ``None`` or empty: the schema has no value for unknown."""
     if isinstance(value, dict):
         held = {key: _known(one) for key, one in value.items()}
         return {key: one for key, one in held.items() if one not in (None, {}, [])}

@@ -1,46 +1,31 @@
-"""A CycloneDX 1.6 document with the model's energy, for a bill of materials to take up.
+"""A CycloneDX 1.6 document with the model's energy, to be merged into a bill of materials.
 
-See https://cyclonedx.org/docs/1.6/json/#components_items_modelCard_considerations: what training
-took stands under ``environmentalConsiderations`` of a component's model card.
+The energy of training is in the ``environmentalConsiderations`` of a component's model card, see
+https://cyclonedx.org/docs/1.6/json/#components_items_modelCard_considerations.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from greentrain.report.exports.facts import (
-    Document,
-    boundary,
-    emissions_g,
-    emissions_gaps,
-    fine_tuning_j,
-    gaps,
-    generator,
-    json_text,
-    kwh,
-    method,
-    model_name,
-    stated,
-    unstated,
-)
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
 
 VERSION = "1.6"
 _G_PER_T = 1e6
 
 
-def render(document: Document) -> str:
-    """Write the document as JSON; what is not known stands in the component's properties."""
-    return json_text(bom(document))
+def bom(document: Report) -> dict[str, Any]:
+    """Return the bill of materials as plain values: one component, the model.
 
-
-def bom(document: Document) -> dict[str, Any]:
-    """Return the bill of materials as plain values: one component, the model."""
+    The component's properties list what is not known.
+    """
     component: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": "model",
-        "name": model_name(document),
+        "name": facts.model_name(document),
     }
-    if (version := stated(document, "version")) is not None:
+    if (version := facts.stated(document, "version")) is not None:
         component["version"] = version
     consumption = _consumption(document)
     if consumption:
@@ -59,37 +44,37 @@ def bom(document: Document) -> dict[str, Any]:
     }
 
 
-def missing(document: Document) -> list[str]:
-    """List what a model card has room for and the report does not know."""
+def missing(document: Report) -> list[str]:
+    """List the fields of a model card that the report lacks."""
     return [
-        *gaps(document),
-        *emissions_gaps(document),
-        "energyProviders: who supplied the electricity, and from what, is not recorded",
-        *unstated(document, {"name": "name", "version": "version"}),
+        *facts.gaps(document),
+        *facts.emissions_gaps(document),
+        "energyProviders: the supplier of the electricity and its energy mix are not recorded",
+        *facts.unstated(document, {"name": "name", "version": "version"}),
     ]
 
 
-def _consumption(document: Document) -> list[dict[str, Any]]:
-    energy_kwh = kwh(document["totals"]["energy_j"])
+def _consumption(document: Report) -> list[dict[str, Any]]:
+    energy_kwh = facts.kwh(document["totals"]["energy_j"])
     if energy_kwh is None:
         return []
     one: dict[str, Any] = {
-        # Grams are known of the whole alone, so it is one activity; fine-tuning is its part.
+        # Grams are known of the whole alone, so it is one activity, of which fine-tuning is a part.
         "activity": "training",
         "energyProviders": [],
         "activityEnergyCost": {"value": energy_kwh, "unit": "kWh"},
     }
-    carbon_g = emissions_g(document)
+    carbon_g = facts.emissions_g(document)
     if carbon_g is not None:
         one["co2CostEquivalent"] = {"value": carbon_g / _G_PER_T, "unit": "tCO2eq"}
-    tuned_kwh = kwh(fine_tuning_j(document))
-    told = {
-        "method": method(document),
-        "boundary": boundary(document) or "unknown",
-        "tool": generator(document),
+    tuned_kwh = facts.kwh(facts.fine_tuning_j(document))
+    properties = {
+        "method": facts.method(document),
+        "boundary": facts.boundary(document) or "unknown",
+        "tool": facts.generator(document),
         "fine-tuning-kwh": "unknown" if tuned_kwh is None else repr(tuned_kwh),
     }
     one["properties"] = [
-        {"name": f"greentrain:{name}", "value": value} for name, value in told.items()
+        {"name": f"greentrain:{name}", "value": value} for name, value in properties.items()
     ]
     return [one]

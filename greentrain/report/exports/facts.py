@@ -1,36 +1,42 @@
-"""What several exports say: plain figures of the report document, and what is not known of them."""
+"""Facts of the report document that several exports need, and the gaps in them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
+import os
+import shutil
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from greentrain._about import DISTRIBUTION
-from greentrain.report.row_helpers import number
-from greentrain.report.text import shown
-from greentrain.units import wh
-
-Document = Mapping[str, Any]
-"""The report document, as :func:`greentrain.report.build` gives it."""
+from greentrain.report.disclosures import Disclosures
+from greentrain.report.document import (
+    Electricity,
+    Impact,
+    IntensityProvenance,
+    Report,
+    SourceFigures,
+)
+from greentrain.report.formats import shown
+from greentrain.report.row_helpers import grouped, known_wh, mean_pue, pue
 
 MOST_CHARACTERS = 200
 FINE_TUNING = frozenset({"REPLAY", "WARM_START"})
-"""The update modes that go on from the last weights."""
-
+"""The update modes that continue from the last weights."""
+_FIRST_UPDATE = "NO_MODEL"
 _METHODS = {
     "counter": "by hardware energy counter",
     "sampled": "by sampled power",
     "estimated": "estimated by a model",
     "given": "given, not measured",
 }
-_FIRST_UPDATE = "NO_MODEL"
 
 
 class Hardware(NamedTuple):
-    """Alike devices: their kind (``"gpu"``, ``"cpu"``, ...), their name, and how many there are."""
+    """Devices of one kind (``"gpu"``, ``"cpu"``, ...) and name, and their number."""
 
     kind: str
     device: str | None
@@ -48,89 +54,114 @@ def one_line(text: str, limit: int = MOST_CHARACTERS) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Write plain values as JSON in ASCII, keys in the order that they have."""
+    """Write plain values as JSON in ASCII, with their keys in order."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; an existing file keeps its mode.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        if path.exists():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def kwh(energy_j: float | None) -> float | None:
-    """Convert joules to kilowatt-hours; unknown stays unknown."""
-    return None if energy_j is None else wh(energy_j) / 1000.0
+    """Convert joules to kilowatt-hours; ``None`` stays ``None``."""
+    energy_wh = known_wh(energy_j)
+    return None if energy_wh is None else energy_wh / 1000.0
 
 
-def given(document: Document) -> Mapping[str, Any]:
-    """Return what the user stated beside the ledger."""
-    return document.get("given") or {}
+def disclosures(document: Report) -> Disclosures:
+    """Return the user's disclosures."""
+    return Disclosures(**document.get("disclosures", {}))
 
 
-def stated(document: Document, key: str) -> str | None:
+def stated(document: Report, key: str) -> str | None:
     """Return a text that the user stated about the model; ``None`` if there is none."""
-    text = (given(document).get("model") or {}).get(key)
-    return one_line(str(text)) or None if text is not None else None
+    text = disclosures(document).model.get(key)
+    return None if text is None else one_line(text) or None
 
 
-def model_name(document: Document) -> str:
-    """Name the model: as the user did, or after its runs."""
+def model_name(document: Report) -> str:
+    """Return the model's name: the stated one, or that of its runs."""
     names = list(dict.fromkeys(one_line(run["name"]) for run in document["runs"]))
     return stated(document, "name") or (names[0] if len(names) == 1 and names[0] else "model")
 
 
-def generator(document: Document) -> str:
-    """Name the tool that metered, with its version."""
+def generator(document: Report) -> str:
+    """Return the name and the version of the tool that metered."""
     return f"greentrain {document['generator']['version']}"
 
 
-def boundary(document: Document) -> str | None:
+def boundary(document: Report) -> str | None:
     """Name what was metered, such as ``"gpu+cpu"``; ``None`` where nothing was."""
     within = document["totals"]["boundary"]
     return None if within is None else one_line(within)
 
 
-def emissions_g(document: Document) -> float | None:
-    """Return the grams of all windows; ``None`` where they are known of a part alone, or of none.
+def emissions_g(document: Report) -> float | None:
+    """Return the grams of all windows; ``None`` unless they are known of every window.
 
-    A part passed off as the whole would be a figure too low.
+    The grams of a part, given as those of the whole, would be too low.
     """
     carbon = document["carbon"]
     return carbon["emissions_g"] if carbon["complete"] else None
 
 
-def intensities(document: Document) -> list[Mapping[str, Any]]:
-    """List where the intensities come from, each once."""
-    listed: list[Mapping[str, Any]] = []
+def average_g(document: Report) -> float | None:
+    """Return the grams of all windows; ``None`` unless every intensity is an average one."""
+    average = all(one["signal"] == "average" for one in intensities(document))
+    return emissions_g(document) if average else None
+
+
+def intensities(document: Report) -> list[IntensityProvenance]:
+    """List the origin of each intensity once."""
+    listed: list[IntensityProvenance] = []
     for one in document["carbon"]["intensities"]:
-        intensity = one.get("intensity")
+        intensity = one["intensity"]
         if intensity and intensity not in listed:
             listed.append(intensity)
     return listed
 
 
-def zones(document: Document) -> list[str]:
-    """List the zones whose power was drawn, as far as they are known."""
-    return list(dict.fromkeys(_word(one, "zone") for one in intensities(document) if one["zone"]))
+def zones(document: Report) -> list[str]:
+    """List the zones of the electricity that are known."""
+    return list(
+        dict.fromkeys(_word("zone", one["zone"]) for one in intensities(document) if one["zone"])
+    )
 
 
-def pues(document: Document) -> list[float | None]:
+def pues(document: Report) -> list[float | None]:
     """List the power usage effectiveness of the runs with energy, each once; ``None``: unknown."""
-    return list(dict.fromkeys(_pue(run) for run in document["runs"] if run["energy_j"]))
+    return list(dict.fromkeys(pue(run) for run in document["runs"] if run["energy_j"]))
 
 
-def with_pue_j(document: Document) -> float | None:
-    """Return the metered joules times the runs' mean PUE by energy, which the grams hold as well.
+def known_pues(document: Report) -> str:
+    """List the known values of power usage effectiveness as text; empty if there is none."""
+    return ", ".join(f"{one:g}" for one in pues(document) if one is not None)
+
+
+def with_pue_j(document: Report) -> float | None:
+    """Return the metered joules times the runs' mean PUE by energy, which the grams include too.
 
     Returns:
         Joules; ``None`` if nothing was metered. A run without a PUE counts with 1.
     """
     energy_j = document["totals"]["energy_j"]
-    if energy_j is None:
-        return None
-    drawn = [(run["energy_j"] or 0.0, _pue(run) or 1.0) for run in document["runs"]]
-    summed_j = math.fsum(joules for joules, _ in drawn)
-    mean = math.fsum(joules * pue for joules, pue in drawn) / summed_j if summed_j else 1.0
-    return float(energy_j) * mean
+    return None if energy_j is None else float(energy_j) * mean_pue(document["runs"])
 
 
-def fine_tuning_j(document: Document) -> float | None:
-    """Return the joules of the updates that went on from the last weights.
+def fine_tuning_j(document: Report) -> float | None:
+    """Return the joules of the updates that continued from the last weights.
 
     Returns:
         Joules, at most the total; ``None`` where some of it is unknown.
@@ -138,20 +169,20 @@ def fine_tuning_j(document: Document) -> float | None:
     parts = [
         one["update_energy_j"]
         for one in document["experiences"]
-        if one["update_mode"] in FINE_TUNING and not one["advice"]
+        if one["update_mode"] in FINE_TUNING and not one["shadow"]
     ]
     total_j = document["totals"]["energy_j"]
-    if total_j is None or any(part is None for part in parts):
+    if total_j is None or None in parts:
         return None
-    summed_j = math.fsum(parts)
+    summed_j = math.fsum(part or 0.0 for part in parts)
     return summed_j if summed_j <= total_j else None
 
 
-def stages(document: Document) -> list[str]:
+def stages(document: Report) -> list[str]:
     """List what was done: ``"training"``, ``"retraining"`` (from scratch), ``"finetuning"``."""
     found = set()
     for one in document["experiences"]:
-        if one["advice"]:  # which another job may have followed, or not
+        if one["shadow"]:  # another job may or may not have followed the decision
             continue
         if one["update_mode"] in FINE_TUNING:
             found.add("finetuning")
@@ -164,9 +195,9 @@ def stages(document: Document) -> list[str]:
     return [stage for stage in ("training", "retraining", "finetuning") if stage in found]
 
 
-def hardware(document: Document) -> list[Hardware]:
-    """Count the devices that were metered, alike ones together."""
-    devices: dict[Any, tuple[str, str | None]] = {}
+def hardware(document: Report) -> list[Hardware]:
+    """Count the metered devices by kind and name."""
+    devices: dict[object, tuple[str, str | None]] = {}
     for source in document["totals"]["sources"]:
         kind = source_kind(source["name"])
         if kind != "node":
@@ -186,34 +217,34 @@ def source_kind(name: str) -> str:
     return one_line(name.rpartition("/")[2].partition(":")[0], 40)
 
 
-def hardware_words(document: Document) -> str | None:
-    """Name the devices, such as ``"2 x NVIDIA H100"``; ``None`` if none is known by its name."""
+def hardware_words(document: Report) -> str | None:
+    """Name the devices, such as ``"2 x NVIDIA H100"``; ``None`` if no name is known."""
     known = [one for one in hardware(document) if one.device is not None]
     return ", ".join(f"{one.number} x {one.device}" for one in known) or None
 
 
-def measured_words(document: Document) -> str:
-    """Say by what each kind of device was metered."""
-    kinds: dict[str, dict[str, None]] = defaultdict(dict)
-    for source in document["totals"]["sources"]:
-        kinds[_METHODS.get(source["method"], "in an unknown way")][source_kind(source["name"])] = (
-            None
-        )
-    return "; ".join(f"{' and '.join(names)} {words}" for words, names in kinds.items())
+def measured_words(document: Report) -> str:
+    """Describe the method by which each kind of device was metered."""
+    by_method = grouped(document["totals"]["sources"], _method_words)
+    return "; ".join(
+        f"{' and '.join(dict.fromkeys(source_kind(one['name']) for one in held))} {words}"
+        for words, held in by_method.items()
+    )
 
 
-def intensity_words(document: Document) -> str | None:
-    """Say which intensities the grams come from; ``None`` where there is none."""
-    told = [
-        f"{_word(one, 'signal')} intensity of {_word(one, 'zone')} ({_word(one, 'source')}"
-        f"{'' if one['data_year'] is None else ', ' + _word(one, 'data_year')}, "
-        f"{_word(one, 'basis')})"
+def intensity_words(document: Report) -> str | None:
+    """Describe the intensities of the grams; ``None`` where there is none."""
+    described = [
+        f"{_word('signal', one['signal'])} intensity of {_word('zone', one['zone'])} "
+        f"({_word('source', one['source'])}"
+        f"{'' if one['data_year'] is None else ', ' + _word('data_year', one['data_year'])}, "
+        f"{_word('basis', one['basis'])})"
         for one in intensities(document)
     ]
-    return "; ".join(told) or None
+    return "; ".join(described) or None
 
 
-def method(document: Document) -> str:
+def method(document: Report) -> str:
     """Describe in about a hundred words how the energy was measured."""
     totals = document["totals"]
     if totals["energy_j"] is None:
@@ -227,16 +258,16 @@ def method(document: Document) -> str:
     )
     return (
         f"Electrical energy was metered by {generator(document)} ({DISTRIBUTION}) during the runs, "
-        "window by window: epochs, validation, checkpoints and whatever else they did. The "
+        "window by window: epochs, validation, checkpoints and all other phases. The "
         f"boundary is {boundary(document) or 'unknown'}: {measured_words(document)}. {spread} "
         "Failed, killed and interrupted runs are counted. Cooling and other overheads of the "
-        "building, network, storage and making the hardware are not in the figure. It is recorded "
-        "in a hash-chained ledger, from which it can be worked out again."
+        "building, network, storage and the manufacture of the hardware are not included. The "
+        "energy is recorded in a hash-chained ledger, from which the figure can be recomputed."
     )
 
 
-def gaps(document: Document) -> list[str]:
-    """List in sentences what makes the figure of energy less than whole."""
+def gaps(document: Report) -> list[str]:
+    """List in sentences why the figure of energy is incomplete."""
     totals = document["totals"]
     if not document["runs"]:
         return ["energy: the ledger holds no run"]
@@ -244,46 +275,51 @@ def gaps(document: Document) -> list[str]:
         return ["energy: nothing was measured"]
     if not totals["complete"]:
         return [
-            "energy: it is at least so much, because some windows are incomplete or were cut short "
-            f"({totals['windows_incomplete']} and {totals['windows_recovered']} of "
+            "energy: the figure is a lower bound, because some windows are incomplete or were cut "
+            f"short ({totals['windows_incomplete']} and {totals['windows_recovered']} of "
             f"{totals['windows']})"
         ]
     return []
 
 
-def emissions_gaps(document: Document) -> list[str]:
-    """Say why there are no grams, in a list of no or one sentence."""
+def emissions_gaps(document: Report) -> list[str]:
+    """Return the reason for missing grams, in a list of no or one sentence."""
     if emissions_g(document) is not None:
         return []
     return [f"emissions: {document['carbon']['sentence']}"]
 
 
-def unstated(document: Document, fields: Mapping[str, str]) -> list[str]:
-    """List the fields of a form, each with the text about the model that would fill it."""
+def pue_gaps(document: Report) -> list[str]:
+    """Return in a list of no or one sentence that a PUE is unknown."""
+    if None not in pues(document):
+        return []
+    return ["PUE: a run has none, so the overheads of its building are not included"]
+
+
+def unstated(document: Report, fields: Mapping[str, str]) -> list[str]:
+    """List the fields of a form for which the user stated no text about the model."""
     return [
-        f"{field}: give {key} under model in the file of --given"
+        f"{field}: give {key} under model in the file of --disclosures"
         for field, key in fields.items()
         if stated(document, key) is None
     ]
 
 
-def pue_gaps(document: Document) -> list[str]:
-    """Say in a list of no or one sentence that a PUE is unknown."""
-    if None not in pues(document):
-        return []
-    return ["PUE: a run has none, so what the building took beside its computers is not in it"]
+def embodied(document: Report) -> Impact | None:
+    """Return the embodied emissions of the report; ``None`` if it has no such line."""
+    impacts = document.get("supplementary_impacts")
+    return impacts["embodied"] if impacts else None
 
 
-def beside(document: Document, line: str) -> Mapping[str, Any]:
-    """Return a line beside the energy, such as ``"embodied"``; empty if there is none."""
-    return (document.get("beside") or {}).get(line) or {}
+def electricity(document: Report) -> Electricity | None:
+    """Return the electricity's emissions of the report; ``None`` if it has no such line."""
+    impacts = document.get("supplementary_impacts")
+    return impacts["electricity"] if impacts else None
 
 
-def _pue(run: Mapping[str, Any]) -> float | None:
-    told = run["environment"].get("carbon")
-    return number(told.get("pue")) if isinstance(told, dict) else None
+def _method_words(source: SourceFigures) -> str:
+    return _METHODS.get(source["method"] or "", "in an unknown way")
 
 
-def _word(provenance: Mapping[str, Any], key: str) -> str:
-    value = provenance[key]
+def _word(key: str, value: object) -> str:
     return f"unknown {key}" if value is None else one_line(str(value))

@@ -1,7 +1,7 @@
 """Rows of the EU AI Act's documentation of a general-purpose model that greentrain can fill.
 
-Annex XI, section 1, point 2 (d) and (e) of Regulation (EU) 2024/1689, in the words of the Model
-Documentation Form of the Code of Practice for general-purpose AI (July 2025).
+They are those of Annex XI, section 1, point 2 (d) and (e) of Regulation (EU) 2024/1689. The wording
+is that of the Model Documentation Form of the Code of Practice for general-purpose AI (July 2025).
 """
 
 from __future__ import annotations
@@ -10,42 +10,32 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from greentrain.report.exports.facts import (
-    Document,
-    gaps,
-    hardware_words,
-    json_text,
-    kwh,
-    method,
-    model_name,
-    source_kind,
-)
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
 
 _S_PER_DAY = 86400.0
 _COMPUTE = "floating-point operations were not counted"
 _NO_INFERENCE = "greentrain measures training, not inference"
 
 
-def render(document: Document) -> str:
-    """Write the rows as JSON; a value is a text as the form wants it, ``null`` where unknown."""
-    return json_text(form(document))
+def form(document: Report) -> dict[str, Any]:
+    """Return the rows: training time, compute and energy, with their methods.
 
-
-def form(document: Document) -> dict[str, Any]:
-    """Return the rows: training time, compute, energy and how they were obtained."""
+    A value is text as the form requires it, ``None`` if unknown.
+    """
     totals = document["totals"]
-    energy_kwh = kwh(totals["energy_j"])
+    energy_kwh = facts.kwh(totals["energy_j"])
     measured = bool(totals["windows"])
     return {
         "form": "Model Documentation Form, Code of Practice for General-Purpose AI, July 2025",
         "law": "Regulation (EU) 2024/1689, Annex XI, section 1, 2 (d) and (e)",
-        "model": model_name(document),
+        "model": facts.model_name(document),
         "rows": [
             _row(
                 "Training time, wall clock",
                 significant(totals["duration_s"] / _S_PER_DAY) if measured else None,
                 "days",
-                "time of the measured windows; runs at the same time are counted each",
+                "time of the measured windows; runs at the same time are counted separately",
             ),
             _row(
                 "Training time, hardware",
@@ -63,7 +53,7 @@ def form(document: Document) -> dict[str, Any]:
             ),
             _row(
                 "Measurement methodology of the energy",
-                None if energy_kwh is None else method(document),
+                None if energy_kwh is None else facts.method(document),
                 None,
                 "in about 100 words",
             ),
@@ -75,10 +65,10 @@ def form(document: Document) -> dict[str, Any]:
     }
 
 
-def missing(document: Document) -> list[str]:
+def missing(document: Report) -> list[str]:
     """List the rows that greentrain cannot fill."""
     return [
-        *gaps(document),
+        *facts.gaps(document),
         f"Amount of computation used for training: {_COMPUTE}",
         f"Benchmarked amount of computation used for inference: {_NO_INFERENCE}",
     ]
@@ -94,10 +84,11 @@ def significant(value: float) -> str:
     return f"{Decimal(f'{value:.1e}'):f}"
 
 
-def hardware_s(document: Document) -> float:
+def hardware_s(document: Report) -> float:
     """Return the seconds of each run times its graphics cards (times 1 without any)."""
     return math.fsum(
-        run["duration_s"] * max(1, sum(source_kind(one["name"]) == "gpu" for one in run["sources"]))
+        run["duration_s"]
+        * max(1, sum(facts.source_kind(one["name"]) == "gpu" for one in run["sources"]))
         for run in document["runs"]
     )
 
@@ -106,5 +97,5 @@ def _row(name: str, value: str | None, unit: str | None, note: str) -> dict[str,
     return {"row": name, "value": value, "unit": unit, "note": note}
 
 
-def _hardware(document: Document) -> str:
-    return hardware_words(document) or "which hardware is not known"
+def _hardware(document: Report) -> str:
+    return facts.hardware_words(document) or "the hardware is not known"

@@ -1,28 +1,22 @@
-"""A short summary in Markdown."""
+"""A short summary of the report in Markdown."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from greentrain.report.exports.facts import (
-    Document,
-    boundary,
-    emissions_g,
-    emissions_gaps,
-    gaps,
-    measured_words,
-    one_line,
-)
-from greentrain.units import format_carbon, format_energy, wh
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
+from greentrain.report.formats import energy, metric, plural
+from greentrain.units import format_carbon
 
 MOST_ROWS = 20
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~$@:])")
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
-def render(document: Document) -> str:
-    """Write what matters of the report as Markdown (CommonMark with tables)."""
+def render(document: Report) -> str:
+    """Write a summary as Markdown (CommonMark with tables)."""
     parts = [
         "# Energy report",
         _lead(document),
@@ -30,9 +24,9 @@ def render(document: Document) -> str:
             ("figure", "value"),
             [
                 ("energy", _energy(document)),
-                ("boundary", _word(boundary(document))),
-                ("measured by", escaped(measured_words(document)) or "unknown"),
-                ("emissions", format_carbon(emissions_g(document))),
+                ("boundary", _word(facts.boundary(document))),
+                ("measured by", escaped(facts.measured_words(document)) or "unknown"),
+                ("emissions", format_carbon(facts.emissions_g(document))),
                 ("experiences", str(document["summary"]["experiences"])),
                 ("last metric", _metric(document)),
             ],
@@ -46,29 +40,26 @@ def render(document: Document) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Write a text so that Markdown shows it as it is: no markup, no HTML, no link.
+    r"""Escape a text, so that Markdown shows it as it is, without markup, HTML or links.
 
     Example:
         >>> print(escaped("*a* <b> [c](http://d)"))
         \*a\* &lt;b&gt; \[c\]\(http\://d\)
     """
     # After a backslash or an entity, "www." is no link to GitHub either.
-    marked = _MARKS.sub(r"\\\1", one_line(text)).translate(_HTML)
+    marked = _MARKS.sub(r"\\\1", facts.one_line(text)).translate(_HTML)
     return re.sub(r"(?i)www\.", lambda found: f"{found[0][:3]}\\.", marked)
 
 
-def _lead(document: Document) -> str:
+def _lead(document: Report) -> str:
     runs = document["runs"]
     if not runs:
         return "The ledger holds no run, so there is no figure to report."
     period = document["period"]
-    return (
-        f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {period['first_utc']} to "
-        f"{period['last_utc']}."
-    )
+    return f"{plural(len(runs), 'run')}, {period['first_utc']} to {period['last_utc']}."
 
 
-def _energy(document: Document) -> str:
+def _energy(document: Report) -> str:
     totals = document["totals"]
     if totals["energy_j"] is None:
         return "unknown: nothing was measured"
@@ -77,23 +68,23 @@ def _energy(document: Document) -> str:
     spread = (
         ""
         if interval is None
-        else f" (95 % interval {interval['low_wh']:.3g} to {interval['high_wh']:.3g} Wh)"
+        else f" (95 % interval {energy(interval['low_j'])} to {energy(interval['high_j'])})"
     )
-    return f"{least}{format_energy(totals['energy_j'])}{spread}"
+    return f"{least}{energy(totals['energy_j'])}{spread}"
 
 
-def _metric(document: Document) -> str:
+def _metric(document: Report) -> str:
     value = document["summary"]["final_metric"]
     name = document["summary"]["metric"]
-    return "unknown" if value is None else f"{value:.4g} ({escaped(name or 'unknown')})"
+    return metric(value) if value is None else f"{metric(value)} ({escaped(name or 'unknown')})"
 
 
-def _budgets(document: Document) -> list[str]:
+def _budgets(document: Report) -> list[str]:
     rows = [
         (
             escaped(one["name"]),
             escaped(one["given_as"]),
-            f"{one['spent_g']:.3g} g" if one["unit"] == "g" else f"{wh(one['spent_j']):.3g} Wh",
+            format_carbon(one["spent_g"]) if one["unit"] == "g" else energy(one["spent_j"]),
             "yes" if one["kept"] else "no",
         )
         for one in document["budgets"]
@@ -101,16 +92,16 @@ def _budgets(document: Document) -> list[str]:
     return _section("Budgets", ("budget", "amount", "spent", "kept"), rows)
 
 
-def _runs(document: Document) -> list[str]:
+def _runs(document: Report) -> list[str]:
     rows = [
-        (escaped(one["name"]), escaped(one["status"]), format_energy(one["energy_j"]))
+        (escaped(one["name"]), escaped(one["status"]), energy(one["energy_j"]))
         for one in document["runs"]
     ]
     return _section("Runs", ("run", "status", "energy"), rows)
 
 
-def _known_gaps(document: Document) -> list[str]:
-    sentences = [*gaps(document), *emissions_gaps(document)]
+def _known_gaps(document: Report) -> list[str]:
+    sentences = [*facts.gaps(document), *facts.emissions_gaps(document)]
     outside = document["not_measured"]["outside_boundary"]
     listed = [f"- {escaped(sentence)}" for sentence in [*sentences, *outside]]
     return ["## Not known, not measured", "\n".join(listed)] if listed else []
@@ -123,7 +114,7 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
     return [
         f"## {title}",
         _table(header, rows[-MOST_ROWS:]),
-        *([f"The last {MOST_ROWS}; {more} more stand in report.json."] if more > 0 else []),
+        *([f"The last {MOST_ROWS} are listed; report.json has {more} more."] if more > 0 else []),
     ]
 
 
@@ -137,4 +128,4 @@ def _word(text: str | None) -> str:
 
 
 def _code(text: str) -> str:
-    return one_line(text, 2000).replace("`", "'")
+    return facts.one_line(text, 2000).replace("`", "'")

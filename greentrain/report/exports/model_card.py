@@ -1,34 +1,19 @@
-"""``co2_eq_emissions`` of a Hugging Face model card, printed or put into a card that exists.
+"""``co2_eq_emissions`` of a Hugging Face model card, as text or inside an existing card.
 
-See https://huggingface.co/docs/hub/model-cards-co2. The Hub's own library writes a card's whole
-header anew, without its comments and quotes; here all but the one entry stays byte for byte.
+See https://huggingface.co/docs/hub/model-cards-co2. The Hub's own library rewrites the whole header
+of a card and loses its comments and quotes. Here all but the one entry stays byte for byte.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from greentrain.errors import ConfigurationError
-from greentrain.report.exports.facts import (
-    Document,
-    emissions_g,
-    emissions_gaps,
-    gaps,
-    generator,
-    hardware_words,
-    intensity_words,
-    measured_words,
-    one_line,
-    pues,
-    stages,
-    stated,
-    zones,
-)
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
 
 KEY = "co2_eq_emissions"
 _STAGES = {
@@ -43,48 +28,48 @@ _HEADER = re.compile(
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def render(document: Document) -> str:
-    """Write the entry as YAML, with a comment for each thing that is not known."""
-    comments = "".join(f"# not known: {one_line(gap, 1000)}\n" for gap in missing(document))
+def render(document: Report) -> str:
+    """Write the entry as YAML, with a comment for each unknown value."""
+    comments = "".join(f"# not known: {facts.one_line(gap, 1000)}\n" for gap in missing(document))
     return _entry(document) + comments
 
 
-def metadata(document: Document) -> dict[str, Any]:
-    """Return the values of ``co2_eq_emissions`` that are known; emissions are in grams."""
+def metadata(document: Report) -> dict[str, Any]:
+    """Return the known values of ``co2_eq_emissions``; emissions are in grams."""
     values = {
-        "emissions": emissions_g(document),
+        "emissions": facts.emissions_g(document),
         "source": _source(document),
         "training_type": _training_type(document),
         "geographical_location": _location(document),
-        "hardware_used": hardware_words(document),
+        "hardware_used": facts.hardware_words(document),
     }
     return {key: value for key, value in values.items() if value is not None}
 
 
-def missing(document: Document) -> list[str]:
-    """List what the entry has room for and the report does not know."""
+def missing(document: Report) -> list[str]:
+    """List the fields of the entry that the report lacks."""
     without = {
         "training_type": _training_type(document),
         "geographical_location": _location(document),
-        "hardware_used": hardware_words(document),
+        "hardware_used": facts.hardware_words(document),
     }
     return [
-        *gaps(document),
-        *emissions_gaps(document),
+        *facts.gaps(document),
+        *facts.emissions_gaps(document),
         *(f"{key}: neither recorded nor stated" for key, value in without.items() if not value),
     ]
 
 
-def write_card(path: str | Path, document: Document) -> None:
-    """Put ``co2_eq_emissions`` into a model card's header, in place of what stood there.
+def write_card(path: str | Path, document: Report) -> None:
+    """Put ``co2_eq_emissions`` into a model card's header, in place of an existing entry.
 
     Args:
         path: The card, such as ``README.md``; the rest of it stays byte for byte as it was.
         document: The document of :func:`greentrain.report.build`.
 
     Raises:
-        ConfigurationError: If the report has no emissions, the card cannot be read or written or
-            is not UTF-8, or its header is not one that an entry can be put into.
+        ConfigurationError: If the report has no emissions, or the card cannot be read or written,
+            is not UTF-8, or has a header that does not accept the entry.
     """
     place = Path(path)
     try:
@@ -100,31 +85,26 @@ def write_card(path: str | Path, document: Document) -> None:
         after = card_text(before, document).encode("utf-8")
     except ConfigurationError as error:
         raise ConfigurationError(f"the model card {str(path)!r} {error}") from None
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(after)
-        shutil.copymode(place, temporary)
-        temporary.replace(place)
+        facts.replace_file(place, after)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write the model card {str(path)!r}: {error.strerror}"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def card_text(card: str, document: Document) -> str:
+def card_text(card: str, document: Report) -> str:
     """Return a model card's text with ``co2_eq_emissions`` in its header.
 
     A card without a header gets one.
 
     Raises:
-        ConfigurationError: If the report has no emissions, or the header is no YAML mapping of
-            lines, or the entry stands in it twice or is referred to from elsewhere.
+        ConfigurationError: If the report has no emissions. Also if the header is not a YAML mapping
+            in lines, or has the entry twice, or refers to the entry from elsewhere.
     """
     import yaml
 
-    if emissions_g(document) is None:
+    if facts.emissions_g(document) is None:
         raise ConfigurationError(
             f"stays as it is, because the report has no emissions: {document['carbon']['sentence']}"
         )
@@ -138,11 +118,11 @@ def card_text(card: str, document: Document) -> str:
     try:
         changed = _changed(header, entry)
         before, after = yaml.safe_load(header) or {}, yaml.safe_load(changed)
-    except ConfigurationError:  # which is a ValueError, too
+    except ConfigurationError:  # which is a ValueError as well
         raise
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError):  # ValueError: an invalid date
         raise ConfigurationError(
-            "has a header that is not YAML, or that the entry does not fit into"
+            "has a header that is not YAML, or becomes invalid with the entry"
         ) from None
     if not isinstance(after, dict) or {**before, KEY: after.get(KEY)} != after:
         raise ConfigurationError("has a header in which the entry would change other entries")
@@ -150,14 +130,14 @@ def card_text(card: str, document: Document) -> str:
 
 
 def _changed(header: str, entry: str) -> str:
-    """Put the entry where it stood in a header's text, or at its end."""
+    """Replace the entry in a header's text, or add it at the end."""
     import yaml
 
     root = yaml.compose(header, Loader=yaml.SafeLoader)
     if root is None:
         return header + entry
     if not isinstance(root, yaml.MappingNode) or root.flow_style:
-        raise ConfigurationError("has a header that is not a list of keys, one a line")
+        raise ConfigurationError("has a header that is not a list of keys, one per line")
     nodes = [(key, value) for key, value in root.value if key.value == KEY]
     if len(nodes) > 1:
         raise ConfigurationError(f"has {KEY} twice in its header")
@@ -172,7 +152,7 @@ def _changed(header: str, entry: str) -> str:
 
 
 def _end(node: Any) -> int:
-    """Return where the last character of a node stands: a block's own end is that of the gap."""
+    """Return the end of a node's last character; a block's own end includes the lines after it."""
     children = node.value if isinstance(node.value, list) and not node.flow_style else []
     if not children:
         return int(node.end_mark.index)
@@ -180,33 +160,33 @@ def _end(node: Any) -> int:
     return _end(last[1] if isinstance(last, tuple) else last)
 
 
-def _entry(document: Document) -> str:
+def _entry(document: Report) -> str:
     import yaml
 
     text: str = yaml.safe_dump({KEY: metadata(document)}, sort_keys=False, width=math.inf)
     return text
 
 
-def _source(document: Document) -> str:
+def _source(document: Report) -> str:
     if document["totals"]["energy_j"] is None:
-        return f"{generator(document)}: nothing was measured"
-    pue = [one for one in pues(document) if one is not None]
+        return f"{facts.generator(document)}: nothing was measured"
+    pue = facts.known_pues(document)
     parts = [
-        f"{generator(document)}: {measured_words(document)}",
-        intensity_words(document),
-        f"PUE {', '.join(f'{one:g}' for one in pue)}" if pue else None,
+        f"{facts.generator(document)}: {facts.measured_words(document)}",
+        facts.intensity_words(document),
+        f"PUE {pue}" if pue else None,
     ]
     return "; ".join(part for part in parts if part)
 
 
-def _training_type(document: Document) -> str | None:
-    if (said := stated(document, "training_type")) is not None:
+def _training_type(document: Report) -> str | None:
+    if (said := facts.stated(document, "training_type")) is not None:
         return said
     if not document["experiences"]:
-        # A run of somebody's own Trainer may start from any weights.
+        # A run of the user's own Trainer may start from any weights.
         return None
-    return " and ".join(dict.fromkeys(_STAGES[stage] for stage in stages(document))) or None
+    return " and ".join(dict.fromkeys(_STAGES[stage] for stage in facts.stages(document))) or None
 
 
-def _location(document: Document) -> str | None:
-    return stated(document, "location") or ", ".join(zones(document)) or None
+def _location(document: Report) -> str | None:
+    return facts.stated(document, "location") or ", ".join(facts.zones(document)) or None

@@ -1,4 +1,4 @@
-"""The page as a PDF. Extra ``pdf`` (WeasyPrint, which needs the system's Pango)."""
+"""The page as a PDF; extra ``pdf`` (WeasyPrint, which needs the system's Pango)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
-from greentrain.report.exports.facts import Document
+from greentrain.report.document import Report
 from greentrain.report.html import render_html
 
-# WeasyPrint lays a grid out badly that breaks over pages, and fails where one must not break.
+# WeasyPrint misplaces grids that break over pages, and fails where one must not break.
 _PLAIN = "* { break-inside: auto !important } .decision, dl { display: block !important }"
 _SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 _VARIABLE = re.compile(r"var\(--([\w-]+)(?:,\s*([^()]*))?\)")
 _DEFINED = re.compile(r"--([\w-]+):\s*([^;}]+)")
 
 
-def render(document: Document) -> bytes:
+def render(document: Report) -> bytes:
     """Print the HTML page as a PDF; nothing is fetched for it.
 
     Raises:
@@ -41,7 +41,7 @@ def render(document: Document) -> bytes:
 
 
 def with_colours(page: str) -> str:
-    """Put the page's own colours into its charts, where WeasyPrint knows no CSS variables.
+    """Replace CSS variables in the charts by the page's colours, as WeasyPrint needs it.
 
     Example:
         >>> with_colours("<style>:root{--a:red}</style><svg><rect fill='var(--a)'/></svg>")
@@ -49,7 +49,7 @@ def with_colours(page: str) -> str:
     """
     colours: dict[str, str] = {}
     for name, value in _DEFINED.findall(page.partition("</style>")[0]):
-        # What is defined first is the light theme, and paper is light.
+        # The light theme is defined first, and paper is light.
         colours.setdefault(name, value.strip())
 
     def colour(found: re.Match[str]) -> str:
@@ -59,4 +59,4 @@ def with_colours(page: str) -> str:
 
 
 def _refuse(url: str, *_: Any, **__: Any) -> dict[str, Any]:
-    raise ValueError(f"a report fetches nothing, and {url[:80]!r} was asked for")
+    raise ValueError(f"the report must not load anything, but requested {url[:80]!r}")

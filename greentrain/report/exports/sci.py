@@ -4,47 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from greentrain.report.exports.facts import (
-    Document,
-    beside,
-    boundary,
-    emissions_g,
-    emissions_gaps,
-    gaps,
-    given,
-    intensities,
-    intensity_words,
-    json_text,
-    kwh,
-    method,
-    one_line,
-    pue_gaps,
-    pues,
-    with_pue_j,
-)
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
 
 STANDARD = "ISO/IEC 21031:2024"
 EXCLUDED = (
     "market-based factors, certificates and offsets: the specification does not allow them",
-    "marginal intensities: they may steer decisions and are no measure of emissions",
+    "marginal intensities: they may guide decisions but do not measure emissions",
     "avoided energy and emissions: they are counterfactual",
 )
 
 
-def render(document: Document) -> str:
-    """Write the score with its parts, boundary and method as JSON."""
-    return json_text(score(document))
-
-
-def score(document: Document) -> dict[str, Any]:
-    """Work out the score; it is ``None`` where I, M or R is unknown.
+def score(document: Report) -> dict[str, Any]:
+    """Compute the score; it is ``None`` where I, M or R is unknown.
 
     Returns:
         E (kWh), I (gCO2e/kWh), M (gCO2e), R (functional units), the score, boundary and method.
     """
-    energy_kwh = kwh(with_pue_j(document))
-    carbon_g = _operational_g(document)
-    embodied_g = beside(document, "embodied").get("embodied_g")
+    energy_kwh = facts.kwh(facts.with_pue_j(document))
+    carbon_g = facts.average_g(document)
+    embodied = facts.embodied(document)
+    embodied_g = embodied["embodied_g"] if embodied else None
     unit, units = _functional_unit(document)
     value = None
     if carbon_g is not None and embodied_g is not None and units:
@@ -56,33 +36,32 @@ def score(document: Document) -> dict[str, Any]:
         "I": {
             "value": carbon_g / energy_kwh if carbon_g is not None and energy_kwh else None,
             "unit": "gCO2e/kWh",
-            "source": intensity_words(document),
+            "source": facts.intensity_words(document),
         },
         "M": {
             "value": embodied_g,
             "unit": "gCO2e",
-            "source": _plain(beside(document, "embodied").get("source")),
+            "source": _plain(embodied["source"] if embodied else None),
         },
         "R": {"value": units, "unit": unit},
         "score": {"value": value, "unit": f"gCO2e per {unit or 'functional unit'}"},
-        "boundary": boundary(document),
+        "boundary": facts.boundary(document),
         "outside_boundary": document["not_measured"]["outside_boundary"],
-        "method": method(document),
+        "method": facts.method(document),
         "excluded": list(EXCLUDED),
         "missing": missing(document),
     }
 
 
-def missing(document: Document) -> list[str]:
-    """List what the score needs and the report does not know."""
-    sentences = [*gaps(document), *emissions_gaps(document), *pue_gaps(document)]
-    if emissions_g(document) is not None and _operational_g(document) is None:
+def missing(document: Report) -> list[str]:
+    """List the parts of the score that the report lacks."""
+    sentences = [*facts.gaps(document), *facts.emissions_gaps(document), *facts.pue_gaps(document)]
+    if facts.emissions_g(document) is not None and facts.average_g(document) is None:
         sentences.append("I: an intensity is not an average one, or its signal is not known")
-    embodied = beside(document, "embodied")
-    if embodied.get("embodied_g") is None:
-        sentences.append(
-            "M: " + (embodied.get("sentence") or "what making the hardware took is not known")
-        )
+    embodied = facts.embodied(document)
+    if embodied is None or embodied["embodied_g"] is None:
+        reason = embodied["sentence"] if embodied else None
+        sentences.append(f"M: {reason or 'the embodied emissions are not known'}")
     if _functional_unit(document)[1] is None:
         sentences.append(
             "R: give functional_unit and functional_units, such as the number of experiences"
@@ -90,21 +69,15 @@ def missing(document: Document) -> list[str]:
     return sentences
 
 
-def _operational_g(document: Document) -> float | None:
-    average = all(one["signal"] == "average" for one in intensities(document))
-    return emissions_g(document) if average else None
+def _functional_unit(document: Report) -> tuple[str | None, float | None]:
+    stated = facts.disclosures(document)
+    return _plain(stated.functional_unit), stated.functional_units
 
 
-def _functional_unit(document: Document) -> tuple[str | None, float | None]:
-    unit = given(document).get("functional_unit")
-    units = given(document).get("functional_units")
-    return (_plain(unit), units) if unit is not None and units else (_plain(unit), None)
-
-
-def _pue_words(document: Document) -> str:
-    known = [f"{one:g}" for one in pues(document) if one is not None]
-    return f"included: {', '.join(known)}" if known else "not known, not included"
+def _pue_words(document: Report) -> str:
+    known = facts.known_pues(document)
+    return f"included: {known}" if known else "not known, not included"
 
 
 def _plain(text: str | None) -> str | None:
-    return None if text is None else one_line(text)
+    return None if text is None else facts.one_line(text)

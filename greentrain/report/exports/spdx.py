@@ -9,18 +9,8 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from greentrain.report.exports.facts import (
-    Document,
-    fine_tuning_j,
-    gaps,
-    generator,
-    json_text,
-    kwh,
-    method,
-    model_name,
-    stated,
-    unstated,
-)
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
 
 VERSION = "3.0.1"
 CONTEXT = f"https://spdx.org/rdf/{VERSION}/spdx-context.jsonld"
@@ -34,15 +24,15 @@ _REQUIRED = (
 )
 
 
-def render(document: Document) -> str:
-    """Write the document as JSON-LD; what is not known stands in the package's comment."""
-    return json_text({"@context": CONTEXT, "@graph": graph(document)})
+def json_ld(document: Report) -> dict[str, Any]:
+    """Return the document as JSON-LD; the package's comment lists what is not known."""
+    return {"@context": CONTEXT, "@graph": graph(document)}
 
 
-def graph(document: Document) -> list[dict[str, Any]]:
-    """Return the elements: who made them, the model as an AI package, and the document."""
+def graph(document: Report) -> list[dict[str, Any]]:
+    """Return the elements: their creator, the model as an AI package, and the document."""
     # The same ledger gives the same identifiers.
-    heads = json_text(document["verification"]["heads"])
+    heads = facts.json_text(document["verification"]["heads"])
     space = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, heads)}"
     tool, package = f"{space}#greentrain", f"{space}#model"
     return [
@@ -57,7 +47,7 @@ def graph(document: Document) -> list[dict[str, Any]]:
             "type": "SoftwareAgent",
             "spdxId": tool,
             "creationInfo": _CREATION,
-            "name": generator(document),
+            "name": facts.generator(document),
         },
         _package(document, package),
         {
@@ -71,35 +61,35 @@ def graph(document: Document) -> list[dict[str, Any]]:
     ]
 
 
-def missing(document: Document) -> list[str]:
-    """List what the AI profile asks of a package and the report does not know."""
+def missing(document: Report) -> list[str]:
+    """List the fields of the AI profile that the report lacks."""
     return [
-        *gaps(document),
-        f"{', '.join(_REQUIRED)}: the AI profile asks for them, and no ledger holds them",
-        *unstated(document, {"name": "name", "software_packageVersion": "version"}),
+        *facts.gaps(document),
+        f"{', '.join(_REQUIRED)}: the AI profile requires them, and no ledger holds them",
+        *facts.unstated(document, {"name": "name", "software_packageVersion": "version"}),
         *(
-            ["ai_finetuningEnergyConsumption: the energy of some update is not known"]
-            if document["totals"]["energy_j"] is not None and fine_tuning_j(document) is None
+            ["ai_finetuningEnergyConsumption: the energy of an update is not known"]
+            if document["totals"]["energy_j"] is not None and facts.fine_tuning_j(document) is None
             else []
         ),
     ]
 
 
-def _package(document: Document, spdx_id: str) -> dict[str, Any]:
+def _package(document: Report, spdx_id: str) -> dict[str, Any]:
     package: dict[str, Any] = {
         "type": "ai_AIPackage",
         "spdxId": spdx_id,
         "creationInfo": _CREATION,
-        "name": model_name(document),
+        "name": facts.model_name(document),
         "software_primaryPurpose": "model",
         "comment": f"Not known: {'; '.join(missing(document))}.",
-        "ai_informationAboutTraining": method(document),
+        "ai_informationAboutTraining": facts.method(document),
     }
-    if (version := stated(document, "version")) is not None:
+    if (version := facts.stated(document, "version")) is not None:
         package["software_packageVersion"] = version
     total_j = document["totals"]["energy_j"]
     if total_j is not None:
-        tuned_j = fine_tuning_j(document) or 0.0
+        tuned_j = facts.fine_tuning_j(document) or 0.0
         package["ai_energyConsumption"] = {
             "type": "ai_EnergyConsumption",
             "ai_trainingEnergyConsumption": [_quantity(total_j - tuned_j)],
@@ -111,11 +101,11 @@ def _package(document: Document, spdx_id: str) -> dict[str, Any]:
 def _quantity(energy_j: float) -> dict[str, Any]:
     return {
         "type": "ai_EnergyConsumptionDescription",
-        "ai_energyQuantity": kwh(energy_j),
+        "ai_energyQuantity": facts.kwh(energy_j),
         "ai_energyUnit": "kilowattHour",
     }
 
 
 def _moment(utc: str | None) -> str:
-    # A document has to have been created at some time; of an empty ledger there is none.
+    # The creation time is required, and an empty ledger has no moment.
     return _NO_MOMENT if utc is None else datetime.fromisoformat(utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""An Excel workbook: a summary, the runs and the experiences. Extra ``xlsx`` (openpyxl)."""
+"""An Excel workbook: a summary, the runs and the experiences; extra ``xlsx`` (openpyxl)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ from typing import Any
 
 from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
-from greentrain.report.exports.facts import (
-    Document,
-    boundary,
-    emissions_g,
-    emissions_gaps,
-    gaps,
-    kwh,
-    measured_words,
-    method,
-)
+from greentrain.report.document import Report
+from greentrain.report.exports import facts
 from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, inert
 
 _WIDTH = 22
@@ -27,7 +19,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODIFIED = re.compile(rb"(<dcterms:(?:created|modified)[^>]*>)[^<]*")
 
 
-def render(document: Document) -> bytes:
+def render(document: Report) -> bytes:
     """Write the workbook; the same document gives the same bytes.
 
     Raises:
@@ -52,22 +44,22 @@ def render(document: Document) -> bytes:
     return _without_clock(written.getvalue())
 
 
-def _summary(document: Document) -> list[list[Cell]]:
+def _summary(document: Report) -> list[list[Cell]]:
     totals = document["totals"]
-    interval = totals["interval"] or {}
+    interval = totals["interval"]
     unknown: list[Cell] = [
-        f"not known: {gap}" for gap in [*gaps(document), *emissions_gaps(document)]
+        f"not known: {gap}" for gap in [*facts.gaps(document), *facts.emissions_gaps(document)]
     ]
     return [
         ["figure", "value", "unit"],
         ["runs", len(document["runs"]), None],
-        ["energy", kwh(totals["energy_j"]), "kWh"],
-        ["energy, low (95 %)", kwh(interval.get("low_j")), "kWh"],
-        ["energy, high (95 %)", kwh(interval.get("high_j")), "kWh"],
-        ["emissions", emissions_g(document), "g CO2e"],
-        ["boundary", boundary(document), None],
-        ["measured", measured_words(document) or None, None],
-        ["method", method(document), None],
+        ["energy", facts.kwh(totals["energy_j"]), "kWh"],
+        ["energy, low (95 %)", facts.kwh(interval["low_j"] if interval else None), "kWh"],
+        ["energy, high (95 %)", facts.kwh(interval["high_j"] if interval else None), "kWh"],
+        ["emissions", facts.emissions_g(document), "g CO2e"],
+        ["boundary", facts.boundary(document), None],
+        ["measured", facts.measured_words(document) or None, None],
+        ["method", facts.method(document), None],
         *([sentence] for sentence in unknown),
     ]
 
@@ -81,7 +73,7 @@ def _fill(sheet: Any, table: Sequence[Sequence[Cell]]) -> None:
             cell = sheet.cell(row=number, column=column)
             if isinstance(value, str):
                 cell.value = value
-                # Typed as text, and marked so that it stays one when somebody edits the cell.
+                # Typed as text, and marked so that it stays text when the cell is edited.
                 cell.data_type = "s"
                 cell.quotePrefix = value != inert(value)
             else:
@@ -94,7 +86,7 @@ def _fill(sheet: Any, table: Sequence[Sequence[Cell]]) -> None:
 
 
 def _without_clock(workbook: bytes) -> bytes:
-    """Write the archive again without the moment at which it was made."""
+    """Rewrite the archive without its time of creation."""
     written = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(workbook)) as held, zipfile.ZipFile(written, "w") as archive:
         for name in held.namelist():

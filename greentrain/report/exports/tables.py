@@ -5,81 +5,78 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
-from greentrain.report.exports.facts import Document, kwh, one_line
+from greentrain.report.document import ExperienceEntry, Report, RunFigures
+from greentrain.report.exports import facts
+from greentrain.report.row_helpers import pue
 
 Cell = str | float | int | None
-Row = Mapping[str, Any]
-Columns = Mapping[str, Callable[[Row], Cell]]
+_Row = TypeVar("_Row")
+Columns = Mapping[str, Callable[[_Row], Cell]]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def _pue(run: Row) -> float | None:
-    told = run["environment"].get("carbon")
-    return told.get("pue") if isinstance(told, dict) else None
+def _text(text: str | None) -> Cell:
+    return None if text is None else facts.one_line(text)
 
 
-def _text(key: str) -> Callable[[Row], Cell]:
-    return lambda row: None if row[key] is None else one_line(str(row[key]))
-
-
-RUNS: Columns = {
-    "run id": _text("run_id"),
-    "name": _text("name"),
-    "kind": _text("kind"),
-    "status": _text("status"),
-    "opened (UTC)": _text("opened_utc"),
-    "closed (UTC)": _text("closed_utc"),
-    "energy (kWh)": lambda row: kwh(row["energy_j"]),
-    "boundary": _text("boundary"),
+RUNS: Columns[RunFigures] = {
+    "run id": lambda row: _text(row["run_id"]),
+    "name": lambda row: _text(row["name"]),
+    "kind": lambda row: _text(row["kind"]),
+    "status": lambda row: _text(row["status"]),
+    "opened (UTC)": lambda row: _text(row["opened_utc"]),
+    "closed (UTC)": lambda row: _text(row["closed_utc"]),
+    "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "boundary": lambda row: _text(row["boundary"]),
     "measured time (s)": lambda row: row["duration_s"],
     "windows": lambda row: row["windows"],
     "incomplete windows": lambda row: row["windows_incomplete"],
     "windows cut short": lambda row: row["windows_recovered"],
-    "PUE": _pue,
+    "PUE": pue,
 }
-"""One row a run; energy as metered, without the PUE."""
+"""The columns of the table of runs; energy is as metered, without the PUE."""
 
-EXPERIENCES: Columns = {
-    "run id": _text("run_id"),
+EXPERIENCES: Columns[ExperienceEntry] = {
+    "run id": lambda row: _text(row["run_id"]),
     "position": lambda row: row["position"],
-    "experience": _text("experience_id"),
-    "decided (UTC)": _text("decided_utc"),
-    "update mode": _text("update_mode"),
-    "step_fraction": lambda row: row["step_fraction"],
-    "reason": _text("reason"),
-    "status": _text("status"),
-    "energy (kWh)": lambda row: kwh(row["energy_j"]),
-    "energy of the update (kWh)": lambda row: kwh(row["update_energy_j"]),
-    "predicted (kWh)": lambda row: kwh(row["predicted_j"]),
-    "overrun (kWh)": lambda row: kwh(row["overrun_j"]),
-    "budget": _text("budget"),
-    "metric": _text("metric"),
+    "experience": lambda row: _text(row["experience_id"]),
+    "decided (UTC)": lambda row: _text(row["decided_utc"]),
+    "update mode": lambda row: _text(row["update_mode"]),
+    "step fraction": lambda row: row["step_fraction"],
+    "reason": lambda row: _text(row["reason"]),
+    "status": lambda row: _text(row["status"]),
+    "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "energy of the update (kWh)": lambda row: facts.kwh(row["update_energy_j"]),
+    "predicted (kWh)": lambda row: facts.kwh(row["predicted_j"]),
+    "overrun (kWh)": lambda row: facts.kwh(row["overrun_j"]),
+    "budget": lambda row: _text(row["budget"]),
+    "metric": lambda row: _text(row["metric"]),
     "metric before": lambda row: row["metric_before"],
     "metric after": lambda row: row["metric_after"],
 }
-"""One row an experience; its energy holds the look at the data as well as the update."""
+"""The columns of the table of experiences; energy includes that of the probe."""
 
 
-def cells(columns: Columns, rows: Sequence[Row]) -> list[list[Cell]]:
-    """Return a table: the header, then a row for each; what is unknown is ``None``."""
+def cells(columns: Columns[_Row], rows: Sequence[_Row]) -> list[list[Cell]]:
+    """Return a table: the header, then a row for each; unknown cells are ``None``."""
     return [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
 
 
-def render_runs(document: Document) -> str:
-    """Write the runs as CSV; a cell that is unknown is empty."""
+def render_runs(document: Report) -> str:
+    """Write the runs as CSV; unknown cells are empty."""
     return _csv(cells(RUNS, document["runs"]))
 
 
-def render_experiences(document: Document) -> str:
-    """Write the experiences as CSV; a cell that is unknown is empty."""
+def render_experiences(document: Report) -> str:
+    """Write the experiences as CSV; unknown cells are empty."""
     return _csv(cells(EXPERIENCES, document["experiences"]))
 
 
 def inert(text: str) -> str:
-    """Mark a text that a spreadsheet would take for a formula, by a quote before it.
+    """Put a quote before a text that a spreadsheet would read as a formula.
 
     See https://owasp.org/www-community/attacks/CSV_Injection.
 

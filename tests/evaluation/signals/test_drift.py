@@ -15,8 +15,8 @@ from scipy.stats import ks_2samp
 from sklearn.metrics.pairwise import rbf_kernel
 
 from greentrain.evaluation.signals.drift import (
-    ENOUGH,
-    LOOKED_AT,
+    FEWEST_ROWS,
+    MOST_ROWS,
     drift_score,
     largest_ks,
     mmd2,
@@ -141,11 +141,11 @@ def test_whatever_the_features_there_is_a_shift_in_its_range_or_none(old, new):
         np.isfinite(each.reshape(len(each), -1)).all(1).sum() if each.size else 0
         for each in (old, new)
     ]
-    if min(rows) < ENOUGH:
+    if min(rows) < FEWEST_ROWS:
         assert shift is None
     elif shift is not None:
-        assert shift.by in ("MMD2", "KS")
-        assert (0 if shift.by == "KS" else -1) <= shift.value <= 2
+        assert shift.measure in ("MMD2", "KS")
+        assert (0 if shift.measure == "KS" else -1) <= shift.value <= 2
 
 
 @pytest.mark.parametrize("huge", [1e30, 1e300])
@@ -159,14 +159,14 @@ def test_constant_features_are_the_same_or_wholly_apart():
     zeros, ones = torch.zeros(20, 4), torch.ones(20, 4)
     for new, value in ((zeros, 0.0), (ones, 1.0)):
         shift = drift_score(zeros, new)
-        assert (shift.by, shift.value) == ("KS", value)
+        assert (shift.measure, shift.value) == ("KS", value)
 
 
 def test_where_most_rows_are_alike_the_largest_ks_speaks():
     old, new = torch.zeros(50, 100), torch.zeros(50, 100)
     new[:10, 7] = 1.0  # a dead layer but for one unit, which fires for a fifth of the new samples
     shift = drift_score(old, new)
-    assert (shift.by, shift.value) == ("KS", pytest.approx(0.2))
+    assert (shift.measure, shift.value) == ("KS", pytest.approx(0.2))
 
 
 def test_rows_that_are_not_finite_are_left_out():
@@ -177,17 +177,17 @@ def test_rows_that_are_not_finite_are_left_out():
 
 def test_too_few_or_others_features_say_nothing():
     old = normal(20, 3, seed=19)
-    assert drift_score(old, old[: ENOUGH - 1]) is None
+    assert drift_score(old, old[: FEWEST_ROWS - 1]) is None
     assert drift_score(old, normal(20, 4, seed=20)) is None
     assert drift_score(old, torch.zeros(0, 3)) is None
     assert drift_score(torch.tensor(1.0), old) is None
 
 
 def test_more_rows_than_are_looked_at_are_taken_from_all_over():
-    old = torch.arange(10.0 * LOOKED_AT).reshape(-1, 1)  # sorted: the first ones would be others
+    old = torch.arange(10.0 * MOST_ROWS).reshape(-1, 1)  # sorted: the first ones would be others
     new = old[torch.randperm(len(old), generator=torch.Generator().manual_seed(0))]
     assert abs(drift_score(old, new).value) < 0.02
-    assert drift_score(old, new[:LOOKED_AT]).value < 0.02
+    assert drift_score(old, new[:MOST_ROWS]).value < 0.02
 
 
 @given(st.integers(0, 500), st.integers(1, 100))

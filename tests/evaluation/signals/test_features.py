@@ -19,7 +19,7 @@ from greentrain.evaluation.signals.features import (
     PENULTIMATE,
     WIDEST,
     FeatureTap,
-    shift_between,
+    drift_between,
 )
 from tests.models import Classifier, blobs
 
@@ -74,7 +74,7 @@ def penultimate(model, batches):
         for batch in batches:
             tap.begin()
             model(batch)
-            tap.take(batch)
+            tap.add(batch)
     tap.close()
     return tap.features.get(PENULTIMATE)
 
@@ -150,7 +150,7 @@ def test_what_a_module_cannot_show_is_missing_and_nothing_is_raised(make):
     tap.attach(model)
     tap.begin()
     model(samples)
-    tap.take(samples)
+    tap.add(samples)
     tap.close()
     assert PENULTIMATE not in tap.features
     assert features is None or PENULTIMATE not in features
@@ -161,10 +161,10 @@ def test_batches_of_any_kind_raise_nothing_and_what_was_wrong_is_said_once(batch
     tap = FeatureTap(3)
     with caplog.at_level(logging.DEBUG, logger="greentrain.evaluation.signals.features"):
         for _ in range(3):
-            tap.take(batch)
+            tap.add(batch)
     assert tap.features == {}
     assert [record.getMessage()[:43] for record in caplog.records] == [
-        "not all features of the model can be noted:"
+        "not all features of the model can be captured:"
     ]
 
 
@@ -182,21 +182,21 @@ def test_a_compiled_model_shows_its_inputs_only():
 def test_numbers_of_words_are_no_features_and_bytes_of_images_are():
     for dtype, kinds in ((torch.int64, []), (torch.uint8, [INPUTS])):
         tap = FeatureTap(3)
-        tap.take(torch.ones(3, 4, dtype=dtype))
+        tap.add(torch.ones(3, 4, dtype=dtype))
         assert list(tap.features) == kinds
 
 
 def test_a_kind_that_is_missing_in_one_batch_is_left_out():
     tap = FeatureTap(4)
-    tap.take((torch.ones(2, 3),))
-    tap.take((torch.ones(2, 3, dtype=torch.int64),))
+    tap.add((torch.ones(2, 3),))
+    tap.add((torch.ones(2, 3, dtype=torch.int64),))
     assert tap.features == {}
 
 
 def test_distances_outlive_hashing():
     tap = FeatureTap(40)
     wide = torch.randn(40, 20 * WIDEST, generator=torch.Generator().manual_seed(0))
-    tap.take(wide)
+    tap.add(wide)
     hashed = tap.features[INPUTS]
     assert hashed.shape == (40, WIDEST)
     ratio = torch.nn.functional.pdist(hashed) / torch.nn.functional.pdist(wide)
@@ -212,7 +212,7 @@ def test_distances_outlive_hashing():
 def test_however_samples_fall_into_batches_each_wanted_one_is_noted_once(sizes, limit, value):
     tap = FeatureTap(sum(sizes), limit=limit)
     for size in sizes:
-        tap.take(torch.full((size, 3), value))
+        tap.add(torch.full((size, 3), value))
     assert len(tap.features[INPUTS]) == min(limit, sum(sizes))
 
 
@@ -227,9 +227,9 @@ def test_new_classes_shift_the_features_of_a_trained_model_and_more_of_the_same_
         nn.functional.cross_entropy(model(samples), labels).backward()
         optimizer.step()
     old = validated(model, blobs((0, 1), 50, seed=1))
-    same = shift_between(old, validated(model, blobs((0, 1), 50, seed=2)))
-    others = shift_between(old, validated(model, blobs((2, 3), 50, seed=2)))
-    assert same.by == others.by == "MMD2 of penultimate features"
+    same = drift_between(old, validated(model, blobs((0, 1), 50, seed=2)))
+    others = drift_between(old, validated(model, blobs((2, 3), 50, seed=2)))
+    assert same.measure == others.measure == "MMD2 of penultimate features"
     assert abs(same.value) < 0.03
     assert others.value > 0.2
 
@@ -238,7 +238,7 @@ def test_the_best_kind_that_says_anything_counts():
     some = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     broken = torch.full((20, 3), float("nan"))
     old = {PENULTIMATE: broken, OUTPUTS: some, INPUTS: some}
-    assert shift_between(old, old).by == "MMD2 of outputs"
-    assert shift_between(old, {PENULTIMATE: some, INPUTS: some}).by == "MMD2 of inputs"
-    assert shift_between(old, {PENULTIMATE: some}) is None
-    assert shift_between({}, old) is None
+    assert drift_between(old, old).measure == "MMD2 of outputs"
+    assert drift_between(old, {PENULTIMATE: some, INPUTS: some}).measure == "MMD2 of inputs"
+    assert drift_between(old, {PENULTIMATE: some}) is None
+    assert drift_between({}, old) is None

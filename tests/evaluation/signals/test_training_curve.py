@@ -19,7 +19,7 @@ from greentrain.evaluation.signals.training_curve import (
     weight_norm,
 )
 from tests.models import Classifier
-from tests.training.fitting import train, updater
+from tests.training.fitting import parts, train
 
 finite = st.floats(-1e6, 1e6)
 
@@ -53,7 +53,7 @@ def fed(losses):
 @pytest.mark.parametrize("accumulated", [1, 4])
 def test_a_fit_leaves_the_losses_of_all_of_its_batches(accumulated):
     told, curve = Given(), LossCurve()
-    train(updater(accumulate_grad_batches=accumulated), callbacks=[told, curve], steps=40)
+    train(parts(accumulate_grad_batches=accumulated), callbacks=[told, curve], steps=40)
     assert curve.values == pytest.approx(told.losses)
     tenths = [sum(told.losses[start : start + 4]) / 4 for start in (32, 36)]
     assert curve.slope == pytest.approx(tenths[1] - tenths[0], abs=1e-6)
@@ -74,7 +74,7 @@ class ByHand(Classifier):
 
 def test_a_step_by_hand_may_return_its_loss_or_not():
     told, curve = LossCurve(), LossCurve()
-    train(updater(ByHand), callbacks=[told, curve], steps=20)
+    train(parts(ByHand), callbacks=[told, curve], steps=20)
     assert len(curve.values) == 10
     assert LossCurve().values == []
     assert LossCurve().slope is None

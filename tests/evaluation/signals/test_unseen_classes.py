@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from greentrain.evaluation.signals.unseen_classes import Seen, labels_in, unseen_share
+from greentrain.evaluation.signals.unseen_classes import SeenClasses, labels_in, unseen_share
 from greentrain.memory import SampleList, concat
 from tests.models import blobs
 
@@ -60,7 +60,7 @@ def test_of_other_datasets_some_samples_are_read_from_all_over():
 )
 def test_what_has_no_class_has_no_labels(dataset):
     assert labels_in(dataset) is None
-    assert unseen_share(labels_in(dataset), Seen()) is None
+    assert unseen_share(labels_in(dataset), SeenClasses()) is None
 
 
 def test_texts_and_named_labels_are_labels_too():
@@ -69,19 +69,19 @@ def test_texts_and_named_labels_are_labels_too():
 
 
 def test_the_share_counts_samples_and_not_classes():
-    seen = Seen()
+    seen = SeenClasses()
     assert unseen_share([0, 1], seen) == 1.0  # the first ones are all new
-    seen.take(labels_in(blobs((0, 1), 5)))
+    seen.add(labels_in(blobs((0, 1), 5)))
     new = labels_in(concat([blobs((1,), 30), blobs((2,), 10)]))
     assert unseen_share(new, seen) == 0.25
-    seen.take(new)
+    seen.add(new)
     assert unseen_share(new, seen) == 0.0
 
 
 @given(st.lists(labels), st.lists(labels, min_size=1))
 def test_what_was_seen_outlives_a_way_through_json(first, new):
-    seen, again = Seen(), Seen()
-    seen.take(first)
+    seen, again = SeenClasses(), SeenClasses()
+    seen.add(first)
     again.load_state_dict(json.loads(json.dumps(seen.state_dict())))
     assert len(again) == len(set(first))
     share = unseen_share(new, again)
@@ -91,6 +91,6 @@ def test_what_was_seen_outlives_a_way_through_json(first, new):
 
 
 def test_data_without_classes_add_none():
-    seen = Seen()
-    seen.take(None)
+    seen = SeenClasses()
+    seen.add(None)
     assert len(seen) == 0

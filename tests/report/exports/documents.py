@@ -11,7 +11,8 @@ from greentrain.budget import Budget
 from greentrain.carbon import Emissions
 from greentrain.ledger import Ledger
 from greentrain.report import build
-from greentrain.report.disclosures import Given
+from greentrain.report.disclosures import Disclosures
+from greentrain.report.write import FORMATS
 from tests.report.ledgers import SOURCES, STARTED, come, decide, window
 
 INTENSITY = {
@@ -35,7 +36,7 @@ MODEL = {
     "algorithm": "cnn",
     "version": "1.0",
 }
-GIVEN = Given(
+DISCLOSED = Disclosures(
     hosting="own",
     market_based_g_per_kwh=100.0,
     market_based_source="contract",
@@ -49,7 +50,9 @@ GIVEN = Given(
 )
 
 
-def known(ledger: Ledger, *, given: Given | None = GIVEN, **changes: Any) -> dict[str, Any]:
+def known(
+    ledger: Ledger, *, disclosures: Disclosures | None = DISCLOSED, **changes: Any
+) -> dict[str, Any]:
     """Two updates of 1.5 Wh at 400 g/kWh and a PUE of 1.2: 3 Wh in 72 s, and 1.44 g.
 
     The first is a full retrain, the second a warm start.
@@ -82,7 +85,13 @@ def known(ledger: Ledger, *, given: Given | None = GIVEN, **changes: Any) -> dic
         account.settle(reservation, 5400.0)
         come(run, position, metric_after=0.9, steps=10, planned_steps=10, energy_j=5400.0)
     run.close()
-    return build(ledger, given=given)
+    return build(ledger, disclosures=disclosures)
+
+
+def rendered(name: str, document: dict[str, Any]) -> str:
+    """The text of a format with one file."""
+    (render,) = FORMATS[name].files.values()
+    return str(render(document))
 
 
 def needs_pango() -> None:

@@ -44,7 +44,7 @@ def crashed(ledger):
     heartbeat(run, 1800.0, 900.0)
     document = build(ledger)
     run.close()
-    return document, "at least so much"
+    return document, "a lower bound"
 
 
 CASES = [empty, without_epochs, unmeasured, without_intensity, crashed]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from greentrain.report import build
-from greentrain.report.exports import boamps, cyclonedx, spdx
-from tests.report.exports.documents import known
+from greentrain.report.exports import boamps, cyclonedx
+from tests.report.exports.documents import known, rendered
 from tests.report.ledgers import stream
 
 DATA = os.environ.get("GREENTRAIN_DATA")
@@ -39,13 +39,13 @@ def boamps_schema():
 def test_a_boamps_report_of_which_all_is_known_is_valid(ledger, boamps_schema):
     document = known(ledger)
     assert boamps.missing(document) == []
-    report = json.loads(boamps.render(document))
+    report = json.loads(rendered("boamps", document))
     assert [error.message for error in boamps_schema.iter_errors(report)] == []
 
 
 def test_a_boamps_report_is_invalid_in_just_what_is_missing(ledger, boamps_schema):
     stream(ledger)
-    report = json.loads(boamps.render(build(ledger)))
+    report = json.loads(rendered("boamps", build(ledger)))
     messages = sorted(error.message for error in boamps_schema.iter_errors(report))
     assert messages == [
         "'algorithms' is a required property",
@@ -56,7 +56,7 @@ def test_a_boamps_report_is_invalid_in_just_what_is_missing(ledger, boamps_schem
 
 
 def test_the_boamps_schema_looks_into_its_parts(ledger, boamps_schema):
-    report = json.loads(boamps.render(known(ledger)))
+    report = json.loads(rendered("boamps", known(ledger)))
     report["measures"][0]["powerConsumption"] = "3 Wh"
     report["infrastructure"]["components"][0].pop("nbComponent")
     report["task"]["dataset"][0]["dataType"] = "pictures"
@@ -68,10 +68,10 @@ def test_a_boamps_data_type_is_one_of_the_schemas(ledger):
     document = known(ledger)
     schema = json.loads((Path(str(DATA)) / "schemas/boamps/dataset_schema.json").read_text())
     assert tuple(schema["properties"]["dataType"]["enum"]) == boamps.DATA_TYPES
-    document["given"]["model"]["data_type"] = "pictures"
+    document["disclosures"]["model"]["data_type"] = "pictures"
     (sentence,) = boamps.missing(document)
     assert sentence.startswith("task.dataset: data_type is 'pictures'")
-    assert "dataset" not in json.loads(boamps.render(document))["task"]
+    assert "dataset" not in json.loads(rendered("boamps", document))["task"]
 
 
 @pytest.mark.parametrize("make", [known, None], ids=["known", "empty"])
@@ -81,7 +81,7 @@ def test_the_cyclonedx_document_is_valid(ledger, make):
 
     document = build(ledger) if make is None else make(ledger)
     validator = JsonStrictValidator(SchemaVersion.V1_6)
-    assert validator.validate_str(cyclonedx.render(document)) is None
+    assert validator.validate_str(rendered("cyclonedx", document)) is None
     bom = cyclonedx.bom(document)
     bom["components"][0]["type"] = "a model"
     assert validator.validate_str(json.dumps(bom)) is not None
@@ -91,7 +91,7 @@ def test_the_cyclonedx_document_is_valid(ledger, make):
 def test_the_spdx_document_is_read_by_the_model_of_its_standard(ledger, make):
     """SPDX's own Python model checks types, cardinalities and enumerations as it reads."""
     document = build(ledger) if make is None else make(ledger)
-    objects = read_spdx(spdx.render(document))
+    objects = read_spdx(rendered("spdx", document))
     kinds = sorted(type(one).__name__ for one in objects)
     assert kinds == ["CreationInfo", "SoftwareAgent", "SpdxDocument", "ai_AIPackage"]
     (package,) = [one for one in objects if type(one).__name__ == "ai_AIPackage"]
@@ -114,7 +114,7 @@ def read_spdx(text):
 
 
 def test_the_spdx_model_refuses_what_is_not_of_the_standard(ledger):
-    text = spdx.render(known(ledger))
+    text = rendered("spdx", known(ledger))
     with pytest.raises(ValueError, match="kWh"):
         read_spdx(text.replace('"kilowattHour"', '"kWh"'))
     with pytest.raises(KeyError, match="ai_energyAmount"):

@@ -14,7 +14,7 @@ import yaml
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError
 from greentrain.report import build
-from greentrain.report.disclosures import Given
+from greentrain.report.disclosures import Disclosures
 from greentrain.report.exports import (
     boamps,
     cyclonedx,
@@ -29,7 +29,7 @@ from greentrain.report.exports import (
     tables,
 )
 from greentrain.report.write import FORMATS, missing, write
-from tests.report.exports.documents import ENVIRONMENT, INTENSITY, known, without
+from tests.report.exports.documents import ENVIRONMENT, INTENSITY, known, rendered, without
 from tests.report.ledgers import stream, window
 
 
@@ -104,15 +104,15 @@ def test_sci_is_worked_out_by_its_formula(ledger):
 @pytest.mark.parametrize(
     ("given", "absent"),
     [
-        (Given(functional_unit="experience", functional_units=2.0), "M: give embodied_kg"),
+        (Disclosures(functional_unit="experience", functional_units=2.0), "M: give embodied_kg"),
         (
-            Given(embodied_kg=1.0, embodied_lifetime_h=1.0, embodied_reserved_share=1.0),
+            Disclosures(embodied_kg=1.0, embodied_lifetime_h=1.0, embodied_reserved_share=1.0),
             "R: give functional_unit",
         ),
     ],
 )
 def test_sci_has_no_score_without_all_of_its_parts(ledger, given, absent):
-    score = sci.score(known(ledger, given=given))
+    score = sci.score(known(ledger, disclosures=given))
     assert score["score"]["value"] is None
     assert any(sentence.startswith(absent) for sentence in score["missing"])
 
@@ -205,8 +205,8 @@ def test_fine_tuning_of_unknown_energy_is_missing(ledger):
     ],
 )
 def test_esrs_puts_figures_where_the_hosting_says(ledger, hosting, expected):
-    given = Given(hosting=hosting, market_based_g_per_kwh=100.0)
-    table = esrs.table(known(ledger, given=given))
+    given = Disclosures(hosting=hosting, market_based_g_per_kwh=100.0)
+    table = esrs.table(known(ledger, disclosures=given))
     values = {row["concept"].removeprefix("esrs:"): row["value"] for row in table["rows"]}
     assert {name: value for name, value in values.items() if value is not None} == {
         name: pytest.approx(value) for name, value in expected.items()
@@ -235,7 +235,7 @@ def test_hardware_days_count_each_card(ledger):
 
 
 def test_boamps_holds_what_was_measured(ledger):
-    report = json.loads(boamps.render(known(ledger)))
+    report = json.loads(rendered("boamps", known(ledger)))
     assert report["task"]["taskStage"] == "training+finetuning"
     assert report["infrastructure"]["infraType"] == "onPremise"
     (measure,) = report["measures"]
@@ -264,7 +264,7 @@ def test_idle_power_is_boamps_calibration(ledger):
     run = ledger.open_run("measure", "x", environment=ENVIRONMENT)
     window(run, 720.0, 360.0, phase="idle", duration_s=36.0)
     run.close()
-    (measure,) = json.loads(boamps.render(build(ledger)))["measures"]
+    (measure,) = json.loads(rendered("boamps", build(ledger)))["measures"]
     assert measure["powerCalibrationMeasurement"] == pytest.approx(0.0003)  # 1080 J are 0.3 Wh
     assert measure["durationCalibrationMeasurement"] == 36.0
 
@@ -273,7 +273,9 @@ def test_idle_power_is_boamps_calibration(ledger):
 def test_every_format_works_without_what_later_versions_of_the_document_hold(
     ledger, tmp_path, name
 ):
-    document = without(known(ledger), "given", "beside", "hourly", "overlaps", "avoided")
+    document = without(
+        known(ledger), "disclosures", "supplementary_impacts", "hourly", "overlaps", "avoided"
+    )
     assert all(path.stat().st_size > 0 for path in write(document, tmp_path, (name,)))
 
 

@@ -1,0 +1,106 @@
+"""Read the decisions of a stream from a ledger, each with its outcome and its gain."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger
+from greentrain.report.document import ExperienceEntry
+from greentrain.report.experiences import entries
+from greentrain.report.ledger_reading import rows_of
+from greentrain.report.row_helpers import parse
+
+_NAMES_SHOWN = 5
+"""Other names that an error lists."""
+
+
+class ExplainedExperience(ExperienceEntry):
+    """An experience with its gains. A gain is above 0 if the metric improved.
+
+    Attributes:
+        gain: The measured gain; ``None`` if unknown.
+        predicted_gain: The predicted gain of the chosen option; ``None`` if unknown.
+    """
+
+    gain: float | None
+    predicted_gain: float | None
+
+
+def explained_decisions(
+    ledger: Ledger, stream: str | None = None, experience: str | None = None
+) -> tuple[str, list[ExplainedExperience]]:
+    """Return a stream's name and its decisions in order, each with its outcome.
+
+    Args:
+        ledger: The ledger.
+        stream: The name; ``None`` for the stream of the newest run with a decision.
+        experience: Id of the only experience to return; ``None`` for all.
+
+    Raises:
+        ConfigurationError: If nothing was decided, or not in such a stream or experience.
+    """
+    rows = rows_of(ledger.snapshot())
+    decided = {row["run_id"] for row in rows["decision"]}
+    names = {row["run_id"]: row["name"] for row in rows["run"] if row["run_id"] in decided}
+    if not names:
+        raise ConfigurationError(f"the ledger {ledger.name!r} holds no decision")
+    name = list(names.values())[-1] if stream is None else stream
+    if name not in names.values():
+        streams = list(dict.fromkeys(names.values()))
+        raise ConfigurationError(f"the ledger has no stream {name!r}; {_nearest(name, streams)}")
+    rows["decision"] = [row for row in rows["decision"] if names.get(row["run_id"]) == name]
+    statuses = {row["run_id"]: row["status"] for row in rows["closing"]}
+    measured = {row["reservation_id"] for row in rows["window"]}
+    stated_j = {  # by the job itself, as no meter ran
+        row["reservation_id"]: row["actual_j"]
+        for row in rows["settlement"]
+        if row["reservation_id"] not in measured
+    }
+    explained: list[ExplainedExperience] = []
+    for entry, row in zip(entries(rows, statuses), rows["decision"], strict=True):
+        options = [one for one in parse(row["alternatives"], []) if isinstance(one, dict)]
+        reservation_id = entry["reservation_id"]
+        if reservation_id in stated_j:
+            entry["update_energy_j"] = stated_j[reservation_id]
+        entry["alternatives"] = options
+        gains = {"gain": _gain(entry), "predicted_gain": chosen_option(entry).get("predicted_gain")}
+        explained.append({**entry, **gains})  # type: ignore[typeddict-item]  # keys of a dict
+    if experience is None:
+        return name, explained
+    ids = list(dict.fromkeys(one["experience_id"] for one in explained))
+    if experience not in ids:
+        near = _nearest(experience, ids)
+        raise ConfigurationError(f"stream {name!r} has no experience {experience!r}; {near}")
+    return name, [one for one in explained if one["experience_id"] == experience]
+
+
+def chosen_option(one: ExperienceEntry) -> Mapping[str, Any]:
+    """Return the chosen one among the alternatives of a decision; empty if it is not recorded."""
+    action = (one["update_mode"], one["step_fraction"])
+    for option in one["alternatives"]:
+        if (option.get("update_mode"), option.get("step_fraction")) == action:
+            return option
+    return {}
+
+
+def _gain(one: ExperienceEntry) -> float | None:
+    """Return the improvement of the metric; of a loss, by how much it fell."""
+    before, after = one["metric_before"], one["metric_after"]
+    if before is None or after is None:
+        return None
+    oriented = one["state"].get("metric_before")
+    sign = -1.0 if isinstance(oriented, int | float) and oriented * before < 0 else 1.0
+    return sign * (after - before)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=_NAMES_SHOWN, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(map(repr, near))}?"
+    shown = ", ".join(map(repr, known[-_NAMES_SHOWN:]))
+    if len(known) > _NAMES_SHOWN:
+        return f"the last of its {len(known)} are {shown}"
+    return f"known: {shown}"

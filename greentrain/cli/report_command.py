@@ -1,0 +1,88 @@
+"""The ``greentrain report`` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from greentrain.cli import console
+
+
+def report(
+    ledgers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ledger",
+            help="A ledger, or a pattern such as 'runs/*.db'. Can be repeated.",
+            metavar="LEDGER",
+            show_default="greentrain.db",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="Formats, separated by commas, such as html,json,csv; docs/exports.md and the "
+            "error for an unknown name list all.",
+        ),
+    ] = "html,json",
+    card: Annotated[
+        Path | None,
+        typer.Option(help="A Hugging Face model card to add the emissions to.", metavar="README"),
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Id of a single run to report on.")] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(help="Only runs with such a name, as in 'digits*'.", metavar="NAME"),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only what ended at this moment or later: a date (midnight UTC), or a time with "
+            "its zone.",
+            metavar="MOMENT",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only what ended before this moment.", metavar="MOMENT")
+    ] = None,
+    disclosures: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file of facts that no meter has: owner of the hardware, electricity, ..."
+        ),
+    ] = None,
+) -> None:
+    """Write a report of all measurements, decisions and budgets."""
+    from greentrain.ledger import close_ledgers, open_ledgers
+    from greentrain.report import build, missing, write
+    from greentrain.report.disclosures import read_disclosures
+    from greentrain.report.exports import write_card
+
+    patterns = ledgers or ["greentrain.db"]
+    stated = None if disclosures is None else read_disclosures(disclosures)
+    opened = open_ledgers(patterns)
+    try:
+        document = build(
+            opened, run=run, project=project, since=since, until=until, disclosures=stated
+        )
+    finally:
+        close_ledgers(opened)
+    chosen = tuple(name.strip() for name in formats.split(","))
+    paths = write(document, out, chosen)
+    for path in paths:
+        typer.echo(f"wrote {path}")
+    for name, sentences in missing(document, chosen).items():
+        for sentence in sentences:
+            typer.echo(f"{name} lacks {sentence}", err=True)
+    if card is not None:
+        write_card(card, document)
+        typer.echo(f"wrote co2_eq_emissions into {card}")
+    for path in paths:
+        if path.name == "report.json":
+            console.print_next(
+                "verify", path, *(word for one in patterns for word in ("--ledger", one))
+            )

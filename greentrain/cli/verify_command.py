@@ -1,0 +1,55 @@
+"""The ``greentrain verify`` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from greentrain.errors import ConfigurationError
+
+
+def verify(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            help="Ledgers: files, patterns such as 'runs/*.db', URLs; or one report.json.",
+            metavar="LEDGER...|REPORT",
+        ),
+    ],
+    heads: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare with the heads in this file (or report.json); written if missing.",
+            metavar="FILE",
+        ),
+    ] = None,
+    ledgers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ledger", help="A ledger of the report.json. Can be repeated.", metavar="LEDGER"
+        ),
+    ] = None,
+) -> None:
+    """Recompute the chains and sums of ledgers, or every figure of a report from its ledgers.
+
+    Exit code 1: a row was altered, removed, inserted or reordered, or a figure of the report is
+    not that of the ledger. Exit code 3: a run has no closing row, and no exported head covers it.
+    """
+    if ledgers or targets[0].endswith(".json"):
+        from greentrain.report.recheck import check_file
+
+        if len(targets) != 1 or not ledgers or heads is not None:
+            raise ConfigurationError(
+                "a report is checked alone, with its ledger: greentrain verify report.json "
+                "--ledger LEDGER"
+            )
+        lines, code = check_file(Path(targets[0]), ledgers)
+    else:
+        from greentrain.ledger.multi import verify_all
+
+        lines, code = verify_all(targets, heads)
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(code)

@@ -1,0 +1,295 @@
+"""Set up CodeCarbon's models of CPU and RAM, but faster than it does.
+
+CodeCarbon's set-up takes 1.5 s and 100 MB. A second goes into py-cpuinfo, a process that finds the
+CPU's name in ten ways. Most of the rest goes into pandas, for one row of a table. On Linux the name
+is in ``/proc/cpuinfo`` and the csv module reads the table. CodeCarbon's own matcher finds the row,
+so the rated power is the same. On other systems CodeCarbon's own set-up is used.
+``tests/energy/test_codecarbon.py`` tests the parts of CodeCarbon that are used here.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import gettempdir
+from types import SimpleNamespace
+from typing import Any
+
+from greentrain.energy.meter import Method, Source
+
+_GIB = 2**30
+LOAD_REFERENCE = (
+    "Fischer 2025, arXiv:2509.22092: errors of up to 40 % against a wall meter; "
+    "half of that is taken as the standard uncertainty"
+)
+_RAPL_REFERENCE = (
+    "RAPL counters lie within a few per cent of the package's power (Khan et al. 2018)"
+)
+APPLE_REFERENCE = "Apple gives no accuracy for powermetrics; 10 % is assumed"
+_RAM_REFERENCE = "users report errors of several times (mlco2/codecarbon#523, #629)"
+
+CPU_METHODS: dict[str, tuple[Method, float | None, str]] = {
+    "RAPL": ("counter", 0.05, _RAPL_REFERENCE),
+    "Windows EMI": ("counter", 0.05, _RAPL_REFERENCE),
+    "PowerMetrics": ("sampled", 0.1, APPLE_REFERENCE),
+    "raspberry": ("sampled", None, ""),
+}
+"""Method, uncertainty and reference of CodeCarbon's CPU tracking modes; others are estimates."""
+
+# CodeCarbon's modules are changed during a set-up.
+_SETTING_UP = threading.Lock()
+# Modes that are quick to read, so that they can be read every second.
+_QUICK = ("RAPL", "Windows EMI", "cpu_load")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwarePart:
+    """One of CodeCarbon's hardware objects, started, and its source.
+
+    Args:
+        hardware: Object that gives power and energy for a duration in seconds.
+        source: Source of the figure.
+        quick: ``True`` if it is quick to read.
+    """
+
+    hardware: Any
+    source: Source
+    quick: bool
+
+    @property
+    def counts_from_set_up(self) -> bool:
+        """``True`` if its first energy covers only the time since it was set up."""
+        return self.source.method == "counter"
+
+    @property
+    def missed(self) -> bool:
+        """``True`` if the last read of a counter failed, for which CodeCarbon reports 0 J."""
+        interface = getattr(self.hardware, "_intel_interface", None)
+        files = getattr(interface, "_rapl_files", ())
+        return any(getattr(file, "sample_skipped", False) for file in files)
+
+
+def quieten() -> None:
+    """Import CodeCarbon and keep it from writing to standard error.
+
+    It warns of each fallback, and of AMD's library if another package installed it. Here the
+    sources' notes and ``greentrain doctor`` say the same.
+    """
+    log = logging.getLogger("codecarbon")
+    log.addFilter(_nothing)  # importing resets the level, and already warns
+    import codecarbon.external.logger  # noqa: F401  (imported for that effect)
+
+    log.setLevel(logging.CRITICAL)
+    log.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+def set_up(root: Path = Path("/")) -> dict[str, HardwarePart]:
+    """Set up and start CodeCarbon's models of the CPU and the RAM of the whole machine.
+
+    Args:
+        root: Root of the file system.
+
+    Returns:
+        The parts by name: ``cpu`` and ``ram``.
+    """
+    import psutil
+
+    load_from = psutil.cpu_times()
+    quieten()
+    from codecarbon.core.resource_tracker import ResourceTracker
+
+    tracker: Any = SimpleNamespace(
+        _force_cpu_power=None,
+        _force_ram_power=None,
+        _tracking_mode="machine",
+        _output_dir=gettempdir(),
+        _rapl_include_dram=False,
+        _rapl_prefer_psys=False,
+        _conf={},
+        _hardware=[],
+    )
+    resources: Any = ResourceTracker(tracker)  # type: ignore[no-untyped-call]
+    with _SETTING_UP, _whole_machine():
+        resources.set_RAM_tracking()
+        ram = tracker._hardware[0]
+        # CodeCarbon rates a CPU as the power of one package times this number.
+        tracker._conf["cpu_physical_count"] = packages = cpu_packages(root)
+        mode = _mode(root)
+        if mode is None:
+            resources.set_CPU_tracking()
+            cpu, how = tracker._hardware[1], str(resources.cpu_tracker)
+            model, rating = str(tracker._conf.get("cpu_model") or ""), ""
+        else:
+            cpu, how, model, rating = _linux_cpu(mode, packages, root)
+    for hardware in (cpu, ram):
+        hardware.start()
+    if how == "cpu_load" and hasattr(cpu, "_cpu_load_meter"):  # from CodeCarbon 3.3.1 on
+        cpu._cpu_load_meter._last_times = load_from  # the first load covers the set-up too
+    return {"cpu": _cpu_part(cpu, how, model, rating), "ram": _ram_part(ram)}
+
+
+@contextmanager
+def _whole_machine() -> Iterator[None]:
+    """Make CodeCarbon count the machine's CPUs and memory and not those of a SLURM job.
+
+    The load that it multiplies is the whole machine's. It needs ``scontrol`` for a job's part, and
+    containers lack that.
+    """
+    from codecarbon.core import util
+    from codecarbon.external import ram
+
+    places: tuple[Any, ...] = (util, ram)
+    jobs = [place.SLURM_JOB_ID for place in places]
+    try:
+        for place in places:
+            place.SLURM_JOB_ID = None
+        yield
+    finally:
+        for place, job in zip(places, jobs, strict=True):
+            place.SLURM_JOB_ID = job
+
+
+def _mode(root: Path) -> str | None:
+    """Return the mode to set up the CPU in; ``None`` to leave that to CodeCarbon."""
+    import codecarbon.core.cpu
+
+    cpu: Any = codecarbon.core.cpu
+    if not sys.platform.startswith("linux"):
+        return None
+    if cpu.is_rapl_available():
+        return "RAPL"
+    raspberry = hasattr(cpu, "is_raspberry") and cpu.is_raspberry()  # from 3.3.1 on
+    return None if raspberry or not cpu.is_psutil_available() else "cpu_load"
+
+
+def _linux_cpu(how: str, packages: int, root: Path) -> tuple[Any, str, str, str]:
+    from codecarbon.core.util import detect_cpu_model
+    from codecarbon.external.hardware import CPU, MODE_CPU_LOAD
+
+    model = cpu_model(root) or detect_cpu_model() or ""
+    options: dict[str, Any] = {"output_dir": gettempdir(), "tracking_mode": "machine"}
+    if how == "RAPL":
+        hardware = CPU.from_utils(mode="intel_rapl", model=model, **options)
+        return hardware, how, model, ""
+    package_w, rating = rated_power_w(model)
+    power_w: Any = None if package_w is None else package_w * packages
+    hardware = CPU.from_utils(mode=MODE_CPU_LOAD, model=model, tdp=power_w, **options)
+    if packages > 1 and package_w is not None:
+        rating += f", times {packages} packages"
+    return hardware, how, model, rating
+
+
+def cpu_model(root: Path = Path("/")) -> str | None:
+    """Return the CPU's name from the kernel; ``None`` if it has none, as on ARM."""
+    return next(iter(_cpu_fields("model name", root)), None)
+
+
+def cpu_packages(root: Path = Path("/")) -> int:
+    """Return the number of CPU packages of the machine."""
+    if found := len(set(_cpu_fields("physical id", root))):
+        return found
+    from codecarbon.core.util import count_physical_cpus
+
+    return int(count_physical_cpus())  # type: ignore[no-untyped-call]
+
+
+def _cpu_fields(name: str, root: Path) -> list[str]:
+    try:
+        lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:  # not Linux
+        return []
+    fields = (line.partition(":") for line in lines)
+    return [text for key, _, value in fields if key.strip() == name and (text := value.strip())]
+
+
+@cache
+def rated_power_w(model: str) -> tuple[float | None, str]:
+    """Rate one package of a CPU as CodeCarbon does, but without pandas.
+
+    Args:
+        model: The CPU's name; empty if it is unknown.
+
+    Returns:
+        Watts and their origin; ``None`` if CodeCarbon uses a constant instead.
+    """
+    from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE, TDP
+    from codecarbon.core.util import count_cpus
+
+    if not model:
+        return None, "CodeCarbon's constant for a CPU without a name"
+    table = cpu_table()
+    matcher: Any = TDP.__new__(TDP)  # its __init__ would run py-cpuinfo and pandas
+    name = matcher._get_matching_cpu(model, {"Name": [name for name, _ in table]})
+    # Of two rows of one name CodeCarbon takes the first.
+    power_w = _number(next((watts for row, watts in table if row == name), ""))
+    if power_w:
+        return power_w, f"{name} in CodeCarbon's table"
+    threads = count_cpus()
+    return (
+        float(threads * DEFAULT_POWER_PER_CORE),
+        f"not in CodeCarbon's table, so {DEFAULT_POWER_PER_CORE} W for each of {threads} threads",
+    )
+
+
+def cpu_table() -> list[tuple[str, str]]:
+    """Return name and rated watts, as text, of each CPU that the installed CodeCarbon lists."""
+    from codecarbon.input import DataSource
+
+    path = Path(DataSource().cpu_power_path)  # type: ignore[no-untyped-call]
+    with path.open(encoding="utf-8", newline="") as file:
+        return [(row["Name"], row["TDP"]) for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # CodeCarbon itself fails on a few cells of the table
+        return None
+
+
+def _cpu_part(cpu: Any, how: str, model: str, rating: str) -> HardwarePart:
+    method, uncertainty, reference = CPU_METHODS.get(how, ("estimated", 0.2, LOAD_REFERENCE))
+    if how == "cpu_load":
+        origin = f" ({rating})" if rating else ""
+        how_text = (
+            f"load cubed times a rated {float(cpu._tdp):g} W{origin}, as no RAPL counter is "
+            "readable"
+        )
+    else:
+        how_text = how
+    source = Source(
+        name="cpu",
+        method=method,
+        relative_uncertainty=uncertainty,
+        device=model or "unknown CPU",
+        note=f"whole machine; CodeCarbon: {how_text}",
+        reference=reference,
+    )
+    return HardwarePart(hardware=cpu, source=source, quick=how in _QUICK)
+
+
+def _ram_part(ram: Any) -> HardwarePart:
+    import psutil
+
+    measured = type(ram).__name__ == "Raspberry"
+    how = "raspberry" if measured else f"a constant {ram.total_power().W:g} W, by supposed modules"
+    source = Source(
+        name="ram",
+        method="sampled" if measured else "estimated",
+        relative_uncertainty=None if measured else 0.5,
+        device=f"{psutil.virtual_memory().total / _GIB:.0f} GiB",
+        note=f"whole machine; CodeCarbon: {how}",
+        reference="" if measured else _RAM_REFERENCE,
+    )
+    return HardwarePart(hardware=ram, source=source, quick=not measured)

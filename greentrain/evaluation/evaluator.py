@@ -1,0 +1,221 @@
+"""Measure the metric that a model logs in validation, without a Trainer where possible."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch.utils.data import Dataset, Subset
+
+from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
+from greentrain.errors import ConfigurationError
+from greentrain.evaluation.comparison import Measured
+from greentrain.evaluation.fast_eval import MetricListener, fast_evaluation, ordered_loader
+from greentrain.evaluation.signals.features import FeatureTap
+from greentrain.memory import size
+
+PARTS = 10
+"""Smallest number of blocks of a validation, if there are enough samples."""
+_SMALLEST_BLOCK = 8
+_LARGER = 2
+_NOT_FOR_EVALUATION = (
+    "accumulate_grad_batches",
+    "callbacks",
+    "devices",
+    "enable_checkpointing",
+    "logger",
+    "max_epochs",
+    "num_nodes",
+    "strategy",
+    "sync_batchnorm",
+)
+_QUIET = tuple(
+    f"{package}.{module}"
+    for package in ("pytorch_lightning", "lightning.pytorch")  # both names are in use
+    for module in ("utilities.rank_zero", "accelerators.cuda")
+)
+_NOISE = (
+    r".*does not have many workers.*",
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*you defined a `validation_step` but have no `val_dataloader`.*",
+    r".*returned `None`, this fit will run with no optimizer.*",  # refused by greentrain itself
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+)
+
+
+class Evaluator:
+    """Measure models on datasets.
+
+    Args:
+        monitor: Name of the metric that the models log in validation.
+        options: The user's options of the Trainer.
+        loader: The user's options of the loader, ``batch_size`` among them.
+    """
+
+    def __init__(
+        self, *, monitor: str, options: Mapping[str, Any], loader: Mapping[str, Any]
+    ) -> None:
+        self._monitor = monitor
+        self._options = options
+        self._loader = loader
+        self._fast = _runs_on_cpu(options.get("accelerator", "auto"))
+
+    def metric(self, model: LightningModule, dataset: Dataset[Any]) -> float:
+        """Return the metric of a model on a dataset, from one validation by a Trainer.
+
+        Raises:
+            ConfigurationError: If the model does not log the metric.
+        """
+        return self._validate(model, dataset).value
+
+    def measure(
+        self,
+        model: LightningModule,
+        datasets: Sequence[Dataset[Any]],
+        *,
+        features: bool = False,
+    ) -> list[Measured]:
+        """Return the metric of a model on each dataset, with its values on blocks of samples.
+
+        A few samples need no Trainer, if the module works without one. Else each dataset is
+        validated, and a block is a batch if the model logs a value for each batch. If it does not,
+        the dataset is cut into ten parts that are validated one by one.
+
+        Args:
+            model: The model.
+            datasets: The datasets; the same ones give the same blocks.
+            features: Whether to capture the features of the samples.
+
+        Raises:
+            ConfigurationError: If the model does not log the metric.
+        """
+        if self._fast:
+            with isolated_rng():
+                found = fast_evaluation(
+                    model,
+                    datasets,
+                    monitor=self._monitor,
+                    loader=self._loader,
+                    features=features,
+                )
+            if found is not None:
+                return found
+            self._fast = False  # the next call would fail alike
+        return [self._in_blocks(model, dataset, features=features) for dataset in datasets]
+
+    def _in_blocks(
+        self, model: LightningModule, dataset: Dataset[Any], *, features: bool
+    ) -> Measured:
+        found = self._validate(model, dataset, features=features)
+        if found.blocks:
+            return found
+        length = max(1, -(-size(dataset) // PARTS))
+        starts = range(0, size(dataset), length)
+        parts = [range(start, min(start + length, size(dataset))) for start in starts]
+        blocks = [(len(part), self.metric(model, Subset(dataset, part))) for part in parts]
+        return dataclasses.replace(found, blocks=tuple(blocks))
+
+    def _validate(
+        self, model: LightningModule, dataset: Dataset[Any], *, features: bool = False
+    ) -> Measured:
+        """Validate a model on one device; several would evaluate some samples twice.
+
+        The batches give at least ten blocks of at least 8 samples. No gradient is kept, so they may
+        be larger than those of training.
+        """
+        samples = size(dataset)
+        most = _LARGER * self._loader["batch_size"]
+        block = min(most, max(_SMALLEST_BLOCK, math.ceil(samples / PARTS)))
+        sizes = [min(block, samples - start) for start in range(0, samples, block)]
+        listener = MetricListener(self._monitor, sizes)
+        tap = FeatureTap(samples) if features else None
+        given = without(self._options, *_NOT_FOR_EVALUATION)
+        with isolated_rng(), quiet():
+            trainer = make_trainer(
+                {**given, "devices": _first_device(self._options.get("devices"))},
+                enable_checkpointing=False,
+                logger=False,
+                callbacks=[listener] if tap is None else [listener, tap],
+            )
+            loader = ordered_loader(dataset, {**self._loader, "batch_size": block})
+            trainer.validate(model, dataloaders=loader, verbose=False)
+        logged = trainer.callback_metrics
+        if self._monitor not in logged:
+            names = ", ".join(f"`{name}`" for name in sorted(logged)) or "nothing"
+            raise ConfigurationError(
+                f"the model logs no {self._monitor!r} in validation. It logs {names}: give one of "
+                "these names as monitor, or log the metric in validation_step"
+            )
+        return Measured(
+            value=float(logged[self._monitor]),
+            blocks=listener.blocks,
+            loss=listener.loss,
+            features={} if tap is None else tap.features,
+        )
+
+
+def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
+    """Return a Trainer without progress bar, summary and the monitor of ``GREENTRAIN_AUTO``.
+
+    A stream measures its own energy, so a second monitor would only repeat it.
+
+    Args:
+        options: The user's options.
+        **ours: Options that take precedence.
+    """
+    silent = {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(**{**silent, **options, **ours})
+    trainer.callbacks = [  # type: ignore[attr-defined]
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if not isinstance(callback, AutoEnergyMonitor)
+    ]
+    return trainer
+
+
+def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return options without some names."""
+    return {key: value for key, value in options.items() if key not in names}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning's messages about each new Trainer: a stream creates dozens of them."""
+    loggers = [logging.getLogger(name) for name in _QUIET]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _NOISE:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def isolated_rng() -> AbstractContextManager[None]:
+    """Restore the global random state of torch at the end of a block."""
+    # Reading the state of CUDA before anything uses CUDA would start it in this process.
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count() if started else 0))
+
+
+def _first_device(devices: Any) -> Any:
+    """Return the first of the devices that a Trainer was configured with."""
+    if isinstance(devices, str) and "," in devices:
+        devices = [int(each) for each in devices.split(",") if each.strip()]
+    return list(devices[:1]) if isinstance(devices, (list, tuple)) else 1
+
+
+def _runs_on_cpu(accelerator: Any) -> bool:
+    # Another device evaluates samples for less energy than the processor.
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())

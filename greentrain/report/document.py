@@ -1,0 +1,399 @@
+"""Types of the report document, the JSON that the page and every export is rendered from.
+
+``schema/report-3.json`` describes the same document. Units are suffixes of the keys: joules
+(``_j``), watt-hours (``_wh``), grams of CO2 equivalent (``_g``), seconds (``_s``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, Required, TypedDict
+
+from greentrain.budget import Period, Unit
+from greentrain.ledger import Head
+
+
+class EnergyFigures(TypedDict):
+    """The sum of some windows, and how many of them are incomplete or recovered."""
+
+    energy_j: float | None
+    energy_wh: float | None
+    duration_s: float
+    windows: int
+    windows_incomplete: int
+    windows_recovered: int
+
+
+class PhaseFigures(EnergyFigures):
+    """The windows of one phase."""
+
+    phase: str
+
+
+class EnergyInterval(TypedDict):
+    """A 95 % interval of an energy; ``k`` is its number of standard uncertainties, if fixed."""
+
+    coverage: float
+    low_j: float
+    high_j: float
+    low_wh: float
+    high_wh: float
+    k: NotRequired[float]
+
+
+class SourceDescription(TypedDict):
+    """A metered device as its run describes it."""
+
+    name: str
+    method: str | None
+    relative_uncertainty: float | None
+    device: str | None
+    uuid: str | None
+    power_limit_w: float | None
+    note: str | None
+    reference: str | None
+
+
+class HostSource(SourceDescription):
+    """A metered device on one host."""
+
+    host: str | None
+
+
+class SourceFigures(HostSource):
+    """The energy of a metered device over all runs that describe it in the same way."""
+
+    energy_j: float | None
+    energy_wh: float | None
+    standard_uncertainty_j: float | None
+    windows: int
+    windows_unknown: int
+
+
+class BoundaryEnergy(TypedDict, total=False):
+    """Energy of the node or the facility, of one run or of all.
+
+    The required keys are always set, ``factor`` to ``note`` for a run's node, ``pue`` to ``times``
+    for a run's facility, and the others for all runs.
+    """
+
+    boundary: Required[str]
+    energy_j: Required[float]
+    energy_wh: Required[float]
+    low_j: Required[float | None]
+    high_j: Required[float | None]
+    factor: float
+    factor_low: float | None
+    factor_high: float | None
+    spans: int
+    compared_software_j: float | None
+    compared_wall_j: float | None
+    wall: str | None
+    note: str | None
+    pue: float
+    pue_source: str | None
+    times: str | None
+    metered_j: float | None
+    runs: int
+    complete: bool
+    basis: list[dict[str, Any]]
+
+
+class RunFigures(EnergyFigures):
+    """A run as it was measured."""
+
+    run_id: str
+    kind: str
+    name: str
+    status: str
+    host: str | None
+    opened_utc: str
+    closed_utc: str | None
+    environment: dict[str, Any]
+    sources: list[SourceDescription]
+    overlap_j: float
+    boundary: str | None
+    windows_by_phase: dict[str, int]
+    node: BoundaryEnergy | None
+    facility: BoundaryEnergy | None
+
+
+class EnergyTotals(EnergyFigures):
+    """All windows together."""
+
+    complete: bool
+    standard_uncertainty_j: float | None
+    interval: EnergyInterval | None
+    interval_note: str | None
+    boundary: str | None
+    boundary_note: str | None
+    node: BoundaryEnergy | None
+    facility: BoundaryEnergy | None
+    sources: list[SourceFigures]
+    by_phase: list[PhaseFigures]
+    idle: list[dict[str, Any]]
+    recovered_j: float | None
+    without_budget_j: float | None
+
+
+class ReportTotals(EnergyTotals):
+    """All windows together; energy that two runs measured at once is counted once."""
+
+    overlap_j: float
+    overlap_g: float | None
+    overlap_note: str | None
+
+
+class HourFigures(TypedDict):
+    """One hour in UTC."""
+
+    hour_utc: str
+    energy_j: float | None
+    carbon_g: float | None
+
+
+class Overlap(TypedDict):
+    """Energy of one source that two runs measured at once."""
+
+    counted_in: str
+    not_again_in: str
+    source: str
+    host: str | None
+    uuid: str | None
+    duration_s: float
+    energy_j: float
+    emissions_g: float | None
+
+
+class Amounts(TypedDict):
+    """Amounts of a budget; those that are not in its unit are ``None``."""
+
+    total_j: float | None
+    total_wh: float | None
+    total_g: float | None
+    spent_j: float | None
+    spent_wh: float | None
+    spent_g: float | None
+    reserved_j: float | None
+    reserved_wh: float | None
+    reserved_g: float | None
+    promised_j: float | None
+    promised_wh: float | None
+    promised_g: float | None
+    left_j: float | None
+    left_wh: float | None
+    left_g: float | None
+    overrun_j: float | None
+    overrun_g: float | None
+
+
+class BudgetFigures(Amounts):
+    """A budget with its payments."""
+
+    budget_id: str
+    name: str
+    given_as: str
+    unit: Unit
+    num_experiences: int
+    per: Period | None
+    carry_over: bool
+    periods: int
+    until_utc: str | None
+    parent: str | None
+    opened_utc: str
+    pays_for_updates: bool
+    kept: bool
+    charged_unmeasured_j: float
+    overruns: list[dict[str, Any]]
+    open_reservations: list[dict[str, Any]]
+    released: list[dict[str, Any]]
+    spending: list[dict[str, Any]]
+
+
+class ReportedDecision(TypedDict):
+    """A decision about an experience, as it was recorded before it was carried out."""
+
+    run_id: str
+    position: int
+    experience_id: str
+    reservation_id: str | None
+    decided_utc: str
+    update_mode: str
+    step_fraction: float
+    reason: str
+    sentence: str
+    predicted_j: float | None
+    upper_bound_j: float | None
+    min_gain_per_j: float | None
+    min_gain_per_wh: float | None
+    state: dict[str, Any]
+    alternatives: list[dict[str, Any]]
+
+
+class ReportedOutcome(TypedDict):
+    """The outcome of a decision; ``None`` where it was interrupted."""
+
+    status: Literal["done", "interrupted"]
+    interruption: str | None
+    finished_utc: str | None
+    metric: str | None
+    metric_before: float | None
+    metric_after: float | None
+    steps: int | None
+    planned_steps: int | None
+    energy_j: float | None
+    kept: bool | None
+
+
+class ExperienceEntry(ReportedDecision, ReportedOutcome):
+    """An experience: the decision about it and its outcome.
+
+    In shadow mode another job trained; ``reported_energy_j`` is the energy that it reported.
+    """
+
+    update_energy_j: float | None
+    shadow: bool
+    reported_energy_j: float | None
+    overrun_j: float | None
+    budget: str | None
+    budget_left_after_j: float | None
+
+
+class ExperienceCounts(TypedDict):
+    """Counts and metrics of some experiences."""
+
+    experiences: int
+    done: int
+    interrupted: int
+    not_kept: int
+    update_modes: dict[str, int]
+    metric: str | None
+    final_metric: float | None
+    anytime_metric: float | None
+
+
+class RunSummary(ExperienceCounts):
+    """Counts and metrics of one run."""
+
+    run_id: str
+    name: str
+
+
+class Summary(ExperienceCounts):
+    """Counts and metrics of all runs, and of each."""
+
+    by_run: list[RunSummary]
+
+
+class IntensityProvenance(TypedDict):
+    """The origin of a carbon intensity."""
+
+    source: str | None
+    zone: str | None
+    data_year: int | None
+    signal: str | None
+    basis: str | None
+
+
+class EmissionFactors(TypedDict):
+    """The intensity and the PUE that a run's grams were computed with."""
+
+    intensity: IntensityProvenance | None
+    pue: float | None
+    pue_source: str | None
+
+
+class CarbonFigures(TypedDict):
+    """The grams of all windows, the energy that they cover, and their factors."""
+
+    emissions_g: float | None
+    interval: dict[str, float] | None
+    complete: bool
+    covered_j: float
+    windows: int
+    intensities: list[EmissionFactors]
+    sentence: str
+
+
+class Impact(TypedDict, total=False):
+    """A supplementary impact; the first group of keys is always set."""
+
+    unit: Required[str]
+    method: Required[str | None]
+    source: Required[str | None]
+    sentence: Required[str | None]
+
+    water_l: float | None
+    l_per_kwh: float | None
+    embodied_g: float | None
+    time_s: float | None
+    embodied_kg: float | None
+    embodied_lifetime_h: float | None
+    embodied_reserved_share: float | None
+    emissions_g: float | None
+    g_per_kwh: float | None
+    complete: bool
+    covered_j: float | None
+
+
+class Electricity(TypedDict):
+    """Emissions of the electricity by both methods, and the scope that they belong to."""
+
+    hosting: str | None
+    scope: str | None
+    sentence: str
+    location_based: Impact
+    market_based: Impact
+
+
+class SupplementaryImpacts(TypedDict):
+    """Impacts that are reported separately and added to no other figure."""
+
+    water: Impact
+    embodied: Impact
+    electricity: Electricity
+
+
+class NotMeasured(TypedDict):
+    """Energy, sources and devices that are not in the figures."""
+
+    windows: list[dict[str, Any]]
+    after_last_heartbeat: list[dict[str, Any]]
+    sources: list[dict[str, Any]]
+    runs_without_windows: list[str]
+    outside_boundary: list[str]
+
+
+class VerificationSummary(TypedDict):
+    """The result of verifying the ledgers, and the heads of the chains."""
+
+    ok: bool
+    rows: int
+    failures: list[str]
+    notes: list[str]
+    ledgers: list[dict[str, Any]]
+    heads: dict[str, Head]
+    command: str
+    report_command: str
+
+
+class Report(TypedDict):
+    """The report document."""
+
+    schema_version: int
+    generator: dict[str, str]
+    scope: dict[str, str | None]
+    period: dict[str, str | None]
+    runs: list[RunFigures]
+    totals: ReportTotals
+    hourly: list[HourFigures]
+    overlaps: list[Overlap]
+    budgets: list[BudgetFigures]
+    experiences: list[ExperienceEntry]
+    summary: Summary
+    not_measured: NotMeasured
+    carbon: CarbonFigures
+    disclosures: Mapping[str, Any]
+    supplementary_impacts: SupplementaryImpacts
+    avoided: dict[str, Any]
+    verification: VerificationSummary

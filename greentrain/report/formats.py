@@ -1,0 +1,163 @@
+"""Write values and texts for people: amounts with their units, times, and safe names."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from greentrain.units import J_PER_WH, format_carbon
+
+UNKNOWN = "unknown"
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_KEPT = frozenset("\n\t")
+_JOULES_PER = {"J": 1.0, "Wh": J_PER_WH, "kWh": 1000.0 * J_PER_WH}
+_LARGEST_DIGITS = 999.5
+
+
+def shown(text: str, limit: int = 1000) -> str:
+    r"""Return a text with invisible controls spelled out, cut off after a number of characters.
+
+    A name with a right-to-left override can make a figure read as another one, so such marks are
+    shown by their code. Escaping for HTML is the renderer's.
+
+    Example:
+        >>> shown("a\u202eb"), shown("abcdef", limit=3)
+        ('a\\u202eb', 'abc…')
+    """
+    cut = text if len(text) <= limit else text[:limit] + "…"
+    return "".join(_visible(character) for character in cut)
+
+
+def inert(value: Any) -> Any:
+    """Spell out the invisible in every text that reaches the page, charts and markup excepted."""
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else shown(value)
+
+
+def short(text: str, limit: int = 60) -> str:
+    """Cut a text off, with its invisible characters spelled out."""
+    return shown(text, limit)
+
+
+def energy_unit(energies_j: Iterable[float | None]) -> str:
+    """Choose one unit for a column of energies, by the largest of them.
+
+    Example:
+        >>> energy_unit([5.0, 7200.0, None]), energy_unit([5.0]), energy_unit([3.6e6])
+        ('Wh', 'J', 'kWh')
+    """
+    largest = max((abs(value) for value in energies_j if value is not None), default=J_PER_WH)
+    if largest < J_PER_WH:
+        return "J" if largest else "Wh"
+    return "Wh" if largest / J_PER_WH < _LARGEST_DIGITS else "kWh"
+
+
+def in_unit(energy_j: float, unit: str) -> float:
+    """Convert joules to ``"J"``, ``"Wh"`` or ``"kWh"``."""
+    return energy_j / _JOULES_PER[unit]
+
+
+def energy(energy_j: float | None, unit: str | None = None) -> str:
+    """Write an energy with three significant digits.
+
+    Args:
+        energy_j: Joules.
+        unit: ``"J"``, ``"Wh"`` or ``"kWh"``, for a column with one unit: the unit is not written.
+            By default the value decides: J below 1 Wh, Wh below 1,000 Wh, kWh above.
+
+    Example:
+        >>> energy(125.0), energy(7.2e6), energy(None), energy(-0.0), energy(125.0, "Wh")
+        ('125 J', '2 kWh', 'unknown', '0 Wh', '0.0347')
+    """
+    if energy_j is None:
+        return UNKNOWN
+    chosen = unit or energy_unit([energy_j])
+    value = in_unit(energy_j, chosen) + 0.0  # no minus zero
+    written = f"{value:,.0f}" if abs(value) >= _LARGEST_DIGITS else f"{value:.3g}"
+    return written if unit else f"{written} {chosen}"
+
+
+def plural(count: int, word: str) -> str:
+    """Write a number of things.
+
+    Example:
+        >>> plural(1, "run"), plural(2, "run")
+        ('1 run', '2 runs')
+    """
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def metric(value: float | None) -> str:
+    """Write a metric with four significant digits."""
+    return UNKNOWN if value is None else f"{value:.4g}"
+
+
+def amount(row: Mapping[str, Any], name: str) -> str:
+    """Write an amount of a budget or of a payment in the unit of its budget."""
+    carbon_g = row[f"{name}_g"]
+    return energy(row[f"{name}_j"]) if carbon_g is None else format_carbon(carbon_g)
+
+
+def _visible(character: str) -> str:
+    if character in _KEPT:
+        return character
+    hidden = character in _BIDI or unicodedata.category(character) in ("Cc", "Cs")
+    return f"\\u{ord(character):04x}" if hidden else character
+
+
+def _with_unit(unit: str) -> Callable[[float | None], str]:
+    return lambda value: UNKNOWN if value is None else f"{value + 0.0:.3g} {unit}"
+
+
+def _share(budget: Mapping[str, Any], name: str) -> float:
+    key = "g" if budget["unit"] == "g" else "j"
+    return float(budget[f"{name}_{key}"] / budget[f"total_{key}"])
+
+
+def _gain(option: Mapping[str, Any]) -> str:
+    gain, sd = option["predicted_gain"], option["gain_sd"]
+    if gain is None:
+        return "not probed"
+    written = f"{round(gain, 3) + 0.0:+.3f}"  # no minus zero
+    return written if sd is None else f"{written} ± {sd:.3f}"
+
+
+def _moment(utc: str | None) -> str:
+    if utc is None:
+        return UNKNOWN
+    return datetime.fromisoformat(utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _percent(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{100 * share:.3g} %"
+
+
+def _seconds(duration_s: float) -> str:
+    if duration_s < 120:
+        return f"{duration_s:.3g} s"
+    return f"{duration_s / 60:.3g} min" if duration_s < 7200 else f"{duration_s / 3600:.3g} h"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "amount": amount,
+    "energy": energy,
+    "energy_unit": energy_unit,
+    "gain": _gain,
+    "grams": _with_unit("g"),
+    "litres": _with_unit("l"),
+    "metric": metric,
+    "moment": _moment,
+    "percent": _percent,
+    "plural": plural,
+    "power": _with_unit("W"),
+    "seconds": _seconds,
+    "sentence": _sentence,
+    "share": _share,
+    "short": short,
+}
+"""The filters of the page's templates, by name."""

@@ -1,0 +1,245 @@
+"""Hold everything of a stream that a checkpoint saves: the model, its data and what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from pytorch_lightning import LightningModule
+
+from greentrain.control import UPDATE_MODES, Action, BudgetController, State
+from greentrain.errors import ConfigurationError
+from greentrain.evaluation.comparison import MetricHistory
+from greentrain.evaluation.held_out import HeldOut
+from greentrain.evaluation.per_experience import PerExperienceMetrics
+from greentrain.evaluation.probe import Probe, ProbeResult
+from greentrain.evaluation.signals.training_curve import weight_growth, weight_norm
+from greentrain.training.data import StreamData, UpdateData
+from greentrain.training.fit import TrainedModel, Weights
+
+_REMEMBERED = 3
+
+
+class _Saved(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+class CurrentModel:
+    """The current model of a stream, and the updates that led to it.
+
+    Args:
+        make: Returns the model with fresh weights, called at the first use.
+
+    Attributes:
+        trained: Whether an update has been kept yet.
+        warm_starts: Updates that were kept since the last full retraining.
+        weight_growth: Growth of the norm of the weights since then, as a share; ``None`` before.
+    """
+
+    def __init__(self, make: Callable[[], LightningModule]) -> None:
+        self.trained = False
+        self.warm_starts = 0
+        self.weight_growth: float | None = None
+        self._make = make
+        self._module: LightningModule | None = None
+        self._last: Weights | None = None
+        self._full_norm: float | None = None
+
+    @property
+    def module(self) -> LightningModule:
+        """The module; with fresh weights before the first update."""
+        if self._module is None:
+            self._module = self._make()
+        return self._module
+
+    @property
+    def weights(self) -> Weights:
+        """The weights that the next update continues from.
+
+        If weights are averaged, these are the last ones of the last update, not their mean: the
+        mean is in use, and learning continues from the last weights.
+        """
+        return self.module.state_dict() if self._last is None else self._last
+
+    def keep(self, model: TrainedModel, action: Action) -> None:
+        """Replace the current model by a trained one."""
+        self._module, self._last = model.module, model.last
+        self.trained = True
+        full = not UPDATE_MODES[action.mode].keeps_weights
+        norm = weight_norm(model.module)
+        self._full_norm = norm if full else self._full_norm
+        self.weight_growth = weight_growth(norm, self._full_norm)
+        self.warm_starts = 0 if full else self.warm_starts + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights, and the history of updates, as plain values and tensors."""
+        return {
+            "model": dict(self.module.state_dict()),
+            "last": None if self._last is None else dict(self._last),
+            "trained": self.trained,
+            "warm_starts": self.warm_starts,
+            "full_norm": self._full_norm,
+            "weight_growth": self.weight_growth,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of :meth:`state_dict`.
+
+        Raises:
+            ConfigurationError: If the weights do not fit the model of ``make_model``.
+        """
+        try:
+            self.module.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"the saved weights do not fit the model that make_model returns: {error}"
+            ) from error
+        self._last, self._full_norm = state["last"], state["full_norm"]
+        self.weight_growth = state["weight_growth"]
+        self.trained, self.warm_starts = state["trained"], state["warm_starts"]
+
+
+class ClosingEnergy:
+    """Bound the energy after the last step of an update: end of the fit, validation, comparison.
+
+    The bound is the largest value of the last updates.
+
+    Example:
+        >>> closing = ClosingEnergy()
+        >>> closing.upper_bound_j(2.0, unknown_j=1.0)
+        3.0
+        >>> closing.learn(2.5, validation_j=2.0), closing.learn(5.0, validation_j=4.0)
+        (None, None)
+        >>> closing.upper_bound_j(6.0, unknown_j=1.0)  # at most 1 J besides the validation
+        7.0
+    """
+
+    def __init__(self) -> None:
+        self._other_j: list[float] = []
+
+    def upper_bound_j(self, validation_j: float, *, unknown_j: float) -> float:
+        """Return joules to keep for the end of an update.
+
+        Args:
+            validation_j: Expected joules of its validation.
+            unknown_j: Joules for the rest, while none were measured.
+        """
+        return validation_j + max(self._other_j, default=unknown_j)
+
+    def learn(self, energy_j: float, *, validation_j: float) -> None:
+        """Learn from the joules after the last step of an update, its validation included."""
+        other_j = max(0.0, energy_j - validation_j)
+        self._other_j = [*self._other_j, other_j][-_REMEMBERED:]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the joules of the last updates."""
+        return {"other_j": list(self._other_j)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of :meth:`state_dict`."""
+        self._other_j = list(state["other_j"])
+
+
+class StreamState:
+    """Everything of a stream that a checkpoint saves.
+
+    Args:
+        model: The current model.
+        data: New, pending and stored data.
+        held_out: Held-out data.
+        probe: Probes of the current model.
+        history: The metric of past updates.
+        controller: Policy, and the cost and utility models.
+        per_experience: The metric on each experience; ``None`` if it is not evaluated.
+
+    Attributes:
+        closing: Energy after the last step of an update.
+        slope: Slope of the last update's training loss at its end; ``None`` if unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: CurrentModel,
+        data: StreamData,
+        held_out: HeldOut,
+        probe: Probe,
+        history: MetricHistory,
+        controller: BudgetController,
+        per_experience: PerExperienceMetrics | None = None,
+    ) -> None:
+        self.model = model
+        self.data = data
+        self.held_out = held_out
+        self.probe = probe
+        self.history = history
+        self.controller = controller
+        self.per_experience = per_experience
+        self.closing = ClosingEnergy()
+        self.slope: float | None = None
+
+    def build_state(
+        self, probe: ProbeResult | None, data: UpdateData, *, position: int, left: int
+    ) -> State:
+        """Return the state in which the controller decides.
+
+        Args:
+            probe: The probe of the current model; ``None`` without one.
+            data: The data that an update may train on.
+            position: Number of the experience.
+            left: Experiences that the budget has to last for, this one included.
+        """
+        oriented = self.history.oriented
+        probed: dict[str, Any] = {"metric_before": None}
+        if probe is not None:
+            past = probe.past
+            probed = {
+                "metric_before": oriented(probe.metric),
+                "metric_new": oriented(probe.new.value),
+                "metric_new_sd": probe.new.standard_error,
+                "metric_past": None if past is None else oriented(past.value),
+                "loss_new": probe.new.loss,
+                "loss_past": None if past is None else past.loss,
+                "unseen": probe.unseen,
+                "shift": None if probe.drift is None else probe.drift.value,
+                "shift_by": "" if probe.drift is None else probe.drift.measure,
+            }
+        return State(
+            position=position,
+            num_experiences=position + left,
+            has_model=self.model.trained,
+            metric_last=self.history.last,
+            metric_best=self.history.best,
+            metric_ceiling=self.history.ceiling(),
+            n_new=data.n_new,
+            n_stored=data.n_stored,
+            n_pending=data.n_pending,
+            warm_starts=self.model.warm_starts,
+            weight_growth=self.model.weight_growth,
+            slope=self.slope,
+            **probed,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all parts as plain values and tensors."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**parts, "slope": self.slope}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of :meth:`state_dict`.
+
+        Raises:
+            ConfigurationError: If it belongs to another model.
+        """
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.slope = state["slope"]
+
+    def _parts(self) -> dict[str, _Saved]:
+        names = ("model", "data", "held_out", "probe", "history", "closing", "controller")
+        parts: dict[str, _Saved] = {name: getattr(self, name) for name in names}
+        if self.per_experience is not None:
+            parts["per_experience"] = self.per_experience
+        return parts
