@@ -1,6 +1,6 @@
-"""A model is taken through a stream of digits under a budget, and each decision is printed.
+"""Update a model on a stream of digits within a budget, and print each decision.
 
-Run it with ``python examples/digits_stream.py``; ``--quick`` takes three experiences, not eight.
+Run ``python examples/digits_stream.py``; ``--quick`` takes three experiences instead of eight.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def main() -> None:
         for experience in stream:
             result = trainer.update(experience)
             print(f"{experience.id}: {experience.metadata['brings']}")
-            print(f"  {result.decision.action}, because {result.reason}")
+            print(f"  {result.decision.action}: {result.reason}")
             if result.metric_after is not None:
                 print(f"  val_acc {result.metric_after:.3f}")
-            print(f"  {format_energy(result.energy_j)} drawn, {format_energy(result.left_j)} left")
+            print(f"  {format_energy(result.energy_j)} used, {format_energy(result.left_j)} left")
     print(f"the budget was {trainer.budget}; `greentrain verify digits.db` checks the ledger")
 
 

@@ -1,6 +1,6 @@
-"""Two streams of digits pay from one budget: one stays as it is, one turns further each time.
+"""Share one budget between two streams of digits: one never changes, one rotates further each time.
 
-Run it with ``python examples/many_streams.py``; ``--quick`` takes two experiences of each.
+Run ``python examples/many_streams.py``; ``--quick`` takes two experiences of each stream.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def main() -> None:
         "steady": rotated(train, angles=[0.0] * rounds),
         "turning": rotated(train, angles=[30.0 * number for number in range(rounds)]),
     }
-    drawn_j = dict.fromkeys(streams, 0.0)
+    used_j = dict.fromkeys(streams, 0.0)
     with ExitStack() as stack:
         trainers = {}
         for name in streams:
             trainers[name] = StreamTrainer(
                 Digits,
                 name=name,
-                shared_budget="team",  # the first stream opens it, the other one finds it
+                shared_budget="team",  # the first stream opens it
                 budget=options.budget,
                 num_experiences=rounds * len(streams),  # experiences of both
                 monitor="val_acc",
@@ -57,10 +57,10 @@ def main() -> None:
         for number in range(rounds):
             for name, stream in streams.items():
                 result = trainers[name].update(stream[number])
-                drawn_j[name] += result.energy_j
-                print(f"{name} {number}: {result.decision.action}, because {result.reason}")
-    for name, energy_j in drawn_j.items():
-        print(f"{name}: {format_energy(energy_j)} drawn")
+                used_j[name] += result.energy_j
+                print(f"{name} {number}: {result.decision.action}: {result.reason}")
+    for name, energy_j in used_j.items():
+        print(f"{name}: {format_energy(energy_j)} used")
 
 
 if __name__ == "__main__":

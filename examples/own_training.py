@@ -1,7 +1,7 @@
-"""The controller around training in plain PyTorch, without Lightning, under an energy budget.
+"""Control training in plain PyTorch, without Lightning, within an energy budget.
 
-Run ``python examples/own_training.py --quick`` for three experiences, and without it for the other
-five: it goes on. Then ``greentrain explain --ledger own.db`` tells what was decided and why.
+Run ``python examples/own_training.py --quick`` for three experiences, then without ``--quick`` for
+the other five. ``greentrain explain --ledger own.db`` shows each decision and its reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from greentrain.streams import digits_stream
 
 
 def train(model: nn.Module, data: Dataset, steps: int) -> None:
-    """Train for so many steps: yours stands here."""
+    """Train for a number of steps; put your own training here."""
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for images, labels in DataLoader(data, 32, sampler=RandomSampler(data, True, 32 * steps)):
         optimizer.zero_grad()
@@ -47,7 +47,7 @@ def main() -> None:
             controller.calibrate(lambda steps: train(fresh(), arrivals[0].train, steps))
         for number, new in enumerate(arrivals):
             if new.id in controller.experiences:
-                continue  # an earlier process had it
+                continue  # done by an earlier process
             past = ConcatDataset([each.train for each in arrivals[: number + 1]])
             held_out = ConcatDataset([each.val for each in arrivals[: number + 1]])
             known = {"n_new": len(new.train)}
@@ -61,7 +61,7 @@ def main() -> None:
                     train(model, past, update.steps)
                     torch.save(model.state_dict(), saved)
                     update.done(metric_after=accuracy(model, held_out))
-            print(f"{new.id}: {update.action} because {update.decision.sentence}")
+            print(f"{new.id}: {update.action}: {update.decision.sentence}")
 
 
 if __name__ == "__main__":

@@ -228,6 +228,14 @@ def test_the_table_of_rooms_has_no_way_round() -> None:
             assert name not in ROOMS[below].split()
 
 
+def test_the_page_of_the_architecture_has_the_table_of_rooms() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^([a-z]+) +([a-z ]+)$", page, re.MULTILINE)
+    shown = {name: set(allowed.replace("nothing", "").split()) for name, allowed in lines}
+    expected = {name: set(allowed.split()) for name, allowed in ROOMS.items() if name != "_about"}
+    assert {name: shown.get(name) for name in expected} == expected
+
+
 def test_setup_lists_every_package() -> None:
     listed = SETUP["options"]["packages"].split()
     assert listed == packages()

@@ -25,8 +25,8 @@ def report(
         str,
         typer.Option(
             "--format",
-            help="Formats, separated by commas, such as html,json,csv; docs/exports.md and the "
-            "error for an unknown name list all.",
+            help="Formats, separated by commas, such as html,json,csv; the error for an unknown "
+            "name and docs/reference/exports.md list all.",
         ),
     ] = "html,json",
     card: Annotated[

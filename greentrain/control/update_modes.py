@@ -40,7 +40,7 @@ class ModeTraits:
             follow papers: full retraining recovers a drop (Ash & Adams 2020); a warm start and
             uniform replay recover most of it in few steps (Prabhu et al. 2023). Their sizes come
             from trainings of a 2x400 perceptron on parts of the training sets of MNIST and
-            Fashion-MNIST (docs/deciding.md). Measured gains replace them.
+            Fashion-MNIST (docs/explanation/controller.md). Measured gains replace them.
     """
 
     label: str

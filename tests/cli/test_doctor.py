@@ -24,7 +24,7 @@ from tests.nvml.simulation import Node
 
 nvml_library, nvml_node = simulation.nvml_library, simulation.nvml_node
 amd = amdsmi_standin.amd
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="for Linux only")
 
 

@@ -30,7 +30,7 @@ from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build, write
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FULL = candidates_of({"FULL_RETRAIN": 100}, step_fractions=(1.0,))
 ALL = candidates_of({"REPLAY": 10, "WARM_START": 40, "FULL_RETRAIN": 100})
 
@@ -148,7 +148,7 @@ def test_what_is_drawn_elsewhere_is_given(opened, url):
     with opened(step_j=2.0, elsewhere=True) as controller:
         update = controller.decide("monday", candidates=FULL, n_new=500)
         assert update.left_j == update.reserved_j
-        with pytest.raises(ConfigurationError, match="energy_j is not given"):
+        with pytest.raises(ConfigurationError, match="energy_j is missing"):
             controller.settle(update, metric_after=0.75)
         controller.settle(update, metric_after=0.75, energy_j=123.0)
         assert controller.balance().spent_j == 123.0
@@ -240,7 +240,7 @@ def test_calls_that_are_never_settled_are_at_the_end(opened, seconds, url):
 def test_elsewhere_an_unknown_draw_stays_reserved(opened, url, caplog):
     with opened(step_j=2.0, elsewhere=True) as controller:
         update = controller.decide("monday", candidates=FULL, n_new=500)
-    assert "stays spent as a whole" in caplog.text
+    assert "its whole reservation stays spent" in caplog.text
     with opened(step_j=2.0, elsewhere=True) as controller:
         assert controller.balance().reserved_j == update.reserved_j
     assert [row["energy_j"] for row in rows(url, "outcome")] == [None]
@@ -317,7 +317,7 @@ def test_the_first_update_says_what_a_step_costs(opened, seconds, url):
         first = trained(controller, "a", seconds, spend_s=2.5)
         assert str(first.action) == "FULL_RETRAIN at 25%"  # the least work that makes a model
         assert first.reserved_j == 720.0  # a tenth of 2 Wh
-        assert "nothing says yet what a step costs" in first.decision.sentence
+        assert "the cost of a step is unknown" in first.decision.sentence
         assert controller.calibrated
         # 250 J for 25 steps: a tenth is taken for the fixed part, so a step has 9 J.
         again = controller.control.cost.predict(UpdateMode.FULL_RETRAIN, 25)
@@ -370,7 +370,7 @@ def test_a_calibration_that_fails_is_settled(opened, seconds, url):
         with pytest.raises(RuntimeError, match="no such column"):
             controller.calibrate(train)
         assert (controller.balance().spent_j, controller.balance().reserved_j) == (100.0, 0.0)
-        with pytest.raises(ConfigurationError, match="the meter saw nothing of 80 steps"):
+        with pytest.raises(ConfigurationError, match="the meter measured no energy for 80 steps"):
             controller.calibrate(lambda steps: None)
         with pytest.raises(ConfigurationError, match="steps is 0"):
             controller.calibrate(train, steps=0)
@@ -720,8 +720,11 @@ def test_candidates_have_the_steps_of_their_effort():
 @pytest.mark.parametrize(
     ("steps", "complaint"),
     [
-        ({"SKIP": 10}, "cannot update by 'SKIP'; one can by REPLAY, WARM_START, FULL_RETRAIN"),
-        ({"warm": 10}, "cannot update by 'warm'"),
+        (
+            {"SKIP": 10},
+            "'SKIP' is no update mode that trains; use one of REPLAY, WARM_START, FULL_RETRAIN",
+        ),
+        ({"warm": 10}, "'warm' is no update mode that trains"),
         ({"REPLAY": 0}, "REPLAY has 0 steps"),
         ({"REPLAY": 2.5}, "REPLAY has 2.5 steps"),
     ],
@@ -734,9 +737,9 @@ def test_steps_that_cannot_be_taken_say_why(steps, complaint):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"budget": "40 % of full"}, "is not known here"),
+        ({"budget": "40 % of full"}, "by your own code is unknown"),
         ({"budget": "5 gCO2e"}, "needs a carbon intensity"),
-        ({"budget": Budget.parse("2 Wh")}, "omit num_experiences"),
+        ({"budget": Budget.parse("2 Wh")}, "Give the number once"),
         ({"mode": "best"}, "it is 'max' or 'min'"),
         ({"step_j": 0.0}, "step_j is 0.0"),
         ({"first_j": math.nan}, "first_j is nan"),

@@ -48,6 +48,7 @@ from greentrain.decisions.shared_budget import (
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DecisionSummary, Ledger, RunLog, canonical, verify
 from greentrain.report import build
+from greentrain.training import EvaluationConfig
 from tests.ledger.cluster import Cluster
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter
 
@@ -302,13 +303,13 @@ def streaming(folder: Path, name: str, **changes) -> StreamTrainer:
         "num_experiences": 2 * ROUNDS,
         "shared_budget": "team",
         "monitor": "val_acc",
-        "objective": "current",
-        "memory": None,
+        "evaluation": EvaluationConfig(eval_on="current"),
+        "buffer": None,
         "ledger": f"sqlite:///{folder / 'greentrain.db'}",
         "trainer": {"max_epochs": 10, "accelerator": "cpu", "callbacks": [Tick(clock, BATCH_S)]},
         "loader": {"batch_size": 8},
         "meter": constant_meter(clock, power_w=128.0),
-        "stream": name,
+        "name": name,
         **changes,
     }
     return StreamTrainer(Timed, **arguments)

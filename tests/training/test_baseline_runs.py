@@ -158,7 +158,7 @@ def test_controls_overspend_no_budget(tmp_path, budget, caplog):
     overrun_j = sum(each.overrun_j for each in results)
     assert clock.seconds * 100.0 <= Budget.parse(budget).energy_j + overrun_j
     assert len(trainer.results) == 7
-    left_out = caplog.text.count("no control at experience")
+    left_out = caplog.text.count("no baseline retraining at experience")
     assert left_out + len(trainer.baselines) == 6
     assert (left_out > 0) == (budget != "4000 J")
     rows(tmp_path, "settlement")  # and the ledger verifies
@@ -171,7 +171,7 @@ def test_a_control_that_cannot_be_paid_is_left_out_with_a_word(tmp_path, caplog)
     ):
         trainer.run(arrivals(4))  # whose control would draw 200 J
     assert not trainer.baselines
-    assert "no control at experience 3: " in caplog.text
+    assert "no baseline retraining at experience 3: " in caplog.text
     assert all(row["reason"] != "BASELINE" for row in rows(tmp_path, "decision"))
 
 

@@ -49,7 +49,7 @@ def streaming(folder: Path, **changes) -> StreamTrainer:
         },
         "loader": {"batch_size": 8},
         "meter": constant_meter(clock, power_w=128.0),
-        "state": folder / "state",
+        "state_dir": folder / "state",
         **changes,
     }
     return StreamTrainer(timed(clock), **arguments)
@@ -81,8 +81,7 @@ MEMORIES = {
 def test_a_stream_in_pieces_is_the_stream_in_one(tmp_path, memory, objective):
     make = MEMORIES[memory]
     changes = {
-        "objective": objective,
-        "separately": True,
+        "evaluation": EvaluationConfig(eval_on=objective, eval_each_experience=True),
         "budget": "1000 J",
         "num_experiences": EXPERIENCES,
     }
@@ -114,7 +113,7 @@ def test_an_experience_that_was_had_is_passed_over(tmp_path):
         trainer.run(arrivals(3))
     with streaming(tmp_path) as again:
         assert again.run(iter(arrivals(3))) == []
-        with pytest.raises(ConfigurationError, match="has had an experience '1'"):
+        with pytest.raises(ConfigurationError, match="already had an experience '1'"):
             again.update(arrivals(3)[1])
         seen = []
         results = again.run(arrivals(4), on_result=lambda each, result: seen.append(each.id))
@@ -308,7 +307,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", ["shape", "labels"])
 def test_bad_data_is_refused_before_anything_is_paid_and_the_state_stays(tmp_path, bad):
-    memory = {"memory": ClassBalancedBuffer(20)}
+    memory = {"buffer": ClassBalancedBuffer(20)}
     with streaming(tmp_path, **memory) as trainer:
         trainer.run(arrivals(1))
         paid = len(rows(tmp_path, "reservation"))

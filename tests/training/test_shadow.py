@@ -202,7 +202,7 @@ def test_what_nobody_told_of_waits_as_pending_data(tmp_path):
         trainer.update(stream[1])  # the job leaves this one alone
         trainer.update(stream[2])
         assert trainer.results[1].done.mode is UpdateMode.SKIP
-        with pytest.raises(ConfigurationError, match="has had an experience '1'"):
+        with pytest.raises(ConfigurationError, match="already had an experience '1'"):
             trainer.update(stream[1])
     decisions, outcomes = rows(tmp_path, "decision"), rows(tmp_path, "outcome")
     assert [row["experience_id"] for row in outcomes] == ["0", "1", "2"]
@@ -212,7 +212,7 @@ def test_what_nobody_told_of_waits_as_pending_data(tmp_path):
 
 def test_a_process_that_dies_before_it_was_told_has_not_had_the_experience(tmp_path):
     stream = arrivals(2)
-    changes = {"state": tmp_path / "state"}
+    changes = {"state_dir": tmp_path / "state"}
     dying = pytest.raises(RuntimeError, match="the job")
     with dying, advising(tmp_path, LookClock(), **changes) as trainer:
         trainer.update(stream[0])
@@ -235,7 +235,7 @@ def test_without_any_energy_told_there_is_no_advice_and_it_says_so(tmp_path):
         pairs = follow(trainer, arrivals(3), told_j=None)
     last = pairs[-1][0].decision
     assert (last.action.mode, last.reason) == (UpdateMode.SKIP, Reason.NOT_FEASIBLE)
-    assert "until the energy of one training is told" in last.sentence
+    assert "until the energy of one training is reported" in last.sentence
     assert [row["energy_j"] for row in rows(tmp_path, "outcome")] == [None] * 3
     assert pairs[-1][1].metric_after is not None
 

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, Trainer
 from torch.utils.data import RandomSampler, Subset
 
 from greentrain import Budget, Experience, StreamTrainer, UpdateMode
@@ -21,7 +21,7 @@ from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import FullBuffer, ReservoirBuffer
 from greentrain.payments import Payment
-from greentrain.training import EvaluationConfig, ModeConfig
+from greentrain.training import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.update_context import AskedUpdate, UpdateContext
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
 from tests.training.fitting import PROBE_S, timed
@@ -157,7 +157,7 @@ def test_a_budget_that_pays_for_nothing_starts_nothing(tmp_path):
         result.update_mode is UpdateMode.SKIP and result.budget_exhausted for result in results
     )
     assert clock.seconds == 0.0
-    assert "too little to find out what training costs" in results[0].reason
+    assert "too little to measure the cost of training" in results[0].reason
     ledger = open_ledger(tmp_path)
     assert ledger.rows("reservation") == []
     assert len(ledger.rows("decision")) == 6
@@ -406,7 +406,7 @@ def test_a_metric_that_the_model_does_not_log_is_found_before_any_training(tmp_p
     clock = Clock()
     tracking = f"sqlite:///{tmp_path / 'mlflow.db'}"
     streaming = trainer(tmp_path, clock, monitor="val_f1", tracking_uri=tracking)
-    with pytest.raises(ConfigurationError, match="logs val_acc, val_loss in validation"):
+    with pytest.raises(ConfigurationError, match="It logs `val_acc`, `val_loss`"):
         streaming.update(experience("first", (0, 1)))
     streaming.close()
     ledger = open_ledger(tmp_path)
@@ -450,15 +450,17 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
         ({"num_experiences": 0}, "num_experiences is 0"),
         ({"num_experiences": 2.5}, "num_experiences is 2.5"),
         ({"mode": "up"}, "mode is 'up'"),
-        ({"memory": "some"}, "memory is 'some'"),
+        ({"buffer": "some"}, "buffer is 'some'"),
+        ({"buffer": 500}, r"ReservoirBuffer\(500\) of greentrain.memory"),
+        ({"policy": "greedy"}, r"such as Greedy\(\)"),
+        ({"trainer": Trainer(logger=False)}, "trainer is a Trainer, which can fit only once"),
+        ({"num_experiences": None}, "num_experiences is missing"),
         ({"trainer": {"max_steps": 10}}, "max_steps, which the controller decides"),
         ({"trainer": {"max_epochs": 0}}, "max_epochs=0"),
         ({"trainer": {"accelerator": "tpux"}}, "refuses the options of trainer: .*tpux"),
         ({"trainer": {"precision": 17}}, "refuses the options of trainer: .*17"),
         ({"loader": {"batch_size": 0}}, "batch_size is 0"),
         ({"loader": {"sampler": RandomSampler([1])}}, "RandomSampler as sampler"),
-        ({"objective": "past"}, "objective is 'past'"),
-        ({"average": 1.0}, "average is 1.0"),
         ({"ledger": "mysql://host/db"}, "is of another database"),
         ({"calibration_budget": "much"}, "cannot read"),
     ],
@@ -469,13 +471,26 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, change
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: EvaluationConfig(eval_on="past"), "eval_on is 'past'"),
+        (lambda: ModeConfig(weight_averaging=1.0), "weight_averaging is 1.0"),
+        (lambda: CarbonConfig(zone="XX"), "XX"),
+    ],
+)
+def test_a_wrong_configuration_fails_where_it_is_written(make, named):
+    with pytest.raises(ConfigurationError, match=named):
+        make()
+
+
 def test_what_is_no_experience_is_refused(tmp_path):
     clock = Clock()
     streaming = trainer(tmp_path, clock)
     with pytest.raises(ConfigurationError, match="takes an Experience"):
         streaming.update((1, 2))
     streaming.update(experience("first", (0, 1)))
-    with pytest.raises(ConfigurationError, match="has had an experience 'first'"):
+    with pytest.raises(ConfigurationError, match="already had an experience 'first'"):
         streaming.update(experience("first", (0, 1)))
     with pytest.raises(ConfigurationError, match="no samples; validation data"):
         Experience("x", blobs((0,), 4), Subset(blobs((0,), 4), []))
@@ -503,6 +518,8 @@ def test_make_model_has_to_make_a_module(tmp_path):
     with pytest.raises(ConfigurationError, match="returned a str"):
         streaming.update(experience("first", (0, 1)))
     streaming.close()
+    with pytest.raises(ConfigurationError, match="make_model is a Classifier instance"):
+        StreamTrainer(Classifier(), budget="1 Wh", num_experiences=1, monitor="val_acc")
     with pytest.raises(ConfigurationError, match="make_model is 3"):
         StreamTrainer(
             3, budget="1 Wh", num_experiences=1, monitor="val_acc", ledger=str(tmp_path / "x.db")

@@ -26,7 +26,7 @@ class Trail(Callback):
 
 def plain(make_model=Classifier, **options):
     """An updater that averages nothing by itself."""
-    return parts(make_model, modes={"average": 0.0}, **options)
+    return parts(make_model, modes={"weight_averaging": 0.0}, **options)
 
 
 def test_a_mean_over_fewer_steps_than_its_horizon_is_the_plain_mean():
@@ -38,7 +38,7 @@ def test_a_mean_over_fewer_steps_than_its_horizon_is_the_plain_mean():
 
 def test_a_longer_one_forgets_exponentially():
     trail = Trail()
-    model, _ = train(parts(modes={"average": 0.2}), callbacks=[trail], steps=20)
+    model, _ = train(parts(modes={"weight_averaging": 0.2}), callbacks=[trail], steps=20)
     expected = trail.weights[0]
     for step, weights in enumerate(trail.weights[1:], start=2):
         expected = expected + (weights - expected) * max(1 / step, 1 / 4)  # a fifth of 20 steps
@@ -49,7 +49,7 @@ def test_the_mean_is_taken_of_what_there_was_when_a_cap_ends_an_update():
     clock, trail = Clock(), Trail()
     guard = BudgetGuard(20.0, meter=constant_meter(clock))  # at 1 J a step
     model, _ = train(
-        parts(modes={"average": 0.5}, callbacks=[Tick(clock)]), callbacks=[guard, trail]
+        parts(modes={"weight_averaging": 0.5}, callbacks=[Tick(clock)]), callbacks=[guard, trail]
     )
     assert 5 < len(trail.weights) <= 20
     assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)

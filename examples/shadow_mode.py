@@ -1,7 +1,7 @@
-"""A job that retrains in full is advised, told what it draws, and goes on as it always did.
+"""Run greentrain in shadow mode next to a job that retrains in full.
 
-Run it with ``python examples/advice.py``; ``--quick`` takes three arrivals, not eight. Afterwards
-``greentrain explain --ledger sqlite:///advice.db`` shows each advice beside what came of it.
+Run ``python examples/shadow_mode.py``; ``--quick`` takes three experiences instead of eight.
+``greentrain explain --ledger sqlite:///shadow.db`` then shows each decision with its outcome.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from greentrain.units import format_energy
 
 
 def nightly_job(arrived: list[Experience], epochs: int) -> tuple[LightningModule, float | None]:
-    """Retrain on everything, as before; the monitor says what that drew."""
+    """Retrain on everything, as before, and measure the energy."""
     monitor = EnergyMonitor(ledger=False, summary=False)
     model = DigitsModel()
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
@@ -31,8 +31,8 @@ def nightly_job(arrived: list[Experience], epochs: int) -> tuple[LightningModule
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", default="0.05 Wh", help="what advice has to keep to")
-    parser.add_argument("--quick", action="store_true", help="three arrivals, 5 epochs")
+    parser.add_argument("--budget", default="0.05 Wh", help="the budget of shadow mode")
+    parser.add_argument("--quick", action="store_true", help="three experiences, 5 epochs")
     options = parser.parse_args()
 
     stream = digits_stream()[: 3 if options.quick else None]
@@ -42,17 +42,20 @@ def main() -> None:
         budget=options.budget,
         num_experiences=len(stream),
         monitor="val_acc",
-        ledger="sqlite:///advice.db",
+        ledger="sqlite:///shadow.db",
         trainer={"max_epochs": epochs},
         loader={"batch_size": 16},
         shadow=True,
     ) as trainer:
         for number, experience in enumerate(stream):
-            advice = trainer.update(experience)
+            decided = trainer.update(experience)
             model, energy_j = nightly_job(stream[: number + 1], epochs)
-            came = trainer.trained(model, energy_j=energy_j)
-            print(f"{experience.id}: advised {advice.decision.action}, because {advice.reason}")
-            print(f"  the job drew {format_energy(energy_j)} and reached {came.metric_after}")
+            result = trainer.report_training(model, energy_j=energy_j)
+            print(
+                f"{experience.id}: greentrain would choose {decided.decision.action}: {decided.reason}"
+            )
+            used = format_energy(energy_j)
+            print(f"  the job used {used}; its val_acc is {result.metric_after}")
 
 
 if __name__ == "__main__":
