@@ -14,7 +14,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from greentrain.budget import Budget
-from greentrain.decisions.stream_budget import check_intensity
+from greentrain.decisions.budget_arguments import check_intensity
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build, write

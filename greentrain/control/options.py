@@ -62,18 +62,16 @@ class OptionSet:
         self, chosen: Option, reason: Reason, sentence: str, why_lost: Callable[[Option], str]
     ) -> Decision:
         """Build the decision for an option, with the reason why each of the others lost."""
-
-        def why(option: Option) -> str:
+        alternatives = []
+        for option in self.options:
             if option is chosen:
-                return ""
-            if option is not self.skip and option not in self.affordable:
-                return f"may use {format_energy(option.cost_j.upper)}, more than is left"
-            return why_lost(option)
-
-        alternatives = tuple(
-            Alternative(option=option, why_lost=why(option)) for option in self.options
-        )
-        return decided(chosen, reason, sentence, alternatives=alternatives)
+                why = ""
+            elif option is not self.skip and option not in self.affordable:
+                why = f"may use {format_energy(option.cost_j.upper)}, more than is left"
+            else:
+                why = why_lost(option)
+            alternatives.append(Alternative(option=option, why_lost=why))
+        return decided(chosen, reason, sentence, alternatives=tuple(alternatives))
 
     def update(self, chosen: Option, reason: Reason, sentence: str) -> Decision:
         """Build the decision for an update that a rule requires."""

@@ -5,7 +5,7 @@ All that decides goes through here: ``StreamTrainer``, training by the user's ow
 steps that pass values on::
 
     observe -> decide -> reserve -> train -> judge -> commit
-    |-------- ask() ----------|            |---- tell() ----|
+    |-------- ask() ----------|                   |- tell() -|
 
 ``ask`` records its decision before anything of the update starts. ``tell`` records the outcome.
 """

@@ -10,13 +10,13 @@ from typing import Literal
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.control import Action, BudgetController, Candidate, Policy, UpdateMode
-from greentrain.decisions.session import ControllerSession
-from greentrain.decisions.stream_budget import (
-    StreamBudget,
+from greentrain.decisions.budget_arguments import (
     check_intensity,
     check_shared_budget,
     parse_budget,
 )
+from greentrain.decisions.session import ControllerSession
+from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter, WindowRecorder, detect
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DEFAULT_URL, Ledger, environment

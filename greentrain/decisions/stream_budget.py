@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
-from greentrain.control import Prospect
-from greentrain.decisions.shared_budget import BudgetPeers
+from greentrain.control import Option, Prospect, Reason, options_of
 from greentrain.errors import ConfigurationError
-from greentrain.ledger import Ledger, LedgerAccount, RunLog
+from greentrain.ledger import DecisionSummary, Ledger, LedgerAccount, RunLog
 from greentrain.money import experiences_left, period_start
-from greentrain.units import utc_now
+
+RECENT = 64
+"""Number of last experiences from which each stream's share of the budget's is estimated."""
+DECISIONS_EACH = 4
+"""Number of another stream's last decisions whose options are expected to come again."""
+MOST_DECISIONS = 16
+"""Largest number of decisions of all other streams together, the newest."""
+
+_UNWEIGHED = (Reason.NO_MODEL, Reason.BUDGET_EXHAUSTED)
+"""Reasons of decisions that compared no gains."""
 
 
 class StreamBudget:
@@ -145,67 +155,104 @@ class StreamBudget:
         return budget_id
 
 
-def parse_budget(budget: str | Budget, num_experiences: int | None) -> Budget:
-    """Return a budget with the number of experiences that it has to last for.
+class BudgetPeers:
+    """The other streams that share a budget: their share of the experiences, and their options.
 
-    Raises:
-        ConfigurationError: If the text is no budget, the number is missing and the budget has no
-            end date, or both say a number.
+    Each reading reads only new decisions, so it costs as much after a thousand experiences as after
+    ten.
+
+    Args:
+        ledger: The ledger.
+        stream: This stream's name, which is the name of its runs.
     """
-    if isinstance(budget, Budget):
-        if num_experiences is not None:
-            raise ConfigurationError(
-                f"num_experiences is {num_experiences!r}, and the Budget has its own: "
-                f"{budget.num_experiences}. Give the number once, in Budget(num_experiences=...)"
-            )
-        return budget
-    if num_experiences is None:
-        raise ConfigurationError(
-            f"num_experiences is missing: the budget of {budget!r} has to last for some number of "
-            "experiences, or the first training may take all of it. Give num_experiences, or a "
-            "Budget with an end date (until=...)"
+
+    def __init__(self, ledger: Ledger, stream: str) -> None:
+        self._ledger = ledger
+        self._stream = stream
+        self._last = 0
+        self._decided: dict[
+            tuple[str, str], DecisionSummary
+        ] = {}  # a repeated decision moves to the end
+        self._options: dict[int, list[Option]] = {}
+
+    def read(self, budget_id: str) -> list[DecisionSummary]:
+        """Read the decisions since the last reading, and return those of this stream."""
+        new = self._ledger.decisions_since(budget_id, self._last)
+        self._last = max((decided.entry_id for decided in new), default=self._last)
+        new = [decided for decided in new if decided.reason != Reason.BASELINE]
+        for decided in new:
+            key = (decided.stream, decided.experience_id)
+            self._decided.pop(key, None)
+            self._decided[key] = decided
+        return [decided for decided in new if decided.stream == self._stream]
+
+    def seen(self, since: datetime | None = None) -> int:
+        """Return the number of experiences of the other streams, since a moment or in all."""
+        return sum(
+            decided.stream != self._stream and (since is None or decided.moment >= since)
+            for decided in self._decided.values()
         )
-    return Budget.parse(budget, num_experiences=num_experiences)
+
+    def prospects(self, ahead: int) -> tuple[Prospect, ...]:
+        """Return the last options of the other streams, each with a number of experiences.
+
+        Args:
+            ahead: Experiences of the budget that come after the current one.
+        """
+        recent = list(islice(reversed(self._decided.values()), RECENT))
+        chosen = newest(recent, self._stream)
+        unread = [each.entry_id for each in chosen if each.entry_id not in self._options]
+        read = self._ledger.alternatives(unread) if unread else {}
+        self._options |= {entry_id: options_of(found) for entry_id, found in read.items()}
+        self._options = {each.entry_id: self._options[each.entry_id] for each in chosen}
+        weights = experiences_of([each.stream for each in recent], chosen, self._stream, ahead)
+        return tuple(zip(self._options.values(), weights, strict=True))
 
 
-def check_intensity(budget: Budget, carbon: CarbonAccount) -> None:
-    """Refuse a carbon budget without a carbon intensity.
+def newest(recent: Iterable[DecisionSummary], stream: str) -> list[DecisionSummary]:
+    """Return a few of each other stream's decisions, those that compared gains.
 
-    Raises:
-        ConfigurationError: If no intensity is known now.
+    Args:
+        recent: Decisions, newest first.
+        stream: This stream's name.
     """
-    if budget.unit == "g" and carbon.upper_g_per_j(utc_now()) is None:
-        raise ConfigurationError(
-            f"the budget of {budget} needs a carbon intensity, and none is known now; give a zone "
-            "such as zone='DE', or an intensity that covers the present"
-        )
+    chosen: list[DecisionSummary] = []
+    counts: Counter[str] = Counter()
+    for decided in recent:
+        if decided.stream == stream or decided.reason in _UNWEIGHED:
+            continue
+        if counts[decided.stream] < DECISIONS_EACH and len(chosen) < MOST_DECISIONS:
+            counts[decided.stream] += 1
+            chosen.append(decided)
+    return chosen
 
 
-def calibration_budget(text: str, budget: Budget) -> Budget:
-    """Return the budget of the calibration that sizes a budget given as a share.
+def experiences_of(
+    recent: Sequence[str], chosen: Sequence[DecisionSummary], stream: str, ahead: int
+) -> list[float]:
+    """Return the number of coming experiences that each chosen decision represents.
 
-    Raises:
-        ConfigurationError: If it cannot be read, or the budget is a share and it is no energy.
+    Each stream is expected to keep its share of the last experiences, this stream's current one
+    included. A stream without any usable decision is left out: its experiences are expected to be
+    like those of the others.
+
+    Args:
+        recent: The streams of the last experiences.
+        chosen: Decisions of other streams.
+        stream: This stream's name.
+        ahead: Experiences of the budget that come after the current one.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> moment = datetime(2026, 1, 1, tzinfo=UTC)
+        >>> fields = {"stream": "b", "reason": "", "moment": moment}
+        >>> decided = [
+        ...     DecisionSummary(entry_id=n, experience_id=f"{n}", **fields) for n in range(2)
+        ... ]
+        >>> experiences_of(["b", "a", "b"], decided, "a", 8)  # two of four are of b: so are 4 of 8
+        [2.0, 2.0]
     """
-    parsed = Budget.parse(
-        text,
-        num_experiences=budget.num_experiences,
-        until=budget.until,
-        parent=budget.parent,
-    )
-    if budget.share_of_full is not None and parsed.energy_j is None:
-        raise ConfigurationError(f"calibration_budget is {text!r}; it is an energy, such as '1 Wh'")
-    return parsed
-
-
-def check_shared_budget(shared_budget: str | None) -> None:
-    """Refuse a value that names no budget.
-
-    Raises:
-        ConfigurationError: If it is empty, or no text.
-    """
-    if shared_budget is not None and not (isinstance(shared_budget, str) and shared_budget.strip()):
-        raise ConfigurationError(
-            f"shared_budget is {shared_budget!r}; it is the name of a budget, or None for the "
-            "stream's own"
-        )
+    known = Counter(each.stream for each in chosen)
+    counts = Counter([*(name for name in recent if name in known or name == stream), stream])
+    total = counts.total()
+    return [ahead * counts[each.stream] / total / known[each.stream] for each in chosen]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from greentrain.evaluation.evaluator import Evaluator
+from greentrain.memory import size
 from greentrain.metrics import (
     AccuracyMatrix,
     average_accuracy,
@@ -42,6 +46,13 @@ class PerExperienceMetrics:
         """Record the metrics of the model after experience ``number`` on each one up to it."""
         for on, metric in enumerate(metrics):
             self._enter(number, on, None if metric is None else self._sign * metric)
+
+    def evaluate(
+        self, evaluator: Evaluator, model: LightningModule, datasets: Sequence[Dataset[Any]]
+    ) -> None:
+        """Record the metric of a model on the held-out data of each experience so far."""
+        metrics = [evaluator.metric(model, each) if size(each) else None for each in datasets]
+        self.add_after(len(datasets) - 1, metrics)
 
     def repeat(self, number: int) -> None:
         """Repeat the last scores for experience ``number``, after which the model is unchanged."""

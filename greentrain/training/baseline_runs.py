@@ -52,14 +52,14 @@ def check_baseline_every(every: int | None) -> None:
         )
 
 
-def is_due(every: int | None, position: int) -> bool:
+def is_due(every: int, position: int) -> bool:
     """Return whether an experience gets a baseline retraining; the first one, number 0, does not.
 
     Example:
         >>> [position for position in range(10) if is_due(3, position)]
         [3, 6, 9]
     """
-    return every is not None and position > 0 and position % every == 0
+    return position > 0 and position % every == 0
 
 
 class BaselineRuns:

@@ -103,19 +103,3 @@ class Checkpoint:
     def close(self) -> None:
         """Release the folder; calling it again is harmless."""
         self._lock.release()
-
-
-class NoCheckpoint:
-    """Save nothing, for a stream that ends with its process."""
-
-    def load(self) -> None:
-        """Return nothing."""
-
-    def check(self, experience: Experience) -> None:
-        """Do nothing."""
-
-    def save(self, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""

@@ -30,12 +30,6 @@ SHARE = 0.5
 """Share of the balance of its own budget that a calibration may use."""
 
 
-def affordable_j(account: Account) -> float | None:
-    """Return the joules to reserve for a calibration, or ``None`` if none are left."""
-    reserved_j = SHARE * account.balance().left_j
-    return reserved_j if reserved_j > MIN_RESERVATION_J else None
-
-
 def calibrate(
     trainer: ModelTrainer,
     evaluator: Evaluator,
@@ -45,9 +39,7 @@ def calibrate(
     cost: CostModel,
     recorder: WindowRecorder,
     account: Account,
-    *,
-    reserved_j: float,
-) -> Payment:
+) -> Payment | None:
     """Train a few steps of a discarded model, and calibrate the cost model with their joules.
 
     Args:
@@ -58,12 +50,14 @@ def calibrate(
         held_out: The held-out data.
         cost: The cost model.
         recorder: Records the windows.
-        account: The account that pays.
-        reserved_j: Joules to reserve; training stops at them.
+        account: The account that pays; half of its balance is reserved, and training stops there.
 
     Returns:
-        The payment, with the joules used.
+        The payment, with the joules used; ``None`` if the account has nothing left.
     """
+    reserved_j = SHARE * account.balance().left_j
+    if reserved_j <= MIN_RESERVATION_J:
+        return None
 
     def train(steps: int, *callbacks: Callback) -> None:
         candidate = Candidate(action=Action(mode=UpdateMode.FULL_RETRAIN), steps=steps)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,10 @@ WARM_UP_STEPS = 2
 """Steps that are not measured: the first ones allocate and compile."""
 PROJECTED_AFTER = 20
 """Measured steps after which an update's total joules are projected."""
+POINTS = 256
+"""Largest number of points of a learning curve."""
+TENTHS = 10
+"""Smallest number of values of a curve that has a last tenth."""
 _NO_OPTIMIZER = "_MockOptimizer"
 
 _log = logging.getLogger(__name__)
@@ -146,6 +151,54 @@ class StepEnergy(Callback):
         return used_j / (last - WARM_UP_STEPS)
 
 
+class LossCurve(Callback):
+    """Record the training loss of all batches of a fit in little memory.
+
+    Losses stay on their device, so a GPU is not waited for before the curve is read. With more than
+    :data:`POINTS`, neighbours are averaged, so a point is the mean of 1, 2, 4, ... batches. A last
+    point that is not full is left out. Under several ranks the curve is that of one rank, and
+    processes of ``ddp_spawn`` do not return theirs.
+
+    A ``training_step`` that returns no loss leaves the curve empty.
+    """
+
+    def __init__(self) -> None:
+        self._points: list[torch.Tensor] = []
+        self._sum: torch.Tensor | None = None
+        self._summed = 0
+        self._each = 1
+
+    @property
+    def values(self) -> list[float]:
+        """The mean losses of equally many batches each, in order; reading waits for a GPU."""
+        return torch.stack(self._points).tolist() if self._points else []
+
+    @property
+    def slope(self) -> float | None:
+        """See :func:`learning_slope`."""
+        return learning_slope(self.values)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take the loss of a batch into the curve."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            return
+        # Lightning has divided it by the batches that gradients are accumulated over.
+        factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        loss = loss.detach().reshape(()).float() * factor
+        self._sum = loss if self._sum is None else self._sum + loss
+        self._summed += 1
+        if self._summed < self._each:
+            return
+        self._points.append(self._sum / self._each)
+        self._sum, self._summed = None, 0
+        if len(self._points) == 2 * POINTS:
+            self._points = list(torch.stack(self._points).reshape(POINTS, 2).mean(1))
+            self._each *= 2
+
+
 class WeightAveraging(Callback):
     """Replace a module's weights by their mean over the fit, at the end of the fit.
 
@@ -194,6 +247,31 @@ class WeightAveraging(Callback):
                 weights.copy_(mean)
 
 
+def learning_slope(values: Sequence[float]) -> float | None:
+    """Return the slope of a learning curve at its end.
+
+    It is the mean of the last tenth of the values less the mean of the tenth before, so no single
+    batch decides it. The slope of a loss is negative during learning, and about 0 at its end.
+
+    Args:
+        values: A value for each batch, or for equally many batches, in order. Values that are not
+            finite are left out.
+
+    Returns:
+        The change per tenth of the curve, in the unit of the values; ``None`` for fewer than ten.
+
+    Example:
+        >>> learning_slope([10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.5])
+        -0.5
+    """
+    finite = [float(value) for value in values if math.isfinite(value)]
+    if len(finite) < TENTHS:
+        return None
+    tenth = len(finite) // TENTHS
+    slope = _mean(finite[-tenth:]) - _mean(finite[-2 * tenth : -tenth])
+    return slope if math.isfinite(slope) else None
+
+
 def has_finite_weights(model: nn.Module) -> bool:
     """Return whether all parameters are finite.
 
@@ -216,3 +294,7 @@ def has_finite_weights(model: nn.Module) -> bool:
 def _averaged(module: LightningModule) -> list[torch.Tensor]:
     tensors = [*module.parameters(), *module.buffers()]
     return [each.detach() for each in tensors if each.is_floating_point()]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(value / len(values) for value in values)  # the sum of huge ones is infinite

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from greentrain.carbon import CarbonAccount
@@ -14,9 +14,10 @@ from greentrain.energy import Meter, Window, WindowRecorder, detect
 from greentrain.errors import LedgerError, MeterError
 from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.streams import Experience
-from greentrain.tracking import Tracker, names
+from greentrain.tracking import NullTracker, Tracker, names
 from greentrain.training import tracking_payloads as payloads
 from greentrain.training.result import UpdateResult
+from greentrain.training.update_context import StreamTotals
 
 _IN_NOTE = 50
 """Number of the last experiences in the tracker's note."""
@@ -75,34 +76,47 @@ class RunContext:
             emissions=carbon.of,
         )
         self._results: deque[UpdateResult] = deque(maxlen=_IN_NOTE)
-        self._totals = payloads.Totals() if before is None else payloads.Totals(**before["totals"])
+        self._totals = StreamTotals() if before is None else StreamTotals(**before["totals"])
         self._update_began_g: float | None = None
-        self._tracking = False
+        self._tracks = not isinstance(tracker, NullTracker)
+        self._started = False
         self._closed = False
 
     def begin_update(self, experience: Experience) -> Any:
         """Log that an update begins, and return the tracker's logger for the fit."""
-        self._start_tracker()
         self._update_began_g = self.emissions_g or 0.0
+        if not self._tracks:
+            return None
+        self._start_tracker()
         return self._tracker.begin_update(experience.id, payloads.datasets(experience))
 
     def log_shadow_decision(self, result: UpdateResult) -> None:
         """Log a decision of shadow mode at once: its outcome may be reported much later."""
+        if not self._tracks:
+            return
         self._start_tracker()
         self._tracker.skip(result.experience_id, result.position, payloads.decision(result))
 
     def log_baseline(self, result: UpdateResult) -> None:
         """Log the outcome of a baseline retraining."""
+        if not self._tracks:
+            return
         self._log(payloads.baseline_metrics(result, self._totals), result)
 
     def count(self, result: UpdateResult, *, baseline: bool = False) -> None:
         """Add a result to the stream's totals, before its state is saved."""
-        self._start_tracker()
-        if baseline:
-            self._totals = self._totals.plus_baseline(result)
-        else:
+        if self._tracks:
+            self._start_tracker()
+        totals = replace(self._totals, energy_j=self._totals.energy_j + result.energy_j)
+        if not baseline:  # which is no further experience
             self._results.append(result)
-            self._totals = self._totals.plus(result)
+            totals = replace(
+                totals,
+                experiences=totals.experiences + 1,
+                measured=totals.measured + (result.metric_after is not None),
+                metric=totals.metric + (result.metric_after or 0.0),
+            )
+        self._totals = totals
 
     def log_result(self, result: UpdateResult, summary: Mapping[str, float], model: object) -> None:
         """Log the outcome of the last experience, and the state of the stream.
@@ -112,6 +126,8 @@ class RunContext:
             summary: Further metrics of the stream, by their MLflow names.
             model: The current model.
         """
+        if not self._tracks:
+            return
         decision = payloads.decision(result)
         if result.done.mode is UpdateMode.SKIP:
             self._tracker.skip(result.experience_id, result.position, decision)
@@ -149,7 +165,7 @@ class RunContext:
             return
         self._closed = True
         self.run.close("failed" if self.failed else "completed")
-        if self._tracking:
+        if self._started:
             tags = self._surroundings()
             with suppress(LedgerError):  # its rows wait on disk while it is unreachable
                 head = self._ledger.heads()[self.run.chain]
@@ -159,8 +175,8 @@ class RunContext:
         self._ledger.close()
 
     def _start_tracker(self) -> None:
-        if not self._tracking:
-            self._tracking = True
+        if not self._started:
+            self._started = True
             tags = {names.TAG_LEDGER_RUN: self.run.run_id}
             if self._settings.get("shadow"):
                 tags[names.TAG_SHADOW] = "true"
@@ -177,7 +193,7 @@ class RunContext:
         if emissions.grams is not None:
             self.emissions_g = (self.emissions_g or 0.0) + emissions.grams
         self.run.record(window, emissions)
-        if self._tracking:
+        if self._started:
             self._tracker.power(payloads.powers(window), window.ended)
 
     def _surroundings(self) -> dict[str, str]:

@@ -19,7 +19,7 @@ from greentrain.ledger import Ledger
 from greentrain.streams import Experience
 from greentrain.tracking import Tracker
 from greentrain.training.baseline_runs import BaselineRuns, is_due
-from greentrain.training.checkpoint import Checkpoint, NoCheckpoint
+from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.result import ReportedTraining, UpdateResult
@@ -54,7 +54,7 @@ class StreamRunner:
         evaluator: Measures models.
         budget: The budget that pays.
         ledger: The ledger.
-        checkpoint: Saves the state.
+        checkpoint: Saves the state; ``None`` if it ends with the process.
         before: The state that was saved before; ``None`` without one.
         shadow: The joules of earlier decisions in shadow mode; ``None`` in normal mode.
         meter: The meter; detected if ``None``.
@@ -78,7 +78,7 @@ class StreamRunner:
         budget: StreamBudget,
         *,
         ledger: Ledger,
-        checkpoint: Checkpoint | NoCheckpoint,
+        checkpoint: Checkpoint | None,
         before: Mapping[str, Any] | None,
         shadow: ShadowBudget | None,
         meter: Meter | None,
@@ -114,7 +114,8 @@ class StreamRunner:
         """
         self._finish_pending()
         data = self.state.data.gather(experience)
-        self._checkpoint.check(experience)
+        if self._checkpoint is not None:
+            self._checkpoint.check(experience)
         run = self._open()
         context = UpdateContext(
             experience=experience,
@@ -136,7 +137,8 @@ class StreamRunner:
             run.failed = True
             raise
         self._commit(run, result, row)
-        if is_due(self._baseline_every, context.position):
+        every = self._baseline_every
+        if every is not None and is_due(every, context.position):
             self._run_baseline(run, asked)
         return result
 
@@ -161,7 +163,8 @@ class StreamRunner:
             if not self.run.failed:
                 self._finish_pending()
             self.run.close()
-        self._checkpoint.close()
+        if self._checkpoint is not None:
+            self._checkpoint.close()
 
     def _commit(self, run: RunContext, result: UpdateResult, row: dict[str, Any]) -> None:
         self.budget.count_experience()
@@ -234,6 +237,8 @@ class StreamRunner:
             self._core.record(dict(row))
 
     def _save(self, row: Mapping[str, Any], run: RunContext) -> None:
+        if self._checkpoint is None:
+            return
         try:
             self._checkpoint.save(
                 lambda: {

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import torch
 from pytorch_lightning import LightningModule
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from greentrain.control import UPDATE_MODES, Action, BudgetController, State
 from greentrain.errors import ConfigurationError
@@ -13,7 +17,6 @@ from greentrain.evaluation.comparison import MetricHistory
 from greentrain.evaluation.held_out import HeldOut
 from greentrain.evaluation.per_experience import PerExperienceMetrics
 from greentrain.evaluation.probe import Probe, ProbeResult
-from greentrain.evaluation.signals.training_curve import weight_growth, weight_norm
 from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import TrainedModel, Weights
 
@@ -243,3 +246,47 @@ class StreamState:
         if self.per_experience is not None:
             parts["per_experience"] = self.per_experience
         return parts
+
+
+def weight_norm(model: nn.Module) -> float:
+    """Return the Euclidean norm of all parameters of a model taken together.
+
+    It grows during continued training, and the ability to learn decreases with it (Dohare et al.
+    2024, "Loss of plasticity in deep continual learning").
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> _ = nn.init.constant_(model.weight, 2.0), nn.init.constant_(model.bias, 1.0)
+        >>> round(weight_norm(model), 6)  # the root of 4 + 4 + 1
+        3.0
+    """
+    norms = [
+        torch.linalg.vector_norm(each.detach(), dtype=torch.float64)
+        for each in model.parameters()
+        if not is_lazy(each)
+    ]
+    if not norms:
+        return 0.0
+    return float(
+        torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
+    )
+
+
+def weight_growth(norm: float, reference: float | None) -> float | None:
+    """Return the growth of a norm since a reference, as a share of the reference.
+
+    Args:
+        norm: The norm now.
+        reference: The norm then, such as after the last full retraining; ``None`` before any.
+
+    Returns:
+        The growth; ``None`` if the reference is unknown or 0, or a norm is not finite.
+
+    Example:
+        >>> weight_growth(12.0, 10.0)
+        0.2
+    """
+    if reference is None or not reference > 0:
+        return None
+    growth = (norm - reference) / reference
+    return growth if math.isfinite(growth) else None

@@ -14,15 +14,13 @@ from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
 from greentrain.control import BudgetController, Policy
-from greentrain.decisions.stream_budget import (
-    StreamBudget,
+from greentrain.decisions.budget_arguments import (
     check_intensity,
     check_shared_budget,
     parse_budget,
+    parse_calibration_budget,
 )
-from greentrain.decisions.stream_budget import (
-    calibration_budget as parse_calibration_budget,
-)
+from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.comparison import MetricHistory
@@ -38,7 +36,7 @@ from greentrain.tracking import Tracker
 from greentrain.training import config
 from greentrain.training import shadow as shadow_mode
 from greentrain.training.baseline_runs import check_baseline_every
-from greentrain.training.checkpoint import Checkpoint, NoCheckpoint
+from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, trainer_options
@@ -178,9 +176,9 @@ class StreamTrainer:
         )
         tracker = config.open_tracker(tracking_uri)
         recorded = Ledger(ledger)
-        checkpoint = NoCheckpoint() if state_dir is None else Checkpoint(Path(state_dir))
+        checkpoint = None if state_dir is None else Checkpoint(Path(state_dir))
         try:
-            before = checkpoint.load()
+            before = None if checkpoint is None else checkpoint.load()
             if before is not None:
                 resume(before, settings, state, tracker)
             known = None if state_dir is None else state.data.known
@@ -199,11 +197,13 @@ class StreamTrainer:
                 else None
             )
         except BaseException:
-            checkpoint.close()
+            if checkpoint is not None:
+                checkpoint.close()
             raise
         finally:
             recorded.close()  # a stream without any update has nothing to close
-        weakref.finalize(self, checkpoint.close)
+        if checkpoint is not None:
+            weakref.finalize(self, checkpoint.close)
         self.name = name
         self._runner = StreamRunner(
             state,

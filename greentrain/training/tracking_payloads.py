@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from greentrain.control import UPDATE_MODES, Action, Decision
@@ -12,42 +11,12 @@ from greentrain.memory import size
 from greentrain.streams import Experience
 from greentrain.tracking import DatasetUsed, names
 from greentrain.training.result import UpdateResult
+from greentrain.training.update_context import StreamTotals
 from greentrain.units import format_energy, wh
 
 _LONGEST_NOTE = 4500
 """Characters of a note: MLflow accepts 8,000 bytes."""
 _LONGEST_CELL = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Totals of a stream's experiences.
-
-    Args:
-        experiences: Number of experiences.
-        energy_j: Joules used for them.
-        measured: Number of experiences with a known metric after them.
-        metric: The sum of these metrics.
-    """
-
-    experiences: int = 0
-    energy_j: float = 0.0
-    measured: int = 0
-    metric: float = 0.0
-
-    def plus_baseline(self, result: UpdateResult) -> Totals:
-        """Return the totals with a baseline retraining, which is no further experience."""
-        return replace(self, energy_j=self.energy_j + result.energy_j)
-
-    def plus(self, result: UpdateResult) -> Totals:
-        """Return the totals with one more experience."""
-        known = result.metric_after is not None
-        return Totals(
-            experiences=self.experiences + 1,
-            energy_j=self.energy_j + result.energy_j,
-            measured=self.measured + known,
-            metric=self.metric + (result.metric_after or 0.0),
-        )
 
 
 def update_metrics(result: UpdateResult) -> dict[str, float]:
@@ -67,7 +36,7 @@ def update_metrics(result: UpdateResult) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def baseline_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
+def baseline_metrics(result: UpdateResult, totals: StreamTotals) -> dict[str, float]:
     """Return the metrics of a baseline retraining, for the stream's run."""
     metrics = {
         names.ENERGY_BASELINE: wh(result.energy_j),
@@ -84,7 +53,7 @@ def predicted_of(decision: Decision, action: Action) -> float | None:
     return options[0].cost_j.mean if options else None
 
 
-def stream_metrics(result: UpdateResult, totals: Totals) -> dict[str, float]:
+def stream_metrics(result: UpdateResult, totals: StreamTotals) -> dict[str, float]:
     """Return the metrics of the stream's run after an experience."""
     min_gain_per_j = result.decision.min_gain_per_j
     metrics = {
@@ -141,7 +110,7 @@ def powers(window: Window) -> dict[str, float]:
     return {source: energy_j / duration_s for source, energy_j in known if energy_j is not None}
 
 
-def note(stream: str, results: Sequence[UpdateResult], totals: Totals) -> str:
+def note(stream: str, results: Sequence[UpdateResult], totals: StreamTotals) -> str:
     """Return a summary in Markdown, with as many of the last experiences as fit."""
     rows = [_row(result) for result in results]
     used = format_energy(totals.energy_j)

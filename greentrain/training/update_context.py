@@ -44,10 +44,22 @@ class Spent:
     energy_j: float = 0.0
     overrun_j: float = 0.0
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            energy_j=self.energy_j + other.energy_j, overrun_j=self.overrun_j + other.overrun_j
-        )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTotals:
+    """Totals of a stream's experiences.
+
+    Args:
+        experiences: Number of experiences.
+        energy_j: Joules used for them.
+        measured: Number of experiences with a known metric after them.
+        metric: The sum of these metrics.
+    """
+
+    experiences: int = 0
+    energy_j: float = 0.0
+    measured: int = 0
+    metric: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,13 +27,12 @@ from greentrain.errors import BudgetExceeded, LedgerError
 from greentrain.evaluation.comparison import Comparison, combine
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import FEWEST, ProbeResult, compare_on_probe
-from greentrain.evaluation.signals.training_curve import LossCurve
 from greentrain.memory import size
 from greentrain.payments import Payment, paying
-from greentrain.training import cost_calibration as calibration
 from greentrain.training.config import CarbonConfig
+from greentrain.training.cost_calibration import calibrate, share_of_full
 from greentrain.training.fit import ModelTrainer
-from greentrain.training.fit_callbacks import StepEnergy, StopOnNan, has_finite_weights
+from greentrain.training.fit_callbacks import LossCurve, StepEnergy, StopOnNan, has_finite_weights
 from greentrain.training.result import UpdateResult
 from greentrain.training.run_context import RunContext
 from greentrain.training.shadow import shadow_decision
@@ -99,16 +98,14 @@ class UpdateLoop:
         """
         spent, probe, state = Spent(), None, None
         try:
-            if self._budget.sized:
-                sized = True
-            else:
-                sized, spent = self._size_budget(context, account)
+            if not self._budget.sized:
+                spent = self._size_budget(context, account)
                 account = self._budget.account(self._run.run)
-            if not sized:
+            if not self._budget.sized:
                 decision = _budget_exhausted(account)
             else:
                 probe, state, decision, paid = self._observe(context, account)
-                spent += paid
+                spent = _sum(spent, paid)
                 if shadow and decision.reason is not Reason.BUDGET_EXHAUSTED:
                     calibrated = self._state.controller.cost.calibrated
                     decision = shadow_decision(decision, state, calibrated=calibrated)
@@ -244,39 +241,31 @@ class UpdateLoop:
             model: The model.
             current: Held-out data of the current experience, until it is stored.
         """
-        metrics = self._state.per_experience
-        if metrics is not None:
-            past = [self._state.held_out.of(name) for name in self._state.data.known]
-            datasets = [*past, *current]
-            values = [
-                self._evaluator.metric(model, each) if size(each) else None for each in datasets
-            ]
-            metrics.add_after(len(datasets) - 1, values)
+        state = self._state
+        if state.per_experience is not None:
+            past = [state.held_out.of(name) for name in state.data.known]
+            state.per_experience.evaluate(self._evaluator, model, [*past, *current])
 
-    def _size_budget(self, context: UpdateContext, account: BudgetAccount) -> tuple[bool, Spent]:
+    def _size_budget(self, context: UpdateContext, account: BudgetAccount) -> Spent:
         """Measure the cost of a step, and convert a budget given as a share to joules."""
-        reserved_j = calibration.affordable_j(account)
-        if reserved_j is None:
-            return False, Spent()
-        cost, buffer = self._state.controller.cost, self._state.data.buffer
-        payment = calibration.calibrate(
+        state = self._state
+        payment = calibrate(
             self._trainer,
             self._evaluator,
-            self._state.model.module,
+            state.model.module,
             context.data,
             context.held_out,
-            cost,
+            state.controller.cost,
             self._run.recorder,
             account,
-            reserved_j=reserved_j,
         )
-        n_new = context.data.n_new
+        if payment is None:
+            return Spent()
+        n_new, buffer = context.data.n_new, state.data.buffer
         kept = n_new if buffer is None else buffer.max_size
-        plan = self._trainer.plan
-        self._budget.open_sized(
-            calibration.share_of_full(self._budget.budget, cost, plan, n_new, kept)
-        )
-        return True, Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
+        plan, cost = self._trainer.plan, state.controller.cost
+        self._budget.open_sized(share_of_full(self._budget.budget, cost, plan, n_new, kept))
+        return Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
 
     def _observe(
         self, context: UpdateContext, account: BudgetAccount
@@ -404,7 +393,7 @@ class UpdateLoop:
         kept: bool,
     ) -> UpdateResult:
         """Return the result of an update, with the balance after it."""
-        total = asked.spent + update
+        total = _sum(asked.spent, update)
         return UpdateResult(
             experience_id=asked.context.experience.id,
             position=asked.context.position,
@@ -444,4 +433,10 @@ def _budget_exhausted(account: BudgetAccount) -> Decision:
     return broke(
         f"{format_energy(left_j)} are left, too little to measure the cost of training: nothing "
         "starts"
+    )
+
+
+def _sum(first: Spent, second: Spent) -> Spent:
+    return Spent(
+        energy_j=first.energy_j + second.energy_j, overrun_j=first.overrun_j + second.overrun_j
     )

@@ -37,7 +37,7 @@ from greentrain.control import (
     solve_price,
 )
 from greentrain.control.forecast import NO_FORECAST, forecast_options
-from greentrain.decisions.shared_budget import (
+from greentrain.decisions.stream_budget import (
     DECISIONS_EACH,
     MOST_DECISIONS,
     RECENT,

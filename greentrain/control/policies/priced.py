@@ -85,21 +85,24 @@ class PricedPolicy(BasePolicy):
         now = tuple((option.cost_j.mean, values[option.action]) for option in offered.options)
         price = solve_price((*forecast.tables, now), even_j, weights=(*forecast.weights, 1.0))
 
-        def net(option: Option) -> float:
-            return values[option.action] - price * option.cost_j.mean
-
+        nets = {
+            option.action: values[option.action] - price * option.cost_j.mean
+            for option in offered.options
+        }
         worthwhile = [
             each
             for each in offered.affordable
             if each.gain.mean - max(_DOUBT, risk_discount(each.cost_j.mean, even_j)) * each.gain.sd
             >= self.min_gain
         ]
-        best = max((offered.skip, *worthwhile), key=lambda each: (net(each), -each.cost_j.mean))
+        best = max(
+            (offered.skip, *worthwhile), key=lambda each: (nets[each.action], -each.cost_j.mean)
+        )
 
         def why_lost(option: Option) -> str:
             if option is not offered.skip and option not in worthwhile:
                 return f"gain {option.gain.mean:+.3f} is below the minimum of {self.min_gain:.3f}"
-            return f"net gain {net(option):+.3f}, {best.action} {net(best):+.3f}"
+            return f"net gain {nets[option.action]:+.3f}, {best.action} {nets[best.action]:+.3f}"
 
         per_wh = f"{price * J_PER_WH:.3g} per Wh"
         if best is not offered.skip:

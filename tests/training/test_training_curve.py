@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from pytorch_lightning import Callback
 from torch import nn
 
-from greentrain.evaluation.signals.training_curve import (
-    POINTS,
-    LossCurve,
-    learning_slope,
-    weight_growth,
-    weight_norm,
-)
+from greentrain.training.fit_callbacks import POINTS, LossCurve, learning_slope
+from greentrain.training.stream_state import weight_growth, weight_norm
 from tests.models import Classifier
 from tests.training.fitting import parts, train
 
