@@ -90,6 +90,7 @@ _SUPPRESSION = re.compile(r"\s*(?:type: ignore(?:\[.*?\])?|noqa(?:: [\w, ]+)?|pr
 _PROSE_BLOCK = re.compile(
     r"\{(note|tip|hint|important|warning|caution|admonition|seealso|figure)\}"
 )
+_FENCE = re.compile(r"\s*(`{3,}|~{3,}|:{3,})([^`]*)$")
 _NO_PROSE = re.compile(r"\s*:[\w-]+:(?!`)|\(?[\w-]+\)=$|\[[^\]]+\]: \S+$|\s*\|[-:| ]+\|$")
 _VISIBLE = re.compile(r"""\b(?:aria-label|title|alt|placeholder)="([^"]*)\"""")
 _INLINE = r"a|abbr|b|bdi|em|i|kbd|small|span|strong|sub|sup"
@@ -191,9 +192,7 @@ def files(paths: Iterable[Path]) -> list[Path]:
             if each.suffix in _READERS and "_build" not in each.parts and each.is_file()
         ]
         if not checked:
-            raise FileNotFoundError(
-                f"{path} has no file that ends with one of {', '.join(_READERS)}"
-            )
+            raise FileNotFoundError(f"{path} has no file that ends with {', '.join(_READERS)}")
         found += checked
     return found
 
@@ -205,8 +204,8 @@ def _broken_rules(place: Place) -> Iterator[tuple[int, int, str]]:
     for pattern, instead in _BANNED:
         for match in pattern.finditer(place.masked):
             near = place.text[max(0, match.start() - 30) : match.end() + 30]
-            words = " ".join(match.group().split())
-            yield *match.span(), f"{words!r}: write {instead}: ...{' '.join(near.split())}..."
+            phrase = " ".join(match.group().split())
+            yield *match.span(), f"{phrase!r}: write {instead}: ...{' '.join(near.split())}..."
     for start, end in _sentences(place.masked, place.kind):
         # The words of a link are joined by no-break spaces.
         words = re.findall(r"[^ \t\n]*\w[^ \t\n]*", place.masked[start:end])
@@ -243,8 +242,8 @@ def _sentences(masked: str, kind: Kind) -> Iterator[tuple[int, int]]:
     edges += [match.start() for match in re.finditer(_BREAK, masked)]
     edges += [match.end() for match in _SENTENCE.finditer(masked)]
     for start, end in pairwise(sorted({*edges, len(masked)})):
-        if masked[start:end].strip():
-            yield start, end
+        if sentence := re.search(rf"[^\s{_BREAK}](?:.*\S)?", masked[start:end], flags=re.S):
+            yield start + sentence.start(), start + sentence.end()
 
 
 def places(name: str, source: str) -> Iterator[Place]:
@@ -314,21 +313,19 @@ def _markdown(source: str) -> Iterator[Place]:
     """Yield the text outside code blocks, directives' options and HTML."""
     masked = re.sub(r"\A---\n.*?\n---\n", _blank, source, flags=re.S)
     masked = re.sub(r"<!--.*?-->", _blank, masked, flags=re.S)
-    lines, fence = [], ""
+    lines = []
+    fences: list[tuple[str, bool]] = []  # marks of the open blocks, and whether they are code
     for line in io.StringIO(masked):
-        mark = re.match(r"\s*(`{3,}|~{3,}|:{3,})(.*)", line)
-        if fence:  # inside code
-            closed = mark and mark[1].startswith(fence) and not mark[2].strip()
-            fence = "" if closed else fence
-            lines.append(_blank(line))
-        elif mark:
-            has_prose = (
-                mark[1][0] == ":" and not mark[2].strip() or _PROSE_BLOCK.match(mark[2].strip())
-            )
-            fence = "" if has_prose else mark[1]
-            lines.append(_blank(line))
-        else:
-            lines.append(_blank(line) if _NO_PROSE.match(line) else line)
+        mark = _FENCE.match(line)
+        in_code = bool(fences) and fences[-1][1]
+        if mark and not mark[2].strip() and fences and mark[1].startswith(fences[-1][0]):
+            fences.pop()
+        elif mark and not in_code:
+            fences.append((mark[1], not _PROSE_BLOCK.match(mark[2])))
+        elif not in_code and not _NO_PROSE.match(line):
+            lines.append(line)
+            continue
+        lines.append(_blank(line))
     masked = _without_code("".join(lines))
     yield Place(1, "prose", source, re.sub(r"</?[a-z][^<>]*>", _blank, masked))
 

@@ -30,6 +30,7 @@ from greentrain.training.fit import ModelTrainer
 from greentrain.training.fit_callbacks import StopOnNan, has_finite_weights
 from greentrain.training.result import UpdateResult
 from greentrain.training.stream_state import StreamState
+from greentrain.training.train_stage import TrainStage
 from greentrain.training.update_context import AskedUpdate, Spent
 from greentrain.training.update_loop import UpdateLoop, outcome_of
 from greentrain.units import format_energy
@@ -71,7 +72,8 @@ class BaselineRuns:
     standard error. Then it becomes the current model, as its energy is already spent.
 
     Args:
-        loop: The stages of an update.
+        loop: Asks and tells.
+        stage: Trains and judges updates.
         state: The stream's state.
         trainer: Trains.
         evaluator: Measures models.
@@ -82,6 +84,7 @@ class BaselineRuns:
     def __init__(
         self,
         loop: UpdateLoop,
+        stage: TrainStage,
         state: StreamState,
         trainer: ModelTrainer,
         evaluator: Evaluator,
@@ -89,6 +92,7 @@ class BaselineRuns:
         recorder: WindowRecorder,
     ) -> None:
         self._loop = loop
+        self._stage = stage
         self._state = state
         self._trainer = trainer
         self._evaluator = evaluator
@@ -159,7 +163,7 @@ class BaselineRuns:
                     state.model.keep(model, _FULL)
                     state.history.add(after.value)
                     state.data.pending = []  # the model has trained on them
-                    self._loop.evaluate_each(model.module)
+                    self._stage.evaluate_each(model.module)
         cost.observe(_FULL.mode, guard.steps, payment.actual_j - probe_j)
         result = self._loop.result(
             dataclasses.replace(asked, pending=pending, spent=Spent()),

@@ -27,6 +27,7 @@ from greentrain.training.run_context import RunContext
 from greentrain.training.shadow import ShadowAccount, ShadowBudget
 from greentrain.training.shadow_loop import ShadowLoop
 from greentrain.training.stream_state import StreamState
+from greentrain.training.train_stage import TrainStage
 from greentrain.training.update_context import AskedUpdate, UpdateContext
 from greentrain.training.update_loop import UpdateLoop
 
@@ -132,7 +133,7 @@ class StreamRunner:
                 run.log_shadow_decision(result)
                 return result
             trains = asked.pending.reservation_id is not None
-            result, row = self._loop.tell(asked, self._loop.train(asked) if trains else None)
+            result, row = self._loop.tell(asked, self._stage.train(asked) if trains else None)
         except BaseException:
             run.failed = True
             raise
@@ -219,11 +220,12 @@ class StreamRunner:
                 metric=self._settings["monitor"],
                 more_is_better=self._settings["mode"] == "max",
             )
-            self._loop = loop = UpdateLoop(
-                state, trainer, evaluator, self.budget, core, run, carbon=self._carbon
-            )
+            self._loop = loop = UpdateLoop(state, trainer, evaluator, self.budget, core, run)
+            self._stage = stage = TrainStage(state, trainer, evaluator, run, carbon=self._carbon)
             self._shadow_loop = ShadowLoop(loop, state, evaluator, core, run.recorder)
-            self._baseline_runs = BaselineRuns(loop, state, trainer, evaluator, core, run.recorder)
+            self._baseline_runs = BaselineRuns(
+                loop, stage, state, trainer, evaluator, core, run.recorder
+            )
             if before is not None:
                 self._record_outcome_before(before["outcome"], before["run_id"])
             # Closed when the stream is garbage-collected, or when the program ends.

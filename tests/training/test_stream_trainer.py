@@ -369,7 +369,7 @@ def test_what_seems_worse_on_a_few_samples_is_looked_at_on_more(tmp_path, valida
     with trainer(tmp_path, clock) as streaming:
         streaming.update(experience("first", (0, 1)))
         runner, second = streaming._runner, experience("second", (0, 1), seed=1)
-        state, loop = runner.state, runner._loop
+        state, stage = runner.state, runner._stage
         context = UpdateContext(
             experience=second,
             position=1,
@@ -383,15 +383,15 @@ def test_what_seems_worse_on_a_few_samples_is_looked_at_on_more(tmp_path, valida
         torch.nn.init.zeros_(sour.layer.weight)
         reserved_j = validations * state.probe.validation_j
         payment = Payment(runner.run.recorder, "r", reserved_j=reserved_j)
-        found = loop._compare(asked, sour, payment)
+        found = stage._compare(asked, sour, payment)
         # On what was looked at; then both on all of it, where three validations are left.
         assert clock.seconds - before_s == pytest.approx(samples * PROBE_S)
         assert found.worse
         assert found.gain <= -0.4
-        same = loop._compare(asked, streaming.model, payment)
+        same = stage._compare(asked, streaming.model, payment)
         assert (same.gain, same.worse) == (0.0, False)
         asked = dataclasses.replace(asked, probe=None)
-        assert loop._compare(asked, sour, payment) is None  # there is nothing to compare it on
+        assert stage._compare(asked, sour, payment) is None  # there is nothing to compare it on
 
 
 def test_a_metric_where_less_is_better(tmp_path):

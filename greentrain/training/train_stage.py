@@ -1,0 +1,178 @@
+"""Train a successor within its reservation, and judge whether to keep it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pytorch_lightning import LightningModule
+from torch.utils.data import Dataset, Subset
+
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.control import Candidate, Decision
+from greentrain.evaluation.comparison import Comparison, combine
+from greentrain.evaluation.evaluator import Evaluator
+from greentrain.evaluation.probe import compare_on_probe
+from greentrain.memory import size
+from greentrain.payments import Payment, paying
+from greentrain.training.config import CarbonConfig
+from greentrain.training.fit import ModelTrainer
+from greentrain.training.fit_callbacks import LossCurve, StepEnergy, StopOnNan, has_finite_weights
+from greentrain.training.run_context import RunContext
+from greentrain.training.stream_state import StreamState
+from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent
+
+FIRST_CLOSING = 0.1
+"""Share of the first training's cap that is kept for its end and its validation."""
+CONFIRMING = 3.0
+"""Validations that must be left of a reservation for a second comparison, which runs two."""
+
+
+class TrainStage:
+    """The stages between ``ask`` and ``tell``: train and judge.
+
+    Args:
+        state: The stream's state.
+        trainer: Trains successors.
+        evaluator: Measures models.
+        run: The run that measures and records.
+        carbon: Conversion of joules to grams.
+    """
+
+    def __init__(
+        self,
+        state: StreamState,
+        trainer: ModelTrainer,
+        evaluator: Evaluator,
+        run: RunContext,
+        *,
+        carbon: CarbonConfig,
+    ) -> None:
+        self._state = state
+        self._trainer = trainer
+        self._evaluator = evaluator
+        self._run = run
+        self._carbon = carbon
+
+    def train(self, asked: AskedUpdate) -> JudgedUpdate:
+        """Train a successor within its reservation, and judge it."""
+        pending, context = asked.pending, asked.context
+        decision, recorder, probe = pending.decision, self._run.recorder, self._state.probe
+        reserved_j = pending.reserved_j
+        held_out = probe.validation_data(context.experience, reserved_j)
+        guard = BudgetGuard(
+            reserved_j,
+            meter=recorder,
+            anneal=self._trainer.anneals,
+            keep_j=self._closing_j(decision, size(held_out)),
+        )
+        steps = StepEnergy(recorder, planned=decision.steps, other_j=self._fixed_j(decision))
+        curve, nan = LossCurve(), StopOnNan()
+        monitor = EnergyMonitor(
+            recorder,
+            ledger=False,
+            summary=False,
+            zone=self._carbon.zone,
+            intensity=self._carbon.intensity,
+            pue=self._carbon.pue,
+        )
+        logger = self._run.begin_update(context.experience)
+        reservation = str(pending.reservation_id)
+        with (
+            paying(
+                pending.account, recorder, reserved_j=reserved_j, reservation=reservation
+            ) as payment,
+            recorder.phase("update"),
+        ):
+            if not self._state.model.trained:  # finds a metric that is not logged before it costs
+                self._evaluator.measure(self._state.model.module, [Subset(held_out, [0])])
+            model = self._trainer.train(
+                Candidate(action=decision.action, steps=decision.steps),
+                context.data,
+                weights=self._state.model.weights,
+                position=context.position,
+                callbacks=[monitor, guard, steps, curve, nan],
+                logger=logger,
+            )
+            with recorder.phase("validation"):
+                after = self._validate(model.module, held_out)
+                compared = self._compare(asked, model.module, payment)
+                finite = has_finite_weights(model.module) and math.isfinite(after)
+                kept = finite and not nan.stopped and (compared is None or not compared.worse)
+                if kept:
+                    self.evaluate_each(model.module, context.experience.val)
+            if steps.ended_j is not None:
+                closing_j = (recorder.read().total_j or 0.0) - steps.ended_j
+                self._state.closing.learn(closing_j, validation_j=probe.validation_j)
+        cost = self._state.controller.cost
+        if steps.step_j is not None and not cost.calibrated:  # the first update calibrates
+            fixed_j = max(0.0, payment.actual_j - guard.steps * steps.step_j)
+            cost.calibrate(fixed_j=fixed_j, step_j=steps.step_j)
+        return JudgedUpdate(
+            model=model,
+            steps=guard.steps,
+            kept=kept,
+            metric_after=after,
+            comparison=compared,
+            spent=Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j),
+            slope=curve.slope,
+            projected_j=steps.projected_j,
+        )
+
+    def evaluate_each(self, model: LightningModule, *current: Dataset[Any]) -> None:
+        """Record the metric of a model on each experience separately, if that was asked for.
+
+        Args:
+            model: The model.
+            current: Held-out data of the current experience, until it is stored.
+        """
+        state = self._state
+        if state.per_experience is not None:
+            past = [state.held_out.of(name) for name in state.data.known]
+            state.per_experience.evaluate(self._evaluator, model, [*past, *current])
+
+    def _validate(self, model: LightningModule, held_out: Dataset[Any]) -> float:
+        recorder = self._run.recorder
+        before_j = recorder.read().total_j or 0.0
+        after = self._evaluator.metric(model, held_out)
+        used_j = (recorder.read().total_j or 0.0) - before_j
+        self._state.probe.learn_validation(size(held_out), used_j)
+        return after
+
+    def _compare(
+        self, asked: AskedUpdate, model: LightningModule, payment: Payment
+    ) -> Comparison | None:
+        """Compare a successor with the current model, on more samples if it seems to be worse.
+
+        On the few samples of a probe it may seem so by chance, and the update would be lost.
+        """
+        if asked.probe is None:
+            return None
+        probe, history, evaluator = self._state.probe, self._state.history, self._evaluator
+        current = self._state.model.module
+        compared = compare_on_probe(
+            asked.probe, current, model, evaluator=evaluator, history=history
+        )
+        left_j = payment.reserved_j - (payment.used.total_j or 0.0)
+        if not compared.worse or left_j < CONFIRMING * probe.validation_j:
+            return compared
+        more = [probe.validation_data(asked.context.experience, left_j)]
+        before, after = (combine(evaluator.measure(each, more)) for each in (current, model))
+        return history.compare(before, after)
+
+    def _fixed_j(self, decision: Decision) -> float | None:
+        """Return the expected joules of an update besides its steps."""
+        cost = self._state.controller.cost
+        return cost.predict(decision.action.mode, 0).mean if cost.calibrated else None
+
+    def _closing_j(self, decision: Decision, samples: int) -> float:
+        """Return joules to keep for the end of an update, its validation included."""
+        fixed_j = self._fixed_j(decision)
+        if fixed_j is None:
+            return FIRST_CLOSING * decision.cost_j.upper
+        validation_j = self._state.probe.expected_validation_j(samples)
+        # About half of the fixed energy besides the validation is used after the steps.
+        other_j = 0.5 * max(0.0, fixed_j - validation_j)
+        if self._state.per_experience is not None:
+            other_j += validation_j
+        return self._state.closing.upper_bound_j(validation_j, unknown_j=other_j)
