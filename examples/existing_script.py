@@ -1,6 +1,6 @@
-"""Two callbacks in a Lightning script that you have: measure each epoch, stop before a cap.
+"""Add two callbacks to an existing Lightning script: measure each epoch, and stop before a cap.
 
-Run it with ``python examples/existing_script.py``; ``--quick`` trains for 2 epochs, not 10.
+Run ``python examples/existing_script.py``; ``--quick`` trains for 2 epochs instead of 10.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from greentrain.units import format_energy
 
 
 class Digits(LightningModule):
-    """A small perceptron for 8 x 8 digits: nothing in it knows of energy."""
+    """A small perceptron for 8 x 8 digits, without any code about energy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,9 +41,11 @@ class Digits(LightningModule):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cap", default="0.5 Wh", help="what the fit may draw, or '0.1 gCO2e'")
-    parser.add_argument("--zone", help="where the power comes from, such as DE; grams need it")
-    parser.add_argument("--quick", action="store_true", help="2 epochs, not 10")
+    parser.add_argument("--cap", default="0.5 Wh", help="most energy of the fit, or '0.1 gCO2e'")
+    parser.add_argument(
+        "--zone", help="grid zone of the power, such as DE; a cap in grams needs it"
+    )
+    parser.add_argument("--quick", action="store_true", help="2 epochs instead of 10")
     options = parser.parse_args()
 
     digits = digits_stream()

@@ -51,10 +51,8 @@ def main() -> None:
             decided = trainer.update(experience)
             model, energy_j = nightly_job(stream[: number + 1], epochs)
             result = trainer.report_training(model, energy_j=energy_j)
-            print(
-                f"{experience.id}: greentrain would choose {decided.decision.action}: {decided.reason}"
-            )
-            used = format_energy(energy_j)
+            choice, used = decided.decision.action, format_energy(energy_j)
+            print(f"{experience.id}: greentrain would choose {choice}: {decided.reason}")
             print(f"  the job used {used}; its val_acc is {result.metric_after}")
 
 

@@ -1,6 +1,6 @@
-"""A table of digits is recorded, and policies are judged on it at several budgets.
+"""Record a table of digits, and compare policies on it at several budgets.
 
-Run it with ``python examples/simulate_policies.py``; ``--quick`` records three experiences.
+Run ``python examples/simulate_policies.py``; ``--quick`` records three experiences.
 """
 
 from __future__ import annotations

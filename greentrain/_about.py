@@ -1,8 +1,8 @@
-"""What the project is called where it is installed from, and which version this is."""
+"""Name of the distribution and version of the package."""
 
 from __future__ import annotations
 
 DISTRIBUTION = "lightning-greentrain"
-"""Name of the distribution: another project holds the name ``greentrain`` on the public index."""
+"""Name on the package index, where another project has the name ``greentrain``."""
 
 VERSION = "0.1.0"

@@ -1,4 +1,4 @@
-"""Pay for a piece of work: reserve before, measure, settle after, whatever happens in between."""
+"""Pay for a piece of work: reserve before, measure, and settle after it, also if it fails."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from greentrain.units import format_energy
 _log = logging.getLogger(__name__)
 
 MIN_RESERVATION_J = 1e-6
-"""The smallest amount that is reserved: nothing cannot be."""
+"""Smallest amount that is reserved: a reservation of 0 is impossible."""
 
 
 class Payment:
-    """A reservation that is being worked under: all windows from :meth:`begin` to :meth:`end`.
+    """A reservation in use, which pays for all windows from :meth:`begin` to :meth:`end`.
 
     Args:
         recorder: Records the windows, which carry the reservation.
@@ -28,7 +28,7 @@ class Payment:
     Attributes:
         reservation: As given.
         reserved_j: As given.
-        overrun_j: Joules drawn beyond the reservation, once settled.
+        overrun_j: Joules used beyond the reservation, once settled.
     """
 
     def __init__(self, recorder: WindowRecorder, reservation: str, *, reserved_j: float) -> None:
@@ -47,7 +47,7 @@ class Payment:
 
     @property
     def actual_j(self) -> float:
-        """Joules to settle: what was measured; where some is unknown, the reservation at least."""
+        """Joules to settle: those measured, and at least the reservation if some are unknown."""
         used = self.used
         known_j = used.total_j or 0.0
         return known_j if used.complete else max(known_j, self.reserved_j)
@@ -61,14 +61,14 @@ class Payment:
             self._recorder.enter(phase)
 
     def end(self) -> None:
-        """Stop measuring, and close the phases that are open since."""
+        """Stop measuring, and close the phases opened since :meth:`begin`."""
         self._recorder.leave_to(self._depth)
         self._recorder.sinks.remove(self._take)
         self._recorder.reservation_id = None
         self._open = False
 
     def settle(self, account: Account) -> None:
-        """Settle what was drawn; see :func:`settle`."""
+        """Settle the energy used; see :func:`settle`."""
         self.overrun_j = settle(account, self.reservation, self.actual_j)
 
     def _take(self, window: Window) -> None:
@@ -76,21 +76,21 @@ class Payment:
 
 
 def settle(account: Account, reservation: str, actual_j: float) -> float:
-    """Settle a reservation, and return what was drawn beyond it in joules.
+    """Settle a reservation, and return the joules used beyond it.
 
-    If the ledger cannot be told, a warning says so, and the reservation stays spent as a whole:
-    what was trained is not lost for want of a row.
+    If the ledger cannot be written, a warning is logged, and the whole reservation stays spent: a
+    missing row is no reason to lose the trained model.
 
     Args:
         account: The account that the reservation was made with.
         reservation: The reservation's name.
-        actual_j: Joules that were drawn.
+        actual_j: Joules that were used.
     """
     try:
         return account.settle(reservation, actual_j)
     except LedgerError as error:
         _log.warning(
-            "%s drawn for the reservation %s could not be settled, so all of it stays spent "
+            "%s used under the reservation %s could not be settled, so all of it stays spent "
             "until it is released: %s",
             format_energy(actual_j),
             reservation,
@@ -103,7 +103,7 @@ def settle(account: Account, reservation: str, actual_j: float) -> float:
 def paying(
     account: Account, recorder: WindowRecorder, *, reserved_j: float, reservation: str
 ) -> Iterator[Payment]:
-    """Work under a reservation: its windows carry its name, and their sum is what is settled.
+    """Measure a block under a reservation, and settle the sum of its windows at the end.
 
     Args:
         account: The account that the reservation was made with.

@@ -1,4 +1,4 @@
-"""What every benchmark writes: rows with ids, the machine they were measured on, and a page.
+"""Write the results of benchmarks: rows with ids, the machine they were measured on, and a page.
 
 ``python examples/benchmarks/_results.py`` renders ``docs/benchmarks.md`` from the JSON files again.
 """
@@ -41,16 +41,16 @@ class Row:
     """One figure.
 
     Args:
-        id: The id in the issue's table; several rows may share one, such as greentrain's and those
+        id: The id in the issue's table. Several rows may share it, such as those of greentrain and
             of its peers.
-        what: Whose figure it is, and of what.
+        what: Description of the figure, and the tool that it belongs to.
         value: The figure, percentages as 0 to 100; ``None`` if it was not run.
         unit: Its unit.
-        reach: What greentrain is held to; ``None`` where nothing is.
-        better: Whether lower or higher is better, or the reach is to be met exactly.
-        seeds: Over how many cases, seeds or repetitions.
+        reach: The target for greentrain; ``None`` without one.
+        better: Whether lower or higher is better, or the target has to be met exactly.
+        seeds: Number of cases, seeds or repetitions.
         interval: The lowest and highest of them, or a confidence interval that the note names.
-        note: How it was measured, or why it was not.
+        note: Method of the measurement, or the reason for a missing value.
     """
 
     id: str
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the value is as good as the reach; ``None`` where either is missing."""
+        """True if the value meets the target; ``None`` if either is missing."""
         if self.value is None or self.reach is None:
             return None
         if self.better == "equal":
@@ -74,11 +74,11 @@ class Row:
 
 
 def document(rows: Iterable[Row], *, peers_python: str | None = None) -> dict[str, Any]:
-    """Return what a benchmark's JSON file holds.
+    """Return the content of a benchmark's JSON file.
 
     Args:
         rows: The figures.
-        peers_python: An interpreter beside this one, whose packages are versions too.
+        peers_python: The interpreter of the peers, whose packages are listed too.
     """
     return {
         "machine": _machine(),
@@ -91,11 +91,11 @@ def document(rows: Iterable[Row], *, peers_python: str | None = None) -> dict[st
 
 
 def write(name: str, content: Mapping[str, Any]) -> Path:
-    """Write ``docs/benchmarks/NAME.json`` and render the page anew.
+    """Write ``docs/benchmarks/NAME.json`` and render the page again.
 
     Args:
-        name: The benchmark's.
-        content: As :func:`document` gives it.
+        name: Name of the benchmark.
+        content: The result of :func:`document`.
 
     Returns:
         The path of the JSON file.
@@ -108,18 +108,18 @@ def write(name: str, content: Mapping[str, Any]) -> Path:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """Return a parser of what every benchmark of several parts takes."""
+    """Return a parser of the options that all benchmarks of several parts have."""
     parser = argparse.ArgumentParser(description=description.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="a short form")
-    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="these rows only")
-    parser.add_argument("--out", type=Path, help="write the JSON there, and not into docs/")
+    parser.add_argument("--quick", action="store_true", help="run a short form")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="run only these rows")
+    parser.add_argument("--out", type=Path, help="write the JSON to this file instead of docs/")
     return parser
 
 
 def rows_of(
     parts: Mapping[tuple[str, ...], Callable[[], Sequence[Row]]], only: Sequence[str]
 ) -> list[Row]:
-    """Run the parts of a benchmark, or those of some ids, and return their rows."""
+    """Run the parts of a benchmark, or only those with some ids, and return their rows."""
     rows: list[Row] = []
     for ids, part in parts.items():
         if only and not set(ids) & set(only):
@@ -130,10 +130,10 @@ def rows_of(
     return rows
 
 
-def tell(
+def report(
     name: str, rows: Sequence[Row], content: Mapping[str, Any], given: argparse.Namespace
 ) -> None:
-    """Print the rows of a benchmark, and write them where :func:`arguments` say."""
+    """Print the rows of a benchmark, and write them to the file that the options select."""
     print(f"\n{table(rows)}")
     if given.out is not None:
         given.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -143,7 +143,7 @@ def tell(
 
 def table(rows: Sequence[Row]) -> str:
     """Return rows as a Markdown table."""
-    lines = ["| id | what | value | reach | over | note |", "|---|---|---|---|---|---|"]
+    lines = ["| id | figure | value | target | cases | note |", "|---|---|---|---|---|---|"]
     for row in rows:
         value = f"{_figure(row.value)} {row.unit}".strip() if row.value is not None else "not run"
         if row.interval is not None:
@@ -158,7 +158,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def render(folder: Path) -> str:
-    """Return the page of all benchmarks in a folder."""
+    """Return the page of all benchmarks in a folder as Markdown."""
     parts = [_INTRODUCTION]
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -169,7 +169,8 @@ def render(folder: Path) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
         parts += [
             f"## {path.stem}",
-            f"{content['date']}, commit {content['commit']}, on {content['machine']}. {versions}.",
+            f"- Date: {content['date']}, commit {content['commit']}\n"
+            f"- Machine: {content['machine']}\n- Versions: {versions}",
             f"```console\n$ {content['command']}\n```",
             table(rows),
             "",

@@ -1,16 +1,16 @@
-"""Learn published streams by published protocols, beside a peer, and streams that last.
+"""Learn published streams by published protocols, compare with a peer, and run long streams.
 
     python examples/benchmarks/continual.py --peers-python /tmp/avalanche/bin/python
 
 takes about an hour on one core and writes ``docs/benchmarks/continual.json``. ``--quick`` takes two
-minutes, with one seed and fewer steps, and writes nothing into the tree. Avalanche gets an
-environment of its own:
+minutes, with one seed and fewer steps, and writes nothing into the tree. Avalanche gets a separate
+environment:
 
     python -m venv /tmp/avalanche
     /tmp/avalanche/bin/pip install avalanche-lib==0.6.0
 
 MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded, CIFAR-10 is only read.
-Nothing was tuned on test data: steps, rates and sizes are those of the protocols that are named.
+Nothing was tuned on test data: steps, rates and sizes are those of the named protocols.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from _continual import lasting, peer, split, warm
-from _results import Row, arguments, document, rows_of, tell
+from _results import Row, arguments, document, report, rows_of
 
 
 def main() -> None:
@@ -32,11 +32,11 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows = run(Path(folder), given.peers_python, quick=given.quick, only=given.only)
-    tell("continual", rows, document(rows), given)
+    report("continual", rows, document(rows), given)
 
 
 def run(folder: Path, python: str | None, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of all ids, or of those that are wanted."""
+    """Return the rows of all ids, or of the requested ones."""
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         ("finetune_cil",): lambda: split.finetune(quick=quick),
         ("joint_cil",): lambda: split.joint(quick=quick),

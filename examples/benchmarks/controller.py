@@ -1,10 +1,10 @@
-"""Judge the controller: the share of full retraining's gain that a share of its joules buys.
+"""Judge the controller: the share of full retraining's gain for a share of its joules.
 
-Runs are collected first, by as many processes as there are cores, into a folder that they share:
+First collect runs into a shared folder, with one process for each core:
 
     python examples/benchmarks/controller.py --runs /tmp/runs
 
-takes about three hours of one core. What is there already is passed over. Then
+takes about three hours of one core. Runs that exist already are skipped. Then
 
     python examples/benchmarks/controller.py --rows /tmp/runs
 
@@ -12,8 +12,8 @@ writes ``docs/benchmarks/controller.json``, with the runs next to it; without ``
 follow from these again. ``--quick`` takes minutes, on streams of scikit-learn's digits, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
 
-Joules are the processor time of the process, at 10 W: other processes of the machine do not count,
-though what they do to its caches does. All the collectors have to be at work all of the time.
+Joules are the processor time of the process, at 10 W. Other processes of the machine count only
+through their effect on its caches. So all collectors have to run all of the time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from _controller import accounts, gaps, memories, regret, speed
 from _controller.collecting import REGRET, SMALL, Scale, collect, tasks
 from _controller.jobs import PARTS, SEEDS, jobs, read_runs, write_runs
 from _controller.shares import Run
-from _results import FOLDER, Row, _commit, arguments, document, rows_of, tell
+from _results import FOLDER, Row, _commit, arguments, document, report, rows_of
 
 RUNS = FOLDER / "controller_runs.jsonl"
 _ALL_PARTS = (*PARTS, REGRET, speed.NAME)
@@ -55,7 +55,7 @@ def main() -> None:
     rows = rows_of(parts(runs), given.only)
     if given.rows is not None and given.out is None and not (given.quick or given.only):
         write_runs(RUNS, runs)
-    tell("controller", rows, document(rows), given)
+    report("controller", rows, document(rows), given)
 
 
 def parts(runs: Mapping[str, Run]) -> dict[tuple[str, ...], Callable[[], Sequence[Row]]]:
@@ -90,9 +90,14 @@ def _short() -> Mapping[str, Run]:
 def _parser() -> argparse.ArgumentParser:
     parser = arguments(str(__doc__))
     parser.add_argument(
-        "--runs", type=Path, metavar="FOLDER", help="collect runs there; --only names streams"
+        "--runs",
+        type=Path,
+        metavar="FOLDER",
+        help="collect runs in this folder; --only then names streams",
     )
-    parser.add_argument("--rows", type=Path, metavar="FOLDER", help="the rows of runs from there")
+    parser.add_argument(
+        "--rows", type=Path, metavar="FOLDER", help="compute the rows from the runs in this folder"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
     parser.add_argument(
         "--part", nargs="+", default=list(_ALL_PARTS), choices=_ALL_PARTS, help="of the runs"

@@ -1,11 +1,11 @@
-"""Hold greentrain's NVIDIA meter against the card's own energy counter, over real loads.
+"""Compare greentrain's NVIDIA meter with the card's own energy counter, over real loads.
 
     python examples/benchmarks/gpu_measurement.py
 
-needs an NVIDIA GPU that has nothing else to do, and takes some two minutes. It writes
-``docs/benchmarks/gpu_measurement.json`` and, for ``ReplayMeter``, ``gpu_trace.csv`` beside it.
-Without a GPU it writes rows without values. ``--simulated`` measures scripted loads on the driver
-of ``tests/nvml`` in their place, whose truth is known, and writes only where ``--out`` says.
+needs an otherwise idle NVIDIA GPU, and takes about two minutes. It writes
+``docs/benchmarks/gpu_measurement.json`` and, for ``ReplayMeter``, ``gpu_trace.csv`` next to it.
+Without a GPU it writes rows without values. ``--simulated`` instead measures scripted loads with
+known truth on the driver of ``tests/nvml``, and writes only to the file given by ``--out``.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _TRACE_EVERY_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a card does for some seconds.
+    """The work of a card for some seconds.
 
     Args:
-        name: What it is.
-        card: Its card, as CUDA counts.
-        run: Does it for as long.
+        name: Name of the work.
+        card: Index of the card in CUDA.
+        run: Does the work for a number of seconds.
     """
 
     name: str
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="for each load")
     parser.add_argument("--simulated", action="store_true", help="on the simulated driver")
-    parser.add_argument("--out", type=Path, help="write the JSON there, and not into docs/")
+    parser.add_argument("--out", type=Path, help="write the JSON to this file instead of docs/")
     given = parser.parse_args()
     trace = (given.out or FOLDER / "any").with_name("gpu_trace.csv")
     if given.simulated:
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def why_not() -> str:
-    """Return why there is no GPU to measure here; empty if there is one."""
+    """Return the reason why no GPU can be measured here; empty if one can."""
     import torch
 
     if not torch.cuda.is_available():
@@ -91,7 +91,7 @@ def why_not() -> str:
 
 
 def rows_for(*names: str) -> list[Row]:
-    """Return the rows of some loads, as yet without values."""
+    """Return the rows of some loads, without values yet."""
     errors = [
         ("gpu_counter_error", "counter, against the card's own", 2.0),
         ("gpu_sampled_error", "power sampled and integrated, against the card's own counter", None),
@@ -111,7 +111,7 @@ def rows_for(*names: str) -> list[Row]:
 
 
 def not_run(reason: str) -> list[Row]:
-    """Return rows without values, which say that this has not been run on a GPU."""
+    """Return rows without values, whose note says that this has not been run on a GPU."""
     rows = rows_for("idle", "matrix products", "ResNet-like training", "bursts")
     note = f"this has not been run on a GPU: {reason}"
     return [replace(row, seeds=0, note=note) for row in rows]
@@ -121,15 +121,15 @@ def measure(loads: list[Load], seconds: float, trace: Path | None) -> list[Row]:
     """Measure loads by the counter, by sampled power and by the card's own counter at once.
 
     Args:
-        loads: What the cards do, the first of them nothing.
-        seconds: For how long each is measured.
-        trace: Where to write a recording of the first load's card over all loads.
+        loads: Work of the cards; the first load is none.
+        seconds: Seconds to measure each.
+        trace: File for a recording of the first load's card over all loads.
 
     Returns:
         A row for each figure.
     """
     nvml: Any = importlib.import_module("pynvml")
-    told: dict[str, tuple[float | None, str]] = {}
+    figures: dict[str, tuple[float | None, str]] = {}
     doubts: list[str] = []
     with _recording(loads[0].card, trace):
         for load in loads:
@@ -137,7 +137,7 @@ def measure(loads: list[Load], seconds: float, trace: Path | None) -> list[Row]:
             counter.start()
             handle = nvml.nvmlDeviceGetHandleByUUID(counter.sources[0].uuid)
             _start_without_counter(sampled, nvml)
-            load.run(max(1.0, seconds / 10))  # what was before is over
+            load.run(max(1.0, seconds / 10))  # earlier work has ended
             cpu_s, begin = time.process_time(), _read(nvml, handle, counter, sampled)
             load.run(seconds)
             end = _read(nvml, handle, counter, sampled)
@@ -145,31 +145,34 @@ def measure(loads: list[Load], seconds: float, trace: Path | None) -> list[Row]:
             own_j, counter_j, sampled_j = (b - a for a, b in zip(begin, end, strict=True))
             (source,) = counter.sources
             note = f"{own_j:.0f} J in {seconds:.0f} s on {source.device.partition(' (')[0]}"
-            told[f"gpu_counter_error {load.name}"] = _percent(counter_j, own_j), note
-            told[f"gpu_sampled_error {load.name}"] = _percent(sampled_j, own_j), note
+            figures[f"gpu_counter_error {load.name}"] = _percent(counter_j, own_j), note
+            figures[f"gpu_sampled_error {load.name}"] = _percent(sampled_j, own_j), note
             doubts += [f"{load.name}: {source.note}"] * ("suspect" in source.note)
             if load is loads[0]:
                 tick_s = _tick_s(nvml, handle)
-                told["gpu_tick_ms"] = None if tick_s is None else 1e3 * tick_s, "while idle"
-                told["gpu_read_ms"] = 1e3 * _cost_s(counter.read), "the median of 100"
-                told["gpu_sampling_share"] = share, f"while {load.name}, with 10 readings a second"
+                figures["gpu_tick_ms"] = None if tick_s is None else 1e3 * tick_s, "while idle"
+                figures["gpu_read_ms"] = 1e3 * _cost_s(counter.read), "the median of 100"
+                figures["gpu_sampling_share"] = (
+                    share,
+                    f"while {load.name}, with 10 readings a second",
+                )
             counter.close()
             sampled.close()
-    told["gpu_suspect"] = float(len(doubts)), "; ".join(doubts) or "they agree"
+    figures["gpu_suspect"] = float(len(doubts)), "; ".join(doubts) or "they agree"
     rows = []
     for row in rows_for(*(load.name for load in loads)):
-        key = row.id if row.id in told else f"{row.id} {row.what.rpartition(': ')[2]}"
-        rows.append(replace(row, value=told[key][0], note=told[key][1]))
+        key = row.id if row.id in figures else f"{row.id} {row.what.rpartition(': ')[2]}"
+        rows.append(replace(row, value=figures[key][0], note=figures[key][1]))
     return rows
 
 
 def _percent(measured_j: float, own_j: float) -> float | None:
-    """Return the difference in per cent; ``None`` where something was not measured."""
+    """Return the difference in per cent; ``None`` if one was not measured."""
     return 100.0 * abs(measured_j / own_j - 1.0) if own_j > 0 and measured_j >= 0 else None
 
 
 def _start_without_counter(meter: NvmlMeter, nvml: Any) -> None:
-    """Start a meter that is told that its card has no counter, so that it samples power."""
+    """Start a meter without the card's counter, so that it samples power."""
     refusal = nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
     with mock.patch.object(nvml, "nvmlDeviceGetTotalEnergyConsumption", side_effect=refusal):
         meter.start()
@@ -192,7 +195,7 @@ def _tick_s(nvml: Any, handle: Any) -> float | None:
             changes.append(now_s)
         last = value
         time.sleep(0.001)
-    changes = changes[1:]  # the first was the first look
+    changes = changes[1:]  # the first is only the first reading
     gaps_s = [later - earlier for earlier, later in itertools.pairwise(changes)]
     return statistics.median(gaps_s) if gaps_s else None
 
@@ -208,7 +211,7 @@ def _cost_s(read: Callable[[], object]) -> float:
 
 @contextmanager
 def _recording(card: int, path: Path | None) -> Iterator[None]:
-    """Record a card for ``ReplayMeter`` while other things happen."""
+    """Record a card for ``ReplayMeter`` during a block."""
     if path is None:
         yield
         return
@@ -230,8 +233,8 @@ def cuda_loads(device: str = "cuda", size: int = 4096) -> list[Load]:
     """Return loads of the first CUDA device.
 
     Args:
-        device: As torch names it.
-        size: Rows and columns of the matrices that are multiplied.
+        device: Name of the device in torch.
+        size: Rows and columns of the multiplied matrices.
     """
     import torch
 
@@ -302,10 +305,10 @@ def simulated_loads(folder: Path) -> Iterator[list[Load]]:
     """Script the loads on four cards of the simulated driver, in real time.
 
     Args:
-        folder: Where the driver is built.
+        folder: Folder in which the driver is built.
 
     Raises:
-        MeterError: If another driver answers in this process already.
+        MeterError: If this process has loaded another driver already.
     """
     import ctypes
     import os

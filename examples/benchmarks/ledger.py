@@ -1,11 +1,11 @@
-"""Try the guard and the ledger: caps kept, money kept, forgeries found, and how long it takes.
+"""Test the guard and the ledger: caps, budgets, forgeries, and the time that they take.
 
     python examples/benchmarks/ledger.py
 
 takes about fifteen minutes and writes ``docs/benchmarks/ledger.json``. ``--quick`` takes one or
-two, and writes nothing into the tree. What is a row of cases runs the tests that try them, and
-counts those that fail. The simulated cards need a C compiler; PostgreSQL is tried where its server
-is installed.
+two, and writes nothing into the tree. A row of cases runs the tests of these cases, and counts the
+failed ones. The simulated cards need a C compiler. PostgreSQL is measured if its server is
+installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from _ledger import cases, guard, speed
-from _results import Row, arguments, document, rows_of, tell
+from _results import Row, arguments, document, report, rows_of
 
 _QUIET = ("pytorch_lightning", "lightning.pytorch")
 
@@ -28,11 +28,11 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         rows = run(Path(folder), quick=given.quick, only=given.only)
-    tell("ledger", rows, document(rows), given)
+    report("ledger", rows, document(rows), given)
 
 
 def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of all ids, or of those that are wanted."""
+    """Return the rows of all ids, or of the requested ones."""
     guard.load_driver(folder)
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         ("overshoot",): lambda: guard.overshot(folder, quick=quick),

@@ -3,15 +3,15 @@
     python examples/benchmarks/measurement.py --peers-python /tmp/peers/bin/python
 
 takes about ten minutes and writes ``docs/benchmarks/measurement.json``. ``--quick`` takes one, and
-writes nothing into the tree. The peers bring packages that disturb others, so they get an
-environment of their own, with the packages of the extra ``benchmarks``:
+writes nothing into the tree. The peers need packages that conflict with others, so they get a
+separate environment, with the packages of the extra ``benchmarks``:
 
     python -m venv /tmp/peers
     /tmp/peers/bin/pip install -c constraints.txt -e ".[benchmarks]"
 
 The cards are those of the simulated driver in ``tests/nvml``, which needs a C compiler. Joules on
-them are arithmetic, and say nothing about NVIDIA's sensors. Where a row does not say "in real
-time", greentrain's joules are measured on a clock that is moved by hand.
+them are arithmetic, and say nothing about NVIDIA's sensors. Unless a row says "in real time",
+greentrain's joules are measured on a fake clock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from _measurement import costs, faults, peers, ranks, truth
 from _measurement.processes import Workers
-from _results import Row, arguments, document, rows_of, tell
+from _results import Row, arguments, document, report, rows_of
 
 
 def main() -> None:
@@ -33,11 +33,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workers = Workers(Path(folder), given.peers_python)
         rows = run(workers, quick=given.quick, only=given.only)
-    tell("measurement", rows, document(rows, peers_python=given.peers_python), given)
+    report("measurement", rows, document(rows, peers_python=given.peers_python), given)
 
 
 def run(workers: Workers, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of all ids, or of those that are wanted."""
+    """Return the rows of all ids, or of the requested ones."""
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         ("counter_10s",): lambda: [
             *truth.counter(workers, 10.0, quick=quick),

@@ -1,10 +1,10 @@
-"""Try the reports: how long a large one takes, whether it can be forged, and what it bears.
+"""Test the reports: time of a large one, forgeries, hostile names, and an outage of MLflow.
 
     python examples/benchmarks/reports.py
 
 takes a few minutes and writes ``docs/benchmarks/reports.json``. ``--quick`` takes one or two, and
-writes nothing into the tree. What is a row of cases runs the tests that try them, and counts those
-that fail.
+writes nothing into the tree. A row of cases runs the tests of these cases, and counts the failed
+ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from _ledger.cases import Cases, cases
 from _reports.large import large
 from _reports.outage import outage
-from _results import Row, arguments, document, rows_of, tell
+from _results import Row, arguments, document, report, rows_of
 
 CASES = {
     "recomputed": Cases(
@@ -43,11 +43,11 @@ def main() -> None:
     given = arguments(str(__doc__)).parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         rows = run(Path(folder), quick=given.quick, only=given.only)
-    tell("reports", rows, document(rows), given)
+    report("reports", rows, document(rows), given)
 
 
 def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of all ids, or of those that are wanted."""
+    """Return the rows of all ids, or of the requested ones."""
     parts: dict[tuple[str, ...], Callable[[], Sequence[Row]]] = {
         ("report_s", "report_mb", "deterministic"): lambda: large(folder, quick=quick),
         **{

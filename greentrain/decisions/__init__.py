@@ -1,4 +1,4 @@
-"""Decide, reserve, settle and learn: the ask/tell core, and a controller for any training."""
+"""Decide, reserve, settle and learn: one core of all updates, a controller for any training."""
 
 from greentrain.decisions.core import DecisionCore, PendingUpdate, UpdateOutcome
 from greentrain.decisions.open_controller import candidates_of, open_controller

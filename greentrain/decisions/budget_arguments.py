@@ -13,7 +13,7 @@ def parse_budget(budget: str | Budget, num_experiences: int | None) -> Budget:
 
     Raises:
         ConfigurationError: If the text is no budget, the number is missing and the budget has no
-            end date, or both say a number.
+            end date, or both give a number.
     """
     if isinstance(budget, Budget):
         if num_experiences is not None:
@@ -62,10 +62,10 @@ def parse_calibration_budget(text: str, budget: Budget) -> Budget:
 
 
 def check_shared_budget(shared_budget: str | None) -> None:
-    """Refuse a value that names no budget.
+    """Refuse a value that is no name of a budget.
 
     Raises:
-        ConfigurationError: If it is empty, or no text.
+        ConfigurationError: If it is empty, or no string.
     """
     if shared_budget is not None and not (isinstance(shared_budget, str) and shared_budget.strip()):
         raise ConfigurationError(

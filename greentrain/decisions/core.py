@@ -1,13 +1,13 @@
 """Decide about one update with ``ask``, and learn from its outcome with ``tell``.
 
-All that decides goes through here: ``StreamTrainer``, training by the user's own code
-(:func:`greentrain.open_controller`), shadow mode and baseline retrainings. An update is a row of
-steps that pass values on::
+All decisions are made here: those of ``StreamTrainer``, of training by the user's own code
+(:func:`greentrain.open_controller`), of shadow mode and of baseline retrainings. An update is a
+sequence of steps that pass values on::
 
     observe -> decide -> reserve -> train -> judge -> commit
     |-------- ask() ----------|                   |- tell() -|
 
-``ask`` records its decision before anything of the update starts. ``tell`` records the outcome.
+``ask`` records its decision before the update starts. ``tell`` records the outcome.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class UpdateOutcome:
 
 
 class PendingUpdate:
-    """An update that is decided and recorded, and whose outcome is open.
+    """An update whose decision is recorded, and whose outcome is not known yet.
 
     ``ControllerSession.update`` and ``decide`` return one.
 
@@ -129,9 +129,9 @@ class PendingUpdate:
 
     @property
     def left_j(self) -> float:
-        """Joules left of the reservation: a training loop has to end before they are used.
+        """Joules left of the reservation; a training loop has to end before they are used up.
 
-        If no meter can measure the update, it is the whole reservation.
+        If no meter can measure the update, this is the whole reservation.
         """
         used_j = 0.0 if self.payment is None else self.payment.used.total_j or 0.0
         return max(0.0, self.reserved_j - used_j)
@@ -180,7 +180,7 @@ class PendingUpdate:
 
 
 class DecisionCore:
-    """Ask for decisions, and tell their outcomes.
+    """Decide about updates, and learn from their outcomes.
 
     Args:
         controller: Policy with its cost and utility models.
@@ -257,7 +257,7 @@ class DecisionCore:
             purpose = purpose or f"{decision.action} of {experience_id}"
             try:
                 reservation_id = account.reserve(decision.cost_j.upper, purpose)
-            except BudgetExceeded as error:  # another run was faster
+            except BudgetExceeded as error:  # another run has used the budget
                 decision = broke(str(error))
         pending = PendingUpdate(
             experience_id,

@@ -22,7 +22,7 @@ from greentrain.control.decision import decided, options_of, unweighed
 from greentrain.ledger import DecisionRow, Ledger, OutcomeRow
 
 _FIXED_SHARE = 0.1
-"""Share of the first update's energy that counts as its fixed part: no update is steps alone."""
+"""Share of the first update's energy that counts as its fixed part, besides its steps."""
 _NOTHING = Estimate(mean=0.0, sd=0.0, upper=0.0)
 
 
@@ -95,11 +95,11 @@ class StreamStatus:
 
         Args:
             experience_id: The experience; its samples count once, however often it is tried.
-            position: Its number.
+            position: Its number in the stream.
             num_experiences: Experiences that the budget has to last for.
             metric_before: The metric on held-out data; ``None`` before there is a model.
             metric_new: The metric on the new data; ``None`` if unknown.
-            n_new: Its samples.
+            n_new: Number of its new samples.
             n_stored: Stored samples that an update has trained on; counted here if ``None``.
             more_is_better: Whether a larger metric was a better one, before it was oriented.
             signals: Further fields of the state.
@@ -247,7 +247,7 @@ def past_decisions(
 
 
 def relearn(controller: BudgetController, history: Iterable[PastDecision]) -> StreamStatus:
-    """Let a fresh controller learn from past decisions, and return the stream's status."""
+    """Train a fresh controller on past decisions, and return the stream's status."""
     status = StreamStatus()
     for past in history:
         learn_step_cost(controller, past.steps, past.energy_j)
@@ -272,9 +272,9 @@ def learn_step_cost(controller: BudgetController, steps: int, energy_j: float | 
 
 
 def state_of(recorded: str) -> State | None:
-    """Read a recorded state, also one of a release with fewer or more fields; ``None`` for none.
+    """Read a recorded state, also one with the fields of another release; ``None`` for none.
 
-    Its history of earlier experiences is left out: they have rows in the ledger.
+    Its history of earlier experiences is left out, because they have rows in the ledger.
 
     Example:
         >>> recorded = (

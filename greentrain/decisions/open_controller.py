@@ -45,7 +45,7 @@ def open_controller(
     """Open the controller of a stream that your own code trains, in any library.
 
     Energy spent under this name stays spent. Everything learned is read from the ledger, and no
-    other file is kept. After a kill, start the process again.
+    other file is kept. If the process is killed, start it again.
 
     Args:
         name: Name of the stream, and of its budget in the ledger.
@@ -113,7 +113,7 @@ def open_controller(
     if step_j is not None:
         control.cost.calibrate(fixed_j=fixed_j, step_j=step_j)
     with contextlib.ExitStack() as stack:
-        # Not held open from one transaction to the next: the user's training may fork.
+        # No connection stays open between transactions, because the user's training may fork.
         opened = Ledger(ledger, keep_open=False)
         stack.callback(opened.close)
         spending = StreamBudget(
@@ -162,7 +162,7 @@ def open_controller(
 def candidates_of(
     steps: Mapping[str, int], *, step_fractions: Sequence[float] = (0.25, 0.5, 1.0)
 ) -> list[Candidate]:
-    """List the candidates of a decision, from the steps of each update mode.
+    """Return the candidates of a decision, from the steps of each update mode.
 
     Args:
         steps: Optimizer steps (or another unit of work that all modes share) at step fraction 1, by

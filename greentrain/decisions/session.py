@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 FIRST_SHARE = 0.1
 """Share of the balance that is reserved for an update whose cost cannot be predicted yet."""
 SIGNALS = ("metric_past", "loss_new", "loss_past", "unseen", "shift", "shift_by")
-"""Fields of the state that a caller may fill in."""
+"""Fields of the state that a caller may give."""
 
 
 class ControllerSession:
@@ -59,7 +59,7 @@ class ControllerSession:
             balance if ``None``.
 
     Attributes:
-        control: Policy and models, with all that the ledger's history teaches.
+        control: Policy and models, trained on the ledger's history.
         recorder: As given. In an update, give it to a Lightning Trainer's callbacks as the meter:
             ``EnergyMonitor(controller.recorder, ledger=False)`` and
             ``BudgetGuard(update.reserved_j, meter=controller.recorder)``.
@@ -96,12 +96,12 @@ class ControllerSession:
 
     @property
     def experiences(self) -> tuple[str, ...]:
-        """The experiences that were decided about and finished, also by earlier processes."""
+        """The experiences whose updates are finished, those of earlier processes included."""
         return tuple(dict.fromkeys(self._finished))
 
     @property
     def calibrated(self) -> bool:
-        """Whether the cost of a step is known."""
+        """True if the cost of a step is known."""
         return self.control.cost.calibrated
 
     def balance(self) -> Balance:
@@ -126,7 +126,7 @@ class ControllerSession:
         check_steps(steps)
         if self.recorder is None:
             raise ConfigurationError(
-                "a calibration is measured, and training elsewhere is not; give step_j instead"
+                "a calibration is measured, but training elsewhere is not; give step_j instead"
             )
         self._refuse_if_open()
         reserved_j = self._unpredicted_j()
@@ -261,7 +261,7 @@ class ControllerSession:
             Joules used beyond the reservation.
 
         Raises:
-            ConfigurationError: If it was skipped or is settled already, or a value cannot be used.
+            ConfigurationError: If it was skipped or is already settled, or a value cannot be used.
         """
         if update is not self._open and update.reservation_id is not None:
             raise ConfigurationError(f"the update of {update.experience_id!r} is settled already")

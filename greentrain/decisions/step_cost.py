@@ -8,7 +8,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.payments import Payment
 
 LONGER = 4
-"""Steps of the last training, as a multiple of those of the others."""
+"""Steps of the last training, as a multiple of the steps of the others."""
 
 
 def check_steps(steps: int) -> None:
@@ -29,7 +29,7 @@ def measure_steps(
     Args:
         train: Trains a fresh model for the given number of steps.
         steps: Steps of the first two; the third has four times as many.
-        payment: Measures; it has begun and not ended.
+        payment: Measures the training; it has begun and not ended.
     """
     marks_j = []
     for count in (steps, steps, LONGER * steps):

@@ -15,7 +15,7 @@ from greentrain.ledger import DecisionSummary, Ledger, LedgerAccount, RunLog
 from greentrain.money import experiences_left, period_start
 
 RECENT = 64
-"""Number of last experiences from which each stream's share of the budget's is estimated."""
+"""Number of last experiences from which the share of each stream is estimated."""
 DECISIONS_EACH = 4
 """Number of another stream's last decisions whose options are expected to come again."""
 MOST_DECISIONS = 16
@@ -26,12 +26,12 @@ _UNWEIGHED = (Reason.NO_MODEL, Reason.BUDGET_EXHAUSTED)
 
 
 class StreamBudget:
-    """The budget that a stream pays from, its own or a shared one.
+    """The budget that pays for a stream: its own or a shared one.
 
     Args:
         ledger: The ledger that holds the budget.
         stream: Name of the stream.
-        budget: The budget that was asked for.
+        budget: The requested budget.
         shared_budget: Name of a budget that several streams share; the stream's name unless given.
         calibration: Budget of a calibration, for a budget given as a share of full retraining.
         carbon: Converts joules to grams.
@@ -81,7 +81,7 @@ class StreamBudget:
 
     @property
     def sized(self) -> bool:
-        """Whether the budget has an amount: a share has none before its calibration."""
+        """True if the budget has an amount; a share has none before its calibration."""
         return self._budget_id is not None
 
     def restart(self, moments: Iterable[datetime]) -> None:
@@ -106,7 +106,7 @@ class StreamBudget:
         try:
             self._budget_id = self._ledger.open_budget(self._name, sized)
             self.budget = sized
-        except ConfigurationError:  # another stream was faster, with another calibration
+        except ConfigurationError:  # another stream has opened it, after its own calibration
             self._budget_id = self._found()
             if self._budget_id is None:
                 raise

@@ -1,4 +1,4 @@
-"""Compare two models by a metric that both were measured on in the same blocks of samples."""
+"""Compare two models by a metric that was measured on the same blocks of samples."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Measured:
 
     @property
     def resolution(self) -> float:
-        """The largest change of the value by one sample: the distance to 0 or 1, over samples."""
+        """The largest change of the value by one sample: its distance to 0 or 1, per sample."""
         if not self.samples:
             return 0.0
         return max(abs(self.value), abs(1.0 - self.value)) / self.samples
@@ -65,7 +65,7 @@ class Comparison:
 
 
 class MetricHistory:
-    """Keep the metric that updates reached, oriented so that higher is better.
+    """Keep the metrics that updates reached, oriented so that higher is better.
 
     Args:
         more_is_better: Whether a larger metric is a better one.
@@ -94,7 +94,7 @@ class MetricHistory:
     def ceiling(self) -> float | None:
         """Return the best possible value: 1 for nearly every metric, 0 for every loss.
 
-        ``None`` if a value above it was reached, or none was reached yet.
+        ``None`` if an even better value was reached, or none was reached yet.
         """
         ceiling = 1.0 if self._sign > 0 else 0.0
         return None if self.best is None or self.best > ceiling else ceiling

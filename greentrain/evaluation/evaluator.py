@@ -84,9 +84,9 @@ class Evaluator:
     ) -> list[Measured]:
         """Return the metric of a model on each dataset, with its values on blocks of samples.
 
-        A few samples need no Trainer, if the module works without one. Else each dataset is
-        validated, and a block is a batch if the model logs a value for each batch. If it does not,
-        the dataset is cut into ten parts that are validated one by one.
+        A few samples need no Trainer, if the module works without one. Otherwise each dataset is
+        validated, and each batch for which the model logs a value is a block. If the model logs no
+        value for a batch, the dataset is cut into ten parts that are validated one by one.
 
         Args:
             model: The model.
@@ -107,7 +107,7 @@ class Evaluator:
                 )
             if found is not None:
                 return found
-            self._fast = False  # the next call would fail alike
+            self._fast = False  # the next call would fail in the same way
         return [self._in_blocks(model, dataset, features=features) for dataset in datasets]
 
     def _in_blocks(

@@ -86,7 +86,7 @@ def ordered_loader(dataset: Dataset[Any], loader: Mapping[str, Any]) -> DataLoad
 
 
 def loss_name(logged: Iterable[str], monitor: str) -> str | None:
-    """Return which of the names that a model logged in validation is its loss.
+    """Return the name of the loss among the names that a model logged in validation.
 
     Args:
         logged: The names, such as those of ``trainer.callback_metrics``.

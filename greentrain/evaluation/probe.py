@@ -22,7 +22,7 @@ from greentrain.payments import MIN_RESERVATION_J
 from greentrain.streams import Experience
 
 PROBE_SHARE = 0.01
-"""Share of the even share of the budget that a probe may use."""
+"""Share of the budget per remaining experience that a probe may use."""
 MOST_NEW = 512
 FEWEST = 48
 """Smallest number of samples of a probe; fewer are not informative."""
@@ -49,7 +49,7 @@ class ProbeResult:
         unseen: Share of the new samples whose class was never seen; ``None`` if unknown.
         drift: The distance of the new data from the old; ``None`` if unknown.
         metric_current: The metric on all held-out data of the current experience; ``None`` unless
-            it was asked for.
+            it was requested.
     """
 
     held_out: tuple[Dataset[Any], ...]
@@ -95,7 +95,7 @@ class Probe:
     def affordable(self, left_per_experience_j: float) -> int:
         """Return the number of samples that a probe may use, new and held-out ones together.
 
-        0 for fewer than 48 samples, and while nothing measured says what a sample costs.
+        0 for fewer than 48 samples, and while the cost of a sample is unknown.
         """
         sample_j = self._sample_j()
         if sample_j is None:
@@ -109,7 +109,7 @@ class Probe:
         return samples * (self._sample_j() or 0.0)
 
     def upper_bound_j(self, samples: int) -> float:
-        """Return joules that a probe of a number of samples hardly ever exceeds."""
+        """Return the joules that a probe of a number of samples hardly ever exceeds."""
         most_j = max([self._validation_sample_j or 0.0, *self._probe_sample_j])
         return max(_SAFETY * max(samples, FEWEST) * most_j, MIN_RESERVATION_J)
 
@@ -208,8 +208,8 @@ class Probe:
     def _sample_j(self) -> float | None:
         """Joules per sample: the least of the last probes, as a process's first one costs more.
 
-        Before any probe, a share of what a validation used, which includes starting a Trainer;
-        ``None`` before that.
+        Before any probe, a share of the joules of a validation, which include starting a Trainer;
+        ``None`` before any validation.
         """
         if self._probe_sample_j:
             return min(self._probe_sample_j)

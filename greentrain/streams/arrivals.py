@@ -31,7 +31,7 @@ def from_folder(
 
     The id is the name. The validation split depends on the name and the seed only, so the next
     run makes the same experience. Names that begin with a dot or end in ``.tmp`` or ``.part`` are
-    skipped: give a file such a name while it is written, and rename it when it is complete.
+    skipped. Give a file such a name while it is written, and rename it when it is complete.
 
     Args:
         folder: Folder of the arriving data.

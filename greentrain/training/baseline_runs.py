@@ -72,7 +72,7 @@ class BaselineRuns:
     standard error. Then it becomes the current model, as its energy is already spent.
 
     Args:
-        loop: Asks and tells.
+        loop: Decides, and commits outcomes.
         stage: Trains and judges updates.
         state: The stream's state.
         trainer: Trains.

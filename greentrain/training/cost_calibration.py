@@ -27,7 +27,7 @@ WARM_UP_STEPS = 2
 """Steps of a first fit that is paid for but not used: the first fit always costs more."""
 _PARTS = 3
 SHARE = 0.5
-"""Share of the balance of its own budget that a calibration may use."""
+"""Share of the balance of the calibration's budget that it may use."""
 
 
 def calibrate(

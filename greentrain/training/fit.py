@@ -32,7 +32,7 @@ RESERVED_OPTIONS = (
     "overfit_batches",
     "use_distributed_sampler",
 )
-"""Trainer options that greentrain sets, because they are what it decides."""
+"""Trainer options that greentrain sets, because they define an update."""
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -92,7 +92,7 @@ class ModelTrainer:
 
     @property
     def anneals(self) -> bool:
-        """Whether the learning rate is annealed; averaging the weights has the same effect."""
+        """True if the learning rate is annealed; averaging the weights has the same effect."""
         return not self.modes.weight_averaging
 
     def fresh_model(self, seed: int | None = None) -> LightningModule:

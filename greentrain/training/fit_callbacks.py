@@ -27,7 +27,7 @@ PROJECTED_AFTER = 20
 POINTS = 256
 """Largest number of points of a learning curve."""
 TENTHS = 10
-"""Smallest number of values of a curve that has a last tenth."""
+"""Smallest number of values of a curve whose last tenth is not empty."""
 _NO_OPTIMIZER = "_MockOptimizer"
 
 _log = logging.getLogger(__name__)
@@ -63,8 +63,9 @@ class BeginFit(Callback):
 class StopOnNan(Callback):
     """Stop a fit whose loss is not finite, or whose weights are not if it returns no loss.
 
-    It checks every 25th batch, on all ranks alike. A loss that is not finite makes the weights so,
-    and all later losses. For a fit of fewer batches, call :func:`has_finite_weights` at the end.
+    Every 25th batch is checked, on all ranks alike. After a loss that is not finite, neither the
+    weights nor later losses are. For a fit of fewer batches, call :func:`has_finite_weights` at the
+    end.
 
     Attributes:
         stopped: Whether it stopped the fit.
@@ -154,10 +155,10 @@ class StepEnergy(Callback):
 class LossCurve(Callback):
     """Record the training loss of all batches of a fit in little memory.
 
-    Losses stay on their device, so a GPU is not waited for before the curve is read. With more than
-    :data:`POINTS`, neighbours are averaged, so a point is the mean of 1, 2, 4, ... batches. A last
-    point that is not full is left out. Under several ranks the curve is that of one rank, and
-    processes of ``ddp_spawn`` do not return theirs.
+    Losses stay on their device, so training does not wait for a GPU before the curve is read. With
+    more than :data:`POINTS`, neighbours are averaged, so a point is the mean of 1, 2, 4, ...
+    batches. An incomplete last point is left out. With several ranks the curve is that of one rank,
+    and processes of ``ddp_spawn`` do not return theirs.
 
     A ``training_step`` that returns no loss leaves the curve empty.
     """
@@ -181,7 +182,7 @@ class LossCurve(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Take the loss of a batch into the curve."""
+        """Add the loss of a batch to the curve."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             return
@@ -204,13 +205,13 @@ class WeightAveraging(Callback):
 
     After optimizer step ``t`` the mean moves towards the weights,
     ``mean += (theta - mean) * max(1 / t, 1 / horizon)``: a plain mean at first (Polyak & Juditsky
-    1992), then an exponential one. A fit that a cap ends early has its mean, too. Buffers of
+    1992), then an exponential one. A fit that a cap ends early is averaged, too. Buffers of
     floating-point numbers, such as the running statistics of batch normalisation, are averaged
     alike, as they describe the activations under the averaged weights. Other buffers, such as
     counters, keep their last values.
 
     Args:
-        horizon_steps: Steps after which the mean forgets.
+        horizon_steps: Steps over which the exponential mean forgets.
 
     Attributes:
         last: The module's state at the end of the fit, before the mean replaced it. The next update

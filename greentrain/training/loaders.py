@@ -68,8 +68,8 @@ def train_loader(
 
     A full retraining passes over all held samples, a warm start over new and stored samples alike.
     A replay passes over the new ones, and each batch has as many stored ones. If a bounded buffer
-    holds only some of the past, a warm start mixes each batch, too: the stored samples represent
-    all past ones, and the new ones have no more than their share of all.
+    holds only some of the past, a warm start mixes each batch, too. The stored samples then
+    represent all past ones, and new ones get no more than their share of all samples.
 
     Args:
         action: The action.

@@ -70,7 +70,7 @@ class UpdateResult:
 
     @property
     def update_mode(self) -> UpdateMode:
-        """The update mode that was decided on."""
+        """The update mode of the decision."""
         return self.decision.action.mode
 
     @property
@@ -87,5 +87,5 @@ class UpdateResult:
 
     @property
     def budget_exhausted(self) -> bool:
-        """Whether the budget could not even pay for a probe."""
+        """True if the budget could not even pay for a probe."""
         return self.decision.reason is Reason.BUDGET_EXHAUSTED

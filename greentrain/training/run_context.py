@@ -108,7 +108,7 @@ class RunContext:
         if self._tracks:
             self._start_tracker()
         totals = replace(self._totals, energy_j=self._totals.energy_j + result.energy_j)
-        if not baseline:  # which is no further experience
+        if not baseline:  # a baseline retraining is no further experience
             self._results.append(result)
             totals = replace(
                 totals,

@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class StreamRunner:
-    """Update the model of a stream on one experience after the other.
+    """Update the model of a stream on one experience after another.
 
     Args:
         state: The stream's state.
@@ -57,7 +57,7 @@ class StreamRunner:
         ledger: The ledger.
         checkpoint: Saves the state; ``None`` if it ends with the process.
         before: The state that was saved before; ``None`` without one.
-        shadow: The joules of earlier decisions in shadow mode; ``None`` in normal mode.
+        shadow: The joules of earlier decisions in shadow mode; ``None`` without shadow mode.
         meter: The meter; detected if ``None``.
         tracker: Logs the stream.
         carbon: Conversion of joules to grams.

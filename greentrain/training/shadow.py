@@ -1,9 +1,9 @@
 """Run the controller in shadow mode: record its decisions while the user's own job trains.
 
 Nothing is reserved or used for a decision in shadow mode, so the ledger's budget pays for probes
-alone. A policy with that balance would decide on updates that the budget could never pay for. So it
-gets a balance less the predicted joules of all earlier decisions: the shadow budget. The energy of
-the user's own job is charged to neither of the two.
+alone. With that balance, a policy would choose updates that the budget could never pay for. So the
+policy gets the shadow budget: the balance less the predicted joules of all earlier decisions. The
+energy of the user's own job is charged to neither of the two.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ShadowBudget:
         self.add(moment, shadow_j(decision.reason, decision.cost_j.mean, reported_j))
 
     def used_j(self, now: datetime) -> float:
-        """Return the joules that the decisions would have used of the present period's budget."""
+        """Return the joules of the current period's budget that the decisions would have used."""
         present = period_name(self._budget, now)
         return math.fsum(
             energy_j
@@ -277,7 +277,7 @@ def evaluated_after(
 ) -> tuple[Dataset[Any], ...] | None:
     """Return the samples that a reported model is evaluated on: the probe's, if there was one.
 
-    ``None`` if there was none, unless it is the first model: then a part of the held-out data.
+    Without a probe, these are a part of the held-out data for the first model, and ``None`` after.
     """
     if probe is not None:
         return probe.held_out

@@ -1,4 +1,4 @@
-"""Hold everything of a stream that a checkpoint saves: the model, its data and what was learned."""
+"""Hold everything that a checkpoint of a stream saves: model, data and everything learned."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class ClosingEnergy:
 
 
 class StreamState:
-    """Everything of a stream that a checkpoint saves.
+    """Everything that a checkpoint of a stream saves.
 
     Args:
         model: The current model.

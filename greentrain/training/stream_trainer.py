@@ -48,7 +48,7 @@ from greentrain.training.stream_state import CurrentModel, StreamState
 class StreamTrainer:
     """Keep a model up to date as experiences arrive, within a budget.
 
-    For each experience, the current model is probed, and a controller decides whether to skip it,
+    For each experience, the current model is probed. A controller then decides whether to skip it,
     or to train by replay, warm start or full retraining, and with how many steps. The upper bound
     of the update's energy is reserved in the ledger before it starts, and the update stops at it.
     Use it as a context manager, or call :meth:`close` at the end.
@@ -276,7 +276,7 @@ class StreamTrainer:
             The results, the last thousand at most.
 
         Raises:
-            ConfigurationError: As :meth:`update`.
+            ConfigurationError: As for :meth:`update`.
         """
         results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
         for experience in stream:
@@ -311,7 +311,7 @@ class StreamTrainer:
         steps: int | None = None,
         energy_j: float | None = None,
     ) -> UpdateResult:
-        """Report the training of your own job on the last experience, in shadow mode.
+        """Report your job's training on the last experience, in shadow mode.
 
         The model becomes the current one, its metric is measured, and the controller learns from
         its cost and gain. If nothing is reported before the next experience, or before

@@ -84,7 +84,7 @@ class TrainStage:
             ) as payment,
             recorder.phase("update"),
         ):
-            if not self._state.model.trained:  # finds a metric that is not logged before it costs
+            if not self._state.model.trained:  # a missing metric must fail before the fit
                 self._evaluator.measure(self._state.model.module, [Subset(held_out, [0])])
             model = self._trainer.train(
                 Candidate(action=decision.action, steps=decision.steps),
@@ -120,7 +120,7 @@ class TrainStage:
         )
 
     def evaluate_each(self, model: LightningModule, *current: Dataset[Any]) -> None:
-        """Record the metric of a model on each experience separately, if that was asked for.
+        """Record the metric of a model on each experience separately, if requested.
 
         Args:
             model: The model.
@@ -144,7 +144,7 @@ class TrainStage:
     ) -> Comparison | None:
         """Compare a successor with the current model, on more samples if it seems to be worse.
 
-        On the few samples of a probe it may seem so by chance, and the update would be lost.
+        On the few samples of a probe it may seem worse by chance, and the update would be lost.
         """
         if asked.probe is None:
             return None

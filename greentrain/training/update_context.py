@@ -1,4 +1,4 @@
-"""Frozen values that the stages of an update pass on."""
+"""Values that the stages of an update pass on."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent,
 from greentrain.units import format_energy
 
 FIRST_AT_LEAST_J = 1.0
-"""Smallest cap of a first training: a tenth of a second of a small computer.
+"""Smallest cap of a first training: a small computer's energy in a tenth of a second.
 
 The energy of its first step is unknown, and must not exceed the budget.
 """
@@ -93,7 +93,7 @@ class UpdateLoop:
                 if shadow and decision.reason is not Reason.BUDGET_EXHAUSTED:
                     calibrated = self._state.controller.cost.calibrated
                     decision = shadow_decision(decision, state, calibrated=calibrated)
-        except BudgetExceeded as error:  # another run was faster
+        except BudgetExceeded as error:  # another run has used the budget
             decision = broke(str(error))
         pending = self._core.ask(
             context.experience.id,
@@ -111,8 +111,8 @@ class UpdateLoop:
     ) -> tuple[UpdateResult, dict[str, Any]]:
         """Commit the outcome of an update: learn, keep the model, and store the experience.
 
-        Both metrics of a training are of the same samples. A probe has fewer samples than a
-        validation, so its metric differs by chance.
+        Both metrics of a training are measured on the same samples. A probe has fewer samples than
+        a validation, so its metric differs by chance.
 
         Args:
             asked: The update.
@@ -234,7 +234,7 @@ class UpdateLoop:
         return state, decision
 
     def store(self, asked: AskedUpdate, *, trained: bool) -> None:
-        """Make an experience a part of the past."""
+        """Add an experience to the past data."""
         state, experience = self._state, asked.context.experience
         if state.per_experience is not None and not trained:
             state.per_experience.repeat(len(state.data.known))

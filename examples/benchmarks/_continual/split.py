@@ -133,8 +133,8 @@ def gdumb(*, quick: bool) -> list[Row]:
         for seed in seeds
     ]
     note = (
-        "Prabhu et al. 2020: MLP-400 with BatchNorm, SGD 0.05 with momentum 0.9 and warm restarts, "
-        f"batches of 16, clipped at 10, random crops, {passes} passes; the last epoch, in single "
+        "Prabhu et al. 2020. MLP-400 with BatchNorm, SGD 0.05 with momentum 0.9 and warm restarts, "
+        f"batches of 16, clipped at 10, random crops, {passes} passes. The last epoch, in single "
         "precision"
     )
     what = "Split MNIST class-incremental, GDumb with 500 samples"

@@ -1,1 +1,1 @@
-"""The parts of ``controller.py``: streams, runs of them, and the rows that follow from the runs."""
+"""The parts of ``controller.py``: streams, their runs, and the rows computed from the runs."""

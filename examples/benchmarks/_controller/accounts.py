@@ -1,4 +1,4 @@
-"""Rows on the joules of runs: budgets exceeded, joules besides training, and predictions."""
+"""Rows on the joules of runs: exceeded budgets, joules besides training, and predictions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from _controller.gaps import BUDGETS
 from _controller.shares import Run
 
 _LEARNED = 3
-"""Updates of a run after which its cost model is held to something."""
+"""Updates of a run before its predictions are judged."""
 
 
 def violation_rows(runs: Mapping[str, Run]) -> list[Row]:
-    """Return how many budgets were exceeded, of all runs."""
+    """Count the exceeded budgets of all runs."""
     budgeted = [run for run in runs.values() if run.get("budget_j") is not None]
     every = [run for run in runs.values() if "violations" in run]
     over_j = [run["overrun_j"] for run in budgeted]
@@ -65,7 +65,7 @@ def overhead_rows(runs: Mapping[str, Run]) -> list[Row]:
 
 
 def cost_rows(runs: Mapping[str, Run]) -> list[Row]:
-    """Return how well joules were predicted after three updates, and how often the guard cut."""
+    """Return the error of predicted joules after three updates, and the share of uncut updates."""
     late = [entry for run in _default(runs) for entry in _after_learning(run)]
     uncut = [entry for entry in late if entry["steps"] == entry["planned"]]
     if not uncut:

@@ -33,12 +33,12 @@ class Scale:
 
     Args:
         streams: Returns the experiences of a stream for a seed.
-        model: Returns what makes the model of a stream.
+        model: Returns the function that makes the model of a stream.
         epochs: Usual epochs of a full retraining.
-        images: Data of the table that regret is judged on.
-        num_experiences: Experiences of that table.
+        images: Data of the table for regret.
+        num_experiences: Number of experiences in that table.
         regret_seeds: Its seeds.
-        experiences: Experiences before decisions are timed.
+        experiences: Number of experiences before decisions are timed.
     """
 
     streams: Callable[[str, int], list[Experience]] = stream_of
@@ -62,12 +62,12 @@ SMALL = Scale(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Something to be measured.
+    """A missing measurement.
 
     Args:
         name: Its name.
-        needs: Name of what has to be there before; itself if nothing has.
-        make: Measures it, given all that is there.
+        needs: Name of the measurement that has to exist before; its own name if none has.
+        make: Makes it from the existing measurements.
     """
 
     name: str
@@ -83,14 +83,14 @@ def tasks(
     *,
     seeds: Sequence[int] = SEEDS,
 ) -> list[Task]:
-    """Return what is to be measured, the most important first.
+    """Return the measurements to make, the most important first.
 
     Args:
-        folder: Where a table is kept.
+        folder: Folder of the tables.
         jobs: The runs.
         parts: Further parts, by name: :data:`REGRET` and ``"decide_ms"``.
-        scale: How large it is.
-        seeds: Seeds that are wanted.
+        scale: Size of the benchmark.
+        seeds: The requested seeds.
     """
     found = [
         Task(name=job.name, needs=job.reference.name, make=partial(_run, job, scale))
@@ -107,11 +107,11 @@ def tasks(
 
 
 def collect(folder: Path, wanted: Sequence[Task], *, commit: str) -> None:
-    """Measure what is wanted and not there.
+    """Make the missing ones of the requested measurements.
 
     Args:
-        folder: What processes share.
-        wanted: What is to be measured, the most important first.
+        folder: Folder that the processes share.
+        wanted: Measurements to make, the most important first.
         commit: The version of greentrain.
     """
     runs, failed = Runs(folder), set[str]()
@@ -126,18 +126,18 @@ def collect(folder: Path, wanted: Sequence[Task], *, commit: str) -> None:
             return
         ready = (task for task in left if task.needs in (task.name, *done))
         if not any(_take(task, runs, done, failed, commit) for task in ready):
-            time.sleep(1.0)  # others are at all that is ready
+            time.sleep(1.0)  # other processes are making all that can be made now
 
 
 def _take(task: Task, runs: Runs, done: Done, failed: set[str], commit: str) -> bool:
-    """Measure one thing, unless another process is at it."""
+    """Make one measurement, unless another process is making it."""
     with runs.claim(task.name) as mine:
         if not mine:
             return False
         began_s = time.monotonic()
         try:
             found = task.make(done)
-        except Exception:  # the others are worth having all the same
+        except Exception:  # a failed one must not lose the others
             failed.add(task.name)
             print(f"{task.name}: {traceback.format_exc()}", flush=True)
             return True

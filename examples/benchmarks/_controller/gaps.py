@@ -69,7 +69,7 @@ def gap_rows(runs: Mapping[str, Run]) -> list[Row]:
 
 
 def premium_rows(runs: Mapping[str, Run]) -> list[Row]:
-    """Return by how much the controller beats every schedule of FULL and SKIP."""
+    """Return the lead of the controller over the best schedule of FULL and SKIP."""
     rows = []
     for stream in STREAMS:
         for budget in IN_PREMIUM:
@@ -94,7 +94,7 @@ def premium_rows(runs: Mapping[str, Run]) -> list[Row]:
 
 
 def cell_rows(runs: Mapping[str, Run]) -> list[Row]:
-    """Return in how many cells the controller is the best policy, or not known to be worse."""
+    """Count the cells in which the controller is the best policy, or not significantly worse."""
     cells = [
         (stream, budget)
         for stream in STREAMS
@@ -182,7 +182,7 @@ def _fights(runs: Mapping[str, Run], stream: str, budget: int) -> list[_Fight]:
 
 
 def _best(fights: Sequence[_Fight]) -> _Fight:
-    """Return the one against the best policy: the controller is behind it most."""
+    """Return the comparison with the best policy: the one with the largest deficit."""
     return max(fights, key=lambda fight: fight.behind.value)
 
 
@@ -197,7 +197,7 @@ def _list(fights: Iterable[_Fight]) -> str:
 
 
 def _null(runs: Mapping[str, Run], stream: str) -> str:
-    """Say why a share of a stream's gap would mean nothing; empty where it does mean something."""
+    """Return the reason why a share of a stream's gap has no meaning; empty if it has one."""
     found = gap(runs, stream)
     if found is None:
         return "not run: there is no reference"

@@ -22,7 +22,7 @@ IN_TABLE: Mapping[str, Sequence[int]] = {
     "d": (10, 5),
     "e": (10,),
 }
-"""Budgets in % of full's joules for which a share of the gap is named, by stream."""
+"""Budgets in % of full's joules for which a share of the gap is a target, by stream."""
 BUDGETS = (5, 10, 20, 2, 50)
 BOUNDED = ("b", "c")
 """Streams that are also learned with a bounded memory."""
@@ -40,10 +40,10 @@ class Job:
 
     Args:
         stream: Name of the stream.
-        seed: Its seed, and that of the weights.
+        seed: Seed of the stream and of the weights.
         policy: Name of the policy; ``"full"`` is the reference.
         budget: Budget in % of the joules of the reference; ``None`` for the reference.
-        memory: What is kept of past data: all, so many samples, or none.
+        memory: Past data that is kept: all, a number of samples, or none.
     """
 
     stream: str
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def reference(self) -> Job:
-        """The run whose joules are 100 %: of retraining in full on what is kept, if anything is."""
+        """The run whose joules are 100 %: full retraining on the kept data, if any is kept."""
         memory = _ALL if self.memory == _ALL else MEMORIES[0]
         return Job(stream=self.stream, seed=self.seed, memory=memory)
 
@@ -73,13 +73,13 @@ def jobs(
     parts: Collection[str] = PARTS,
     budgets: Collection[int] = (),
 ) -> list[Job]:
-    """Return all runs, the most important ones first; references are there in any case.
+    """Return the requested runs and their references, the most important ones first.
 
     Args:
-        streams: Streams that are wanted; all unless given.
-        seeds: Seeds that are wanted; a stream may have fewer.
-        parts: Which of :data:`PARTS`.
-        budgets: Budgets that are wanted; all unless given.
+        streams: The streams; all unless given.
+        seeds: The seeds; a stream may have fewer.
+        parts: Some of :data:`PARTS`.
+        budgets: The budgets; all unless given.
 
     Example:
         >>> [job.name for job in jobs(streams=["a"], seeds=[0], parts=["table"])]
@@ -102,7 +102,7 @@ def jobs(
 
 def _of_part(part: str, seed: int) -> Iterator[Job]:
     budgets_of_seed = [each for each in BUDGETS if each != _DEAR or seed < _SEEDS_OF_DEAR]
-    if part in ("full", "table"):  # seed by seed: figures come as early as they can
+    if part in ("full", "table"):  # seed by seed, so that first figures are available early
         for stream in STREAMS:
             yield Job(stream=stream, seed=seed)
     if part == "table":
@@ -128,7 +128,7 @@ def _of_part(part: str, seed: int) -> Iterator[Job]:
 
 
 def memory_of(name: str) -> str:
-    """Say what a memory keeps."""
+    """Return the description of a memory."""
     return "no memory" if name == "none" else f"a memory of {int(name):,} samples"
 
 
@@ -144,10 +144,10 @@ def _seeds(stream: str) -> int:
 
 
 class Runs:
-    """Runs that are made, as lines of JSON in a folder that several processes share.
+    """Finished runs, as lines of JSON in a folder that several processes share.
 
     Args:
-        folder: The folder; made if need be.
+        folder: The folder; created if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -160,7 +160,7 @@ class Runs:
         return read_runs(self._path)
 
     def append(self, run: Mapping[str, Any]) -> None:
-        """Add a run that has come to its end."""
+        """Add a finished run."""
         line = json.dumps(run, allow_nan=False, separators=(",", ":")) + "\n"
         with self._path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -184,7 +184,7 @@ class Runs:
 
 
 def read_runs(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the runs of a file by name; none if it is not there."""
+    """Return the runs of a file by name; none if it is missing."""
     if not path.is_file():
         return {}
     runs = map(json.loads, path.read_text(encoding="utf-8").splitlines())

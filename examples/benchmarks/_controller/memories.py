@@ -18,7 +18,7 @@ _ID = "bounded"
 
 
 def memory_rows(runs: Mapping[str, Run]) -> list[Row]:
-    """Return the rows of a memory of 2,000 samples, and of none."""
+    """Return the rows of a memory of 2,000 samples, and of no memory."""
     rows: list[Row] = []
     for stream in BOUNDED:
         for memory in MEMORIES:
@@ -68,18 +68,18 @@ def _rows(runs: Mapping[str, Run], stream: str, memory: str) -> list[Row]:
             _row(f"accuracy at the end {what}, {kept}", ends),
         ]
     held = _columns([[entry["bytes"] for entry in run["experiences"]] for run in ours.values()])
-    drawn = _columns(
+    joules = _columns(
         [
             [entry["update_j"] + entry["beside_j"] for entry in run["experiences"]]
             for run in ours.values()
         ]
     )
-    note = f"means over {len(ours)} seeds: " + ", ".join(f"{each:.3g}" for each in drawn) + " J"
+    note = f"means over {len(ours)} seeds: " + ", ".join(f"{each:.3g}" for each in joules) + " J"
     rows.append(
         growth(
             _ID,
             f"growth of joules per experience, {kept}",
-            drawn[1:],
+            joules[1:],
             held_to=True,
             note=f"{note}; without the first",
         )

@@ -30,5 +30,5 @@ class SmallCnn(Classifier):
 
 
 def model_of(stream: str) -> type[Classifier]:
-    """Return the model that a stream is learned with."""
+    """Return the model of a stream."""
     return SmallCnn if stream.endswith("_cnn") else Perceptron

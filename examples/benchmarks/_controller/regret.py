@@ -35,15 +35,15 @@ _FIXED_J = 1.0
 def regret_run(
     folder: Path, data: Pair, seed: int, *, num_experiences: int = 5, epochs: int = EPOCHS
 ) -> dict[str, Any]:
-    """Train every sequence of update modes at effort 1 on a stream of classes, and judge on that.
+    """Train every sequence of update modes at step fraction 1 on a stream of classes.
 
-    Joules are those of samples that are trained on, so that no noise of the machine is in them.
+    Joules are computed from the number of trained samples, so they contain no noise of the machine.
 
     Args:
-        folder: Where the table is kept, and goes on if it was broken off.
+        folder: Folder of the table; an interrupted recording is resumed.
         data: Images and labels.
         seed: Seed of stream and weights.
-        num_experiences: Experiences.
+        num_experiences: Number of experiences.
         epochs: Usual epochs of a full retraining.
     """
     stream = read(classes(thinned(data, _SAMPLES, seed), seed)[:num_experiences], seed, tested=1)
@@ -77,7 +77,7 @@ def regret_run(
 
 
 def regret_rows(runs: Mapping[str, Run]) -> list[Row]:
-    """Return the regret over all budgets, and at the worst of them."""
+    """Return the mean regret over all budgets, and the regret at the worst of them."""
     found = [run for name, run in runs.items() if name.startswith("regret-")]
     what = "points of share behind the best schedule"
     if not found:
@@ -90,8 +90,8 @@ def regret_rows(runs: Mapping[str, Run]) -> list[Row]:
     note = (
         f"exact table of {found[0]['trainings']} trainings, "
         f"{found[0]['num_experiences']} arrivals of two "
-        f"classes of Fashion-MNIST, {_SAMPLES // 5} samples each, effort 1, joules by samples; "
-        f"{shares}"
+        f"classes of Fashion-MNIST, {_SAMPLES // 5} samples each, step fraction 1, joules by "
+        f"samples; {shares}"
     )
     rows = [
         ("mean over budgets of 10 to 100 %", over_all.value, over_all.interval),
@@ -116,7 +116,7 @@ def _point(table: RecordedTable, budget: int) -> dict[str, float]:
     budget_j = budget / 100 * table.full_j
     return {
         "budget": budget,
-        # As a stream does that is given joules: the first training is begun within a cap.
+        # As in a stream with a budget in joules, the first training has a cap.
         "default": simulate(table, None, budget_j, calibrated=False).anytime,
         "best": best_schedule(table, budget_j).anytime,
     }

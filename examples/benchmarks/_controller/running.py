@@ -1,4 +1,4 @@
-"""One run of a stream by the real trainer, and all that is to be known of it afterwards."""
+"""Run a stream with the real trainer, and collect all figures of the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from greentrain.streams import Experience
 from greentrain.training.result import UpdateResult
 
 POWER_W = 10.0
-"""Watts of one core in this benchmark: joules are processor time."""
+"""Watts of one core in this benchmark, which converts processor time to joules."""
 NEVER_BINDS = "1 kWh"
 EPOCHS, BATCH_SIZE = 10, 64
 POLICIES: dict[str, Policy | None] = {
@@ -38,10 +38,10 @@ POLICIES: dict[str, Policy | None] = {
 
 
 class ProcessorClock:
-    """Seconds that this process has computed, which others on the machine hardly touch.
+    """Processor time of this process, which other processes hardly affect.
 
     Args:
-        clock: Seconds.
+        clock: Returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
@@ -53,7 +53,7 @@ class ProcessorClock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Do not count what is computed meanwhile."""
+        """Leave the processor time of a block out."""
         began_s = self._clock()
         try:
             yield
@@ -65,7 +65,7 @@ class Fits(Callback):
     """Count the samples of fits, and keep the trained model.
 
     Attributes:
-        samples: Samples that fits trained on, each time that one was trained on.
+        samples: Samples that fits trained on, repetitions included.
         trained: The model of the last fit, kept or not.
     """
 
@@ -90,17 +90,17 @@ def run(
     epochs: int = EPOCHS,
     make: Callable[[], LightningModule] | None = None,
 ) -> dict[str, Any]:
-    """Take a stream to its end.
+    """Run a stream to its end.
 
     Args:
-        job: What is run.
+        job: The run.
         experiences: The stream.
         budget_j: Joules that may be spent; ``None`` for a budget that never binds.
         epochs: Usual epochs of a full retraining.
-        make: Makes a model; that of the stream unless given.
+        make: Makes a model; the stream's unless given.
 
     Returns:
-        Plain values; joules of each phase, and the outcome of each experience.
+        Joules of each phase, and the outcome of each experience, as plain values.
     """
     clock, fits = ProcessorClock(), Fits()
     tests: list[Any] = [experience.test for experience in experiences]
@@ -156,7 +156,7 @@ def run(
 
 
 def right_of(model: LightningModule, test: TensorDataset) -> int:
-    """Return how many test samples a model is right about."""
+    """Count the test samples that a model classifies correctly."""
     images, labels = test.tensors
     was_training = model.training
     model.eval()
@@ -201,7 +201,7 @@ def _bytes(memory: Buffer | None) -> int:
 
 
 def _of_ledger(url: str, name: str) -> dict[str, Any]:
-    """Return what the ledger holds of a run, once it has been recomputed."""
+    """Verify the ledger of a run, and return the run's figures in it."""
     ledger = Ledger(url, create=False)
     verified = verify(ledger)
     budget = ledger.find_budget(name)

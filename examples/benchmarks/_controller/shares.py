@@ -14,7 +14,7 @@ Run = Mapping[str, Any]
 """A line of ``runs.jsonl``."""
 
 SURE = 4.0
-"""Standard errors that a gap needs for a share of it to mean anything."""
+"""Smallest gap in standard errors of which a share has a meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Mean:
 
     Args:
         value: The mean.
-        seeds: How many there were.
+        seeds: Number of seeds.
         interval: The 95 % interval of Student's t; ``None`` for one seed.
-        standard_error: Of the mean; ``None`` for one seed.
+        standard_error: Standard error of the mean; ``None`` for one seed.
     """
 
     value: float
@@ -40,7 +40,7 @@ class Mean:
 
 
 def mean(values: Collection[float]) -> Mean:
-    """Return the mean over seeds, with an interval where there are two or more.
+    """Return the mean over seeds, with an interval for two or more.
 
     Example:
         >>> found = mean([1.0, 3.0])  # deviations of 1: a standard error of 1, and t is 12.7
@@ -78,12 +78,12 @@ def accuracy(right: Sequence[int], n_test: Sequence[int], position: int) -> floa
 def schedule_anytime(full: Run, fulls: Collection[int]) -> float:
     """Return the anytime accuracy of retraining in full at some experiences and skipping the rest.
 
-    It is exact: full retraining forgets what was there before, so that the model which the
-    reference trained at an experience is that of every such schedule.
+    It is exact: full retraining does not use the earlier model, so every such schedule has the
+    model that the reference trained at that experience.
 
     Args:
         full: The reference.
-        fulls: The experiences, from 0; before the first of them nothing is right.
+        fulls: The experiences, from 0; before the first of them the accuracy is 0.
 
     Example:
         >>> experiences = [{"trained": [9, 5]}, {"trained": [8, 8]}]
@@ -111,9 +111,9 @@ def share(run: Run, full: Run) -> float:
 
 
 def best_fixed(full: Run, budget_j: float) -> tuple[float, tuple[int, ...]]:
-    """Return what the best schedule of FULL and SKIP within a budget comes to, known in hindsight.
+    """Return the result of the best schedule of FULL and SKIP within a budget, in hindsight.
 
-    Where not even one training can be paid, training once counts, as if it could.
+    If the budget cannot pay for a single training, training once counts nevertheless.
 
     Args:
         full: The reference.
@@ -132,7 +132,7 @@ def best_fixed(full: Run, budget_j: float) -> tuple[float, tuple[int, ...]]:
 
 
 def samples(run: Run) -> int:
-    """Return the samples that a run trained on, each time that one was."""
+    """Return the number of samples that a run trained on, repetitions included."""
     return sum(entry["samples"] for entry in run["experiences"])
 
 
@@ -150,7 +150,7 @@ def pairs(
         stream: The stream.
         policy: The policy.
         budget: Budget in % of the reference.
-        memory: What is kept of past data.
+        memory: Past data that is kept.
     """
     found = []
     for run in _of_kind(runs.values(), stream, policy, budget, memory):

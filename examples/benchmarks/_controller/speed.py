@@ -23,11 +23,11 @@ _METRIC = 0.9
 def decide_run(
     *, experiences: int = EXPERIENCES, clock: Callable[[], float] = time.process_time
 ) -> dict[str, Any]:
-    """Take a controller through many experiences, and time the decisions at the end.
+    """Run a controller through many experiences, and time the decisions at the end.
 
     Args:
         experiences: Number of experiences before the timed ones.
-        clock: Seconds.
+        clock: Returns seconds.
     """
     num_experiences = experiences + _TIMED
     account = InMemoryAccount(num_experiences * 10.0)
@@ -39,7 +39,7 @@ def decide_run(
         candidates = plan.candidates(
             n_new=_NEW, n_stored=position * _NEW, has_model=position > 0, keeps_data=True
         )
-        # The new data go a bit worse than the last model went, more so at every tenth experience.
+        # The metric on new data is below the last one, and more so at every tenth experience.
         fall = 0.05 if position % 10 == 0 else 0.01
         state = State(
             position=position,

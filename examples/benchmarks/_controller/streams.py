@@ -1,4 +1,4 @@
-"""The streams of the controller's benchmark: one of each kind, another order and split a seed."""
+"""The streams of the controller's benchmark: one of each kind, with an order and split by seed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from greentrain.streams.samples import cyclic_parts, split
 Pair = tuple[TensorDataset, TensorDataset]
 
 SIZE = 3000
-"""Samples of an arrival of MNIST, held-out ones among them."""
+"""Samples of an arrival of MNIST, held-out ones included."""
 HALF = 30_000
-"""Samples of Fashion-MNIST, half of all: five seeds of them all would take a day of two cores."""
+"""Samples of Fashion-MNIST, half of all: five seeds of all would take two cores a day."""
 TESTED = 2000
-"""Test samples of an arrival that are evaluated, at most."""
+"""Most test samples of an arrival that are evaluated."""
 _VAL_SHARE = 0.1
 _ABRUPT = (0, 0, 0, 30, 30, 30, 60, 60, 60, 0)
 _GRADUAL = tuple(range(0, 100, 10))
@@ -45,7 +45,7 @@ _SMALL_SIZE = 100
 
 
 def iid(data: Pair, seed: int, *, n_experiences: int = 10) -> Stream:
-    """More of the same at each arrival."""
+    """Return a stream with more data of one kind at each arrival."""
     train, test = data
     return data_incremental(
         train, n_experiences=n_experiences, test=test, val_share=_VAL_SHARE, seed=seed
@@ -53,7 +53,7 @@ def iid(data: Pair, seed: int, *, n_experiences: int = 10) -> Stream:
 
 
 def classes(data: Pair, seed: int, *, n_experiences: int = 5) -> Stream:
-    """Two new classes at each arrival, in another order for each seed."""
+    """Return a stream with two new classes at each arrival, in an order by seed."""
     train, test = data
     return class_incremental(
         train,
@@ -66,7 +66,7 @@ def classes(data: Pair, seed: int, *, n_experiences: int = 5) -> Stream:
 
 
 def drifting(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
-    """Abrupt turns, a gradual turn, or corruptions that come and go: one of them for each seed."""
+    """Return a stream with abrupt turns, a gradual turn, or recurring corruptions, by seed."""
     train, test = data
     options: dict[str, Any] = {"size": size, "test": test, "val_share": _VAL_SHARE, "seed": seed}
     if seed % 3 < 2:
@@ -89,14 +89,14 @@ def drifting(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
 
 
 def stationary(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
-    """Eight arrivals of one kind, then two of another."""
+    """Return a stream with eight arrivals of one kind, then two of another."""
     train, test = data
     angles = [0.0] * 8 + [_TURNED_DEG] * 2
     return rotated(train, angles=angles, size=size, test=test, val_share=_VAL_SHARE, seed=seed)
 
 
 def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
-    """Stretches of the same, two new classes twice, a turn, and at the end the first domain again.
+    """Return a stream with new classes twice, a turn, and the first domain again at the end.
 
     Six classes come three times, two new ones alone, all eight twice, the last two alone, all ten
     twice, turned, and then the first six as at the beginning. No sample is trained on twice.
@@ -115,7 +115,7 @@ def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
     unused = np.arange(len(labels))
     experiences = []
     for position, (known, angle_deg) in enumerate(arrivals):
-        unused = random.permutation(unused)  # else what was left over comes first
+        unused = random.permutation(unused)  # otherwise the remaining samples come first
         taken = np.flatnonzero(np.isin(labels[unused].numpy(), known))[:size]
         chosen, unused = unused[taken], np.delete(unused, taken)
         fit, held_out = split(chosen, _VAL_SHARE, random, f"arrival {position}")
@@ -132,21 +132,21 @@ def mixture(data: Pair, seed: int, *, size: int = SIZE) -> Stream:
 
 
 def thinned(data: Pair, count: int, seed: int) -> Pair:
-    """Return as many training samples, chosen by the seed, and all test samples."""
+    """Return a number of training samples, chosen by the seed, and all test samples."""
     train, test = data
     chosen = torch.from_numpy(np.random.default_rng((seed, 6)).permutation(len(train))[:count])
     return TensorDataset(*(part[chosen] for part in train.tensors)), test
 
 
 def read(stream: Stream, seed: int, *, tested: int = TESTED) -> list[Experience]:
-    """Read each sample once, so that no update pays for what a stream does to its images.
+    """Read each sample once, so that no update pays for a stream's transforms of images.
 
     At most ``tested`` test samples of each arrival are kept, chosen by the seed.
 
     Args:
         stream: The stream.
         seed: Chooses the test samples.
-        tested: Test samples to keep of each arrival, at most.
+        tested: Most test samples to keep of each arrival.
     """
     random = np.random.default_rng((seed, 7))
     experiences = []
@@ -181,17 +181,17 @@ SMALL: Mapping[str, Callable[[int], Stream]] = {
     "d": lambda seed: stationary(digits(), seed, size=_SMALL_SIZE),
     "e": lambda seed: mixture(digits(), seed, size=_SMALL_SIZE),
 }
-"""The same of scikit-learn's digits, for the short form."""
+"""Streams of scikit-learn's digits by name, for the short form."""
 
 
 @lru_cache(maxsize=5)
 def stream_of(name: str, seed: int) -> list[Experience]:
-    """Return the experiences of one of :data:`BUILDERS`, read."""
+    """Read the experiences of one of :data:`BUILDERS`."""
     return read(BUILDERS[name](seed), seed)
 
 
 def small_stream_of(name: str, seed: int) -> list[Experience]:
-    """Return the experiences of one of :data:`SMALL`, read."""
+    """Read the experiences of one of :data:`SMALL`."""
     return read(SMALL[name](seed), seed)
 
 

@@ -1,4 +1,4 @@
-"""The exact table of FULL and SKIP that a reference run is, and the literature's policies on it."""
+"""Convert a reference run to an exact table of FULL and SKIP, and run published policies on it."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ POLICIES: Mapping[str, Sequence[Policy]] = {
     "UPF": [UPF()],
     "RandomFit": [RandomFit()],
 }
-"""The policies to compare with; of several parameters the best in hindsight counts."""
+"""The policies to compare with; of several parameters, the best in hindsight counts."""
 
 
 def table_of(full: Run) -> RecordedTable:
     """Return the table of a reference, with accuracies on test data as the metric.
 
-    A probe returns accuracies on test data too. The metric before an update is on the test data of
+    A probe returns accuracies on test data, too. The metric before an update is on the test data of
     all experiences so far, and the metric on new samples is on the test data of the experience.
 
     Args:
@@ -126,7 +126,7 @@ def simulated(fulls: Sequence[Run], budget: int) -> dict[str, list[float]]:
     Probes cost nothing, and the first training may start at any cost.
 
     Args:
-        fulls: The references, one a seed.
+        fulls: The references, one for each seed.
         budget: Budget in % of each reference's joules.
     """
     tables = [(table_of(full), budget / 100 * full["update_j"]) for full in fulls]

@@ -1,4 +1,4 @@
-"""The parts of ``ledger.py``: the guard, the ledger's speed, and what its tests try."""
+"""The parts of ``ledger.py``: the guard, the ledger's speed, and rows of test cases."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT))  # for what the tests have: simulated cards, random fits, a cluster
+sys.path.insert(0, str(ROOT))  # for helpers of the tests: simulated cards, random fits, a cluster

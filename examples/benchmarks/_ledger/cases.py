@@ -1,4 +1,4 @@
-"""Rows of cases: they run the tests that hold the ledger to them, and count what fails."""
+"""Rows of cases: run the ledger's tests of each kind, and count the failed ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Cases:
     """The tests of one row.
 
     Args:
-        what: What they try.
+        what: Description of the cases.
         files: Their files, or some of the tests in them, as pytest names them.
-        size: A variable of the environment that says how much they try, if there is one.
-        full: Its value that the issue asks for.
+        size: Environment variable with the number of cases, if there is one.
+        full: Its value in the issue.
     """
 
     what: str
@@ -61,27 +61,27 @@ CASES = {
 
 
 def cases(id: str, folder: Path, *, quick: bool, of: Mapping[str, Cases] = CASES) -> Row:
-    """Run the tests of one row in a process of their own."""
+    """Run the tests of one row in a separate process."""
     wanted = of[id]
     row = Row(id=id, what=wanted.what, value=None, unit="cases", reach=0.0)
     missing = [each for each in wanted.files if not (ROOT / each.split("::")[0]).is_file()]
     if missing:
         return _noted(row, f"not run: there is no {', '.join(missing)} yet")
-    told = folder / f"{id}.xml"
+    results_file = folder / f"{id}.xml"
     size = {wanted.size: wanted.full} if wanted.size and not quick else {}
     chosen = [*wanted.files, *(("-m", "not slow") if quick else ())]
     command = [sys.executable, "-m", "pytest", *chosen, "-p", "no:cacheprovider", "-q"]
     done = subprocess.run(
-        [*command, f"--junitxml={told}"],
+        [*command, f"--junitxml={results_file}"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **size},
         capture_output=True,
         text=True,
         check=False,
     )
-    if not told.is_file():
+    if not results_file.is_file():
         return _noted(row, f"not run: pytest ended with {done.returncode}")
-    suite = next(ElementTree.parse(told).getroot().iter("testsuite"))
+    suite = next(ElementTree.parse(results_file).getroot().iter("testsuite"))
     counts = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     failed, run = counts["failures"] + counts["errors"], counts["tests"] - counts["skipped"]
     note = " ".join([*(f"{key}={value}" for key, value in size.items()), "pytest", *chosen])

@@ -1,4 +1,4 @@
-"""What the guard costs each batch, and whether it keeps its caps."""
+"""Measure the guard's time per batch, and count the caps that are exceeded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CAP_J = 5000.0
 
 
 def overshot(folder: Path, *, quick: bool) -> list[Row]:
-    """Return how many random fits drew more than their cap, and how much of it they used."""
+    """Count random fits that used more than their cap, and return the shares that were used."""
     fits = 10 if quick else 100
     outcomes: list[overshoot.Outcome] = []
     for simulated in (False, True):
@@ -38,25 +38,25 @@ def overshot(folder: Path, *, quick: bool) -> list[Row]:
     reads = sum(each.reads for each in outcomes) / sum(each.steps for each in outcomes)
     return [
         _used(
-            "fits that drew more than their cap",
+            "fits that used more than their cap",
             outcomes,
             over,
             reach=0.0,
-            note="half of them with a constant power on a fake clock, half on a simulated card "
-            "whose counter ticks every 0.1 s; the laws of their costs are told in "
-            f"tests/callbacks/overshoot.py; the meter was read {reads:.2f} times a step; caps "
-            "below what a card may draw in 0.1 s take no step",
+            note="Half of them have a constant power on a fake clock, half a simulated card whose "
+            "counter ticks every 0.1 s. The costs of their steps are described in "
+            f"tests/callbacks/overshoot.py. The meter was read {reads:.2f} times a step. With a "
+            "cap below a card's energy in 0.1 s, no step is taken",
         ),
         _used(
             "fits that used less than 97 % of a cap worth 200 steps and 60 s or more",
             small_end,
             sum(each.share < 0.97 for each in small_end),
             reach=0.0,
-            note="a validation was measured before, and one with its saving draws up to 1 % of "
+            note="a validation was measured before, and one with its saving uses up to 1 % of "
             "the cap",
         ),
         _used(
-            "the same where a validation with its saving draws up to 10 % of the cap",
+            "the same where a validation with its saving uses up to 10 % of the cap",
             other_end,
             sum(each.share < 0.97 for each in other_end),
             reach=None,
@@ -67,7 +67,7 @@ def overshot(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def batch(folder: Path, *, quick: bool) -> list[Row]:
-    """Return the guard's own time per batch, and what reading a meter takes."""
+    """Return the guard's own time per batch, and the time to read a meter."""
     batches = 1_000 if quick else 5_000
     node = _node(folder / "nvml-node-guard")
     card = NvmlMeter(synchronize=lambda index: None)
@@ -88,7 +88,7 @@ def batch(folder: Path, *, quick: bool) -> list[Row]:
                 unit="us",
                 seeds=len(read_us),
                 interval=(min(read_us), max(read_us)),
-                note="what the guard's own time leaves out; the mean, the lowest and the highest",
+                note="left out of the guard's own time; the mean, the lowest and the highest",
             )
         )
     return rows
@@ -104,7 +104,9 @@ def _used(
 ) -> Row:
     shares = sorted(100.0 * each.share for each in outcomes)
     if not shares:
-        return Row(id="overshoot", what=what, value=None, unit="fits", note="no such fit was drawn")
+        return Row(
+            id="overshoot", what=what, value=None, unit="fits", note="no such fit was sampled"
+        )
     tenth, half = shares[len(shares) // 10], shares[len(shares) // 2]
     return Row(
         id="overshoot",
@@ -137,13 +139,13 @@ def _guarded(batches: int, *, anneal: bool, what: str, note: str) -> Row:
         unit="us",
         reach=20.0,
         seeds=guard.steps,
-        note=f"{note}; the mean, and {1e6 * typical_s:.3g} us without the dearest hundredth of the "
-        f"calls; it read its meter at {watch.reads} of {guard.steps} batches, which is left out",
+        note=f"{note}; the mean, and {1e6 * typical_s:.3g} us without the slowest hundredth of the "
+        f"calls; readings of the meter, at {watch.reads} of {guard.steps} batches, are left out",
     )
 
 
 class _Stopwatch:
-    """Adds up what some calls take, without what they call that is kept apart."""
+    """Adds up the time of some calls, without the time of other calls inside them."""
 
     def __init__(self) -> None:
         self.each_s: list[float] = []
@@ -152,7 +154,7 @@ class _Stopwatch:
         self._inside = False
 
     def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a call whose time counts."""
+        """Return a function whose time counts."""
 
         def counted(*arguments: Any) -> Any:
             self._inside, self._apart_s = True, 0.0
@@ -165,7 +167,7 @@ class _Stopwatch:
         return counted
 
     def apart(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a call whose time does not count within one whose time does."""
+        """Return a function whose time does not count inside one whose time does."""
 
         def left_out() -> Any:
             began_s = time.perf_counter()
@@ -205,7 +207,7 @@ def _read_us(meter: Meter, times: int) -> list[float]:
 
 
 def _node(path: Path) -> Node:
-    """Return a simulated node that this process sees from now on."""
+    """Return a simulated node, and make it visible to this process."""
     node = Node(path)
     os.environ.update(node.environment)
     return node

@@ -1,4 +1,4 @@
-"""How long the ledger takes: one window, a verification, a balance."""
+"""Measure the time of the ledger for one window, a verification and a balance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BATCH = 1000
 
 
 def speed(folder: Path, *, quick: bool) -> list[Row]:
-    """Return the times on each engine that is there; what is held to a figure is on SQLite."""
+    """Return the times on each installed engine; only those on SQLite have a target."""
     rows: list[Row] = []
     with _urls(folder) as urls:
         for engine in _ENGINES:
@@ -79,7 +79,7 @@ def _of_engine(engine: str, url: str | None, *, quick: bool) -> Iterator[Row]:
     )
     paid.grow(count // 2 - paid.payments)
     balance_ms = [1e3 * _timed(lambda: ledger.balance(paid.budget)) for _ in range(200)]
-    yield _median(balance, balance_ms, f"of {2 * paid.payments:,} rows of its own")
+    yield _median(balance, balance_ms, f"of {2 * paid.payments:,} rows of one budget")
     ledger.close()
 
 
@@ -109,7 +109,7 @@ def _append_ms(ledger: Ledger, times: int) -> list[float]:
 
 
 class _Paid:
-    """A run that reserves, draws and settles, many times in each transaction."""
+    """A run that reserves, uses and settles energy, many times in each transaction."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -121,11 +121,11 @@ class _Paid:
 
     @property
     def rows(self) -> int:
-        """Rows of it in the ledger."""
+        """Number of its rows in the ledger."""
         return 3 * self.payments
 
     def grow(self, payments: int) -> None:
-        """Pay some more times; the first time row by row, as the ledger does."""
+        """Add some payments; the first time row by row, as the ledger does."""
         if not self.payments:
             for kind, content in self._payment():
                 self._run.append(kind, **content)
@@ -150,8 +150,8 @@ class _Paid:
         self._totals = self._totals.reserve(10.0)
         reserved = {"amount_j": 10.0, "amount_g": None, "purpose": "update"}
         yield "reservation", {**common, **reserved, **total_columns(self._totals)}
-        drawn = window(by_source={"cpu": 8.0}, reservation_id=name)
-        yield "window", window_content(run_id, drawn, None)
+        used = window(by_source={"cpu": 8.0}, reservation_id=name)
+        yield "window", window_content(run_id, used, None)
         self._totals = self._totals.settle(10.0, 8.0)
         settled = {"actual_j": 8.0, "actual_g": None, "overrun_j": 0.0, "overrun_g": None}
         yield "settlement", {**common, **settled, "released": None, **total_columns(self._totals)}

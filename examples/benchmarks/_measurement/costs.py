@@ -1,4 +1,4 @@
-"""What a callback costs the training thread and the process."""
+"""Measure the time of a callback on the training thread, and its memory."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ _EPOCH = Row(id="epoch_hooks_ms", what="hooks of one epoch", value=None, unit="m
 
 
 def hooks(workers: Workers, *, quick: bool) -> list[Row]:
-    """Return what start-up and epochs cost on the training thread, by the time of the hooks."""
+    """Return the time of the hooks on the training thread, at start-up and in epochs."""
     task = {"task": "fit", "batches": 20, "epochs": 20 if quick else 200, "gpu_only": False}
     can, missing = present(workers, _SETUP, list(PEERS))
     kinds = [("bare", False), ("greentrain", True), ("greentrain", False)]
     kinds += [(tool, False) for tool in can]
-    told: dict[tuple[str, bool], list[Answer]] = {kind: [] for kind in kinds}
-    for _ in range(1 if quick else 5):  # interleaved, so that the machine's moods meet all alike
+    collected: dict[tuple[str, bool], list[Answer]] = {kind: [] for kind in kinds}
+    for _ in range(
+        1 if quick else 5
+    ):  # interleaved, so that changes of the machine's speed affect all alike
         for tool, ledger in kinds:
             answer = workers.run(tool, {**task, "ledger": ledger}, workers.node())
-            told[tool, ledger].append(answer)
+            collected[tool, ledger].append(answer)
     missing += [blank(_EPOCH, tool, workers.missing(tool)) for tool in PEERS if tool not in can]
-    bare = [answer.result for answer in told.pop(("bare", False)) if answer.result]
+    bare = [answer.result for answer in collected.pop(("bare", False)) if answer.result]
     rows = []
-    for (tool, ledger), answers in told.items():
+    for (tool, ledger), answers in collected.items():
         runs = [answer.result for answer in answers if answer.result]
         errors = [answer.error for answer in answers if not answer.result]
         failed = f"; {len(errors)} of {len(answers)} failed: {errors[-1]}" if errors else ""
@@ -88,7 +90,7 @@ def _median(values: Sequence[float]) -> float:
 
 
 def memory(workers: Workers, *, quick: bool) -> list[Row]:
-    """Return what a process grows by over many epochs, with and without greentrain."""
+    """Return the growth of a process over many epochs, with and without greentrain."""
     early, late = (30, 300) if quick else (1_000, 10_000)
     task = {"task": "memory", "batches": 1, "epochs": late, "at": (early, late), "ledger": True}
     kinds = [("bare", True), ("greentrain", True), ("greentrain", False)][: 2 if quick else 3]
@@ -128,5 +130,5 @@ def _grown(what: str, grown_mb: float, *, reach: float | None = None, note: str)
         value=grown_mb if known else None,
         unit="MB",
         reach=reach,
-        note=note if known else "its process ended without an answer",
+        note=note if known else "its process ended without a result",
     )

@@ -1,4 +1,4 @@
-"""What goes wrong in mid-fit: a counter restarts, a card is lost, a meter raises."""
+"""Faults during a fit: a counter restarts, a card is lost, a meter raises."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Raising:
     """A meter of 1 W whose reading fails once, or from then on.
 
     Args:
-        at: Which reading fails, counted from 1.
-        forever: Whether all after it fail too.
-        error: What is raised.
+        at: Number of the reading that fails, counted from 1.
+        forever: Whether all later ones fail too.
+        error: The error to raise.
     """
 
     def __init__(self, at: int, *, forever: bool, error: Exception) -> None:
@@ -52,7 +52,7 @@ class Raising:
 
 
 class Network(LightningModule):
-    """Two layers with dropout: a random number that anyone else draws shows in the weights."""
+    """Two layers with dropout: random numbers sampled by other code change the weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,18 +70,18 @@ class Network(LightningModule):
 
 
 class Passing(Callback):
-    """Let a second pass with each batch."""
+    """Advance the clock by a second with each batch."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self.node.advance(1.0)
 
 
 def weights(*callbacks: Callback) -> bytes:
-    """Train from a fixed seed and return every bit of what was learned; nothing if that failed."""
+    """Train from a fixed seed and return every bit of the weights; nothing if training failed."""
     torch.manual_seed(0)
     network = Network()
     data = DataLoader(TensorDataset(torch.randn(8 * BATCHES, 8)), batch_size=8, shuffle=True)
@@ -96,7 +96,7 @@ def weights(*callbacks: Callback) -> bytes:
     )
     try:
         trainer.fit(network, data)
-    except Exception:  # training was stopped: that is what is counted
+    except Exception:  # training was stopped, which counts as a fault
         return b""
     written = io.BytesIO()
     torch.save(network.state_dict(), written)
@@ -104,7 +104,7 @@ def weights(*callbacks: Callback) -> bytes:
 
 
 def faults(workers: Workers, *, quick: bool) -> Row:
-    """Count the faults under which training, or a figure, is not what it has to be."""
+    """Count the faults that change the training or give a wrong figure."""
     logging.disable(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -112,7 +112,7 @@ def faults(workers: Workers, *, quick: bool) -> Row:
         cases = [*_of_cards(workers, bare), *_of_meters(bare, every=5 if quick else 1)]
     logging.disable(logging.NOTSET)
     failed = [name for name, holds in cases if not holds]
-    told = f"; failed: {', '.join(failed)}" if failed else ""
+    failures = f"; failed: {', '.join(failed)}" if failed else ""
     return Row(
         id="faults",
         what="greentrain: faults that change the weights, go below zero or leave no trace",
@@ -123,7 +123,8 @@ def faults(workers: Workers, *, quick: bool) -> Row:
         seeds=len(cases),
         note=(
             "in a fit of 4 epochs: counter restarting, falling, lost card, a meter that raises at "
-            f"any of its readings, once or for good; weights bit-identical to bare training{told}"
+            "any of its readings, once or for good; weights bit-identical to bare training"
+            f"{failures}"
         ),
     )
 
@@ -174,17 +175,17 @@ def _card_holds(
 def _of_meters(bare: bytes, every: int) -> list[tuple[str, bool]]:
     whole = Raising(at=10**9, forever=True, error=OSError())
     holds = weights(EnergyMonitor(whole, ledger=False, summary=False)) == bare
-    cases = [("a meter that is well", holds)]
+    cases = [("a meter without faults", holds)]
     for error in (OSError("gone"), ValueError("odd")):
         for forever in (False, True):
             for at in range(1, whole.reads + 1, every):
                 meter = Raising(at=at, forever=forever, error=error)
                 monitor = EnergyMonitor(meter, ledger=False, summary=False)
                 learned, total = weights(monitor), monitor.total
-                # A failing look that ends no window loses nothing.
+                # A failing reading that ends no window loses nothing.
                 total_j = total.energy_j.get("gpu:0")
-                told = total_j is None or (not forever and total_j == total.duration_s)
-                holds = learned == bare and told
+                as_expected = total_j is None or (not forever and total_j == total.duration_s)
+                holds = learned == bare and as_expected
                 cases.append((f"{error!r} at reading {at}{' and after' * forever}", holds))
     return cases
 

@@ -1,4 +1,4 @@
-"""What the peers make of simulated nodes in real time; greentrain beside them."""
+"""Measure simulated nodes with the peers and with greentrain, in real time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.nvml.simulation import NOT_SUPPORTED, Node
 
 _LEAD_S = 12.0
 _LEAD_PER_JOB_S = 2.0
-"""How long after their start workers begin, so that all have imported what they import."""
+"""Seconds from the start of workers until they measure, so that all have finished importing."""
 
 _NOT_QUICK = "not run with --quick"
 
@@ -23,7 +23,7 @@ Nodes = dict[str, Node]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """A tool that is to measure a node, under a name of the case."""
+    """A measurement of a node by a tool, with the name of its case."""
 
     tool: str
     case: str
@@ -32,12 +32,12 @@ class _Job:
 
 
 def blank(row: Row, tool: str, note: str) -> Row:
-    """Return a tool's row that was not run, after the pattern of another."""
+    """Return the row of a tool that was not run, like the row of another tool."""
     return replace(row, what=f"{NAMES[tool]}: {row.what}", note=note)
 
 
 def present(workers: Workers, row: Row, tools: Sequence[str]) -> tuple[list[str], list[Row]]:
-    """Return the tools that can be run, and a row without a value for each that cannot."""
+    """Return the tools that can be run, and a row without a value for each other tool."""
     missing = {tool: workers.missing(tool) for tool in tools}
     can = [tool for tool in tools if not missing[tool]]
     return can, [blank(row, tool, missing[tool]) for tool in tools if missing[tool]]
@@ -76,7 +76,7 @@ def sampled(workers: Workers, *, quick: bool) -> list[Row]:
 
 
 def masks(workers: Workers, *, quick: bool) -> list[Row]:
-    """Count the masks under which a peer measures other cards than those shown, or nothing."""
+    """Count the masks under which a peer measures other cards than the visible ones, or none."""
     row = Row(id="masks", what="masks that give wrong cards", value=None, unit="masks")
     can, rows = present(workers, row, list(PEERS))
     if quick:
@@ -103,7 +103,7 @@ def masks(workers: Workers, *, quick: bool) -> list[Row]:
 
 
 def faults(workers: Workers, *, quick: bool) -> list[Row]:
-    """Count the faults of a card that break a peer: joules below zero, or no figure at all."""
+    """Count the faults of a card that break a peer: negative joules, or no figure at all."""
     row = Row(id="faults", what="faults that break figures or training", value=None, unit="faults")
     can, rows = present(workers, row, list(PEERS))
     if quick:
@@ -127,15 +127,15 @@ def faults(workers: Workers, *, quick: bool) -> list[Row]:
         joules = answer.result.get("joules")
         if joules is None:
             return f"{job.case}: {_why(answer)}"
-        told = f"{job.case}: {joules / answer.truth_j:.1f} times the truth"
-        return told if joules <= 0 or answer.code else ""
+        text = f"{job.case}: {joules / answer.truth_j:.1f} times the truth"
+        return text if joules <= 0 or answer.code else ""
 
     answers = _windows(workers, jobs, 5.0, quick=quick, before=strike)
     return rows + _counts(row, can, jobs, answers, wrong)
 
 
 def ranks(workers: Workers, *, quick: bool) -> list[Row]:
-    """Count the cards that a peer in each of two processes of one host sums up wrongly."""
+    """Count the cards whose sum is wrong if each of two processes of a host runs a peer."""
     row = Row(id="ranks", what="cards not counted exactly once", value=None, unit="cards")
     can, rows = present(workers, row, ["codecarbon", "zeus"])
     if quick:
@@ -160,7 +160,7 @@ def _windows(
     windows: int = 1,
     before: Callable[[float], None] | None = None,
 ) -> list[Answer]:
-    """Let tools measure their nodes, all at the same time; ``before`` is told when they begin."""
+    """Measure nodes by their tools, all at the same time; ``before`` gets their start time."""
     lead_s = 0.0 if quick else _LEAD_S + _LEAD_PER_JOB_S * len(jobs)
     begin_at_s = time.monotonic() + lead_s
     if before is not None:
@@ -176,7 +176,7 @@ def _windows(
 
 
 _WHOLE_RUN = {"codecarbon": "codecarbon-run"}
-"""Which form of a tool measures a single window."""
+"""Variant of a tool that measures a single window."""
 
 
 def _errors(
@@ -218,7 +218,7 @@ def _counts(
     answers: Sequence[Answer],
     wrong: Callable[[_Job, Answer], str],
 ) -> list[Row]:
-    """Return how many answers of each tool are wrong, with what is wrong in the note."""
+    """Count the wrong results of each tool, and list them in the note."""
     rows = []
     for tool in tools:
         judged = [wrong(j, a) for j, a in zip(jobs, answers, strict=True) if j.tool == tool]
@@ -229,6 +229,6 @@ def _counts(
 
 
 def _why(answer: Answer) -> str:
-    """Return why an answer has no joules."""
-    told = str(answer.result.get("refused", ""))
-    return told or (f"ended with code {answer.code}" if answer.code else "no value")
+    """Return the reason why a result has no joules."""
+    text = str(answer.result.get("refused", ""))
+    return text or (f"ended with code {answer.code}" if answer.code else "no value")

@@ -1,4 +1,4 @@
-"""Starts tools in processes of their own, each on a simulated node of NVIDIA cards."""
+"""Start tools in separate processes, each on a simulated node of NVIDIA cards."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a worker said, or how it ended without saying anything.
+    """The result of a worker, or its end without one.
 
     Args:
-        result: What it said; empty if it ended otherwise.
+        result: The result; empty without one.
         node: The simulated node that it ran on.
         code: Its exit code.
         error: The last line that it wrote to standard error.
@@ -59,7 +59,7 @@ class Workers:
     """Starts ``worker.py``.
 
     Args:
-        folder: Where nodes, the library and whatever the tools write are put.
+        folder: Folder of the nodes, the library and all files that tools write.
         peers_python: The interpreter that has the peers.
     """
 
@@ -68,7 +68,7 @@ class Workers:
         self.peers_python = peers_python
         self._count = 0
         self.library = build(folder)
-        # CodeCarbon takes a machine to have NVIDIA cards where there is such a command.
+        # CodeCarbon assumes NVIDIA cards if the machine has such a command.
         self._stub = folder / "bin"
         self._stub.mkdir()
         (self._stub / "nvidia-smi").write_text("#!/bin/sh\nexit 0\n")
@@ -80,7 +80,7 @@ class Workers:
         return Node(self.folder / f"node{self._count}", count=cards)
 
     def missing(self, tool: str) -> str:
-        """Return why a tool cannot be run; empty if it can."""
+        """Return the reason why a tool cannot be run; empty if it can."""
         package = tool.partition("-")[0]
         if package not in PEERS:
             return ""
@@ -92,7 +92,7 @@ class Workers:
         return ""
 
     def run(self, tool: str, task: dict[str, Any], node: Node, **environment: str) -> Answer:
-        """Let a tool do a task on a node that follows the real clock."""
+        """Run a task of a tool on a node that follows the real clock."""
         python = self._python(tool)
         if python is None:
             raise ValueError(f"{tool} has no interpreter")
@@ -115,9 +115,9 @@ class Workers:
             text=True,
             timeout=900,
         )
-        told = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+        printed = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
         return Answer(
-            result=json.loads(told[-1].removeprefix(_MARK)) if told else {},
+            result=json.loads(printed[-1].removeprefix(_MARK)) if printed else {},
             node=node,
             code=done.returncode,
             error=done.stderr.strip().rpartition("\n")[2][:200],
@@ -128,6 +128,6 @@ class Workers:
 
 
 def at_once(call: Callable[[Job], Answer], jobs: Sequence[Job], *, width: int) -> list[Answer]:
-    """Make calls that mostly wait, so many at a time."""
+    """Run calls that mostly wait, a number of them at a time."""
     with ThreadPoolExecutor(width) as pool:
         return list(pool.map(call, jobs))

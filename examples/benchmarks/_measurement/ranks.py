@@ -1,4 +1,4 @@
-"""Which cards a fit of several processes counts, and how often."""
+"""Count the cards that a fit of several processes measures, and how often."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOLERANCE = 0.1  # of a fit of 3 s, in which the counter ticks every 0.1 s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """So many forked processes on so many hosts, each of which sees its own card or all."""
+    """Numbers of forked processes and of hosts; each process sees its own card or all."""
 
     ranks: int
     hosts: int
@@ -23,7 +23,7 @@ class _Case:
 
 
 def ranks(workers: Workers, *, quick: bool) -> Row:
-    """Count the cards of hosts that a fit of several processes counts otherwise than once."""
+    """Count the cards of hosts that a fit of several processes does not count exactly once."""
     cases = [
         _case(workers, count, hosts, one_card_each=one_card_each)
         for count in ((2,) if quick else (2, 4))
@@ -54,7 +54,7 @@ def ranks(workers: Workers, *, quick: bool) -> Row:
         note=(
             f"{' and '.join(str(n) for n in sorted({case.ranks for case in cases}))} forked "
             "processes (gloo) on 1 or 2 hosts (simulated by their ids), each seeing its card or "
-            f"all; every process is asked{''.join('; ' + problem for problem in wrong)}"
+            f"all; every process is checked{''.join('; ' + problem for problem in wrong)}"
         ),
     )
 
@@ -67,20 +67,20 @@ def _case(workers: Workers, count: int, hosts: int, *, one_card_each: bool) -> _
 
 
 def _wrong(case: _Case, answer: Answer) -> list[str]:
-    """Return what each process of a fit has wrong."""
+    """Return the errors in the figures of each process of a fit."""
     where = f"{case.ranks} processes on {case.hosts} hosts"
     if not answer.result:
         return [f"{where}: ended with code {answer.code}, {answer.error}"]
     problems = []
-    for rank, told in enumerate(answer.result["ranks"]):
+    for rank, figures in enumerate(answer.result["ranks"]):
         counted: dict[tuple[str, str], float] = {}
-        for name, uuid, joules in told["cards"]:
+        for name, uuid, joules in figures["cards"]:
             host = name.partition("/")[0] if case.hosts > 1 else "node0"
             counted[host, uuid] = counted.get((host, uuid), 0.0) + (joules or 0.0)
         for host in (f"node{number}" for number in range(case.hosts)):
             for card in case.node.shown:
                 joules = counted.pop((host, card.uuid.decode()), 0.0)
-                times = joules / (card.high_w * told["seconds"])
+                times = joules / (card.high_w * figures["seconds"])
                 if abs(times - 1.0) > _TOLERANCE:
                     problems.append(f"{where}, rank {rank}: a card of {host} {times:.2f} times")
         problems += [f"{where}, rank {rank}: {uuid} of {host}" for host, uuid in counted]

@@ -1,4 +1,4 @@
-"""greentrain against the simulated driver's exact integral, on a clock that is moved by hand."""
+"""Compare greentrain with the simulated driver's exact integral, on a fake clock."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from greentrain.errors import MeterError
 from tests.nvml.simulation import NOT_SUPPORTED, Node, Pacer, bursts
 
 SEED = 101
-"""Of the bursts on which sampling is judged; those below 100 chose it."""
+"""Seeds of the bursts on which sampling is judged; its settings were chosen on those below 100."""
 
 _LOADED: list[ctypes.CDLL] = []
 
 
 @contextmanager
 def on(node: Node, workers: Workers, **environment: str) -> Iterator[None]:
-    """Let this process's meters see a node, under its environment alone."""
-    if not _LOADED:  # the loader gives it to whoever asks for libnvidia-ml.so.1 from now on
+    """Make a node visible to this process's meters, under its environment alone."""
+    if not _LOADED:  # later loads of libnvidia-ml.so.1 return this library
         _LOADED.append(ctypes.CDLL(str(workers.library)))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "NVML_"))}
     with mock.patch.dict(os.environ, kept | node.environment | environment, clear=True):
@@ -35,7 +35,7 @@ def on(node: Node, workers: Workers, **environment: str) -> Iterator[None]:
 
 
 def percent(measured_j: float | None, truth_j: float) -> float:
-    """Return the error in per cent; what is unknown is as wrong as nothing."""
+    """Return the error in per cent; an unknown figure is as wrong as 0 J."""
     return 100.0 * abs((measured_j or 0.0) / truth_j - 1.0)
 
 
@@ -100,7 +100,7 @@ def _summed(windows: Sequence[Reading], name: str) -> float | None:
 
 
 def sampled(workers: Workers, *, quick: bool) -> list[Row]:
-    """Return the errors of sampled power over a minute, on bursts that chose nothing."""
+    """Return the errors of sampled power over a minute, on held-out bursts."""
     count = 32 if quick else 320
     shapes = bursts(SEED, count)
     rows = []
@@ -148,7 +148,7 @@ def masks(workers: Workers) -> Row:
     """Count the masks of an eight-card node under which the wrong cards are measured."""
     cases = MASKS + [(mask, ()) for mask in ("", "-1", "8", "GPU-9", "MIG-9", "1,1", "nonsense")]
     failed = [repr(mask) for mask, cards in cases if not _mask_holds(workers, mask, cards)]
-    told = f"; wrong under {', '.join(failed)}" if failed else ""
+    failures = f"; wrong under {', '.join(failed)}" if failed else ""
     return Row(
         id="masks",
         what="greentrain: masks that give wrong cards, or none without saying why",
@@ -157,7 +157,8 @@ def masks(workers: Workers) -> Row:
         reach=0.0,
         better="equal",
         seeds=len(cases),
-        note=f"index, UUID and its beginning, MIG UUID of both forms, none, no card at all{told}",
+        note="index, UUID and its beginning, MIG UUID of both forms, none, no card at all"
+        + failures,
     )
 
 
@@ -172,11 +173,11 @@ MASKS: list[tuple[str | None, tuple[int, ...]]] = [
     ("MIG-51000000-0000-5000-8000-000000000000,MIG-52000000-0000-5000-8000-000000000000", (5,)),
     ("MIG-GPU-66666666-0000-4000-8000-000000000006/2/0", (5,)),
 ]
-"""Masks and the cards that they show, on :func:`eight_cards`."""
+"""Masks, and the cards of :func:`eight_cards` that they make visible."""
 
 
 def eight_cards(workers: Workers) -> Node:
-    """Return a node of eight cards of 100, 200 and so on watts, the sixth of which MIG divides."""
+    """Return a node of eight cards of 100, 200 and so on watts; MIG divides the sixth."""
     node = workers.node(8)
     for index, card in enumerate(node.cards):
         card.constant(100.0 * (index + 1))

@@ -1,6 +1,6 @@
-"""One tool at one task, in a process of its own: takes JSON as its argument, prints a line of it.
+"""Run one task of one tool in a separate process, from JSON in the argument to a line of JSON.
 
-``measurement.py`` starts it with its own Python for greentrain and with the peers' for the peers.
+``measurement.py`` starts it with its own Python for greentrain, and with the peers' for the peers.
 The tasks are the functions ``window``, ``fit``, ``memory`` and ``ranks``.
 """
 
@@ -25,7 +25,7 @@ MARK = "benchmark-result "
 
 
 class Tool(Protocol):
-    """Windows of energy between a start and a stop; importing is the constructor's."""
+    """Windows of energy between a start and a stop; the constructor imports the tool."""
 
     def start(self) -> None:
         """Begin to measure."""
@@ -50,7 +50,7 @@ class Nothing:
         """Do nothing."""
 
     def end(self) -> float | None:
-        """Know nothing."""
+        """Return no joules."""
         return None
 
     def stop(self) -> None:
@@ -92,7 +92,7 @@ class CodeCarbon(Nothing):
         self._make = OfflineEmissionsTracker
 
     def start(self) -> None:
-        """Make a tracker that writes no file and looks for no network."""
+        """Make a tracker that writes no file and uses no network."""
         self._tracker = self._make(
             country_iso_code="DEU", output_methods=[], log_level="error", allow_multiple_runs=True
         )
@@ -111,7 +111,7 @@ class CodeCarbon(Nothing):
 
 
 class CodeCarbonRun(CodeCarbon):
-    """The same with the whole run as its one window."""
+    """CodeCarbon's tracker, with the whole run as its one window."""
 
     def begin(self) -> None:
         """Start the tracker."""
@@ -127,7 +127,7 @@ class CodeCarbonRun(CodeCarbon):
 
 
 class Carbontracker(Nothing):
-    """Carbontracker, with an epoch for each window, without its factor for the building."""
+    """Carbontracker, with an epoch for each window, and without its PUE."""
 
     def __init__(self) -> None:
         self._make = importlib.import_module("carbontracker.tracker").CarbonTracker
@@ -163,7 +163,7 @@ class Zeus(Nothing):
         self._monitor = self._make()
 
     def begin(self) -> None:
-        """Begin a window; there is no CUDA beside the simulated cards to wait for."""
+        """Begin a window without waiting for CUDA, which simulated cards do not have."""
         self._monitor.begin_window("window", sync_execution=False)
 
     def end(self) -> float | None:
@@ -182,13 +182,13 @@ TOOLS: dict[str, Callable[[], Tool]] = {
 
 
 def window(task: dict[str, Any]) -> dict[str, Any]:
-    """Measure some seconds from ``begin_at_s`` on, in ``windows`` parts, while nothing is done."""
+    """Measure idle seconds from ``begin_at_s`` on, in ``windows`` parts."""
     tool = TOOLS[task["tool"]]()
     try:
         tool.start()
     except Exception as error:
         return {"refused": f"{type(error).__name__}: {error}"}
-    # The later, the surer that a tool's thread has found its devices.
+    # By then, a tool's thread has most likely found its devices.
     time.sleep(max(1.0, task["begin_at_s"] - time.monotonic()))
     parts: list[float | None] = []
     began_s = ended_s = 0.0
@@ -205,7 +205,7 @@ def window(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def fit(task: dict[str, Any]) -> dict[str, Any]:
-    """Train with a tool's callback; tell the milliseconds that it spends in its own hooks."""
+    """Train with a tool's callback, and return the milliseconds that its hooks take."""
     callback = _callback(task)
     clock = _HookClock(callback)
     trainer, module, data = _training(task, callback)
@@ -226,7 +226,7 @@ def fit(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def memory(task: dict[str, Any]) -> dict[str, Any]:
-    """Train for many epochs; tell the MB by which the process has grown at some of them.
+    """Train for many epochs, and return the growth of the process in MB at some of them.
 
     Growth is counted from a process that has imported Lightning and trained for 100 bare epochs.
     """
@@ -250,13 +250,13 @@ def memory(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def ranks(task: dict[str, Any]) -> dict[str, Any]:
-    """Train in forked processes on simulated hosts; tell what each takes the run to have drawn."""
+    """Train in forked processes on simulated hosts, and return the joules that each reports."""
     from pytorch_lightning import Callback
 
     recording: Any = importlib.import_module("greentrain.callbacks.meter_lease")
 
     class Place(Callback):
-        """Put a rank on its host, and let it see one card or all."""
+        """Assign a rank to its host, with one visible card or all."""
 
         def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
             host, local = divmod(trainer.global_rank, task["ranks"] // task["hosts"])
@@ -267,26 +267,26 @@ def ranks(task: dict[str, Any]) -> dict[str, Any]:
         def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
             time.sleep(0.05)
 
-    class Tell(Callback):
+    class Count(Callback):
         def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
             total = monitor.total
             uuids = {source.name: source.uuid for source in monitor.sources}
-            told = {
+            counted = {
                 "seconds": total.duration_s,
                 "cards": [[name, uuids[name], joules] for name, joules in total.energy_j.items()],
             }
-            Path(f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+            Path(f"rank{trainer.global_rank}.json").write_text(json.dumps(counted))
 
     monitor = _callback(task)
     trainer, module, data = _training(
         {"batches": 60 * task["ranks"], "epochs": 1},
-        *(Place(), monitor, Tell()),
+        *(Place(), monitor, Count()),
         devices=task["ranks"],
         strategy="ddp_fork",
     )
     trainer.fit(module, data)
-    told = [json.loads(Path(f"rank{rank}.json").read_text()) for rank in range(task["ranks"])]
-    return {"ranks": told}
+    counted = [json.loads(Path(f"rank{rank}.json").read_text()) for rank in range(task["ranks"])]
+    return {"ranks": counted}
 
 
 def _training(task: dict[str, Any], *callbacks: Any, **options: Any) -> tuple[Any, Any, Any]:
@@ -322,13 +322,13 @@ def _training(task: dict[str, Any], *callbacks: Any, **options: Any) -> tuple[An
 
 
 def _callback(task: dict[str, Any]) -> Any:
-    """Return greentrain's callback, or a peer as its users call it from one."""
+    """Return greentrain's callback, or one that calls a peer as its users do."""
     if task["tool"] == "greentrain":
         from greentrain.callbacks import EnergyMonitor
         from greentrain.energy import CodeCarbonMeter, CompositeMeter, NvmlMeter
 
         url = f"sqlite:///{tempfile.mkdtemp()}/ledger.db" if task["ledger"] else False
-        # What greentrain chooses by itself where training is on an NVIDIA card.
+        # The default of greentrain if training runs on an NVIDIA card.
         gpu, host = NvmlMeter(), () if task["gpu_only"] else (CodeCarbonMeter(),)
         return EnergyMonitor(CompositeMeter(gpu, *host), ledger=url, summary=False)
 
@@ -355,7 +355,7 @@ def _callback(task: dict[str, Any]) -> Any:
 
 
 class _HookClock:
-    """Takes the time of every hook that a callback has of its own, and of the first batch."""
+    """Measures the time of every hook that a callback overrides, and of the first batch."""
 
     def __init__(self, callback: Any) -> None:
         from pytorch_lightning import Callback
@@ -383,7 +383,7 @@ class _HookClock:
 
 
 def main() -> None:
-    """Do the task, and leave at once: a peer's threads may be waiting for the network."""
+    """Run the task, and exit at once: a peer's threads may be waiting for the network."""
     task = json.loads(sys.argv[1])
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -1,1 +1,1 @@
-"""The parts of ``reports.py``: a large ledger, and the tests of what has to hold of reports."""
+"""The parts of ``reports.py``: a large ledger, an outage, and the tests of reports."""

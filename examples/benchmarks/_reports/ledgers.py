@@ -31,12 +31,12 @@ CARBON = {
 
 
 def fill(ledger: Ledger, *, runs: int, windows: int) -> None:
-    """Add runs of so many epochs each; every tenth begins before the one before it has ended.
+    """Add runs of a number of epochs; every tenth begins before the previous one has ended.
 
     Args:
         ledger: An empty ledger.
-        runs: How many.
-        windows: Windows of each, of a minute.
+        runs: Number of runs.
+        windows: Windows of each run, each of a minute.
     """
     lasts_s = windows * EPOCH_S
     begins = BEGAN
@@ -59,16 +59,16 @@ def fill(ledger: Ledger, *, runs: int, windows: int) -> None:
 def _windows(run_id: str, begins: datetime, count: int) -> Iterator[dict[str, object]]:
     for epoch in range(count):
         started = begins + timedelta(seconds=epoch * EPOCH_S)
-        drawn = {"gpu:0": 18_000.0 + epoch / 7, "cpu": 3_000.0 + epoch / 3, "ram": 600.1}
+        energy_j = {"gpu:0": 18_000.0 + epoch / 7, "cpu": 3_000.0 + epoch / 3, "ram": 600.1}
         window = Window(
             phase="validation" if epoch % 5 == 4 else "train_epoch",
             started=started,
             ended=started + timedelta(seconds=EPOCH_S),
-            reading=Reading(duration_s=EPOCH_S, energy_j=drawn),
+            reading=Reading(duration_s=EPOCH_S, energy_j=energy_j),
             epoch=epoch,
         )
         intensity = 300.0 + epoch % 24
-        grams = sum(drawn.values()) / 3.6e6 * intensity
+        grams = sum(energy_j.values()) / 3.6e6 * intensity
         yield window_content(run_id, window, Emissions(grams=grams, intensity_g_per_kwh=intensity))
 
 

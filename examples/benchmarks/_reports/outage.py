@@ -1,4 +1,4 @@
-"""A fit whose MLflow server is killed for a minute: what is lost, and how long training waits."""
+"""Kill the MLflow server of a fit for a minute, and measure lost points and waiting times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUICK_OUTAGE_S, QUICK_AROUND_S = 3.0, 2.0
 
 
 def outage(folder: Path, *, quick: bool) -> list[Row]:
-    """Return the rows ``spool``: points that are lost or doubled, and the slowest epoch."""
+    """Return the rows ``spool``: lost or duplicated points, and the slowest epoch."""
     from pytorch_lightning import Trainer
 
     from greentrain.callbacks import EnergyMonitor
@@ -65,7 +65,7 @@ def outage(folder: Path, *, quick: bool) -> list[Row]:
         timer.join()
     tracker.end_update({}, {}, {})
     tracker.finish("", {})
-    if any((folder / "queue").iterdir()):  # it died while it was asked: the next process sends on
+    if any((folder / "queue").iterdir()):  # it died in the request: the next process resumes
         later = MlflowTracker(server.uri, queue_folder=folder / "queue")
         later.start("later", {}, {})
         later.finish("", {})

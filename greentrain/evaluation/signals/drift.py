@@ -11,7 +11,7 @@ from torch.nn.functional import pdist
 MOST_ROWS = 256
 """Largest number of rows compared of each sample; with 400 features, they take 10 to 20 ms."""
 FEWEST_ROWS = 8
-"""Smallest number of rows of each sample; with fewer, chance alone would look like drift."""
+"""Smallest number of rows of each sample; with fewer, chance alone would resemble drift."""
 _DIRECTIONS = 64
 _SEED = 0
 

@@ -202,7 +202,7 @@ def _first_tensor(batch: Any) -> torch.Tensor | None:
 def _flat(values: Any, rows: torch.Tensor, n: int) -> torch.Tensor | None:
     """Return some rows of the values of a batch of ``n`` samples, ``(rows, features)``.
 
-    Whole numbers are left out, because numbers of words are no features; bytes of images are kept.
+    Whole numbers are left out, because ids of words are no features; bytes of images are kept.
     """
     if not isinstance(values, torch.Tensor) or not values.ndim or len(values) != n:
         return None
