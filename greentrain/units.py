@@ -1,4 +1,4 @@
-"""Convert, read and write quantities: SI units inside, watt-hours for people.
+"""Convert, read and write quantities: SI units inside, J, Wh or kWh for people.
 
 Example:
     >>> wh(3600.0)
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TypeGuard
 
@@ -49,6 +49,8 @@ _MASSES = {
 # "g CO2e", "kgCO₂-eq", "t of CO2 equivalent": the part before "CO2" is a unit of mass.
 _CARBON = re.compile(r"(.*?)(?:of)?co[2₂](?:e|eq|equiv|equivalents?)?", re.DOTALL)
 _JOINTS = re.compile(r"[\s_.·⋅-]+")
+# From here on, a number of three digits is written whole.
+_LARGEST_DIGITS = 999.5
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.,_]*[0-9.](?:[eE][+-]?[0-9]+)?)\s*([^\s0-9].*?)?\s*")
 
 
@@ -58,13 +60,46 @@ def wh(energy_j: float) -> float:
 
 
 def format_energy(energy_j: float | None) -> str:
-    """Return an energy as text for people: watt-hours with three significant digits.
+    """Return an energy as text for people, with three significant digits.
+
+    The unit is J below 1 Wh, Wh below 1,000 Wh, and kWh above.
 
     Example:
-        >>> format_energy(125.0), format_energy(None), format_energy(7.2e6)
-        ('0.0347 Wh', 'unknown', '2000 Wh')
+        >>> format_energy(125.0), format_energy(7200.0), format_energy(7.2e6), format_energy(None)
+        ('125 J', '2 Wh', '2 kWh', 'unknown')
     """
-    return _format(None if energy_j is None else wh(energy_j), "Wh")
+    if energy_j is None:
+        return "unknown"
+    unit = energy_unit([energy_j])
+    return f"{format_number(energy_in(energy_j, unit))} {unit}"
+
+
+def energy_unit(energies_j: Iterable[float | None]) -> str:
+    """Choose one unit for a column of energies, by the largest of them.
+
+    Example:
+        >>> energy_unit([5.0, 7200.0, None]), energy_unit([5.0]), energy_unit([3.6e6])
+        ('Wh', 'J', 'kWh')
+    """
+    largest = max((abs(value) for value in energies_j if value is not None), default=J_PER_WH)
+    if largest < J_PER_WH:
+        return "J" if largest else "Wh"
+    return "Wh" if largest / J_PER_WH < _LARGEST_DIGITS else "kWh"
+
+
+def energy_in(energy_j: float, unit: str) -> float:
+    """Convert joules to ``"J"``, ``"Wh"`` or ``"kWh"``; there is no minus zero."""
+    return energy_j / JOULES_PER_UNIT[unit] + 0.0
+
+
+def format_number(value: float) -> str:
+    """Write a number with three significant digits, and whole from 1,000 on.
+
+    Example:
+        >>> format_number(0.12345), format_number(12345.6)
+        ('0.123', '12,346')
+    """
+    return f"{value:,.0f}" if abs(value) >= _LARGEST_DIGITS else f"{value:.3g}"
 
 
 def format_carbon(carbon_g: float | None) -> str:
@@ -72,9 +107,9 @@ def format_carbon(carbon_g: float | None) -> str:
 
     Example:
         >>> format_carbon(12.345), format_carbon(None), format_carbon(4e5)
-        ('12.3 g CO2e', 'unknown', '400000 g CO2e')
+        ('12.3 g CO2e', 'unknown', '400,000 g CO2e')
     """
-    return _format(carbon_g, "g CO2e")
+    return "unknown" if carbon_g is None else f"{format_number(carbon_g + 0.0)} g CO2e"
 
 
 def parse_energy(text: str) -> float:
@@ -198,12 +233,6 @@ def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
         (True, False, False, False)
     """
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _format(value: float | None, unit: str) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value:.0f} {unit}" if abs(value) >= 999.5 else f"{value:.3g} {unit}"
 
 
 def _quantity(

@@ -196,7 +196,7 @@ def test_a_text_and_an_argument_that_disagree_are_refused() -> None:
 def test_an_end_is_kept_in_utc() -> None:
     cet = timezone(timedelta(hours=1))
     budget = Budget.parse("2 kWh", num_experiences=40, until=datetime(2027, 1, 1, 1, tzinfo=cet))
-    assert str(budget) == "2000 Wh for 40 experiences until 2027-01-01 00:00 UTC"
+    assert str(budget) == "2 kWh for 40 experiences until 2027-01-01 00:00 UTC"
 
 
 @pytest.mark.parametrize(("text", "unit", "amount"), [("1 Wh", "J", 3600.0), ("2 gCO2e", "g", 2.0)])

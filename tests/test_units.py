@@ -89,13 +89,13 @@ def test_any_text_is_an_energy_or_a_configuration_error(text: str) -> None:
         (None, "unknown"),
         (0.0, "0 Wh"),
         (3600.0, "1 Wh"),
-        (125.0, "0.0347 Wh"),
+        (125.0, "125 J"),
         (3600.0 * 12.345, "12.3 Wh"),
-        (3600.0 * 1000, "1000 Wh"),
-        (3600.0 * 123456, "123456 Wh"),
+        (3600.0 * 1000, "1 kWh"),
+        (3600.0 * 123456, "123 kWh"),
         (-3600.0 * 2.5, "-2.5 Wh"),
         (3600.0 * 999.4, "999 Wh"),
-        (3600.0 * 999.7, "1000 Wh"),
+        (3600.0 * 999.7, "1 kWh"),
     ],
 )
 def test_writes_watt_hours_for_people(energy_j: float | None, text: str) -> None:

@@ -21,7 +21,7 @@ from _results import Row, arguments, document, report, rows_of
 CASES = {
     "recomputed": Cases(
         what="tests that change a report.json, each digit of it among them, and did not find it",
-        files=("tests/report/test_checking.py",),
+        files=("tests/report/test_recheck.py",),
     ),
     "hostile": Cases(
         what="tests of hostile names, in every format and in a browser, that failed",

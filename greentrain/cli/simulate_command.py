@@ -15,7 +15,7 @@ import typer
 
 from greentrain.cli import console
 from greentrain.errors import ConfigurationError
-from greentrain.units import J_PER_WH, parse_energy
+from greentrain.units import format_energy, parse_energy
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -182,7 +182,7 @@ def _table(tables: Sequence[RecordedTable], results: Sequence[PolicySummary]) ->
         budget = result.budget
         if budget.endswith("%"):
             budget_j = statistics.fmean(budget_of(budget, table) for table in tables)
-            budget = f"{budget} ({budget_j / J_PER_WH:.3g} Wh)"
+            budget = f"{budget} ({format_energy(budget_j)})"
         console.add_row(
             shown,
             result.policy,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from greentrain.units import J_PER_WH, format_carbon
+from greentrain.units import energy_in, energy_unit, format_carbon, format_energy, format_number
 
 UNKNOWN = "unknown"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _KEPT = frozenset("\n\t")
-_JOULES_PER = {"J": 1.0, "Wh": J_PER_WH, "kWh": 1000.0 * J_PER_WH}
-_LARGEST_DIGITS = 999.5
 
 
 def shown(text: str, limit: int = 1000) -> str:
@@ -40,24 +38,6 @@ def short(text: str, limit: int = 60) -> str:
     return shown(text, limit)
 
 
-def energy_unit(energies_j: Iterable[float | None]) -> str:
-    """Choose one unit for a column of energies, by the largest of them.
-
-    Example:
-        >>> energy_unit([5.0, 7200.0, None]), energy_unit([5.0]), energy_unit([3.6e6])
-        ('Wh', 'J', 'kWh')
-    """
-    largest = max((abs(value) for value in energies_j if value is not None), default=J_PER_WH)
-    if largest < J_PER_WH:
-        return "J" if largest else "Wh"
-    return "Wh" if largest / J_PER_WH < _LARGEST_DIGITS else "kWh"
-
-
-def in_unit(energy_j: float, unit: str) -> float:
-    """Convert joules to ``"J"``, ``"Wh"`` or ``"kWh"``."""
-    return energy_j / _JOULES_PER[unit]
-
-
 def energy(energy_j: float | None, unit: str | None = None) -> str:
     """Write an energy with three significant digits.
 
@@ -70,12 +50,9 @@ def energy(energy_j: float | None, unit: str | None = None) -> str:
         >>> energy(125.0), energy(7.2e6), energy(None), energy(-0.0), energy(125.0, "Wh")
         ('125 J', '2 kWh', 'unknown', '0 Wh', '0.0347')
     """
-    if energy_j is None:
-        return UNKNOWN
-    chosen = unit or energy_unit([energy_j])
-    value = in_unit(energy_j, chosen) + 0.0  # no minus zero
-    written = f"{value:,.0f}" if abs(value) >= _LARGEST_DIGITS else f"{value:.3g}"
-    return written if unit else f"{written} {chosen}"
+    if energy_j is None or unit is None:
+        return format_energy(energy_j)
+    return format_number(energy_in(energy_j, unit))
 
 
 def plural(count: int, word: str) -> str:

@@ -26,8 +26,8 @@ from greentrain.report.chart_shapes import (
     ticks,
 )
 from greentrain.report.document import BudgetFigures, ExperienceEntry, HourFigures, SourceFigures
-from greentrain.report.formats import amount, energy, energy_unit, in_unit, metric, shown
-from greentrain.units import J_PER_WH
+from greentrain.report.formats import amount, energy, metric, shown
+from greentrain.units import J_PER_WH, energy_in, energy_unit
 
 MODE_COLOURS: Mapping[str, str] = {
     mode: f"var(--{traits.short_name}, {traits.colour})" for mode, traits in UPDATE_MODES.items()
@@ -85,7 +85,7 @@ def spending_chart(budget: BudgetFigures) -> str:
         total, spent, reserved = budget["total_g"], budget["spent_g"], budget["reserved_g"]
     else:
         name = energy_unit([budget["total_j"], budget["spent_j"]])
-        key, scale = "spent_j", in_unit(1.0, name)
+        key, scale = "spent_j", energy_in(1.0, name)
         total, spent, reserved = budget["total_j"], budget["spent_j"], budget["reserved_j"]
     points = [(_seconds(one["recorded_utc"]) - start, one[key]) for one in budget["spending"]]
     points = _thinned([(0.0, 0.0), *points])
@@ -208,9 +208,9 @@ def _energy_plot(
 ) -> tuple[Plot, Callable[[float], float]]:
     """Return a plot with an axis of energy, and a function that places joules on it."""
     unit = energy_unit(tops)
-    top = max((in_unit(value, unit) for value in tops if value is not None), default=0.0)
+    top = max((energy_in(value, unit) for value in tops if value is not None), default=0.0)
     plot = Plot(top * 1.06, slots, f"energy ({unit})", x_label)
-    return plot, lambda energy_j: plot.y(in_unit(energy_j, unit))
+    return plot, lambda energy_j: plot.y(energy_in(energy_j, unit))
 
 
 def _stroke(path: str) -> str:

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.data import extract_batch_size
 
 from greentrain.callbacks import BudgetGuard
-from greentrain.control import SKIP, Action, Candidate, UpdateMode
+from greentrain.control import SKIP, UPDATE_MODES, Action, Candidate, UpdateMode
 from greentrain.errors import MeterError
 from greentrain.evaluation.comparison import Measured, MetricHistory, combine
 from greentrain.evaluation.evaluator import Evaluator
@@ -351,10 +351,11 @@ class TableRecorder:
         """
         if position and node.key != f"updated-{position - 1}":
             return None
-        order = (UpdateMode.WARM_START, UpdateMode.REPLAY, UpdateMode.FULL_RETRAIN)
+        reusing = [mode for mode, traits in UPDATE_MODES.items() if traits.keeps_weights]
+        order = [UpdateMode.WARM_START, *reusing, UpdateMode.FULL_RETRAIN]
         mode = next(
             mode
-            for mode in (order if position else order[2:])
+            for mode in (order if position else order[-1:])
             if any(action.mode is mode for action in self._tried)
         )
         step_fraction = max(action.step_fraction for action in self._tried if action.mode is mode)

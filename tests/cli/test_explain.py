@@ -83,7 +83,7 @@ def test_all_decisions_are_in_one_table(take: Callable[..., str]) -> None:
     told = plain(page.output)
     for text in ("Decisions about churn", "monday", "tuesday", "FULL_RETRAIN", "WARM_START"):
         assert text in told
-    assert "0.0417 Wh" in told  # 1.5 s at 100 W are 150 J
+    assert "150 J" in told  # 1.5 s at 100 W
     assert "+0.125" in told  # 0.625 after 0.5
     assert "(not kept)" in told
     assert "none" in told  # a policy without a price
@@ -112,7 +112,7 @@ def test_one_experience_is_explained_whole(take: Callable[..., str]) -> None:
     assert told.count("chosen") == 1
     assert "auc before 0.5" in told
     assert "auc after 0.625" in told
-    assert "used by the update 0.0417 Wh" in told
+    assert "used by the update 150 J" in told
     assert f"{one['predicted_gain']:+.3f} predicted" in told
 
 
@@ -136,7 +136,7 @@ def test_what_was_drawn_elsewhere_is_what_was_given(tmp_path: Path) -> None:
         controller.settle(update, metric_after=0.5, energy_j=360.0)
     assert [one["update_energy_j"] for one in answer("--ledger", file)] == [360.0]
     told = plain(ask("--ledger", file, "--experience", "a").output)
-    assert "used by the update 0.1 Wh" in told
+    assert "used by the update 360 J" in told
 
 
 def test_the_newest_stream_is_shown_unless_one_is_named(take: Callable[..., str]) -> None:
@@ -211,7 +211,7 @@ OLD = {
         (
             OLD,
             [{"update_mode": "REPLAY", "step_fraction": 0.0625, "predicted_j": 3.6}],
-            ("novelty seen 2.5", "REPLAY at 6.25%", "0.001 Wh", "unknown", "chosen"),
+            ("novelty seen 2.5", "REPLAY at 6.25%", "3.6 J", "unknown", "chosen"),
         ),
         (
             None,
@@ -249,7 +249,7 @@ def test_advice_is_shown_as_advice(tmp_path: Path) -> None:
     shown = ask("--ledger", url, "--experience", "experience-1").output
     assert "number 1, decided in shadow mode at" in shown
     assert "trained 50 steps" in shown
-    assert "0.5 Wh" in shown  # which the other job reported: 1,800 J
+    assert "1,800 J" in shown  # which the other job reported: 1,800 J
     assert "reserved for it" not in shown
     shown = ask("--ledger", url, "--experience", "experience-0").output
     assert "trained nothing, or reported nothing" in shown

@@ -63,7 +63,7 @@ def test_every_policy_is_judged_at_every_budget(tmp_path: Path) -> None:
     assert result.exit_code == 0
     for name in policies.split(","):
         assert name in result.output
-    assert "20% (0.00333 Wh)" in result.output  # of 60 J
+    assert "20% (12 J)" in result.output  # of 60 J
     assert "8 simulations in" in result.output
 
 

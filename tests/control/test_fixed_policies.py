@@ -276,7 +276,7 @@ def test_a_stream_is_kept_within_its_budget(policy):
 
 
 def test_the_page_on_policies_has_all_of_them():
-    page = Path(__file__).parents[2] / "docs" / "policies.md"
+    page = Path(__file__).parents[2] / "docs" / "reference" / "policies.md"
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
     for name in {type(policy).__name__ for policy in POLICIES.values()}:
         assert any(row.startswith(f"| `{name}(") for row in rows), name

@@ -326,7 +326,7 @@ def test_the_allowance_is_what_there_was_for_each_experience_once_there_was_a_mo
     )
     decision = RCCDA().decide(known, options(full_j=72.0), balance(276.0))
     assert "Unknown loss, counted as 0," in decision.sentence
-    assert "FULL_RETRAIN costs 2 allowances of 0.01 Wh" in decision.sentence
+    assert "FULL_RETRAIN costs 2 allowances of 36 J" in decision.sentence
     assert "spending is 0.333 ahead" in decision.sentence  # 84 / 36 - 1 - 1
 
 

@@ -138,7 +138,7 @@ def test_nothing_affordable_is_skipped_and_says_what_was_missing():
     decision = PricedPolicy().decide(state(), offers, balance(1800.0))
     assert decision.action is SKIP
     assert decision.reason is Reason.TOO_EXPENSIVE
-    assert decision.sentence == "The cheapest REPLAY may use 1 Wh; 0.5 Wh left"
+    assert decision.sentence == "The cheapest REPLAY may use 1 Wh; 1,800 J left"
 
 
 def test_without_a_model_the_largest_effort_within_its_share_is_taken():

@@ -139,7 +139,7 @@ def test_one_name_has_one_budget(ledger: Ledger, changes: dict[str, Any]) -> Non
 def test_a_budget_stays_with_its_parent(ledger: Ledger) -> None:
     ledger.open_budget("project", Budget(energy_j=3600.0))
     ledger.open_budget("digits", Budget(energy_j=360.0, parent="project"))
-    with pytest.raises(ConfigurationError, match=r"experience out of 'project', and 0\.1 Wh for"):
+    with pytest.raises(ConfigurationError, match=r"experience out of 'project', and 360 J for"):
         ledger.open_budget("digits", Budget(energy_j=360.0))
 
 
@@ -152,10 +152,10 @@ def test_a_child_is_promised_out_of_its_parent(ledger: Ledger, run: RunLog) -> N
     with pytest.raises(BudgetExceeded) as caught:
         ledger.open_budget("other", Budget(energy_j=101.0, parent="project"))
     assert caught.value.held_by == (
-        "0.0833 Wh by the run 'digits' for a survey",
-        "0.167 Wh promised to the budget 'team'",
+        "300 J by the run 'digits' for a survey",
+        "600 J promised to the budget 'team'",
     )
-    with pytest.raises(BudgetExceeded, match=r"0\.167 Wh promised"):
+    with pytest.raises(BudgetExceeded, match=r"600 J promised"):
         project.reserve(101.0, "an update")
     model = account(ledger, run, "model", Budget(energy_j=600.0, parent="team"))
     assert team.balance().left_j == 0.0
@@ -200,7 +200,7 @@ def test_each_period_bears_what_is_promised_anew(
     child = Budget(energy_j=60.0, per="day", parent="project")
     team = account(ledger, run, "team", child)
     # 240 J are left today, and no more than 40 J of each day to come.
-    with pytest.raises(BudgetExceeded, match=r"0\.0111 Wh of 0\.0278 Wh are left"):
+    with pytest.raises(BudgetExceeded, match=r"40 J of 100 J are left"):
         ledger.open_budget("other", Budget(energy_j=41.0, per="day", parent="project"))
     ledger.open_budget("other", Budget(energy_j=40.0, per="day", parent="project"))
     project.reserve(200.0, "an update")

@@ -180,7 +180,7 @@ def test_heartbeats_count_where_their_phase_never_closed(ledger: Ledger) -> None
     ]
     notes = verify(ledger).notes
     assert [note.split(":")[0] for note in notes] == ["unclosed", "recovered"]
-    assert "0.00278 Wh of 2 phase(s)" in notes[1]
+    assert "10 J of 2 phase(s)" in notes[1]
     run.close()
     assert [row["recovered"] for row in ledger.windows()] == [False]
     assert verify(ledger).notes == ()

@@ -55,7 +55,7 @@ def record(ledger: Ledger) -> None:
     reservation = ledger.account(budget, run).reserve(100.0, "an update")
     run.record(window(by_source={"cpu": 40.0}, reservation_id=reservation))
     run.flush()
-    with pytest.raises(BudgetExceeded, match=r"another needs 1 Wh, and 0\.875 Wh of 1 Wh are left"):
+    with pytest.raises(BudgetExceeded, match=r"another needs 1 Wh, and 3,150 J of 1 Wh are left"):
         ledger.account(budget, run).reserve(3600.0, "another")
     with pytest.raises(LedgerError, match="may still be active"):
         ledger.release(reservation)

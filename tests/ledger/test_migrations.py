@@ -33,8 +33,8 @@ SECOND = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0900"
+down_revision = "LAST"
 
 
 def upgrade() -> None:
@@ -42,7 +42,7 @@ def upgrade() -> None:
     with op.batch_alter_table("outcomes") as batch:
         batch.add_column(sa.Column("extra", sa.Text))
     {then}
-'''
+'''.replace("LAST", REVISIONS[-1])
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A revision after the last one, which greentrain knows of."""
     folder = tmp_path / "more"
     folder.mkdir()
-    (folder / "0003.py").write_text(SECOND.format(then="pass"))
+    (folder / "0900.py").write_text(SECOND.format(then="pass"))
     monkeypatch.setattr(
         "greentrain.ledger.migrations.upgrading.LOCATIONS", (*migrations.LOCATIONS, folder)
     )
     for module in ("revisions", "creation"):
-        monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", ("0002", "0003"))
+        monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", (*REVISIONS, "0900"))
     return folder
 
 
@@ -101,7 +101,7 @@ def test_an_older_ledger_is_brought_up_to_date(ledger: Ledger, url: str, second:
     ledger.open_budget("digits", Budget(energy_j=1.0))
     newer = Ledger(url, create=False)
     with newer.store.read() as connection:
-        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [("0003",)]
+        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [("0900",)]
         assert inspect(connection).has_table("notes")
     assert len(newer.rows("budget")) == 1
     assert verify(newer).ok
@@ -112,12 +112,14 @@ def test_an_upgrade_that_fails_leaves_the_ledger_as_it_was(
     ledger: Ledger, url: str, second: Path
 ) -> None:
     ledger.open_run("fit", "model").close()
-    (second / "0003.py").write_text(SECOND.format(then='op.execute("SELECT * FROM nowhere")'))
+    (second / "0900.py").write_text(SECOND.format(then='op.execute("SELECT * FROM nowhere")'))
     shutil.rmtree(second / "__pycache__", ignore_errors=True)
     with pytest.raises(LedgerError, match="nowhere"):
         Ledger(url)
     with ledger.store.read() as connection:
-        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [("0002",)]
+        assert connection.execute(text("SELECT * FROM greentrain_version")).all() == [
+            (REVISIONS[-1],)
+        ]
         assert not inspect(connection).has_table("notes")
     assert verify(ledger).ok
 
@@ -152,19 +154,19 @@ COLUMN = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0900"
+down_revision = "LAST"
 
 
 def upgrade() -> None:
     op.add_column("outcomes", sa.Column("extra", sa.Text))
-'''
+'''.replace("LAST", REVISIONS[-1])
 
 
 @pytest.fixture
 def later(second: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Turn this greentrain into the later one, which has the column."""
-    (second / "0003.py").write_text(COLUMN)
+    (second / "0900.py").write_text(COLUMN)
     for module in ("revisions", "creation"):
         monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", REVISIONS)
 
@@ -175,7 +177,7 @@ def later(second: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         wider.append_column(Column("extra", Text))
         monkeypatch.setitem(CONTENT, "outcome", wider)  # type: ignore[arg-type]
         for module in ("revisions", "creation"):
-            monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", (*REVISIONS, "0003"))
+            monkeypatch.setattr(f"greentrain.ledger.{module}.REVISIONS", (*REVISIONS, "0900"))
 
     return begin
 

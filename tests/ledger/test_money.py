@@ -71,8 +71,8 @@ def test_the_last_joule_can_be_reserved_and_no_more(account: LedgerAccount, ledg
     assert (caught.value.requested_j, caught.value.left_j) == (36.0, 0.0)
     assert len(caught.value.held_by) == 2
     assert str(caught.value) == (
-        "a second probe needs 0.01 Wh, and 0 Wh of 1 Wh are left (0 Wh spent, 1 Wh reserved)"
-        "; held: 0.167 Wh by the run 'digits' for probe, 0.833 Wh by the run 'digits' for update"
+        "a second probe needs 36 J, and 0 Wh of 1 Wh are left (0 Wh spent, 1 Wh reserved)"
+        "; held: 600 J by the run 'digits' for probe, 3,000 J by the run 'digits' for update"
     )
     assert ledger.heads() == before
 
@@ -202,7 +202,7 @@ def _be_killed_while_writing(database: str) -> None:
         (
             _reserve_and_be_killed,
             60.0,
-            ["open: 0.0167 Wh reserved for an update were never settled", "unclosed: run"],
+            ["open: 60 J reserved for an update were never settled", "unclosed: run"],
         ),
         (_be_killed_while_writing, 0.0, []),
     ],

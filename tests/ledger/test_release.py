@@ -95,7 +95,7 @@ def test_windows_and_the_last_heartbeats_of_a_dead_run_are_recovered(
     clock.passed_s = 31.0
     found = ledger.release(reservation)
     assert (found.actual, found.how) == (140.0, "recovered")
-    assert str(found).endswith("is settled at 0.0389 Wh of 0.167 Wh reserved (recovered)")
+    assert str(found).endswith("is settled at 140 J of 600 J reserved (recovered)")
     assert account.balance().spent_j == 140.0
     assert verify(ledger).failures == ()
 

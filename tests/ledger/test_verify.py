@@ -363,9 +363,9 @@ def test_what_should_be_known_is_noted(ledger: Ledger) -> None:
     found = verify(ledger)
     assert found.failures == ()
     assert found.notes == (
-        f"overrun: {reservation} used 0.1 Wh more than was reserved",
-        "open: 0.01 Wh reserved for update were never settled and count as spent",
+        f"overrun: {reservation} used 360 J more than was reserved",
+        "open: 36 J reserved for update were never settled and count as spent",
         f"unclosed: run {left_open.run_id} (left open) has no closing row",
-        f"recovered: the last heartbeats of run {left_open.run_id} (left open) hold 0.1 Wh of "
+        f"recovered: the last heartbeats of run {left_open.run_id} (left open) hold 360 J of "
         "1 phase(s) that never closed",
     )

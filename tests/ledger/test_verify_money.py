@@ -86,7 +86,7 @@ def test_nothing_is_found_where_the_rules_were_kept() -> None:
     [
         (
             told().reservation("c", 11.0, (2, 41.0, 70.0, 10.0)),
-            "after entry 6 the budget budget has 0.0281 Wh spent, reserved and promised of 0.0278",
+            "after entry 6 the budget budget has 101 J spent, reserved and promised of 100 J",
         ),
         (told().reservation("c", 5.0, (2, 34.0, 70.0, 10.0)), "entry 6: its sums"),
         (told().reservation("c", 5.0, (1, 35.0, 70.0, 10.0)), "entry 6: its sums"),

@@ -225,7 +225,7 @@ def test_batches_have_32_samples_unless_told_otherwise():
     [
         ({"shuffle": True}, "loader has shuffle, which the update mode decides"),
         ({"batch_sampler": [[0]]}, "loader has batch_sampler"),
-        ({"sampler": SequentialSampler(range(3))}, "a SequentialSampler as sampler, which cannot"),
+        ({"sampler": SequentialSampler(range(3))}, "a SequentialSampler as sampler, which fits"),
         ({"sampler": 3}, "a int as sampler"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": None}, "batch_size is None"),

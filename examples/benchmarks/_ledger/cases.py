@@ -44,7 +44,7 @@ CASES = {
         files=(
             "tests/ledger/test_heartbeats.py",
             "tests/callbacks/test_killed.py",
-            "tests/updating/test_killed.py",
+            "tests/training/test_killed_streams.py",
         ),
         size="GREENTRAIN_KILLS",
         full="100",

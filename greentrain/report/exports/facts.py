@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from greentrain._about import DISTRIBUTION
+from greentrain.control import UPDATE_MODES
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import (
     Electricity,
@@ -24,7 +25,7 @@ from greentrain.report.formats import shown
 from greentrain.report.row_helpers import grouped, known_wh, mean_pue, pue
 
 MOST_CHARACTERS = 200
-FINE_TUNING = frozenset({"REPLAY", "WARM_START"})
+FINE_TUNING = frozenset(mode for mode, traits in UPDATE_MODES.items() if traits.keeps_weights)
 """The update modes that continue from the last weights."""
 _FIRST_UPDATE = "NO_MODEL"
 _METHODS = {
