@@ -269,7 +269,7 @@ class Account(Protocol):
 
 
 def format_amount(amount: float | None, unit: Unit) -> str:
-    """Return an amount of a budget as text for people, in watt-hours or grams.
+    """Return an amount of a budget as text for people: an energy in J, Wh or kWh, or grams.
 
     Example:
         >>> format_amount(7200.0, "J"), format_amount(500.0, "g")

@@ -51,7 +51,7 @@ class Measurement:
         self.sources: tuple[Source, ...] = ()
 
     def __str__(self) -> str:
-        """Return one line with watt-hours, grams, seconds and the method of each source."""
+        """Return one line with energies, grams, seconds and the method of each source."""
         reading = self.reading
         used = format_energy(reading.total_j)
         if reading.total_j is None:
