@@ -59,10 +59,13 @@ def wh(energy_j: float) -> float:
     return energy_j / J_PER_WH
 
 
-def format_energy(energy_j: float | None) -> str:
+def format_energy(energy_j: float | None, unit: str | None = None) -> str:
     """Return an energy as text for people, with three significant digits.
 
-    The unit is J below 1 Wh, Wh below 1,000 Wh, and kWh above.
+    Args:
+        energy_j: The energy in joules; ``None`` if unknown.
+        unit: The unit; by default J below 1 Wh, Wh below 1,000 Wh, and kWh above. A column of a
+            table takes the :func:`energy_unit` of its energies.
 
     Example:
         >>> format_energy(125.0), format_energy(7200.0), format_energy(7.2e6), format_energy(None)
@@ -70,7 +73,7 @@ def format_energy(energy_j: float | None) -> str:
     """
     if energy_j is None:
         return "unknown"
-    unit = energy_unit([energy_j])
+    unit = unit or energy_unit([energy_j])
     return f"{format_number(energy_in(energy_j, unit))} {unit}"
 
 

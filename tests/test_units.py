@@ -12,6 +12,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.units import (
     BYTES_PER_UNIT,
     JOULES_PER_UNIT,
+    energy_unit,
     format_energy,
     parse_bytes,
     parse_energy,
@@ -98,8 +99,15 @@ def test_any_text_is_an_energy_or_a_configuration_error(text: str) -> None:
         (3600.0 * 999.7, "1 kWh"),
     ],
 )
-def test_writes_watt_hours_for_people(energy_j: float | None, text: str) -> None:
+def test_writes_energies_for_people(energy_j: float | None, text: str) -> None:
     assert format_energy(energy_j) == text
+
+
+def test_a_column_of_energies_has_one_unit() -> None:
+    assert [format_energy(one, energy_unit([125.0, 7200.0])) for one in (125.0, 7200.0)] == [
+        "0.0347 Wh",
+        "2 Wh",
+    ]
 
 
 def test_a_hundred_watts_for_36_seconds_are_one_watt_hour() -> None:

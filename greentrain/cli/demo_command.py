@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greentrain.cli import console
-from greentrain.units import format_energy
+from greentrain.units import energy_unit, format_energy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,17 +103,19 @@ def _decisions(results: Sequence[UpdateResult], contents: Mapping[str, str]) -> 
     right = ("predicted", "used", "accuracy before", "after", "budget left")
     columns = ("experience", "update mode", "reason", *right)
     table = console.new_table("Decisions and their outcomes", *columns, right=right, lines=True)
+    energies = [(one.decision.cost_j.mean, one.energy_j, one.left_j) for one in results]
+    unit = energy_unit(energy_j for row in energies for energy_j in row)
     for result in results:
         console.add_row(
             table,
             f"{result.experience_id}\n{contents.get(result.experience_id, '')}",
             str(result.decision.action) + ("" if result.kept else "\n(not kept)"),
             result.reason,
-            format_energy(result.decision.cost_j.mean),
-            format_energy(result.energy_j),
+            format_energy(result.decision.cost_j.mean, unit),
+            format_energy(result.energy_j, unit),
             _accuracy(result.metric_before),
             _accuracy(result.metric_after),
-            format_energy(result.left_j),
+            format_energy(result.left_j, unit),
         )
     return table
 

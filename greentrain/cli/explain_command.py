@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from greentrain.cli import console
-from greentrain.units import format_energy
+from greentrain.units import energy_unit, format_energy
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,10 @@ def _share(value: Any) -> str:
 
 def _count(value: Any) -> str:
     return str(len(value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _tables(value: Any) -> str:
+    return f"{len(value['tables'])} tables"
 
 
 STATE_FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
@@ -54,6 +58,7 @@ STATE_FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "since_full": ("experiences since the last full retraining", str),
     "left_j": ("budget left for it and later experiences", format_energy),
     "history": ("earlier decisions in the state", _count),
+    "forecast": ("expected options of later experiences (--json shows them)", _tables),
 }
 """Label and format of each field of a recorded state. Metrics are oriented: more is better."""
 
@@ -152,6 +157,11 @@ def _options(one: ExplainedExperience) -> Table:
         console.add_row(
             table, _action(one), *("unknown" for _ in right), "no other option was compared"
         )
+    unit = energy_unit(
+        option.get(key)
+        for option in one["alternatives"]
+        for key in ("predicted_j", "upper_bound_j")
+    )
     for option in one["alternatives"]:
         gain, cost_j = option.get("predicted_gain"), option.get("predicted_j")
         net = "no minimum"
@@ -162,8 +172,8 @@ def _options(one: ExplainedExperience) -> Table:
             table,
             _action(option),
             str(option.get("steps", "unknown")),
-            format_energy(cost_j),
-            format_energy(option.get("upper_bound_j")),
+            format_energy(cost_j, unit),
+            format_energy(option.get("upper_bound_j"), unit),
             _interval(gain, option.get("gain_sd")),
             net,
             "chosen" if option is chosen else option.get("why_lost") or "was not compared",

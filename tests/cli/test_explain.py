@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,9 @@ def test_one_experience_is_explained_whole(take: Callable[..., str]) -> None:
     assert "loss on its new data unknown" in told
     assert "stored samples that an update has seen 100" in told
     assert "a trained model exists yes" in told
+    assert re.search(
+        r"expected options of later experiences \(--json shows them\) \d+ tables", told
+    )
     assert len(one["alternatives"]) == 7  # SKIP, and two modes at three efforts
     for option in one["alternatives"]:
         net = option["predicted_gain"] - one["min_gain_per_j"] * option["predicted_j"]
