@@ -160,7 +160,9 @@ class Budget:
             ConfigurationError: If the text cannot be read, or a value cannot be used.
         """
         if not isinstance(text, str):
-            raise ConfigurationError(f"cannot read the budget {text!r}: write it as '20 Wh'")
+            raise ConfigurationError(
+                f"the budget is {text!r}; write a text with a number and a unit, such as '20 Wh'"
+            )
         renewed = _PER.fullmatch(text)
         if renewed:
             named = next(name for name in PERIODS if name == renewed["per"].lower())

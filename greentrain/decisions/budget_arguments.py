@@ -1,4 +1,4 @@
-"""Validate the budget arguments of a stream."""
+"""Validate the arguments about the budget and the metric of a stream."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
 from greentrain.errors import ConfigurationError
 from greentrain.units import utc_now
+
+
+def check_metric(monitor: object, mode: object) -> None:
+    """Refuse a metric without a name or a direction.
+
+    Raises:
+        ConfigurationError: If an argument cannot be used.
+    """
+    if not isinstance(monitor, str) or not monitor:
+        raise ConfigurationError(
+            f"monitor is {monitor!r}; give the name of a metric, such as 'val_acc'"
+        )
+    if mode not in ("max", "min"):
+        raise ConfigurationError(f"mode is {mode!r}; allowed are 'max' and 'min'")
 
 
 def parse_budget(budget: str | Budget, num_experiences: int | None) -> Budget:

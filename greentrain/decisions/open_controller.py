@@ -12,6 +12,7 @@ from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.control import Action, BudgetController, Candidate, Policy, UpdateMode
 from greentrain.decisions.budget_arguments import (
     check_intensity,
+    check_metric,
     check_shared_budget,
     parse_budget,
 )
@@ -95,8 +96,7 @@ def open_controller(
         ...     print(update.action, update.steps, controller.balance().spent_j)
         FULL_RETRAIN at 25% 10 200.0
     """
-    if mode not in ("max", "min"):
-        raise ConfigurationError(f"mode is {mode!r}; it is 'max' or 'min'")
+    check_metric(monitor, mode)
     check_shared_budget(shared_budget)
     carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
     terms = parse_budget(budget, num_experiences)

@@ -104,7 +104,7 @@ class ModeConfig:
             )
 
 
-def check_arguments(make_model: object, mode: object, buffer: object, policy: object) -> None:
+def check_arguments(make_model: object, buffer: object, policy: object) -> None:
     """Refuse arguments of the wrong kind before anything is opened.
 
     Raises:
@@ -121,8 +121,6 @@ def check_arguments(make_model: object, mode: object, buffer: object, policy: ob
             f"make_model is {make_model!r}; it is a function that returns a LightningModule with "
             "fresh weights"
         )
-    if mode not in ("max", "min"):
-        raise ConfigurationError(f"mode is {mode!r}; allowed are 'max' and 'min'")
     if isinstance(buffer, int) and not isinstance(buffer, bool):
         raise ConfigurationError(
             f"buffer is {buffer!r}, and a number alone names no buffer; give "

@@ -16,6 +16,7 @@ from greentrain.budget import Budget
 from greentrain.control import BudgetController, Policy
 from greentrain.decisions.budget_arguments import (
     check_intensity,
+    check_metric,
     check_shared_budget,
     parse_budget,
     parse_calibration_budget,
@@ -125,7 +126,8 @@ class StreamTrainer:
         shadow: bool = False,
         baseline_every: int | None = None,
     ) -> None:
-        config.check_arguments(make_model, mode, buffer, policy)
+        config.check_arguments(make_model, buffer, policy)
+        check_metric(monitor, mode)
         check_shared_budget(shared_budget)
         check_baseline_every(baseline_every)
         if shadow:

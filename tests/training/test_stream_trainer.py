@@ -526,6 +526,16 @@ def test_make_model_has_to_make_a_module(tmp_path):
         )
 
 
+@pytest.mark.parametrize("monitor", ["", None, 5])
+def test_the_monitor_has_to_be_a_name(tmp_path, monitor):
+    file = tmp_path / "x.db"
+    with pytest.raises(ConfigurationError, match=f"monitor is {monitor!r}; give the name"):
+        StreamTrainer(
+            Classifier, budget="1 Wh", num_experiences=1, monitor=monitor, ledger=str(file)
+        )
+    assert not file.exists()
+
+
 def test_a_ledger_that_goes_away_in_mid_update_loses_no_model_and_starts_nothing(tmp_path, caplog):
     class GoAway(Callback):
         gone = False
