@@ -67,6 +67,8 @@ class UpdateOutcome:
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
             raise ConfigurationError(f"steps is {self.steps!r}; it is a whole number, 0 or more")
+        if self.kept not in (True, False):
+            raise ConfigurationError(f"kept is {self.kept!r}; it is True or False")
         used_j = self.energy_j
         if used_j is not None and not (math.isfinite(used_j) and used_j >= 0):
             raise ConfigurationError(f"energy_j is {used_j!r}; it is in joules, 0 or more")
@@ -175,7 +177,7 @@ class PendingUpdate:
             metric_before=self.metric_before,
             metric_after=finite(metric_after),
             kept=kept,
-            energy_j=energy_j,
+            energy_j=None if energy_j is None else float(energy_j),
         )
 
 

@@ -87,6 +87,7 @@ class ControllerSession:
         self._first_j = first_j
         self._core = DecisionCore(control, run, metric=monitor, more_is_better=more_is_better)
         self._open: PendingUpdate | None = None
+        self._left = False
         history = read_history(
             ledger, stream, self._account.budget_id, more_is_better=more_is_better
         )
@@ -269,7 +270,8 @@ class ControllerSession:
         return self._close(update, failed=False)
 
     def leave(self) -> None:
-        """Settle an open update as failed; harmless if there is none."""
+        """Settle an open update as failed, and refuse further decisions."""
+        self._left = True
         if self._open is not None:
             self._close(self._open, failed=True)
 
@@ -320,6 +322,10 @@ class ControllerSession:
         return self._first_j or max(FIRST_SHARE * self.balance().left_j, MIN_RESERVATION_J)
 
     def _refuse_if_open(self) -> None:
+        if self._left:
+            raise ConfigurationError(
+                "the controller is closed, because its block has ended; open it again to go on"
+            )
         if self._open is not None:
             raise ConfigurationError(
                 f"the update of {self._open.experience_id!r} is not settled yet; settle it first"

@@ -148,7 +148,7 @@ class WindowRecorder:
             if not self._frames or self._edge is None:
                 return []
             windows = [self._window(frame) for frame in self._frames]
-            reading = windows[-1].reading + (self.read() - self._edge)
+            reading = windows[-1].reading + self._difference(self.read(), self._edge)
             windows[-1] = dataclasses.replace(windows[-1], reading=reading)
             return windows
 
@@ -176,8 +176,22 @@ class WindowRecorder:
     def _cut(self) -> None:
         reading = self.read()
         if self._frames and self._edge is not None:
-            self._frames[-1].used += reading - self._edge
+            self._frames[-1].used += self._difference(reading, self._edge)
         self._edge = reading
+
+    def _difference(self, reading: Reading, earlier: Reading) -> Reading:
+        """Return what was used in between; joules that fell or are no number are unknown."""
+        used = reading - earlier
+        wrong = [
+            name for name, joules in used.energy_j.items() if joules is not None and not joules >= 0
+        ]
+        if not wrong:
+            return used
+        self._warn(
+            "joules",
+            f"the meter's joules fell or are no number, so they are unknown: {', '.join(wrong)}",
+        )
+        return dataclasses.replace(used, energy_j={**used.energy_j, **dict.fromkeys(wrong)})
 
     def _warn(self, what: str, message: str) -> None:
         if what not in self._warned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from greentrain.training import tracking_payloads as payloads
 from greentrain.training.result import UpdateResult
 from greentrain.training.update_context import StreamTotals
 
+_log = logging.getLogger(__name__)
 _IN_NOTE = 50
 """Number of the last experiences in the tracker's note."""
 
@@ -171,7 +173,10 @@ class RunContext:
                 head = self._ledger.heads()[self.run.chain]
                 tags[names.TAG_LEDGER_HEAD] = f"{head['count']}:{head['head']}"
             self._tracker.finish(self._note(), tags, "FAILED" if self.failed else "FINISHED")
-        self._meter.close()
+        try:
+            self._meter.close()
+        except Exception as error:
+            _log.warning("the meter could not be closed: %s", error)
         self._ledger.close()
 
     def _start_tracker(self) -> None:

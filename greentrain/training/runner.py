@@ -105,14 +105,16 @@ class StreamRunner:
         self._carbon = carbon
         self._settings = settings
         self._baseline_every = baseline_every
+        self._closed = False
 
     def update(self, experience: Experience) -> UpdateResult:
         """Decide about an experience, and carry the decision out unless in shadow mode.
 
         Raises:
-            ConfigurationError: If the experience cannot be used, or the model does not log the
-                monitored metric.
+            ConfigurationError: If the experience cannot be used, the model does not log the
+                monitored metric, or the stream is closed.
         """
+        self._refuse_if_closed()
         self._finish_pending()
         data = self.state.data.gather(experience)
         if self._checkpoint is not None:
@@ -147,6 +149,7 @@ class StreamRunner:
         self, model: LightningModule | None, reported: ReportedTraining | None
     ) -> UpdateResult:
         """Commit the outcome of the user's own job, after a decision in shadow mode."""
+        self._refuse_if_closed()
         asked, self.pending = self.pending, None
         run = self._open()
         if asked is None or self._shadow is None:
@@ -164,8 +167,15 @@ class StreamRunner:
             if not self.run.failed:
                 self._finish_pending()
             self.run.close()
+        self._closed = True
         if self._checkpoint is not None:
             self._checkpoint.close()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ConfigurationError(
+                "the StreamTrainer is closed; open a new one on the same ledger to go on"
+            )
 
     def _commit(self, run: RunContext, result: UpdateResult, row: dict[str, Any]) -> None:
         self.budget.count_experience()

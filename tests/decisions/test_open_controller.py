@@ -196,6 +196,29 @@ def test_a_skip_is_finished_at_once_and_its_data_stay_pending(opened, seconds, u
     assert verified(url).exit_code == 0
 
 
+def test_a_controller_decides_nothing_after_its_block(opened, seconds):
+    with opened() as controller:
+        trained(controller, "monday", seconds)
+    with pytest.raises(ConfigurationError, match="the controller is closed"):
+        trained(controller, "tuesday", seconds)
+
+
+@pytest.mark.parametrize("wrong", [{"monitor": None}, {"monitor": ""}, {"mode": "best"}], ids=str)
+def test_a_metric_has_a_name_and_a_direction(opened, wrong):
+    (argument,) = wrong
+    with pytest.raises(ConfigurationError, match=f"{argument} is "), opened(**wrong):
+        pass
+
+
+def test_kept_is_true_or_false(opened, seconds):
+    with opened() as controller:
+        with controller.update("monday", candidates=ALL, n_new=100) as update:
+            with pytest.raises(ConfigurationError, match="kept is None; it is True or False"):
+                update.done(kept=None)
+            update.done(metric_after=0.75)
+        assert controller.experiences == ("monday",)
+
+
 def test_a_block_that_raises_is_settled_and_not_kept(opened, seconds, url):
     error = RuntimeError("out of memory")
     with (
@@ -740,7 +763,7 @@ def test_steps_that_cannot_be_taken_say_why(steps, complaint):
         ({"budget": "40 % of full"}, "by your own code is unknown"),
         ({"budget": "5 gCO2e"}, "needs a carbon intensity"),
         ({"budget": Budget.parse("2 Wh")}, "Give the number once"),
-        ({"mode": "best"}, "it is 'max' or 'min'"),
+        ({"mode": "best"}, "allowed are 'max' and 'min'"),
         ({"step_j": 0.0}, "step_j is 0.0"),
         ({"first_j": math.nan}, "first_j is nan"),
         ({"step_j": 1.0, "fixed_j": -1.0}, "fixed_j is -1.0"),

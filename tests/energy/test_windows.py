@@ -159,6 +159,24 @@ def test_a_meter_that_fails_warns_once_and_its_windows_are_unknown(
     ]
 
 
+@pytest.mark.parametrize("joules", [-5.0, float("nan")])
+def test_joules_that_fall_or_are_no_number_are_unknown(
+    bench: Bench,
+    joules: float,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = Reading(duration_s=1.0, energy_j={"constant": joules})
+    with bench.recorder.phase("epoch 1"):
+        bench.seconds += 1.0
+        monkeypatch.setattr(bench, "read", lambda: wrong)
+        assert bench.recorder.used().total_j is None
+    assert bench.joules() == [("epoch 1", None)]
+    assert caplog.messages == [
+        "the meter's joules fell or are no number, so they are unknown: constant"
+    ]
+
+
 @pytest.mark.parametrize("broken_at", ["beginning", "end"])
 def test_a_window_with_one_unknown_edge_is_unknown(bench: Bench, broken_at: str) -> None:
     bench.broken = broken_at == "beginning"

@@ -526,6 +526,15 @@ def test_make_model_has_to_make_a_module(tmp_path):
         )
 
 
+def test_a_closed_trainer_trains_nothing(tmp_path):
+    streaming = trainer(tmp_path, Clock(), Classifier)
+    streaming.update(experience("first", (0, 1)))
+    streaming.close()
+    with pytest.raises(ConfigurationError, match="the StreamTrainer is closed; open a new one"):
+        streaming.update(experience("second", (0, 1)))
+    streaming.close()
+
+
 @pytest.mark.parametrize("monitor", ["", None, 5])
 def test_the_monitor_has_to_be_a_name(tmp_path, monitor):
     file = tmp_path / "x.db"
