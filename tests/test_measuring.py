@@ -554,7 +554,7 @@ def test_a_command_keeps_its_input_output_and_exit_code(tmp_path):
     assert first == "mine"
     name = Path(sys.executable).name
     assert line.startswith(f"greentrain: {name} used ")
-    assert " Wh in " in line and " s: " in line and "cpu" in line and "(" in line
+    assert " J in " in line and " s: " in line and "cpu" in line and "(" in line
     [(recorded_name, status, [energy_j])] = recorded(f"sqlite:///{tmp_path / 'greentrain.db'}")
     assert (recorded_name, status) == (name, "failed")
     assert energy_j is None or energy_j > 0

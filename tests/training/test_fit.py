@@ -239,7 +239,7 @@ class SoursByHand(ByHand):
 @pytest.mark.parametrize("make_model", [Sours, SoursByHand])
 def test_a_loss_that_is_no_number_ends_the_update(make_model):
     health = StopOnNan()
-    model, note = train(parts(make_model, min_epochs=0), callbacks=[health], steps=200)
+    model, note = train(parts(make_model), callbacks=[health], steps=200)
     assert health.stopped
     assert len(note.batches) == CHECK_EVERY
     assert not has_finite_weights(model)
@@ -286,7 +286,7 @@ def test_a_warm_start_shrinks_parameters_and_keeps_running_statistics():
     torch.manual_seed(5)
     fresh = Normalised()
     weight = fresh.layer[1].weight.detach().clone()
-    updating._go_on(fresh, UpdateMode.WARM_START)
+    updating.trainer._load(fresh, updating.current.weights, UpdateMode.WARM_START)
     assert torch.allclose(fresh.layer[1].weight, 0.5 * 2.0 + 0.25 * weight)
     assert fresh.layer[0].running_mean.tolist() == [3.0, 3.0]
 
@@ -294,15 +294,15 @@ def test_a_warm_start_shrinks_parameters_and_keeps_running_statistics():
 # A saved model.
 
 
-def test_an_updater_goes_on_from_saved_weights():
+def test_a_model_continues_from_saved_weights():
     first, second = parts(), parts()
     model, _ = train(first)
     first.keep(model, Action(mode=UpdateMode.WARM_START))
-    second.load_state_dict(first.state_dict())
-    assert second.trained and second.warm_starts == 1
-    assert second.measure(VAL) == first.measure(VAL)
+    second.current.load_state_dict(first.current.state_dict())
+    assert second.current.trained and second.current.warm_starts == 1
+    assert second.metric(VAL) == first.metric(VAL)
     with pytest.raises(ConfigurationError, match="do not fit"):
-        parts(Normalised).load_state_dict(first.state_dict())
+        parts(Normalised).current.load_state_dict(first.current.state_dict())
 
 
 # Ranks.
@@ -339,7 +339,7 @@ def test_two_ranks_share_an_update(tmp_path, mode):
         devices=2,
         default_root_dir=tmp_path,
         loader={"batch_size": 4},
-        modes={"epochs": 10},
+        max_epochs=10,
     )
     updating.keep(updating.model, Action(mode=UpdateMode.FULL_RETRAIN))
     before = updating.model.layer.weight.detach().clone()

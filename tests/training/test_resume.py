@@ -200,7 +200,7 @@ def test_an_outcome_that_the_ledger_was_not_told_of_is_told_later(tmp_path, monk
     trainer = streaming(tmp_path)
     trainer.run(arrivals(1))
     with monkeypatch.context() as patch:
-        patch.setattr("greentrain.training.run_context.Session.came_of", kill)
+        patch.setattr("greentrain.decisions.core.DecisionCore.record", kill)
         with pytest.raises(Killed):
             trainer.update(arrivals(2)[1])
     trainer.close()
@@ -279,7 +279,7 @@ def test_a_disk_that_is_full_ends_no_training(tmp_path, monkeypatch, caplog):
     with streaming(tmp_path) as trainer:
         trainer.run(arrivals(1))
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-            patch.setattr("greentrain.training.checkpoint.StateFolder.save", full)
+            patch.setattr("greentrain.training.checkpoint.Checkpoint.save", full)
             trainer.run(arrivals(2))
         assert "after experience 1 could not be saved" in caplog.text
         trainer.run(arrivals(3))

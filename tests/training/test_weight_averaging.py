@@ -119,7 +119,7 @@ def test_a_saved_updater_goes_on_from_where_the_steps_ended():
     updating, again, trail, start = parts(), parts(), Trail(), Start()
     mean, _ = train(updating, callbacks=[trail], steps=12)
     updating.keep(mean, FULL)
-    again.load_state_dict(updating.state_dict())
+    again.current.load_state_dict(updating.current.state_dict())
     assert torch.equal(again.model.layer.weight, mean.layer.weight)
     train(again, mode=UpdateMode.WARM_START, callbacks=[start], steps=4)
     assert torch.equal(start.weight, trail.weights[-1])
