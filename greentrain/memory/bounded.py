@@ -185,7 +185,7 @@ class BoundedBuffer(ABC):
         return {
             **self.settings(),
             "seed": self._seed,
-            "draws": self._n_sampled,
+            "n_sampled": self._n_sampled,
             "layout": None if self._layout is None else to_text(self._layout),
             "table": self._table.state_dict(),
             "held": self._storage.state_dict(self._own),
@@ -209,7 +209,7 @@ class BoundedBuffer(ABC):
         table = SampleTable.from_state(state["table"])
         storage, own = SlotStorage.from_state(state["held"], layout, self._folder)
         self._layout, self._table, self._storage, self._own = layout, table, storage, own
-        self._seed, self._n_sampled, self._planned = state["seed"], state["draws"], None
+        self._seed, self._n_sampled, self._planned = state["seed"], state["n_sampled"], None
 
     def _plan_add(self, dataset: Dataset[Sample], origin: str) -> _PlannedAdd:
         """Plan an ``add``, or return the plan that :meth:`after` made for the same data."""

@@ -105,7 +105,7 @@ class FullBuffer:
             else {"origin": part.origin, "file": part.file}
             for part in self._parts
         ]
-        return {"kind": "FullBuffer", "seed": self._seed, "draws": self._n_sampled, "parts": parts}
+        return {"kind": "FullBuffer", "seed": self._seed, "n_sampled": self._n_sampled, "parts": parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned; files are read when they are used.
@@ -119,7 +119,7 @@ class FullBuffer:
                 f"the state is of a {state.get('kind')!r}, and this buffer is a FullBuffer"
             )
         self._parts = [self._loaded(part) for part in state["parts"]]
-        self._seed, self._n_sampled = state["seed"], state["draws"]
+        self._seed, self._n_sampled = state["seed"], state["n_sampled"]
 
     def _loaded(self, part: dict[str, Any]) -> _StoredExperience:
         file = part.get("file")

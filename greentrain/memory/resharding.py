@@ -17,7 +17,7 @@ from greentrain.memory.sample_table import SampleTable, assign_ranks
 from greentrain.memory.slot_storage import SlotStorage
 from greentrain.units import is_whole
 
-_RANK_KEYS = ("rank", "draws", "held", "table")
+_RANK_KEYS = ("rank", "n_sampled", "held", "table")
 """Keys of a state that differ between ranks, or are compared separately."""
 
 
@@ -64,7 +64,7 @@ def reshard(states: Sequence[dict[str, Any]], world_size: int) -> list[dict[str,
         **states[0],
         "world_size": world_size,
         "table": dataclasses.replace(table, owner=owner).state_dict(),
-        "draws": max(state["draws"] for state in states),
+        "n_sampled": max(state["n_sampled"] for state in states),
     }
     resharded = []
     for rank in range(world_size):
