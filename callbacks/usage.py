@@ -259,7 +259,11 @@ class _UsageReader:
 
     def _read_own(self) -> UsagePoint:
         used, now = self._recorder.read() - self._start, utc_now()
-        known = {name: joules for name, joules in used.energy_j.items() if joules is not None}
+        known = {
+            name: joules
+            for name, joules in used.energy_j.items()
+            if joules is not None and joules >= self._joules.get(name, 0.0)
+        }
         gaps = bool(self._joules.keys() - known.keys())
         self._joules |= known
         energy_j = math.fsum(self._joules.values())

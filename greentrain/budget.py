@@ -101,20 +101,21 @@ class Budget:
             )
         if not is_whole(self.num_experiences, 1):
             raise ConfigurationError(
-                f"num_experiences is {self.num_experiences!r}; it is the number of experiences "
-                "that the budget has to last for, 1 or more"
+                f"num_experiences is {self.num_experiences!r}; it must be the number of "
+                "experiences that the budget has to last for, 1 or more"
             )
         self._check_time()
         if self.parent is not None and not (isinstance(self.parent, str) and self.parent):
             raise ConfigurationError(
-                f"parent is {self.parent!r}; it is the name of the budget above, such as 'project'"
+                f"parent is {self.parent!r}; it must be the name of the budget above, such as "
+                "'project'"
             )
 
     def _check_time(self) -> None:
         if self.until is not None:
             if not isinstance(self.until, datetime) or self.until.tzinfo is None:
                 raise ConfigurationError(
-                    f"until is {self.until!r}; it is a time with a time zone, such as "
+                    f"until is {self.until!r}; it must be a time with a time zone, such as "
                     "datetime(2027, 1, 1, tzinfo=UTC)"
                 )
             object.__setattr__(self, "until", self.until.astimezone(UTC))

@@ -56,7 +56,7 @@ def test_says_why_a_budget_cannot_be_used(text: str, complaint: str) -> None:
 
 
 @pytest.mark.parametrize("num_experiences", [0, -1, 1.5, True, "8", None])
-def test_a_horizon_is_a_positive_whole_number(num_experiences: Any) -> None:
+def test_num_experiences_is_a_positive_whole_number(num_experiences: Any) -> None:
     with pytest.raises(ConfigurationError, match="num_experiences is"):
         Budget(energy_j=1.0, num_experiences=num_experiences)
 
@@ -146,7 +146,7 @@ def test_reads_energies(text: str, energy_j: float) -> None:
         ("0 gCO2e", "such as '500 gCO2e'"),
     ],
 )
-def test_a_wrong_budget_is_told_what_would_be_right(text: str, right: str) -> None:
+def test_a_wrong_budget_says_what_would_be_right(text: str, right: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Budget.parse(text)
     assert right in str(caught.value)

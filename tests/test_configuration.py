@@ -264,7 +264,7 @@ def nothing():
         (["--sed", "3"], "there is no key 'sed'; did you mean 'seed'?"),
         (["--trainer.max_epoch", "3"], "trainer has no key 'max_epoch'; did you mean 'max_epochs'"),
         (["--budget.amount", "3"], "budget has greentrain.Budget, and it takes no 'amount'"),
-        (["--seed", "[1"], "seed is '[1'; it is a whole number"),
+        (["--seed", "[1"], "seed is '[1'; it must be a whole number"),
         (["--model", "[1"], "'--model' is no YAML"),
         (["--model"], "the key 'model' is missing; it is the class of a LightningModule"),
     ],
@@ -390,24 +390,24 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
         ({"zzz": 1}, "there is no key 'zzz'; allowed are model, stream, "),
         ({"monitor": "absent"}, "the key 'monitor' is missing; it is the name of the metric"),
         ({"budget": None}, "the key 'budget' is missing; it is an energy such as '20 Wh'"),
-        ({"num_experiences": "x"}, "num_experiences is 'x'; it is a whole number or null"),
-        ({"num_experiences": 2.5}, "num_experiences is 2.5; it is a whole number or null"),
-        ({"mode": "up"}, "mode is 'up'; it is 'max' or 'min'"),
-        ({"evaluation": {"eval_on": "all"}}, "evaluation.eval_on is 'all'; it is 'seen', '"),
-        ({"budget": 5}, "budget is 5; it is a text or a Budget by class_path"),
-        ({"carbon": {"pue": "big"}}, "carbon.pue is 'big'; it is a number or null"),
+        ({"num_experiences": "x"}, "num_experiences is 'x'; it must be a whole number or null"),
+        ({"num_experiences": 2.5}, "num_experiences is 2.5; it must be a whole number or null"),
+        ({"mode": "up"}, "mode is 'up'; it must be 'max' or 'min'"),
+        ({"evaluation": {"eval_on": "all"}}, "evaluation.eval_on is 'all'; it must be 'seen', '"),
+        ({"budget": 5}, "budget is 5; it must be a text or a Budget by class_path"),
+        ({"carbon": {"pue": "big"}}, "carbon.pue is 'big'; it must be a number or null"),
         ({"carbon": "DE"}, "carbon is 'DE'; it holds lines of 'key: value'"),
         ({"carbon": {"zon": "DE"}}, "carbon has no key 'zon'; did you mean 'zone'?"),
-        ({"name": 7}, "name is 7; it is a text"),
-        ({"limit": 0}, "limit is 0; it is a whole number above 0 or null"),
-        ({"limit": True}, "limit is True; it is a whole number above 0 or null"),
-        ({"buffer": "some"}, "buffer is 'some'; it is the path of a class, 'all' or null"),
+        ({"name": 7}, "name is 7; it must be a text"),
+        ({"limit": 0}, "limit is 0; it must be a whole number above 0 or null"),
+        ({"limit": True}, "limit is True; it must be a whole number above 0 or null"),
+        ({"buffer": "some"}, "buffer is 'some'; it must be the path of a class, 'all' or null"),
         ({"modes": {"shrnk": 1}}, "modes has no key 'shrnk'; did you mean 'shrink'?"),
-        ({"modes": {"shrink": "a"}}, "modes.shrink is 'a'; it is a number"),
+        ({"modes": {"shrink": "a"}}, "modes.shrink is 'a'; it must be a number"),
         ({"modes": 3}, "modes is 3; it holds lines of 'key: value'"),
         ({"ledgr": "x"}, "there is no key 'ledgr'; did you mean 'ledger'?"),
-        ({"ledger": 3}, "ledger is 3; it is a text"),
-        ({"tracking_uri": 3}, "tracking_uri is 3; it is a text or null"),
+        ({"ledger": 3}, "ledger is 3; it must be a text"),
+        ({"tracking_uri": 3}, "tracking_uri is 3; it must be a text or null"),
         ({"report": "mine.py"}, "report is 'mine.py', which is no folder"),
         (
             {"trainer": {"max_epoch": 3}},
@@ -415,14 +415,14 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
         ),
         (
             {"trainer": {"max_epochs": "x"}},
-            "trainer.max_epochs is 'x'; it is a whole number or null",
+            "trainer.max_epochs is 'x'; it must be a whole number or null",
         ),
         (
             {"trainer": {"devices": [1, {}]}},
             "trainer.devices has '{}' in it, which has to be a",
         ),
         ({"trainer": {"max_steps": 3}}, "trainer has max_steps, which the controller decides"),
-        ({"trainer": {"callbacks": 3}}, "trainer.callbacks is 3; it is a list, a Callback by"),
+        ({"trainer": {"callbacks": 3}}, "trainer.callbacks is 3; it must be a list, a Callback by"),
         (
             {"trainer": {"callbacks": [{"class_path": f"{EARLY}s"}]}},
             f"trainer.callbacks has {EARLY}s, and there is no 'EarlyStoppings' in ",
@@ -443,10 +443,13 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
                     ]
                 }
             },
-            f"trainer.callbacks has {EARLY}, and its patience is 'b'; it is a whole number",
+            f"trainer.callbacks has {EARLY}, and its patience is 'b'; it must be a whole number",
         ),
         ({"loader": {"shuffle": False}}, "loader has no key 'shuffle'; allowed are batch_size,"),
-        ({"loader": {"batch_size": "x"}}, "loader.batch_size is 'x'; it is a whole number or null"),
+        (
+            {"loader": {"batch_size": "x"}},
+            "loader.batch_size is 'x'; it must be a whole number or null",
+        ),
         (
             {"loader": {"collate_fn": "mine.nope"}},
             "loader.collate_fn is 'mine.nope', and there is no 'nope' in mine",
@@ -471,11 +474,11 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
         ({"model": ["mine.Mine"]}, "model is ['mine.Mine']; it holds lines of 'key: value'"),
         (
             {"model": "Mine"},
-            "model.class_path is 'Mine'; it is the path of a class or function, with",
+            "model.class_path is 'Mine'; it must be the path of a class or function, with",
         ),
         (
             {"model": "..Mine"},
-            "model.class_path is '..Mine'; it is the path of a class or function",
+            "model.class_path is '..Mine'; it must be the path of a class or function",
         ),
         (
             {"model": "nosuch.Mine"},
@@ -497,7 +500,7 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
         ),
         (
             {"model": {"class_path": "mine.Mine", "init_args": {"width": "wide"}}},
-            "model.init_args.width is 'wide'; it is a whole number",
+            "model.init_args.width is 'wide'; it must be a whole number",
         ),
         (
             {
@@ -513,7 +516,7 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
         ),
         (
             {"stream": {"class_path": "mine.Arriving", "init_args": {"n": "all"}}},
-            "stream.init_args.n is 'all'; it is a whole number",
+            "stream.init_args.n is 'all'; it must be a whole number",
         ),
         (
             {"stream": "mine.number"},
@@ -729,7 +732,7 @@ def test_the_help_says_how_keys_are_given():
     assert "--trainer.max_epochs 3" in " ".join(shown.split())
 
 
-def test_a_mistake_is_told_before_anything_heavy_is_loaded(tmp_path):
+def test_a_mistake_is_reported_before_anything_heavy_is_loaded(tmp_path):
     (tmp_path / "stream.yaml").write_text("")
     code = (
         "import sys; sys.argv = ['greentrain', 'run', 'stream.yaml']\n"

@@ -99,7 +99,7 @@ def test_crops_move_images_and_lose_only_what_leaves_them(parts) -> None:
     assert 10 <= int((places % 28).min()) < int((places % 28).max()) <= 18
 
 
-def test_halves_of_a_replayed_batch_weigh_what_they_are_told(parts) -> None:
+def test_halves_of_a_replayed_batch_weigh_what_they_are_given(parts) -> None:
     model = parts["models"].Perceptron(classes=2, new_share=0.25, pixels=4)
     images, labels = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 1, 1])
     each = torch.nn.functional.cross_entropy(model(images), labels, reduction="none")
@@ -108,7 +108,7 @@ def test_halves_of_a_replayed_batch_weigh_what_they_are_told(parts) -> None:
     assert found == pytest.approx(expected.item())
 
 
-def test_growth_is_told_only_where_it_is_certain(parts) -> None:
+def test_growth_is_reported_only_where_it_is_certain(parts) -> None:
     growth = parts["steps"].growth
     straight = growth("id", "what", [1.0, 2.0, 3.0], held_to=True, note="note")
     assert straight.value == pytest.approx(50.0)  # one a step, half of the mean of two

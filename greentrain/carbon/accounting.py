@@ -97,7 +97,7 @@ class CarbonAccount:
             )
         if pue is not None and not (math.isfinite(pue) and pue >= 1):
             raise ConfigurationError(
-                f"pue is {pue!r}; it is the facility's energy over the computers', 1 or more"
+                f"pue is {pue!r}; it must be the facility's energy over the computers', 1 or more"
             )
         if pue is None and pue_source is not None:
             raise ConfigurationError(

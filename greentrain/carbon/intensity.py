@@ -45,7 +45,9 @@ class Interval:
             )
         for value in (self.g_per_kwh, self.low_g_per_kwh, self.high_g_per_kwh):
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigurationError(f"an intensity is {value!r}; it is in g/kWh, 0 or more")
+                raise ConfigurationError(
+                    f"an intensity is {value!r}; it must be in g/kWh, 0 or more"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

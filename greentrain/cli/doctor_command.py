@@ -29,7 +29,7 @@ def doctor(
 ) -> None:
     """Show what can be measured on this machine, with which method, and what is missing."""
     if idle_s is not None and not idle_s > 0:
-        raise ConfigurationError(f"--idle is {idle_s:g}; it is a number of seconds, above 0")
+        raise ConfigurationError(f"--idle is {idle_s:g}; it must be a number of seconds, above 0")
     from greentrain.cli.diagnosis import examine
 
     found = examine(idle_s=idle_s)

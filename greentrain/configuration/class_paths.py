@@ -61,8 +61,8 @@ def find(key: str, path: object) -> Callable[..., Any]:
     """
     if not isinstance(path, str) or "." not in path or "" in path.split("."):
         raise ConfigurationError(
-            f"{key} is {path!r}; it is the path of a class or function, with its module, such as "
-            "'mymodule.MyClass'"
+            f"{key} is {path!r}; it must be the path of a class or function, with its module, such "
+            "as 'mymodule.MyClass'"
         )
     module = path.rpartition(".")[0]
     try:
@@ -81,7 +81,7 @@ def find(key: str, path: object) -> Callable[..., Any]:
         raise ConfigurationError(f"{key} is {path!r}, and {reason or failed}") from error
     if not callable(found):
         raise ConfigurationError(
-            f"{key} is {path!r}, which cannot be called: {found!r}; it is the path of a class "
+            f"{key} is {path!r}, which cannot be called: {found!r}; it must be the path of a class "
             "or function"
         )
     return found  # type: ignore[no-any-return]

@@ -57,7 +57,7 @@ def one_line(
     Example:
         >>> message = 'Parser key "max_epochs":\n  Expected a <class \'int\'>. Got value: b'
         >>> one_line(message, {"max_epochs": "b"}, ["max_epochs"], {})
-        "max_epochs is 'b'; it is a whole number"
+        "max_epochs is 'b'; it must be a whole number"
     """
     message = message.removeprefix('Parser key "config":').strip()
     if named := _KEY.match(message):
@@ -154,7 +154,7 @@ def _reason(message: str) -> str:
 def _allowed(message: str) -> str:
     kinds = [next(filter(None, match.groups())) for match in _EXPECTED.finditer(message)]
     words = list(dict.fromkeys(_word(kind) for kind in kinds))
-    return f"it is {_listed(words)}" if words else " ".join(message.split())
+    return f"it must be {_listed(words)}" if words else " ".join(message.split())
 
 
 def _word(kind: str) -> str:

@@ -71,7 +71,9 @@ def parse_calibration_budget(text: str, budget: Budget) -> Budget:
         parent=budget.parent,
     )
     if budget.share_of_full is not None and parsed.energy_j is None:
-        raise ConfigurationError(f"calibration_budget is {text!r}; it is an energy, such as '1 Wh'")
+        raise ConfigurationError(
+            f"calibration_budget is {text!r}; it must be an energy, such as '1 Wh'"
+        )
     return parsed
 
 
@@ -83,6 +85,6 @@ def check_shared_budget(shared_budget: str | None) -> None:
     """
     if shared_budget is not None and not (isinstance(shared_budget, str) and shared_budget.strip()):
         raise ConfigurationError(
-            f"shared_budget is {shared_budget!r}; it is the name of a budget, or None for the "
+            f"shared_budget is {shared_budget!r}; it must be the name of a budget, or None for the "
             "stream's own"
         )

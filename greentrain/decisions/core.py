@@ -35,6 +35,7 @@ from greentrain.control import (
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import RunLog, canonical
 from greentrain.payments import Payment
+from greentrain.units import is_whole
 
 
 class BudgetAccount(Account, Protocol):
@@ -65,13 +66,15 @@ class UpdateOutcome:
     energy_j: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise ConfigurationError(f"steps is {self.steps!r}; it is a whole number, 0 or more")
+        if not is_whole(self.steps):
+            raise ConfigurationError(
+                f"steps is {self.steps!r}; it must be a whole number, 0 or more"
+            )
         if self.kept not in (True, False):
-            raise ConfigurationError(f"kept is {self.kept!r}; it is True or False")
+            raise ConfigurationError(f"kept is {self.kept!r}; it must be True or False")
         used_j = self.energy_j
         if used_j is not None and not (math.isfinite(used_j) and used_j >= 0):
-            raise ConfigurationError(f"energy_j is {used_j!r}; it is in joules, 0 or more")
+            raise ConfigurationError(f"energy_j is {used_j!r}; it must be in joules, 0 or more")
 
 
 class PendingUpdate:

@@ -21,6 +21,7 @@ from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter, WindowRecorder, detect
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DEFAULT_URL, Ledger, environment
+from greentrain.units import is_whole
 
 
 @contextlib.contextmanager
@@ -109,7 +110,7 @@ def open_controller(
     control = BudgetController(policy=policy)
     for given, joules in (("step_j", step_j), ("first_j", first_j)):
         if joules is not None and not (math.isfinite(joules) and joules > 0):
-            raise ConfigurationError(f"{given} is {joules!r}; it is in joules, above 0")
+            raise ConfigurationError(f"{given} is {joules!r}; it must be in joules, above 0")
     if step_j is not None:
         control.cost.calibrate(fixed_j=fixed_j, step_j=step_j)
     with contextlib.ExitStack() as stack:
@@ -185,8 +186,10 @@ def candidates_of(
             raise ConfigurationError(
                 f"{name!r} is no update mode that trains; use one of {', '.join(modes)}"
             )
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigurationError(f"{name} has {count!r} steps; it is a whole number, 1 or more")
+        if not is_whole(count, 1):
+            raise ConfigurationError(
+                f"{name} has {count!r} steps; it must be a whole number, 1 or more"
+            )
     return [
         Candidate(
             action=Action(mode=UpdateMode(name), step_fraction=step_fraction),

@@ -31,7 +31,7 @@ from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, RunLog
 from greentrain.payments import MIN_RESERVATION_J, Payment, settle
-from greentrain.units import format_energy
+from greentrain.units import format_energy, is_whole
 
 _log = logging.getLogger(__name__)
 
@@ -374,10 +374,8 @@ def first_decision(candidates: Sequence[Candidate], state: State, reserved_j: fl
 
 def _check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
-        if count is not None and (
-            isinstance(count, bool) or not isinstance(count, int) or count < 0
-        ):
-            raise ConfigurationError(f"{name} is {count!r}; it is a whole number, 0 or more")
+        if count is not None and not is_whole(count):
+            raise ConfigurationError(f"{name} is {count!r}; it must be a whole number, 0 or more")
 
 
 def _signals(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from greentrain.errors import ConfigurationError
 from greentrain.payments import Payment
+from greentrain.units import is_whole
 
 LONGER = 4
 """Steps of the last training, as a multiple of the steps of the others."""
@@ -17,8 +18,8 @@ def check_steps(steps: int) -> None:
     Raises:
         ConfigurationError: If it is not a whole number, 1 or more.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigurationError(f"steps is {steps!r}; it is a whole number, 1 or more")
+    if not is_whole(steps, 1):
+        raise ConfigurationError(f"steps is {steps!r}; it must be a whole number, 1 or more")
 
 
 def measure_steps(

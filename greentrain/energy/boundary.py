@@ -41,7 +41,7 @@ def boundary(names: Iterable[str], pue: float | None = None) -> str | None:
         ('node', 'facility', None)
     """
     if pue is not None and not (math.isfinite(pue) and pue >= 1.0):
-        raise ConfigurationError(f"pue is {pue!r}; it is a factor of 1 or more, or None")
+        raise ConfigurationError(f"pue is {pue!r}; it must be a factor of 1 or more, or None")
     hosts: dict[str, set[str]] = defaultdict(set)
     for name in names:
         host, _, device = name.rpartition("/")

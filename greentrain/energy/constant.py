@@ -39,7 +39,8 @@ class ConstantMeter:
         for name, value in powers.items():
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigurationError(
-                    f"power_w of source {name!r} is {value!r}; it is in watts, finite, 0 or more"
+                    f"power_w of source {name!r} is {value!r}; it must be in watts, finite, "
+                    "0 or more"
                 )
         self._power_w = powers
         self._clock = clock

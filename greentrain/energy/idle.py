@@ -45,7 +45,9 @@ def idle_power(
         (100.0, {'gpu:0': 70.0, 'cpu': 30.0})
     """
     if not (math.isfinite(seconds) and seconds > 0):
-        raise ConfigurationError(f"seconds is {seconds!r}; it is a time to measure for, above 0")
+        raise ConfigurationError(
+            f"seconds is {seconds!r}; it must be a time to measure for, above 0"
+        )
     before = meter.read()
     wait(seconds)
     return meter.read() - before

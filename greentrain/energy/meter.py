@@ -56,12 +56,12 @@ class Source:
         share = self.relative_uncertainty
         if share is not None and not (math.isfinite(share) and share >= 0):
             raise ConfigurationError(
-                f"source {self.name!r} has relative_uncertainty={share!r}; it is a share of the "
-                "value, 0 or more, or None where unknown"
+                f"source {self.name!r} has relative_uncertainty={share!r}; it must be a share of "
+                "the value, 0 or more, or None where unknown"
             )
         if not (math.isfinite(self.lag_s) and self.lag_s >= 0):
             raise ConfigurationError(
-                f"source {self.name!r} has lag_s={self.lag_s!r}; it is in seconds, 0 or more"
+                f"source {self.name!r} has lag_s={self.lag_s!r}; it must be in seconds, 0 or more"
             )
 
 

@@ -83,7 +83,7 @@ def predict_total(epochs_j: Sequence[float], spent_j: float, epochs_left: float)
     epochs = {f"epochs_j[{index}]": energy_j for index, energy_j in enumerate(epochs_j)}
     for name, value in {**epochs, "spent_j": spent_j, "epochs_left": epochs_left}.items():
         if not (math.isfinite(value) and value >= 0):
-            raise ConfigurationError(f"{name} is {value!r}; it is finite, 0 or more")
+            raise ConfigurationError(f"{name} is {value!r}; it must be finite, 0 or more")
     if epochs_left == 0:
         return Forecast(mean_j=spent_j, low_j=spent_j, high_j=spent_j)
     if not epochs_j:

@@ -101,7 +101,9 @@ class WallMeter:
         run: Callable[[Sequence[str]], str] = run_command,
     ) -> None:
         if not (math.isfinite(interval_s) and interval_s > 0):
-            raise ConfigurationError(f"interval_s is {interval_s!r}; it is in seconds, above 0")
+            raise ConfigurationError(
+                f"interval_s is {interval_s!r}; it must be in seconds, above 0"
+            )
         self._open_input = functools.partial(
             open_input, source, unit=unit, column=column, pattern=pattern, now=now, run=run
         )

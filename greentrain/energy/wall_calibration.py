@@ -54,7 +54,7 @@ class Calibration:
         for name in ("factor", "spans", "software_j", "wall_j"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(f"a calibration has {name}={value!r}; it is above 0")
+                raise ConfigurationError(f"a calibration has {name}={value!r}; it must be above 0")
         if self.low is None and self.high is None:
             return
         if self.low is None or self.high is None or not self.low <= self.factor <= self.high:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -92,13 +93,17 @@ class WindowRecorder:
         self._lock = threading.RLock()
 
     def read(self) -> Reading:
-        """Read the meter; if it fails, everything is unknown and one warning is logged."""
+        """Read the meter; if it fails, everything is unknown and one warning is logged.
+
+        Joules that are no number are unknown, too.
+        """
         try:
-            return self.meter.read()
+            reading = self.meter.read()
         except Exception as error:  # a failing meter never stops training
             self._warn("meter", f"the meter failed and its figures are unknown: {error}")
             last = self._edge or NOTHING
             return Reading(duration_s=last.duration_s, energy_j=dict.fromkeys(last.energy_j))
+        return self._without(reading, lambda joules: not math.isfinite(joules))
 
     def enter(self, phase: str, *, epoch: int | None = None) -> None:
         """Begin a phase, interrupting the one that is open."""
@@ -180,18 +185,18 @@ class WindowRecorder:
         self._edge = reading
 
     def _difference(self, reading: Reading, earlier: Reading) -> Reading:
-        """Return what was used in between; joules that fell or are no number are unknown."""
-        used = reading - earlier
-        wrong = [
-            name for name, joules in used.energy_j.items() if joules is not None and not joules >= 0
-        ]
-        if not wrong:
-            return used
+        """Return what was used between two readings; joules that fell are unknown."""
+        return self._without(reading - earlier, lambda joules: joules < 0)
+
+    def _without(self, reading: Reading, wrong: Callable[[float], bool]) -> Reading:
+        names = [name for name, j in reading.energy_j.items() if j is not None and wrong(j)]
+        if not names:
+            return reading
         self._warn(
             "joules",
-            f"the meter's joules fell or are no number, so they are unknown: {', '.join(wrong)}",
+            f"the meter's joules fell or are no number, so they are unknown: {', '.join(names)}",
         )
-        return dataclasses.replace(used, energy_j={**used.energy_j, **dict.fromkeys(wrong)})
+        return dataclasses.replace(reading, energy_j={**reading.energy_j, **dict.fromkeys(names)})
 
     def _warn(self, what: str, message: str) -> None:
         if what not in self._warned:

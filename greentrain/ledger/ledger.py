@@ -163,7 +163,9 @@ class Ledger(RowReader):
             LedgerError: If the row cannot be written.
         """
         if not (math.isfinite(heartbeat_s) and heartbeat_s > 0):
-            raise ConfigurationError(f"heartbeat_s is {heartbeat_s!r}; it is in seconds, above 0")
+            raise ConfigurationError(
+                f"heartbeat_s is {heartbeat_s!r}; it must be in seconds, above 0"
+            )
         run_id = str(uuid.uuid4())
         known = () if callable(sources) else sources
         described = [source_content(run_id, source) for source in known]

@@ -71,8 +71,8 @@ class ClassBalancedBuffer(BoundedBuffer):
         super().__init__(max_size, seed=seed, folder=folder, rank=rank, world_size=world_size)
         if per_class is not None and not is_whole(per_class, 1):
             raise ConfigurationError(
-                f"per_class is {per_class!r}; it is the most samples of a class to keep: a whole "
-                "number, 1 or more, or None"
+                f"per_class is {per_class!r}; it must be the most samples of a class to keep: a "
+                "whole number, 1 or more, or None"
             )
         self._per_class = per_class
         self._per_experience = per_experience

@@ -274,7 +274,7 @@ def check_seed(seed: object) -> None:
         ConfigurationError: If it is not.
     """
     if not is_whole(seed):
-        raise ConfigurationError(f"seed is {seed!r}; it is a whole number, 0 or more")
+        raise ConfigurationError(f"seed is {seed!r}; it must be a whole number, 0 or more")
 
 
 def _limits(max_size: object) -> tuple[int | None, int | None]:
@@ -289,6 +289,6 @@ def _limits(max_size: object) -> tuple[int | None, int | None]:
         if nbytes >= 1:
             return None, nbytes
     raise ConfigurationError(
-        f"max_size is {max_size!r}; it is the number of samples to store, 1 or more, or their "
+        f"max_size is {max_size!r}; it must be the number of samples to store, 1 or more, or their "
         "size, such as '64 MiB'"
     )

@@ -105,7 +105,12 @@ class FullBuffer:
             else {"origin": part.origin, "file": part.file}
             for part in self._parts
         ]
-        return {"kind": "FullBuffer", "seed": self._seed, "n_sampled": self._n_sampled, "parts": parts}
+        return {
+            "kind": "FullBuffer",
+            "seed": self._seed,
+            "n_sampled": self._n_sampled,
+            "parts": parts,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned; files are read when they are used.

@@ -51,7 +51,7 @@ def reshard(states: Sequence[dict[str, Any]], world_size: int) -> list[dict[str,
     """
     if not is_whole(world_size, 1):
         raise ConfigurationError(
-            f"world_size is {world_size!r}; it is the number of ranks, 1 or more"
+            f"world_size is {world_size!r}; it must be the number of ranks, 1 or more"
         )
     states = sorted(states, key=lambda state: int(state.get("rank", -1)))
     _check_complete(states)

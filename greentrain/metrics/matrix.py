@@ -59,12 +59,12 @@ class AccuracyMatrix(Metric):
         for name, index in (("after", after), ("on", on)):
             if not is_whole(index):
                 raise ConfigurationError(
-                    f"{name} is {index!r}; it is the position of an experience, 0 or more"
+                    f"{name} is {index!r}; it must be the position of an experience, 0 or more"
                 )
         score = float(value)
         if not math.isfinite(score):
             raise ConfigurationError(
-                f"value is {score}; it is a finite number: leave out what was not measured"
+                f"value is {score}; it must be a finite number: leave out what was not measured"
             )
         self.matrix = _grown(self.matrix, 1 + max(after, on))
         self.matrix[after, on] = score

@@ -35,7 +35,7 @@ class ResourceUse:
             value = getattr(self, field.name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigurationError(
-                    f"{field.name} is {value}; it is a finite number, 0 or more, or None"
+                    f"{field.name} is {value}; it must be a finite number, 0 or more, or None"
                 )
 
 
@@ -145,11 +145,11 @@ def frugality_score(performance: float, resource: float, *, scale: float, weight
     given = {"performance": performance, "resource": resource, "scale": scale, "weight": weight}
     for name, value in given.items():
         if not math.isfinite(value):
-            raise ConfigurationError(f"{name} is {value}; it is a finite number")
+            raise ConfigurationError(f"{name} is {value}; it must be a finite number")
     if scale <= 0:
-        raise ConfigurationError(f"scale is {scale}; it is an amount of the resource, above 0")
+        raise ConfigurationError(f"scale is {scale}; it must be an amount of the resource, above 0")
     for name in ("resource", "weight"):
         if given[name] < 0:
-            raise ConfigurationError(f"{name} is {given[name]}; it is 0 or more")
+            raise ConfigurationError(f"{name} is {given[name]}; it must be 0 or more")
     # Equal to R / (1 + R), but a tiny scale would make R infinite.
     return performance - weight * (resource / (scale + resource))

@@ -147,8 +147,8 @@ def _seen(matrix: Tensor) -> Tensor:
     """Return the part of the matrix up to the last experience that was learned."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ConfigurationError(
-            f"the matrix has shape {tuple(matrix.shape)}; it is square, a row and a column for "
-            "each experience"
+            f"the matrix has shape {tuple(matrix.shape)}; it must be square, a row and a column "
+            "for each experience"
         )
     scores = matrix.detach().cpu().double()
     learned = (~scores.isnan()).any(dim=1).nonzero()

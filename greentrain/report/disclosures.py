@@ -137,4 +137,4 @@ def _check_number(name: str, value: Any) -> None:
         least = "above 0" if name in _ABOVE_ZERO else "0 or more"
         raise ConfigurationError(f"{name} is {value!r}; it must be {least}")
     if name == "embodied_reserved_share" and value > 1:
-        raise ConfigurationError(f"{name} is {value!r}; it is a share, at most 1")
+        raise ConfigurationError(f"{name} is {value!r}; it must be a share, at most 1")

@@ -107,7 +107,7 @@ def from_callable(
     check_split(val_share, seed)
     if not callable(fetch):
         raise ConfigurationError(
-            f"fetch is a {type(fetch).__name__}; it is a function that returns (id, dataset)"
+            f"fetch is a {type(fetch).__name__}; it must be a function that returns (id, dataset)"
         )
 
     def experiences() -> Iterator[Experience]:
@@ -170,8 +170,8 @@ def from_mlflow(
         found = _from_source(dataset, target, name)
     else:
         raise ConfigurationError(
-            f"dataset is a {type(dataset).__name__}; it is an MLflow dataset of pandas or NumPy, "
-            "or one that a run has as input"
+            f"dataset is a {type(dataset).__name__}; it must be an MLflow dataset of pandas or "
+            "NumPy, or one that a run has as input"
         )
     brings = f"MLflow dataset {dataset.name}"
     return _experience(dataset.digest, found, name, brings, val_share, seed, name=dataset.name)

@@ -23,7 +23,7 @@ def check_count(value: Any, name: str, most: int, of: str) -> None:
     """
     if not is_whole(value, 1) or value > most:
         raise ConfigurationError(
-            f"{name} is {value!r}; it is a whole number from 1 to {most}, the number of {of}"
+            f"{name} is {value!r}; it must be a whole number from 1 to {most}, the number of {of}"
         )
 
 
@@ -36,10 +36,11 @@ def check_split(val_share: Any, seed: Any) -> None:
     is_number = isinstance(val_share, (int, float)) and not isinstance(val_share, bool)
     if not is_number or not 0 < val_share < 1:
         raise ConfigurationError(
-            f"val_share is {val_share!r}; it is the share of validation samples, between 0 and 1"
+            f"val_share is {val_share!r}; it must be the share of validation samples, "
+            "between 0 and 1"
         )
     if not is_whole(seed):
-        raise ConfigurationError(f"seed is {seed!r}; it is a whole number, 0 or more")
+        raise ConfigurationError(f"seed is {seed!r}; it must be a whole number, 0 or more")
 
 
 def first_image(
@@ -99,7 +100,7 @@ def checked_numbers(
     """
     given: list[Any] = list(values) if isinstance(values, Iterable) else []
     if not given:
-        raise ConfigurationError(f"{name} is {values!r}; it is {wanted} for each experience")
+        raise ConfigurationError(f"{name} is {values!r}; it must be {wanted} for each experience")
     for value in given:
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or not low <= value <= high:

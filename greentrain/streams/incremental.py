@@ -226,7 +226,7 @@ def _in_order(known: list[int], order: Order, random: np.random.Generator) -> li
     if isinstance(order, str):
         if order != "random":
             raise ConfigurationError(
-                f'order is {order!r}; it is "random", or each class once, as a list'
+                f'order is {order!r}; it must be "random", or each class once, as a list'
             )
         return random.permutation(known).tolist()  # type: ignore[no-any-return]
     given = list(order)

@@ -175,7 +175,7 @@ def corrupted(
     """
     check_split(val_share, seed)
     if kind not in get_args(Kind):
-        raise ConfigurationError(f"kind is {kind!r}; it is one of {', '.join(KINDS)}")
+        raise ConfigurationError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
     given = checked_numbers(severities, "severities", 0.0, 1.0, "a number from 0 to 1")
     wanted = "a float tensor (channels, height, width) with values in [0, 1]"
     image = first_image(train, "train", wanted, planes=True)

@@ -35,7 +35,7 @@ class Experience:
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise ConfigurationError(
-                f"an experience's id is {self.id!r}; it is a text that names it in its stream"
+                f"an experience's id is {self.id!r}; it must be a text that names it in its stream"
             )
         check_dataset(self.train, f"train of experience {self.id!r}", "training")
         check_dataset(self.val, f"val of experience {self.id!r}", "validation")
@@ -74,7 +74,7 @@ class Stream(Sequence[Experience]):
         for experience in self.experiences:
             if not isinstance(experience, Experience):
                 raise ConfigurationError(
-                    f"stream {self.name!r} holds a {type(experience).__name__}; it is made of "
+                    f"stream {self.name!r} holds a {type(experience).__name__}; it must be made of "
                     "Experience(id, train, val)"
                 )
             if experience.id in seen:

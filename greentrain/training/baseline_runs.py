@@ -33,7 +33,7 @@ from greentrain.training.stream_state import StreamState
 from greentrain.training.train_stage import TrainStage
 from greentrain.training.update_context import AskedUpdate, Spent
 from greentrain.training.update_loop import UpdateLoop, outcome_of
-from greentrain.units import format_energy
+from greentrain.units import format_energy, is_whole
 
 PHASE = "baseline"
 _FULL = Action(mode=UpdateMode.FULL_RETRAIN)
@@ -46,10 +46,10 @@ def check_baseline_every(every: int | None) -> None:
     Raises:
         ConfigurationError: If it is no whole number, 1 or more.
     """
-    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+    if every is not None and not is_whole(every, 1):
         raise ConfigurationError(
-            f"baseline_every is {every!r}; it is a whole number of experiences, 1 or more, or None "
-            "for no baseline retrainings"
+            f"baseline_every is {every!r}; it must be a whole number of experiences, 1 or more, or "
+            "None for no baseline retrainings"
         )
 
 

@@ -91,7 +91,7 @@ class ModeConfig:
     def __post_init__(self) -> None:
         if not 0 < self.reuse_fraction <= 1:
             raise ConfigurationError(
-                f"reuse_fraction is {self.reuse_fraction!r}; it is above 0 and at most 1"
+                f"reuse_fraction is {self.reuse_fraction!r}; it must be above 0 and at most 1"
             )
         if not (0 <= self.shrink <= 1 and 0 <= self.perturb <= 1):
             raise ConfigurationError(
@@ -99,8 +99,8 @@ class ModeConfig:
             )
         if not 0 <= self.weight_averaging < 1:
             raise ConfigurationError(
-                f"weight_averaging is {self.weight_averaging!r}; it is a share of the steps, 0 "
-                "(off) or more, below 1"
+                f"weight_averaging is {self.weight_averaging!r}; it must be a share of the steps, "
+                "0 (off) or more, below 1"
             )
 
 
@@ -118,8 +118,8 @@ def check_arguments(make_model: object, buffer: object, policy: object) -> None:
         )
     if not callable(make_model):
         raise ConfigurationError(
-            f"make_model is {make_model!r}; it is a function that returns a LightningModule with "
-            "fresh weights"
+            f"make_model is {make_model!r}; it must be a function that returns a LightningModule "
+            "with fresh weights"
         )
     if isinstance(buffer, int) and not isinstance(buffer, bool):
         raise ConfigurationError(
@@ -128,16 +128,16 @@ def check_arguments(make_model: object, buffer: object, policy: object) -> None:
         )
     if buffer is not None and buffer != "all" and not hasattr(buffer, "select"):
         raise ConfigurationError(
-            f"buffer is {buffer!r}; it is 'all', a buffer such as ReservoirBuffer(2000), or None "
-            "to keep no past data"
+            f"buffer is {buffer!r}; it must be 'all', a buffer such as ReservoirBuffer(2000), or "
+            "None to keep no past data"
         )
     if policy is not None and not callable(getattr(policy, "decide", None)):
         hint = ""
         if isinstance(policy, str):
             hint = f"; names such as {policy!r} work for `greentrain simulate` only"
         raise ConfigurationError(
-            f"policy is {policy!r}; it is a policy of greentrain.control, such as Greedy(), or an "
-            f"object with a method decide{hint}"
+            f"policy is {policy!r}; it must be a policy of greentrain.control, such as Greedy(), "
+            f"or an object with a method decide{hint}"
         )
 
 

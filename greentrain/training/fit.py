@@ -22,6 +22,7 @@ from greentrain.training.config import ModeConfig
 from greentrain.training.data import UpdateData
 from greentrain.training.fit_callbacks import BeginFit, WeightAveraging
 from greentrain.training.loaders import MixedBatches, check_loader, train_loader
+from greentrain.units import is_whole
 
 RESERVED_OPTIONS = (
     "limit_train_batches",
@@ -233,9 +234,9 @@ def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
             "usual number of epochs of a full retraining"
         )
     epochs = options.get("max_epochs", 10)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+    if not is_whole(epochs, 1):
         raise ConfigurationError(
-            f"trainer has max_epochs={epochs!r}; it is the usual number of epochs of a full "
+            f"trainer has max_epochs={epochs!r}; it must be the usual number of epochs of a full "
             "retraining, 1 or more"
         )
     return {**options, "max_epochs": epochs}

@@ -21,6 +21,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.evaluation.fast_eval import ordered_loader
 from greentrain.memory import SampleList, concat, size
 from greentrain.training.data import UpdateData
+from greentrain.units import is_whole
 
 RESERVED = ("dataset", "shuffle", "batch_sampler", "generator")
 """Loader options that greentrain sets, because they define an update mode."""
@@ -52,8 +53,10 @@ def check_loader(options: Mapping[str, Any]) -> dict[str, Any]:
         )
     checked = {"batch_size": _DEFAULT_BATCH_SIZE, **options}
     batch_size = checked["batch_size"]
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigurationError(f"batch_size is {batch_size!r}; it is a whole number, 1 or more")
+    if not is_whole(batch_size, 1):
+        raise ConfigurationError(
+            f"batch_size is {batch_size!r}; it must be a whole number, 1 or more"
+        )
     try:
         ordered_loader(SampleList([0]), checked)
     except (TypeError, ValueError) as error:
@@ -211,5 +214,7 @@ def _sampler(dataset: Dataset[Any], make: Any) -> Sampler[int]:
             "Sampler with a length"
         ) from error
     if not length:
-        raise ConfigurationError("the sampler of loader returned one of length 0; it is 1 or more")
+        raise ConfigurationError(
+            "the sampler of loader returned one of length 0; it must be 1 or more"
+        )
     return sampler  # type: ignore[no-any-return]

@@ -29,6 +29,7 @@ from greentrain.memory import size
 from greentrain.money import period_name
 from greentrain.training.data import UpdateData
 from greentrain.training.result import ReportedTraining, UpdateResult
+from greentrain.units import is_whole
 
 FIRST_EVALUATED = 512
 """Held-out samples for the first model, whose evaluation has no known cost yet."""
@@ -232,13 +233,15 @@ def check_report(
             f"update_mode is {update_mode!r}; allowed are {', '.join(trains)}. If nothing was "
             "trained, do not call report_training"
         )
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ConfigurationError(f"steps is {steps!r}; it is a whole number, 1 or more, or None")
+    if steps is not None and not is_whole(steps, 1):
+        raise ConfigurationError(
+            f"steps is {steps!r}; it must be a whole number, 1 or more, or None"
+        )
     if energy_j is not None and not (
         isinstance(energy_j, int | float) and math.isfinite(energy_j) and energy_j >= 0
     ):
         raise ConfigurationError(
-            f"energy_j is {energy_j!r}; it is joules, finite, 0 or more, or None if unknown"
+            f"energy_j is {energy_j!r}; it must be joules, finite, 0 or more, or None if unknown"
         )
     mode = UpdateMode(update_mode)
     usual = plan.steps(Action(mode=mode), **data.counts)

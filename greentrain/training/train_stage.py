@@ -132,10 +132,10 @@ class TrainStage:
             state.per_experience.evaluate(self._evaluator, model, [*past, *current])
 
     def _validate(self, model: LightningModule, held_out: Dataset[Any]) -> float:
+        """Validate a model, and learn the energy of the phase that was opened for it."""
         recorder = self._run.recorder
-        before_j = recorder.read().total_j or 0.0
         after = self._evaluator.metric(model, held_out)
-        used_j = (recorder.read().total_j or 0.0) - before_j
+        used_j = recorder.used(recorder.depth - 1).total_j or 0.0
         self._state.probe.learn_validation(size(held_out), used_j)
         return after
 

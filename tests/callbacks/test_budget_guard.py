@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -358,7 +359,7 @@ def test_a_cap_of_carbon_counts_each_joule_at_its_hour(tmp_path, monkeypatch):
     assert "of its cap of 0.009 g CO2e in" in guard.reason
 
 
-def test_grams_are_told_beside_a_cap_of_energy_and_go_on_over_a_resume(tmp_path):
+def test_grams_are_shown_next_to_a_cap_of_energy_and_go_on_over_a_resume(tmp_path):
     clock = Clock()
     first = guard_of(1e6, clock)  # has no zone yet
     fit(first, clock, max_epochs=1).save_checkpoint(tmp_path / "first.ckpt")
@@ -404,16 +405,32 @@ class Breaking(ConstantMeter):
         return super().read()
 
 
-def test_a_meter_that_fails_does_not_open_the_cap():
+class Falling(Breaking):
+    """A meter whose joules fall, or are no number, from some time on."""
+
+    joules = 0.0
+
+    def read(self) -> Reading:
+        if self.seconds() >= self.fails_s:
+            return Reading(duration_s=self.seconds(), energy_j={"constant": self.joules})
+        return ConstantMeter.read(self)
+
+
+class NoNumber(Falling):
+    joules = math.nan
+
+
+@pytest.mark.parametrize("kind", [Breaking, Falling, NoNumber])
+def test_a_meter_that_fails_does_not_open_the_cap(kind):
     clock = Clock()
-    guard = BudgetGuard(150.0, meter=Breaking(clock, 0.5))
+    guard = BudgetGuard(150.0, meter=kind(clock, 0.5))
     with pytest.warns(UserWarning, match="can no longer be read"):
         trainer = fit(guard, clock)
     assert guard.stopped
     assert 120 < trainer.global_step <= 150  # its steps count 1 J each, as before
 
 
-def test_a_cap_that_cannot_be_watched_is_told_of():
+def test_a_cap_that_cannot_be_watched_is_reported():
     clock = Clock()
     with pytest.warns(UserWarning, match="measures nothing on this machine"):
         trainer = fit(BudgetGuard(5.0, meter=Breaking(clock, 0.0)), clock)

@@ -99,7 +99,7 @@ def test_as_json_it_says_the_same(tmp_path: Path) -> None:
 
 
 def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="--idle is 0; it is a number of seconds"):
+    with pytest.raises(ConfigurationError, match="--idle is 0; it must be a number of seconds"):
         doctor(idle_s=0.0)
     done = greentrain("doctor", "--idle", "-1", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -111,7 +111,7 @@ def test_why_nvidia_cards_are_missing_is_nvmls_sentence(no_nvidia: None, tmp_pat
     assert missing.fix == "nothing, if this machine has no NVIDIA card"
 
 
-def test_a_card_that_torch_cannot_use_is_told(nvml_node: Node, tmp_path: Path) -> None:
+def test_a_card_that_torch_cannot_use_is_reported(nvml_node: Node, tmp_path: Path) -> None:
     import torch
 
     found = examine(root=tmp_path)
@@ -148,7 +148,7 @@ def test_an_amd_card_without_amdsmi_says_what_to_install(
     assert "pip install" in missing.why
 
 
-def test_amd_cards_beside_nvidias_are_told_to_be_left_out(
+def test_amd_cards_beside_nvidias_are_named_as_left_out(
     nvml_node: Node, amd: Machine, tmp_path: Path
 ) -> None:
     found = examine(root=tmp_path)
@@ -195,7 +195,7 @@ def bare(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (bare, "the kernel shows none", "sudo modprobe intel_rapl_msr"),
     ],
 )
-def test_why_the_cpu_is_an_estimate_is_told_with_the_fix(
+def test_why_the_cpu_is_an_estimate_is_reported_with_the_fix(
     no_nvidia: None,
     estimated: None,
     tmp_path: Path,
@@ -233,7 +233,7 @@ def test_an_estimated_ram_and_the_rest_of_the_machine_want_a_wall_reading(
     assert "WallMeter" in the_one_on("power supply", found).fix
 
 
-def test_what_codecarbon_cannot_do_is_told(
+def test_what_codecarbon_cannot_do_is_reported(
     no_nvidia: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(root: Path) -> None:
@@ -246,7 +246,7 @@ def test_what_codecarbon_cannot_do_is_told(
     assert "no /proc here" in by_what(found)["CPU and RAM"].why
 
 
-def test_a_shared_host_is_told(no_nvidia: None, tmp_path: Path) -> None:
+def test_a_shared_host_is_reported(no_nvidia: None, tmp_path: Path) -> None:
     folder = tmp_path / "sys/fs/cgroup/job"
     for each in (folder, tmp_path / "proc/self"):
         each.mkdir(parents=True)

@@ -108,7 +108,7 @@ def test_one_experience_is_explained_whole(take: Callable[..., str]) -> None:
     assert re.search(
         r"expected options of later experiences \(--json shows them\) \d+ tables", told
     )
-    assert len(one["alternatives"]) == 7  # SKIP, and two modes at three efforts
+    assert len(one["alternatives"]) == 7  # SKIP, and two modes at three step fractions
     for option in one["alternatives"]:
         net = option["predicted_gain"] - one["min_gain_per_j"] * option["predicted_j"]
         assert f"{net:+.3f}" in told
@@ -126,7 +126,7 @@ def test_the_gain_of_a_loss_is_by_how_much_it_fell(take: Callable[..., str]) -> 
     assert [one["gain"] for one in answer("--ledger", ledger)] == [0.25]
 
 
-def test_what_was_drawn_elsewhere_is_what_was_given(tmp_path: Path) -> None:
+def test_what_was_used_elsewhere_is_what_was_given(tmp_path: Path) -> None:
     file = str(tmp_path / "own.db")
     options: dict[str, Any] = {
         "budget": Budget.parse("2 Wh"),
@@ -237,7 +237,7 @@ def test_rows_of_other_releases_are_shown(
     assert "it was worth it" in plain(ask("--ledger", file).output)
 
 
-def test_advice_is_shown_as_advice(tmp_path: Path) -> None:
+def test_shadow_decisions_are_shown_as_such(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'advice.db'}"
     ledger = Ledger(url)
     with ledger.open_run("stream", "churn", environment={"settings": {"shadow": True}}) as run:

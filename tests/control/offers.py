@@ -39,7 +39,7 @@ def option(
 
 
 def options(full_j: float = 100.0, warm_j: float = 20.0, replay_j: float = 5.0) -> list[Option]:
-    """Return SKIP, and four updates: a full retraining at half its effort costs half."""
+    """Return SKIP, and four updates: a full retraining at half its step fraction costs half."""
     return [
         option(SKIP, 0.0),
         option(FULL, full_j, 0.3),

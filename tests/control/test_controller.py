@@ -164,9 +164,9 @@ def untried(total_j: float, **changes) -> tuple[State, Decision]:
         (1, 1000.0),  # nothing is to come
     ],
 )
-def test_the_first_training_may_draw_two_even_shares(num_experiences, cap_j):
+def test_the_first_training_may_use_two_even_shares(num_experiences, cap_j):
     state, decision = untried(1000.0, num_experiences=num_experiences)
-    assert decision.action == Action(mode=UpdateMode.FULL_RETRAIN)  # the largest effort
+    assert decision.action == Action(mode=UpdateMode.FULL_RETRAIN)  # the largest step fraction
     assert decision.steps == 1000
     assert decision.reason is Reason.NO_MODEL
     assert decision.cost_j.upper == pytest.approx(cap_j)
@@ -174,7 +174,7 @@ def test_the_first_training_may_draw_two_even_shares(num_experiences, cap_j):
     assert "cost per step unknown" in decision.sentence
 
 
-def test_what_is_kept_for_looks_is_no_part_of_the_first_cap():
+def test_what_is_kept_for_probes_is_no_part_of_the_first_cap():
     control = BudgetController(ShadowAccount(1000.0))
     first = arrival(0, metric_new=None, has_model=False)
     _, decision = control.decide(first, EACH_EFFORT, keep_j=200.0)
@@ -426,7 +426,7 @@ def test_skip_reserves_nothing_and_an_update_its_upper_bound():
     assert control.account.balance().reserved_j == broken.cost_j.upper
 
 
-def test_joules_kept_for_later_looks_cannot_be_decided_away():
+def test_joules_kept_for_later_probes_cannot_be_decided_away():
     control = controller(2000.0)
     _, decision = control.decide(arrival(1, metric_new=0.1), CANDIDATES, keep_j=1990.0)
     assert decision.reason is Reason.TOO_EXPENSIVE

@@ -161,7 +161,7 @@ def test_a_decision_can_be_taken_again_from_what_was_written_down(policy, offers
 
 
 @every_policy
-def test_the_first_model_is_trained_at_the_largest_effort_that_can_be_paid(policy):
+def test_the_first_model_is_trained_at_the_largest_step_fraction_that_can_be_paid(policy):
     first = state(has_model=False)
     decision = policy.decide(first, options(full_j=100.0), balance(1000.0))
     assert (decision.action, decision.reason) == (FULL, Reason.NO_MODEL)

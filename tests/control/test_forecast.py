@@ -17,7 +17,7 @@ from tests.control.offers import REPLAY, WARM, option
 
 HALF_WARM = Action(mode=UpdateMode.WARM_START, step_fraction=0.5)
 RATE = 1 - math.exp(-2.4)
-"""The share of what is left that a warm start at effort 1 closes."""
+"""The share of what is left that a warm start at step fraction 1 closes."""
 
 
 class Mends(UtilityModel):
@@ -95,7 +95,7 @@ def test_what_was_seen_outweighs_what_was_expected():
     assert lost == pytest.approx([0.0, 0.1, 0.5, 0.05, 0.25, 0.45])
 
 
-def test_a_look_that_found_the_new_data_better_counts_as_nothing_lost():
+def test_a_probe_that_found_the_new_data_better_counts_as_nothing_lost():
     found = forecast_options(OPTIONS, looked(metric_new=1.0), Mends(), [-0.5], left_j=1e6)
     tables = found.tables
     assert all(warm[1] == 0.0 for _, _, warm in tables[3:])

@@ -55,7 +55,7 @@ def test_the_budget_stays_a_cap():
     assert decide(0.96, state(), broke).action == SKIP
 
 
-def test_without_a_look_the_metric_is_what_the_last_update_reached_less_the_drop():
+def test_without_a_probe_the_metric_is_what_the_last_update_reached_less_the_drop():
     unseen = state(None, metric_last=0.95, metric_new=0.90, n_new=10)
     assert decide(0.94, unseen).reason is Reason.BELOW_TARGET
     assert decide(0.89, unseen).reason is Reason.NOT_DUE

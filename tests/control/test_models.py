@@ -26,7 +26,7 @@ from tests.control.offers import FULL, REPLAY, WARM, past
 MODES = [mode for mode in UpdateMode if mode is not UpdateMode.SKIP]
 QUARTER = Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=0.25)
 LINE = math.log2(1 + 15 * 0.5) / 4
-"""How far half the steps of a warm start at effort 1 get."""
+"""How far half the steps of a warm start at step fraction 1 get."""
 
 
 def state(**changes) -> State:
@@ -167,9 +167,9 @@ GROWTH = math.log(4 / 3)
         (FULL, 0.19 + 0.02 + 0.01 * GROWTH),
         # A quarter of the steps lacks 1 / 0.25 - 1 = 3 times the room, at -0.1.
         (QUARTER, 0.19 + 0.02 + 0.01 * GROWTH - 0.03),
-        # log2(1 + 15) / 4 = 1, as a warm start at effort 1 is the unit
+        # log2(1 + 15) / 4 = 1, as a warm start at step fraction 1 is the unit
         (WARM, 0.93 * 0.2 + 0.02 + 0.008 * GROWTH),
-        # A replay of a quarter of the data at effort 1 has half of a warm start's steps.
+        # A replay of a quarter of the data at step fraction 1 has half of a warm start's steps.
         (REPLAY, 0.186 * math.sqrt(LINE) + 0.02 * LINE + 0.006 * GROWTH * LINE),
     ],
 )
@@ -212,7 +212,7 @@ def test_gain_learns_by_the_rule_of_bayes(sd):
 
 
 def test_warm_starts_and_replays_teach_each_other_half():
-    # A replay at effort 1 and a warm start at effort 0.5 take as many steps: the same features.
+    # A whole replay and half a warm start take as many steps: the same features.
     half, taught = Action(mode=UpdateMode.WARM_START, step_fraction=0.5), UtilityModel()
     before = taught.predict(REPLAY, state())
     taught.observe(half, state(), 0.05)
@@ -282,6 +282,6 @@ def test_a_forecast_survives_json():
 
 
 @pytest.mark.parametrize("step_fraction", [0.0, 1.5, -0.5])
-def test_effort_is_a_share(step_fraction):
+def test_step_fraction_is_a_share(step_fraction):
     with pytest.raises(ConfigurationError, match="step_fraction"):
         Action(mode=UpdateMode.REPLAY, step_fraction=step_fraction)

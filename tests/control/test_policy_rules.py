@@ -60,7 +60,7 @@ def decide(policy: Policy, known: State, *, full_j: float = 100.0):
 # Always, periodic, greedy, at random
 
 
-def test_always_takes_a_smaller_effort_where_the_whole_one_is_too_dear():
+def test_always_takes_a_smaller_step_fraction_where_the_whole_one_is_too_dear():
     policy = Always(mode=UpdateMode.FULL_RETRAIN)
     assert policy.decide(state(), options(full_j=100.0), balance(100.0)).action is FULL
     decision = policy.decide(state(), options(full_j=100.0), balance(99.0))

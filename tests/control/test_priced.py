@@ -141,7 +141,7 @@ def test_nothing_affordable_is_skipped_and_says_what_was_missing():
     assert decision.sentence == "The cheapest REPLAY may use 1 Wh; 1,800 J left"
 
 
-def test_without_a_model_the_largest_effort_within_its_share_is_taken():
+def test_without_a_model_the_largest_step_fraction_within_its_share_is_taken():
     half = Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=0.5)
     offers = [option(SKIP, 0.0, 0.0), option(FULL, 100.0, 0.0), option(half, 50.0, 0.0)]
     first = state(position=0, has_model=False)

@@ -144,7 +144,7 @@ def test_two_calls_do_what_a_block_does(opened, seconds, url):
     assert verified(url).exit_code == 0
 
 
-def test_what_is_drawn_elsewhere_is_given(opened, url):
+def test_what_is_used_elsewhere_is_given(opened, url):
     with opened(step_j=2.0, elsewhere=True) as controller:
         update = controller.decide("monday", candidates=FULL, n_new=500)
         assert update.left_j == update.reserved_j
@@ -213,7 +213,7 @@ def test_a_metric_has_a_name_and_a_direction(opened, wrong):
 def test_kept_is_true_or_false(opened, seconds):
     with opened() as controller:
         with controller.update("monday", candidates=ALL, n_new=100) as update:
-            with pytest.raises(ConfigurationError, match="kept is None; it is True or False"):
+            with pytest.raises(ConfigurationError, match="kept is None; it must be True or False"):
                 update.done(kept=None)
             update.done(metric_after=0.75)
         assert controller.experiences == ("monday",)
@@ -260,7 +260,7 @@ def test_calls_that_are_never_settled_are_at_the_end(opened, seconds, url):
     assert verified(url).exit_code == 0
 
 
-def test_elsewhere_an_unknown_draw_stays_reserved(opened, url, caplog):
+def test_elsewhere_an_unknown_use_stays_reserved(opened, url, caplog):
     with opened(step_j=2.0, elsewhere=True) as controller:
         update = controller.decide("monday", candidates=FULL, n_new=500)
     assert "its whole reservation stays spent" in caplog.text
@@ -734,7 +734,7 @@ def test_no_sequence_of_updates_spends_more_than_the_budget(
 # What cannot be used
 
 
-def test_candidates_have_the_steps_of_their_effort():
+def test_candidates_have_the_steps_of_their_step_fraction():
     found = [(str(each.action), each.steps) for each in candidates_of({"REPLAY": 10})]
     assert found == [("REPLAY at 25%", 2), ("REPLAY at 50%", 5), ("REPLAY", 10)]
     assert candidates_of({"REPLAY": 1}, step_fractions=(0.0625,))[0].steps == 1

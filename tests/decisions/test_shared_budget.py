@@ -163,7 +163,7 @@ def decided(number: int, stream: str, reason: str = "NO_GAIN") -> DecisionSummar
     )
 
 
-def test_the_newest_offers_of_each_other_stream_are_told():
+def test_the_newest_offers_of_each_other_stream_are_reported():
     recent = [decided(number, "abc"[number % 3]) for number in range(60, 0, -1)]
     chosen = newest(recent, "a")
     assert [each.entry_id for each in chosen] == [59, 58, 56, 55, 53, 52, 50, 49]
@@ -468,7 +468,7 @@ def test_other_terms_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["", " ", 3])
 def test_a_budget_has_a_name(tmp_path, name):
-    with pytest.raises(ConfigurationError, match=f"shared_budget is {name!r}; it is the name"):
+    with pytest.raises(ConfigurationError, match=f"shared_budget is {name!r}; it must be the name"):
         streaming(tmp_path, "changing", shared_budget=name)
     assert list(tmp_path.iterdir()) == []
 
@@ -489,7 +489,7 @@ def _contend(folder: str, number: int, ready: Barrier) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_never_draw_more_than_the_budget(tmp_path):
+def test_two_processes_at_once_never_use_more_than_the_budget(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(2)
     workers = [

@@ -319,7 +319,7 @@ def test_devices_that_cannot_be_are_refused_at_once(devices: Any) -> None:
         AmdMeter(devices)
 
 
-def test_what_amdsmi_refuses_is_told_with_the_fix(
+def test_what_amdsmi_refuses_is_reported_with_the_fix(
     amd: Machine, make: Callable[..., AmdMeter]
 ) -> None:
     amd.refusal = "AMDSMI_STATUS_DRIVER_NOT_LOADED"

@@ -74,7 +74,7 @@ def test_the_power_of_the_gpu_is_integrated(mac: Callable[..., None], seconds: l
     meter.close()
 
 
-def test_an_idle_gpu_draws_nothing_and_is_known(
+def test_an_idle_gpu_uses_nothing_and_is_known(
     mac: Callable[..., None], seconds: list[float]
 ) -> None:
     mac(0, 0)
@@ -112,7 +112,7 @@ def test_what_powermetrics_does_not_tell_is_unknown_and_not_zero(
     meter.close()
 
 
-def test_a_sudo_that_wants_a_password_is_told_with_the_fix(mac: Callable[..., None]) -> None:
+def test_a_sudo_that_wants_a_password_is_reported_with_the_fix(mac: Callable[..., None]) -> None:
     mac(20000, 40000, refusal=1)
     with pytest.raises(MeterError, match=r"does not let this user .*NOPASSWD"):
         AppleGpuMeter().start()

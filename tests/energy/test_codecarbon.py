@@ -114,7 +114,7 @@ def test_without_a_name_in_proc_codecarbon_is_asked(
     assert adapter._linux_cpu("cpu_load", 1, tmp_path)[2] == "Neoverse-N1"
 
 
-def test_each_package_draws_the_rated_power(tmp_path: Path) -> None:
+def test_each_package_uses_the_rated_power(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text("model name\t: AMD EPYC 7763 64-Core Processor\n")
     cpu, _, model, rating = adapter._linux_cpu("cpu_load", 2, tmp_path)
@@ -351,7 +351,7 @@ def test_where_codecarbon_knows_better_it_is_left_to_it(monkeypatch: pytest.Monk
     assert {name: part.source.name for name, part in parts.items()} == {"cpu": "cpu", "ram": "ram"}
 
 
-def test_ram_draws_a_constant_power(
+def test_ram_uses_a_constant_power(
     meter: CodeCarbonMeter, seconds: list[float], parts: dict[str, Any]
 ) -> None:
     first = meter.read()
@@ -496,7 +496,7 @@ def test_nothing_is_known_before_the_start_and_after_the_end(meter: CodeCarbonMe
     assert meter.read() == nothing
 
 
-def test_a_set_up_that_fails_is_told_by_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_up_that_fails_is_reported_by_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(root: Path) -> Any:
         raise OSError("no /proc here")
 

@@ -134,7 +134,7 @@ def test_neither_starting_nor_reading_waits_for_a_members_sources(seconds: list[
     assert meter.read().energy_j == {"cpu": 40.0, "gpu:0": 200.0}
 
 
-def test_a_member_that_fails_while_it_is_pending_is_unknown_by_the_names_that_it_told(
+def test_a_member_that_fails_while_it_is_pending_is_unknown_by_its_names(
     seconds: list[float],
 ) -> None:
     class FailingMeter(PendingMeter):

@@ -47,7 +47,7 @@ def test_after_closing_it_starts_at_zero(seconds: list[float]) -> None:
     assert meter.read().total_j == 10.0
 
 
-def test_nothing_is_drawn_before_the_start(seconds: list[float]) -> None:
+def test_nothing_is_used_before_the_start(seconds: list[float]) -> None:
     seconds[0] = 5.0
     assert ConstantMeter(10.0, clock=lambda: seconds[0]).read().total_j == 0.0
 

@@ -114,7 +114,7 @@ def test_cards_that_were_not_asked_for_are_not_warned_of(
         (None, "CPU and RAM are left to another process; the NVIDIA driver is not loaded; load it"),
     ],
 )
-def test_nothing_to_measure_is_told(
+def test_nothing_to_measure_is_reported(
     no_nvidia: None, devices: tuple[int, ...] | None, sentence: str
 ) -> None:
     with pytest.raises(MeterError, match=f"there is nothing to measure: {sentence}"):
@@ -179,7 +179,7 @@ def test_amdsmi_is_not_asked_where_the_kernel_has_no_card(
         meter.close()
 
 
-def test_why_amds_cards_are_missing_is_told(no_nvidia: None, amd: Machine) -> None:
+def test_why_amds_cards_are_missing_is_reported(no_nvidia: None, amd: Machine) -> None:
     amd.refusal = "AMDSMI_STATUS_NO_PERM"
     found = find()
     assert "NO_PERM" in found.missing["AMD"]
@@ -212,7 +212,7 @@ def test_apples_gpu_is_a_part_of_the_host(
     meter.close()
 
 
-def test_why_apples_gpu_is_missing_is_told(
+def test_why_apples_gpu_is_missing_is_reported(
     no_nvidia: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: AppleGpuMeter) -> None:

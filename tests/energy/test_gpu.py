@@ -72,7 +72,7 @@ def test_counter_and_power_agree_and_stay_below_the_limit(meter: NvmlMeter) -> N
     assert 10.0 < window.power_w < 1.1 * source.power_limit_w
 
 
-def test_more_work_draws_more(meter: NvmlMeter) -> None:
+def test_more_work_uses_more(meter: NvmlMeter) -> None:
     def drawn_w(seconds: float, *, busy: bool) -> float:
         begin = meter.read()
         if busy:

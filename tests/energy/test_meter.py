@@ -132,7 +132,7 @@ def test_addition_is_associative_and_commutative(a: Reading, b: Reading, c: Read
         ({"method": "guessed"}, "method='guessed'; allowed are counter, sampled, estimated, given"),
         ({"relative_uncertainty": -0.1}, "relative_uncertainty=-0.1"),
         ({"relative_uncertainty": float("nan")}, "relative_uncertainty=nan"),
-        ({"lag_s": -0.1}, "lag_s=-0.1; it is in seconds, 0 or more"),
+        ({"lag_s": -0.1}, "lag_s=-0.1; it must be in seconds, 0 or more"),
         ({"lag_s": float("inf")}, "lag_s=inf"),
         ({"relative_uncertainty": float("inf")}, "relative_uncertainty=inf"),
     ],

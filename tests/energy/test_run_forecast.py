@@ -58,7 +58,7 @@ def test_before_the_first_epoch_nothing_is_known() -> None:
 @pytest.mark.parametrize(
     ("given_as", "match"),
     [
-        (([1.0, -2.0], 1.0, 1.0), r"epochs_j\[1\] is -2.0; it is finite, 0 or more"),
+        (([1.0, -2.0], 1.0, 1.0), r"epochs_j\[1\] is -2.0; it must be finite, 0 or more"),
         (([math.nan], 1.0, 1.0), r"epochs_j\[0\] is nan"),
         (([1.0], -1.0, 1.0), "spent_j is -1.0"),
         (([1.0], 1.0, -1.0), "epochs_left is -1.0"),

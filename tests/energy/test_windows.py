@@ -63,7 +63,7 @@ def test_a_phase_inside_another_interrupts_it(bench: Bench) -> None:
     ]
 
 
-def test_what_is_drawn_between_phases_is_left_out(bench: Bench) -> None:
+def test_what_is_used_between_phases_is_left_out(bench: Bench) -> None:
     bench.seconds = 5.0
     with bench.recorder.phase("one"):
         bench.seconds = 6.0
@@ -75,7 +75,7 @@ def test_what_is_drawn_between_phases_is_left_out(bench: Bench) -> None:
 
 
 @given(st.lists(st.one_of(st.integers(0, 100), st.sampled_from(["enter", "leave"])), max_size=40))
-def test_nested_windows_sum_to_what_was_drawn_while_any_phase_was_open(
+def test_nested_windows_sum_to_what_was_used_while_any_phase_was_open(
     events: list[int | str],
 ) -> None:
     bench, open_s = Bench(), 0
@@ -95,7 +95,7 @@ def test_nested_windows_sum_to_what_was_drawn_while_any_phase_was_open(
     assert (whole.total_j or 0.0, whole.duration_s) == (POWER_W * open_s, open_s)
 
 
-def test_what_open_phases_have_drawn_is_known_before_they_close(bench: Bench) -> None:
+def test_what_open_phases_have_used_is_known_before_they_close(bench: Bench) -> None:
     recorder = bench.recorder
     assert recorder.used() == NOTHING
     recorder.enter("fit")

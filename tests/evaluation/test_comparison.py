@@ -23,7 +23,7 @@ def updating():
     return found
 
 
-def test_a_look_without_a_trainer_is_made_again_where_the_successor_needed_one(updating):
+def test_a_probe_without_a_trainer_is_made_again_where_the_successor_needed_one(updating):
     held_out = HeldOut("seen", seed=0)
     held_out.add(Experience("past", blobs((0, 1), 8), blobs((0, 1), 300, seed=1)))
     arrived = experience("now", (0, 1), count=100, seed=4)
@@ -36,7 +36,7 @@ def test_a_look_without_a_trainer_is_made_again_where_the_successor_needed_one(u
     at_first = compare_on_probe(
         look, updating.model, sour, evaluator=updating.evaluator, history=progress
     )
-    updating.evaluator._fast = False  # as after a validation_step that a glance could not call
+    updating.evaluator._fast = False  # as if a validation_step needed a Trainer
     assert [size for size, _ in updating.measure(look.held_out)[0].blocks] != [
         size for size, _ in look.past.blocks
     ]
@@ -49,8 +49,8 @@ def test_a_look_without_a_trainer_is_made_again_where_the_successor_needed_one(u
 
 
 def test_features_are_noted_with_a_trainer_as_without(updating):
-    (glanced,) = updating.measure([VAL], features=True)
+    (fast,) = updating.measure([VAL], features=True)
     updating.evaluator._fast = False
     (validated,) = updating.measure([VAL], features=True)
-    assert torch.equal(glanced.features[PENULTIMATE], validated.features[PENULTIMATE])
+    assert torch.equal(fast.features[PENULTIMATE], validated.features[PENULTIMATE])
     assert updating.measure([VAL])[0].features == {}

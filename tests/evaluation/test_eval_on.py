@@ -11,7 +11,7 @@ from tests.models import Clock
 from tests.training.test_stream_trainer import run, trainer
 
 
-def test_a_low_floor_holds_after_the_first_training_and_a_high_one_costs_more(tmp_path):
+def test_a_low_target_holds_after_the_first_training_and_a_high_one_costs_more(tmp_path):
     drawn_j = {}
     for floor in (0.3, 0.9):
         _, results, clock = run(tmp_path / str(floor), target_metric=floor, budget="5000 J")
@@ -25,18 +25,18 @@ def test_a_low_floor_holds_after_the_first_training_and_a_high_one_costs_more(tm
     assert results[-1].metric_after >= 0.9
 
 
-def test_a_floor_of_a_loss_is_a_ceiling(tmp_path):
+def test_a_target_of_a_loss_is_an_upper_bound(tmp_path):
     changes = {"monitor": "val_loss", "mode": "min", "budget": "5000 J"}
     _, results, _ = run(tmp_path, target_metric=5.0, **changes)
     assert {result.update_mode for result in results[1:]} == {UpdateMode.SKIP}
 
 
-def test_a_floor_and_a_policy_are_two_objectives(tmp_path):
+def test_a_target_metric_and_a_policy_are_two_objectives(tmp_path):
     with pytest.raises(ConfigurationError, match="a target has its own policy"):
         trainer(tmp_path, Clock(), target_metric=0.9, policy=Always(mode=UpdateMode.REPLAY))
 
 
-def test_the_error_of_the_cost_model_is_told_where_an_update_went_as_planned(tmp_path):
+def test_the_error_of_the_cost_model_is_shown_where_an_update_went_as_planned(tmp_path):
     policy = Always(mode=UpdateMode.WARM_START)
     _, results, _ = run(tmp_path, policy=policy, budget="1 kWh")
     assert results[0].cost_error is None  # a first training knows no cost

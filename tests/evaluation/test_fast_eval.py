@@ -24,7 +24,7 @@ BLURRED = TensorDataset(
 )
 
 
-def glanced(model, datasets=(BLURRED,), *, monitor="val_acc", loader=None, features=False):
+def evaluated(model, datasets=(BLURRED,), *, monitor="val_acc", loader=None, features=False):
     return fast_evaluation(
         model, datasets, monitor=monitor, loader={**LOADER, **(loader or {})}, features=features
     )
@@ -52,30 +52,30 @@ class ByMetric(Classifier):
 
 
 @pytest.mark.parametrize("make_model", [Classifier, Drops, ByMetric])
-def test_a_glance_finds_what_a_validation_finds(make_model):
+def test_a_fast_evaluation_finds_what_a_validation_finds(make_model):
     updating = parts(make_model)
     model, _ = train(updating, steps=6)
-    (found,) = glanced(model)
+    (found,) = evaluated(model)
     assert found.value == pytest.approx(updating.metric(BLURRED, model))
     assert 0.3 < found.value < 1.0
     assert [size for size, _ in found.blocks] == [8] * 8
     assert found.value == pytest.approx(combine([found]).value)
 
 
-def test_a_glance_finds_the_loss_beside_the_metric():
+def test_a_fast_evaluation_finds_the_loss_beside_the_metric():
     model, _ = train(parts(), steps=6)
     samples, labels = BLURRED.tensors
     expected = nn.functional.cross_entropy(model.layer(samples), labels).item()
-    assert glanced(model)[0].loss == pytest.approx(expected)
+    assert evaluated(model)[0].loss == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("make_model", [Drops, ByMetric])
-def test_a_glance_leaves_the_module_as_it_was(make_model):
+def test_a_fast_evaluation_leaves_the_module_as_it_was(make_model):
     model, _ = train(parts(make_model), steps=6)
     model.train()
     attributes, weights = set(vars(model)), copy.deepcopy(model.state_dict())
     trainer = model._trainer
-    found = glanced(model)
+    found = evaluated(model)
     assert set(vars(model)) == attributes
     assert "log" not in vars(model)
     assert model.training
@@ -83,14 +83,14 @@ def test_a_glance_leaves_the_module_as_it_was(make_model):
     assert all(torch.equal(each, weights[name]) for name, each in model.state_dict().items())
     if make_model is ByMetric:
         assert model.accuracy._update_count == 0
-    assert glanced(model) == found
+    assert evaluated(model) == found
 
 
 def test_several_datasets_are_looked_at_one_by_one():
     model, _ = train(parts(), steps=6)
     few, rest = Subset(BLURRED, range(10)), Subset(BLURRED, range(10, 64))
-    both = glanced(model, [few, rest])
-    assert both == [*glanced(model, [few]), *glanced(model, [rest])]
+    both = evaluated(model, [few, rest])
+    assert both == [*evaluated(model, [few]), *evaluated(model, [rest])]
     assert [size for size, _ in both[0].blocks] == [8, 2]
     correct = both[0].value * 10 + both[1].value * 54
     assert combine(both).value == pytest.approx(correct / 64)
@@ -98,7 +98,7 @@ def test_several_datasets_are_looked_at_one_by_one():
 
 def test_features_are_noted_where_they_are_asked_for():
     model, _ = train(parts(), steps=6)
-    (plain,), (tapped,) = glanced(model), glanced(model, features=True)
+    (plain,), (tapped,) = evaluated(model), evaluated(model, features=True)
     assert plain.features == {}
     assert tapped == plain
     assert tapped.features
@@ -127,13 +127,13 @@ class Sometimes(Classifier):
 
 
 def test_a_metric_that_a_block_lacks_is_not_made_up():
-    assert glanced(Sometimes()) is None
+    assert evaluated(Sometimes()) is None
 
 
 @pytest.mark.parametrize("make_model", [NeedsTrainer, AtTheEnd])
 def test_what_cannot_do_without_a_trainer_gets_one(make_model):
     model = make_model()
-    assert glanced(model) is None
+    assert evaluated(model) is None
     updating = parts(lambda: model)
     (found,) = updating.measure([BLURRED])
     assert found.value == pytest.approx(updating.metric(BLURRED))
@@ -142,23 +142,23 @@ def test_what_cannot_do_without_a_trainer_gets_one(make_model):
 
 
 def test_another_name_is_not_found():
-    assert glanced(Classifier(), monitor="val_f1") is None
+    assert evaluated(Classifier(), monitor="val_f1") is None
 
 
 def test_a_module_on_another_device_is_left_to_its_trainer():
-    assert glanced(Classifier().to("meta")) is None
+    assert evaluated(Classifier().to("meta")) is None
 
 
-@pytest.mark.parametrize(("accelerator", "glances"), [("cpu", True), ("gpu", False)])
-def test_only_looks_on_the_cpu_go_without_a_trainer(accelerator, glances, monkeypatch):
+@pytest.mark.parametrize(("accelerator", "fast"), [("cpu", True), ("gpu", False)])
+def test_only_probes_on_the_cpu_go_without_a_trainer(accelerator, fast, monkeypatch):
     monkeypatch.setattr("greentrain.training.fit.number_of_ranks", lambda options: 1)
-    assert parts(accelerator=accelerator).evaluator._fast is glances
+    assert parts(accelerator=accelerator).evaluator._fast is fast
 
 
-def test_no_worker_is_started_for_a_glance():
+def test_no_worker_is_started_for_a_fast_evaluation():
     loader = {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 4}
     model = Classifier()
-    assert glanced(model, loader=loader) == glanced(model)
+    assert evaluated(model, loader=loader) == evaluated(model)
 
 
 def test_the_random_state_is_left_alone():
@@ -183,5 +183,5 @@ def test_blocks_are_many_and_not_tiny(samples, batch_size):
 @pytest.mark.parametrize(("samples", "block"), [(48, 8), (256, 16), (1024, 64), (5000, 64)])
 def test_blocks_by_hand(samples, block):
     assert block_size(samples, {"batch_size": 64}) == block
-    sizes = [size for size, _ in glanced(Classifier(), [blobs((0,), 48)])[0].blocks]
+    sizes = [size for size, _ in evaluated(Classifier(), [blobs((0,), 48)])[0].blocks]
     assert sizes == [8] * 6

@@ -100,6 +100,6 @@ def test_kept_samples_do_not_hold_on_to_their_dataset():
     assert sorted(float(held.of("0")[index][0]) for index in range(8)) == list(range(8))
 
 
-def test_no_other_objective_is_known():
+def test_no_other_eval_on_is_known():
     with pytest.raises(ConfigurationError, match="eval_on is 'past'; allowed are 'seen'"):
         HeldOut("past", seed=0)

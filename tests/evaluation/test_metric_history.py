@@ -37,5 +37,5 @@ def test_one_sample_may_change_a_metric_as_far_as_0_or_1_is(value, farthest):
     assert measured((5, value), (5, value)).resolution == pytest.approx(farthest / 10)
 
 
-def test_of_no_samples_nothing_is_told():
+def test_of_no_samples_nothing_is_said():
     assert Measured(value=math.nan).resolution == 0.0

@@ -49,12 +49,12 @@ def model():
 # How much.
 
 
-def test_before_anything_was_measured_there_is_no_look():
+def test_before_anything_was_measured_there_is_no_probe():
     assert probe().affordable(1e9) == 0
     assert probe().expected_j(100) == 0.0
 
 
-def test_a_look_is_sized_by_a_quarter_of_what_a_validation_drew_and_then_by_looks():
+def test_a_probe_is_sized_by_a_quarter_of_what_a_validation_used_and_then_by_probes():
     looking = probe()
     looking.learn_validation(100, 40.0)  # 0.4 J a sample with a Trainer, so 0.1 J without
     assert looking.affordable(1000.0) == 100  # 1 % of it
@@ -78,7 +78,7 @@ def test_too_few_samples_are_none(left_j, samples):
 
 
 @given(left_j=st.floats(0.0, 1e6), validation_j=joules, looks_j=st.lists(joules, max_size=5))
-def test_a_look_keeps_to_its_share_and_its_bound(left_j, validation_j, looks_j):
+def test_a_probe_keeps_to_its_share_and_its_bound(left_j, validation_j, looks_j):
     looking = probe()
     looking.learn_validation(1, validation_j)
     for look_j in looks_j:
@@ -94,7 +94,7 @@ def test_a_look_keeps_to_its_share_and_its_bound(left_j, validation_j, looks_j):
     assert looking.upper_bound_j(samples) >= looking.expected_j(samples)
 
 
-def test_a_meter_that_sees_nothing_makes_looks_free():
+def test_a_meter_that_sees_nothing_makes_probes_free():
     looking = probe()
     looking.learn_validation(64, 0.0)
     assert looking.affordable(1e-3) == MOST_NEW + KEPT
@@ -104,7 +104,7 @@ def test_a_meter_that_sees_nothing_makes_looks_free():
 # What of.
 
 
-def test_half_of_a_look_is_new_and_the_rest_in_proportion(model):
+def test_half_of_a_probe_is_new_and_the_rest_in_proportion(model):
     updating, held_out = model
     arrived = Experience("now", blobs((2, 3), 200), blobs((2, 3), 100, seed=2))
     look = probe(held_out, updating).run(updating.model, arrived, arrived.train, 240)
@@ -229,7 +229,7 @@ def test_what_is_validated_is_a_uniform_sample(model):
 
 
 @given(update_j=st.floats(0.0, 1e6), sample_j=joules)
-def test_a_validation_draws_a_twentieth_of_its_update_or_has_256_samples(update_j, sample_j):
+def test_a_validation_uses_a_twentieth_of_its_update_or_has_256_samples(update_j, sample_j):
     held_out = HeldOut("seen", seed=0)
     held_out.add(Experience("past", blobs((0,), 8), blobs((0,), 500)))
     looking = probe(held_out)

@@ -18,7 +18,7 @@ anything = st.floats(allow_nan=True, allow_infinity=True)
 
 
 @given(anything, anything)
-def test_a_look_never_draws_more_than_its_share(budget_j, sample_j):
+def test_a_probe_never_uses_more_than_its_share(budget_j, sample_j):
     samples = probe_size(budget_j=budget_j, sample_j=sample_j)
     assert samples == 0 or 32 <= samples <= 512
     if samples:
@@ -26,7 +26,7 @@ def test_a_look_never_draws_more_than_its_share(budget_j, sample_j):
 
 
 @given(st.floats(1e-3, 1e9), st.floats(1e-6, 1e3))
-def test_a_look_is_as_large_as_its_share_allows(budget_j, sample_j):
+def test_a_probe_is_as_large_as_its_share_allows(budget_j, sample_j):
     samples = probe_size(budget_j=budget_j, sample_j=sample_j)
     more = 32 if samples == 0 else samples + 1
     if samples < 512:

@@ -106,7 +106,7 @@ def test_sources_that_are_known_are_written_with_the_opening_row(ledger: Ledger)
     assert len(ledger.rows("source")) == 2
 
 
-def test_sources_that_cannot_be_told_are_asked_for_again(
+def test_sources_that_are_unknown_are_asked_for_again(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers: list[Any] = [RuntimeError("no driver yet"), RuntimeError("no driver yet"), [CARD]]

@@ -110,11 +110,11 @@ def test_it_starts_without_experiences() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"after": -1}, r"after is -1; it is the position of an experience, 0 or more"),
-        ({"on": 1.0}, r"on is 1\.0; it is the position"),
-        ({"after": True}, r"after is True; it is the position"),
-        ({"value": math.nan}, r"value is nan; it is a finite number"),
-        ({"value": math.inf}, r"value is inf; it is a finite number"),
+        ({"after": -1}, r"after is -1; it must be the position of an experience, 0 or more"),
+        ({"on": 1.0}, r"on is 1\.0; it must be the position"),
+        ({"after": True}, r"after is True; it must be the position"),
+        ({"value": math.nan}, r"value is nan; it must be a finite number"),
+        ({"value": math.inf}, r"value is inf; it must be a finite number"),
     ],
 )
 def test_what_is_no_score_is_refused(wrong: dict[str, Any], message: str) -> None:

@@ -82,7 +82,7 @@ def test_each_resource_has_its_slope() -> None:
     ("name", "value"), [("samples", -1), ("labels", math.inf), ("energy_j", math.nan)]
 )
 def test_a_use_that_is_none_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigurationError, match=rf"{name} is {value}; it is a finite number"):
+    with pytest.raises(ConfigurationError, match=rf"{name} is {value}; it must be a finite number"):
         ResourceUse(**{name: value})
 
 
@@ -114,14 +114,14 @@ def test_frugality_holds_at_the_ends_of_the_numbers() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scale": 0.0}, r"scale is 0\.0; it is an amount of the resource, above 0"),
-        ({"scale": -1.0}, r"scale is -1\.0; it is an amount of the resource, above 0"),
-        ({"weight": -0.1}, r"weight is -0\.1; it is 0 or more"),
-        ({"resource": -2.0}, r"resource is -2\.0; it is 0 or more"),
-        ({"performance": math.nan}, r"performance is nan; it is a finite number"),
-        ({"resource": math.inf}, r"resource is inf; it is a finite number"),
-        ({"scale": math.inf}, r"scale is inf; it is a finite number"),
-        ({"weight": math.nan}, r"weight is nan; it is a finite number"),
+        ({"scale": 0.0}, r"scale is 0\.0; it must be an amount of the resource, above 0"),
+        ({"scale": -1.0}, r"scale is -1\.0; it must be an amount of the resource, above 0"),
+        ({"weight": -0.1}, r"weight is -0\.1; it must be 0 or more"),
+        ({"resource": -2.0}, r"resource is -2\.0; it must be 0 or more"),
+        ({"performance": math.nan}, r"performance is nan; it must be a finite number"),
+        ({"resource": math.inf}, r"resource is inf; it must be a finite number"),
+        ({"scale": math.inf}, r"scale is inf; it must be a finite number"),
+        ({"weight": math.nan}, r"weight is nan; it must be a finite number"),
     ],
 )
 def test_wrong_terms_are_refused(wrong: dict[str, float], message: str) -> None:

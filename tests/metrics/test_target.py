@@ -27,7 +27,7 @@ def stopped(energy_j: float) -> Run:
     return [0.0, energy_j], [0.0, 0.0]
 
 
-def test_it_is_what_was_drawn_when_the_target_was_first_met() -> None:
+def test_it_is_what_was_used_when_the_target_was_first_met() -> None:
     energies_j, values = [10.0, 25.0, 40.0, 60.0], [0.5, 0.8, 0.7, 0.9]
     assert energy_to_target(energies_j, values, target=0.8) == 25.0
     assert energy_to_target(energies_j, values, target=0.75) == 25.0

@@ -157,7 +157,7 @@ def test_the_matrix_is_left_as_it_was(measure: Callable[[Tensor], float]) -> Non
 def test_other_shapes_are_refused(
     measure: Callable[[Tensor], float], shape: tuple[int, ...]
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"the matrix has shape .*; it is square"):
+    with pytest.raises(ConfigurationError, match=r"the matrix has shape .*; it must be square"):
         measure(torch.zeros(shape))
 
 

@@ -30,7 +30,7 @@ from tests.report.ledgers import come, decide, window
 
 
 def offers(full_j: float | None, sd_j: float = 0.0) -> str:
-    """Alternatives, with a full retraining at half and, where it is known, at full effort."""
+    """Alternatives, with a full retraining at half and, where it is known, at all of its steps."""
     listed = [offer("SKIP", 0.0, 0.0, 0.0), offer("FULL_RETRAIN", 0.5, 1.0, 0.0)]
     if full_j is not None:
         listed.append(offer("FULL_RETRAIN", 1.0, full_j, sd_j))
@@ -72,7 +72,7 @@ def energy(ledger: Ledger) -> dict[str, object]:
     return build(ledger)["avoided"]["energy"]
 
 
-def test_it_is_what_full_retraining_would_have_drawn_less_what_was(ledger):
+def test_it_is_what_full_retraining_would_have_used_less_what_was(ledger):
     run, budget = opened(ledger)
     for position in range(5):
         lived(run, budget, position, full_j=1000.0, drawn_j=100.0)
@@ -139,7 +139,7 @@ def test_what_no_decision_predicted_is_counted_and_left_out_on_both_sides(ledger
     assert found["left_out_j"] == 40.0
 
 
-def test_a_full_retraining_avoids_nothing_and_its_looks_are_charged(ledger):
+def test_a_full_retraining_avoids_nothing_and_its_probes_are_charged(ledger):
     run, budget = opened(ledger)
     reservation = ledger.account(budget, run).reserve(4000.0, "all")
     decide(
@@ -159,7 +159,7 @@ def test_a_full_retraining_avoids_nothing_and_its_looks_are_charged(ledger):
     assert (found["avoided_j"], found["model_sd_j"]) == (-70.0, 0.0)
 
 
-def test_interrupted_updates_and_looks_without_an_end_are_charged(ledger):
+def test_interrupted_updates_and_probes_without_an_end_are_charged(ledger):
     run, budget = opened(ledger)
     lived(run, budget, 0, full_j=1000.0, drawn_j=100.0)
     window(run, 30.0, 0.0, phase="probe")  # a look at what came next

@@ -70,7 +70,7 @@ def test_nothing_given_is_nothing_known(tmp_path, text):
         ("embodied_lifetime_h: 0", "embodied_lifetime_h is 0; it must be above 0"),
         (
             "embodied_reserved_share: 1.5",
-            "embodied_reserved_share is 1.5; it is a share",
+            "embodied_reserved_share is 1.5; it must be a share",
         ),
         (
             "market_based_g_per_kwh: 3\nmarket_based_source: 4",

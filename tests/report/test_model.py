@@ -55,7 +55,7 @@ def test_a_budget_names_its_overrun_and_says_whether_it_was_kept(ledger):
     assert [point["spent_j"] for point in budget["spending"]] == [5400.0]
 
 
-def test_a_budget_drawn_beyond_its_total_is_not_kept(ledger):
+def test_a_budget_used_beyond_its_total_is_not_kept(ledger):
     run = ledger.open_run("stream", "x")
     account = ledger.account(ledger.open_budget("x", Budget.parse("1 Wh")), run)
     account.settle(account.reserve(3600.0, "all"), 3700.0)
@@ -147,7 +147,7 @@ def test_the_same_ledger_gives_the_same_bytes(ledger):
     assert json.loads(render_json(build(ledger)))["schema_version"] == 3
 
 
-def test_no_grams_are_claimed_and_no_folder_is_told(ledger, tmp_path):
+def test_no_grams_are_claimed_and_no_folder_is_named(ledger, tmp_path):
     stream(ledger)
     report = build(ledger)
     assert report["carbon"]["emissions_g"] is None

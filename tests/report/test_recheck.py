@@ -173,7 +173,7 @@ def test_rows_that_were_cut_off_are_missed(ledger, tmp_path):
     assert "/runs/1" in {one.path for one in checked.differences}
 
 
-def test_several_ledgers_are_told_apart_by_name_or_by_order(tmp_path):
+def test_several_ledgers_are_distinguished_by_name_or_by_order(tmp_path):
     opened = [Ledger(str(tmp_path / name)) for name in ("a.db", "b.db", "c.db")]
     for ledger in opened:
         stream(ledger, name=ledger.name)

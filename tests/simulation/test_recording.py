@@ -104,7 +104,7 @@ def test_a_merged_table_knows_every_update_that_may_have_been_the_last(tmp_path)
         (2, "updated-1"),
         (2, "full-1"),
     }
-    assert len(table.rows[0, UNTRAINED]) == 1 + 2  # SKIP, and full retraining at two efforts
+    assert len(table.rows[0, UNTRAINED]) == 1 + 2  # SKIP, and full retraining at two step fractions
     assert len(table.rows[2, "updated-1"]) == 1 + 3 * 2
     waiting = table.probes[2, "updated-0"]
     assert (waiting.n_new, waiting.n_stored, waiting.n_pending) == (80, 80, 40)
@@ -238,7 +238,7 @@ def test_a_training_that_had_to_be_cut_is_no_row(tmp_path):
             stream(1),
             **{**given, "trainer": {**given["trainer"], "callbacks": [Surge(clock)]}},
         )
-    # Two batches warm up, 25 are of half of the effort, and the rest of 50 would be of all of it.
+    # Two batches warm up, 25 are of half of the steps, and the rest of 50 would be of all of them.
     assert [str(row.action) for row in made] == ["SKIP", "FULL_RETRAIN at 50%"]
 
 

@@ -91,7 +91,7 @@ def test_warm_starts_are_counted_since_the_last_full_retraining():
     assert [state.since_full for state in policy.states] == [0, 1, 2]
 
 
-def test_all_that_a_look_found_is_known():
+def test_all_that_a_probe_found_is_known():
     found = {
         "metric_past": 0.1,
         "loss_new": 0.2,
@@ -119,7 +119,7 @@ def test_looks_are_paid_for_until_they_cannot_be():
     assert outcome.violations == 0
 
 
-def test_what_is_drawn_beyond_all_there_is_is_a_violation():
+def test_what_is_used_beyond_all_there_is_is_a_violation():
     # Four updates use 0.1 J a step; the one of 100 steps uses 50 J in place of 10 J.
     step_fractions = {
         steps: Action(mode=FULL.mode, step_fraction=steps / 1000) for steps in (50, 200, 300, 400)

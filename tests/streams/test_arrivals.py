@@ -192,7 +192,7 @@ def test_a_table_needs_to_know_its_labels(tmp_path: Path) -> None:
         next(from_folder(tmp_path))
 
 
-def test_what_fails_in_a_reader_of_ones_own_is_told_with_the_file(tmp_path: Path) -> None:
+def test_what_fails_in_a_reader_of_ones_own_is_reported_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
 
     def load(path: Path) -> Dataset[Any]:
@@ -205,7 +205,7 @@ def test_what_fails_in_a_reader_of_ones_own_is_told_with_the_file(tmp_path: Path
         next(from_folder(tmp_path, load=lambda path: None))  # type: ignore[arg-type, return-value]
 
 
-def test_a_wrong_folder_or_option_is_told_at_once(tmp_path: Path) -> None:
+def test_a_wrong_folder_or_option_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"there is no folder '.*nowhere' to take data"):
         from_folder(tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="val_share is 2"):
@@ -273,5 +273,5 @@ def test_a_function_that_never_says_that_nothing_is_left_is_found_out() -> None:
 
 
 def test_a_dataset_is_no_function() -> None:
-    with pytest.raises(ConfigurationError, match="fetch is a TensorDataset; it is a function"):
+    with pytest.raises(ConfigurationError, match="fetch is a TensorDataset; it must be a function"):
         from_callable(DATA)  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ def test_split_in_twos_a_domain_asks_for_even_or_odd() -> None:
         assert label == number % 2
 
 
-def test_a_task_is_told_with_each_sample() -> None:
+def test_a_task_comes_with_each_sample() -> None:
     stream = task_incremental(TRAIN, n_experiences=3, test=TEST)
     for position, experience in enumerate(stream):
         assert experience.metadata["task"] == position
@@ -183,18 +183,21 @@ def test_there_is_no_test_data_unless_given() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"n_experiences": 7}, "n_experiences is 7; it is a whole number from 1 to 6, the number"),
+        (
+            {"n_experiences": 7},
+            "n_experiences is 7; it must be a whole number from 1 to 6, the number",
+        ),
         ({"n_experiences": 0}, "n_experiences is 0;"),
         ({"n_experiences": 2.0}, "n_experiences is 2.0;"),
         (
             {"val_share": 0},
-            "val_share is 0; it is the share of validation samples, between 0 and 1",
+            "val_share is 0; it must be the share of validation samples, between 0 and 1",
         ),
         ({"val_share": 1.0}, "val_share is 1.0;"),
         ({"val_share": "10 %"}, "val_share is '10 %';"),
-        ({"seed": -1}, "seed is -1; it is a whole number, 0 or more"),
+        ({"seed": -1}, "seed is -1; it must be a whole number, 0 or more"),
         ({"seed": None}, "seed is None;"),
-        ({"order": "shuffled"}, "order is 'shuffled'; it is \"random\", or each class once"),
+        ({"order": "shuffled"}, "order is 'shuffled'; it must be \"random\", or each class once"),
         ({"order": [0, 1, 2, 3, 4]}, r"order is [0, 1, 2, 3, 4]; it has to hold each of"),
         ({"order": [0, 1, 2, 3, 4, 4]}, "it has to hold each of [0, 1, 2, 3, 4, 5] once"),
         ({"order": [0, 1, 2, 3, 4, 5, 6]}, "it has to hold each of [0, 1, 2, 3, 4, 5] once"),

@@ -113,7 +113,7 @@ def test_a_dataset_that_came_from_code_cannot_be_read_again(
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (frame, "dataset is a DataFrame; it is an MLflow dataset of pandas or NumPy"),
+        (frame, "dataset is a DataFrame; it must be an MLflow dataset of pandas or NumPy"),
         (
             lambda: mlflow.data.from_pandas(frame()),
             "has the columns a, b, y; say by target= which is y",

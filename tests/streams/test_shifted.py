@@ -187,7 +187,7 @@ def test_lists_of_numbers_may_come_from_numpy() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"size": 61}, "size is 61; it is a whole number from 1 to 60, the number of samples"),
+        ({"size": 61}, "size is 61; it must be a whole number from 1 to 60, the number of samples"),
         ({"size": 0}, "size is 0;"),
         ({"size": 2.5}, "size is 2.5;"),
         ({"size": 1}, "leave 1 for each; two or more are needed"),
@@ -199,7 +199,7 @@ def test_lists_of_numbers_may_come_from_numpy() -> None:
         ({"train": [torch.zeros(1, 2, 2)] * 4}, "train has samples a torch.float32 tensor"),
         ({"train": [("picture", 1)] * 4}, "train has samples beginning with a str; each is"),
         ({"train": None}, "train is None"),
-        ({"n": 61}, "is 61; it is a whole number from 1 to 60"),
+        ({"n": 61}, "is 61; it must be a whole number from 1 to 60"),
         ({"n": 31}, "60 samples for 31 experiences leave 1 for each"),
     ],
 )
@@ -221,8 +221,14 @@ NORMALISED = TensorDataset(torch.full((4, 1, 2, 2), -0.5), torch.zeros(4))
 @pytest.mark.parametrize(
     ("build", "complaint"),
     [
-        (lambda: rotated(TRAIN, angles=[]), "angles is []; it is a number of degrees for each"),
-        (lambda: rotated(TRAIN, angles=30), "angles is 30; it is a number of degrees for each"),
+        (
+            lambda: rotated(TRAIN, angles=[]),
+            "angles is []; it must be a number of degrees for each",
+        ),
+        (
+            lambda: rotated(TRAIN, angles=30),
+            "angles is 30; it must be a number of degrees for each",
+        ),
         (lambda: rotated(TRAIN, angles=[0, float("nan")]), "angles holds nan; each is a number"),
         (lambda: rotated(TRAIN, angles="90"), "angles holds '9'"),
         (lambda: rotated(TRAIN, angles=[True]), "angles holds True"),
@@ -230,7 +236,7 @@ NORMALISED = TensorDataset(torch.full((4, 1, 2, 2), -0.5), torch.zeros(4))
         (lambda: rotated(FLAT, angles=[1]), "a torch.float32 tensor (4,); each is (image, ...)"),
         (
             lambda: corrupted(TRAIN, kind="snow", severities=[1]),
-            "kind is 'snow'; it is one of blur",
+            "kind is 'snow'; it must be one of blur",
         ),
         (lambda: corrupted(TRAIN, kind="blur", severities=[0, 1.5]), "severities holds 1.5; each"),
         (lambda: corrupted(TRAIN, kind="blur", severities=[-0.1]), "a number from 0 to 1"),

@@ -42,7 +42,9 @@ def test_ids_are_unique() -> None:
 
 
 def test_only_experiences_make_a_stream() -> None:
-    with pytest.raises(ConfigurationError, match="holds a TensorDataset; it is made of Experience"):
+    with pytest.raises(
+        ConfigurationError, match="holds a TensorDataset; it must be made of Experience"
+    ):
         Stream([DATA], name="data")  # type: ignore[list-item]
 
 
@@ -54,7 +56,7 @@ def test_a_stream_takes_any_iterable_and_does_not_change() -> None:
         stream.name = "other"  # type: ignore[misc]
 
 
-def test_a_long_stream_is_told_in_short() -> None:
+def test_a_long_stream_has_a_short_text() -> None:
     assert repr(week("mon")) == "Stream('week', 1 experiences: mon)"
     long = week(*(f"day-{number}" for number in range(20)))
     assert repr(long) == ("Stream('week', 20 experiences: day-0, day-1, day-2, day-3, ..., day-19)")

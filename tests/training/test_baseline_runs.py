@@ -228,7 +228,7 @@ def test_a_stream_killed_at_its_control_goes_on_with_the_next_experience(
     assert (found["baseline_retrainings"], found["unfinished"]) == (1, 0 if when == "before" else 1)
 
 
-def test_an_outcome_of_a_control_that_was_not_told_is_told_later(tmp_path, monkeypatch):
+def test_an_outcome_of_a_baseline_that_was_not_recorded_is_recorded_later(tmp_path, monkeypatch):
     changes = {"state_dir": tmp_path / "state", "policy": REPLAYING}
     trainer = streaming(tmp_path, LookClock(), **changes)
     trainer.run(arrivals(3))
@@ -299,7 +299,7 @@ def test_without_controls_nothing_is_called_as_good_as_full(tmp_path, caplog):
         assert "as good as full" not in text.lower()
 
 
-def test_the_tracker_is_told_of_a_control_in_the_streams_run(tmp_path):
+def test_the_tracker_logs_a_baseline_in_the_streams_run(tmp_path):
     told = Noted()
     with streaming(tmp_path, LookClock(), policy=REPLAYING, tracking_uri=told) as trainer:
         trainer.run(arrivals(4))

@@ -41,7 +41,7 @@ class SlowToEnd(Classifier):
         self.clock.seconds += 0.1  # 10 J at 100 W
 
 
-def test_what_the_end_of_a_fit_draws_is_kept_aside_where_the_guard_ends_it(tmp_path):
+def test_what_the_end_of_a_fit_uses_is_kept_aside_where_the_guard_ends_it(tmp_path):
     clock = Clock()
     SlowToEnd.clock, SlowToEnd.fits = clock, 0
     policy = Always(mode=UpdateMode.WARM_START)

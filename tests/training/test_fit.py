@@ -131,7 +131,7 @@ class Steep(Classifier):
         self.norms = [*getattr(self, "norms", []), float(self.layer.weight.grad.norm())]
 
 
-def test_gradients_are_clipped_as_the_trainer_is_told():
+def test_gradients_are_clipped_as_the_trainer_is_configured():
     model, _ = train(parts(Steep, gradient_clip_val=0.1))
     assert float(model.before) > 1.0
     assert max(model.norms) <= 0.1 + 1e-6
@@ -152,7 +152,7 @@ def test_a_collate_function_and_a_sampler_are_the_users():
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_scheduler_is_told_how_many_steps_there_will_be(accumulate):
+def test_a_scheduler_knows_how_many_steps_there_will_be(accumulate):
     model, note = train(parts(OneCycle, accumulate_grad_batches=accumulate), steps=25)
     # Epochs of 10 batches: 25 steps; gathered by four, 4 + 4 + 2, the same again and 4 + 1.
     assert model.steps == note.trainer.global_step == {1: 25, 4: 8}[accumulate]

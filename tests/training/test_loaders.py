@@ -209,14 +209,14 @@ def test_other_options_of_the_loader_stay_the_users():
     assert with_worker == epoch(UpdateMode.REPLAY)
 
 
-def test_a_look_sees_every_sample_in_order_whatever_training_is_told():
+def test_a_probe_sees_every_sample_in_order_whatever_training_uses():
     loader = check_loader(
         {"batch_size": 3, "drop_last": True, "sampler": lambda data: SequentialSampler(range(1))}
     )
     assert flat(samples.tolist() for (samples,) in ordered_loader(NEW, loader)) == [*range(8)]
 
 
-def test_batches_have_32_samples_unless_told_otherwise():
+def test_batches_have_32_samples_by_default():
     assert check_loader({"pin_memory": False}) == {"batch_size": 32, "pin_memory": False}
 
 

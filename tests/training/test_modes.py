@@ -25,7 +25,7 @@ OPTIONS = StepPlan(epochs=10, batch_size=10, reuse_fraction=0.2)
         (UpdateMode.REPLAY, 0.25, 10),
     ],
 )
-def test_steps_follow_from_samples_and_effort(mode, step_fraction, steps):
+def test_steps_follow_from_samples_and_step_fraction(mode, step_fraction, steps):
     assert (
         OPTIONS.steps(Action(mode=mode, step_fraction=step_fraction), n_new=100, n_stored=300)
         == steps
@@ -78,13 +78,13 @@ def test_what_is_feasible_depends_on_what_there_is(has_model, keeps_data, n_stor
     assert {str(each.action.mode) for each in candidates} == modes
 
 
-def test_every_effort_is_offered_that_has_steps_enough():
+def test_every_step_fraction_is_offered_that_has_steps_enough():
     found = OPTIONS.candidates(n_new=500, n_stored=500, has_model=True, keeps_data=True)
     step_fractions = {
         mode: {each.action.step_fraction: each.steps for each in found if each.action.mode is mode}
         for mode in UpdateMode
     }
-    # 10 epochs of 100 batches; each effort is the last one times the root of 2.
+    # 10 epochs of 100 batches; each step fraction is the last one times the root of 2.
     assert step_fractions[UpdateMode.FULL_RETRAIN] == {
         0.0625: 62,
         0.088: 88,
@@ -107,14 +107,16 @@ def test_every_effort_is_offered_that_has_steps_enough():
     epochs=st.integers(1, 20),
     batch_size=st.integers(1, 512),
 )
-def test_short_updates_are_left_out_but_for_the_full_effort(n_new, n_stored, epochs, batch_size):
+def test_short_updates_are_left_out_but_for_the_full_step_fraction(
+    n_new, n_stored, epochs, batch_size
+):
     options = StepPlan(epochs=epochs, batch_size=batch_size, reuse_fraction=0.2)
     found = options.candidates(n_new=n_new, n_stored=n_stored, has_model=True, keeps_data=True)
     for each in found:
         assert each.steps >= (FEWEST_STEPS if each.action.step_fraction < 1 else 1)
         assert each.steps == options.steps(each.action, n_new=n_new, n_stored=n_stored)
     whole = {each.action.mode for each in found if each.action.step_fraction == 1}
-    assert whole == {each.action.mode for each in found}  # no mode is without its full effort
+    assert whole == {each.action.mode for each in found}  # each mode is offered whole
     assert len(whole) == (3 if n_stored else 2)
 
 

@@ -190,7 +190,7 @@ def test_a_stream_that_is_killed_loses_and_repeats_no_experience(tmp_path):
     print(f"{killed} kills, {begun} decisions for {len(outcomes)} experiences")
 
 
-def test_an_outcome_that_the_ledger_was_not_told_of_is_told_later(tmp_path, monkeypatch):
+def test_an_outcome_that_was_not_recorded_is_recorded_later(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 

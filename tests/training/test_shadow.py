@@ -107,7 +107,7 @@ def rows(folder: Path, kind: str) -> list[dict]:
         ledger.close()
 
 
-def test_a_job_is_advised_and_nothing_but_looks_is_drawn(tmp_path):
+def test_a_job_gets_a_decision_and_nothing_but_probes_is_used(tmp_path):
     clock = LookClock()
     stream = arrivals()
     with advising(tmp_path, clock) as trainer:
@@ -144,7 +144,7 @@ def test_the_cost_of_the_job_is_learned_from_what_it_tells(tmp_path):
     assert full[0].option.cost_j.mean == pytest.approx(300 * STEP_J, rel=0.05)
 
 
-def test_what_was_advised_paces_and_what_the_job_drew_does_not(tmp_path):
+def test_what_was_decided_paces_and_what_the_job_used_does_not(tmp_path):
     with advising(tmp_path, LookClock(), policy=Always(mode=UpdateMode.WARM_START)) as trainer:
         pairs = follow(trainer, arrivals(), told_j=STEP_J)
         last = trainer.update(experience("last", (1,), seed=9))
@@ -160,7 +160,7 @@ def test_what_was_advised_paces_and_what_the_job_drew_does_not(tmp_path):
     assert last.update_mode is UpdateMode.WARM_START
 
 
-def test_a_paper_that_is_used_up_advises_to_skip(tmp_path):
+def test_a_shadow_budget_that_is_used_up_skips(tmp_path):
     with advising(tmp_path, LookClock(), budget="150 J") as trainer:
         pairs = follow(trainer, arrivals(), told_j=STEP_J)
     advised = sum(
@@ -193,7 +193,7 @@ def test_the_paper_is_read_from_the_ledger_again(tmp_path):
         assert came.metric_after == pytest.approx(other.metric_after)
 
 
-def test_what_nobody_told_of_waits_as_pending_data(tmp_path):
+def test_what_nobody_reported_waits_as_pending_data(tmp_path):
     stream = arrivals(3)
     with advising(tmp_path, LookClock()) as trainer:
         trainer.update(stream[0])
@@ -210,7 +210,7 @@ def test_what_nobody_told_of_waits_as_pending_data(tmp_path):
     assert json.loads(decisions[2]["state"])["n_pending"] == 40
 
 
-def test_a_process_that_dies_before_it_was_told_has_not_had_the_experience(tmp_path):
+def test_a_process_that_dies_before_the_report_has_not_had_the_experience(tmp_path):
     stream = arrivals(2)
     changes = {"state_dir": tmp_path / "state"}
     dying = pytest.raises(RuntimeError, match="the job")
@@ -230,7 +230,7 @@ def test_a_process_that_dies_before_it_was_told_has_not_had_the_experience(tmp_p
         assert third.update(stream[1]).left_j > 900.0
 
 
-def test_without_any_energy_told_there_is_no_advice_and_it_says_so(tmp_path):
+def test_without_any_reported_energy_there_is_no_decision_and_it_says_so(tmp_path):
     with advising(tmp_path, LookClock()) as trainer:
         pairs = follow(trainer, arrivals(3), told_j=None)
     last = pairs[-1][0].decision
@@ -261,7 +261,7 @@ def test_the_model_of_the_job_becomes_the_current_one(tmp_path):
         ({"energy_j": float("nan")}, "energy_j is nan"),
     ],
 )
-def test_what_cannot_be_told_is_refused_and_can_be_told_again(tmp_path, told, named):
+def test_what_cannot_be_reported_is_refused_and_can_be_reported_again(tmp_path, told, named):
     with advising(tmp_path, LookClock()) as trainer:
         trainer.update(arrivals(1)[0])
         with pytest.raises(ConfigurationError, match=named):
@@ -292,14 +292,14 @@ def test_what_needs_trainings_of_its_own_is_refused(tmp_path, changes, named):
         advising(tmp_path, LookClock(), **changes)
 
 
-def test_only_advice_waits_to_be_told(tmp_path):
+def test_only_shadow_decisions_wait_for_a_report(tmp_path):
     with advising(tmp_path, LookClock(), shadow=False) as trainer:
         trainer.update(arrivals(1)[0])
         with pytest.raises(ConfigurationError, match="no decision is pending"):
             trainer.report_training(Classifier())
 
 
-def test_a_report_claims_nothing_of_what_was_only_advised(tmp_path):
+def test_a_report_claims_nothing_of_what_was_only_decided(tmp_path):
     with advising(tmp_path, LookClock()) as trainer:
         follow(trainer, arrivals())
     ledger = Ledger(URL.format(tmp_path), create=False)
@@ -338,7 +338,7 @@ def test_a_renewed_budget_forgets_the_paper_of_earlier_periods():
     assert paper.used_j(datetime(2026, 2, 28, tzinfo=UTC)) == 30.0
 
 
-def test_a_paper_account_takes_off_and_pays_for_looks(tmp_path):
+def test_a_shadow_account_takes_off_and_pays_for_probes(tmp_path):
     ledger = Ledger(URL.format(tmp_path))
     with ledger.open_run("stream", "x", environment={}) as run:
         real = ledger.account(ledger.open_budget("x", Budget.parse("100 J")), run)
@@ -350,7 +350,7 @@ def test_a_paper_account_takes_off_and_pays_for_looks(tmp_path):
     ledger.close()
 
 
-def test_steps_are_the_usual_ones_of_the_mode_unless_told():
+def test_steps_are_the_usual_ones_of_the_mode_unless_given():
     plan = StepPlan(epochs=10, batch_size=8, reuse_fraction=0.2)
     samples = blobs((0,), 80)
     data = UpdateData(new=samples, stored=samples, held=samples)

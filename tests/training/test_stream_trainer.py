@@ -193,7 +193,7 @@ def test_the_first_training_ends_at_two_even_shares_and_is_the_calibration(tmp_p
 
 
 @pytest.mark.parametrize(("budget", "looks"), [("120 J", True), ("90 J", False)])
-def test_what_is_left_says_whether_there_is_a_look(tmp_path, budget, looks):
+def test_what_is_left_says_whether_there_is_a_probe(tmp_path, budget, looks):
     # A third of it goes into the first training. A validation drew 0.0122 J a sample, and a look is
     # expected to draw a quarter of that: 1 % of 80 J / 5 are 52 samples, of 60 J / 5 they are 39.
     clock = Clock()
@@ -210,7 +210,7 @@ def test_what_is_left_says_whether_there_is_a_look(tmp_path, budget, looks):
     assert ("New data not probed" in second.reason) != looks
 
 
-def test_a_meter_that_sees_no_look_is_no_error(tmp_path):
+def test_a_meter_that_sees_no_probe_is_no_error(tmp_path):
     clock = Clock()
     with trainer(tmp_path, clock, lambda: Classifier(), evaluation=EACH) as streaming:
         results = [streaming.update(each) for each in stream(3)]
@@ -250,7 +250,7 @@ def test_a_share_of_full_becomes_joules_after_a_calibration_that_is_paid_for_apa
     assert results[-1].metric_after > 0.8
 
 
-def test_experiences_beyond_the_horizon_are_still_inside_the_budget(tmp_path):
+def test_experiences_beyond_their_number_are_still_inside_the_budget(tmp_path):
     _, results, clock = run(tmp_path, num_experiences=2, budget="400 J")
     assert len(results) == 6
     assert clock.seconds * 100.0 <= 400.0

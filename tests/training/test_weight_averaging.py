@@ -29,7 +29,7 @@ def plain(make_model=Classifier, **options):
     return parts(make_model, modes={"weight_averaging": 0.0}, **options)
 
 
-def test_a_mean_over_fewer_steps_than_its_horizon_is_the_plain_mean():
+def test_a_mean_over_fewer_steps_than_its_averaging_horizon_is_the_plain_mean():
     trail = Trail()
     model, _ = train(plain(), callbacks=[trail, WeightAveraging(12)], steps=12)
     assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)

@@ -22,7 +22,6 @@ from greentrain.control.policies.rules import (
     Rule,
     Verdict,
     check_mode,
-    is_whole,
     require,
     staleness,
     unknown_note,
@@ -30,6 +29,7 @@ from greentrain.control.policies.rules import (
 from greentrain.control.state import State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.errors import ConfigurationError
+from greentrain.units import is_whole
 
 Costs = Sequence[Sequence[float]]
 """``costs[i][t]`` for ``i <= t``: staleness in round t of the model of round i; on the diagonal

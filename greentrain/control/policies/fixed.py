@@ -15,13 +15,12 @@ from greentrain.control.policies.rules import (
     Verdict,
     age,
     check_mode,
-    is_whole,
     known,
     require,
 )
 from greentrain.control.state import State
 from greentrain.control.update_modes import UpdateMode
-from greentrain.units import format_energy
+from greentrain.units import format_energy, is_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,11 @@ from greentrain.control.action import Option
 from greentrain.control.decision import Decision, Reason
 from greentrain.control.forecast import OptionForecast, Table, risk_discount
 from greentrain.control.options import OptionSet
-from greentrain.control.policies.rules import BasePolicy, is_whole, known, require
+from greentrain.control.policies.rules import BasePolicy, known, require
 from greentrain.control.state import State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UNKNOWN_ROOM
-from greentrain.units import J_PER_WH, format_energy
+from greentrain.units import J_PER_WH, format_energy, is_whole
 
 _BISECTIONS = 60
 _DOUBT = 0.25

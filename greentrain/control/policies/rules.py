@@ -96,11 +96,6 @@ def require(valid: bool, name: str, value: object, allowed: str) -> None:
         raise ConfigurationError(f"{name} is {value!r}; set it to {allowed}")
 
 
-def is_whole(value: object, least: int) -> bool:
-    """Return whether a value is a whole number and not below a limit."""
-    return isinstance(value, int) and value >= least
-
-
 def is_positive(value: float) -> bool:
     """Return whether a number is above 0 and finite."""
     return math.isfinite(value) and value > 0

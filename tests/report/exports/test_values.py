@@ -248,7 +248,7 @@ def test_boamps_holds_what_was_measured(ledger):
     assert report["quality"] == "medium"
 
 
-def test_what_boamps_requires_and_nobody_told_is_named(ledger):
+def test_what_boamps_requires_and_nobody_gave_is_named(ledger):
     stream(ledger)
     sentences = boamps.missing(build(ledger))
     fields = {sentence.partition(":")[0] for sentence in sentences}
@@ -306,7 +306,7 @@ def test_the_files_are_named_after_their_formats(ledger, tmp_path):
     ]
 
 
-def test_missing_is_told_by_format(ledger):
+def test_missing_is_listed_by_format(ledger):
     stream(ledger)
     told = missing(build(ledger), ("json", "hf", "sci"))
     assert list(told) == ["hf", "sci"]
@@ -325,7 +325,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_system_without_pango_is_told_what_to_install(ledger, tmp_path, monkeypatch):
+def test_a_system_without_pango_says_what_to_install(ledger, tmp_path, monkeypatch):
     (tmp_path / "weasyprint.py").write_text("raise OSError('cannot load library libpango\\nmore')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "weasyprint", raising=False)
