@@ -26,7 +26,8 @@ class UpdateMode(StrEnum):
 class ModeTraits:
     """Facts about one update mode.
 
-    The training itself (steps, loaders, weights) is in :mod:`greentrain.training`.
+    Steps are in :mod:`greentrain.control.step_plan`, loaders and weights in
+    :mod:`greentrain.training`.
 
     Args:
         label: Name in reports.
