@@ -23,6 +23,7 @@ from greentrain.tracking import names
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "greentrain"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 NAMES = DOCS / "reference" / "metrics_and_tags.md"
 CONTROLLER = DOCS / "explanation" / "controller.md"
@@ -193,6 +194,12 @@ def test_links_lead_somewhere(path: Path) -> None:
         if not page.exists() or (anchor and anchor not in anchors(page)):
             dead.append(target)
     assert dead == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=label)
+def test_a_source_file_that_a_page_names_exists(path: Path) -> None:
+    named = re.findall(r"`([\w-]+/[\w/-]+\.py)`", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not any((at / name).exists() for at in (ROOT, PACKAGE))] == []
 
 
 def test_every_page_is_in_the_index() -> None:
