@@ -76,7 +76,7 @@ class MeterLease:
 
     def sources(self) -> tuple[Source, ...]:
         """Return the sources of all processes, after waiting for a meter that is being set up."""
-        return (*self.recorder.meter.sources, *self.others)
+        return (*self.recorder.sources, *self.others)
 
     def release(self) -> None:
         """End the lease; harmless if repeated."""

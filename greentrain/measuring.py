@@ -134,7 +134,7 @@ def measure(
                         "measure",
                         name,
                         environment={**environment(), "carbon": carbon.as_dict()},
-                        sources=lambda: recorder.meter.sources,
+                        sources=lambda: recorder.sources,
                         beat=lambda: recorder.open_windows()[depth : depth + 1],
                         emissions=carbon.of,
                         heartbeat_s=HEARTBEAT_S,
@@ -146,8 +146,7 @@ def measure(
             finally:
                 window = recorder.leave()
                 measured.reading = window.reading
-                with _attempt(partial(_log.warning, "the sources of the meter are unknown: %s")):
-                    measured.sources = recorder.meter.sources
+                measured.sources = recorder.sources
                 with _attempt(warn):
                     measured.emissions = carbon.of(window)
                 with _attempt(warn):

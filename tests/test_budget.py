@@ -170,8 +170,8 @@ def test_reads_how_often_it_is_renewed(text: str, per: str, carry_over: bool) ->
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"until": datetime(2027, 1, 1)}, "it is a time with a time zone"),
-        ({"until": "2027-01-01"}, "it is a time with a time zone"),
+        ({"until": datetime(2027, 1, 1)}, "it must be a time with a time zone"),
+        ({"until": "2027-01-01"}, "it must be a time with a time zone"),
         ({"per": "year"}, "day, week, month, quarter"),
         ({"carry_over": True}, "give per too"),
         ({"parent": ""}, "name of the budget above"),

@@ -138,7 +138,7 @@ def open_controller(
                 },
                 "carbon": carbon.as_dict(),
             },
-            sources=() if recorder is None else lambda: recorder.meter.sources,
+            sources=() if recorder is None else lambda: recorder.sources,
             beat=None if recorder is None else recorder.open_windows,
             emissions=carbon.of,
         )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from greentrain.energy.meter import NOTHING, Meter, Reading
+from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.errors import GreentrainError
 from greentrain.units import utc_now
 
@@ -104,6 +104,15 @@ class WindowRecorder:
             last = self._edge or NOTHING
             return Reading(duration_s=last.duration_s, energy_j=dict.fromkeys(last.energy_j))
         return self._without(reading, lambda joules: not math.isfinite(joules))
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The meter's sources; empty, with one warning, if it cannot name them."""
+        try:
+            return self.meter.sources
+        except Exception as error:  # a failing meter never stops training
+            self._warn("sources", f"the meter's sources are unknown: {error}")
+            return ()
 
     def enter(self, phase: str, *, epoch: int | None = None) -> None:
         """Begin a phase, interrupting the one that is open."""

@@ -12,7 +12,7 @@ from typing import Any
 from greentrain.carbon import CarbonAccount
 from greentrain.control import UpdateMode
 from greentrain.energy import Meter, Window, WindowRecorder, detect
-from greentrain.errors import LedgerError, MeterError
+from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.streams import Experience
 from greentrain.tracking import NullTracker, Tracker, names
@@ -73,7 +73,7 @@ class RunContext:
                 "settings": dict(settings),
                 "carbon": carbon.as_dict(),
             },
-            sources=lambda: self._meter.sources,
+            sources=lambda: self.recorder.sources,
             beat=self.recorder.open_windows,
             emissions=carbon.of,
         )
@@ -204,10 +204,7 @@ class RunContext:
     def _surroundings(self) -> dict[str, str]:
         """Return the metered devices and the grid zone, if they are known."""
         carbon = self._carbon.as_dict() or {}
-        try:
-            devices = {source.device for source in self._meter.sources if source.device}
-        except MeterError:
-            devices = set()
+        devices = {source.device for source in self.recorder.sources if source.device}
         tags = {names.TAG_HARDWARE: "; ".join(sorted(devices))}
         tags[names.TAG_ZONE] = (carbon.get("intensity") or {}).get("zone") or ""
         return {name: value for name, value in tags.items() if value}

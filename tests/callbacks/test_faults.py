@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from greentrain.callbacks import EnergyMonitor
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.energy import NvmlMeter, Reading, Source
 from tests.nvml.simulation import NOT_SUPPORTED, Node
 
@@ -117,6 +117,20 @@ def test_a_meter_that_is_well_changes_no_weight(bare):
     monitor = monitor_of(Flaky(lambda read: False, OSError()))
     assert_same(learned(monitor), bare)
     assert monitor.total.complete
+
+
+class Nameless(Flaky):
+    """A meter that cannot name its sources."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        raise OSError("the driver does not answer")
+
+
+def test_a_meter_that_cannot_name_its_sources_changes_no_weight(bare, caplog):
+    meter = Nameless(lambda read: False, OSError())
+    assert_same(learned(monitor_of(meter), BudgetGuard("1 Wh", meter=meter)), bare)
+    assert "the meter's sources are unknown: the driver does not answer" in caplog.text
 
 
 class Passing(Callback):

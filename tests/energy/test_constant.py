@@ -54,5 +54,5 @@ def test_nothing_is_used_before_the_start(seconds: list[float]) -> None:
 
 @pytest.mark.parametrize("power_w", [-1.0, float("nan"), float("inf"), {"cpu": 1.0, "ram": -2.0}])
 def test_a_power_is_finite_and_not_negative(power_w: Any) -> None:
-    with pytest.raises(ConfigurationError, match="it is in watts, finite, 0 or more"):
+    with pytest.raises(ConfigurationError, match="it must be in watts, finite, 0 or more"):
         ConstantMeter(power_w)
