@@ -102,7 +102,8 @@ class AssignedMeter:
         """Return the energy used since the start."""
         reading = self._meter.read()
         energy_j = {name: reading.energy_j.get(own) for own, name in self._names.items()}
-        return Reading(duration_s=reading.duration_s, energy_j=energy_j)
+        late = frozenset(name for own, name in self._names.items() if own in reading.late)
+        return Reading(duration_s=reading.duration_s, energy_j=energy_j, late=late)
 
     def close(self) -> None:
         """Stop measuring."""

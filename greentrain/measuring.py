@@ -139,6 +139,7 @@ def measure(
                         emissions=carbon.of,
                         heartbeat_s=HEARTBEAT_S,
                     )
+            _ = recorder.sources  # a meter that is being set up would be measured with the block
             recorder.enter("measure")
             try:
                 yield measured

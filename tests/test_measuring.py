@@ -98,6 +98,27 @@ def test_a_meter_that_was_detected_is_closed(url, meter, seconds, monkeypatch):
     assert meter.read().duration_s == 0.0
 
 
+def test_a_short_block_has_no_energy_of_the_meters_set_up(url, monkeypatch):
+    from greentrain.energy import CodeCarbonMeter, codecarbon
+
+    real, ready = codecarbon.set_up, threading.Event()
+
+    def slow(root):
+        parts = real(root)
+        time.sleep(0.2)  # as where CodeCarbon is not loaded yet
+        ready.set()
+        return parts
+
+    monkeypatch.setattr(codecarbon, "set_up", slow)
+    meter = CodeCarbonMeter()
+    with greentrain.measure("true", ledger=url, meter=meter) as measured:
+        assert ready.is_set()
+    meter.close()
+    ram_w = float(measured.sources[1].note.split("a constant ")[1].split(" W")[0])
+    reading = measured.reading
+    assert reading.energy_j["ram"] == pytest.approx(ram_w * reading.duration_s)
+
+
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)])
 def test_a_block_that_raises_is_a_failed_run_and_its_joules_count(url, meter, seconds, error):
     with (

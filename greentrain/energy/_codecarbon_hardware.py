@@ -25,6 +25,7 @@ from typing import Any
 from greentrain.energy.meter import Method, Source
 
 _GIB = 2**30
+_J_PER_KWH = 3.6e6
 LOAD_REFERENCE = (
     "Fischer 2025, arXiv:2509.22092: errors of up to 40 % against a wall meter; "
     "half of that is taken as the standard uncertainty"
@@ -69,11 +70,48 @@ class HardwarePart:
         return self.source.method == "counter"
 
     @property
-    def missed(self) -> bool:
-        """``True`` if the last read of a counter failed, for which CodeCarbon reports 0 J."""
+    def min_interval_s(self) -> float:
+        """Seconds after which it can be read again.
+
+        A counter is right at any time. The kernel counts a CPU's load in ticks of 10 ms: over less
+        than 0.1 s it would show little but noise.
+        """
+        return 0.01 if self.counts_from_set_up else 0.1
+
+    def used_j(self, seconds: float) -> float | None:
+        """Return the joules since the last call, so many seconds ago.
+
+        Returns:
+            ``None`` if a counter could not be read. CodeCarbon reports 0 J then, and forgets where
+            the counter was. Here the next call covers this one too, because a counter goes on.
+        """
         interface = getattr(self.hardware, "_intel_interface", None)
-        files = getattr(interface, "_rapl_files", ())
-        return any(getattr(file, "sample_skipped", False) for file in files)
+        files = tuple(getattr(interface, "_rapl_files", ()))
+        before = [file.last_energy for file in files]
+        _, energy = self.hardware.measure_power_and_energy(seconds)
+        if any(file.sample_skipped for file in files):
+            for file, last in zip(files, before, strict=True):
+                if file.last_energy is None or not file.sample_skipped:
+                    file.last_energy = last
+            return None
+        return float(energy.kWh) * _J_PER_KWH
+
+    @property
+    def rated_w(self) -> float | None:
+        """The most power that a model by load can give; ``None`` for other parts."""
+        by_load = getattr(self.hardware, "_mode", None) == "cpu_load"
+        return float(self.hardware._tdp) if by_load else None
+
+    def power_w(self) -> float | None:
+        """Return the mean power since :meth:`used_j`, from the load; ``None`` for other parts."""
+        load = getattr(self.hardware, "_cpu_load_meter", None)
+        if load is None or self.rated_w is None:
+            return None
+        since = load._last_times
+        try:
+            return float(self.hardware.total_power().W)
+        finally:
+            load._last_times = since  # this was a look, and the interval goes on
 
 
 def quieten() -> None:

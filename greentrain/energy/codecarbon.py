@@ -22,9 +22,9 @@ from greentrain.errors import MeterError
 _log = logging.getLogger(__name__)
 
 _NAMES = ("cpu", "ram")
-_J_PER_KWH = 3.6e6
-# The kernel counts a CPU's load in ticks of 10 ms: more frequent reads would show no load.
-_MIN_INTERVAL_S = 0.1
+_FIRST_S = 0.1
+# A counter that cannot be read is bridged with its last power for so long, and then unknown.
+_MAX_GAP_S = 10.0
 # As often as CodeCarbon's tracker samples the load: the cube of a mean is not the mean of cubes.
 # A RAPL counter wraps after some minutes, so it has to be read during an epoch too.
 _INTERVAL_S = 1.0
@@ -38,9 +38,13 @@ class CodeCarbonMeter:
     are those of the whole machine.
 
     A thread sets up the hardware models, so neither ``start`` nor ``read`` waits. Until the thread
-    is done a reading is 0 J, as a counter's is between two ticks. The first reading after that has
-    all joules since the start. ``sources`` waits: to get the last joule of a short run, read it
-    before the last reading.
+    is done, a reading names both sources as ``late``. The first reading after that has all joules
+    since the start. ``sources`` waits: to get the last joule of a short run, read it before the
+    last reading.
+
+    A counter goes on while it cannot be read. Its last power is assumed for up to ten seconds;
+    then it is unknown. Once it can be read again, its joules are exact, and the source's note
+    names the gap.
 
     Args:
         clock: Returns seconds.
@@ -60,22 +64,27 @@ class CodeCarbonMeter:
         self._error: Exception | None = None
         self._parts: dict[str, HardwarePart] = {}
         self._sources: tuple[Source, ...] = ()
-        self._started_s = self._last_s = 0.0
-        # Start of a part's next energy, if that is not the last reading.
+        self._started_s = 0.0
+        # By part: the time up to which joules are known, and the start of a counter's first joules.
+        self._last_s: dict[str, float] = {}
         self._counted_from_s: dict[str, float] = {}
         self._energy_j: dict[str, float] = {}
         self._power_w: dict[str, float] = {}
-        self._reported_j: dict[str, float | None] = {}
+        # Joules of the last reading, and its time.
+        self._reported: dict[str, tuple[float, float]] = {}
+        # Start of a gap in which a counter cannot be read, and the seconds of all gaps.
+        self._gap_from_s: dict[str, float] = {}
+        self._gaps_s = 0.0
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """``cpu`` and ``ram``, once they are set up; empty before the start."""
         if self._thread is not None:
             self._ready.wait()
-        note = self._shared_note()
+        notes = [note for note in (self._gap_note(), self._shared_note()) if note]
         return tuple(
-            dataclasses.replace(source, note=f"{source.note}; {note}")
-            if note and source.name == "cpu"
+            dataclasses.replace(source, note="; ".join([source.note, *notes]))
+            if source.name == "cpu"
             else source
             for source in self._sources
         )
@@ -95,9 +104,11 @@ class CodeCarbonMeter:
             return
         self._error = None
         self._share = CpuShare(self._root)
-        self._started_s = self._last_s = self._clock()
-        self._energy_j, self._power_w = {}, {}
-        self._reported_j = dict.fromkeys(_NAMES, 0.0)
+        self._started_s = self._clock()
+        self._last_s = dict.fromkeys(_NAMES, self._started_s)
+        self._energy_j, self._power_w = dict.fromkeys(_NAMES, 0.0), {}
+        self._reported = dict.fromkeys(_NAMES, (0.0, self._started_s))
+        self._gap_from_s, self._gaps_s = {}, 0.0
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(self._stop,), name="greentrain-codecarbon", daemon=True
@@ -116,15 +127,15 @@ class CodeCarbonMeter:
             if self._thread is None:
                 return Reading(duration_s=0.0, energy_j=dict.fromkeys(_NAMES))
             now_s = self._clock()
-            if not self._power_w or now_s - self._last_s >= _MIN_INTERVAL_S:
-                self._advance(now_s)
-            for name, power_w in self._power_w.items():
-                # Extrapolate the last power; a reported figure never falls.
-                reported_j = self._reported_j[name]
-                if reported_j is not None:
-                    joules = self._energy_j[name] + power_w * (now_s - self._last_s)
-                    self._reported_j[name] = max(reported_j, joules)
-            return Reading(duration_s=now_s - self._started_s, energy_j=dict(self._reported_j))
+            for name, part in self._parts.items():
+                elapsed_s = now_s - self._last_s[name]
+                if name not in self._power_w or elapsed_s >= part.min_interval_s:
+                    self._advance(name, part, now_s)
+            return Reading(
+                duration_s=now_s - self._started_s,
+                energy_j={name: self._estimate_j(name, now_s) for name in _NAMES},
+                late=frozenset(_NAMES) - self._power_w.keys(),
+            )
 
     def close(self) -> None:
         """Stop measuring, and wait for the thread."""
@@ -143,7 +154,7 @@ class CodeCarbonMeter:
             parts = set_up(self._root)
             ready_s = self._clock()
             if any(part.counts_from_set_up for part in parts.values()):
-                stop.wait(_MIN_INTERVAL_S)  # a counter's first power needs some time
+                stop.wait(_FIRST_S)  # a counter's first power needs some time
             with self._lock:
                 self._parts = parts
                 self._sources = tuple(part.source for part in parts.values())
@@ -161,27 +172,62 @@ class CodeCarbonMeter:
         while not stop.wait(_INTERVAL_S):
             try:
                 with self._lock:
-                    self._advance(self._clock())
+                    for name, part in self._parts.items():
+                        self._advance(name, part, self._clock())
             except Exception as error:  # the next reading will raise it
                 _log.debug("CodeCarbon's models could not be read: %s", error)
 
-    def _advance(self, now_s: float) -> None:
-        """Add the energy of every part since it was read last."""
-        elapsed_s = now_s - self._last_s
-        for name, part in self._parts.items():
-            counted_s = now_s - self._counted_from_s.get(name, self._last_s)
-            if counted_s <= 0:
-                return
-            _, energy = part.hardware.measure_power_and_energy(counted_s)
-            if part.missed:
-                self._reported_j[name] = None  # unknown from a missing read on
-            # The time before a counter was set up is charged with its first power.
-            power_w = energy.kWh * _J_PER_KWH / counted_s
-            self._power_w[name] = power_w
-            self._energy_j[name] = self._energy_j.get(name, 0.0) + power_w * elapsed_s
-        if self._parts:
-            self._last_s = now_s
-            self._counted_from_s = {}
+    def _advance(self, name: str, part: HardwarePart, now_s: float) -> None:
+        """Add the energy of a part since it was read last."""
+        last_s = self._last_s[name]
+        counted_s = now_s - self._counted_from_s.get(name, last_s)
+        if counted_s <= 0:
+            return
+        joules = part.used_j(counted_s)
+        if joules is None:
+            if name not in self._gap_from_s:
+                self._gap_from_s[name] = last_s
+                self._warn_of_gap()
+            return
+        self._power_w[name] = joules / counted_s
+        # The time before a counter was set up is charged with its first power.
+        self._energy_j[name] += self._power_w[name] * (now_s - last_s)
+        self._last_s[name] = now_s
+        self._counted_from_s.pop(name, None)
+        self._gaps_s += now_s - self._gap_from_s.pop(name, now_s)
+
+    def _estimate_j(self, name: str, now_s: float) -> float | None:
+        """Return the joules of a part since the start; a reported figure never falls."""
+        if now_s - self._gap_from_s.get(name, now_s) > _MAX_GAP_S:
+            return None
+        if name in self._power_w:
+            elapsed_s, part = now_s - self._last_s[name], self._parts[name]
+            # With the last power, a rise of the load would show later as more than the rated power.
+            power_w = part.power_w() if elapsed_s > 0 else None
+            if power_w is None:
+                power_w = self._power_w[name]
+            joules = self._energy_j[name] + power_w * elapsed_s
+            before_j, before_s = self._reported[name]
+            if part.rated_w is not None:  # the load is some milliseconds behind the clock
+                joules = min(joules, before_j + part.rated_w * (now_s - before_s))
+            self._reported[name] = max(before_j, joules), now_s
+        return self._reported[name][0]
+
+    def _warn_of_gap(self) -> None:
+        if not self._gaps_s:  # the first of them
+            _log.warning(
+                "the CPU's energy counter cannot be read; its last power is assumed for %g s, and "
+                "its joules are exact again once it can be read",
+                _MAX_GAP_S,
+            )
+
+    def _gap_note(self) -> str:
+        with self._lock:
+            open_s = [self._clock() - since_s for since_s in self._gap_from_s.values()]
+            gaps_s = self._gaps_s + sum(open_s)
+        if not gaps_s:
+            return ""
+        return f"its counter could not be read for {gaps_s:.1f} s; a later reading has those joules"
 
     def _shared_note(self) -> str:
         if self._share is None or not self._share.shared:

@@ -64,7 +64,7 @@ class CompositeMeter:
         if len(self._failed) == len(self._meters):
             raise MeterError("none of the meters could be started; see the warnings above")
         # Take the names from a reading, which does not wait for a member that is being set up.
-        names = [name for index in range(len(self._meters)) for name in self._read(index)]
+        names = [name for index in range(len(self._meters)) for name in self._read(index).energy_j]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             self.close()
@@ -85,11 +85,14 @@ class CompositeMeter:
             MeterError: If every member has failed.
         """
         energy_j: dict[str, float | None] = {}
+        late: frozenset[str] = frozenset()
         for index in range(len(self._meters)):
-            energy_j |= self._read(index)
+            reading = self._read(index)
+            energy_j |= reading.energy_j
+            late |= reading.late
         if len(self._failed) == len(self._meters):
             raise MeterError("none of the meters can be read any more; see the warnings above")
-        return Reading(duration_s=self._duration_s, energy_j=energy_j)
+        return Reading(duration_s=self._duration_s, energy_j=energy_j, late=late)
 
     def close(self) -> None:
         """Close every member."""
@@ -99,8 +102,8 @@ class CompositeMeter:
             except Exception as error:  # the others have to be closed too
                 _log.warning("%s could not be closed: %s", type(meter).__name__, error)
 
-    def _read(self, index: int) -> dict[str, float | None]:
-        """Return a member's joules, all unknown once it has failed."""
+    def _read(self, index: int) -> Reading:
+        """Read a member; all of it is unknown once it has failed."""
         if index not in self._failed:
             try:
                 reading = self._meters[index].read()
@@ -109,8 +112,8 @@ class CompositeMeter:
             else:
                 self._names[index] = tuple(reading.energy_j)
                 self._duration_s = max(self._duration_s, reading.duration_s)
-                return dict(reading.energy_j)
-        return dict.fromkeys(self._names[index])
+                return reading
+        return Reading(duration_s=0.0, energy_j=dict.fromkeys(self._names[index]))
 
     def _fail(self, index: int, error: Exception) -> None:
         self._failed.add(index)

@@ -72,6 +72,8 @@ class Reading:
     Args:
         duration_s: Seconds covered.
         energy_j: Joules by source name; ``None`` for a source that could not be measured.
+        late: Names of sources that are still being set up. Their joules here are 0, and the next
+            readings have all of them since the meter's start.
 
     Example:
         >>> start = Reading(duration_s=1.0, energy_j={"cpu": 10.0, "gpu:0": None})
@@ -83,14 +85,21 @@ class Reading:
 
     duration_s: float
     energy_j: Mapping[str, float | None]
+    late: frozenset[str] = frozenset()
 
     def __sub__(self, earlier: Reading) -> Reading:
-        """Return the window from an earlier reading to this one."""
+        """Return the window from an earlier reading to this one.
+
+        Joules that were late at the earlier reading are spread evenly over the time since the
+        meter's start.
+        """
+        earlier = earlier.spread(self)
         energy_j: dict[str, float | None] = {}
         for name in {**self.energy_j, **earlier.energy_j}:
             now, then = self.energy_j.get(name), earlier.energy_j.get(name)
             energy_j[name] = None if now is None or then is None else now - then
-        return Reading(duration_s=self.duration_s - earlier.duration_s, energy_j=energy_j)
+        duration_s = self.duration_s - earlier.duration_s
+        return Reading(duration_s=duration_s, energy_j=energy_j, late=self.late)
 
     def __add__(self, other: Reading) -> Reading:
         """Return two disjoint windows as one; a source of only one of them is kept as is."""
@@ -98,7 +107,33 @@ class Reading:
         for name, joules in other.energy_j.items():
             mine = energy_j.get(name, 0.0)
             energy_j[name] = None if mine is None or joules is None else mine + joules
-        return Reading(duration_s=self.duration_s + other.duration_s, energy_j=energy_j)
+        return Reading(
+            duration_s=self.duration_s + other.duration_s,
+            energy_j=energy_j,
+            late=self.late | other.late,
+        )
+
+    def spread(self, known: Reading) -> Reading:
+        """Return this reading with its late joules, taken from a later reading of the same meter.
+
+        Args:
+            known: The later reading. Of its joules since the meter's start, this reading gets the
+                share of its time.
+
+        Example:
+            >>> early = Reading(duration_s=1.0, energy_j={"cpu": 0.0}, late=frozenset({"cpu"}))
+            >>> early.spread(Reading(duration_s=4.0, energy_j={"cpu": 40.0})).energy_j
+            {'cpu': 10.0}
+        """
+        arrived = self.late - known.late
+        if not arrived or known.duration_s <= 0:
+            return self
+        share = self.duration_s / known.duration_s
+        energy_j = dict(self.energy_j)
+        for name in arrived:
+            joules = known.energy_j.get(name)
+            energy_j[name] = None if joules is None else joules * share
+        return Reading(duration_s=self.duration_s, energy_j=energy_j, late=self.late - arrived)
 
     @property
     def total_j(self) -> float | None:
@@ -128,7 +163,8 @@ class Meter(Protocol):
 
     ``start`` begins at zero and is harmless on a meter that runs. ``close`` releases resources and
     may be called twice; a closed meter may be started again. ``read`` may be called from any
-    thread. A source that cannot be measured is ``None``, never 0.
+    thread. A source that cannot be measured is ``None``, never 0. A source that is still being set
+    up is named in the reading's ``late``; ``sources`` waits for it.
     """
 
     @property

@@ -10,7 +10,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
@@ -47,6 +47,8 @@ class _Frame:
     epoch: int | None
     started: datetime
     used: Reading = NOTHING
+    # Earlier and later reading of each span whose joules are late.
+    unknown: list[tuple[Reading, Reading]] = field(default_factory=list)
 
 
 class WindowRecorder:
@@ -123,13 +125,17 @@ class WindowRecorder:
     def leave(self) -> Window:
         """End the open phase and pass its window on.
 
-        Before the last phase ends, wait for a meter that is still being set up.
+        Wait for a meter that is still being set up; the time of waiting is not in the window.
         """
-        if len(self._frames) == 1:
-            self._settle()
         with self._lock:
             self._cut()
-            window = self._window(self._frames.pop())
+            ended = self._now()
+        if self._edge is not None and self._edge.late:
+            self._wait_for_sources()
+        with self._lock:
+            if self._edge is not None and self._edge.late:
+                self._spread(self.read())
+            window = self._window(self._frames.pop(), ended)
         for sink in self.sinks:
             try:
                 sink(window)
@@ -161,9 +167,12 @@ class WindowRecorder:
         with self._lock:
             if not self._frames or self._edge is None:
                 return []
-            windows = [self._window(frame) for frame in self._frames]
-            reading = windows[-1].reading + self._difference(self.read(), self._edge)
-            windows[-1] = dataclasses.replace(windows[-1], reading=reading)
+            now, reading = self._now(), self.read()
+            if self._edge.late and not reading.late:
+                self._spread(reading)
+            windows = [self._window(frame, now) for frame in self._frames]
+            last = windows[-1].reading + self._difference(reading, self._edge)
+            windows[-1] = dataclasses.replace(windows[-1], reading=last)
             return windows
 
     @property
@@ -171,17 +180,21 @@ class WindowRecorder:
         """Number of open phases."""
         return len(self._frames)
 
-    def _window(self, frame: _Frame) -> Window:
+    def _window(self, frame: _Frame, ended: datetime) -> Window:
         return Window(
             phase=frame.phase,
             started=frame.started,
-            ended=self._now(),
-            reading=frame.used,
+            ended=ended,
+            reading=functools.reduce(
+                operator.add,
+                (self._difference(later, earlier) for earlier, later in frame.unknown),
+                frame.used,
+            ),
             epoch=frame.epoch,
             reservation_id=self.reservation_id,
         )
 
-    def _settle(self) -> None:
+    def _wait_for_sources(self) -> None:
         try:
             _ = self.meter.sources
         except Exception as error:  # the next reading shows the unknown sources
@@ -189,9 +202,24 @@ class WindowRecorder:
 
     def _cut(self) -> None:
         reading = self.read()
-        if self._frames and self._edge is not None:
-            self._frames[-1].used += self._difference(reading, self._edge)
+        if self._edge is not None:
+            if self._edge.late and not reading.late:
+                self._spread(reading)
+            if self._frames and reading.late:
+                self._frames[-1].unknown.append((self._edge, reading))
+            elif self._frames:
+                self._frames[-1].used += self._difference(reading, self._edge)
         self._edge = reading
+
+    def _spread(self, known: Reading) -> None:
+        """Share out late joules by time: to the spans of open phases, and before the last edge."""
+        known = dataclasses.replace(known, late=frozenset())
+        for frame in self._frames:
+            for earlier, later in frame.unknown:
+                frame.used += self._difference(later.spread(known), earlier.spread(known))
+            frame.unknown.clear()
+        if self._edge is not None:
+            self._edge = self._edge.spread(known)
 
     def _difference(self, reading: Reading, earlier: Reading) -> Reading:
         """Return what was used between two readings; joules that fell are unknown."""

@@ -312,17 +312,76 @@ def test_a_counters_first_power_is_taken_over_some_time(rapl: Path) -> None:
     meter.close()
 
 
-def test_a_counter_that_cannot_be_read_any_more_is_unknown_and_not_zero(
+def test_a_counter_goes_on_while_it_cannot_be_read(
+    rapl: Path,
+    counting: CodeCarbonMeter,
+    seconds: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_counter(rapl, 1100.0)
+    seconds[0] = 1.0
+    before = counting.read()  # 100 J in a second
+    (rapl / "energy_uj").unlink()
+    for seconds[0] in (1.25, 1.5):
+        assert (counting.read() - before).energy_j["cpu"] == pytest.approx(
+            100.0 * (seconds[0] - 1.0), rel=2e-6
+        )
+    write_counter(rapl, 1300.0)
+    seconds[0] = 2.0
+    # The counter has gone on to 300 J since the start: nothing is lost, and nothing is unknown.
+    assert counting.read().energy_j["cpu"] == pytest.approx(300.0, rel=2e-6)
+    assert "its counter could not be read for 1.0 s" in by_name(counting)["cpu"].note
+    (rapl / "energy_uj").unlink()
+    seconds[0] = 3.0
+    counting.read()
+    assert [record.name for record in caplog.records] == ["greentrain.energy.codecarbon"]
+    assert "energy counter cannot be read" in caplog.text
+
+
+def test_a_counter_that_stays_away_is_unknown_and_comes_back_exact(
     rapl: Path, counting: CodeCarbonMeter, seconds: list[float]
 ) -> None:
     write_counter(rapl, 1100.0)
     seconds[0] = 1.0
     assert counting.read().complete
     (rapl / "energy_uj").unlink()
-    for seconds[0] in (2.0, 3.0):
+    for seconds[0] in (20.0, 21.0):
         reading = counting.read()
         assert reading.energy_j["cpu"] is None
         assert reading.energy_j["ram"] is not None
+    write_counter(rapl, 4600.0)
+    seconds[0] = 36.0
+    assert counting.read().energy_j["cpu"] == pytest.approx(3600.0, rel=2e-6)
+
+
+@pytest.mark.parametrize("quiet_s", [0.03, 0.05, 0.09])
+def test_a_window_shorter_than_a_tenth_of_a_second_has_at_most_the_rated_power(
+    quiet_s: float, monkeypatch: pytest.MonkeyPatch, seconds: list[float]
+) -> None:
+    import psutil
+
+    if adapter._mode(Path("/")) != "cpu_load":
+        pytest.skip("this machine has a counter")
+    real = psutil.cpu_times()
+    spent = {"user": 0.0, "idle": 0.0}
+    monkeypatch.setattr(
+        psutil,
+        "cpu_times",
+        lambda: real._replace(**{**dict.fromkeys(real._fields, 0.0), **spent}),
+    )
+    meter = CodeCarbonMeter(clock=lambda: seconds[0])
+    meter.start()
+    assert meter.sources
+    rated_w = meter._parts["cpu"].hardware._tdp
+    spent["idle"], seconds[0] = 1.0, 1.0
+    meter.read()  # idle up to here, so the last power is the least
+    spent["idle"], seconds[0] = 1.0 + quiet_s, 1.0 + quiet_s
+    edge = meter.read()
+    spent["user"], seconds[0] = 0.11 - quiet_s, 1.11
+    window = meter.read() - edge
+    assert (window.power_w or 0.0) > 0.0
+    assert (window.energy_j["cpu"] or 0.0) <= 1.000001 * rated_w * window.duration_s
+    meter.close()
 
 
 def test_a_counter_is_read_without_asking_for_the_cpu_again(
@@ -418,13 +477,18 @@ def test_neither_start_nor_read_waits_and_nothing_is_lost(
     meter = CodeCarbonMeter(clock=lambda: seconds[0])
     meter.start()  # would never return if it waited
     for seconds[0] in (0.0, 10.0):
-        assert meter.read() == Reading(duration_s=seconds[0], energy_j={"cpu": 0.0, "ram": 0.0})
+        early = meter.read()
+        assert (early.duration_s, early.energy_j) == (seconds[0], {"cpu": 0.0, "ram": 0.0})
+        assert early.late == {"cpu", "ram"}
     held.set()
     assert len(meter.sources) == 2
     seconds[0] = 36.0
     reading = meter.read()
     assert reading.energy_j["ram"] == pytest.approx(36.0 * power_w(parts["ram"]))
     assert (reading.energy_j["cpu"] or 0.0) > 0
+    assert not reading.late
+    # The window from 10 s on has 26 s of power, and not that of the 10 s before it.
+    assert (reading - early).energy_j["ram"] == pytest.approx(26.0 * power_w(parts["ram"]))
     meter.close()
 
 
@@ -484,7 +548,8 @@ def test_after_closing_it_starts_at_zero(meter: CodeCarbonMeter, seconds: list[f
     meter.close()
     meter.close()
     meter.start()
-    assert meter.read() == Reading(duration_s=0.0, energy_j={"cpu": 0.0, "ram": 0.0})
+    reading = meter.read()
+    assert (reading.duration_s, reading.energy_j) == (0.0, {"cpu": 0.0, "ram": 0.0})
 
 
 def test_nothing_is_known_before_the_start_and_after_the_end(meter: CodeCarbonMeter) -> None:

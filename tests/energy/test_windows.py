@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentrain.energy import NOTHING, ConstantMeter, Reading, Window, WindowRecorder, total
+from greentrain.energy import (
+    NOTHING,
+    ConstantMeter,
+    Reading,
+    Source,
+    Window,
+    WindowRecorder,
+    total,
+)
 from greentrain.errors import LedgerError
 
 POWER_W = 10.0
@@ -226,3 +234,80 @@ def test_an_error_of_someone_elses_is_not_hidden(
     with pytest.raises(error):  # type: ignore[call-overload]
         bench.recorder.leave()
     assert bench.recorder.depth == 0
+
+
+class LateMeter:
+    """A meter of 10 W that is set up after 5 s, and whose sources wait for that."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.ready = False
+        self.windows: list[Window] = []
+        self.recorder = WindowRecorder(
+            self, self.windows.append, now=lambda: NEW_YEAR + timedelta(seconds=self.seconds)
+        )
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        if not self.ready:
+            self.seconds, self.ready = max(5.0, self.seconds), True
+        return ()
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def read(self) -> Reading:
+        joules = POWER_W * self.seconds if self.ready else 0.0
+        late = frozenset() if self.ready else frozenset({"cpu"})
+        return Reading(duration_s=self.seconds, energy_j={"cpu": joules}, late=late)
+
+    def used(self) -> list[tuple[str, float, float | None]]:
+        return [(one.phase, one.reading.duration_s, one.reading.total_j) for one in self.windows]
+
+
+def test_joules_that_come_late_are_shared_out_by_time() -> None:
+    late = LateMeter()
+    late.seconds = 1.0  # what is used before the first phase is in no window
+    late.recorder.enter("fit")
+    late.seconds = 1.5
+    late.recorder.enter("sanity_check")
+    late.seconds = 2.0
+    late.recorder.leave()  # waits until 5 s
+    late.seconds = 6.0
+    late.recorder.leave()
+    # 10 W all the time: from 1.5 to 2 s, and from 1 to 1.5 and 2 to 6 s.
+    assert late.used() == [("sanity_check", 0.5, 5.0), ("fit", 4.5, 45.0)]
+    assert late.windows[0].ended == NEW_YEAR + timedelta(seconds=2)
+
+
+def test_an_open_window_has_its_share_once_late_joules_come() -> None:
+    late = LateMeter()
+    late.seconds = 1.0
+    late.recorder.enter("fit")
+    late.seconds = 2.0
+    late.recorder.enter("train_epoch")
+    late.seconds = 3.0
+    assert [one.reading.duration_s for one in late.recorder.open_windows()] == [1.0, 1.0]
+    late.seconds, late.ready = 7.0, True
+    assert [one.reading.total_j for one in late.recorder.open_windows()] == [10.0, 50.0]
+    late.seconds = 8.0
+    late.recorder.leave_to(0)
+    assert late.used() == [("train_epoch", 6.0, 60.0), ("fit", 1.0, 10.0)]
+
+
+def test_a_phase_that_ends_at_once_has_no_energy_of_the_set_up() -> None:
+    late = LateMeter()
+    with late.recorder.phase("true"):
+        late.seconds = 0.017
+    assert late.used() == [("true", 0.017, pytest.approx(0.17))]
+
+
+def test_a_meter_that_stays_late_gives_nothing_and_fails_nothing() -> None:
+    late = LateMeter()
+    late.read = lambda: Reading(  # type: ignore[method-assign]
+        duration_s=late.seconds, energy_j={"cpu": 0.0}, late=frozenset({"cpu"})
+    )
+    with late.recorder.phase("fit"), late.recorder.phase("train_epoch"):
+        late.seconds = 6.0
+    assert [one.reading.total_j for one in late.windows] == [0.0, 0.0]
