@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
 from greentrain.errors import ConfigurationError
@@ -215,6 +216,27 @@ def uncertainty_j(
 def utc_now() -> datetime:
     """Return the current time in UTC, with its time zone."""
     return datetime.now(UTC)
+
+
+def steady_clock(
+    wall: Callable[[], datetime] | None = None, monotonic: Callable[[], float] = time.monotonic
+) -> Callable[[], datetime]:
+    """Return a clock in UTC that goes on evenly while the system's clock is set.
+
+    Args:
+        wall: Returns the time from which the clock goes on; by default :func:`utc_now`.
+        monotonic: Returns seconds that never go back.
+
+    Example:
+        >>> seconds = [5.0]
+        >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        >>> now = steady_clock(lambda: noon, lambda: seconds[0])
+        >>> seconds[0] = 65.0
+        >>> now().isoformat()
+        '2026-01-01T12:01:00+00:00'
+    """
+    began, began_s = (wall or utc_now)(), monotonic()
+    return lambda: began + timedelta(seconds=monotonic() - began_s)
 
 
 def utc_text(moment: datetime) -> str:

@@ -89,7 +89,8 @@ def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) 
     Args:
         provider: Provider of the intensity.
         start: First moment, aware.
-        end: First moment after; the same as ``start`` for a single moment.
+        end: First moment after; the same as ``start``, or before it if the clock was set back,
+            for a single moment.
 
     Returns:
         Grams per kilowatt-hour; ``None`` unless all of the time is covered.
@@ -105,6 +106,7 @@ def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) 
         >>> mean_intensity(Fixed(), noon, noon.replace(hour=15)) is None
         True
     """
+    end = max(start, end)
     intervals = provider.history(start, end)
     if start == end:
         at = [one.g_per_kwh for one in intervals if one.start <= start < one.end]

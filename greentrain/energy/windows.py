@@ -15,7 +15,7 @@ from datetime import datetime
 
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.errors import GreentrainError
-from greentrain.units import utc_now
+from greentrain.units import steady_clock
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ class WindowRecorder:
         meter: A started meter.
         *sinks: Called with each window as it closes; have to be quick. A ``GreentrainError`` that
             they raise is logged once and does not stop anything.
-        now: Returns the present time in UTC.
+        now: Returns the present time in UTC. By default the system's time when the outermost phase
+            began, and the seconds since then: windows are in order if the system's clock is set.
 
     Example:
         >>> from greentrain.energy.constant import ConstantMeter
@@ -83,12 +84,13 @@ class WindowRecorder:
         self,
         meter: Meter,
         *sinks: Callable[[Window], None],
-        now: Callable[[], datetime] = utc_now,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self.meter = meter
         self.reservation_id: str | None = None
         self.sinks = list(sinks)
-        self._now = now
+        self._given_now = now
+        self._now = now or steady_clock()
         self._frames: list[_Frame] = []
         self._edge: Reading | None = None
         self._warned: set[str] = set()
@@ -119,6 +121,8 @@ class WindowRecorder:
     def enter(self, phase: str, *, epoch: int | None = None) -> None:
         """Begin a phase, interrupting the one that is open."""
         with self._lock:
+            if not self._frames:
+                self._now = self._given_now or steady_clock()
             self._cut()
             self._frames.append(_Frame(phase=phase, epoch=epoch, started=self._now()))
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from greentrain.errors import LedgerError
 from greentrain.ledger.hashing import wrong_key
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.recovery import with_recovered
-from greentrain.ledger.rows import RecoveredWindowRow, RowsByKind
+from greentrain.ledger.rows import RecoveredWindowRow, RowsByKind, WindowRow
 from greentrain.ledger.schema import RUN_CHAIN
 from greentrain.ledger.snapshot import Snapshot, damaged
 from greentrain.ledger.verify_chains import chain_failures, needs_key
 from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
+
+_SLACK_S, _SLACK_SHARE = 1.0, 0.001
+"""How far two clocks of one machine may differ: seconds, and a share of a window's seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +31,7 @@ class Verification:
         rows: Number of rows that were recomputed.
         failures: Sentences about what does not follow; empty for an unaltered ledger.
         notes: Sentences about what follows and may matter: overruns, open reservations, unclosed
-            runs, and the energy recovered from their heartbeats.
+            runs, the energy recovered from their heartbeats, and clocks that were set back.
         uncovered: Ids of the runs without a closing row, if no exported head shows that there was
             none. The row may never have been written, or may have been cut off.
     """
@@ -92,7 +96,7 @@ def verify_snapshot(
         failures += exported.failures(spine)
     try:
         failures += money_failures(rows)
-        notes += [*money_notes(rows), *_notes(rows)]
+        notes += [*money_notes(rows), *_notes(rows), *_clock_notes(rows["window"])]
     except (ArithmeticError, TypeError, ValueError) as error:
         if not failures:
             raise
@@ -111,6 +115,22 @@ def verify_snapshot(
     )
 
 
+def _clock_notes(windows: Sequence[WindowRow]) -> Iterator[str]:
+    """Yield a sentence for each run with windows that were recorded before they ended."""
+    early: dict[str, list[tuple[float, WindowRow]]] = defaultdict(list)
+    for window in windows:
+        if ahead_s := _ahead_s(window):
+            early[window["run_id"]].append((ahead_s, window))
+    for run_id, found in early.items():
+        first = found[0][1]
+        epoch = "" if first["epoch"] is None else f" of epoch {first['epoch']}"
+        longest_s = max(ahead_s for ahead_s, _ in found)
+        yield (
+            f"clock: {len(found)} window(s) of run {run_id}, from {first['phase']}{epoch} on, were "
+            f"recorded up to {longest_s:.1f} s before their end: the machine's clock was set back"
+        )
+
+
 def _notes(rows: RowsByKind) -> Iterator[str]:
     closed = {row["run_id"] for row in rows["closing"]}
     recovered: dict[str, list[RecoveredWindowRow]] = defaultdict(list)
@@ -127,3 +147,15 @@ def _notes(rows: RowsByKind) -> Iterator[str]:
                 f"recovered: the last heartbeats of run {row['run_id']} ({row['name']}) hold "
                 f"{format_energy(energy_j)} of {len(windows)} phase(s) that never closed"
             )
+
+
+def _ahead_s(window: WindowRow) -> float:
+    """Return by how many seconds a window ended after its row was written; 0 within the slack."""
+    try:
+        ended = datetime.fromisoformat(window["started_utc"]) + timedelta(
+            seconds=window["duration_s"]
+        )
+        ahead_s = (ended - datetime.fromisoformat(window["recorded_utc"])).total_seconds()
+    except (TypeError, ValueError, OverflowError):  # altered, which the chain shows
+        return 0.0
+    return ahead_s if ahead_s > _SLACK_S + _SLACK_SHARE * window["duration_s"] else 0.0

@@ -50,6 +50,7 @@ def test_each_value_holds_until_the_next(series):
         (NOON, NOON + 2 * HOUR, 200.0),
         (NOON + 0.5 * HOUR, NOON + 1.25 * HOUR, (0.5 * 100 + 0.25 * 300) / 0.75),
         (NOON + HOUR, NOON + HOUR, 300.0),  # a single moment belongs to what begins there
+        (NOON + HOUR, NOON + HOUR - timedelta(seconds=20), 300.0),  # the clock was set back
         (NOON - HOUR, NOON + HOUR, None),  # not all of it is known
         (NOON + HOUR, NOON + 3 * HOUR, None),
         (NOON - 2 * HOUR, NOON - HOUR, None),

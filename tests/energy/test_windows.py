@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentrain import units
+from greentrain.carbon import CarbonAccount
 from greentrain.energy import (
     NOTHING,
     ConstantMeter,
@@ -311,3 +313,28 @@ def test_a_meter_that_stays_late_gives_nothing_and_fails_nothing() -> None:
     with late.recorder.phase("fit"), late.recorder.phase("train_epoch"):
         late.seconds = 6.0
     assert [one.reading.total_j for one in late.windows] == [0.0, 0.0]
+
+
+def test_windows_are_in_order_while_the_systems_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wall = [NEW_YEAR]
+    monkeypatch.setattr(units, "utc_now", lambda: wall[0])
+    meter = ConstantMeter(POWER_W)
+    meter.start()
+    windows: list[Window] = []
+    recorder = WindowRecorder(meter, windows.append)
+    with recorder.phase("fit"):
+        with recorder.phase("train_epoch"):
+            wall[0] -= timedelta(seconds=20)
+        with recorder.phase("train_epoch"):
+            pass
+    first, second, fit = windows
+    assert NEW_YEAR <= fit.started <= first.started <= first.ended <= second.started
+    assert second.started <= second.ended <= fit.ended
+    account = CarbonAccount(zone="DE")
+    assert all(account.of(window).grams is not None for window in windows)
+    wall[0] = NEW_YEAR + timedelta(hours=1)  # set right, for the next fit
+    with recorder.phase("fit"):
+        pass
+    assert windows[-1].started >= wall[0]

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from greentrain.ledger import Ledger, RunLog, verify
 from greentrain.ledger.events import window_content
 from greentrain.ledger.hashing import canonical
 from greentrain.ledger.schema import CONTENT, metadata
+from greentrain.units import utc_now
 from tests.ledger.events import CALIBRATION, CPU, window
 
 TABLES = {table.name: table for table in metadata.sorted_tables}
@@ -369,3 +371,18 @@ def test_what_should_be_known_is_noted(ledger: Ledger) -> None:
         f"recovered: the last heartbeats of run {left_open.run_id} (left open) hold 360 J of "
         "1 phase(s) that never closed",
     )
+
+
+def test_windows_that_were_recorded_before_they_ended_are_named(ledger: Ledger) -> None:
+    with ledger.open_run("fit", "model") as run:
+        run.record(window(by_source={"cpu": 1.0}, started=utc_now() - timedelta(seconds=1)))
+        # The clock was set back by an hour within an epoch of a minute.
+        ahead = utc_now() + timedelta(seconds=3540)
+        run.record(window(by_source={"cpu": 1.0}, started=ahead, duration_s=60.0, epoch=3))
+        run.record(window("fit", by_source={"cpu": 1.0}, started=ahead, duration_s=70.0))
+    found = verify(ledger)
+    assert (found.failures, found.exit_code) == ((), 0)
+    (note,) = found.notes
+    assert note.startswith(f"clock: 2 window(s) of run {run.run_id}, from train_epoch of epoch 3")
+    assert "recorded up to 36" in note
+    assert note.endswith("s before their end: the machine's clock was set back")
