@@ -22,6 +22,7 @@ from tempfile import gettempdir
 from types import SimpleNamespace
 from typing import Any
 
+from greentrain.energy import host_hardware
 from greentrain.energy.meter import Method, Source
 
 _GIB = 2**30
@@ -44,6 +45,7 @@ CPU_METHODS: dict[str, tuple[Method, float | None, str]] = {
 }
 """Method, uncertainty and reference of CodeCarbon's CPU tracking modes; others are estimates."""
 
+_LISTED = " in CodeCarbon's table"
 # CodeCarbon's modules are changed during a set-up.
 _SETTING_UP = threading.Lock()
 # Modes that are quick to read, so that they can be read every second.
@@ -168,6 +170,8 @@ def set_up(root: Path = Path("/")) -> dict[str, HardwarePart]:
             resources.set_CPU_tracking()
             cpu, how = tracker._hardware[1], str(resources.cpu_tracker)
             model, rating = str(tracker._conf.get("cpu_model") or ""), ""
+            if how == "cpu_load":
+                cpu._tdp, rating = machine_power_w(model, packages, root)
         else:
             cpu, how, model, rating = _linux_cpu(mode, packages, root)
     for hardware in (cpu, ram):
@@ -220,11 +224,9 @@ def _linux_cpu(how: str, packages: int, root: Path) -> tuple[Any, str, str, str]
     if how == "RAPL":
         hardware = CPU.from_utils(mode="intel_rapl", model=model, **options)
         return hardware, how, model, ""
-    package_w, rating = rated_power_w(model)
-    power_w: Any = None if package_w is None else package_w * packages
-    hardware = CPU.from_utils(mode=MODE_CPU_LOAD, model=model, tdp=power_w, **options)
-    if packages > 1 and package_w is not None:
-        rating += f", times {packages} packages"
+    power_w, rating = machine_power_w(model, packages, root)
+    watts: Any = power_w  # CodeCarbon's annotation wants whole ones
+    hardware = CPU.from_utils(mode=MODE_CPU_LOAD, model=model, tdp=watts, **options)
     return hardware, how, model, rating
 
 
@@ -251,9 +253,52 @@ def _cpu_fields(name: str, root: Path) -> list[str]:
     return [text for key, _, value in fields if key.strip() == name and (text := value.strip())]
 
 
+def machine_power_w(model: str, packages: int, root: Path = Path("/")) -> tuple[float, str]:
+    """Rate all CPUs of the machine: never beyond what its number of cores can use.
+
+    A virtual machine shows any number of packages, often one for each core. Its cores are then
+    rated as those of a CPU that is not in CodeCarbon's table.
+
+    Args:
+        model: The CPU's name; empty if it is unknown.
+        packages: Number of packages that the machine shows.
+        root: Root of the file system.
+
+    Returns:
+        Watts and their origin.
+    """
+    from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
+    from codecarbon.core.util import count_cpus
+
+    threads = count_cpus()
+    cores_w = float(threads * DEFAULT_POWER_PER_CORE)
+    power_w, origin = rated_power_w(model)
+    per_core = f"{DEFAULT_POWER_PER_CORE} W for each of {threads} threads"
+    if power_w is None:
+        return cores_w, f"without a name, so {per_core}"
+    if not origin.endswith(_LISTED):
+        return power_w, origin  # of all threads already
+    if packages > 1:
+        power_w, origin = power_w * packages, f"{origin}, times {packages} packages"
+    if power_w <= cores_w or not _is_virtual(packages, root):
+        return power_w, origin
+    return cores_w, (
+        f"{per_core}, because a virtual machine has a part of the CPU only; "
+        f"{power_w:g} W would be {origin}"
+    )
+
+
+def _is_virtual(packages: int, root: Path) -> bool:
+    """Return ``True`` in a virtual machine, and if each of several packages has one thread."""
+    one_each = 1 < packages == len(_cpu_fields("processor", root))
+    return one_each or host_hardware.virtual_machine(root)
+
+
 @cache
 def rated_power_w(model: str) -> tuple[float | None, str]:
-    """Rate one package of a CPU as CodeCarbon does, but without pandas.
+    """Rate a CPU as CodeCarbon does, but without pandas.
+
+    It is the power of one package for a CPU in CodeCarbon's table, and of all threads for others.
 
     Args:
         model: The CPU's name; empty if it is unknown.
@@ -272,7 +317,7 @@ def rated_power_w(model: str) -> tuple[float | None, str]:
     # Of two rows of one name CodeCarbon takes the first.
     power_w = _number(next((watts for row, watts in table if row == name), ""))
     if power_w:
-        return power_w, f"{name} in CodeCarbon's table"
+        return power_w, f"{name}{_LISTED}"
     threads = count_cpus()
     return (
         float(threads * DEFAULT_POWER_PER_CORE),

@@ -219,7 +219,7 @@ def test_a_cpu_with_a_counter_wants_nothing_better(
     source = Source(name="cpu", method="counter", relative_uncertainty=0.05)
     part = HardwarePart(hardware=SimpleNamespace(), source=source, quick=False)
     monkeypatch.setattr(codecarbon, "set_up", lambda root: {"cpu": part})
-    monkeypatch.setattr(codecarbon.CodeCarbonMeter, "_advance", lambda self, now_s: None)
+    monkeypatch.setattr(codecarbon.CodeCarbonMeter, "_advance", lambda *arguments: None)
     found = examine(root=tmp_path)
     assert found.sources == (source,)
     assert not [missing for missing in found.missing if "RAPL" in missing.what]

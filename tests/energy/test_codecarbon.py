@@ -123,6 +123,55 @@ def test_each_package_uses_the_rated_power(tmp_path: Path) -> None:
     assert rating.endswith("times 2 packages")
 
 
+@pytest.mark.parametrize(
+    ("model", "packages", "flags", "watts", "said"),
+    [
+        # A virtual machine of 16 threads, shown as 16 packages of one.
+        ("QEMU Virtual CPU version 2.5+", 16, "", 64.0, "not in CodeCarbon's table, so 4 W for"),
+        ("AMD EPYC 7763 64-Core Processor", 16, "", 64.0, "would be AMD EPYC 7763 in CodeCarbon's"),
+        (
+            "AMD EPYC 7763 64-Core Processor",
+            1,
+            "fpu hypervisor",
+            64.0,
+            "4 W for each of 16 threads",
+        ),
+        # And real machines: two packages of eight threads, and a small one.
+        ("AMD EPYC 7763 64-Core Processor", 2, "fpu", 560.0, "times 2 packages"),
+        (
+            "Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz",
+            1,
+            "hypervisor",
+            15.0,
+            "in CodeCarbon's table",
+        ),
+        ("", 1, "fpu", 64.0, "without a name, so 4 W for each of 16 threads"),
+    ],
+)
+def test_a_machine_is_never_rated_beyond_its_cores(
+    model: str,
+    packages: int,
+    flags: str,
+    watts: float,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from codecarbon.core import cpu, util
+
+    (tmp_path / "proc").mkdir()
+    core = f"processor\t: {{}}\nmodel name\t: {model}\nphysical id\t: {{}}\nflags\t\t: {flags}\n\n"
+    (tmp_path / "proc/cpuinfo").write_text("".join(core.format(i, i % packages) for i in range(16)))
+    for place in (cpu, util):
+        monkeypatch.setattr(place, "count_cpus", lambda: 16)
+    adapter.rated_power_w.cache_clear()
+    assert adapter.cpu_packages(tmp_path) == packages
+    rated_w, origin = adapter.machine_power_w(model, packages, tmp_path)
+    adapter.rated_power_w.cache_clear()
+    assert rated_w == watts
+    assert said in origin
+
+
 def codecarbons_rating(model: str, monkeypatch: pytest.MonkeyPatch) -> float | None:
     """Rate a CPU's name with CodeCarbon's own class, with pandas."""
     from codecarbon.core import cpu
@@ -172,7 +221,8 @@ def test_this_machine_is_rated_as_codecarbon_rates_it(
         pytest.skip("this machine has a counter")
     rated_w = codecarbons_rating(parts["cpu"].get_model(), monkeypatch)
     assert rated_w is not None
-    assert parts["cpu"]._tdp == rated_w * adapter.cpu_packages()
+    rated_w = min(rated_w * adapter.cpu_packages(), max(rated_w, 4.0 * (os.cpu_count() or 0)))
+    assert parts["cpu"]._tdp == rated_w
 
 
 def test_the_table_is_read_as_pandas_reads_it() -> None:
