@@ -14,14 +14,15 @@ from greentrain.carbon.intensity import Basis, Interval, Provenance, Signal
 from greentrain.errors import ConfigurationError
 
 _TIME_COLUMNS = ("datetime_utc", "utc time", "datetime (utc)", "time", "datetime")
-_VALUE_COLUMNS = (
-    "carbon_intensity_g_per_kwh",
-    "carbon_intensity",
-    "carbon intensity",
-    "carbon intensity gco₂eq/kwh (life cycle)",
-    "carbon intensity gco₂eq/kwh (lca)",
-    "carbon intensity gco₂eq/kwh (direct)",
-)
+_VALUE_COLUMNS: dict[str, Basis | None] = {
+    "carbon_intensity_g_per_kwh": None,
+    "carbon_intensity": None,
+    "carbon intensity": None,
+    "carbon intensity gco₂eq/kwh (life cycle)": "life-cycle",
+    "carbon intensity gco₂eq/kwh (lca)": "life-cycle",
+    "carbon intensity gco₂eq/kwh (direct)": "direct",
+}
+"""Columns of values, and the basis that a column's name states."""
 
 
 class CsvIntensity:
@@ -36,10 +37,12 @@ class CsvIntensity:
         zone: Zone of the intensity.
         source: Publisher of the data; by default the file's name.
         signal: ``"average"`` or ``"marginal"``.
-        basis: ``"life-cycle"`` or ``"direct"``.
+        basis: ``"life-cycle"`` or ``"direct"``. By default as the name of the column says, and
+            ``"life-cycle"`` if it says nothing. Of two columns, the one of this basis is read.
 
     Raises:
-        ConfigurationError: If the file is missing or has another form.
+        ConfigurationError: If the file is missing or has another form, or its column is of another
+            basis than the given one.
     """
 
     def __init__(
@@ -49,10 +52,10 @@ class CsvIntensity:
         zone: str,
         source: str | None = None,
         signal: Signal = "average",
-        basis: Basis = "life-cycle",
+        basis: Basis | None = None,
     ) -> None:
         self._path = Path(path)
-        self._intervals = _load(self._path)
+        self._intervals, basis = _load(self._path, basis)
         self._starts = [one.start for one in self._intervals]
         self._provenance = Provenance(
             source=source or self._path.name, zone=zone, data_year=None, signal=signal, basis=basis
@@ -72,35 +75,56 @@ class CsvIntensity:
         return [one for one in self._intervals[first:last] if one.end > start]
 
 
-def _load(path: Path) -> list[Interval]:
+def _load(path: Path, basis: Basis | None) -> tuple[list[Interval], Basis]:
+    title = f"the intensity file {str(path)!r}"
     if not path.is_file():
-        raise ConfigurationError(f"the intensity file {str(path)!r} does not exist")
+        raise ConfigurationError(f"{title} does not exist")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        columns = {name.strip().lower(): name for name in (rows[0] if rows else {})}
-        time = next((columns[name] for name in _TIME_COLUMNS if name in columns), None)
-        value = next((columns[name] for name in _VALUE_COLUMNS if name in columns), None)
-        if time is None or value is None or len(rows) < 2:
-            raise ConfigurationError(
-                f"the intensity file {str(path)!r} needs a column 'datetime_utc', a column "
-                f"'carbon_intensity' in g/kWh, and two or more rows; it has {sorted(columns)}"
-            )
-        points = [(_utc(row[time]), float(row[value])) for row in rows]
-    except (UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError(f"{title} holds something else: {error}") from None
+    header = [name.strip().lower() for name in (rows[0][1] if rows else [])]
+    time = next((header.index(name) for name in _TIME_COLUMNS if name in header), None)
+    values = [name for name in _VALUE_COLUMNS if name in header]
+    if time is None or not values or len(rows) < 3:
         raise ConfigurationError(
-            f"the intensity file {str(path)!r} holds something else: {error}"
-        ) from None
+            f"{title} needs a column 'datetime_utc', a column 'carbon_intensity' in g/kWh, "
+            f"separated by commas, and two or more rows; it has {sorted(header)}"
+        )
+    fitting = [name for name in values if basis in (None, _VALUE_COLUMNS[name] or basis)]
+    if not fitting:
+        raise ConfigurationError(
+            f"basis is {basis!r}, and {title} has only the column {values[0]!r}; omit basis or "
+            "give another file"
+        )
+    value = header.index(fitting[0])
+    points = [_point(title, header, line, row, time, value) for line, row in rows[1:]]
     if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(points)):
-        raise ConfigurationError(f"the intensity file {str(path)!r} has times that do not increase")
+        raise ConfigurationError(f"{title} has times that do not increase")
     step: timedelta = points[-1][0] - points[-2][0]
     ends = [*(moment for moment, _ in points[1:]), points[-1][0] + step]
-    return [
+    intervals = [
         Interval(start=moment, end=end, g_per_kwh=intensity)
         for (moment, intensity), end in zip(points, ends, strict=True)
     ]
+    return intervals, basis or _VALUE_COLUMNS[fitting[0]] or "life-cycle"
+
+
+def _point(
+    title: str, header: list[str], line: int, row: list[str], time: int, value: int
+) -> tuple[datetime, float]:
+    """Read the time and the value of a row."""
+    if len(row) != len(header):
+        raise ConfigurationError(
+            f"line {line} of {title} has {len(row)} cell(s) and its header {len(header)}; write "
+            "one value for each column, without a comma at the end"
+        )
+    try:
+        return _utc(row[time]), float(row[value])
+    except ValueError as error:
+        raise ConfigurationError(f"line {line} of {title} holds something else: {error}") from None
 
 
 def _utc(text: str) -> datetime:

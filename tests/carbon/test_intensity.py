@@ -141,6 +141,39 @@ def test_headers_seen_in_the_wild_are_read(tmp_path, header):
     assert mean_intensity(provider, NOON, NOON + HOUR) == 100.0
 
 
+DIRECT = "Carbon intensity gCO₂eq/kWh (direct)"
+LIFE_CYCLE = "Carbon intensity gCO₂eq/kWh (LCA)"
+
+
+@pytest.mark.parametrize(
+    ("columns", "given", "basis", "value"),
+    [
+        (DIRECT, None, "direct", 100.0),
+        (DIRECT, "direct", "direct", 100.0),
+        (LIFE_CYCLE, None, "life-cycle", 100.0),
+        ("carbon_intensity", None, "life-cycle", 100.0),  # says nothing
+        ("carbon_intensity", "direct", "direct", 100.0),
+        (f"{DIRECT},{LIFE_CYCLE}", None, "life-cycle", 120.0),
+        (f"{DIRECT},{LIFE_CYCLE}", "direct", "direct", 100.0),
+    ],
+)
+def test_the_basis_follows_the_column(tmp_path, columns, given, basis, value):
+    rows = ["2021-07-01 12:00,100,120", "2021-07-01 13:00,300,320"]
+    if "," not in columns:
+        rows = [row.rpartition(",")[0] for row in rows]
+    file = csv_file(tmp_path, *rows, header=f"Datetime (UTC),{columns}")
+    provider = CsvIntensity(file, zone="DE", basis=given)
+    assert provider.provenance.basis == basis
+    assert mean_intensity(provider, NOON, NOON + HOUR) == value
+
+
+def test_a_column_of_another_basis_is_refused(tmp_path):
+    rows = ["2021-07-01 12:00,100", "2021-07-01 13:00,300"]
+    file = csv_file(tmp_path, *rows, header=f"Datetime (UTC),{DIRECT}")
+    with pytest.raises(ConfigurationError, match=r"basis is 'life-cycle', .* \(direct\)'; omit"):
+        CsvIntensity(file, zone="DE", basis="life-cycle")
+
+
 @pytest.mark.skipif("GREENTRAIN_DATA" not in os.environ, reason="GREENTRAIN_DATA is not set")
 def test_half_a_year_of_germany_is_read():
     path = Path(os.environ["GREENTRAIN_DATA"]) / "carbon" / "dacf_DE.csv"
@@ -157,6 +190,11 @@ def test_half_a_year_of_germany_is_read():
         (["2021-07-01 12:00,1", "yesterday,2"], "holds something else"),
         (["2021-07-01 12:00,1", "2021-07-01 13:00,much"], "holds something else"),
         (["2021-07-01 12:00,1", "2021-07-01 13:00,-5"], "0 or more"),
+        (["2021-07-01 12:00,1,", "2021-07-01 13:00,2,"], "line 2 of .* has 3 cell\\(s\\) and its header"),
+        (["2021-07-01 12:00,1", "2021-07-01 13:00,2;"], "line 3 of .* could not convert"),
+        (["2021-07-01 12:00;1", "2021-07-01 13:00;2"], "line 2 of .* has 1 cell"),
+        (["2021-07-01 12:00,1", "", "2021-07-01 13:00"], "line 4 of .* has 1 cell"),
+        (["2021-07-01 12:00,1", "2021-07-01 13:00,"], "line 3 of .* could not convert"),
     ],
 )
 def test_what_is_no_series_is_refused(tmp_path, rows, said):
