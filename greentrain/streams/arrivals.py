@@ -15,6 +15,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.streams.checks import check_split
 from greentrain.streams.files import entries, from_arrays, from_frame, read
 from greentrain.streams.samples import length, split
+from greentrain.streams.schema import ArrivalSchema
 from greentrain.streams.stream import Experience, check_dataset
 
 
@@ -33,6 +34,9 @@ def from_folder(
     run makes the same experience. Names that begin with a dot or end in ``.tmp`` or ``.part`` are
     skipped. Give a file such a name while it is written, and rename it when it is complete.
 
+    Later files must have the columns and the kind of samples of the first one. Columns may be in
+    another order.
+
     Args:
         folder: Folder of the arriving data.
         load: Function that reads a path as a map-style dataset. By default ``.npz`` with arrays
@@ -47,7 +51,7 @@ def from_folder(
 
     Raises:
         ConfigurationError: If the folder does not exist. The iterator raises it if something in
-            the folder cannot be read.
+            the folder cannot be read, or differs from the first file.
 
     Example:
         >>> import tempfile
@@ -64,12 +68,16 @@ def from_folder(
         raise ConfigurationError(
             f"target is {target!r} and load reads the files; pass one or the other"
         )
-    reader = partial(read, target=target) if load is None else load
 
     def experiences() -> Iterator[Experience]:
+        schema = ArrivalSchema(shapes=load is None)
+        reader = partial(read, target=target, schema=schema) if load is None else load
         for path in list(entries(root, pattern)):
             dataset, brings = _loaded(reader, path), f"what is in {path.name}"
             title = f"{str(path)!r}"
+            check_dataset(dataset, title, "training")
+            if load is not None:
+                schema.check(dataset, title)
             yield _experience(path.name, dataset, title, brings, val_share, seed, path=str(path))
 
     return experiences()
@@ -97,7 +105,7 @@ def from_callable(
 
     Raises:
         ConfigurationError: If ``fetch`` cannot be called. The iterator raises it if ``fetch``
-            returns something else, or one id twice in a row.
+            returns something else, one id twice in a row, or samples of another kind than at first.
 
     Example:
         >>> arrived = iter([("monday", [1, 2, 3]), ("tuesday", [4, 5]), None])
@@ -111,7 +119,7 @@ def from_callable(
         )
 
     def experiences() -> Iterator[Experience]:
-        last = None
+        last, schema = None, ArrivalSchema(shapes=False)
         while (given := fetch()) is not None:
             if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], str):
                 raise ConfigurationError(
@@ -126,6 +134,8 @@ def from_callable(
                 )
             last = id
             title, brings = f"the dataset {id!r}", f"what was fetched as {id}"
+            check_dataset(dataset, title, "training")
+            schema.check(dataset, title)
             yield _experience(id, dataset, title, brings, val_share, seed)
 
     return experiences()

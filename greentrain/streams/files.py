@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 from greentrain.errors import ConfigurationError
+from greentrain.streams.schema import ArrivalSchema
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -30,30 +31,38 @@ def entries(folder: Path, pattern: str = "*") -> Iterator[Path]:
             yield path
 
 
-def read(path: Path, *, target: str | None = None) -> Dataset[Any]:
+def read(
+    path: Path, *, target: str | None = None, schema: ArrivalSchema | None = None
+) -> Dataset[Any]:
     """Read a file of samples, or all files of a folder one after another.
 
     Args:
         path: ``.npz`` with arrays ``x`` and ``y``; ``.pt`` with a tuple of tensors; ``.csv`` of
             numbers with a column of labels; or a folder of these.
         target: Column of the labels in a ``.csv``.
+        schema: Columns and samples to compare with; the order of columns is changed to theirs. By
+            default the files of a folder are compared with each other.
 
     Raises:
-        ConfigurationError: If it is of another kind, damaged, or does not hold samples.
+        ConfigurationError: If it is of another kind, damaged, does not hold samples, or differs
+            from the schema.
     """
+    schema = ArrivalSchema() if schema is None else schema
     if path.is_dir():
-        parts = [read(part, target=target) for part in entries(path)]
+        parts = [read(part, target=target, schema=schema) for part in entries(path)]
         if not parts:
             raise ConfigurationError(f"the folder {str(path)!r} holds no files")
         return ConcatDataset(parts)
     if path.suffix == ".npz":
-        return _read_npz(path)
+        return _checked(_read_npz(path), schema, path)
     if path.suffix == ".pt":
-        return _read_pt(path)
+        return _checked(_read_pt(path), schema, path)
     if path.suffix == ".csv":
         import pandas  # the import takes half a second
 
-        return from_frame(pandas.read_csv(path), target, f"{str(path)!r}")
+        name = f"{str(path)!r}"
+        frame = schema.ordered(pandas.read_csv(path), name)
+        return _checked(from_frame(frame, target, name), schema, path)
     raise ConfigurationError(
         f"{str(path)!r} is none of {', '.join(_SUFFIXES)}; pass load= to read it, or pattern= to "
         "leave it out"
@@ -114,6 +123,12 @@ def from_arrays(features: NDArray[Any], labels: NDArray[Any], name: str) -> Tens
     # Always a copy: the array may be read-only, or have another byte order.
     x = torch.from_numpy(features.astype(np.dtype(x_type).newbyteorder("=")))
     return TensorDataset(x, torch.from_numpy(labels.astype(y_type)))
+
+
+def _checked(dataset: TensorDataset, schema: ArrivalSchema, path: Path) -> TensorDataset:
+    if len(dataset):
+        schema.check(dataset, f"{str(path)!r}")
+    return dataset
 
 
 def _read_npz(path: Path) -> TensorDataset:

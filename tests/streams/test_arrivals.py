@@ -107,6 +107,75 @@ def test_labels_may_be_fractions_and_features_whole_numbers(tmp_path: Path) -> N
     assert float(price) == int(token) / 2
 
 
+def write_csv(path: Path, header: str, rows: str = "1,10,0\n2,20,1\n3,30,0\n") -> None:
+    path.write_text(f"{header}\n{rows}", encoding="utf-8")
+
+
+def test_columns_in_another_order_are_put_in_the_order_of_the_first(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", "age,income,label")
+    write_csv(tmp_path / "b.csv", "income,label,age", "10,0,1\n20,1,2\n30,0,3\n")
+    first, second = from_folder(tmp_path, target="label")
+    assert everything(first) == everything(second)
+    assert everything(second)[0] == ([1.0, 10.0], 0)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "complaint"),
+    [
+        ("age,height,label", None, "lacks 'income' and has 'height' in addition, compared with"),
+        ("age,label", "1,0\n2,1\n", "lacks 'income', compared with"),
+        ("age,income,rent,label", "1,2,3,0\n2,3,4,1\n", "has 'rent' in addition, compared with"),
+        ("age,income,label", "1,2,0.5\n2,3,1.5\n", "has samples (float32 (2), float32 ()) and"),
+    ],
+)
+def test_a_table_of_another_schema_is_refused(
+    header: str, rows: str | None, complaint: str, tmp_path: Path
+) -> None:
+    write_csv(tmp_path / "a.csv", "age,income,label")
+    write_csv(tmp_path / "b.csv", header, *([] if rows is None else [rows]))
+    arrivals = from_folder(tmp_path, target="label")
+    assert next(arrivals).id == "a.csv"
+    with pytest.raises(ConfigurationError) as caught:
+        next(arrivals)
+    assert f"{str(tmp_path / 'b.csv')!r} {complaint}" in str(caught.value)
+    assert f"{str(tmp_path / 'a.csv')!r}" in str(caught.value)
+
+
+def test_the_files_of_a_subfolder_have_one_schema(tmp_path: Path) -> None:
+    (tmp_path / "monday").mkdir()
+    write_csv(tmp_path / "monday/1.csv", "age,income,label")
+    write_csv(tmp_path / "monday/2.csv", "age,height,label")
+    with pytest.raises(ConfigurationError, match="lacks 'income'"):
+        next(from_folder(tmp_path, target="label"))
+
+
+def test_arrays_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", x=np.zeros((4, 3)), y=np.zeros(4, dtype=int))
+    np.savez(tmp_path / "c.npz", x=np.zeros((4, 2), dtype=np.uint8), y=np.zeros(4, dtype=int))
+    for pattern, shown in (("[ab]*", "float32 (3), int64"), ("[ac]*", "uint8 (2), int64")):
+        arrivals = from_folder(tmp_path, pattern=pattern)
+        next(arrivals)
+        with pytest.raises(ConfigurationError) as caught:
+            next(arrivals)
+        assert f"has samples ({shown} ()) and" in str(caught.value)
+
+
+def test_samples_of_ones_own_may_vary_in_size_but_not_in_kind() -> None:
+    def fetch(*datasets: Any) -> Iterator[Experience]:
+        arrived = iter([*enumerate(datasets), None])
+        return from_callable(
+            lambda: None if (one := next(arrived)) is None else (f"{one[0]}", one[1])
+        )
+
+    texts = [torch.zeros(5), torch.zeros(9)]
+    assert len(list(fetch(texts, [torch.zeros(7), torch.zeros(2)]))) == 2
+    with pytest.raises(ConfigurationError, match=r"'1' has samples float32 \(7, 1\) and the"):
+        list(fetch(texts, [torch.zeros(7, 1), torch.zeros(2, 1)]))
+    with pytest.raises(ConfigurationError, match="'1' has samples int and the"):
+        list(fetch(texts, [1, 2]))
+
+
 def test_files_are_read_one_at_a_time(tmp_path: Path) -> None:
     read: list[str] = []
 
@@ -149,7 +218,7 @@ BAD: list[tuple[str, Callable[[Path], Any], str]] = [
     ("a.npz", lambda path: save(path, x=np.zeros(3)), "holds x; x and y are needed"),
     ("a.npz", lambda path: save(path, x=np.zeros(3), y=np.zeros(2)), "3 samples and 2 labels"),
     ("a.npz", lambda path: save(path, x=np.zeros(0), y=np.zeros(0)), "holds no samples"),
-    ("a.npz", lambda path: save(path, x=np.zeros(1), y=np.zeros(1)), "holds 1 of the samples"),
+    ("a.npz", lambda path: save(path, x=np.zeros((1, 2)), y=[1]), "holds 1 of the samples"),
     ("a.npz", lambda path: save(path, x=np.array(["a"]), y=np.zeros(1)), "has x of type <U1"),
     ("a.npz", lambda path: save(path, x=np.zeros(3), y=np.array(1)), "has y of type int64 and"),
     ("a.npz", lambda path: save(path, x=np.array([{}]), y=np.zeros(1)), "cannot read"),
