@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,10 +16,16 @@ from greentrain.callbacks.ranks import (
     gather,
     host_id,
 )
-from greentrain.energy import NOTHING, Meter, Reading, Source, WindowRecorder, detect
-from greentrain.errors import MeterError
+from greentrain.energy import (
+    Meter,
+    Source,
+    UnknownMeter,
+    WindowRecorder,
+    close_meter,
+    detect,
+    start_meter,
+)
 
-_log = logging.getLogger(__name__)
 _shared: WeakKeyDictionary[Any, _SharedMeter] = WeakKeyDictionary()
 
 
@@ -88,30 +94,7 @@ class MeterLease:
         if shared.users == 0:
             del _shared[self._trainer]
             if not shared.borrowed:
-                shared.recorder.meter.close()
-
-
-class _NullMeter:
-    """A meter for a process that has nothing to measure, or whose meter cannot be started.
-
-    Args:
-        names: Sources to report as unknown.
-    """
-
-    sources: tuple[Source, ...] = ()
-
-    def __init__(self, *names: str) -> None:
-        self._reading = Reading(duration_s=0.0, energy_j=dict.fromkeys(names)) if names else NOTHING
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def read(self) -> Reading:
-        """Return a reading without known joules."""
-        return self._reading
-
-    def close(self) -> None:
-        """Do nothing."""
+                close_meter(shared.recorder.meter)
 
 
 def _meter_of(given: Meter | WindowRecorder | None) -> Meter | None:
@@ -137,22 +120,17 @@ def _open(trainer: Any, given: Meter | None) -> tuple[Meter, tuple[Source, ...]]
     names = assign_devices(gather(ProcessDevices(host=hosts[rank], devices=devices)))[rank]
     own: Meter = AssignedMeter(meter, names)
     if not names:
-        meter.close()
-        own = _NullMeter()
+        close_meter(meter)
+        own = UnknownMeter()
     sources = gather(own.sources)
     return own, tuple(each for other in (*sources[:rank], *sources[rank + 1 :]) for each in other)
 
 
 def _started(trainer: Any, given: Meter | None, *, first: bool) -> Meter:
-    try:
-        if given is not None:
-            given.start()
-            return given
-        gpus = gpu_indices(trainer.strategy.root_device)
-        return detect(gpus, cpu=first) if gpus or first else _NullMeter()
-    except MeterError as error:  # a failing meter never stops training
-        _log.warning("energy is not measured: %s", error)
-        return _NullMeter("unknown")
+    gpus = gpu_indices(trainer.strategy.root_device)
+    if given is None and not gpus and not first:
+        return UnknownMeter()  # another process measures the host
+    return start_meter(given, partial(detect, gpus, cpu=first))
 
 
 def gpu_indices(device: torch.device) -> tuple[int, ...]:

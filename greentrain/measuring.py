@@ -7,17 +7,23 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from greentrain.carbon import UNKNOWN, CarbonAccount, Emissions, IntensityProvider
-from greentrain.energy import NOTHING, Meter, Reading, Source, WindowRecorder, detect
-from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.energy import (
+    NOTHING,
+    Meter,
+    Reading,
+    Source,
+    WindowRecorder,
+    close_meter,
+    start_meter,
+)
+from greentrain.errors import LedgerError
 from greentrain.ledger import DEFAULT_URL, Ledger, RunLog, environment
 from greentrain.units import format_energy
 
@@ -237,25 +243,6 @@ def _open_ledger(url: str, warn: Callable[[Exception], object]) -> Ledger | None
     return None
 
 
-class _NoMeter:
-    """A meter for machines on which none can be started: seconds are known, joules are not."""
-
-    sources: tuple[Source, ...] = ()
-
-    def __init__(self) -> None:
-        self._started_s = time.monotonic()
-
-    def start(self) -> None:
-        pass
-
-    def read(self) -> Reading:
-        elapsed_s = time.monotonic() - self._started_s
-        return Reading(duration_s=elapsed_s, energy_j={"unknown": None})
-
-    def close(self) -> None:
-        pass
-
-
 @contextmanager
 def _recorder(given: Meter | None) -> Iterator[WindowRecorder]:
     """Give the recorder of the use around this one if the meter is the same, else a new one."""
@@ -263,28 +250,14 @@ def _recorder(given: Meter | None) -> Iterator[WindowRecorder]:
     if outer is not None and (given is None or given is outer.meter):
         yield outer
         return
-    recorder = WindowRecorder(_started(given))
+    recorder = WindowRecorder(start_meter(given))
     _outer.set(recorder)
     try:
         yield recorder
     finally:
         _outer.set(outer)
         if given is None:
-            with _attempt(partial(_log.warning, "the meter could not be closed: %s")):
-                recorder.meter.close()
-
-
-def _started(given: Meter | None) -> Meter:
-    try:
-        if given is None:
-            return detect()
-        given.start()
-        return given
-    except ConfigurationError:
-        raise
-    except Exception as error:  # a failing meter never stops the block
-        _log.warning("nothing is measured, because the meter cannot be started: %s", error)
-        return _NoMeter()
+            close_meter(recorder.meter)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from greentrain.decisions.budget_arguments import (
 )
 from greentrain.decisions.session import ControllerSession
 from greentrain.decisions.stream_budget import StreamBudget
-from greentrain.energy import Meter, WindowRecorder, detect
+from greentrain.energy import Meter, WindowRecorder, close_meter, start_meter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DEFAULT_URL, Ledger, environment
 from greentrain.units import is_whole
@@ -201,8 +201,7 @@ def candidates_of(
 
 
 def _recorder(meter: Meter | None, stack: contextlib.ExitStack) -> WindowRecorder:
+    started = start_meter(meter)
     if meter is None:
-        meter = detect()
-        stack.callback(meter.close)
-    meter.start()
-    return WindowRecorder(meter)
+        stack.callback(close_meter, started)
+    return WindowRecorder(started)

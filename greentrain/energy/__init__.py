@@ -10,6 +10,7 @@ from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.energy.nvml import NvmlMeter
 from greentrain.energy.replay import ReplayMeter
 from greentrain.energy.run_forecast import Forecast, predict_total
+from greentrain.energy.starting import UnknownMeter, close_meter, start_meter
 from greentrain.energy.wall import WallMeter
 from greentrain.energy.wall_calibration import Calibration, calibrate, calibrate_windows
 from greentrain.energy.windows import Window, WindowRecorder, total
@@ -26,6 +27,7 @@ __all__ = [
     "Reading",
     "ReplayMeter",
     "Source",
+    "UnknownMeter",
     "WallMeter",
     "Window",
     "WindowRecorder",
@@ -33,9 +35,11 @@ __all__ = [
     "boundary_note",
     "calibrate",
     "calibrate_windows",
+    "close_meter",
     "detect",
     "idle_power",
     "predict_total",
     "source_power_w",
+    "start_meter",
     "total",
 ]

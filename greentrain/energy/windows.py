@@ -99,21 +99,24 @@ class WindowRecorder:
     def read(self) -> Reading:
         """Read the meter; if it fails, everything is unknown and one warning is logged.
 
-        Joules that are no number are unknown, too.
+        Joules that are no number are unknown, too. Seconds never go back.
         """
         try:
-            reading = self.meter.read()
+            reading = _plain(self.meter.read())
         except Exception as error:  # a failing meter never stops training
             self._warn("meter", f"the meter failed and its figures are unknown: {error}")
             last = self._edge or NOTHING
             return Reading(duration_s=last.duration_s, energy_j=dict.fromkeys(last.energy_j))
+        if not reading.duration_s >= (earliest_s := self._edge.duration_s if self._edge else 0.0):
+            self._warn("seconds", "the meter's seconds went back, so they are taken as 0")
+            reading = dataclasses.replace(reading, duration_s=earliest_s)
         return self._without(reading, lambda joules: not math.isfinite(joules))
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The meter's sources; empty, with one warning, if it cannot name them."""
         try:
-            return self.meter.sources
+            return tuple(self.meter.sources)
         except Exception as error:  # a failing meter never stops training
             self._warn("sources", f"the meter's sources are unknown: {error}")
             return ()
@@ -243,6 +246,25 @@ class WindowRecorder:
         if what not in self._warned:
             self._warned.add(what)
             _log.warning("%s", message)
+
+
+def _plain(reading: Reading) -> Reading:
+    """Return a reading with plain numbers: some meters give NumPy's or torch's; text is NaN."""
+    return dataclasses.replace(
+        reading,
+        duration_s=float(reading.duration_s),
+        energy_j={
+            str(name): None if joules is None else _number(joules)
+            for name, joules in reading.energy_j.items()
+        },
+    )
+
+
+def _number(joules: object) -> float:
+    try:
+        return math.nan if isinstance(joules, (str, bytes)) else float(joules)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def total(windows: Iterable[Window]) -> Reading:

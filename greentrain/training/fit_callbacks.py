@@ -149,7 +149,7 @@ class StepEnergy(Callback):
         if last <= WARM_UP_STEPS or not {WARM_UP_STEPS, last} <= self._readings.keys():
             return None
         used_j = self._readings[last] - self._readings[WARM_UP_STEPS]
-        return used_j / (last - WARM_UP_STEPS)
+        return used_j / (last - WARM_UP_STEPS) if used_j >= 0 else None  # a counter was reset
 
 
 class LossCurve(Callback):

@@ -11,7 +11,7 @@ from typing import Any
 
 from greentrain.carbon import CarbonAccount
 from greentrain.control import UpdateMode
-from greentrain.energy import Meter, Window, WindowRecorder, detect
+from greentrain.energy import Meter, Window, WindowRecorder, close_meter, start_meter
 from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.streams import Experience
@@ -62,8 +62,7 @@ class RunContext:
         self._stream = stream
         self._carbon = carbon
         self._settings = settings
-        self._meter = detect() if meter is None else meter
-        self._meter.start()
+        self._meter = start_meter(meter)
         self.recorder = WindowRecorder(self._meter, self._record)
         self.run: RunLog = ledger.open_run(
             "stream",
@@ -173,10 +172,7 @@ class RunContext:
                 head = self._ledger.heads()[self.run.chain]
                 tags[names.TAG_LEDGER_HEAD] = f"{head['count']}:{head['head']}"
             self._tracker.finish(self._note(), tags, "FAILED" if self.failed else "FINISHED")
-        try:
-            self._meter.close()
-        except Exception as error:
-            _log.warning("the meter could not be closed: %s", error)
+        close_meter(self._meter)
         self._ledger.close()
 
     def _start_tracker(self) -> None:

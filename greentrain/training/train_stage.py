@@ -102,7 +102,7 @@ class TrainStage:
                 if kept:
                     self.evaluate_each(model.module, context.experience.val)
             if steps.ended_j is not None:
-                closing_j = (recorder.read().total_j or 0.0) - steps.ended_j
+                closing_j = max(0.0, (recorder.read().total_j or 0.0) - steps.ended_j)
                 self._state.closing.learn(closing_j, validation_j=probe.validation_j)
         cost = self._state.controller.cost
         if steps.step_j is not None and not cost.calibrated:  # the first update calibrates
