@@ -20,6 +20,7 @@ from greentrain.ledger.environment import host_hash
 from greentrain.ledger.hashing import canonical, genesis, ledger_key, row_hash, wrong_key
 from greentrain.ledger.heads import changed_heads
 from greentrain.ledger.hosts import refuse_other_hosts
+from greentrain.ledger.integrity import broken_indexes, foreign_objects
 from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.rows import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
@@ -146,7 +147,7 @@ class SqlStore(LedgerStore):
         self, connection: Connection, kind: str, chain: str, content: Mapping[str, Any]
     ) -> str:
         """Append one row to a chain, and return its hash: see :class:`LedgerStore`."""
-        self._check_key(connection)
+        self._check_before_first_row(connection)
         if kind in _OPENINGS:
             if self.path is not None:
                 refuse_other_hosts(connection, self.host, self.name, self.clock())
@@ -167,6 +168,11 @@ class SqlStore(LedgerStore):
         inserted = connection.execute(entries.insert().values(entry))
         entry_id = inserted.inserted_primary_key[0]  # type: ignore[index]
         connection.execute(CONTENT[kind].insert().values(entry_id=entry_id, **content))
+        if not _is_written(connection, kind, entry_id, entry["hash"]):
+            raise LedgerError(
+                f"the ledger {self.name!r} dropped a row that was written to it ({kind}); "
+                "look for triggers and rules with 'greentrain verify', and remove them"
+            )
         return str(entry["hash"])
 
     def rows(self, kind: str, **equals: Any) -> list[dict[str, Any]]:
@@ -201,9 +207,14 @@ class SqlStore(LedgerStore):
         except SQLAlchemyError as error:
             raise LedgerError(f"the ledger {self.name!r} failed: {_cause(error)}") from error
 
-    def _check_key(self, connection: Connection) -> None:
+    def _check_before_first_row(self, connection: Connection) -> None:
         if self._key_checked:
             return
+        if found := [*foreign_objects(connection), *broken_indexes(connection)]:
+            raise LedgerError(
+                f"the ledger {self.name!r} was changed from outside, and nothing can be written to "
+                f"it: {found[0]}; run 'greentrain verify' for all that was found"
+            )
         first = select(func.min(entries.c.id)).scalar_subquery()
         query = select(entries.c.prev_hash).where(entries.c.id == first)
         prev_hash = connection.execute(query).scalar()
@@ -247,6 +258,17 @@ def _last(connection: Connection, chain: str) -> Row[Any, Any] | None:
         .order_by(entries.c.seq.desc())
         .limit(1)
     ).first()
+
+
+def _is_written(connection: Connection, kind: str, entry_id: int, row_hash: str) -> bool:
+    """Return whether both parts of a row can be read back; a trigger can drop an insert."""
+    content = CONTENT[kind]
+    query = (
+        select(entries.c.hash)
+        .join(content, content.c.entry_id == entries.c.id)
+        .where(entries.c.id == entry_id)
+    )
+    return connection.execute(query).scalar() == row_hash
 
 
 def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from greentrain.money import (
     promised,
     total,
 )
+from greentrain.units import format_energy
 
 _TOLERANCE = 1e-9
 _WRITING = timedelta(minutes=1)
@@ -190,6 +191,13 @@ def _sums(rows: RowsByKind) -> Iterator[str]:
     by_reservation: dict[str | None, list[WindowRow]] = defaultdict(list)
     for window in rows["window"]:
         by_reservation[window["reservation_id"]].append(window)
+    known = {row["reservation_id"] for row in rows["reservation"]}
+    for missing in sorted(one for one in by_reservation if one is not None and one not in known):
+        energy_j = math.fsum(row["energy_j"] or 0.0 for row in by_reservation[missing])
+        yield (
+            f"{len(by_reservation[missing])} window(s) with {format_energy(energy_j)} name the "
+            f"reservation {missing}, which is not in the ledger"
+        )
     for settlement in rows["settlement"]:
         reservation = settlement["reservation_id"]
         windows: Sequence[WindowRow] = by_reservation[reservation]
