@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -23,6 +26,11 @@ _CONNECT: dict[str, Any] = {
     "application_name": "greentrain",
     "client_encoding": "utf8",
 }
+
+_GRACE_S = 10.0
+"""Seconds that a server may be silent beyond the wait for a lock."""
+_IDLE = "60s"
+"""Time after which a server ends a transaction whose client stopped, and frees its lock."""
 
 
 def check_url(url: URL) -> None:
@@ -57,7 +65,11 @@ def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
     ledger share, and holds it until it ends. The next writer therefore sees all that was committed,
     as with ``BEGIN IMMEDIATE`` on SQLite. SERIALIZABLE would instead fail one of two runs that
     append at the same time, and the transaction would have to be repeated.
+
+    Nothing waits without an end: connecting, a statement and a lock each fail in time, also where
+    the server accepts the connection and never answers.
     """
+    silent_s = timeout_s + _GRACE_S
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args={name: _CONNECT[name] for name in _CONNECT if name not in url.query},
@@ -69,8 +81,13 @@ def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
         ),
     )
 
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, args: Any, options: Any) -> Any:
+        return _connection_class(silent_s).connect(*args, **options)
+
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}'")
         connection.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
         connection.execute("SET synchronous_commit = on")
         connection.commit()
@@ -86,3 +103,40 @@ def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
             )
 
     return engine
+
+
+@cache
+def _connection_class(silent_s: float) -> Any:
+    """Return a class of connections that fail after a server's silence of ``silent_s`` seconds.
+
+    TCP keepalives and time-outs of the server do not help where its process is frozen: its kernel
+    still answers.
+    """
+    import psycopg
+
+    class Connection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+            try:
+                return super().wait(_until_silent(gen, silent_s), *args, **options)
+            except TimeoutError:
+                self.pgconn.finish()
+                raise psycopg.OperationalError(
+                    f"the server did not answer for {silent_s:.0f} s"
+                ) from None
+
+    return Connection
+
+
+def _until_silent(generator: Generator[Any, Any, Any], silent_s: float) -> Generator[Any, Any, Any]:
+    """Drive psycopg's generator of I/O, and raise ``TimeoutError`` if its socket stays silent."""
+    try:
+        wanted = next(generator)
+        while True:
+            until_s = time.monotonic() + silent_s
+            while not (ready := (yield wanted)):
+                if time.monotonic() >= until_s:
+                    raise TimeoutError
+                wanted = generator.send(ready)
+            wanted = generator.send(ready)
+    except StopIteration as end:
+        return end.value
