@@ -88,7 +88,8 @@ class SqlStore(LedgerStore):
         self.key = ledger_key(key)
         self.clock = clock
         self.host = host_hash()
-        self._key_checked = False
+        self._checked = False
+        self._file = None if self.path is None else sqlite.FileGuard(self.path)
         self._engine = self._open_engine(create=create, keep_open=keep_open)
         try:
             with self.read() as connection:
@@ -134,6 +135,8 @@ class SqlStore(LedgerStore):
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Begin a transaction that no other writer can overlap: see :class:`LedgerStore`."""
+        if self._file is not None:
+            self._file.check()
         with self._begin(self._engine) as connection:
             yield connection
 
@@ -208,7 +211,7 @@ class SqlStore(LedgerStore):
             raise LedgerError(f"the ledger {self.name!r} failed: {_cause(error)}") from error
 
     def _check_before_first_row(self, connection: Connection) -> None:
-        if self._key_checked:
+        if self._checked:
             return
         if found := [*foreign_objects(connection), *broken_indexes(connection)]:
             raise LedgerError(
@@ -220,7 +223,7 @@ class SqlStore(LedgerStore):
         prev_hash = connection.execute(query).scalar()
         if prev_hash is not None and prev_hash != genesis(self.key):
             raise LedgerError(wrong_key(self.name, prev_hash, self.key))
-        self._key_checked = prev_hash is not None
+        self._checked = prev_hash is not None
 
     def _first_prev(self, connection: Connection, content: Mapping[str, Any], chain: str) -> str:
         if chain in _OPENINGS.values():

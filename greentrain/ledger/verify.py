@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from greentrain.errors import LedgerError
 from greentrain.ledger.hashing import wrong_key
@@ -92,7 +93,7 @@ def verify_snapshot(
         failures += exported.failures(spine)
     try:
         failures += money_failures(rows)
-        notes += [*money_notes(rows), *_notes(rows)]
+        notes += [*money_notes(rows), *_notes(rows), *_after_closing(spine)]
     except (ArithmeticError, TypeError, ValueError) as error:
         if not failures:
             raise
@@ -127,3 +128,16 @@ def _notes(rows: RowsByKind) -> Iterator[str]:
                 f"recovered: the last heartbeats of run {row['run_id']} ({row['name']}) hold "
                 f"{format_energy(energy_j)} of {len(windows)} phase(s) that never closed"
             )
+
+
+def _after_closing(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the runs that have rows after their closing row, except settlements of releases."""
+    closed: set[str] = set()
+    after: Counter[str] = Counter()
+    for entry in spine:
+        if entry["kind"] == "closing":
+            closed.add(entry["chain"])
+        elif entry["chain"] in closed and entry["kind"] != "settlement":
+            after[entry["chain"]] += 1
+    for chain, count in sorted(after.items()):
+        yield f"late: {chain} has {count} row(s) after its closing row"
