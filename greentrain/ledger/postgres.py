@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
+from greentrain.units import utc_now
 
 DRIVERS = ("postgresql", "postgresql+psycopg")
 _SECRETS = ("password", "passfile", "sslpassword")
@@ -58,8 +60,8 @@ def masked(url: URL) -> str:
     return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
 
 
-def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
-    """Return the engine of a database.
+def open_engine(url: URL, clock: ServerClock, *, keep_open: bool, timeout_s: float) -> Engine:
+    """Return the engine of a database, and set ``clock`` at each connection.
 
     Writers take turns: each write transaction begins with an advisory lock that all writers of this
     ledger share, and holds it until it ends. The next writer therefore sees all that was committed,
@@ -90,6 +92,7 @@ def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}'")
         connection.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
         connection.execute("SET synchronous_commit = on")
+        clock.set(connection.execute("SELECT clock_timestamp()").fetchone()[0])
         connection.commit()
 
     @event.listens_for(engine, "begin")
@@ -103,6 +106,27 @@ def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
             )
 
     return engine
+
+
+class ServerClock:
+    """The time of a server, which all hosts share: a host whose clock is wrong changes nothing.
+
+    It is read once for each connection, and goes on with this host's monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._offset: timedelta | None = None
+        self._epoch = datetime(1970, 1, 1, tzinfo=UTC)
+
+    def set(self, now: datetime) -> None:
+        """Take the server's present time."""
+        self._offset = now - self._epoch - timedelta(seconds=time.monotonic())
+
+    def __call__(self) -> datetime:
+        """Return the present time; this host's until there was a connection."""
+        if self._offset is None:
+            return utc_now()
+        return self._epoch + timedelta(seconds=time.monotonic()) + self._offset
 
 
 @cache

@@ -68,6 +68,9 @@ class SqlStore(LedgerStore):
         key: Key that rows are hashed with; ``GREENTRAIN_LEDGER_KEY`` if ``None``.
         clock: Function that returns the present time as an aware time.
 
+    Attributes:
+        default_clock: The server's clock with PostgreSQL, and this host's otherwise.
+
     Raises:
         ConfigurationError: If the URL or the key cannot be used, or there is no such ledger.
         LedgerError: If the database holds something else, or a ledger that this version of
@@ -87,6 +90,7 @@ class SqlStore(LedgerStore):
         self._name = f"memory {uuid.uuid4().hex[:8]}" if url is None else None
         self.key = ledger_key(key)
         self.clock = clock
+        self.default_clock: Callable[[], datetime] = utc_now
         self.host = host_hash()
         self._checked = False
         self._file = None if self.path is None else sqlite.FileGuard(self.path)
@@ -173,8 +177,9 @@ class SqlStore(LedgerStore):
         connection.execute(CONTENT[kind].insert().values(entry_id=entry_id, **content))
         if not _is_written(connection, kind, entry_id, entry["hash"]):
             raise LedgerError(
-                f"the ledger {self.name!r} dropped a row that was written to it ({kind}); "
-                "look for triggers and rules with 'greentrain verify', and remove them"
+                f"the ledger {self.name!r} dropped a row that was written to it ({kind}), or gave "
+                "it a number that is not the highest; look for triggers and rules with "
+                "'greentrain verify', and for a sequence that was set back"
             )
         return str(entry["hash"])
 
@@ -197,7 +202,10 @@ class SqlStore(LedgerStore):
         if self.in_memory:
             return sqlite.open_memory(BUSY_TIMEOUT_S)
         if self.path is None:
-            return postgres.open_engine(self._url, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S)
+            self.default_clock = server_clock = postgres.ServerClock()
+            return postgres.open_engine(
+                self._url, server_clock, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S
+            )
         return sqlite.open_engine(
             self._url, create=create, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S
         )
@@ -264,12 +272,15 @@ def _last(connection: Connection, chain: str) -> Row[Any, Any] | None:
 
 
 def _is_written(connection: Connection, kind: str, entry_id: int, row_hash: str) -> bool:
-    """Return whether both parts of a row can be read back; a trigger can drop an insert."""
-    content = CONTENT[kind]
+    """Return whether both parts of a row can be read back, and it is the last one.
+
+    A trigger can drop an insert, and a sequence that was set back can number it into a gap.
+    """
+    content, later = CONTENT[kind], entries.alias("later")
     query = (
         select(entries.c.hash)
         .join(content, content.c.entry_id == entries.c.id)
-        .where(entries.c.id == entry_id)
+        .where(entries.c.id == entry_id, ~select(later.c.id).where(later.c.id > entry_id).exists())
     )
     return connection.execute(query).scalar() == row_hash
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from greentrain.errors import LedgerError
@@ -18,6 +19,9 @@ from greentrain.ledger.snapshot import Snapshot, damaged
 from greentrain.ledger.verify_chains import chain_failures, needs_key
 from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
+
+_SKEW = timedelta(seconds=5)
+"""Difference between the clocks of two hosts that is not worth a remark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,7 @@ def verify_snapshot(
         failures += exported.failures(spine)
     try:
         failures += money_failures(rows)
-        notes += [*money_notes(rows), *_notes(rows), *_after_closing(spine)]
+        notes += [*money_notes(rows), *_notes(rows), *_after_closing(spine), *_clock(spine)]
     except (ArithmeticError, TypeError, ValueError) as error:
         if not failures:
             raise
@@ -141,3 +145,24 @@ def _after_closing(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             after[entry["chain"]] += 1
     for chain, count in sorted(after.items()):
         yield f"late: {chain} has {count} row(s) after its closing row"
+
+
+def _clock(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a remark on rows that are dated before a row that precedes them."""
+    latest, count, furthest_s = "", 0, 0.0
+    for entry in spine:
+        recorded = entry["recorded_utc"]
+        if recorded < latest:
+            try:
+                passed = datetime.fromisoformat(latest) - datetime.fromisoformat(recorded)
+            except (TypeError, ValueError):  # altered: the hashes show it
+                continue
+            if passed > _SKEW:
+                count += 1
+                furthest_s = max(furthest_s, passed.total_seconds())
+        latest = max(latest, recorded)
+    if count:
+        yield (
+            f"clock: {count} row(s) are dated up to {furthest_s:.0f} s before a row that precedes "
+            "them, so a clock was set back or differs between hosts"
+        )

@@ -173,3 +173,22 @@ def test_views_beside_the_tables_of_a_server_are_allowed(cluster: Cluster, serve
     engine.dispose()
     assert failures(url) == ()
     assert take(url, 100.0)
+
+
+def test_a_sequence_that_was_set_back_into_a_gap_is_refused(cluster: Cluster) -> None:
+    url = cluster.new()
+    with closing(Ledger(url)) as ledger, ledger.open_run("stream", "one") as run:
+        account = ledger.account(ledger.open_budget("one", TERMS), run)
+        engine = create_engine(make_url(url))
+        with engine.begin() as connection:
+            connection.execute(text("SELECT setval('entries_id_seq', 100)"))
+        reservation = account.reserve(1.0, "update")
+        with engine.begin() as connection:
+            connection.execute(text("SELECT setval('entries_id_seq', 50)"))
+        with pytest.raises(LedgerError, match="a number that is not the highest"):
+            account.reserve(1.0, "update")
+        with engine.begin() as connection:
+            connection.execute(text("SELECT setval('entries_id_seq', 200)"))
+        engine.dispose()
+        account.settle(reservation, 1.0)
+        assert verify(ledger).ok
