@@ -12,7 +12,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Float, Row, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import postgres, sqlite
@@ -24,12 +31,13 @@ from greentrain.ledger.integrity import broken_indexes, foreign_objects
 from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.rows import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
-from greentrain.ledger.store import LedgerStore
+from greentrain.ledger.store import LedgerStore, RowError
 from greentrain.units import utc_now, utc_text
 
 BUSY_TIMEOUT_S = 30.0
 """Seconds that a transaction waits for other writers."""
 
+_OF_THE_ROW = (DataError, IntegrityError, InterfaceError, ProgrammingError)
 _OPENINGS = {"run": RUN_CHAIN, "budget": BUDGET_CHAIN}
 _ALLOWED = (
     "write it as 'sqlite:///greentrain.db', or 'postgresql+psycopg://user@host/database' for a team"
@@ -216,7 +224,8 @@ class SqlStore(LedgerStore):
             with engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerError(f"the ledger {self.name!r} failed: {_cause(error)}") from error
+            kind = RowError if isinstance(error, _OF_THE_ROW) else LedgerError
+            raise kind(f"the ledger {self.name!r} failed: {_cause(error)}") from error
 
     def _check_before_first_row(self, connection: Connection) -> None:
         if self._checked:
@@ -240,7 +249,7 @@ class SqlStore(LedgerStore):
             select(entries.c.hash).join(runs).where(runs.c.run_id == content["run_id"])
         ).scalar()
         if opening is None:
-            raise LedgerError(f"the ledger has no run {content['run_id']!r}")
+            raise RowError(f"the ledger has no run {content['run_id']!r}")
         return str(opening)
 
 
@@ -291,7 +300,7 @@ def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in content.items():
         if isinstance(columns[name].type, Float) and value is not None:
             if not math.isfinite(value):
-                raise LedgerError(
+                raise RowError(
                     f"{name} of a {kind} is {value!r}; give a finite number, or None if unknown"
                 )
             stored[name] = float(value) + 0.0  # SQLite keeps no negative zero

@@ -12,6 +12,7 @@ from greentrain.errors import LedgerError
 from greentrain.ledger.hashing import wrong_key
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import Ledger
+from greentrain.ledger.outbox import set_aside
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.rows import RecoveredWindowRow, RowsByKind
 from greentrain.ledger.schema import RUN_CHAIN
@@ -102,6 +103,10 @@ def verify_snapshot(
         if not failures:
             raise
         failures.append(f"the altered amounts cannot be summed: {error}")
+    notes += [
+        f"refused: a row that the ledger did not take is set aside in {path.name}"
+        for path in set_aside(ledger.store)
+    ]
     closed = {row["run_id"] for row in rows["closing"]}
     return Verification(
         rows=len(spine),
