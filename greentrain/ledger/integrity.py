@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from greentrain.ledger.schema import budgets, metadata, reservations, settlements
 
 _PAYMENTS = (budgets.name, reservations.name, settlements.name)
 _MOST = 100
 """Number of faults that SQLite lists at most."""
-_POSTGRES = text(
-    """
-    SELECT 'trigger', t.tgname, c.relname
-    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE NOT t.tgisinternal AND n.nspname = current_schema()
-    UNION ALL
-    SELECT 'rule', rulename, tablename FROM pg_rules WHERE schemaname = current_schema()
-    UNION ALL
-    SELECT 'policy', policyname, tablename FROM pg_policies WHERE schemaname = current_schema()
-    UNION ALL
-    SELECT 'view', viewname, viewname FROM pg_views WHERE schemaname = current_schema()
-    """
+_POSTGRES = (
+    "SELECT 'trigger', t.tgname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+    "WHERE NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace",
+    "SELECT 'rule', rulename, tablename FROM pg_rules WHERE schemaname = current_schema()",
+    "SELECT 'policy', policyname, tablename FROM pg_policies WHERE schemaname = current_schema()",
+    "SELECT 'view', viewname, viewname FROM pg_views WHERE schemaname = current_schema()",
 )
-_SQLITE = text("SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('trigger', 'view')")
+_SQLITE = ("SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('trigger', 'view')",)
 
 
 def foreign_objects(connection: Connection) -> Iterator[str]:
@@ -36,10 +29,11 @@ def foreign_objects(connection: Connection) -> Iterator[str]:
     """
     sqlite = connection.dialect.name == "sqlite"
     ours = {table.name for table in metadata.sorted_tables}
-    for kind, name, table in connection.execute(_SQLITE if sqlite else _POSTGRES):
-        if sqlite or table in ours:
-            where = "" if kind == "view" else f" on the table {table!r}"
-            yield f"the {kind} {name!r}{where} is not of greentrain and can hide or change rows"
+    for query in _SQLITE if sqlite else _POSTGRES:
+        for kind, name, table in connection.exec_driver_sql(query):
+            if sqlite or table in ours:
+                where = "" if kind == "view" else f" on the table {table!r}"
+                yield f"the {kind} {name!r}{where} is not of greentrain and can hide or change rows"
 
 
 def broken_indexes(connection: Connection) -> Iterator[str]:

@@ -198,7 +198,7 @@ def _replay(store: LedgerStore, queue: DiskQueue) -> None:
 
     The transaction that writes rows also writes the number of the last one. If the process is
     killed before it deletes the file, no row is written again. A row that the ledger never takes
-    does not hold up the others: it is moved to a file of its own, which ``verify`` names.
+    does not hold up the others: it is moved to a separate file, which ``verify`` names.
 
     Raises:
         LedgerError: If the database cannot be written to.
@@ -240,7 +240,7 @@ def _write(
 
 
 def _set_aside(store: LedgerStore, queue: DiskQueue, row: QueuedRow, error: Exception) -> None:
-    """Move a row that the ledger never takes to a file of its own.
+    """Move a row that the ledger never takes to a separate file.
 
     Raises:
         OSError: If no file can be written.

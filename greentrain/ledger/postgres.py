@@ -111,7 +111,7 @@ def open_engine(url: URL, clock: ServerClock, *, keep_open: bool, timeout_s: flo
 class ServerClock:
     """The time of a server, which all hosts share: a host whose clock is wrong changes nothing.
 
-    It is read once for each connection, and goes on with this host's monotonic clock.
+    It is read once for each connection, and continues with this host's monotonic clock.
     """
 
     def __init__(self) -> None:

@@ -185,9 +185,8 @@ class SqlStore(LedgerStore):
         connection.execute(CONTENT[kind].insert().values(entry_id=entry_id, **content))
         if not _is_written(connection, kind, entry_id, entry["hash"]):
             raise LedgerError(
-                f"the ledger {self.name!r} dropped a row that was written to it ({kind}), or gave "
-                "it a number that is not the highest; look for triggers and rules with "
-                "'greentrain verify', and for a sequence that was set back"
+                f"the ledger {self.name!r} dropped a new row ({kind}), or gave it a number that is "
+                "not the highest; look for a trigger or a sequence that was set back"
             )
         return str(entry["hash"])
 

@@ -15,7 +15,7 @@ from greentrain.errors import LedgerError
 
 
 class RowError(LedgerError):
-    """A row that a ledger never takes, in whatever state its database is."""
+    """A row that a ledger never takes, so that another try is useless."""
 
 
 class LedgerStore(ABC):

@@ -94,7 +94,7 @@ def test_a_trigger_that_appears_during_a_run_grants_nothing(
         account = ledger.account(ledger.open_budget("one", TERMS), run)
         account.settle(account.reserve(100.0, "update"), 100.0)
         forge(database, f"CREATE TRIGGER sly {when} INSERT ON {table} BEGIN {body}; END;")
-        with pytest.raises(LedgerError, match=r"dropped a row|FOREIGN KEY"):
+        with pytest.raises(LedgerError, match=r"dropped a new row|FOREIGN KEY"):
             account.reserve(100.0, "update")
         forge(database, "DROP TRIGGER sly;")
         assert account.balance().left_j == 3600.0 - 350.0 - 100.0
