@@ -66,6 +66,8 @@ class BudgetStatus:
         taken: Reservations and settlements.
         promised: Amount promised to child budgets.
         overdrawn: Overruns of child budgets beyond their promises.
+        unsettled: Amount that windows of open reservations exceed them by: the overrun of an update
+            that runs, or that was killed.
         over: ``True`` after the budget's end, when nothing is left.
     """
 
@@ -74,12 +76,13 @@ class BudgetStatus:
     taken: BudgetTotals = BudgetTotals()
     promised: float = 0.0
     overdrawn: float = 0.0
+    unsettled: float = 0.0
     over: bool = False
 
     @property
     def spent(self) -> float:
-        """Amount settled, including overruns and those of child budgets."""
-        return self.taken.spent + self.overdrawn
+        """Amount settled, with all overruns: also of child budgets and of open reservations."""
+        return self.taken.spent + self.overdrawn + self.unsettled
 
     @property
     def left(self) -> float:
@@ -107,7 +110,7 @@ class BudgetStatus:
             total_j=self.total / per_j,
             spent_j=self.spent / per_j,
             reserved_j=self.taken.reserved / per_j,
-            overrun_j=(self.taken.overrun + self.overdrawn) / per_j,
+            overrun_j=(self.taken.overrun + self.overdrawn + self.unsettled) / per_j,
             promised_j=self.promised / per_j,
             over=self.over,
         )

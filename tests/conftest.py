@@ -18,6 +18,9 @@ from tests.ledger.cluster import Cluster, programs
 if TYPE_CHECKING:
     from greentrain.ledger import Ledger
 
+# The models here are tiny: threads that wait for each other cost several times what they save.
+# Set before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("greentrain", deadline=None, derandomize=True, database=None)
 settings.load_profile("greentrain")
 

@@ -16,6 +16,7 @@ from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger.budgets import (
     budget_exceeded,
     holders,
+    present,
     read_status,
     read_terms,
     read_totals,
@@ -82,9 +83,9 @@ class LedgerAccount:
 
         While no intensity is known, a budget of carbon has nothing left.
         """
-        now = self._store.clock()
-        known = self._rate(now) is not None
+        known = self._rate(self._store.clock()) is not None
         with self._store.read() as connection:
+            now = present(connection, self._terms, self._store.clock())
             status = read_status(connection, self._terms, now)
         balance = status.balance(self._per_j)
         return balance if known else replace(balance, over=True)
@@ -107,8 +108,8 @@ class LedgerAccount:
         reservation_id = str(uuid.uuid4())
         grams = self._terms.budget.unit == "g"
         with self._store.write() as connection:
-            now = self._store.clock()
-            rate = self._rate(now)
+            rate = self._rate(self._store.clock())
+            now = present(connection, self._terms, self._store.clock())
             status = read_status(connection, self._terms, now)
             amount = upper_bound_j * self._per_j
             if grams and math.isclose(amount, status.left, rel_tol=_ROUNDING):

@@ -9,9 +9,9 @@ from datetime import datetime
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, select
+from sqlalchemy import Connection, RowMapping, Select, func, select
 
-from greentrain.budget import Budget, format_amount
+from greentrain.budget import Budget, format_amount, overrun
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger.rows import BudgetRow, PaymentRow
 from greentrain.ledger.schema import (
@@ -21,6 +21,7 @@ from greentrain.ledger.schema import (
     reservations,
     runs,
     settlements,
+    windows,
 )
 from greentrain.ledger.store import LedgerStore
 from greentrain.money import (
@@ -111,19 +112,43 @@ def find_terms(connection: Connection, name: str) -> Terms | None:
 
 
 def read_status(connection: Connection, terms: Terms, now: datetime) -> BudgetStatus:
-    """Return the status of a budget, in the budget's unit."""
+    """Return the status of a budget, in the budget's unit.
+
+    Args:
+        connection: Connection of a transaction.
+        terms: Terms of the budget.
+        now: Its :func:`present` time.
+    """
     budget = terms.budget
     children = _children(connection, terms)
+    period = period_name(budget, now)
+    taken = read_totals(connection, terms.budget_id, period)
     return BudgetStatus(
         unit=budget.unit,
         total=total(budget, opened=terms.opened, now=now),
-        taken=read_totals(connection, terms.budget_id, period_name(budget, now)),
+        taken=taken,
+        unsettled=_beyond_reservations(connection, terms, period) if taken.open else 0.0,
         promised=math.fsum(
             promised(budget, child.budget, opened=child.opened, now=now) for child in children
         ),
         overdrawn=math.fsum(read_status(connection, child, now).overdraft for child in children),
         over=is_over(budget, now),
     )
+
+
+def present(connection: Connection, terms: Terms, now: datetime) -> datetime:
+    """Return the present time of a budget, which never goes back to an earlier period.
+
+    A clock that was ahead may have opened a later period. After it was set back, that period goes
+    on until it ends: an earlier one would pay a second time.
+    """
+    if not period_name(terms.budget, now):
+        return now
+    query = select(func.max(reservations.c.period)).where(
+        reservations.c.budget_id == terms.budget_id
+    )
+    latest = connection.execute(query).scalar()
+    return now if latest is None else max(now, datetime.fromisoformat(latest))
 
 
 def read_totals(connection: Connection, budget_id: str, period: str) -> BudgetTotals:
@@ -162,15 +187,9 @@ def holders(connection: Connection, terms: Terms, now: datetime) -> tuple[str, .
     unit = terms.budget.unit
     amount = itemgetter("amount_j" if unit == "J" else "amount_g")
     period = period_name(terms.budget, now)
+    columns = (reservations.c.amount_j, reservations.c.amount_g, reservations.c.purpose, runs)
     still_open = (
-        select(reservations.c.amount_j, reservations.c.amount_g, reservations.c.purpose, runs)
-        .join(runs, runs.c.run_id == reservations.c.run_id)
-        .outerjoin(settlements, settlements.c.reservation_id == reservations.c.reservation_id)
-        .where(
-            reservations.c.budget_id == terms.budget_id,
-            reservations.c.period == period,
-            settlements.c.entry_id.is_(None),
-        )
+        _open_reservations(terms, period, *columns)
         .order_by(reservations.c.entry_id.desc())
         .limit(_NAMED)
     )
@@ -185,6 +204,33 @@ def holders(connection: Connection, terms: Terms, now: datetime) -> tuple[str, .
         promise = format_amount(child.budget.amount or 0.0, unit)
         named.append(f"{promise} promised to the budget {child.name!r}")
     return tuple(named)
+
+
+def _open_reservations(terms: Terms, period: str, *columns: Any) -> Select[Any]:
+    return (
+        select(*columns)
+        .select_from(reservations)
+        .join(runs, runs.c.run_id == reservations.c.run_id)
+        .outerjoin(settlements, settlements.c.reservation_id == reservations.c.reservation_id)
+        .where(
+            reservations.c.budget_id == terms.budget_id,
+            reservations.c.period == period,
+            settlements.c.entry_id.is_(None),
+        )
+    )
+
+
+def _beyond_reservations(connection: Connection, terms: Terms, period: str) -> float:
+    """Return how much the windows of open reservations exceed them, as after a kill."""
+    grams = terms.budget.unit == "g"
+    reserved = reservations.c.amount_g if grams else reservations.c.amount_j
+    used = func.sum(windows.c.emissions_g if grams else windows.c.energy_j)
+    query = (
+        _open_reservations(terms, period, reserved, used)
+        .join(windows, windows.c.reservation_id == reservations.c.reservation_id)
+        .group_by(reservations.c.reservation_id, reserved)
+    )
+    return math.fsum(overrun(amount, actual or 0.0) for amount, actual in connection.execute(query))
 
 
 def terms_of(row: BudgetRow | RowMapping, parent: str | None) -> Terms:
@@ -256,7 +302,6 @@ def _in_words(budget: Budget) -> str:
 
 def _promise(connection: Connection, store: LedgerStore, name: str, budget: Budget) -> str:
     """Check that the parent can promise a new budget's amount, and return the parent's id."""
-    now = store.clock()
     parent = find_terms(connection, budget.parent or "")
     if parent is None or parent.name == name:
         raise ConfigurationError(
@@ -264,6 +309,7 @@ def _promise(connection: Connection, store: LedgerStore, name: str, budget: Budg
             f"{name!r}; open the parent first"
         )
     check_child(budget, parent.budget)
+    now = present(connection, parent, store.clock())
     status, amount = read_status(connection, parent, now), budget.amount or 0.0
     if budget.per is not None:
         # Each period of the parent has to cover all that is promised again in each period.

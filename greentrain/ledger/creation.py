@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
+from glob import escape
 from pathlib import Path
 
 from sqlalchemy.dialects import sqlite
@@ -50,6 +51,15 @@ def create_file(path: Path) -> None:
         raise ConfigurationError(
             f"cannot create the ledger {str(path)!r}: {error.strerror}"
         ) from None
+
+
+def remove_drafts(path: Path) -> None:
+    """Delete the second names of a file whose process died in :func:`create_file`."""
+    found = path.stat()
+    for draft in path.parent.glob(f".{escape(path.name)}.????????"):
+        with suppress(OSError):  # its process may delete it at the same time
+            if os.path.samestat(draft.stat(), found):
+                draft.unlink()
 
 
 def wal_works(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Detect files on network file systems."""
+"""Detect files on network file systems, and files that are mounted alone."""
 
 from __future__ import annotations
 
@@ -23,16 +23,28 @@ def is_network(path: Path) -> bool:
 
 def kind(path: Path) -> str:
     """Return the type of a path's file system, such as ``"ext4"``; empty if unknown."""
+    return _mount(path)[1]
+
+
+def is_mount(path: Path) -> bool:
+    """Return whether a file is mounted alone, without its folder, as containers can do it."""
+    point = _mount(path)[0]
+    return point is not None and point == path.absolute().resolve() and not path.is_dir()
+
+
+def _mount(path: Path) -> tuple[Path | None, str]:
+    """Return the mount point of a path and the type of its file system."""
     try:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         place = path.absolute().resolve()
     except OSError:
-        return ""
-    best, found = -1, ""
+        return None, ""
+    best: Path | None = None
+    found = ""
     for line in lines:
         mount, _, options = line.partition(" - ")
         point = Path(mount.split(" ")[4].replace("\\040", " "))
         # Of two mounts at one point the later one hides the first.
-        if place.is_relative_to(point) and len(point.parts) >= best:
-            best, found = len(point.parts), options.split(" ")[0]
-    return found
+        if place.is_relative_to(point) and (best is None or len(point.parts) >= len(best.parts)):
+            best, found = point, options.split(" ")[0]
+    return best, found

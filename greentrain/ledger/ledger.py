@@ -11,7 +11,7 @@ from typing import Any
 from greentrain.budget import Balance, Budget
 from greentrain.errors import ConfigurationError
 from greentrain.ledger.account import CarbonRate, LedgerAccount
-from greentrain.ledger.budgets import Terms, open_budget, read_status, read_terms
+from greentrain.ledger.budgets import Terms, open_budget, present, read_status, read_terms
 from greentrain.ledger.decision_rows import DecisionSummary, alternatives_of, decisions_since
 from greentrain.ledger.events import EmissionsLike, SourceLike, WindowLike, source_content
 from greentrain.ledger.hashing import canonical
@@ -49,7 +49,7 @@ class Ledger(RowReader):
             ``GREENTRAIN_LEDGER_KEY`` if ``None``. It is not stored. A ledger that was created with
             a key accepts no row without it.
         clock: Function that returns the present time as an aware time. It dates the rows and renews
-            the budgets.
+            the budgets. If ``None``, this host's clock, or the server's with PostgreSQL.
 
     Raises:
         ConfigurationError: If the URL or the key cannot be used, or the ledger is missing and
@@ -81,10 +81,12 @@ class Ledger(RowReader):
         create: bool = True,
         keep_open: bool = True,
         key: str | None = None,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
-        self.clock = clock
-        self.store = SqlStore(url, create=create, keep_open=keep_open, key=key, clock=self.now)
+        self.clock = clock or utc_now
+        store = SqlStore(url, create=create, keep_open=keep_open, key=key, clock=self.now)
+        self.store = store
+        self.clock = clock or store.default_clock
         if create:
             replay_left_behind(self.store)
 
@@ -254,7 +256,8 @@ class Ledger(RowReader):
             LedgerError: If there is no such budget.
         """
         with self.store.read() as connection:
-            return read_status(connection, read_terms(connection, budget_id), self.now())
+            terms = read_terms(connection, budget_id)
+            return read_status(connection, terms, present(connection, terms, self.now()))
 
     def release(self, reservation: str, actual: float | None = None) -> Release:
         """Settle the reservation of a run that died.

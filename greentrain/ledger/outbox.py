@@ -17,12 +17,16 @@ from greentrain.errors import LedgerError
 from greentrain.ledger.disk_queue import DiskQueue, QueuedRow, check_private, queue_files
 from greentrain.ledger.events import Row, kept
 from greentrain.ledger.schema import CONTENT, entries, replays, run_chain
-from greentrain.ledger.store import LedgerStore
+from greentrain.ledger.store import LedgerStore, RowError
 
 _log = logging.getLogger(__name__)
 
 _KINDS = ("source", "window", "heartbeat", "outcome", "closing")
 """Kinds of rows that may wait: none of them spends from a budget."""
+_REFUSED = (RowError, ValueError, TypeError, KeyError)
+"""Errors of a row itself, for which another try is useless."""
+_WAITING_ROWS = "waiting"
+_REFUSED_ROWS = "refused"
 _BATCH = 1000
 _RETRY_S = (1.0, 30.0)
 """Seconds until the database is tried again: after the first failure, and at most."""
@@ -151,26 +155,31 @@ def replay_left_behind(store: LedgerStore) -> None:
             _log.warning("the rows in %s were not written, because %s", path, error)
 
 
-def left_behind(store: LedgerStore) -> list[Path]:
+def left_behind(store: LedgerStore, what: str = _WAITING_ROWS) -> list[Path]:
     """Return the files in which rows of this ledger wait, of any process."""
     found: list[Path] = []
-    for folder, prefix in _places(store):
+    for folder, prefix in _places(store, what):
         with suppress(OSError):
             _check_folder(folder)
             found += queue_files(folder, prefix)
     return found
 
 
-def _places(store: LedgerStore) -> list[tuple[Path, str]]:
+def set_aside(store: LedgerStore) -> list[Path]:
+    """Return the files with a row each that this ledger refused."""
+    return left_behind(store, _REFUSED_ROWS)
+
+
+def _places(store: LedgerStore, what: str = _WAITING_ROWS) -> list[tuple[Path, str]]:
     """Return folders and file prefixes: next to the SQLite file, and among temporary files."""
     if store.in_memory:
         return []
     name, places = store.name, []
     if store.path is not None:
         name = str(store.path.absolute().resolve())
-        places = [(store.path.absolute().parent, f"{store.path.name}-waiting-")]
+        places = [(store.path.absolute().parent, f"{store.path.name}-{what}-")]
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return [*places, (_temporary(), f"{digest}-")]
+    return [*places, (_temporary(), f"{digest}-{what}-")]
 
 
 def _temporary() -> Path:
@@ -188,31 +197,77 @@ def _replay(store: LedgerStore, queue: DiskQueue) -> None:
     """Write the rows of a queue, each once, no matter how often this is started.
 
     The transaction that writes rows also writes the number of the last one. If the process is
-    killed before it deletes the file, no row is written again.
+    killed before it deletes the file, no row is written again. A row that the ledger never takes
+    does not hold up the others: it is moved to a separate file, which ``verify`` names.
 
     Raises:
         LedgerError: If the database cannot be written to.
-        OSError: If the file cannot be read.
-        ValueError: If the file holds a row that its run did not write.
+        OSError: If the file cannot be read, or a row cannot be moved.
     """
-    run_id, attempted = str(queue.note["run_id"]), int(queue.note["attempted"])
-    chain, number = run_chain(run_id), 0
+    attempted, number = int(queue.note["attempted"]), 0
     # The first rows alone show whether the database works, at little cost if it does not.
     while batch := queue.read(number, _BATCH if number else max(1, attempted)):
-        rows = [(row.number, _checked(row, run_id)) for row in batch]
-        first = number == 0
-        number = batch[-1].number
-        with store.write() as connection:
-            done = _written(connection, queue.queue_id)
-            if first and not done:
-                tried = [row for _, row in rows[:attempted]]
-                done = number if _has(connection, chain, tried) else 0
-            left = kept(row for row_number, row in rows if row_number > done)
-            for kind, content in left:
-                store.append(connection, kind, chain, content)
-            if left:
-                progress = {"run_id": run_id, "spool_id": queue.queue_id, "line": number}
-                store.append(connection, "replay", chain, progress)
+        first, number = number == 0, batch[-1].number
+        try:
+            _write(store, queue, batch, attempted=attempted if first else 0)
+        except _REFUSED:
+            for row in batch:
+                try:
+                    _write(store, queue, [row])
+                except _REFUSED as error:
+                    _set_aside(store, queue, row, error)
+
+
+def _write(
+    store: LedgerStore, queue: DiskQueue, batch: Sequence[QueuedRow], *, attempted: int = 0
+) -> None:
+    """Write rows in one transaction, except those that are written already."""
+    run_id = str(queue.note["run_id"])
+    chain = run_chain(run_id)
+    rows = [(row.number, _checked(row, run_id)) for row in batch]
+    number = batch[-1].number
+    with store.write() as connection:
+        done = _written(connection, queue.queue_id)
+        if attempted and not done:
+            tried = [row for _, row in rows[:attempted]]
+            done = number if _has(connection, chain, tried) else 0
+        left = kept(row for row_number, row in rows if row_number > done)
+        for kind, content in left:
+            store.append(connection, kind, chain, content)
+        if left:
+            progress = {"run_id": run_id, "spool_id": queue.queue_id, "line": number}
+            store.append(connection, "replay", chain, progress)
+
+
+def _set_aside(store: LedgerStore, queue: DiskQueue, row: QueuedRow, error: Exception) -> None:
+    """Move a row that the ledger never takes to a separate file.
+
+    Raises:
+        OSError: If no file can be written.
+    """
+    failed: OSError | None = None
+    for folder, prefix in _places(store, _REFUSED_ROWS):
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _check_folder(folder)
+            aside = DiskQueue.create(
+                folder, prefix, rows=[(row.run, row.kind, row.content)], note={"error": str(error)}
+            )
+        except OSError as again:
+            failed = again
+            continue
+        aside.close()
+        _log.warning(
+            "a row (%s) of the run %s is set aside in %s, because %s",
+            row.kind,
+            row.run,
+            aside.path,
+            error,
+        )
+        return
+    if failed is not None:
+        raise failed
+    _log.warning("a row (%s) of a ledger in memory is lost, because %s", row.kind, error)
 
 
 def _checked(row: QueuedRow, run_id: str) -> Row:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +15,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
+from greentrain.units import utc_now
 
 DRIVERS = ("postgresql", "postgresql+psycopg")
 _SECRETS = ("password", "passfile", "sslpassword")
@@ -23,6 +28,11 @@ _CONNECT: dict[str, Any] = {
     "application_name": "greentrain",
     "client_encoding": "utf8",
 }
+
+_GRACE_S = 10.0
+"""Seconds that a server may be silent beyond the wait for a lock."""
+_IDLE = "60s"
+"""Time after which a server ends a transaction whose client stopped, and frees its lock."""
 
 
 def check_url(url: URL) -> None:
@@ -50,14 +60,18 @@ def masked(url: URL) -> str:
     return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
 
 
-def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
-    """Return the engine of a database.
+def open_engine(url: URL, clock: ServerClock, *, keep_open: bool, timeout_s: float) -> Engine:
+    """Return the engine of a database, and set ``clock`` at each connection.
 
     Writers take turns: each write transaction begins with an advisory lock that all writers of this
     ledger share, and holds it until it ends. The next writer therefore sees all that was committed,
     as with ``BEGIN IMMEDIATE`` on SQLite. SERIALIZABLE would instead fail one of two runs that
     append at the same time, and the transaction would have to be repeated.
+
+    Nothing waits without an end: connecting, a statement and a lock each fail in time, also where
+    the server accepts the connection and never answers.
     """
+    silent_s = timeout_s + _GRACE_S
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args={name: _CONNECT[name] for name in _CONNECT if name not in url.query},
@@ -69,10 +83,16 @@ def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
         ),
     )
 
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, args: Any, options: Any) -> Any:
+        return _connection_class(silent_s).connect(*args, **options)
+
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}'")
         connection.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
         connection.execute("SET synchronous_commit = on")
+        clock.set(connection.execute("SELECT clock_timestamp()").fetchone()[0])
         connection.commit()
 
     @event.listens_for(engine, "begin")
@@ -86,3 +106,61 @@ def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
             )
 
     return engine
+
+
+class ServerClock:
+    """The time of a server, which all hosts share: a host whose clock is wrong changes nothing.
+
+    It is read once for each connection, and continues with this host's monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._offset: timedelta | None = None
+        self._epoch = datetime(1970, 1, 1, tzinfo=UTC)
+
+    def set(self, now: datetime) -> None:
+        """Take the server's present time."""
+        self._offset = now - self._epoch - timedelta(seconds=time.monotonic())
+
+    def __call__(self) -> datetime:
+        """Return the present time; this host's until there was a connection."""
+        if self._offset is None:
+            return utc_now()
+        return self._epoch + timedelta(seconds=time.monotonic()) + self._offset
+
+
+@cache
+def _connection_class(silent_s: float) -> Any:
+    """Return a class of connections that fail after a server's silence of ``silent_s`` seconds.
+
+    TCP keepalives and time-outs of the server do not help where its process is frozen: its kernel
+    still answers.
+    """
+    import psycopg
+
+    class Connection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+            try:
+                return super().wait(_until_silent(gen, silent_s), *args, **options)
+            except TimeoutError:
+                self.pgconn.finish()
+                raise psycopg.OperationalError(
+                    f"the server did not answer for {silent_s:.0f} s"
+                ) from None
+
+    return Connection
+
+
+def _until_silent(generator: Generator[Any, Any, Any], silent_s: float) -> Generator[Any, Any, Any]:
+    """Drive psycopg's generator of I/O, and raise ``TimeoutError`` if its socket stays silent."""
+    try:
+        wanted = next(generator)
+        while True:
+            until_s = time.monotonic() + silent_s
+            while not (ready := (yield wanted)):
+                if time.monotonic() >= until_s:
+                    raise TimeoutError
+                wanted = generator.send(ready)
+            wanted = generator.send(ready)
+    except StopIteration as end:
+        return end.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,7 @@ class RunLog:
         self._store = store
         self.run_id = run_id
         self._closed = False
+        self._process = os.getpid()
         self._outbox = Outbox(store, run_id)
         if heartbeat is None:
             self._writer = Writer(self._send)
@@ -91,6 +93,7 @@ class RunLog:
     def close(self, status: str = "completed") -> None:
         """Write the closing row; calling it again has no effect.
 
+        In a forked process it has no effect either: only the process that opened a run closes it.
         If the database cannot be written to, the row is kept in a local file.
 
         Args:
@@ -99,7 +102,7 @@ class RunLog:
         Raises:
             LedgerError: If the row can be written neither to the database nor to a file.
         """
-        if not self._closed:
+        if not self._closed and os.getpid() == self._process:
             self._closed = True
             self._writer.close()
             try:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Select, func, select
 
 from greentrain.errors import LedgerError
+from greentrain.ledger.integrity import file_faults, foreign_objects
 from greentrain.ledger.rows import Head, Heads, RowReader, RowsByKind
 from greentrain.ledger.schema import CONTENT, entries
 from greentrain.ledger.store import LedgerStore
@@ -88,7 +89,7 @@ def take_snapshot(store: LedgerStore) -> Snapshot:
     """
     texts: dict[str, str] = {}
     with store.read() as connection:
-        damage = tuple(_damage(connection))
+        damage = (*file_faults(connection), *foreign_objects(connection))
         spine = list(_read(connection, select(entries).order_by(entries.c.id), texts))
         content: dict[str, Mapping[int, Row]] = {}
         for kind, table in CONTENT.items():
@@ -112,13 +113,6 @@ def _read(connection: Connection, query: Select[Any], texts: dict[str, str]) -> 
         for name in repeated:
             row[name] = texts.setdefault(row[name], row[name])
         yield row
-
-
-def _damage(connection: Connection) -> Iterator[str]:
-    if connection.dialect.name == "sqlite":
-        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if found != "ok":
-            yield f"the file is damaged, or was truncated: {str(found).splitlines()[-1]}"
 
 
 def _orphans(connection: Connection) -> Iterator[str]:

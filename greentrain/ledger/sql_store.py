@@ -12,7 +12,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Float, Row, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import postgres, sqlite
@@ -20,15 +27,17 @@ from greentrain.ledger.environment import host_hash
 from greentrain.ledger.hashing import canonical, genesis, ledger_key, row_hash, wrong_key
 from greentrain.ledger.heads import changed_heads
 from greentrain.ledger.hosts import refuse_other_hosts
+from greentrain.ledger.integrity import broken_indexes, foreign_objects
 from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.rows import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
-from greentrain.ledger.store import LedgerStore
+from greentrain.ledger.store import LedgerStore, RowError
 from greentrain.units import utc_now, utc_text
 
 BUSY_TIMEOUT_S = 30.0
 """Seconds that a transaction waits for other writers."""
 
+_OF_THE_ROW = (DataError, IntegrityError, InterfaceError, ProgrammingError)
 _OPENINGS = {"run": RUN_CHAIN, "budget": BUDGET_CHAIN}
 _ALLOWED = (
     "write it as 'sqlite:///greentrain.db', or 'postgresql+psycopg://user@host/database' for a team"
@@ -67,6 +76,9 @@ class SqlStore(LedgerStore):
         key: Key that rows are hashed with; ``GREENTRAIN_LEDGER_KEY`` if ``None``.
         clock: Function that returns the present time as an aware time.
 
+    Attributes:
+        default_clock: The server's clock with PostgreSQL, and this host's otherwise.
+
     Raises:
         ConfigurationError: If the URL or the key cannot be used, or there is no such ledger.
         LedgerError: If the database holds something else, or a ledger that this version of
@@ -86,8 +98,10 @@ class SqlStore(LedgerStore):
         self._name = f"memory {uuid.uuid4().hex[:8]}" if url is None else None
         self.key = ledger_key(key)
         self.clock = clock
+        self.default_clock: Callable[[], datetime] = utc_now
         self.host = host_hash()
-        self._key_checked = False
+        self._checked = False
+        self._file = None if self.path is None else sqlite.FileGuard(self.path)
         self._engine = self._open_engine(create=create, keep_open=keep_open)
         try:
             with self.read() as connection:
@@ -133,6 +147,8 @@ class SqlStore(LedgerStore):
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Begin a transaction that no other writer can overlap: see :class:`LedgerStore`."""
+        if self._file is not None:
+            self._file.check()
         with self._begin(self._engine) as connection:
             yield connection
 
@@ -146,7 +162,7 @@ class SqlStore(LedgerStore):
         self, connection: Connection, kind: str, chain: str, content: Mapping[str, Any]
     ) -> str:
         """Append one row to a chain, and return its hash: see :class:`LedgerStore`."""
-        self._check_key(connection)
+        self._check_before_first_row(connection)
         if kind in _OPENINGS:
             if self.path is not None:
                 refuse_other_hosts(connection, self.host, self.name, self.clock())
@@ -167,6 +183,11 @@ class SqlStore(LedgerStore):
         inserted = connection.execute(entries.insert().values(entry))
         entry_id = inserted.inserted_primary_key[0]  # type: ignore[index]
         connection.execute(CONTENT[kind].insert().values(entry_id=entry_id, **content))
+        if not _is_written(connection, kind, entry_id, entry["hash"]):
+            raise LedgerError(
+                f"the ledger {self.name!r} dropped a new row ({kind}), or gave it a number that is "
+                "not the highest; look for a trigger or a sequence that was set back"
+            )
         return str(entry["hash"])
 
     def rows(self, kind: str, **equals: Any) -> list[dict[str, Any]]:
@@ -188,7 +209,10 @@ class SqlStore(LedgerStore):
         if self.in_memory:
             return sqlite.open_memory(BUSY_TIMEOUT_S)
         if self.path is None:
-            return postgres.open_engine(self._url, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S)
+            self.default_clock = server_clock = postgres.ServerClock()
+            return postgres.open_engine(
+                self._url, server_clock, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S
+            )
         return sqlite.open_engine(
             self._url, create=create, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S
         )
@@ -199,17 +223,23 @@ class SqlStore(LedgerStore):
             with engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerError(f"the ledger {self.name!r} failed: {_cause(error)}") from error
+            kind = RowError if isinstance(error, _OF_THE_ROW) else LedgerError
+            raise kind(f"the ledger {self.name!r} failed: {_cause(error)}") from error
 
-    def _check_key(self, connection: Connection) -> None:
-        if self._key_checked:
+    def _check_before_first_row(self, connection: Connection) -> None:
+        if self._checked:
             return
+        if found := [*foreign_objects(connection), *broken_indexes(connection)]:
+            raise LedgerError(
+                f"the ledger {self.name!r} was changed from outside, and nothing can be written to "
+                f"it: {found[0]}; run 'greentrain verify' for all that was found"
+            )
         first = select(func.min(entries.c.id)).scalar_subquery()
         query = select(entries.c.prev_hash).where(entries.c.id == first)
         prev_hash = connection.execute(query).scalar()
         if prev_hash is not None and prev_hash != genesis(self.key):
             raise LedgerError(wrong_key(self.name, prev_hash, self.key))
-        self._key_checked = prev_hash is not None
+        self._checked = prev_hash is not None
 
     def _first_prev(self, connection: Connection, content: Mapping[str, Any], chain: str) -> str:
         if chain in _OPENINGS.values():
@@ -218,7 +248,7 @@ class SqlStore(LedgerStore):
             select(entries.c.hash).join(runs).where(runs.c.run_id == content["run_id"])
         ).scalar()
         if opening is None:
-            raise LedgerError(f"the ledger has no run {content['run_id']!r}")
+            raise RowError(f"the ledger has no run {content['run_id']!r}")
         return str(opening)
 
 
@@ -249,13 +279,27 @@ def _last(connection: Connection, chain: str) -> Row[Any, Any] | None:
     ).first()
 
 
+def _is_written(connection: Connection, kind: str, entry_id: int, row_hash: str) -> bool:
+    """Return whether both parts of a row can be read back, and it is the last one.
+
+    A trigger can drop an insert, and a sequence that was set back can number it into a gap.
+    """
+    content, later = CONTENT[kind], entries.alias("later")
+    query = (
+        select(entries.c.hash)
+        .join(content, content.c.entry_id == entries.c.id)
+        .where(entries.c.id == entry_id, ~select(later.c.id).where(later.c.id > entry_id).exists())
+    )
+    return connection.execute(query).scalar() == row_hash
+
+
 def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values as the database returns them, so that they have the same hash."""
     columns, stored = CONTENT[kind].c, dict(content)
     for name, value in content.items():
         if isinstance(columns[name].type, Float) and value is not None:
             if not math.isfinite(value):
-                raise LedgerError(
+                raise RowError(
                     f"{name} of a {kind} is {value!r}; give a finite number, or None if unknown"
                 )
             stored[name] = float(value) + 0.0  # SQLite keeps no negative zero

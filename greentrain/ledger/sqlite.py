@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool, QueuePool
 
-from greentrain.errors import ConfigurationError
-from greentrain.ledger.creation import create_file, wal_works
-from greentrain.ledger.filesystems import is_network
+from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.ledger.creation import create_file, remove_drafts, wal_works
+from greentrain.ledger.filesystems import is_mount, is_network
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
 _RETRY_S = 0.02
@@ -71,6 +71,57 @@ def open_engine(url: URL, *, create: bool, keep_open: bool, timeout_s: float) ->
             )
 
     return _with_transactions(engine)
+
+
+class FileGuard:
+    """Refuse to write to a file that was deleted or replaced, or that has a second name.
+
+    SQLite goes on writing to a file that no longer has a name. Under two names of one file it keeps
+    two write-ahead logs, and neither process sees the other's rows.
+
+    Args:
+        path: The file, which exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Check the file before a transaction that writes.
+
+        Raises:
+            LedgerError: If the file is gone or another one, or had a second name at the first call.
+        """
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise LedgerError(
+                f"the ledger {str(self._path)!r} cannot be written, because its file is gone "
+                f"({error.strerror}); put it back, and what waits is written"
+            ) from None
+        if self._file is None:
+            self._refuse_second_names()
+            self._file = (found.st_dev, found.st_ino)
+        elif self._file != (found.st_dev, found.st_ino):
+            raise LedgerError(
+                f"the ledger {str(self._path)!r} was replaced by another file during this run; "
+                "what waits is written when a new process opens it"
+            )
+
+    def _refuse_second_names(self) -> None:
+        if self._path.stat().st_nlink > 1:
+            remove_drafts(self._path)
+        if (n_names := self._path.stat().st_nlink) > 1:
+            raise LedgerError(
+                f"the file of the ledger {str(self._path)!r} has {n_names} names (hard links), and "
+                "under each name SQLite would keep separate rows; delete the others, or copy it"
+            )
+        if is_mount(self._path):
+            raise LedgerError(
+                f"the ledger {str(self._path)!r} is mounted as a single file, and its write-ahead "
+                "log would not be shared; mount its folder instead"
+            )
 
 
 def open_memory(timeout_s: float) -> Engine:
@@ -130,9 +181,11 @@ def _is_frozen(path: Path) -> bool:
 
 
 def _connect(path: Path, timeout_s: float, *, frozen: bool) -> sqlite3.Connection:
+    # Never creates a file: one that was deleted would come back empty.
     # SQLite reads a write-ahead log through a second file, unless the database is immutable.
-    where = f"file:{quote(str(path.absolute()))}?immutable=1" if frozen else path
-    return sqlite3.connect(where, timeout=timeout_s, uri=frozen, check_same_thread=False)
+    options = "immutable=1" if frozen else "mode=rw"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{options}"
+    return sqlite3.connect(uri, timeout=timeout_s, uri=True, check_same_thread=False)
 
 
 def retry_while_locked(act: Callable[[], object], timeout_s: float) -> None:

@@ -11,6 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from greentrain.errors import LedgerError
+
+
+class RowError(LedgerError):
+    """A row that a ledger never takes, so that another try is useless."""
+
 
 class LedgerStore(ABC):
     """Storage of a ledger's rows; :class:`greentrain.ledger.Ledger` creates and uses one.
@@ -42,7 +48,8 @@ class LedgerStore(ABC):
 
     Errors:
         Wrong arguments raise ``ConfigurationError``, at construction only. Every failure of the
-        database raises ``LedgerError`` with a message of one sentence. After an error the
+        database raises ``LedgerError`` with a message of one sentence; ``RowError`` if it refuses
+        the values of a row, so that trying again is useless. After an error the
         transaction is rolled back and the store can be used again. Exceptions of the ``with`` block
         itself are raised unchanged.
 
@@ -113,8 +120,9 @@ class LedgerStore(ABC):
             content: Values by column. Columns that are left out are NULL.
 
         Raises:
-            LedgerError: If a number is not finite, the ledger was created with another key, the run
-                does not exist, or another host writes to the same SQLite file.
+            RowError: If a number is not finite, or the run does not exist.
+            LedgerError: If the ledger was created with another key, or another host writes to the
+                same SQLite file.
         """
 
     @abstractmethod

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+=======
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+>>>>>>> main
 
 from greentrain.errors import LedgerError
 from greentrain.ledger.hashing import wrong_key
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import Ledger
+from greentrain.ledger.outbox import set_aside
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.rows import RecoveredWindowRow, RowsByKind, WindowRow
 from greentrain.ledger.schema import RUN_CHAIN
@@ -19,8 +28,13 @@ from greentrain.ledger.verify_chains import chain_failures, needs_key
 from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
 
+<<<<<<< HEAD
 _SLACK_S, _SLACK_SHARE = 1.0, 0.001
 """How far two clocks of one machine may differ: seconds, and a share of a window's seconds."""
+=======
+_SKEW = timedelta(seconds=5)
+"""Difference between the clocks of two hosts that is not worth a remark."""
+>>>>>>> main
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +110,19 @@ def verify_snapshot(
         failures += exported.failures(spine)
     try:
         failures += money_failures(rows)
+<<<<<<< HEAD
         notes += [*money_notes(rows), *_notes(rows), *_clock_notes(rows["window"])]
+=======
+        notes += [*money_notes(rows), *_notes(rows), *_after_closing(spine), *_clock(spine)]
+>>>>>>> main
     except (ArithmeticError, TypeError, ValueError) as error:
         if not failures:
             raise
         failures.append(f"the altered amounts cannot be summed: {error}")
+    notes += [
+        f"refused: a row that the ledger did not take is set aside in {path.name}"
+        for path in set_aside(ledger.store)
+    ]
     closed = {row["run_id"] for row in rows["closing"]}
     return Verification(
         rows=len(spine),
@@ -149,6 +171,7 @@ def _notes(rows: RowsByKind) -> Iterator[str]:
             )
 
 
+<<<<<<< HEAD
 def _ahead_s(window: WindowRow) -> float:
     """Return by how many seconds a window ended after its row was written; 0 within the slack."""
     try:
@@ -159,3 +182,37 @@ def _ahead_s(window: WindowRow) -> float:
     except (TypeError, ValueError, OverflowError):  # altered, which the chain shows
         return 0.0
     return ahead_s if ahead_s > _SLACK_S + _SLACK_SHARE * window["duration_s"] else 0.0
+=======
+def _after_closing(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the runs that have rows after their closing row, except settlements of releases."""
+    closed: set[str] = set()
+    after: Counter[str] = Counter()
+    for entry in spine:
+        if entry["kind"] == "closing":
+            closed.add(entry["chain"])
+        elif entry["chain"] in closed and entry["kind"] != "settlement":
+            after[entry["chain"]] += 1
+    for chain, count in sorted(after.items()):
+        yield f"late: {chain} has {count} row(s) after its closing row"
+
+
+def _clock(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a remark on rows that are dated before a row that precedes them."""
+    latest, count, furthest_s = "", 0, 0.0
+    for entry in spine:
+        recorded = entry["recorded_utc"]
+        if recorded < latest:
+            try:
+                passed = datetime.fromisoformat(latest) - datetime.fromisoformat(recorded)
+            except (TypeError, ValueError):  # altered: the hashes show it
+                continue
+            if passed > _SKEW:
+                count += 1
+                furthest_s = max(furthest_s, passed.total_seconds())
+        latest = max(latest, recorded)
+    if count:
+        yield (
+            f"clock: {count} row(s) are dated up to {furthest_s:.0f} s before a row that precedes "
+            "them, so a clock was set back or differs between hosts"
+        )
+>>>>>>> main

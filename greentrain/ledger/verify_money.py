@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
@@ -33,6 +33,7 @@ from greentrain.money import (
     promised,
     total,
 )
+from greentrain.units import format_energy
 
 _TOLERANCE = 1e-9
 _WRITING = timedelta(minutes=1)
@@ -59,14 +60,25 @@ def money_failures(rows: RowsByKind) -> Iterator[str]:
 def money_notes(rows: RowsByKind) -> Iterator[str]:
     """Yield remarks on payments that follow the rules: overruns, open and unmeasured payments."""
     settled = {row["reservation_id"] for row in rows["settlement"]}
-    measured = {row["reservation_id"] for row in rows["window"]}
+    by_reservation = _by_reservation(rows)
     for payment in rows["settlement"]:
         unit, actual, beyond = _settled(payment)
         settled_at = f"{payment['reservation_id']} was settled at {format_amount(actual, unit)}"
         if payment["released"] is not None:
             yield f"released: {settled_at} ({payment['released']}) after its run had died"
-        elif payment["reservation_id"] not in measured:
+        elif payment["reservation_id"] not in by_reservation:
             yield f"given: {settled_at} and has no windows to compare with"
+        if payment["released"] is not None:
+            late = [
+                window
+                for window in by_reservation.get(payment["reservation_id"], ())
+                if window["entry_id"] > payment["entry_id"]
+            ]
+            if late:
+                yield (
+                    f"late: {len(late)} window(s) with {format_amount(_known(late, unit), unit)} "
+                    f"of {payment['reservation_id']} were recorded after it was released"
+                )
         if beyond > 0:
             yield (
                 f"overrun: {payment['reservation_id']} used {format_amount(beyond, unit)} more "
@@ -79,6 +91,12 @@ def money_notes(rows: RowsByKind) -> Iterator[str]:
                 f"open: {format_amount(amount, unit)} reserved for {row['purpose']} were never "
                 "settled and count as spent"
             )
+            beyond = overrun(amount, _known(by_reservation.get(row["reservation_id"], ()), unit))
+            if beyond > 0:
+                yield (
+                    f"overrun: {row['reservation_id']} is open, and its windows hold "
+                    f"{format_amount(beyond, unit)} more than was reserved"
+                )
 
 
 class _BudgetCheck:
@@ -89,6 +107,7 @@ class _BudgetCheck:
         self._children: dict[str, list[Terms]] = defaultdict(list)
         self._totals: dict[tuple[str, str], BudgetTotals] = defaultdict(BudgetTotals)
         self._open: dict[str, ReservationRow] = {}
+        self._latest: dict[str, str] = defaultdict(str)
 
     def budget(self, row: BudgetRow, entry: str) -> Iterator[str]:
         """Add the terms of a budget."""
@@ -119,13 +138,14 @@ class _BudgetCheck:
         unit, amount = _reserved(row)
         made = datetime.fromisoformat(row["recorded_utc"])
         yield from _wrong_unit(row, terms, unit, entry)
-        if row["period"] not in (
-            period_name(terms.budget, made),
-            period_name(terms.budget, made - _WRITING),
-        ):
+        latest = self._latest[terms.budget_id] = max(
+            self._latest[terms.budget_id], period_name(terms.budget, made - _WRITING)
+        )
+        if row["period"] not in (latest, max(latest, period_name(terms.budget, made))):
             yield f"{entry}: was not taken from the period in which it was made"
         if is_over(terms.budget, made - _WRITING):
             yield f"{entry}: was reserved after the end of the budget {terms.budget_id}"
+        self._latest[terms.budget_id] = max(latest, row["period"])
         self._open[row["reservation_id"]] = row
         place = (terms.budget_id, row["period"])
         self._totals[place] = self._totals[place].reserve(amount)
@@ -187,12 +207,17 @@ class _BudgetCheck:
 
 
 def _sums(rows: RowsByKind) -> Iterator[str]:
-    by_reservation: dict[str | None, list[WindowRow]] = defaultdict(list)
-    for window in rows["window"]:
-        by_reservation[window["reservation_id"]].append(window)
+    by_reservation = _by_reservation(rows)
+    known = {row["reservation_id"] for row in rows["reservation"]}
+    for missing in sorted(one for one in by_reservation if one is not None and one not in known):
+        energy_j = math.fsum(row["energy_j"] or 0.0 for row in by_reservation[missing])
+        yield (
+            f"{len(by_reservation[missing])} window(s) with {format_energy(energy_j)} name the "
+            f"reservation {missing}, which is not in the ledger"
+        )
     for settlement in rows["settlement"]:
         reservation = settlement["reservation_id"]
-        windows: Sequence[WindowRow] = by_reservation[reservation]
+        windows: Sequence[WindowRow] = by_reservation.get(reservation, ())
         if settlement["released"] == RECOVERED:
             windows = _recovered_until(rows, settlement)
         elif settlement["released"] == GIVEN:
@@ -207,6 +232,19 @@ def _sums(rows: RowsByKind) -> Iterator[str]:
                 f"the settlement of {reservation} is {actual:g} {unit} and its windows sum to "
                 f"{measured:g} {unit}"
             )
+
+
+def _by_reservation(rows: RowsByKind) -> dict[str | None, list[WindowRow]]:
+    found: dict[str | None, list[WindowRow]] = defaultdict(list)
+    for window in rows["window"]:
+        found[window["reservation_id"]].append(window)
+    return found
+
+
+def _known(windows: Iterable[WindowRow], unit: Unit) -> float:
+    """Return the amount of windows that is known."""
+    known = (row["energy_j"] if unit == "J" else row["emissions_g"] for row in windows)
+    return math.fsum(one or 0.0 for one in known)
 
 
 def _recovered_until(rows: RowsByKind, settlement: SettlementRow) -> list[RecoveredWindowRow]:

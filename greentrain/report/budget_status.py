@@ -29,7 +29,8 @@ def budgets(rows: ReportRows) -> list[BudgetFigures]:
     """
     reservations = grouped(rows["reservation"], lambda row: row["budget_id"])
     settlements = grouped(rows["settlement"], lambda row: row["budget_id"])
-    measured = _measured(rows["window"])
+    used = grouped(rows["window"], lambda row: row["reservation_id"])
+    measured = _measured(used)
     decided = {row["budget_id"] for row in rows["decision"]}
     terms = _terms(rows["budget"])
     return [
@@ -39,6 +40,7 @@ def budgets(rows: ReportRows) -> list[BudgetFigures]:
             reservations[row["budget_id"]],
             settlements[row["budget_id"]],
             measured,
+            used,
             decided=row["budget_id"] in decided,
         )
         for row in rows["budget"]
@@ -83,6 +85,7 @@ def _budget(
     reservations: Sequence[ReservationRow],
     settlements: Sequence[SettlementRow],
     measured: Mapping[str | None, tuple[float, bool]],
+    used: Mapping[str | None, Sequence[MeasuredWindow]],
     *,
     decided: bool,
 ) -> BudgetFigures:
@@ -99,8 +102,19 @@ def _budget(
         default=None,
     )
     now = terms.opened if last is None else datetime.fromisoformat(last)
+    beyond = [_beyond(one, unit, used) for one in still_open]
     statuses = {
-        name: _status(terms, children, totals, now)
+        name: _status(
+            terms,
+            children,
+            totals,
+            now,
+            unsettled=math.fsum(
+                amount
+                for one, amount in zip(still_open, beyond, strict=True)
+                if one["period"] == name
+            ),
+        )
         for name, totals in _by_period(unit, reservations, settlements).items()
     }
     present = statuses.get(period_name(budget, now)) or _status(
@@ -110,11 +124,11 @@ def _budget(
     actuals = [_actual(one, unit) for one in settlements]
     amounts = {
         "total": (budget.amount or 0.0) * count if budget.per is not None else present.total,
-        "spent": math.fsum(actuals),
+        "spent": math.fsum([*actuals, *beyond]),
         "reserved": math.fsum(_reserved(one, unit) for one in still_open),
         "promised": present.promised,
         "left": present.left,
-        "overrun": math.fsum(_overrun(one, unit) for one in settlements),
+        "overrun": math.fsum([*(_overrun(one, unit) for one in settlements), *beyond]),
     }
     return {
         "budget_id": row["budget_id"],
@@ -201,6 +215,15 @@ def _overrun(row: SettlementRow, unit: Unit) -> float:
     return (row["overrun_j"] if unit == "J" else row["overrun_g"]) or 0.0
 
 
+def _beyond(
+    row: ReservationRow, unit: Unit, used: Mapping[str | None, Sequence[MeasuredWindow]]
+) -> float:
+    """Return how much the windows of an open reservation exceed it, as after a kill."""
+    windows = used.get(row["reservation_id"], ())
+    known = [one["energy_j"] if unit == "J" else one["emissions_g"] for one in windows]
+    return overrun(_reserved(row, unit), math.fsum(one or 0.0 for one in known))
+
+
 def _terms(rows: Sequence[BudgetRow]) -> dict[str, Terms]:
     names: dict[str | None, str] = {row["budget_id"]: row["name"] for row in rows}
     return {row["budget_id"]: terms_of(row, names.get(row["parent_id"])) for row in rows}
@@ -211,13 +234,19 @@ def _children(parent: Terms, all_terms: Mapping[str, Terms]) -> list[Terms]:
 
 
 def _status(
-    terms: Terms, children: Sequence[Terms], taken: BudgetTotals, now: datetime
+    terms: Terms,
+    children: Sequence[Terms],
+    taken: BudgetTotals,
+    now: datetime,
+    *,
+    unsettled: float = 0.0,
 ) -> BudgetStatus:
     budget = terms.budget
     return BudgetStatus(
         unit=budget.unit,
         total=total(budget, opened=terms.opened, now=now),
         taken=taken,
+        unsettled=unsettled,
         promised=math.fsum(
             promised(budget, child.budget, opened=child.opened, now=now) for child in children
         ),
@@ -257,14 +286,16 @@ def _in_units(amounts: Mapping[str, float], unit: Unit) -> Amounts:
     return cast(Amounts, written)
 
 
-def _measured(windows: Sequence[MeasuredWindow]) -> dict[str | None, tuple[float, bool]]:
+def _measured(
+    used: Mapping[str | None, Sequence[MeasuredWindow]],
+) -> dict[str | None, tuple[float, bool]]:
     """Return the measured joules of each reservation, and whether all of it was measured."""
     return {
         reservation_id: (
             math.fsum(window["energy_j"] or 0.0 for window in paid),
             all(window["complete"] for window in paid),
         )
-        for reservation_id, paid in grouped(windows, lambda row: row["reservation_id"]).items()
+        for reservation_id, paid in used.items()
     }
 
 

@@ -75,19 +75,34 @@ def entries(rows: ReportRows, statuses: Mapping[str, str]) -> list[ExperienceEnt
 class Outcomes:
     """Outcomes by decision: of the stream's updates, and of its baseline retrainings.
 
+    An outcome belongs to the decision of its run at its position. If a run was killed before it
+    recorded its last outcome, the next run of the stream did: then it belongs to the decision with
+    the same reservation, or without one to that of the same stream, experience and position.
+
     Args:
         rows: The ledger's rows by kind.
     """
 
     def __init__(self, rows: ReportRows) -> None:
         baselines = {row["reservation_id"] for row in rows["decision"] if is_baseline(row)}
+        names = {row["run_id"]: row["name"] for row in rows["run"]}
         self._of_baselines: dict[str | None, OutcomeRow] = {}
         self._of_updates: dict[tuple[str, int], OutcomeRow] = {}
+        decided: set[tuple[str, int]] = set()
+        earlier: dict[tuple[Any, ...], tuple[str, int]] = {}
+        for decision in rows["decision"]:
+            if not is_baseline(decision):
+                place = decision["run_id"], decision["position"]
+                decided.add(place)
+                earlier[_identity(decision, names)] = place
         for row in rows["outcome"]:
             if row["reservation_id"] in baselines:
                 self._of_baselines[row["reservation_id"]] = row
-            else:
-                self._of_updates[row["run_id"], row["position"]] = row
+                continue
+            place = row["run_id"], row["position"]
+            if place not in decided:
+                place = earlier.get(_identity(row, names), place)
+            self._of_updates.setdefault(place, row)
 
     def of(self, decision: DecisionRow) -> OutcomeRow | None:
         """Return the outcome of a decision; ``None`` if none was recorded."""
@@ -98,6 +113,13 @@ class Outcomes:
     def of_update(self, decision: DecisionRow) -> OutcomeRow | None:
         """Return the outcome of the update at the experience that a decision is about."""
         return self._of_updates.get((decision["run_id"], decision["position"]))
+
+
+def _identity(row: DecisionRow | OutcomeRow, names: Mapping[str, str]) -> tuple[Any, ...]:
+    """Return what a decision and its outcome have in common, also in different runs."""
+    if row["reservation_id"] is not None:
+        return (row["reservation_id"],)
+    return names.get(row["run_id"]), row["experience_id"], row["position"]
 
 
 def is_baseline(row: DecisionRow | ExperienceEntry) -> bool:

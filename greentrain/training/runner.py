@@ -106,6 +106,8 @@ class StreamRunner:
         self._settings = settings
         self._baseline_every = baseline_every
         self._closed = False
+        if before is not None and self._lacks_outcome(before):
+            self._open()
 
     def update(self, experience: Experience) -> UpdateResult:
         """Decide about an experience, and carry the decision out unless in shadow mode.
@@ -236,17 +238,18 @@ class StreamRunner:
             self._baseline_runs = BaselineRuns(
                 loop, stage, state, trainer, evaluator, core, run.recorder
             )
-            if before is not None:
-                self._record_outcome_before(before["outcome"], before["run_id"])
+            if before is not None and self._lacks_outcome(before):
+                core.record(dict(before["outcome"]))
             # Closed when the stream is garbage-collected, or when the program ends.
             weakref.finalize(self, run.close)
         return self.run
 
-    def _record_outcome_before(self, row: Mapping[str, Any], run_id: str) -> None:
-        """Record the last outcome of an earlier run, if it was killed before it could."""
-        same = {name: row[name] for name in ("experience_id", "reservation_id")}
-        if not self._ledger.rows("outcome", run_id=run_id, **same):
-            self._core.record(dict(row))
+    def _lacks_outcome(self, before: Mapping[str, Any]) -> bool:
+        """Return whether an earlier run was killed after it saved its state, and before the row."""
+        row = before["outcome"]
+        same = {name: row[name] for name in ("experience_id", "position", "reservation_id")}
+        runs = {run["run_id"] for run in self._ledger.rows("run", name=self._settings["name"])}
+        return not any(one["run_id"] in runs for one in self._ledger.rows("outcome", **same))
 
     def _save(self, row: Mapping[str, Any], run: RunContext) -> None:
         if self._checkpoint is None:

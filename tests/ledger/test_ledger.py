@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import multiprocessing
+import os
 import socket
 import threading
 from datetime import datetime
@@ -279,3 +281,25 @@ def test_a_value_is_written_in_one_way_only(value: Any, text: str) -> None:
 
 def test_the_url_shows_where_it_lies(ledger: Ledger, url: str) -> None:
     assert make_url(ledger.url) == make_url(url)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")
+def test_a_forked_child_does_not_close_the_run_of_its_parent(url: str) -> None:
+    ledger = Ledger(url, keep_open=False)
+    with ledger.open_run("fit", "one") as run:
+        child = multiprocessing.get_context("fork").Process(target=run.close)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        assert ledger.rows("closing") == []
+        run.record(window(by_source={"cpu": 1.0}))
+    assert [row["status"] for row in ledger.rows("closing")] == ["completed"]
+    assert verify(ledger).notes == ()
+    ledger.close()
+
+
+def test_rows_after_a_closing_row_are_named(ledger: Ledger) -> None:
+    with ledger.open_run("fit", "one") as run:
+        pass
+    run.append("outcome", **OUTCOME)
+    assert verify(ledger).notes == (f"late: run:{run.run_id} has 1 row(s) after its closing row",)

@@ -22,7 +22,7 @@ from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, outbox, verify
 from greentrain.ledger.disk_queue import DiskQueue
 from greentrain.ledger.events import window_content
-from greentrain.ledger.outbox import left_behind
+from greentrain.ledger.outbox import left_behind, set_aside
 from tests.ledger.cluster import Cluster
 from tests.ledger.events import window
 
@@ -315,8 +315,6 @@ def test_windows_wait_in_memory_where_no_file_takes_them(
     [
         "readable by all",
         "a journal that is readable by all",
-        "another run's row",
-        "a decision",
         "no database",
         "a link",
     ],
@@ -337,10 +335,6 @@ def test_a_file_that_somebody_else_may_have_put_there_is_left_alone(
         path.chmod(0o644)
     elif what == "a journal that is readable by all":
         path.with_name(f"{path.name}-wal").touch(0o644)
-    elif what == "another run's row":
-        change(path, f"UPDATE waiting SET content = replace(content, '{run.run_id}', 'another')")
-    elif what == "a decision":
-        change(path, "UPDATE waiting SET kind = 'reservation'")
     elif what == "no database":
         path.write_text("[]\n" * 1000)
     else:
@@ -351,6 +345,31 @@ def test_a_file_that_somebody_else_may_have_put_there_is_left_alone(
     assert f"the rows in {path} were not written" in caplog.messages[-1]
     assert left_behind(ledger.store) == [path]
     path.unlink()
+
+
+@pytest.mark.parametrize(
+    "change_to",
+    [
+        "content = replace(content, '{run}', 'another')",
+        "run = 'another'",
+        "kind = 'reservation'",
+        "kind = 'decision'",
+    ],
+)
+def test_rows_that_their_run_did_not_write_are_set_aside(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch, change_to: str
+) -> None:
+    run = ledger.open_run("fit", "model")
+    with refusing(ledger, monkeypatch):
+        draw(run, 0, 1)
+        run.close()
+    (path,) = left_behind(ledger.store)
+    change(path, f"UPDATE waiting SET {change_to.format(run=run.run_id)} WHERE id = 1")
+    Ledger(url).close()
+    assert epochs(ledger) == [1]
+    assert [row["status"] for row in ledger.rows("closing")] == ["completed"]
+    assert left_behind(ledger.store) == []
+    assert len(set_aside(ledger.store)) == 1
 
 
 def change(path: Path, statement: str) -> None:
@@ -423,3 +442,48 @@ def test_a_last_row_that_is_not_whole_is_not_read(
     assert epochs(ledger) == [0]
     assert left_behind(ledger.store) == []
     run.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("outcome", {"experience_id": "a", "kept": True}),
+        ("outcome", {"experience_id": "a", "position": 0, "colour": "green"}),
+        ("sources", {"name": "cpu"}),
+        ("source", {"name": None, "method": "counter"}),
+        ("closing", {"status": None}),
+    ],
+)
+def test_a_row_that_is_never_taken_does_not_hold_up_the_others(
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    bad: tuple[str, dict[str, object]],
+) -> None:
+    kind, content = bad
+    run = ledger.open_run("fit", "model")
+    with refusing(ledger, monkeypatch):
+        draw(run, 0)
+        run.note(kind, **content)
+        draw(run, 1, 2)
+    run.close()
+    assert epochs(ledger) == [0, 1, 2]
+    assert [row["status"] for row in ledger.rows("closing")] == ["completed"]
+    assert left_behind(ledger.store) == []
+    (aside,) = set_aside(ledger.store)
+    found = verify(ledger)
+    assert found.exit_code == 0
+    assert (
+        f"refused: a row that the ledger did not take is set aside in {aside.name}" in found.notes
+    )
+    assert sum("is set aside in" in message for message in caplog.messages) == 1
+
+
+def test_a_bad_row_among_good_ones_is_set_aside_at_once(ledger: Ledger) -> None:
+    with ledger.open_run("fit", "model") as run:
+        draw(run, 0)
+        run.note("outcome", experience_id="a")
+        draw(run, 1)
+    assert epochs(ledger) == [0, 1]
+    assert len(set_aside(ledger.store)) == 1
+    assert verify(ledger).exit_code == 0

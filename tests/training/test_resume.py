@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from greentrain.control import Always
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ClassBalancedBuffer, ReservoirBuffer, SampleList
+from greentrain.report import build
 from greentrain.training import EvaluationConfig
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
 from tests.training.fitting import timed
@@ -190,26 +192,49 @@ def test_a_stream_that_is_killed_loses_and_repeats_no_experience(tmp_path):
     print(f"{killed} kills, {begun} decisions for {len(outcomes)} experiences")
 
 
-def test_an_outcome_that_was_not_recorded_is_recorded_later(tmp_path, monkeypatch):
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    pass
+
+
+def kill_before_the_outcome(trainer, experience, monkeypatch):
+    """End a process between the saved state and the outcome's row, as a kill does."""
 
     def kill(self, outcome):
         raise Killed
 
-    trainer = streaming(tmp_path)
-    trainer.run(arrivals(1))
     with monkeypatch.context() as patch:
         patch.setattr("greentrain.decisions.core.DecisionCore.record", kill)
         with pytest.raises(Killed):
-            trainer.update(arrivals(2)[1])
+            trainer.update(experience)
     trainer.close()
+
+
+def test_an_outcome_that_was_not_recorded_is_recorded_at_the_next_start(tmp_path, monkeypatch):
+    trainer = streaming(tmp_path)
+    trainer.run(arrivals(1))
+    kill_before_the_outcome(trainer, arrivals(2)[1], monkeypatch)
     assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0"]
-    for length in (3, 4):
-        with streaming(tmp_path) as again:
-            again.run(arrivals(length))
-    told = [row["experience_id"] for row in rows(tmp_path, "outcome")]
-    assert told == ["0", "1", "2", "3"]
+    for _ in range(2):
+        streaming(tmp_path).close()  # nothing arrives
+        assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0", "1"]
+    with streaming(tmp_path) as again:
+        again.run(arrivals(3))
+    assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0", "1", "2"]
+    with closing(Ledger(f"sqlite:///{tmp_path / 'greentrain.db'}", create=False)) as ledger:
+        listed = build(ledger)["experiences"]
+    assert [one["experience_id"] for one in listed] == ["0", "1", "2"]
+    assert all(one["interruption"] is None for one in listed)
+
+
+def test_an_outcome_is_recorded_once_after_several_kills(tmp_path, monkeypatch):
+    trainer = streaming(tmp_path)
+    trainer.run(arrivals(1))
+    for position in (1, 2, 3):
+        kill_before_the_outcome(trainer, arrivals(4)[position], monkeypatch)
+        streaming(tmp_path).close()
+        trainer = streaming(tmp_path)
+    trainer.close()
+    assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0", "1", "2", "3"]
 
 
 def test_two_processes_do_not_share_a_state(tmp_path):
