@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-=======
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
->>>>>>> main
 
 from greentrain.errors import LedgerError
 from greentrain.ledger.hashing import wrong_key
@@ -28,13 +21,10 @@ from greentrain.ledger.verify_chains import chain_failures, needs_key
 from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
 
-<<<<<<< HEAD
 _SLACK_S, _SLACK_SHARE = 1.0, 0.001
-"""How far two clocks of one machine may differ: seconds, and a share of a window's seconds."""
-=======
+"""Largest difference of two clocks of one machine: seconds, and a share of a window's seconds."""
 _SKEW = timedelta(seconds=5)
 """Difference between the clocks of two hosts that is not worth a remark."""
->>>>>>> main
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +100,13 @@ def verify_snapshot(
         failures += exported.failures(spine)
     try:
         failures += money_failures(rows)
-<<<<<<< HEAD
-        notes += [*money_notes(rows), *_notes(rows), *_clock_notes(rows["window"])]
-=======
-        notes += [*money_notes(rows), *_notes(rows), *_after_closing(spine), *_clock(spine)]
->>>>>>> main
+        notes += [
+            *money_notes(rows),
+            *_notes(rows),
+            *_after_closing(spine),
+            *_clock(spine),
+            *_clock_notes(rows["window"]),
+        ]
     except (ArithmeticError, TypeError, ValueError) as error:
         if not failures:
             raise
@@ -171,7 +163,6 @@ def _notes(rows: RowsByKind) -> Iterator[str]:
             )
 
 
-<<<<<<< HEAD
 def _ahead_s(window: WindowRow) -> float:
     """Return by how many seconds a window ended after its row was written; 0 within the slack."""
     try:
@@ -182,7 +173,8 @@ def _ahead_s(window: WindowRow) -> float:
     except (TypeError, ValueError, OverflowError):  # altered, which the chain shows
         return 0.0
     return ahead_s if ahead_s > _SLACK_S + _SLACK_SHARE * window["duration_s"] else 0.0
-=======
+
+
 def _after_closing(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the runs that have rows after their closing row, except settlements of releases."""
     closed: set[str] = set()
@@ -215,4 +207,3 @@ def _clock(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"clock: {count} row(s) are dated up to {furthest_s:.0f} s before a row that precedes "
             "them, so a clock was set back or differs between hosts"
         )
->>>>>>> main
