@@ -24,7 +24,7 @@ _RETRY_S = 0.02
 
 
 def file_url(path: str | PathLike[str]) -> str:
-    """Return the URL of a ledger in a file, whatever characters are in the path.
+    """Return the URL of a ledger in a file, with any characters in its path.
 
     Example:
         >>> file_url("runs/50%/what?.db")

@@ -20,7 +20,7 @@ from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
 
 _SLACK_S, _SLACK_SHARE = 1.0, 0.001
-"""How far two clocks of one machine may differ: seconds, and a share of a window's seconds."""
+"""Largest difference of two clocks of one machine: seconds, and a share of a window's seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

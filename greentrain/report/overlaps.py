@@ -111,7 +111,7 @@ class Overlaps:
     def finer_j(self, windows: Sequence[MeasuredWindow]) -> dict[str, float]:
         """Return joules by phase that are counted in a use of ``measure`` around another run.
 
-        Such a use knows one phase only. The run inside it is the finer record, so its phases are
+        Such a use has one phase only. The run inside it is the finer record, so its phases are
         those of the joules.
         """
         found: dict[str, list[float]] = defaultdict(list)
