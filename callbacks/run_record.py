@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Calibration, Source, Window
 from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, RunLog, environment
+from greentrain.ledger import Ledger, RunLog, environment, file_url
 from greentrain.units import utc_now
 
 FOLDER = "greentrain_logs"
@@ -117,4 +117,4 @@ def default_url(trainer: Any) -> str | None:
     if trainer.fast_dev_run or "://" in root:
         return None
     name = f"{utc_now():%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.db"
-    return f"sqlite:///{Path(root) / FOLDER / name}"
+    return file_url(Path(root) / FOLDER / name)

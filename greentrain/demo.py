@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from greentrain.budget import Budget
 from greentrain.decisions.budget_arguments import check_intensity
 from greentrain.errors import ConfigurationError
-from greentrain.ledger import Ledger
+from greentrain.ledger import Ledger, file_url
 from greentrain.report import build, write
 from greentrain.streams import Experience, digits_stream
 from greentrain.tracking import MlflowTracker
@@ -113,8 +113,8 @@ def run_demo(
     folder = out.resolve()
     torch.set_num_threads(1)  # a second thread would slow down so small a model
     quiet_mlflow()
-    mlflow_uri = f"sqlite:///{folder / 'mlflow.db'}"
-    ledger_url = f"sqlite:///{folder / 'greentrain.db'}"
+    mlflow_uri = file_url(folder / "mlflow.db")
+    ledger_url = file_url(folder / "greentrain.db")
     tracker = MlflowTracker(
         mlflow_uri,
         experiment="greentrain demo",

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from greentrain.energy._codecarbon_hardware import quieten
+from greentrain.energy._codecarbon_hardware import quiet
 from greentrain.energy._metered_card import VisibleCard, first_readable
 from greentrain.errors import ConfigurationError, MeterError
 
@@ -78,9 +78,9 @@ def _list_dies() -> tuple[list[_Die], bool]:
     """Return the dies that amdsmi lists, and ``True`` if they are in ROCm's order."""
     if find_spec("amdsmi") is None:
         raise MeterError(f"the package amdsmi is not installed; {_INSTALL}")
-    quieten()
     try:
-        gpu_amd: Any = importlib.import_module("codecarbon.core.gpu_amd")
+        with quiet():
+            gpu_amd: Any = importlib.import_module("codecarbon.core.gpu_amd")
     except ImportError as error:
         raise MeterError(
             "the installed CodeCarbon cannot read AMD cards by themselves; "

@@ -90,7 +90,8 @@ class HardwarePart:
         interface = getattr(self.hardware, "_intel_interface", None)
         files = tuple(getattr(interface, "_rapl_files", ()))
         before = [file.last_energy for file in files]
-        _, energy = self.hardware.measure_power_and_energy(seconds)
+        with quiet():
+            _, energy = self.hardware.measure_power_and_energy(seconds)
         if any(file.sample_skipped for file in files):
             for file, last in zip(files, before, strict=True):
                 if file.last_energy is None or not file.sample_skipped:
@@ -111,29 +112,40 @@ class HardwarePart:
             return None
         since = load._last_times
         try:
-            return float(self.hardware.total_power().W)
+            with quiet():
+                return float(self.hardware.total_power().W)
         finally:
             load._last_times = since  # this was a look, and the interval goes on
 
 
-def quieten() -> None:
-    """Import CodeCarbon and keep it from writing to standard error.
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what CodeCarbon logs in this thread, and leave its logger as the user has set it.
 
     It warns of each fallback, and of AMD's library if another package installed it. Here the
-    sources' notes and ``greentrain doctor`` say the same.
+    sources' notes and ``greentrain doctor`` say the same. A tracker of the user's logs on.
     """
     log = logging.getLogger("codecarbon")
-    log.addFilter(_nothing)  # importing resets the level, and already warns
-    import codecarbon.external.logger  # noqa: F401  (imported for that effect)
+    before = log.level, log.handlers[:], log.propagate
+    first, thread = "codecarbon.external.logger" not in sys.modules, threading.get_ident()
 
-    log.setLevel(logging.CRITICAL)
-    log.removeFilter(_nothing)
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    log.addFilter(is_of_others)
+    try:
+        if first:  # the import sets level and handlers
+            import codecarbon.external.logger  # noqa: F401  (imported for that effect)
+
+            if before[0] or before[1]:
+                log.setLevel(before[0])
+                log.handlers, log.propagate = before[1:]
+        yield
+    finally:
+        log.removeFilter(is_of_others)
 
 
-def _nothing(record: logging.LogRecord) -> bool:
-    return False
-
-
+@quiet()
 def set_up(root: Path = Path("/")) -> dict[str, HardwarePart]:
     """Set up and start CodeCarbon's models of the CPU and the RAM of the whole machine.
 
@@ -146,7 +158,6 @@ def set_up(root: Path = Path("/")) -> dict[str, HardwarePart]:
     import psutil
 
     load_from = psutil.cpu_times()
-    quieten()
     from codecarbon.core.resource_tracker import ResourceTracker
 
     tracker: Any = SimpleNamespace(

@@ -194,11 +194,14 @@ def _as_torch_counts(found: Sequence[_NodeCard]) -> list[_NodeCard] | None:
 def _as_masked(mask: str, found: Sequence[_NodeCard]) -> list[_NodeCard]:
     """Apply ``CUDA_VISIBLE_DEVICES``: the first invalid entry ends it, a repeated one empties it.
 
-    CUDA Programming Guide, section "CUDA Environment Variables".
+    The first entry decides whether all are numbers, UUIDs of cards or UUIDs of MIG instances; an
+    entry of another kind is invalid. See the CUDA Programming Guide, section "CUDA Environment
+    Variables", and ``torch.cuda._parse_visible_devices``.
     """
     picked: dict[str, _NodeCard] = {}
+    kind = _prefix(mask)
     for entry in mask.split(","):
-        match = _resolve(entry.strip(), found)
+        match = _resolve(entry, found) if _prefix(entry) == kind else None
         if match is None:
             break
         identity, card = match
@@ -208,9 +211,14 @@ def _as_masked(mask: str, found: Sequence[_NodeCard]) -> list[_NodeCard]:
     return list(picked.values())
 
 
+def _prefix(entry: str) -> str:
+    """Return the kind of an entry: ``"GPU-"``, ``"MIG-"``, or ``""`` for a number."""
+    return entry[:4] if entry.startswith(("GPU-", "MIG-")) else ""
+
+
 def _resolve(entry: str, found: Sequence[_NodeCard]) -> tuple[str, _NodeCard] | None:
     """Return the UUID of the card or MIG instance that an entry names, and its card."""
-    if number := re.match(r"\+?(\d+)", entry):  # as C's strtol reads it: "1x" is 1
+    if number := re.match(r"\s*\+?(\d+)", entry):  # as C's strtol reads it: "1x" is 1
         index = int(number[1])
         return (found[index].uuid, found[index]) if index < len(found) else None
     fitting: list[tuple[str, _NodeCard]] = []

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from greentrain.energy import host_hardware
-from greentrain.energy._codecarbon_hardware import APPLE_REFERENCE, quieten
+from greentrain.energy._codecarbon_hardware import APPLE_REFERENCE, quiet
 from greentrain.energy.meter import Reading, Source
 from greentrain.errors import MeterError
 
@@ -153,14 +153,15 @@ def _check_permission() -> None:
 
 
 def _open_chip(folder: str) -> Any:
-    quieten()
-    from codecarbon.external.hardware import AppleSiliconChip
+    with quiet():
+        from codecarbon.external.hardware import AppleSiliconChip
 
-    return AppleSiliconChip.from_utils(folder, chip_part="GPU")
+        return AppleSiliconChip.from_utils(folder, chip_part="GPU")
 
 
 def _power_w(chip: Any) -> float:
-    details = chip._interface.get_details()
+    with quiet():
+        details = chip._interface.get_details()
     # CodeCarbon returns 0 W for a value it cannot read. An idle GPU may use 0 W, a running CPU not.
     if not details.get("CPU Power"):
         raise MeterError("powermetrics reported no power")

@@ -32,6 +32,7 @@ from greentrain.ledger.rows import (
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import SCHEMA_VERSION
 from greentrain.ledger.snapshot import Snapshot
+from greentrain.ledger.sqlite import file_url
 from greentrain.ledger.store import LedgerStore
 from greentrain.ledger.verify import Verification, verify, verify_snapshot
 
@@ -68,6 +69,7 @@ __all__ = [
     "canonical",
     "close_ledgers",
     "environment",
+    "file_url",
     "last_descriptions",
     "open_ledgers",
     "terms_of",

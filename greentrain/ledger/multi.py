@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger.heads import ExportedHeads, read_heads, write_heads
@@ -79,7 +80,9 @@ def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list
 def _named(pattern: str) -> list[str]:
     if "://" in pattern and not pattern.startswith(_PREFIX):
         return [pattern]
-    path = pattern.removeprefix(_PREFIX)
+    path = pattern
+    if pattern.startswith(_PREFIX):
+        path = unquote(pattern.removeprefix(_PREFIX))
     if not glob.has_magic(path) or Path(path).exists():
         return [path]
     found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (Path.glob refuses absolute ones)

@@ -142,7 +142,7 @@ class SqlStore(LedgerStore):
     @property
     def url(self) -> str:
         """URL without secrets."""
-        return postgres.masked(self._url)
+        return postgres.masked(self._url) if self.path is None else sqlite.file_url(self.path)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -253,9 +253,8 @@ class SqlStore(LedgerStore):
 
 
 def _parsed(url: str) -> URL:
-    text = url if "://" in url else f"sqlite:///{url}"
     try:
-        parsed = make_url(text)
+        parsed = sqlite.parsed(url) or make_url(url)
     except (ArgumentError, ValueError):
         # Not shown: a URL that cannot be read may hold a password that cannot be masked.
         raise ConfigurationError(f"cannot read the ledger's URL; {_ALLOWED}") from None

@@ -7,8 +7,9 @@ import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -20,6 +21,30 @@ from greentrain.ledger.filesystems import is_mount, is_network
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
 _RETRY_S = 0.02
+
+
+def file_url(path: str | PathLike[str]) -> str:
+    """Return the URL of a ledger in a file, with any characters in its path.
+
+    Example:
+        >>> file_url("runs/50%/what?.db")
+        'sqlite:///runs/50%25/what%3F.db'
+    """
+    return "sqlite:///" + os.fspath(path).replace("%", "%25").replace("?", "%3F")
+
+
+def parsed(url: str) -> URL | None:
+    """Read the URL of a file, or its path alone; ``None`` if it is another kind of URL.
+
+    Not left to SQLAlchemy, because version 2.0 leaves ``%3F`` as it is.
+    """
+    if "://" not in url:
+        return URL.create("sqlite", database=url)
+    driver, _, rest = url.partition(":///")
+    path, mark, _ = rest.partition("?")
+    if driver not in DRIVERS or mark:
+        return None
+    return URL.create(driver, database=unquote(path))
 
 
 def check_url(url: URL, given: str) -> None:

@@ -34,7 +34,7 @@ from greentrain.report.energy_totals import boundary, energy_of, energy_totals, 
 from greentrain.report.experiences import entries, is_baseline, summary
 from greentrain.report.hourly import hourly
 from greentrain.report.ledger_reading import KINDS, LedgerContents, read
-from greentrain.report.overlaps import MeteredRun, Overlaps, with_overlaps
+from greentrain.report.overlaps import MeteredRun, Overlaps, with_finer_phases, with_overlaps
 from greentrain.report.row_helpers import MeasuredWindow, ReportRows, grouped, parse
 from greentrain.report.scope import Scope, moment
 from greentrain.report.sources import description
@@ -104,7 +104,9 @@ def document(contents: LedgerContents, scope: Scope, disclosures: Disclosures) -
     listed, counted = overlaps.listed(measured), overlaps.counted(measured)
     runs = _runs(rows, measured, listed)
     counting = _runs(rows, counted, listed) if listed else runs
-    totals = energy_totals(counting, counted, measured=measured)
+    totals = with_finer_phases(
+        energy_totals(counting, counted, measured=measured), overlaps.finer_j(measured)
+    )
     grams = carbon(runs, counted, totals)
     statuses = {run["run_id"]: run["status"] for run in runs}
     decided = entries({**of_runs, "decision": rows["decision"]}, statuses)
@@ -159,6 +161,7 @@ def _metered(rows: ReportRows) -> list[MeteredRun]:
     return [
         {
             "run_id": row["run_id"],
+            "kind": row["kind"],
             "opened_utc": row["recorded_utc"],
             "host": _host(row),
             "sources": list(sources.get(row["run_id"], {}).values()),

@@ -17,20 +17,23 @@ from operator import itemgetter
 from typing import NamedTuple, TypedDict
 
 from greentrain.ledger import SourceRow
-from greentrain.report.document import EnergyTotals, Overlap, ReportTotals
-from greentrain.report.row_helpers import MeasuredWindow, Span, total
+from greentrain.report.document import EnergyTotals, Overlap, PhaseFigures, ReportTotals
+from greentrain.report.row_helpers import MeasuredWindow, Span, known_wh, total
 from greentrain.report.times import length
 from greentrain.units import format_energy
 
 Identity = tuple[str, ...]
 _Owned = tuple[int, int, str]
 _FIRST_HOST = "node0/"
+MEASURE = "measure"
+"""Kind of the runs of ``greentrain.measure``, and their only phase."""
 
 
 class MeteredRun(TypedDict):
     """The fields that distinguish the sources of one run from those of others."""
 
     run_id: str
+    kind: str
     opened_utc: str
     host: str | None
     sources: list[SourceRow]
@@ -105,6 +108,22 @@ class Overlaps:
             for (owner, other, name), pair in pairs.items()
         ]
 
+    def finer_j(self, windows: Sequence[MeasuredWindow]) -> dict[str, float]:
+        """Return joules by phase that are counted in a use of ``measure`` around another run.
+
+        Such a use has one phase only. The run inside it is the finer record, so its phases are
+        those of the joules.
+        """
+        found: dict[str, list[float]] = defaultdict(list)
+        for window in windows:
+            if self._runs[window["run_id"]]["kind"] == MEASURE:
+                continue
+            for name, owners in self._shared.get(window["entry_id"], {}).items():
+                of_measure = [run for run in owners if self._runs[run]["kind"] == MEASURE]
+                share = sum(owners[run] for run in of_measure) / length(window["times"])
+                found[window["phase"]].append((window["joules"][name] or 0.0) * share)
+        return {phase: math.fsum(joules) for phase, joules in found.items() if any(joules)}
+
     def _find(self, group: Sequence[_Measurements]) -> None:
         """Assign the time of one source to its runs, in the order in which they were opened."""
         owned: list[_Owned] = []
@@ -132,6 +151,30 @@ class Overlaps:
     def _opened(self, measurements: _Measurements) -> tuple[str, str]:
         run = self._runs[measurements.run_id]
         return run["opened_utc"], run["run_id"]
+
+
+def with_finer_phases(totals: EnergyTotals, finer_j: Mapping[str, float]) -> EnergyTotals:
+    """Move joules from the phase of ``measure`` to those of :meth:`Overlaps.finer_j`.
+
+    All sums stay. Of a run inside that measured more than the use around it, all joules of that use
+    are moved.
+    """
+    around_j = next(
+        (one["energy_j"] for one in totals["by_phase"] if one["phase"] == MEASURE), None
+    )
+    finer_sum_j = math.fsum(finer_j.values())
+    if not around_j or not finer_sum_j:
+        return totals
+    scale = min(1.0, around_j / finer_sum_j)
+    moved = {phase: joules * scale for phase, joules in finer_j.items()}
+    moved[MEASURE] = -math.fsum(moved.values())
+    by_phase: list[PhaseFigures] = []
+    for one in totals["by_phase"]:
+        energy_j = one["energy_j"]
+        if one["phase"] in moved:
+            energy_j = max(0.0, (energy_j or 0.0) + moved[one["phase"]])
+        by_phase.append({**one, "energy_j": energy_j, "energy_wh": known_wh(energy_j)})
+    return {**totals, "by_phase": by_phase}
 
 
 def with_overlaps(totals: EnergyTotals, listed: Sequence[Overlap]) -> ReportTotals:

@@ -12,10 +12,10 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
+from greentrain.streams.arrival_schema import ArrivalSchema
 from greentrain.streams.checks import check_split
 from greentrain.streams.files import entries, from_arrays, from_frame, read
 from greentrain.streams.samples import length, split
-from greentrain.streams.schema import ArrivalSchema
 from greentrain.streams.stream import Experience, check_dataset
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 from greentrain.errors import ConfigurationError
-from greentrain.streams.schema import ArrivalSchema
+from greentrain.streams.arrival_schema import ArrivalSchema
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]

@@ -173,7 +173,8 @@ def _download(source: IdxFiles, file: str, md5: str) -> Path:
             fname=f"{file}.gz",
             path=pooch.os_cache("greentrain") / source.name,
         )
-    except (OSError, ValueError) as error:  # no network, no such page, another checksum
+    # No network, no such page, another checksum, or no home for the cache.
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(
             f"cannot download {source.title} from {url} ({reason}); put its four IDX files into "

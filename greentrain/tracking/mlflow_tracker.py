@@ -50,7 +50,7 @@ class MlflowTracker:
         artifact_location: Where the artifacts of a new experiment are stored. The server chooses
             if ``None``.
         queue_folder: Folder for rows that wait; ``greentrain/mlflow`` in the user's cache folder
-            if ``None``.
+            if ``None``. Rows wait in memory, with a warning, if it cannot be written.
         log_models: Whether to log the model of each update that is kept.
         registered_model_name: Name to register these models under.
         alias: Alias of the newest registered model.
@@ -252,7 +252,11 @@ class MlflowTracker:
         self, child: str, model: Any, metrics: Mapping[str, float], tags: Mapping[str, str]
     ) -> None:
         key = uuid.uuid4().hex
-        folder = self._queue.folder / f"model-{key}"
+        queue_folder = self._queue.folder
+        if queue_folder is None:
+            _log.warning("a model cannot be logged to MLflow: set HOME or queue_folder=")
+            return
+        folder = queue_folder / f"model-{key}"
         try:
             models.save(model, folder, {**metrics, **tags})
         except Exception as error:  # a model that cannot be pickled must not stop training
@@ -277,10 +281,14 @@ class MlflowTracker:
         return _PATIENCE_S if self.tracking_uri.startswith("http") else _OWN_PATIENCE_S
 
 
-def _cache_folder() -> Path:
+def _cache_folder() -> Path | None:
+    """Return the user's folder for rows that wait; ``None`` for a user without a home."""
     import pooch  # a fifth of a second
 
-    return Path(pooch.os_cache("greentrain")) / "mlflow"
+    try:
+        return Path(pooch.os_cache("greentrain")) / "mlflow"
+    except RuntimeError:  # HOME is not set, and the user is not in the system's list
+        return None
 
 
 def _bytes(folder: Path) -> int:

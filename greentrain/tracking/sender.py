@@ -95,7 +95,13 @@ class Sender:
             thread.join(_JOIN_S)
         self._warn_of_dropped()
         left = self._queue.count() if thread.is_alive() else self._left
-        if left:
+        if left and self._queue.in_memory:
+            _log.warning(
+                "%d rows for MLflow at %s waited in memory and are lost when this process ends; "
+                "set HOME or queue_folder= to a folder that can be written",
+                *(left, self._name),
+            )
+        elif left:
             _log.warning(
                 "%d rows for MLflow at %s wait in %s; the next process that logs there sends them",
                 *(left, self._name, self._queue.folder),

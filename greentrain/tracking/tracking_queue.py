@@ -33,12 +33,14 @@ class TrackingQueue:
     warning says so and rows wait in memory. A forked or unpickled queue uses a separate file.
 
     Args:
-        folder: Folder for the file. Files of processes that have ended are adopted there.
+        folder: Folder for the file. Files of processes that have ended are adopted there. ``None``
+            if there is none.
         target: Where the rows are sent. Rows for other targets are left alone.
         limit: Rows of points that may wait. The oldest ones beyond that are discarded.
 
     Attributes:
         dropped: Rows of points that were discarded.
+        in_memory: Whether rows wait in memory, because no file could be made.
         sending: Number of the last row that is being sent; rows up to it are not discarded.
 
     Example:
@@ -53,7 +55,7 @@ class TrackingQueue:
         [('a-run', 'tags', {'colour': 'green'})]
     """
 
-    def __init__(self, folder: Path, target: str, *, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path | None, target: str, *, limit: int = LIMIT) -> None:
         self.folder = folder
         self.target = target
         self.limit = limit
@@ -107,7 +109,7 @@ class TrackingQueue:
         adopted = 0
         self._check_process()
         with self._lock:
-            for path in queue_files(self.folder, self._prefix):
+            for path in [] if self.folder is None else queue_files(self.folder, self._prefix):
                 if path in self._refused or (self._queue and path == self._queue.path):
                     continue
                 try:
@@ -146,6 +148,7 @@ class TrackingQueue:
         self._points = 0
         self.sending = 0
         self._failed = False
+        self.in_memory = False
         self._refused: set[Path] = set()
 
     def _check_process(self) -> None:
@@ -196,13 +199,16 @@ class TrackingQueue:
         """Return the queue; called with the lock held."""
         if self._queue is None:
             try:
+                if self.folder is None:
+                    raise OSError("set HOME or queue_folder=")
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._queue = DiskQueue.create(self.folder, self._prefix, durable=False)
             except OSError as error:
                 _log.warning(
                     "rows for MLflow wait in memory, because %s cannot be used: %s",
-                    *(self.folder, error),
+                    *(self.folder or "the cache folder of a user without a home", error),
                 )
+                self.in_memory = True
                 self._queue = DiskQueue.create(None)
         return self._queue
 

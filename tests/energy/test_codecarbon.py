@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -667,6 +668,50 @@ def test_on_a_shared_host_the_note_says_so_and_estimates_the_share(tmp_path: Pat
     assert "an estimated 25% of the host's busy CPU time" in after["cpu"].note
     assert "shared" not in after["ram"].note
     meter.close()
+
+
+def test_a_tracker_of_the_users_logs_on_at_its_level(
+    meter: CodeCarbonMeter, seconds: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("codecarbon")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    log.addHandler(caplog.handler)
+    handlers = log.handlers[:]
+    try:
+        with adapter.quiet():
+            log.warning("of this thread")
+            other = threading.Thread(target=log.warning, args=("of the user's tracker",))
+            other.start()
+            other.join()
+        seconds[0] = 10.0
+        meter.read()
+        assert (log.level, log.filters) == (logging.WARNING, [])
+        assert log.handlers == handlers
+        assert caplog.messages == ["of the user's tracker"]
+    finally:
+        log.setLevel(level)
+        log.removeHandler(caplog.handler)
+
+
+_LEVEL = """
+import logging
+log = logging.getLogger("codecarbon")
+handler = logging.NullHandler()
+log.addHandler(handler)
+log.setLevel("ERROR")
+from greentrain.energy import CodeCarbonMeter
+meter = CodeCarbonMeter()
+meter.start()
+assert len(meter.sources) == 2
+meter.close()
+assert (log.level, log.handlers, log.propagate) == (logging.ERROR, [handler], True)
+"""
+
+
+def test_a_level_that_was_set_before_codecarbon_is_imported_stays(tmp_path: Path) -> None:
+    done = run(_LEVEL, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # What the process does about a meter, from its cold start to its end, with every way out watched.

@@ -678,6 +678,10 @@ def eight_cards(nvml_node: Node) -> Node:
         ("GPU-3", [300]),
         ("GPU-8,GPU-2222", [800, 200]),
         ("GPU-8,GPU-nobody,GPU-1", [800]),
+        # The first entry decides the kind of all.
+        ("GPU-8,1", [800]),
+        ("GPU-8, GPU-2", [800]),
+        ("1,GPU-8", [200]),
     ],
 )
 def test_masks_name_the_cards_as_cuda_reads_them(
@@ -696,7 +700,21 @@ def test_masks_name_the_cards_as_cuda_reads_them(
     }
 
 
-@pytest.mark.parametrize("mask", ["", "-1", "GPU-", "1,1", "GPU-2,GPU-22", "nonsense", "8"])
+@pytest.mark.parametrize(
+    "mask", ["GPU-8,1", "GPU-8, GPU-2", "GPU-8,GPU-2", "1,GPU-8", "5,1", " 5 , 1 ", "0,2,-1,1"]
+)
+def test_masks_show_as_many_cards_as_torch_counts(
+    eight_cards: Node, make_meter: MakeMeter, monkeypatch: pytest.MonkeyPatch, mask: str
+) -> None:
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask)
+    assert len(make_meter().sources) == len(torch.cuda._parse_visible_devices())
+
+
+@pytest.mark.parametrize(
+    "mask", ["", " GPU-8", "-1", "GPU-", "1,1", "GPU-2,GPU-22", "nonsense", "8"]
+)
 def test_a_mask_that_shows_no_card_says_so(
     eight_cards: Node, make_meter: MakeMeter, monkeypatch: pytest.MonkeyPatch, mask: str
 ) -> None:

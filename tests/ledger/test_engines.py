@@ -8,11 +8,13 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from greentrain.callbacks.run_record import default_url
 from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, filesystems, verify
+from greentrain.ledger import Ledger, file_url, filesystems, open_ledgers, verify
 from tests.ledger.cluster import Cluster
 from tests.ledger.events import window
 
@@ -197,3 +199,32 @@ def test_processes_that_begin_with_an_empty_database_agree(url: str) -> None:
     assert len(ledger.rows("run")) == 3 * 21
     assert verify(ledger).ok
     ledger.close()
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "a b", "a#b", "50%", "a%3Fb", "a:b@c", "ä"])
+def test_a_ledger_is_where_its_path_says_whatever_the_characters(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name / "ledger.db"
+    Ledger(file_url(path)).close()
+    assert [found.name for found in tmp_path.iterdir()] == [name]
+    assert path.is_file()
+    for given in (file_url(path), str(path)):
+        opened = Ledger(given, create=False)
+        assert opened.store.path == path
+        assert opened.url == file_url(path)
+        opened.close()
+    (again,) = open_ledgers([file_url(path)])
+    assert again.store.path == path
+    again.close()
+
+
+def test_a_default_ledger_is_in_the_trainers_folder(tmp_path: Path) -> None:
+    root = tmp_path / "run%201?"
+    url = default_url(SimpleNamespace(default_root_dir=str(root), fast_dev_run=False))
+    assert url is not None
+    Ledger(url).close()
+    assert [each.suffix for each in (root / "greentrain_logs").iterdir()] == [".db"]
+
+
+def test_options_in_the_url_of_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="names no SQLite file"):
+        Ledger(f"sqlite:///{tmp_path}/ledger.db?mode=ro")

@@ -39,7 +39,7 @@ def row(entry: int, run: str, started_s: float, duration_s: float, joules: dict)
 
 def run(name: str, host: str = "abc") -> dict:
     """A run whose sources have no UUIDs; runs are opened in the order of their names."""
-    return {"run_id": name, "opened_utc": name, "host": host, "sources": []}
+    return {"run_id": name, "kind": "fit", "opened_utc": name, "host": host, "sources": []}
 
 
 def test_of_two_runs_at_once_the_second_gives_up_the_share_of_its_time(ledger):
@@ -68,6 +68,40 @@ def test_of_two_runs_at_once_the_second_gives_up_the_share_of_its_time(ledger):
         "cpu": 3150.0,
     }
     assert report["totals"]["by_phase"][0]["energy_j"] == report["totals"]["energy_j"]
+
+
+@pytest.mark.parametrize(("inside_j", "left_j"), [(3600.0, 1800.0), (9000.0, 0.0)])
+def test_a_run_inside_a_measured_command_shows_its_phases(ledger, inside_j, left_j):
+    environment = {"host": "abc"}
+    around = ledger.open_run("measure", "python", environment=environment, sources=SOURCES)
+    fit = ledger.open_run("fit", "model", environment=environment, sources=SOURCES)
+    # Of 36 s at 150 W, the fit has 24 s: an epoch of 18 s, and a validation of 6 s.
+    for phase, after_s, duration_s in (("train_epoch", 6, 18.0), ("validation", 24, 6.0)):
+        joules = inside_j * duration_s / 24.0
+        window(
+            fit,
+            joules * 2 / 3,
+            joules / 3,
+            phase=phase,
+            started=STARTED + timedelta(seconds=after_s),
+            duration_s=duration_s,
+        )
+    fit.close()
+    window(around, 3600.0, 1800.0, phase="measure", emissions=ONE_WH)
+    around.close()
+    report = build(ledger)
+    totals = report["totals"]
+    assert totals["energy_j"] == 5400.0  # of the command, as before
+    assert report["carbon"]["emissions_g"] == pytest.approx(0.6)
+    phases = {one["phase"]: one["energy_j"] for one in totals["by_phase"]}
+    moved_j = 5400.0 - left_j
+    assert phases == {
+        "train_epoch": pytest.approx(0.75 * moved_j),
+        "validation": pytest.approx(0.25 * moved_j),
+        "measure": pytest.approx(left_j),
+    }
+    wh = {one["phase"]: one["energy_wh"] for one in totals["by_phase"]}
+    assert wh["train_epoch"] == pytest.approx(0.75 * moved_j / 3600)
 
 
 def test_what_is_stated_of_a_run_is_that_runs_alone(ledger):

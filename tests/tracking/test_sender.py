@@ -56,6 +56,19 @@ def test_all_arrives_in_order_and_no_file_stays(queue_folder):
     assert list(queue_folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", ["none", "unwritable"])
+def test_rows_that_waited_in_memory_are_said_to_be_lost(folder, tmp_path, caplog):
+    store = Store()
+    store.up = False
+    file = tmp_path / "file"
+    file.touch()
+    sending = sender(TrackingQueue(None if folder == "none" else file / "folder", "here"), store)
+    sending.put("run", "figures", [POINT])
+    assert sending.finish(60.0) == 1
+    assert "1 rows for MLflow at http://here waited in memory and are lost" in caplog.text
+    assert "wait in" not in caplog.text.replace("wait in memory, because", "")
+
+
 def test_what_a_server_does_not_take_waits_for_the_next_process(queue_folder, caplog):
     store = Store()
     store.up = False

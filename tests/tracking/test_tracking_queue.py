@@ -204,3 +204,19 @@ def test_what_replaces_a_row_on_its_way_is_not_taken_away_with_it(waiting):
     assert contents(waiting) == [{"note": "new"}]
     waiting.remove([sent.number])
     assert contents(waiting) == [{"note": "new"}]
+
+
+def test_a_user_without_a_home_has_no_folder_and_no_error(monkeypatch, caplog):
+    import platformdirs
+
+    from greentrain.tracking.mlflow_tracker import MlflowTracker
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(platformdirs, "user_cache_dir", refuse)
+    tracker = MlflowTracker("http://127.0.0.1:9")
+    tracker._queue.put("run", "text", "kept")
+    assert contents(tracker._queue) == ["kept"]
+    assert "set HOME or queue_folder=" in caplog.text
+    tracker._queue.close()
