@@ -143,21 +143,23 @@ def test_lightning_cli_takes_both_from_yaml(package, tmp_path):
 SCRIPT = """
 import json, os
 from {package} import Trainer
-from {package}.demos.boring_classes import BoringModel
+from {package}.demos.boring_classes import BoringDataModule, BoringModel
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.energy import ConstantMeter
 quiet = dict(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=2,
              enable_progress_bar=False, enable_model_summary=False)
 meter = ConstantMeter(100.0)
-trainer = Trainer(callbacks=[EnergyMonitor(meter), BudgetGuard("1 kWh")], **quiet)
-trainer.fit(BoringModel())
+monitor = EnergyMonitor(meter)
+trainer = Trainer(callbacks=[monitor, BudgetGuard("1 kWh")], **quiet)
+trainer.fit(BoringModel(), datamodule=BoringDataModule())
 own = trainer.callback_metrics["energy/total_wh"].item()
+prepared = monitor.windows[0].phase == "setup"
 os.environ["GREENTRAIN_AUTO"] = "1"
 trainer = Trainer(**quiet)
 trainer.fit(BoringModel())
 auto = [type(each).__name__ for each in trainer.callbacks]
 total = float(trainer.callback_metrics.get("energy/total_wh", 0.0))
-json.dump([own > 0, "AutoEnergyMonitor" in auto, total > 0], open("saw.json", "w"))
+json.dump([own > 0, prepared, "AutoEnergyMonitor" in auto, total > 0], open("saw.json", "w"))
 """
 
 
@@ -165,8 +167,9 @@ json.dump([own > 0, "AutoEnergyMonitor" in auto, total > 0], open("saw.json", "w
 def test_both_packages_and_no_code_at_all(package, tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT.format(package=package))
     printed = python(tmp_path, "train.py")
-    own, auto, measured = json.loads((tmp_path / "saw.json").read_text())
+    own, prepared, auto, measured = json.loads((tmp_path / "saw.json").read_text())
     assert own
+    assert prepared
     assert "energy used" in printed
     found = entry_points(group=f"{package}.callbacks_factory")
     if not any(each.name == "greentrain" for each in found):
