@@ -11,8 +11,8 @@ from pytorch_lightning import LightningModule, Trainer
 
 from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.anneal import RateScaler, annealed_rates
-from greentrain.callbacks.base import Callback
-from greentrain.callbacks.meter_lease import MeterLease
+from greentrain.callbacks.base import Callback, ReturnedResult
+from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
 from greentrain.callbacks.trainer_plan import is_finished, validates
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
@@ -79,6 +79,11 @@ class BudgetGuard(Callback):
         500.0
     """
 
+    stopped = ReturnedResult()
+    stop_reason = ReturnedResult()
+    reason = ReturnedResult()
+    _last_usage = ReturnedResult()
+
     def __init__(
         self,
         cap: str | float,
@@ -114,7 +119,7 @@ class BudgetGuard(Callback):
         self.stop_reason = StopReason.NOT_STOPPED
         self.reason = ""
         self._usage: FitUsage | None = None  # during the fit only
-        self._last_usage: FitUsage | None = None  # after the fit, too
+        self._last_usage = None  # after the fit, too
         self._lease: MeterLease | None = None
         self._rates = RateScaler((), lambda: 1.0)
         self._next_check = 0.0
@@ -155,6 +160,11 @@ class BudgetGuard(Callback):
         # A cap may be raised on resuming, and a cap of energy may accompany a cap of carbon.
         return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}}}"
 
+    def on_prepare_data(self, trainer: Trainer) -> None:
+        """Start to measure the preparation of a fit's data, which the cap includes."""
+        if trainer.state.fn == "fit":
+            start_early(trainer, self.meter)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to measure a fit; other stages are not guarded."""
         if stage != "fit":
@@ -164,7 +174,7 @@ class BudgetGuard(Callback):
         self._lease = MeterLease(trainer, self.meter)
         self._usage = self._last_usage = FitUsage(trainer, self._lease, self.carbon, self._cap)
         if self.cap_g is not None and self._usage.used_g is None:
-            self._close()
+            self._close(trainer)
             raise ConfigurationError(
                 f"BudgetGuard cannot enforce the cap of {self._format(self.cap_g)}: the present "
                 "carbon intensity is unknown; give an intensity that covers the time of the fit"
@@ -235,11 +245,12 @@ class BudgetGuard(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the meter and the learning rate."""
-        self._close()
+        self._close(trainer)
 
     def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Release the meter and the learning rate: Lightning calls no ``teardown`` then."""
-        self._close()
+        self._close(trainer)
+        abandon_early(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the usage up to now: a resumed fit continues under the same cap."""
@@ -298,11 +309,14 @@ class BudgetGuard(Callback):
     def _format(self, amount: float | None) -> str:
         return format_amount(amount, self._cap.unit)
 
-    def _close(self) -> None:
+    def _close(self, trainer: Trainer) -> None:
         self._rates.remove()
         if self._lease is not None:
             self._lease.release()
             self._lease = self._usage = None
+            if trainer.is_global_zero:
+                returned = ("stopped", "stop_reason", "reason", "_last_usage")
+                self.origin.hand_over({name: getattr(self, name) for name in returned})
 
 
 def _evaluate(

@@ -12,11 +12,9 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Calibration, Source, Window
 from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, RunLog, environment, file_url
+from greentrain.ledger import LOG_FOLDER, Ledger, RunLog, environment, file_url
 from greentrain.units import utc_now
 
-FOLDER = "greentrain_logs"
-"""Folder of a run's default ledger, under the Trainer's ``default_root_dir``."""
 HEARTBEAT_S = 10.0
 """Seconds between two records of the open windows: the most that a killed process loses."""
 
@@ -30,6 +28,10 @@ class RunRecord:
         required: Whether a ledger that fails is an error. If not, one warning is given and nothing
             is recorded.
 
+    Attributes:
+        url: URL of the ledger; ``None`` if nothing is recorded.
+        run_id: Id of the run; ``None`` before :meth:`begin`, and if nothing is recorded.
+
     Raises:
         ConfigurationError: If the URL of a required ledger cannot be used.
         LedgerError: If a required ledger is no ledger or cannot be written.
@@ -40,9 +42,11 @@ class RunRecord:
         self._required = required
         self._ledger: Ledger | None = None
         self._run: RunLog | None = None
+        self.url: str | None = None
+        self.run_id: str | None = None
         if url is not None:
             try:
-                self._ledger = Ledger(url)
+                self._ledger, self.url = Ledger(url), url
             except (ConfigurationError, LedgerError) as error:
                 self._fail(error)
 
@@ -77,6 +81,7 @@ class RunRecord:
                 emissions=self._carbon.of,
                 heartbeat_s=HEARTBEAT_S,
             )
+            self.run_id = self._run.run_id
         except LedgerError as error:
             self._fail(error)
             self.close("failed")
@@ -103,6 +108,7 @@ class RunRecord:
             self._ledger = None
 
     def _fail(self, error: Exception) -> None:
+        self.url = None
         if self._required:
             raise error
         rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")
@@ -117,4 +123,4 @@ def default_url(trainer: Any) -> str | None:
     if trainer.fast_dev_run or "://" in root:
         return None
     name = f"{utc_now():%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.db"
-    return file_url(Path(root) / FOLDER / name)
+    return file_url(Path(root) / LOG_FOLDER / name)
