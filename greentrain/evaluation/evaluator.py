@@ -16,15 +16,16 @@ from torch.utils.data import Dataset, Subset
 
 from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
 from greentrain.errors import ConfigurationError
-from greentrain.evaluation.comparison import Measured
+from greentrain.evaluation.comparison import Measured, combine
 from greentrain.evaluation.fast_eval import MetricListener, fast_evaluation, ordered_loader
 from greentrain.evaluation.signals.features import FeatureTap
-from greentrain.memory import size
+from greentrain.memory import concat, size
 
 PARTS = 10
 """Smallest number of blocks of a validation, if there are enough samples."""
 _SMALLEST_BLOCK = 8
 _LARGER = 2
+_FULL_PRECISION = ("32", "32-true", "None")
 _NOT_FOR_EVALUATION = (
     "accumulate_grad_batches",
     "callbacks",
@@ -65,7 +66,7 @@ class Evaluator:
         self._monitor = monitor
         self._options = options
         self._loader = loader
-        self._fast = _runs_on_cpu(options.get("accelerator", "auto"))
+        self._fast = _runs_plainly(options)
 
     def metric(self, model: LightningModule, dataset: Dataset[Any]) -> float:
         """Return the metric of a model on a dataset, from one validation by a Trainer.
@@ -109,6 +110,19 @@ class Evaluator:
                 return found
             self._fast = False  # the next call would fail in the same way
         return [self._in_blocks(model, dataset, features=features) for dataset in datasets]
+
+    def measure_as_one(self, model: LightningModule, datasets: Sequence[Dataset[Any]]) -> Measured:
+        """Return the metric of a model on several datasets as on one, see :func:`combine`."""
+        return self.as_one(model, datasets, self.measure(model, datasets))
+
+    def as_one(
+        self,
+        model: LightningModule,
+        datasets: Sequence[Dataset[Any]],
+        parts: Sequence[Measured],
+    ) -> Measured:
+        """Return the metric on several datasets as on one, from the metric on each of them."""
+        return combine(parts, whole=lambda: self.metric(model, concat(datasets)))
 
     def _in_blocks(
         self, model: LightningModule, dataset: Dataset[Any], *, features: bool
@@ -158,6 +172,7 @@ class Evaluator:
             blocks=listener.blocks,
             loss=listener.loss,
             features={} if tap is None else tap.features,
+            states=listener.states,
         )
 
 
@@ -216,6 +231,10 @@ def _first_device(devices: Any) -> Any:
     return list(devices[:1]) if isinstance(devices, (list, tuple)) else 1
 
 
-def _runs_on_cpu(accelerator: Any) -> bool:
+def _runs_plainly(options: Mapping[str, Any]) -> bool:
+    """Return whether a Trainer with these options changes nothing about a forward pass."""
+    if options.get("plugins") or str(options.get("precision", 32)) not in _FULL_PRECISION:
+        return False
     # Another device evaluates samples for less energy than the processor.
+    accelerator = options.get("accelerator", "auto")
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
