@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import Dataset, Subset
 
 from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
@@ -150,17 +151,25 @@ class Evaluator:
         sizes = [min(block, samples - start) for start in range(0, samples, block)]
         listener = MetricListener(self._monitor, sizes)
         tap = FeatureTap(samples) if features else None
+        callbacks: list[Callback] = [listener, *([] if tap is None else [tap])]
+        if makes_layers_late(model):
+            callbacks.append(KeepWeights())
         given = without(self._options, *_NOT_FOR_EVALUATION)
         with isolated_rng(), quiet():
             trainer = make_trainer(
                 {**given, "devices": _first_device(self._options.get("devices"))},
                 enable_checkpointing=False,
                 logger=False,
-                callbacks=[listener] if tap is None else [listener, tap],
+                callbacks=callbacks,
             )
             loader = ordered_loader(dataset, {**self._loader, "batch_size": block})
             trainer.validate(model, dataloaders=loader, verbose=False)
         logged = trainer.callback_metrics
+        if self._monitor in listener.of_steps_only and self._monitor not in logged:
+            raise ConfigurationError(
+                f"the model logs {self._monitor!r} in validation with on_epoch=False, so a "
+                "validation has no value of it; log it with on_epoch=True, the default there"
+            )
         if self._monitor not in logged:
             names = ", ".join(f"`{name}`" for name in sorted(logged)) or "nothing"
             raise ConfigurationError(
@@ -174,6 +183,27 @@ class Evaluator:
             features={} if tap is None else tap.features,
             states=listener.states,
         )
+
+
+class KeepWeights(Callback):
+    """Keep the weights of a module that makes its layers anew at each ``setup``."""
+
+    def __init__(self) -> None:
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the weights, before the module's own hook."""
+        self._weights = dict(pl_module.state_dict())
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load them; a module without any layers has nothing to keep."""
+        if self._weights.keys() == pl_module.state_dict().keys():
+            pl_module.load_state_dict(self._weights)
+
+
+def makes_layers_late(model: LightningModule) -> bool:
+    """Return whether a module has a hook in which it may make layers, after ``__init__``."""
+    return any(is_overridden(hook, model, LightningModule) for hook in ("setup", "configure_model"))
 
 
 def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:

@@ -27,6 +27,7 @@ BLOCKS = 16
 _SMALLEST_BLOCK = 8
 _FOR_WORKERS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 _TRAINING_ONLY = ("sampler", "drop_last")
+_ON_EPOCH = 3  # its place among the arguments of `log` after name and value
 HOOKS = (
     "setup",
     "on_validation_model_eval",
@@ -146,9 +147,14 @@ class MetricListener(Callback):
         monitor: Name of the metric.
         sizes: Samples of each batch.
         forward: Whether calls of ``log`` also reach Lightning; ``False`` without a Trainer.
+
+    Attributes:
+        of_steps_only: Names that were logged with ``on_epoch=False``, so that a validation has no
+            value of them.
     """
 
     def __init__(self, monitor: str, sizes: Sequence[int], *, forward: bool = True) -> None:
+        self.of_steps_only: set[str] = set()
         self._monitor = monitor
         self._sizes = sizes
         self._forward = forward
@@ -199,6 +205,9 @@ class MetricListener(Callback):
             if self._forward:
                 log(name, value, *args, **kwargs)
             if not self._in_batch:
+                return
+            if kwargs.get("on_epoch", args[_ON_EPOCH] if len(args) > _ON_EPOCH else None) is False:
+                self.of_steps_only.add(name)
                 return
             # A value that is logged for steps and epochs has two names.
             if self._monitor in (name, f"{name}_epoch"):

@@ -162,7 +162,13 @@ class MlflowTracker:
         self._put_end(child, "FINISHED")
 
     def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
-        """Attach a decision to train nothing to the parent run: it has no child run."""
+        """Attach a decision to train nothing to the parent run: it has no child run.
+
+        A child run that is still open belongs to a failed try, and ends as failed.
+        """
+        if self._child is not None:
+            self._put_end(self._child, "FAILED")
+            self._child = None
         if self._key is not None:
             self._put_decision(self._key, f"decisions/{_file_name(experience)}.json", decision)
 

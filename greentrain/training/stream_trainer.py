@@ -41,6 +41,7 @@ from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, trainer_options
+from greentrain.training.module_checks import check_callbacks, check_module
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT, StreamRunner, resume
 from greentrain.training.stream_state import CurrentModel, StreamState
@@ -95,8 +96,8 @@ class StreamTrainer:
             for none.
 
     Raises:
-        ConfigurationError: If an argument cannot be used, the ledger has another budget of this
-            name, or the saved state is in use, unreadable or of another stream.
+        ConfigurationError: If an argument or the module cannot be used, the ledger has another
+            budget of this name, or the saved state is in use, unreadable or of another stream.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class StreamTrainer:
         policy = config.choose_policy(policy, target_metric, mode)
         asked = parse_budget(budget, num_experiences)
         options = trainer_options(config.check_trainer_options(trainer))
+        check_callbacks(options.get("callbacks"), monitor=monitor)
         model_trainer = ModelTrainer(
             make_model, options=options, loader=loader or {}, modes=modes, seed=seed
         )
@@ -176,6 +178,8 @@ class StreamTrainer:
             if evaluation.eval_each_experience
             else None,
         )
+        if not shadow:  # your own job trains
+            check_module(state.model.module, monitor=monitor)
         tracker = config.open_tracker(tracking_uri)
         recorded = Ledger(ledger)
         checkpoint = None if state_dir is None else Checkpoint(Path(state_dir))
