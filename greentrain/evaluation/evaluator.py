@@ -186,7 +186,7 @@ class Evaluator:
 
 
 class KeepWeights(Callback):
-    """Keep the weights of a module that makes its layers anew at each ``setup``."""
+    """Keep the weights of a module that makes new layers at each ``setup``."""
 
     def __init__(self) -> None:
         self._weights: dict[str, torch.Tensor] = {}

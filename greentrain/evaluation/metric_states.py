@@ -47,7 +47,7 @@ class BlockStates:
 
     @property
     def mergeable(self) -> bool:
-        """Whether states of blocks can be joined, as they are across processes."""
+        """True if states of blocks can be joined, as they are across processes."""
         return all(_is_mergeable(each) for each in _members(self._owner))
 
     @property
@@ -144,7 +144,7 @@ def _reduced(parts: Sequence[Any], reduction: Any) -> Any:
 def _is_mergeable(metric: Metric) -> bool:
     known = (dim_zero_cat, dim_zero_max, dim_zero_min, dim_zero_sum)
     reductions = list(metric._reductions.values())
-    # A wrapper has no states of its own; those of the wrapped metric are left to it.
+    # A wrapper holds another metric, and joins its states in its own way.
     nested = any(isinstance(each, Metric) for each in metric.children())
     return bool(reductions) and not nested and all(each in known for each in reductions)
 

@@ -140,7 +140,6 @@ class StreamTrainer:
         policy = config.choose_policy(policy, target_metric, mode)
         asked = parse_budget(budget, num_experiences)
         options = trainer_options(config.check_trainer_options(trainer))
-        check_callbacks(options.get("callbacks"), monitor=monitor)
         model_trainer = ModelTrainer(
             make_model, options=options, loader=loader or {}, modes=modes, seed=seed
         )
@@ -178,7 +177,8 @@ class StreamTrainer:
             if evaluation.eval_each_experience
             else None,
         )
-        if not shadow:  # your own job trains
+        if not shadow:  # there, your own job trains
+            check_callbacks(options.get("callbacks"), monitor=monitor)
             check_module(state.model.module, monitor=monitor)
         tracker = config.open_tracker(tracking_uri)
         recorded = Ledger(ledger)
