@@ -56,7 +56,8 @@ class StreamTrainer:
     Use it as a context manager, or call :meth:`close` at the end.
 
     Args:
-        make_model: Returns a ``LightningModule`` with fresh weights, such as its class.
+        make_model: Returns a ``LightningModule`` with fresh weights, such as its class. It is
+            called once at construction, so that a module which cannot be used is refused there.
         budget: An energy such as ``"20 Wh"``, emissions such as ``"500 gCO2e"`` (with ``carbon``),
             a share such as ``"40 % of full"``, or a :class:`Budget`. A share is one of the energy
             of full retraining at each experience. A calibration measures that energy first, paid
