@@ -1,7 +1,7 @@
 """Policies, the cost and utility models, and the controller that combines them."""
 
 from greentrain.control.action import SKIP, Action, Candidate, Estimate, Option
-from greentrain.control.controller import BudgetController, broke
+from greentrain.control.controller import BudgetController, broke, set_aside
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import (
     Alternative,
@@ -77,5 +77,6 @@ __all__ = [
     "inputs_as_dict",
     "inputs_of",
     "options_of",
+    "set_aside",
     "solve_price",
 ]

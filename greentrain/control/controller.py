@@ -223,6 +223,11 @@ def broke(sentence: str) -> Decision:
     return decided(SKIP_OPTION, Reason.BUDGET_EXHAUSTED, sentence)
 
 
+def set_aside(sentence: str) -> Decision:
+    """Return the ``SKIP`` of an experience whose update failed again."""
+    return decided(SKIP_OPTION, Reason.SET_ASIDE, sentence)
+
+
 def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> Decision:
     """Return the first training, within a cap because the cost of a step is unknown.
 

@@ -24,6 +24,7 @@ class Reason(StrEnum):
       expected to be lost. ``BELOW_TARGET``: a metric below its target.
     - ``TOO_EXPENSIVE``, ``BUDGET_EXHAUSTED``, ``NO_GAIN``, ``NOT_DUE`` (the rule requires no
       update), ``NOT_FEASIBLE`` (the rule's update mode is not an option): a ``SKIP``.
+    - ``SET_ASIDE``: the ``SKIP`` of an experience whose update failed twice; no policy decides it.
     - ``BASELINE``: a full retraining next to the stream, for comparison; no policy decides it.
     """
 
@@ -43,6 +44,7 @@ class Reason(StrEnum):
     NOT_FEASIBLE = "NOT_FEASIBLE"
     BELOW_TARGET = "BELOW_TARGET"
     BASELINE = "BASELINE"
+    SET_ASIDE = "SET_ASIDE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ DECISIONS_EACH = 4
 MOST_DECISIONS = 16
 """Largest number of decisions of all other streams together, the newest."""
 
-_UNWEIGHED = (Reason.NO_MODEL, Reason.BUDGET_EXHAUSTED)
+_UNWEIGHED = (Reason.NO_MODEL, Reason.BUDGET_EXHAUSTED, Reason.SET_ASIDE)
 """Reasons of decisions that compared no gains."""
 
 

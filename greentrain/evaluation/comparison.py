@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torchmetrics import Metric
+
+from greentrain.evaluation.metric_states import bootstrap_error, value_of
+
+_CLOSE = 1e-4  # the metric of a validation has single precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +24,14 @@ class Measured:
         blocks: For consecutive parts of the dataset, the number of samples and the metric on them.
         loss: A loss that the model logs next to it; ``None`` if no loss is logged for each batch.
         features: Features of the samples by their kind, if they were captured.
+        states: The torchmetrics object on each block, if the model logs one.
     """
 
     value: float
     blocks: tuple[tuple[int, float], ...] = ()
     loss: float | None = None
     features: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
+    states: tuple[Metric, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def sizes(self) -> list[int]:
@@ -37,8 +44,18 @@ class Measured:
         return sum(self.sizes)
 
     @property
+    def is_mean(self) -> bool:
+        """True if the value is the mean of its blocks, as accuracy and loss are."""
+        return not self.blocks or _close(self.value, mean(self.blocks))
+
+    @property
     def standard_error(self) -> float:
-        """The standard error of the value, estimated from its blocks."""
+        """The standard error of the value, from its blocks.
+
+        By the bootstrap, if the value is no mean of its blocks and their states are known.
+        """
+        if self.states and not self.is_mean:
+            return bootstrap_error(self.states)
         return standard_error(self.sizes, [each for _, each in self.blocks])
 
     @property
@@ -112,7 +129,7 @@ class MetricHistory:
         return Comparison(
             gain=gain,
             sd=math.hypot(error, before.resolution),
-            worse=worse(before, after, sign=self._sign),
+            worse=_is_worse(before, after, gain, error),
         )
 
     def before(self, metric: float, gain: float | None) -> float | None:
@@ -133,8 +150,16 @@ class MetricHistory:
         self.last, self.best = state["last"], state["best"]
 
 
-def combine(parts: Sequence[Measured]) -> Measured:
-    """Return the metric on several datasets as on one: the mean over all blocks.
+def combine(parts: Sequence[Measured], *, whole: Callable[[], float] | None = None) -> Measured:
+    """Return the metric on several datasets as on one.
+
+    It is the mean over all blocks if the metric is a mean over samples. Otherwise it is the metric
+    of the joined states of all blocks.
+
+    Args:
+        parts: The metric on each dataset.
+        whole: Measures the metric on all datasets at once. Called only if it is no mean over
+            samples and the states are unknown; without it, the mean is returned then, too.
 
     Example:
         >>> past = Measured(value=0.5, blocks=((10, 0.5),))
@@ -142,9 +167,25 @@ def combine(parts: Sequence[Measured]) -> Measured:
         0.7
     """
     blocks = tuple(block for part in parts for block in part.blocks)
+    states = tuple(state for part in parts for state in part.states)
+    if len(states) < len(blocks):
+        states = ()
+    average = value = mean(blocks)
+    if states:
+        value = value_of(states)
+    elif len(parts) == 1:
+        value = parts[0].value
+    elif whole is not None and not all(part.is_mean for part in parts):
+        value = whole()
+    if _close(value, average):
+        value = round(average, 12)
+    return Measured(value=value, blocks=blocks, states=states)
+
+
+def mean(blocks: Sequence[tuple[int, float]]) -> float:
+    """Return the mean of blocks, weighted by their samples; NaN without a sample."""
     total = sum(size for size, _ in blocks)
-    value = math.fsum(size * value for size, value in blocks) / total if total else math.nan
-    return Measured(value=round(value, 12), blocks=blocks)
+    return math.fsum(size * value for size, value in blocks) / total if total else math.nan
 
 
 def worse(before: Measured, after: Measured, *, sign: float) -> bool:
@@ -159,8 +200,8 @@ def worse(before: Measured, after: Measured, *, sign: float) -> bool:
         sign: 1 if more of the metric is better, -1 if less is.
 
     Returns:
-        Whether ``sign * (after - before) < -se``. ``se`` is the :func:`standard_error` of the
-        differences, and 0 for fewer than two pairs. A metric that is not finite is worse.
+        Whether ``sign * (after - before) < -se``. ``se`` is the standard error of the
+        :func:`difference`, and 0 for fewer than two pairs. A metric that is not finite is worse.
 
     Raises:
         ValueError: If the blocks are not of the same samples.
@@ -173,16 +214,14 @@ def worse(before: Measured, after: Measured, *, sign: float) -> bool:
         >>> worse(before, Measured(value=0.7, blocks=((10, 0.6), (10, 0.8))), sign=1)
         True
     """
-    if not math.isfinite(after.value):
-        return True
-    if not math.isfinite(before.value):
-        return False
-    gain, error = difference(before, after, sign=sign)
-    return -gain > error + 1e-9 * abs(before.value)  # rounding must not separate equal numbers
+    return _is_worse(before, after, *difference(before, after, sign=sign))
 
 
 def difference(before: Measured, after: Measured, *, sign: float) -> tuple[float, float]:
     """Return the improvement of a metric, and its standard error.
+
+    The standard error is that of the paired blocks. If the metric is no mean over samples, it is
+    from a bootstrap of the same blocks.
 
     Args:
         before: The metric of the earlier model.
@@ -201,9 +240,12 @@ def difference(before: Measured, after: Measured, *, sign: float) -> tuple[float
     """
     if before.sizes != after.sizes:
         raise ValueError("before and after were not measured in the same blocks")
+    gain = sign * (after.value - before.value)
+    if before.states and after.states and not (before.is_mean and after.is_mean):
+        return gain, bootstrap_error(before.states, after.states)
     values = zip(before.blocks, after.blocks, strict=True)
     differences = [new - old for (_, old), (_, new) in values]
-    return sign * (after.value - before.value), standard_error(before.sizes, differences)
+    return gain, standard_error(before.sizes, differences)
 
 
 def standard_error(sizes: Sequence[int], values: Sequence[float]) -> float:
@@ -232,3 +274,17 @@ def standard_error(sizes: Sequence[int], values: Sequence[float]) -> float:
     mean = sum(size * value for size, value in pairs) / total
     scatter = math.fsum((size / total * (value - mean)) ** 2 for size, value in pairs)
     return math.sqrt(blocks / (blocks - 1) * scatter)
+
+
+def _is_worse(before: Measured, after: Measured, gain: float, error: float) -> bool:
+    if not math.isfinite(after.value):
+        return True
+    if not math.isfinite(before.value):
+        return False
+    return -gain > error + 1e-9 * abs(before.value)  # rounding must not separate equal numbers
+
+
+def _close(value: float, average: float) -> bool:
+    if math.isnan(value) and math.isnan(average):
+        return True
+    return math.isclose(value, average, rel_tol=_CLOSE, abs_tol=1e-9)

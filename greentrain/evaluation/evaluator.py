@@ -11,20 +11,22 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import Dataset, Subset
 
 from greentrain.callbacks.auto_monitor import AutoBudgetGuard, AutoEnergyMonitor
 from greentrain.errors import ConfigurationError
-from greentrain.evaluation.comparison import Measured
+from greentrain.evaluation.comparison import Measured, combine
 from greentrain.evaluation.fast_eval import MetricListener, fast_evaluation, ordered_loader
 from greentrain.evaluation.signals.features import FeatureTap
-from greentrain.memory import size
+from greentrain.memory import concat, size
 
 PARTS = 10
 """Smallest number of blocks of a validation, if there are enough samples."""
 _SMALLEST_BLOCK = 8
 _LARGER = 2
+_FULL_PRECISION = ("32", "32-true", "None")
 _NOT_FOR_EVALUATION = (
     "accumulate_grad_batches",
     "callbacks",
@@ -65,7 +67,7 @@ class Evaluator:
         self._monitor = monitor
         self._options = options
         self._loader = loader
-        self._fast = _runs_on_cpu(options.get("accelerator", "auto"))
+        self._fast = _runs_plainly(options)
 
     def metric(self, model: LightningModule, dataset: Dataset[Any]) -> float:
         """Return the metric of a model on a dataset, from one validation by a Trainer.
@@ -110,6 +112,19 @@ class Evaluator:
             self._fast = False  # the next call would fail in the same way
         return [self._in_blocks(model, dataset, features=features) for dataset in datasets]
 
+    def measure_as_one(self, model: LightningModule, datasets: Sequence[Dataset[Any]]) -> Measured:
+        """Return the metric of a model on several datasets as on one, see :func:`combine`."""
+        return self.as_one(model, datasets, self.measure(model, datasets))
+
+    def as_one(
+        self,
+        model: LightningModule,
+        datasets: Sequence[Dataset[Any]],
+        parts: Sequence[Measured],
+    ) -> Measured:
+        """Return the metric on several datasets as on one, from the metric on each of them."""
+        return combine(parts, whole=lambda: self.metric(model, concat(datasets)))
+
     def _in_blocks(
         self, model: LightningModule, dataset: Dataset[Any], *, features: bool
     ) -> Measured:
@@ -136,17 +151,25 @@ class Evaluator:
         sizes = [min(block, samples - start) for start in range(0, samples, block)]
         listener = MetricListener(self._monitor, sizes)
         tap = FeatureTap(samples) if features else None
+        callbacks: list[Callback] = [listener, *([] if tap is None else [tap])]
+        if makes_layers_late(model):
+            callbacks.append(KeepWeights())
         given = without(self._options, *_NOT_FOR_EVALUATION)
         with isolated_rng(), quiet():
             trainer = make_trainer(
                 {**given, "devices": _first_device(self._options.get("devices"))},
                 enable_checkpointing=False,
                 logger=False,
-                callbacks=[listener] if tap is None else [listener, tap],
+                callbacks=callbacks,
             )
             loader = ordered_loader(dataset, {**self._loader, "batch_size": block})
             trainer.validate(model, dataloaders=loader, verbose=False)
         logged = trainer.callback_metrics
+        if self._monitor in listener.of_steps_only and self._monitor not in logged:
+            raise ConfigurationError(
+                f"the model logs {self._monitor!r} in validation with on_epoch=False, so a "
+                "validation has no value of it; log it with on_epoch=True, the default there"
+            )
         if self._monitor not in logged:
             names = ", ".join(f"`{name}`" for name in sorted(logged)) or "nothing"
             raise ConfigurationError(
@@ -158,7 +181,29 @@ class Evaluator:
             blocks=listener.blocks,
             loss=listener.loss,
             features={} if tap is None else tap.features,
+            states=listener.states,
         )
+
+
+class KeepWeights(Callback):
+    """Keep the weights of a module that makes new layers at each ``setup``."""
+
+    def __init__(self) -> None:
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the weights, before the module's own hook."""
+        self._weights = dict(pl_module.state_dict())
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load them; a module without any layers has nothing to keep."""
+        if self._weights.keys() == pl_module.state_dict().keys():
+            pl_module.load_state_dict(self._weights)
+
+
+def makes_layers_late(model: LightningModule) -> bool:
+    """Return whether a module has a hook in which it may make layers, after ``__init__``."""
+    return any(is_overridden(hook, model, LightningModule) for hook in ("setup", "configure_model"))
 
 
 def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
@@ -216,6 +261,10 @@ def _first_device(devices: Any) -> Any:
     return list(devices[:1]) if isinstance(devices, (list, tuple)) else 1
 
 
-def _runs_on_cpu(accelerator: Any) -> bool:
+def _runs_plainly(options: Mapping[str, Any]) -> bool:
+    """Return whether a Trainer with these options changes nothing about a forward pass."""
+    if options.get("plugins") or str(options.get("precision", 32)) not in _FULL_PRECISION:
+        return False
     # Another device evaluates samples for less energy than the processor.
+    accelerator = options.get("accelerator", "auto")
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())

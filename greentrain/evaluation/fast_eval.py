@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,12 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
-from greentrain.evaluation.comparison import Measured
+from greentrain.evaluation.comparison import Measured, combine
+from greentrain.evaluation.metric_states import BlockStates, value_of
 from greentrain.evaluation.signals.features import FeatureTap
 from greentrain.memory import size
 
@@ -24,6 +27,21 @@ BLOCKS = 16
 _SMALLEST_BLOCK = 8
 _FOR_WORKERS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 _TRAINING_ONLY = ("sampler", "drop_last")
+_ON_EPOCH = 3  # its place among the arguments of `log` after name and value
+HOOKS = (
+    "setup",
+    "on_validation_model_eval",
+    "on_validation_start",
+    "on_validation_epoch_start",
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
+    "on_validation_epoch_end",
+    "on_validation_end",
+)
+"""Hooks of a module around its ``validation_step``; one that has any of them needs a Trainer."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +56,9 @@ def fast_evaluation(
 ) -> list[Measured] | None:
     """Call a module's ``validation_step`` on some samples, and capture the metric that it logs.
 
-    It runs on a copy, so that no metric object keeps the samples, and without the hooks around a
-    validation. A Trainer takes about 20 ms for the same, as long as some thousand samples of a
-    small model.
+    It runs on a copy, so that no metric object keeps the samples. A module with hooks around its
+    validation is left to a Trainer, which calls them. A Trainer takes about 20 ms for the same, as
+    long as some thousand samples of a small model.
 
     Args:
         model: The module, on the CPU.
@@ -50,10 +68,13 @@ def fast_evaluation(
         features: Whether to capture the features of the samples.
 
     Returns:
-        The metric on each dataset, the mean of its blocks. ``None`` if the module cannot be called
-        like this: it needs its Trainer or another device, or logs no value for a batch.
+        The metric on each dataset: the mean of its blocks, or that of a metric object over all
+        samples. ``None`` if the module cannot be called like this: it needs its Trainer or another
+        device, has hooks, or logs no value for a batch.
     """
     if any(each.device.type != "cpu" for each in model.parameters()):
+        return None
+    if any(is_overridden(hook, model, LightningModule) for hook in HOOKS):
         return None
     trainer = getattr(model, "_trainer", None)
     try:
@@ -126,9 +147,14 @@ class MetricListener(Callback):
         monitor: Name of the metric.
         sizes: Samples of each batch.
         forward: Whether calls of ``log`` also reach Lightning; ``False`` without a Trainer.
+
+    Attributes:
+        of_steps_only: Names that were logged with ``on_epoch=False``, so that a validation has no
+            value of them.
     """
 
     def __init__(self, monitor: str, sizes: Sequence[int], *, forward: bool = True) -> None:
+        self.of_steps_only: set[str] = set()
         self._monitor = monitor
         self._sizes = sizes
         self._forward = forward
@@ -136,6 +162,20 @@ class MetricListener(Callback):
         self._losses: dict[str, list[float]] = {}
         self._in_batch = False
         self._module: LightningModule | None = None
+        self._batches: float = 0
+        self._metric: Metric | None = None
+        self._states: BlockStates | None = None
+
+    @property
+    def states(self) -> tuple[Metric, ...]:
+        """The torchmetrics object on each batch; empty unless one is logged that can be split."""
+        states = () if self._states is None else self._states.states
+        return states if len(states) == len(self._values) else ()
+
+    @property
+    def whole_only(self) -> bool:
+        """True if a torchmetrics object is logged that cannot be split into batches."""
+        return self._metric is not None and not self.states
 
     @property
     def blocks(self) -> tuple[tuple[int, float], ...]:
@@ -166,9 +206,13 @@ class MetricListener(Callback):
                 log(name, value, *args, **kwargs)
             if not self._in_batch:
                 return
+            if kwargs.get("on_epoch", args[_ON_EPOCH] if len(args) > _ON_EPOCH else None) is False:
+                self.of_steps_only.add(name)
+                return
             # A value that is logged for steps and epochs has two names.
             if self._monitor in (name, f"{name}_epoch"):
                 self._values[-1] = _number(value)
+                self._metric = value if isinstance(value, Metric) else None
             elif "loss" in name.lower() and (number := _number(value)) is not None:
                 self._losses.setdefault(name, []).append(number)
 
@@ -177,6 +221,7 @@ class MetricListener(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap the module's ``log``."""
+        self._batches = sum(trainer.num_val_batches)
         self.listen(pl_module)
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
@@ -185,8 +230,19 @@ class MetricListener(Callback):
         self._in_batch = True
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Ignore values that are logged from now on."""
+        """Ignore values that are logged from now on, and keep the states of a metric object."""
         self._in_batch = False
+        if self._metric is None or self._module is None:
+            return
+        if self._states is None:
+            self._states = BlockStates(self._module, self._metric)
+        if not self._states.mergeable:
+            return
+        self._states.take()
+        if self._values[-1] is None:  # the object was only updated
+            self._values[-1] = value_of(self._states.states[-1:])
+        if len(self._values) == self._batches:  # Lightning computes it next
+            self._states.restore()
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Restore the module's ``log``."""
@@ -214,6 +270,9 @@ def _evaluate(
     sizes = [min(block, samples - start) for start in range(0, samples, block)]
     listener = MetricListener(monitor, sizes, forward=False)
     listener.listen(module)
+    for each in module.modules():
+        if isinstance(each, Metric):
+            each.reset()
     tap = FeatureTap(samples) if features else None
     if tap is not None:
         tap.attach(module)
@@ -229,14 +288,16 @@ def _evaluate(
         listener.on_validation_batch_end()
     if tap is not None:
         tap.close()
-    blocks = listener.blocks
-    value = math.fsum(count * each for count, each in blocks) / max(1, samples)
-    return Measured(
-        value=value,
+    blocks = () if listener.whole_only else listener.blocks
+    found = Measured(
+        value=math.fsum(count * each for count, each in blocks) / max(1, samples),
         blocks=blocks,
         loss=listener.loss,
         features={} if tap is None else tap.features,
+        states=listener.states,
     )
+    whole = combine([found])
+    return found if whole.is_mean else dataclasses.replace(found, value=whole.value)
 
 
 def _number(value: Any) -> float | None:

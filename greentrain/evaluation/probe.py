@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
-from greentrain.evaluation.comparison import Comparison, Measured, MetricHistory, combine
+from greentrain.evaluation.comparison import Comparison, Measured, MetricHistory
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import KEPT, HeldOut
 from greentrain.evaluation.signals.drift import Drift
@@ -159,7 +159,7 @@ class Probe:
         return ProbeResult(
             held_out=tuple(held_out),
             past=measured[0] if has_past else None,
-            measured=combine(measured[:-1]),
+            measured=self._evaluator.as_one(model, held_out, measured[:-1]),
             new=measured[-1],
             unseen=unseen_share(labels_in(new), self._seen),
             drift=drift_between(measured[0].features, measured[-1].features)
@@ -259,7 +259,7 @@ def compare_on_probe(
     history: MetricHistory,
 ) -> Comparison:
     """Compare a successor with the current model on the samples of its probe."""
-    before, after = probe.measured, combine(evaluator.measure(successor, probe.held_out))
+    before, after = probe.measured, evaluator.measure_as_one(successor, probe.held_out)
     if before.sizes != after.sizes:  # the probe needed no Trainer, and the successor did
-        before = combine(evaluator.measure(current, probe.held_out))
+        before = evaluator.measure_as_one(current, probe.held_out)
     return history.compare(before, after)

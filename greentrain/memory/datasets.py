@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,12 +46,22 @@ class ColumnDataset(Dataset[Sample]):
         layout: Structure of a sample.
         columns: One column for each leaf of the layout.
         rows: Row of each sample in the columns, in order.
+        files: Files that columns are mapped from, by the number of the column. A worker process
+            that is started by spawn or forkserver maps them again.
     """
 
-    def __init__(self, layout: Layout, columns: Sequence[Column], rows: torch.Tensor) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        columns: Sequence[Column],
+        rows: torch.Tensor,
+        *,
+        files: Mapping[int, Path] | None = None,
+    ) -> None:
         self.layout = layout
         self.columns = columns
         self.rows = rows
+        self.files = files or {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,6 +87,36 @@ class ColumnDataset(Dataset[Sample]):
     def nbytes(self) -> int:
         """Bytes of the samples' tensors and arrays."""
         return len(self) * sample_bytes(self.layout)
+
+
+def map_file(path: Path, rows: int, width: int) -> torch.Tensor:
+    """Map a file as a column of bytes ``(rows, width)``; writes go to the file."""
+    mapped = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.uint8)
+    return mapped.view(rows, width)
+
+
+def _for_worker(dataset: ColumnDataset) -> tuple[Any, ...]:
+    """Return what another process needs to build a dataset again."""
+    columns: list[Any] = list(dataset.columns)
+    for number, path in dataset.files.items():
+        columns[number] = (path, *dataset.columns[number].shape)  # type: ignore[union-attr]
+    return _in_worker, (type(dataset), dataset.layout, columns, dataset.rows, dataset.files)
+
+
+def _in_worker(
+    kind: type[ColumnDataset],
+    layout: Layout,
+    columns: list[Any],
+    rows: torch.Tensor,
+    files: Mapping[int, Path],
+) -> ColumnDataset:
+    for number in files:
+        columns[number] = map_file(*columns[number])
+    return kind(layout, columns, rows, files=files)
+
+
+# The descriptor of a mapped file exists in its own process only.
+ForkingPickler.register(ColumnDataset, _for_worker)
 
 
 class BatchedConcatDataset(ConcatDataset[Sample]):

@@ -58,7 +58,7 @@ def plain(value: Any) -> Label:
     """Return a label as a whole number or a text.
 
     Raises:
-        ConfigurationError: If it is neither, nor an array of one whole number.
+        ConfigurationError: If it is neither, nor an array of one whole number or text.
 
     Example:
         >>> plain(torch.tensor(3)), plain("cat"), plain(True)
@@ -71,6 +71,8 @@ def plain(value: Any) -> Label:
         whole = _is_integral(value.dtype)
     elif isinstance(value, (np.ndarray, np.generic)):
         whole = value.dtype.kind in "iub"
+        if value.dtype.kind == "U" and value.size == 1:
+            return str(value.item())
     if whole and math.prod(value.shape) == 1:
         return int(value.item())
     if isinstance(value, (torch.Tensor, np.ndarray)):

@@ -2,7 +2,7 @@
 
 A column has one part of each sample, such as all images. It has a row of bytes for each sample,
 for any dtype, so all columns can be stored, mapped from a file and saved in the same way. Texts
-have no fixed size; their column is a list.
+have no fixed size; their column is a list. Those of NumPy are returned as plain texts.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def layout_of(sample: Any) -> Layout:
     if isinstance(sample, torch.Tensor) and sample.layout is torch.strided:
         return ("tensor", str(sample.dtype).removeprefix("torch."), tuple(sample.shape))
     if isinstance(sample, (np.ndarray, np.generic)) and not sample.dtype.hasobject:
+        if sample.dtype.kind == "U" and not sample.shape:
+            return ("str", "", ())  # texts of NumPy differ in dtype with their length
         return ("array", sample.dtype.str, tuple(sample.shape))
     if kind in (tuple, list):
         return (kind.__name__, tuple(layout_of(part) for part in sample), ())
@@ -92,7 +94,7 @@ def encode(layout: Layout, samples: Sequence[Any]) -> list[Column]:
 
 def _encoded(kind: str, values: Sequence[Any]) -> Column:
     if kind == "str":
-        return list(values)
+        return [str(value) for value in values]
     if kind == "array":
         stacked = np.stack([np.asarray(value) for value in values])
         return torch.from_numpy(stacked.reshape(len(values), -1).view(np.uint8))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory.datasets import ColumnDataset
+from greentrain.memory.datasets import ColumnDataset, map_file
 from greentrain.memory.layout import Column, Layout, widths
 
 _EMPTY: Layout = ("tuple", (), ())
@@ -99,7 +99,12 @@ class SlotStorage:
 
     def rows(self, slots: torch.Tensor) -> ColumnDataset:
         """Return the samples in some slots; they are not overwritten while this is in use."""
-        shown = ColumnDataset(self._layout, list(self._columns), slots)
+        files = {
+            number: self._path(number).absolute()
+            for number, width in enumerate(widths(self._layout))
+            if width and self._folder is not None and self._columns
+        }
+        shown = ColumnDataset(self._layout, list(self._columns), slots, files=files)
         self._shown.add(shown)
         return shown
 
@@ -140,11 +145,8 @@ class SlotStorage:
         if self._folder is not None and width:
             path = self._path(number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            nbytes = capacity * width
-            _reserve(path, nbytes)
-            # A shared mapping: the file's content stays, and writes go to the file.
-            mapped = torch.from_file(str(path), shared=True, size=nbytes, dtype=torch.uint8)
-            return mapped.view(capacity, width)
+            _reserve(path, capacity * width)
+            return map_file(path, capacity, width)  # its content stays
         column = torch.zeros(capacity, width, dtype=torch.uint8)
         if isinstance(old, torch.Tensor):
             column[: len(old)] = old

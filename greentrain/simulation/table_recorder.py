@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.data import extract_batch_size
 from greentrain.callbacks import BudgetGuard
 from greentrain.control import SKIP, UPDATE_MODES, Action, Candidate, UpdateMode
 from greentrain.errors import MeterError
-from greentrain.evaluation.comparison import Measured, MetricHistory, combine
+from greentrain.evaluation.comparison import Measured, MetricHistory
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import HeldOut
 from greentrain.evaluation.probe import Probe, ProbeResult
@@ -302,7 +302,7 @@ class TableRecorder:
         self._model.load_state_dict(state)
         with self._budget.probe(f"a comparison on {visit.experience.id}"):
             held_out = visit.probe.held_out
-            measured = combine(self._evaluator.measure(self._model.module, held_out))
+            measured = self._evaluator.measure_as_one(self._model.module, held_out)
         self._load(visit.node)
         return measured
 
@@ -329,7 +329,7 @@ class TableRecorder:
                 value = evaluator.metric(model.module, held_out)
                 compared = None
                 if probe is not None:
-                    compared = combine(evaluator.measure(model.module, probe.held_out))
+                    compared = evaluator.measure_as_one(model.module, probe.held_out)
         if guard.stopped:
             raise budget.exceeded(purpose, payment.reserved_j)
         if self._price is None and not payment.used.complete:

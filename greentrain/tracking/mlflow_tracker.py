@@ -135,6 +135,7 @@ class MlflowTracker:
         """Begin a child run, and return a Lightning logger that writes to it."""
         if self._key is None:
             return None
+        self._fail_child()
         self._child = uuid.uuid4().hex
         self._windows["update"] = 0
         tags = {names.TAG_EXPERIENCE: experience}
@@ -163,6 +164,7 @@ class MlflowTracker:
 
     def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
         """Attach a decision to train nothing to the parent run: it has no child run."""
+        self._fail_child()
         if self._key is not None:
             self._put_decision(self._key, f"decisions/{_file_name(experience)}.json", decision)
 
@@ -198,9 +200,7 @@ class MlflowTracker:
         """
         if self._key is None:
             return
-        if self._child is not None:
-            self._put_end(self._child, "FAILED")
-            self._child = None
+        self._fail_child()
         self._put_tags(self._key, note, tags)
         self._put_end(self._key, status)
         self._sender.finish(self._patience_s())
@@ -215,6 +215,12 @@ class MlflowTracker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make :meth:`start` resume the parent run of a state."""
         self._before = dict(state)
+
+    def _fail_child(self) -> None:
+        """End a child run that is still open as failed: its update raised an error."""
+        if self._child is not None:
+            self._put_end(self._child, "FAILED")
+            self._child = None
 
     def _begin_run(
         self, key: str, name: str, *, parent: str | None, again: bool, tags: Mapping[str, str]

@@ -120,6 +120,10 @@ class StreamData:
             self.buffer.add(experience.train, origin=experience.id)
         self.pending = [] if trained else [*self.pending, experience.id]
 
+    def set_aside(self, experience: Experience) -> None:
+        """Count an experience as known without keeping its data."""
+        self._known[experience.id] = 0
+
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer's state, and the ids of pending and known experiences."""
         buffer = None if self.buffer is None else self.buffer.state_dict()

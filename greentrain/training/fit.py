@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +18,13 @@ from torch.utils.data import DataLoader
 
 from greentrain.control import UPDATE_MODES, Candidate, StepPlan, UpdateMode
 from greentrain.errors import ConfigurationError
-from greentrain.evaluation.evaluator import isolated_rng, make_trainer, quiet, without
+from greentrain.evaluation.evaluator import (
+    isolated_rng,
+    make_trainer,
+    makes_layers_late,
+    quiet,
+    without,
+)
 from greentrain.memory import size
 from greentrain.training.config import ModeConfig
 from greentrain.training.data import UpdateData
@@ -36,6 +44,8 @@ RESERVED_OPTIONS = (
 """Trainer options that greentrain sets, because they define an update."""
 
 Weights = Mapping[str, torch.Tensor]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +107,7 @@ class ModelTrainer:
         return not self.modes.weight_averaging
 
     def fresh_model(self, seed: int | None = None) -> LightningModule:
-        """Return a model with fresh weights.
+        """Return a model with fresh weights, and with the layers that it makes in ``setup``.
 
         Args:
             seed: Seed of the weights; the stream's unless given.
@@ -106,7 +116,10 @@ class ModelTrainer:
             ConfigurationError: If ``make_model`` returns anything but a ``LightningModule``.
         """
         with isolated_rng():
-            return self._fresh(self._seed if seed is None else seed)
+            model = self._fresh(self._seed if seed is None else seed)
+            if makes_layers_late(model):
+                self._make_layers(model)
+            return model
 
     def train(
         self,
@@ -141,8 +154,12 @@ class ModelTrainer:
         mode = candidate.action.mode
         with isolated_rng():
             model = self._fresh(seed)
+            load = None
             if UPDATE_MODES[mode].keeps_weights and weights is not None:
-                self._load(model, weights, mode)
+                load = partial(self._load, model, weights, mode)
+                if not (makes_layers_late(model) and model.state_dict().keys() != weights.keys()):
+                    load()
+                    load = None
             horizon = self.modes.weight_averaging * candidate.steps
             averaging = WeightAveraging(horizon) if horizon else None
             fit(
@@ -152,6 +169,7 @@ class ModelTrainer:
                 options=self._options,
                 callbacks=[*callbacks, *([] if averaging is None else [averaging])],
                 logger=logger,
+                load=load,
             )
         return TrainedModel(module=model, last=None if averaging is None else averaging.last)
 
@@ -166,6 +184,18 @@ class ModelTrainer:
                 "of pytorch_lightning"
             )
         return model
+
+    def _make_layers(self, model: LightningModule) -> None:
+        """Call the hooks of a module that may make layers, as a Trainer does before a fit."""
+        model.trainer = _plain_trainer(self._options)
+        try:
+            model.setup(stage="fit")
+            model.configure_model()
+        except Exception as error:  # they may need anything of a running fit
+            name = type(model).__name__
+            _log.debug("the layers of %s are made at its first fit: %s", name, error)
+        finally:
+            model.trainer = None
 
     def _load(self, model: LightningModule, weights: Weights, mode: UpdateMode) -> None:
         """Load the last weights, and at a warm start shrink and perturb them."""
@@ -185,6 +215,7 @@ def fit(
     options: Mapping[str, Any],
     callbacks: Sequence[Callback],
     logger: Any = None,
+    load: Callable[[], None] | None = None,
 ) -> Trainer:
     """Train a model for a number of batches with one fresh Trainer, and return the Trainer.
 
@@ -196,13 +227,14 @@ def fit(
         options: The user's options of the Trainer.
         callbacks: Callbacks besides the user's own.
         logger: A logger, besides the user's own.
+        load: Loads the weights, once the module has made its layers.
 
     Raises:
         ConfigurationError: If there is no batch, or the model has no optimizer.
     """
     given = {"enable_checkpointing": False, **without(options, "max_epochs")}
     loggers = [*_as_list(given.pop("logger", None)), *_as_list(logger)]
-    callbacks = [*_as_list(given.pop("callbacks", None)), BeginFit(steps), *callbacks]
+    callbacks = [*_as_list(given.pop("callbacks", None)), BeginFit(steps, load), *callbacks]
     with quiet():
         trainer = make_trainer(
             given,
@@ -248,16 +280,11 @@ def number_of_ranks(options: Mapping[str, Any]) -> int:
     Raises:
         ConfigurationError: If a Trainer does not accept one of the options.
     """
-    given = without(options, "max_epochs", "logger", "callbacks", "enable_checkpointing")
-    with quiet():
-        try:
-            trainer = make_trainer(given, enable_checkpointing=False, logger=False)
-        except (TypeError, ValueError, MisconfigurationException) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigurationError(
-                f"a Trainer refuses the options of trainer: {reason}"
-            ) from error
-    return _ranks_of(trainer)
+    try:
+        return _ranks_of(_plain_trainer(options))
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"a Trainer refuses the options of trainer: {reason}") from error
 
 
 def optimizer_steps(steps: int, *, batches: int, accumulate: int) -> int:
@@ -321,6 +348,13 @@ def _share_out(loader: DataLoader[Any], ranks: int) -> int:
             "drop_last=True; give a smaller batch_size, or drop_last=False"
         )
     return len(loader)
+
+
+def _plain_trainer(options: Mapping[str, Any]) -> Trainer:
+    """Return a Trainer with these options that calls and writes nothing of the user's."""
+    given = without(options, "max_epochs", "logger", "callbacks", "enable_checkpointing")
+    with quiet():
+        return make_trainer(given, enable_checkpointing=False, logger=False)
 
 
 def _ranks_of(trainer: Trainer) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,20 +34,24 @@ _log = logging.getLogger(__name__)
 
 
 class BeginFit(Callback):
-    """Refuse a fit that would train nothing, and let manual optimization train all of its batches.
+    """Begin a fit: refuse one that would train nothing, load late weights, and count batches.
 
     Args:
         batches: Batches to train on.
+        load: Loads the weights into layers that are made in ``setup`` or ``configure_model``;
+            ``None`` if they are loaded already.
     """
 
-    def __init__(self, batches: int) -> None:
+    def __init__(self, batches: int, load: Callable[[], None] | None = None) -> None:
         self._batches = batches
+        self._load = load
+        self._trained = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the optimizers.
+        """Check the optimizers, and load the weights.
 
         Raises:
-            ConfigurationError: If there is none.
+            ConfigurationError: If there is no optimizer.
         """
         optimizers = trainer.optimizers
         if all(type(each).__name__ == _NO_OPTIMIZER for each in optimizers):
@@ -55,9 +59,19 @@ class BeginFit(Callback):
                 f"configure_optimizers of {type(pl_module).__name__} returned no optimizer, so "
                 "nothing would be trained; return one from it"
             )
+        if self._load is not None:
+            self._load()
         if not pl_module.automatic_optimization:
-            # Lightning counts the step of each optimizer, and a batch takes one of each.
-            trainer.fit_loop.epoch_loop.max_steps = self._batches * len(optimizers)
+            # Lightning counts optimizer steps, and a batch may take any number of them.
+            trainer.fit_loop.epoch_loop.max_steps = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """End a fit with manual optimization after its last batch."""
+        self._trained += 1
+        if not pl_module.automatic_optimization and self._trained >= self._batches:
+            trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
 
 
 class StopOnNan(Callback):
@@ -205,8 +219,8 @@ class WeightAveraging(Callback):
 
     After optimizer step ``t`` the mean moves towards the weights,
     ``mean += (theta - mean) * max(1 / t, 1 / horizon)``: a plain mean at first (Polyak & Juditsky
-    1992), then an exponential one. A fit that a cap ends early is averaged, too. Buffers of
-    floating-point numbers, such as the running statistics of batch normalisation, are averaged
+    1992), then an exponential one. A fit that a cap ends early is averaged, too. Buffers of real
+    or complex numbers, such as the running statistics of batch normalisation, are averaged
     alike, as they describe the activations under the averaged weights. Other buffers, such as
     counters, keep their last values.
 
@@ -294,7 +308,7 @@ def has_finite_weights(model: nn.Module) -> bool:
 
 def _averaged(module: LightningModule) -> list[torch.Tensor]:
     tensors = [*module.parameters(), *module.buffers()]
-    return [each.detach() for each in tensors if each.is_floating_point()]
+    return [each.detach() for each in tensors if each.is_floating_point() or each.is_complex()]
 
 
 def _mean(values: Sequence[float]) -> float:

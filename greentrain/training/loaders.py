@@ -114,6 +114,9 @@ class MixedBatches(Sampler[list[int]]):
     come a second time, so that all ranks have as many batches. The seed and the number of earlier
     passes determine everything, alike on all ranks.
 
+    A last batch of a single sample joins the batch before it: batch normalisation, for example,
+    cannot train on one sample.
+
     Args:
         sampler: Gives the order of the first samples of the joined dataset.
         n_first: Their number.
@@ -158,7 +161,10 @@ class MixedBatches(Sampler[list[int]]):
     def batches(self, ranks: int) -> int:
         """Return the batches of a pass, on each of a number of ranks."""
         each = math.ceil(len(self.sampler) / ranks)  # type: ignore[arg-type]
-        return each // self._taken if self._drop_last else math.ceil(each / self._taken)
+        if self._drop_last:
+            return each // self._taken
+        joins = not self._n_stored and each % self._taken == 1 < min(each, self._taken)
+        return math.ceil(each / self._taken) - joins
 
     def __len__(self) -> int:
         return self.batches(self.ranks)
@@ -169,8 +175,11 @@ class MixedBatches(Sampler[list[int]]):
         self._passes += 1
         mine = self._order(seed)[rank :: self.ranks]
         generator = torch.Generator().manual_seed(seed)
-        for start in range(0, len(self) * self._taken, self._taken):
-            taken = mine[start : start + self._taken]
+        last = len(self) - 1
+        for number in range(last + 1):
+            start = number * self._taken
+            whole = number < last or self._drop_last
+            taken = mine[start : start + self._taken if whole else None]
             yield taken + self._stored(len(taken), rank, generator)
 
     def _order(self, seed: int) -> list[int]:

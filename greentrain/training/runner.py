@@ -6,14 +6,16 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule
 
 from greentrain.decisions.core import BudgetAccount, DecisionCore
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter
-from greentrain.errors import ConfigurationError
+from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.ledger import Ledger
 from greentrain.streams import Experience
@@ -21,6 +23,7 @@ from greentrain.tracking import Tracker
 from greentrain.training.baseline_runs import BaselineRuns, is_due
 from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
+from greentrain.training.failed_tries import MOST_TRIES, FailedTries
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.run_context import RunContext
@@ -42,6 +45,10 @@ _LASTING = (
     "buffer",
 )
 """Settings that a saved state depends on."""
+_NOT_OF_THE_DATA = (ConfigurationError, LedgerError, MisconfigurationException)
+"""Errors after which the same experience is tried again: its data are not at fault."""
+_LONGEST = 300
+"""Characters of an error in the sentence of a decision."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,12 +112,16 @@ class StreamRunner:
         self._carbon = carbon
         self._settings = settings
         self._baseline_every = baseline_every
+        self._tries = FailedTries(None if checkpoint is None else checkpoint.folder)
         self._closed = False
         if before is not None and self._lacks_outcome(before):
             self._open()
 
     def update(self, experience: Experience) -> UpdateResult:
         """Decide about an experience, and carry the decision out unless in shadow mode.
+
+        An error within the update is raised at its first try. At the second one, also in a later
+        process, the experience is set aside, so that the stream goes on.
 
         Raises:
             ConfigurationError: If the experience cannot be used, the model does not log the
@@ -129,6 +140,7 @@ class StreamRunner:
             held_out=self.state.held_out.with_current(experience),
         )
         shadow = self._shadow is not None
+        before_j = run.recorder.read().total_j or 0.0
         try:
             asked = self._loop.ask(context, self._account(run), shadow=shadow)
             if shadow:
@@ -138,9 +150,17 @@ class StreamRunner:
                 return result
             trains = asked.pending.reservation_id is not None
             result, row = self._loop.tell(asked, self._stage.train(asked) if trains else None)
-        except BaseException:
-            run.failed = True
-            raise
+        except BaseException as error:
+            if shadow or not self._gives_up(experience, error):
+                run.failed = True
+                raise
+            used_j = (run.recorder.read().total_j or 0.0) - before_j
+            result, row = self._loop.set_aside(
+                context, self._account(run), _failed_again(experience, error), used_j=used_j
+            )
+            _log.error("%s", result.reason, exc_info=error)
+            self._commit(run, result, row)
+            return result
         self._commit(run, result, row)
         every = self._baseline_every
         if every is not None and is_due(every, context.position):
@@ -179,10 +199,24 @@ class StreamRunner:
                 "the StreamTrainer is closed; open a new one on the same ledger to go on"
             )
 
+    def _gives_up(self, experience: Experience, error: BaseException) -> bool:
+        """Count a failed try, and return whether it was the last one."""
+        if not isinstance(error, Exception) or isinstance(error, _NOT_OF_THE_DATA):
+            return False
+        tries = self._tries.add(experience.id)
+        if tries < MOST_TRIES:
+            _log.warning(
+                "the update on experience %s failed and is tried again at its next call; if it "
+                "fails again, the experience is set aside and the stream goes on",
+                experience.id,
+            )
+        return tries >= MOST_TRIES
+
     def _commit(self, run: RunContext, result: UpdateResult, row: dict[str, Any]) -> None:
         self.budget.count_experience()
         run.count(result)
         self._save(row, run)  # before the ledger's row, which can be added later
+        self._tries.forget(result.experience_id)
         self._core.record(row)
         self.results.append(result)
         each = self.state.per_experience
@@ -270,6 +304,14 @@ class StreamRunner:
                 "restart it would be updated on this experience again: %s",
                 *(self._settings["name"], row["experience_id"], error),
             )
+
+
+def _failed_again(experience: Experience, error: BaseException) -> str:
+    reason = shorten(str(error), _LONGEST) or "no message"
+    return (
+        f"The update on {experience.id} failed twice, so the experience is set aside, and the "
+        f"stream goes on without its data. The last error was {type(error).__name__}: {reason}"
+    )
 
 
 def resume(

@@ -11,7 +11,7 @@ from greentrain.decisions.core import DecisionCore, finite
 from greentrain.decisions.history import learn_step_cost
 from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded
-from greentrain.evaluation.comparison import Comparison, combine
+from greentrain.evaluation.comparison import Comparison
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import PROBE_SHARE
 from greentrain.memory import size
@@ -127,7 +127,7 @@ class ShadowLoop:
             paying(account, recorder, reserved_j=reserved_j, reservation=reservation) as payment,
             recorder.phase("probe"),
         ):
-            after = combine(self._evaluator.measure(self._state.model.module, parts))
+            after = self._evaluator.measure_as_one(self._state.model.module, parts)
             if first:
                 probe.learn_probe(samples, recorder.used(recorder.depth - 1).total_j or 0.0)
         spent = Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)

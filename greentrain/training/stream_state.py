@@ -251,6 +251,9 @@ class StreamState:
 def weight_norm(model: nn.Module) -> float:
     """Return the Euclidean norm of all parameters of a model taken together.
 
+    A complex one counts with its absolute value, so 3 + 4j has norm 5. Whole numbers, such as those
+    of quantised layers, are no part of it: no update trains them.
+
     It grows during continued training, and the ability to learn decreases with it (Dohare et al.
     2024, "Loss of plasticity in deep continual learning").
 
@@ -261,9 +264,9 @@ def weight_norm(model: nn.Module) -> float:
         3.0
     """
     norms = [
-        torch.linalg.vector_norm(each.detach(), dtype=torch.float64)
+        torch.linalg.vector_norm(_as_real(each.detach()), dtype=torch.float64)
         for each in model.parameters()
-        if not is_lazy(each)
+        if not is_lazy(each) and (each.is_floating_point() or each.is_complex())
     ]
     if not norms:
         return 0.0
@@ -290,3 +293,7 @@ def weight_growth(norm: float, reference: float | None) -> float | None:
         return None
     growth = (norm - reference) / reference
     return growth if math.isfinite(growth) else None
+
+
+def _as_real(weights: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(weights) if weights.is_complex() else weights

@@ -41,6 +41,7 @@ from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, trainer_options
+from greentrain.training.module_checks import check_callbacks, check_module
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT, StreamRunner, resume
 from greentrain.training.stream_state import CurrentModel, StreamState
@@ -55,7 +56,8 @@ class StreamTrainer:
     Use it as a context manager, or call :meth:`close` at the end.
 
     Args:
-        make_model: Returns a ``LightningModule`` with fresh weights, such as its class.
+        make_model: Returns a ``LightningModule`` with fresh weights, such as its class. It is
+            called once at construction, so that a module which cannot be used is refused there.
         budget: An energy such as ``"20 Wh"``, emissions such as ``"500 gCO2e"`` (with ``carbon``),
             a share such as ``"40 % of full"``, or a :class:`Budget`. A share is one of the energy
             of full retraining at each experience. A calibration measures that energy first, paid
@@ -95,8 +97,8 @@ class StreamTrainer:
             for none.
 
     Raises:
-        ConfigurationError: If an argument cannot be used, the ledger has another budget of this
-            name, or the saved state is in use, unreadable or of another stream.
+        ConfigurationError: If an argument or the module cannot be used, the ledger has another
+            budget of this name, or the saved state is in use, unreadable or of another stream.
     """
 
     def __init__(
@@ -176,6 +178,9 @@ class StreamTrainer:
             if evaluation.eval_each_experience
             else None,
         )
+        if not shadow:  # there, your own job trains
+            check_callbacks(options.get("callbacks"), monitor=monitor)
+            check_module(state.model.module, monitor=monitor)
         tracker = config.open_tracker(tracking_uri)
         recorded = Ledger(ledger)
         checkpoint = None if state_dir is None else Checkpoint(Path(state_dir))

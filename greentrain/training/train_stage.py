@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Subset
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.control import Candidate, Decision
-from greentrain.evaluation.comparison import Comparison, combine
+from greentrain.evaluation.comparison import Comparison
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import compare_on_probe
 from greentrain.memory import size
@@ -157,7 +157,7 @@ class TrainStage:
         if not compared.worse or left_j < CONFIRMING * probe.validation_j:
             return compared
         more = [probe.validation_data(asked.context.experience, left_j)]
-        before, after = (combine(evaluator.measure(each, more)) for each in (current, model))
+        before, after = (evaluator.measure_as_one(each, more) for each in (current, model))
         return history.compare(before, after)
 
     def _fixed_j(self, decision: Decision) -> float | None:

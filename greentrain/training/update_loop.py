@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from greentrain.control import Decision, Reason, State, broke
+from greentrain.control import Decision, Reason, State, broke, set_aside
 from greentrain.decisions.core import (
     BudgetAccount,
     DecisionCore,
@@ -150,6 +150,39 @@ class UpdateLoop:
                 state.model.keep(judged.model, pending.action)
                 state.history.add(judged.metric_after)
         self.store(asked, trained=result.steps > 0 and result.kept)
+        return result, row
+
+    def set_aside(
+        self, context: UpdateContext, account: BudgetAccount, sentence: str, *, used_j: float
+    ) -> tuple[UpdateResult, dict[str, Any]]:
+        """Commit the end of an experience whose update failed again: its data are not kept.
+
+        Args:
+            context: The experience.
+            account: The account that paid.
+            sentence: The reason in one sentence.
+            used_j: Joules of the last try.
+
+        Returns:
+            The result, and the ledger's row of the outcome.
+
+        Raises:
+            LedgerError: If the decision cannot be recorded.
+        """
+        state, experience = self._state, context.experience
+        pending = self._core.ask(
+            experience.id,
+            position=context.position,
+            state=None,
+            decision=set_aside(sentence),
+            account=account,
+        )
+        asked = AskedUpdate(context=context, pending=pending, spent=Spent(energy_j=used_j))
+        result = self.result(asked, Spent(), None, None, steps=0, kept=True)
+        row = self._core.tell(pending, outcome_of(result), update_j=0.0)
+        if state.per_experience is not None:
+            state.per_experience.repeat(len(state.data.known))
+        state.data.set_aside(experience)
         return result, row
 
     def _size_budget(self, context: UpdateContext, account: BudgetAccount) -> Spent:

@@ -13,7 +13,7 @@ from torch.utils.data import Subset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from greentrain.evaluation.comparison import combine
-from greentrain.evaluation.fast_eval import BLOCKS, block_size, fast_evaluation
+from greentrain.evaluation.fast_eval import BLOCKS, HOOKS, block_size, fast_evaluation
 from tests.models import Classifier, blobs
 from tests.training.fitting import VAL, parts, train
 
@@ -139,6 +139,57 @@ def test_what_cannot_do_without_a_trainer_gets_one(make_model):
     assert found.value == pytest.approx(updating.metric(BLURRED))
     assert not updating.evaluator._fast  # it is not tried again
     assert updating.measure([BLURRED]) == [found]
+
+
+class Scaled(Classifier):
+    """Scales its batches in a hook: the samples of :data:`FAR` are those of ``BLURRED``."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return (batch[0] - 100) / 50, batch[1]
+
+
+FAR = TensorDataset(50 * BLURRED.tensors[0] + 100, BLURRED.tensors[1])
+
+
+def test_a_hook_that_scales_is_called():
+    plain, scaled = parts(), parts(Scaled)
+    trained, _ = train(plain, steps=6)
+    model = Scaled()
+    model.load_state_dict(trained.state_dict())
+    (found,) = scaled.measure([FAR], model)
+    assert found.value == scaled.metric(FAR, model)
+    assert found.value == pytest.approx(plain.metric(BLURRED, trained))
+    assert found.value > 0.5
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_module_with_hooks_is_left_to_a_trainer(hook):
+    called = []
+
+    def note(self, *args, **kwargs):
+        called.append(hook)
+        return getattr(super(hooked, self), hook)(*args, **kwargs)
+
+    hooked = type("Hooked", (Classifier,), {hook: note})
+    model = hooked()
+    assert evaluated(model) is None
+    (found,) = parts(hooked).measure([BLURRED], model)
+    assert called
+    assert found.value == pytest.approx(parts().metric(BLURRED, model))
+
+
+@pytest.mark.parametrize(
+    ("options", "fast"),
+    [
+        ({}, True),
+        ({"precision": None}, True),
+        ({"precision": "32-true"}, True),
+        ({"precision": "64-true"}, False),
+        ({"precision": "bf16-mixed"}, False),
+    ],
+)
+def test_another_precision_needs_a_trainer(options, fast):
+    assert parts(**options).evaluator._fast is fast
 
 
 def test_another_name_is_not_found():

@@ -191,7 +191,7 @@ class AtTheEnd(ByMetric):
 NUMBERS = TensorDataset(torch.tensor([0.0] * 5 + [1.0] * 5 + [2.0, 3.0] * 4))
 
 
-@pytest.mark.parametrize("model", [Parity, ByDictionary, ByMetric])
+@pytest.mark.parametrize("model", [Parity, ByDictionary, ByMetric, ByUpdate])
 def test_one_validation_gives_the_metric_of_each_batch(model):
     monitor = "val_acc_epoch" if model is ByDictionary else "val_acc"
     measuring = parts(model, monitor=monitor)
@@ -208,9 +208,8 @@ def test_a_metric_that_is_logged_for_steps_too_is_found_by_its_own_name():
     assert len(found_by(parts(ByDictionary)).blocks) == 3
 
 
-@pytest.mark.parametrize("model", [ByUpdate, AtTheEnd])
-def test_a_metric_without_values_of_batches_is_read_in_ten_parts(model):
-    found = found_by(parts(model))
+def test_a_metric_without_values_of_batches_is_read_in_ten_parts():
+    found = found_by(parts(AtTheEnd))
     assert found.value == pytest.approx(9 / 18)
     # Nine parts of two samples: 00 00 01 11 11 23 23 23 23.
     assert found.blocks == tuple((2, value) for value in [1.0, 1.0, 0.5, 0.0, 0.0, *[0.5] * 4])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from greentrain.memory import (
     ReservoirBuffer,
     SampleList,
 )
+from greentrain.memory.datasets import fetch
 from tests.memory.samples import BOUNDED, arrivals, everything, held, labelled, numbers
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +103,30 @@ def test_two_buffers_may_share_a_folder(tmp_path: Path) -> None:
     one.add(numbers(0, 5), origin="first")
     two.add(numbers(5, 10), origin="first")
     assert (everything(one), everything(two)) == (list(range(5)), list(range(5, 10)))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("buffer_type", BOUNDED)
+def test_texts_of_numpy_are_stored_whatever_their_length(
+    tmp_path: Path, buffer_type: type, folder: bool
+) -> None:
+    arguments = {"folder": tmp_path if folder else None}
+    buffer = buffer_type(20, **arguments)
+    texts = np.array(["a", "bcde", "fg", ""])
+    lone = [np.array("hij"), "klmnop"]
+    samples = [(torch.tensor(float(n)), text, n % 2) for n, text in enumerate([*texts, *lone])]
+    buffer.add(SampleList(samples), origin="first")
+    buffer.add(SampleList([(torch.tensor(6.0), np.str_("a longer text"), 0)]), origin="second")
+    again = buffer_type(20, **arguments)
+    path = tmp_path / "state.pt"
+    torch.save(buffer.state_dict(), path)
+    again.load_state_dict(torch.load(path, weights_only=True))
+    for each in (buffer, again):
+        found = fetch(each.select(lambda origin: True), range(7))
+        by_number = {int(number): text for number, text, _ in found}
+        expected = ["a", "bcde", "fg", "", "hij", "klmnop", "a longer text"]
+        assert [by_number[number] for number in range(7)] == expected
+        assert {type(text) for text in by_number.values()} == {str}
 
 
 def test_texts_are_kept_on_disk_buffers_too(tmp_path: Path) -> None:

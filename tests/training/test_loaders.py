@@ -114,6 +114,33 @@ def test_the_global_random_state_is_left_alone_and_does_not_matter():
     assert order() == first
 
 
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "sizes"),
+    [
+        (161, 32, [32, 32, 32, 32, 33]),
+        (160, 32, [32] * 5),
+        (162, 32, [32] * 5 + [2]),
+        (33, 32, [33]),
+        (1, 32, [1]),  # there is no other batch
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_a_last_batch_of_one_sample_joins_the_one_before(samples, batch_size, sizes):
+    held = TensorDataset(torch.arange(float(samples)))
+    data = UpdateData(new=held, stored=SampleList([]), held=held)
+    batches = epoch(UpdateMode.FULL_RETRAIN, batch=data, batch_size=batch_size)
+    assert [len(each) for each in batches] == sizes
+    assert sorted(flat(batches)) == [*range(samples)]
+    dropped = epoch(UpdateMode.WARM_START, batch=data, batch_size=batch_size, drop_last=True)
+    assert {len(each) for each in dropped} <= {batch_size}
+
+
+def test_every_rank_has_as_many_batches_if_one_joins():
+    # 22 samples on two ranks are 11 each: batches of 5 and 6.
+    ranks = [mixed(rank, 2, n_first=22, batch_size=5) for rank in (0, 1)]
+    assert [[len(each) for each in batches] for batches in ranks] == [[5, 6]] * 2
+
+
 def mixed(rank=0, ranks=1, **arguments):
     """The batches of one rank."""
     sampler = MixedBatches(SequentialSampler(range(arguments["n_first"])), seed=0, **arguments)

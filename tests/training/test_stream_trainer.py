@@ -513,11 +513,9 @@ def test_a_stream_that_is_never_closed_is_closed_when_it_is_forgotten(tmp_path):
 
 
 def test_make_model_has_to_make_a_module(tmp_path):
-    clock = Clock()
-    streaming = trainer(tmp_path, clock, lambda: "a model")
     with pytest.raises(ConfigurationError, match="returned a str"):
-        streaming.update(experience("first", (0, 1)))
-    streaming.close()
+        trainer(tmp_path, Clock(), lambda: "a model")
+    assert not (tmp_path / "greentrain.db").exists()
     with pytest.raises(ConfigurationError, match="make_model is a Classifier instance"):
         StreamTrainer(Classifier(), budget="1 Wh", num_experiences=1, monitor="val_acc")
     with pytest.raises(ConfigurationError, match="make_model is 3"):

@@ -1,0 +1,100 @@
+"""Refuse a module or a callback that an update cannot work with, before anything is paid."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import EarlyStopping
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from greentrain.errors import ConfigurationError
+from greentrain.evaluation.evaluator import isolated_rng, quiet
+from greentrain.training.fit_callbacks import has_finite_weights
+from greentrain.training.stream_state import weight_norm
+
+_NO_VALIDATION = "and the fits of a stream run no validation"
+_log = logging.getLogger(__name__)
+
+
+def check_module(model: LightningModule, *, monitor: str) -> None:
+    """Refuse a module whose weights or learning rate an update cannot work with.
+
+    Args:
+        model: The module with its layers.
+        monitor: The stream's metric, which is logged in validation.
+
+    Raises:
+        ConfigurationError: If its weights have no norm, or its learning rate follows a metric of
+            validation.
+    """
+    name = type(model).__name__
+    try:
+        weight_norm(model)
+        has_finite_weights(model)
+    except (RuntimeError, TypeError) as error:
+        types = ", ".join(sorted({str(each.dtype) for each in model.parameters()}))
+        raise ConfigurationError(
+            f"the weights of {name} ({types}) cannot be compared between updates: {error}; give "
+            "it weights of real or complex numbers"
+        ) from error
+    if not model.automatic_optimization:
+        return  # it steps its schedules itself
+    for plateau in _plateaus(_configured(model)):
+        if plateau.get("strict", True) and _is_of_validation(plateau.get("monitor"), monitor):
+            raise ConfigurationError(
+                f"configure_optimizers of {name} returns a ReduceLROnPlateau of "
+                f"{plateau['monitor']!r}, {_NO_VALIDATION}; give it a metric that training_step "
+                "logs, or use a schedule of steps, such as OneCycleLR"
+            )
+
+
+def check_callbacks(callbacks: object, *, monitor: str) -> None:
+    """Refuse an ``EarlyStopping`` on a metric of validation.
+
+    Args:
+        callbacks: The option ``callbacks`` of the Trainer.
+        monitor: The stream's metric, which is logged in validation.
+
+    Raises:
+        ConfigurationError: If there is one.
+    """
+    for each in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
+        if (
+            isinstance(each, EarlyStopping)
+            and each.strict
+            and _is_of_validation(each.monitor, monitor)
+        ):
+            raise ConfigurationError(
+                f"trainer has an EarlyStopping on {each.monitor!r}, {_NO_VALIDATION}; omit it, or "
+                "give it a metric that training_step logs"
+            )
+
+
+def _configured(model: LightningModule) -> Any:
+    """Return the optimizers and schedulers of a module; ``None`` if they need a Trainer."""
+    try:
+        with isolated_rng(), quiet():
+            return model.configure_optimizers()
+    except Exception as error:  # a fit calls it again, with a Trainer
+        _log.debug("configure_optimizers of %s needs a Trainer: %s", type(model).__name__, error)
+        return None
+
+
+def _plateaus(configured: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the configuration of each ``ReduceLROnPlateau``, however it is nested."""
+    if isinstance(configured, Mapping):
+        if isinstance(configured.get("scheduler"), ReduceLROnPlateau):
+            yield configured
+        if isinstance(configured.get("lr_scheduler"), ReduceLROnPlateau):
+            yield {**configured, "scheduler": configured["lr_scheduler"]}
+        configured = list(configured.values())
+    if isinstance(configured, (list, tuple)):
+        for each in configured:
+            yield from _plateaus(each)
+
+
+def _is_of_validation(name: object, monitor: str) -> bool:
+    return isinstance(name, str) and (name == monitor or name.lower().startswith("val"))
