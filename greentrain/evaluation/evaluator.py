@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import Dataset, Subset
 
 from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
@@ -136,13 +136,9 @@ class Evaluator:
         sizes = [min(block, samples - start) for start in range(0, samples, block)]
         listener = MetricListener(self._monitor, sizes)
         tap = FeatureTap(samples) if features else None
-        given = without(self._options, *_NOT_FOR_EVALUATION)
         with isolated_rng(), quiet():
-            trainer = make_trainer(
-                {**given, "devices": _first_device(self._options.get("devices"))},
-                enable_checkpointing=False,
-                logger=False,
-                callbacks=[listener] if tap is None else [listener, tap],
+            trainer = validation_trainer(
+                self._options, *([listener] if tap is None else [listener, tap])
             )
             loader = ordered_loader(dataset, {**self._loader, "batch_size": block})
             trainer.validate(model, dataloaders=loader, verbose=False)
@@ -159,6 +155,22 @@ class Evaluator:
             loss=listener.loss,
             features={} if tap is None else tap.features,
         )
+
+
+def validation_trainer(options: Mapping[str, Any], *callbacks: Callback) -> Trainer:
+    """Return a Trainer that validates on one device, without the user's callbacks and loggers.
+
+    Args:
+        options: The user's options of the Trainer.
+        *callbacks: Its callbacks.
+    """
+    given = without(options, *_NOT_FOR_EVALUATION)
+    return make_trainer(
+        {**given, "devices": _first_device(options.get("devices"))},
+        enable_checkpointing=False,
+        logger=False,
+        callbacks=list(callbacks),
+    )
 
 
 def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
