@@ -352,6 +352,7 @@ def _outcome(
     if run is None:
         raise ValueError("the update opened no run")
     kept = result.kept and result.steps > 0
+    before, after = _without_rounding(result.metric_before, result.metric_after)
     reason = result.reason
     if result.steps and not kept:
         reason += f". The updated model is not kept: it is worse in {monitor}, or not finite"
@@ -361,8 +362,8 @@ def _outcome(
         kept=kept,
         reason=reason,
         monitor=monitor,
-        metric_before=_without_rounding(result.metric_before, result.metric_after),
-        metric_after=result.metric_after,
+        metric_before=before,
+        metric_after=after,
         energy_j=result.energy_j,
         emissions_g=run.emissions_g,
         left_j=result.left_j,
@@ -450,12 +451,11 @@ def _trained_steps(model: LightningModule) -> int:
     return 0 if trainer is None else int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def _without_rounding(before: float | None, after: float | None) -> float | None:
-    """Return a metric that was computed as a difference, to six digits of the larger one."""
-    if before is None or after is None:
-        return before
-    largest = max(abs(before), abs(after))
-    return round(before, 6 - math.floor(math.log10(largest))) if largest else before
+def _without_rounding(*metrics: float | None) -> list[float | None]:
+    """Return metrics to seven digits of the largest: one is computed as a difference."""
+    largest = max((abs(each) for each in metrics if each is not None), default=0.0)
+    digits = 6 - math.floor(math.log10(largest)) if largest else 0
+    return [None if each is None else round(each, digits) for each in metrics]
 
 
 def _number(value: float | None) -> str:

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import (
+    ConcatDataset,
     DataLoader,
     IterableDataset,
     SubsetRandomSampler,
@@ -164,6 +165,21 @@ def test_a_worse_model_is_not_kept():
     assert result.model is given
     assert result.metric_after == result.metric_before > 0.9
     assert "not kept: it is worse in val_acc" in result.reason
+
+
+def test_a_model_that_learns_the_new_and_forgets_the_old_is_not_kept():
+    """Old and new samples differ so much that the loss is within one standard error."""
+
+    def renamed(count: int, seed: int) -> TensorDataset:
+        samples, labels = blobs((0, 1), count, seed).tensors
+        return TensorDataset(samples, labels + 2)
+
+    given = update(model(), blobs((0, 1), 40), val=blobs((0, 1), 20), policy=WARM).model
+    val = ConcatDataset([blobs((0, 1), 32, 5), renamed(20, 6)])
+    result = update(given, renamed(40, 7), val=val, policy=WARM, max_epochs=20)
+    assert result.metric_before == pytest.approx(64 / 104, abs=0.03)
+    assert (result.steps, result.kept, result.model) == (20 * 3, False, given)
+    assert result.metric_after == result.metric_before
 
 
 @pytest.mark.filterwarnings("ignore:BudgetGuard.*over the cap")
