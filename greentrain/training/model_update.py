@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from greentrain.budget import Budget
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks.run_record import FOLDER
 from greentrain.control import BudgetController, Decision, Policy, UpdateMode
 from greentrain.decisions.budget_arguments import check_intensity, parse_calibration_budget
@@ -112,7 +113,8 @@ class ModelUpdate:
 
     @property
     def _outcome(self) -> str:
-        state = "kept" if self.kept else "not kept" if self.steps else "nothing trained"
+        state = "kept" if self.kept else "not kept"
+        state = "nothing trained" if self.update_mode is UpdateMode.SKIP else state
         used = format_energy(self.energy_j)
         before, after = (_number(each) for each in (self.metric_before, self.metric_after))
         return (
@@ -316,12 +318,14 @@ def _update(
     try:
         users = [each for each in as_list(options.get("logger")) if isinstance(each, Logger)]
         before = [loggers.steps, _trained_steps(given), *(_steps.get(each, 0) for each in users)]
-        loggers.steps = max(before) if first_step is None else first_step
+        loggers.steps = first = max(before) if first_step is None else first_step
         past = 0 if kept is None else len(kept)
         number = len(state.data.known) + 1
         result = runner.update(
             Experience(unique if state_dir is None else f"{name}-{number}", data.train, data.val)
         )
+        if users and loggers.steps == first:  # ranks in processes that return no steps
+            loggers.steps += result.decision.steps
         _steps.update(dict.fromkeys(users, loggers.steps))
     finally:
         runner.close()
@@ -351,10 +355,11 @@ def _outcome(
     run = runner.run
     if run is None:
         raise ValueError("the update opened no run")
-    kept = result.kept and result.steps > 0
+    trained = result.update_mode is not UpdateMode.SKIP
+    kept = result.kept and trained
     before, after = _without_rounding(result.metric_before, result.metric_after)
     reason = result.reason
-    if result.steps and not kept:
+    if trained and not kept:
         reason += f". The updated model is not kept: it is worse in {monitor}, or not finite"
     return ModelUpdate(
         model=return_like(runner.state.model.module, given) if kept else given,
@@ -424,6 +429,11 @@ def _check_callbacks(options: Mapping[str, Any], logged: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"callbacks has a {type(each).__name__}, and update returns the better model; save "
                 "that one: torch.save(result.model.state_dict(), 'model.pt')"
+            )
+        if isinstance(each, (BudgetGuard, EnergyMonitor)):
+            raise ConfigurationError(
+                f"callbacks has a {type(each).__name__}, and update measures and caps its energy "
+                "itself; remove it, and see result.energy_j and budget"
             )
         if isinstance(each, EarlyStopping) and monitored in logged:
             raise ConfigurationError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from torch.utils.data import (
 
 import greentrain
 from greentrain import Budget, ModelUpdate, UpdateMode
+from greentrain.callbacks import EnergyMonitor
 from greentrain.control import Always
+from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.logged_metric import BATCH
 from greentrain.ledger import Ledger, verify
@@ -500,6 +503,7 @@ def test_the_updated_model_can_be_saved_as_a_checkpoint(tmp_path):
         ({"make_model": lambda: Sized(2)}, "do not fit"),
         ({"callbacks": [ModelCheckpoint()]}, r"save that one: torch\.save"),
         ({"callbacks": [EarlyStopping("val_acc")]}, "EarlyStopping on 'val_acc'"),
+        ({"callbacks": [EnergyMonitor()]}, "EnergyMonitor, and update measures"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(changes, message, tmp_path):
@@ -578,6 +582,28 @@ def test_a_logger_of_a_later_process_continues_from_the_state(tmp_path):
             state_dir="state",
         )
         assert steps(logger) == list(range(start, start + 5))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
+def test_an_update_by_two_ranks_is_kept(tmp_path, monkeypatch):
+    """Forked ranks return the weights, and no attributes of callbacks."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
+    logger = CSVLogger(tmp_path)
+    result = update(
+        model(Curves),
+        policy=WARM,
+        callbacks=[],
+        meter=ConstantMeter(100.0),
+        logger=logger,
+        log_every_n_steps=1,
+        devices=2,
+        strategy="ddp_fork",
+    )
+    assert result.kept
+    assert result.metric_after > result.metric_before
+    assert result.logged_steps >= 4 * 3
 
 
 # Buffers, states and budgets.
