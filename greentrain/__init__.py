@@ -17,29 +17,33 @@ if TYPE_CHECKING:
     from greentrain.decisions import candidates_of, open_controller
     from greentrain.measuring import measure
     from greentrain.streams import Experience
-    from greentrain.training import StreamTrainer
+    from greentrain.training import ModelUpdate, StreamTrainer, update
 
 _HOMES = {
     "Budget": "greentrain.budget",
     "BudgetController": "greentrain.control",
     "Experience": "greentrain.streams",
+    "ModelUpdate": "greentrain.training",
     "StreamTrainer": "greentrain.training",
     "UpdateMode": "greentrain.control",
     "candidates_of": "greentrain.decisions",
     "measure": "greentrain.measuring",
     "open_controller": "greentrain.decisions",
+    "update": "greentrain.training",
 }
 
 __all__ = [
     "Budget",
     "BudgetController",
     "Experience",
+    "ModelUpdate",
     "StreamTrainer",
     "UpdateMode",
     "__version__",
     "candidates_of",
     "measure",
     "open_controller",
+    "update",
 ]
 
 

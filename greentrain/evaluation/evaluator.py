@@ -154,13 +154,10 @@ class Evaluator:
         callbacks: list[Callback] = [listener, *([] if tap is None else [tap])]
         if makes_layers_late(model):
             callbacks.append(KeepWeights())
-        given = without(self._options, *_NOT_FOR_EVALUATION)
         with isolated_rng(), quiet():
-            trainer = make_trainer(
-                {**given, "devices": _first_device(self._options.get("devices"))},
-                enable_checkpointing=False,
-                logger=False,
-                callbacks=callbacks,
+            trainer = validation_trainer(
+                self._options,
+                *callbacks,
             )
             loader = ordered_loader(dataset, {**self._loader, "batch_size": block})
             trainer.validate(model, dataloaders=loader, verbose=False)
@@ -183,6 +180,22 @@ class Evaluator:
             features={} if tap is None else tap.features,
             states=listener.states,
         )
+
+
+def validation_trainer(options: Mapping[str, Any], *callbacks: Callback) -> Trainer:
+    """Return a Trainer that validates on one device, without the user's callbacks and loggers.
+
+    Args:
+        options: The user's options of the Trainer.
+        *callbacks: Its callbacks.
+    """
+    given = without(options, *_NOT_FOR_EVALUATION)
+    return make_trainer(
+        {**given, "devices": _first_device(options.get("devices"))},
+        enable_checkpointing=False,
+        logger=False,
+        callbacks=list(callbacks),
+    )
 
 
 class KeepWeights(Callback):

@@ -1,7 +1,8 @@
-"""Update the model of a stream: each update is one fresh Trainer within one reservation."""
+"""Update a model, once or on a stream: each update is one fresh Trainer in one reservation."""
 
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.fit import shrink_and_perturb
+from greentrain.training.model_update import ModelUpdate, update
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.stream_trainer import StreamTrainer
 
@@ -9,8 +10,10 @@ __all__ = [
     "CarbonConfig",
     "EvaluationConfig",
     "ModeConfig",
+    "ModelUpdate",
     "ReportedTraining",
     "StreamTrainer",
     "UpdateResult",
     "shrink_and_perturb",
+    "update",
 ]

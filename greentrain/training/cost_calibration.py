@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import statistics
+from collections.abc import Callable
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.utils.data import Dataset
+from pytorch_lightning import Callback, Trainer
 
 from greentrain.budget import Account, Budget
 from greentrain.callbacks import BudgetGuard
 from greentrain.control import Action, Candidate, CostModel, StepPlan, UpdateMode
 from greentrain.energy import WindowRecorder
-from greentrain.evaluation.evaluator import Evaluator
 from greentrain.payments import MIN_RESERVATION_J, Payment, paying
 from greentrain.training.data import UpdateData
 from greentrain.training.fit import ModelTrainer
@@ -32,25 +31,24 @@ SHARE = 0.5
 
 def calibrate(
     trainer: ModelTrainer,
-    evaluator: Evaluator,
-    model: LightningModule,
     data: UpdateData,
-    held_out: Dataset[Any],
     cost: CostModel,
     recorder: WindowRecorder,
     account: Account,
+    *,
+    validate: Callable[[], object],
+    most_steps: int = MAX_STEPS,
 ) -> Payment | None:
     """Train a few steps of a discarded model, and calibrate the cost model with their joules.
 
     Args:
         trainer: Trains.
-        evaluator: Validates, as each update does at its end.
-        model: The current model, which is validated.
         data: The training data.
-        held_out: The held-out data.
         cost: The cost model.
         recorder: Records the windows.
         account: The account that pays; half of its balance is reserved, and training stops there.
+        validate: Validates the current model, as each update does at its end.
+        most_steps: Largest number of steps, after the warm-up.
 
     Returns:
         The payment, with the joules used; ``None`` if the account has nothing left.
@@ -61,7 +59,9 @@ def calibrate(
 
     def train(steps: int, *callbacks: Callback) -> None:
         candidate = Candidate(action=Action(mode=UpdateMode.FULL_RETRAIN), steps=steps)
-        trainer.train(candidate, data, weights=None, position=-1, callbacks=callbacks)
+        trainer.train(
+            candidate, data, weights=None, position=-1, callbacks=callbacks, discarded=True
+        )
 
     reservation = account.reserve(reserved_j, "calibration")
     with paying(account, recorder, reserved_j=reserved_j, reservation=reservation) as payment:
@@ -72,8 +72,8 @@ def calibrate(
         guard = BudgetGuard(left_j, meter=recorder)
         before_j = payment.actual_j
         with recorder.phase("calibration"):
-            train(MAX_STEPS, guard, steps)
-            evaluator.metric(model, held_out)
+            train(most_steps, guard, steps)
+            validate()
         fit_j = payment.actual_j - before_j
     step_j = steps.joules_per_step
     cost.calibrate(fixed_j=max(0.0, fit_j - guard.steps * step_j), step_j=step_j)

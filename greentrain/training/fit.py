@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities.compile import from_compiled
 from torch._dynamo import OptimizedModule
 from torch.utils.data import DataLoader
@@ -67,6 +68,8 @@ class ModelTrainer:
 
     Args:
         make_model: Returns a ``LightningModule`` with fresh weights, compiled or not.
+        make_successor: Returns a module that the last weights are loaded into; ``make_model``
+            unless given.
         options: Options of each Trainer, ``max_epochs`` among them: see :func:`trainer_options`.
         loader: Options of each ``DataLoader``.
         modes: Work and weights of the update modes.
@@ -89,6 +92,7 @@ class ModelTrainer:
         loader: Mapping[str, Any],
         modes: ModeConfig,
         seed: int,
+        make_successor: Callable[[], LightningModule] | None = None,
     ) -> None:
         self.loader = check_loader(loader)
         self.modes = modes
@@ -98,6 +102,7 @@ class ModelTrainer:
             reuse_fraction=modes.reuse_fraction,
         )
         self._make_model = make_model
+        self._make_successor = make_successor or make_model
         self._options = options
         self._seed = seed
 
@@ -116,7 +121,7 @@ class ModelTrainer:
             ConfigurationError: If ``make_model`` returns anything but a ``LightningModule``.
         """
         with isolated_rng():
-            model = self._fresh(self._seed if seed is None else seed)
+            model = _made(self._make_model, self._seed if seed is None else seed)
             if makes_layers_late(model):
                 self._make_layers(model)
             return model
@@ -130,6 +135,7 @@ class ModelTrainer:
         position: int,
         callbacks: Sequence[Callback] = (),
         logger: Any = None,
+        discarded: bool = False,
     ) -> TrainedModel:
         """Train a successor of a model, which is not changed.
 
@@ -142,6 +148,7 @@ class ModelTrainer:
             position: Number of the experience, a part of the seed.
             callbacks: Callbacks of the fit, after the user's own.
             logger: A logger of the fit, besides the user's own.
+            discarded: Whether the successor is not used. Then the user's loggers record nothing.
 
         Returns:
             The successor. Its weights need not be finite.
@@ -152,10 +159,12 @@ class ModelTrainer:
         """
         seed = self._seed + 1000 * (position + 1)
         mode = candidate.action.mode
+        keeps_weights = UPDATE_MODES[mode].keeps_weights and weights is not None
+        options = without_loggers(self._options) if discarded else self._options
         with isolated_rng():
-            model = self._fresh(seed)
+            model = _made(self._make_successor if keeps_weights else self._make_model, seed)
             load = None
-            if UPDATE_MODES[mode].keeps_weights and weights is not None:
+            if keeps_weights and weights is not None:
                 load = partial(self._load, model, weights, mode)
                 if not (makes_layers_late(model) and model.state_dict().keys() != weights.keys()):
                     load()
@@ -166,24 +175,12 @@ class ModelTrainer:
                 model,
                 train_loader(candidate.action, data, loader=self.loader, seed=seed),
                 steps=candidate.steps,
-                options=self._options,
+                options=options,
                 callbacks=[*callbacks, *([] if averaging is None else [averaging])],
                 logger=logger,
                 load=load,
             )
         return TrainedModel(module=model, last=None if averaging is None else averaging.last)
-
-    def _fresh(self, seed: int) -> LightningModule:
-        torch.manual_seed(seed)
-        model = self._make_model()
-        if isinstance(model, OptimizedModule) and isinstance(model._orig_mod, LightningModule):
-            model = from_compiled(model)
-        if not isinstance(model, LightningModule):
-            raise ConfigurationError(
-                f"make_model returned a {type(model).__name__}; it has to return a LightningModule "
-                "of pytorch_lightning"
-            )
-        return model
 
     def _make_layers(self, model: LightningModule) -> None:
         """Call the hooks of a module that may make layers, as a Trainer does before a fit."""
@@ -233,8 +230,8 @@ def fit(
         ConfigurationError: If there is no batch, or the model has no optimizer.
     """
     given = {"enable_checkpointing": False, **without(options, "max_epochs")}
-    loggers = [*_as_list(given.pop("logger", None)), *_as_list(logger)]
-    callbacks = [*_as_list(given.pop("callbacks", None)), BeginFit(steps, load), *callbacks]
+    loggers = [*as_list(given.pop("logger", None)), *as_list(logger)]
+    callbacks = [*as_list(given.pop("callbacks", None)), BeginFit(steps, load), *callbacks]
     with quiet():
         trainer = make_trainer(
             given,
@@ -287,6 +284,12 @@ def number_of_ranks(options: Mapping[str, Any]) -> int:
         raise ConfigurationError(f"a Trainer refuses the options of trainer: {reason}") from error
 
 
+def without_loggers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with loggers that record nothing: some callbacks refuse to run without one."""
+    loggers = [DummyLogger() for _ in as_list(options.get("logger"))]
+    return {**options, "logger": loggers}
+
+
 def optimizer_steps(steps: int, *, batches: int, accumulate: int) -> int:
     """Return the number of optimizer steps that a number of batches makes.
 
@@ -336,6 +339,19 @@ def shrink_and_perturb(
             weights.mul_(shrink).add_(fresh_weights.to(weights.device), alpha=perturb)
 
 
+def _made(make: Callable[[], Any], seed: int) -> LightningModule:
+    torch.manual_seed(seed)
+    model = make()
+    if isinstance(model, OptimizedModule) and isinstance(model._orig_mod, LightningModule):
+        model = from_compiled(model)
+    if not isinstance(model, LightningModule):
+        raise ConfigurationError(
+            f"make_model returned a {type(model).__name__}; it has to return a LightningModule "
+            "of pytorch_lightning"
+        )
+    return model
+
+
 def _share_out(loader: DataLoader[Any], ranks: int) -> int:
     """Set the number of ranks on a loader's batches, and return the number of batches of each."""
     sampler = loader.batch_sampler
@@ -361,7 +377,8 @@ def _ranks_of(trainer: Trainer) -> int:
     return trainer.num_devices * trainer.num_nodes
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """Return the values of an option that takes one value, a list, a truth value or ``None``."""
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers.logger import DummyLogger
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -260,6 +261,47 @@ class WeightAveraging(Callback):
             self.last = {name: each.clone() for name, each in pl_module.state_dict().items()}
             for weights, mean in zip(_averaged(pl_module), self._mean, strict=True):
                 weights.copy_(mean)
+
+
+class LoggerSteps(Callback):
+    """Continue the steps of the loggers where an earlier fit ended.
+
+    Lightning counts them from 0 in each Trainer, so the points of a second fit would overwrite
+    those of the first. Its global step begins at 0: schedules that use it are fresh ones. A fit
+    whose loggers record nothing does not count.
+
+    Args:
+        steps: Steps that the loggers have recorded.
+
+    Attributes:
+        steps: The same, after the last fit.
+    """
+
+    def __init__(self, steps: int = 0) -> None:
+        self.steps = steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the result of :meth:`state_dict`."""
+        self.steps = state_dict["steps"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the first step."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = self.steps
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the last step."""
+        if any(not isinstance(each, DummyLogger) for each in trainer.loggers):
+            self.steps = trainer.fit_loop.epoch_loop._batches_that_stepped
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Note the last step of a fit that raised."""
+        self.on_train_end(trainer, pl_module)
 
 
 def learning_slope(values: Sequence[float]) -> float | None:

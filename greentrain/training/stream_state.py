@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from greentrain.evaluation.per_experience import PerExperienceMetrics
 from greentrain.evaluation.probe import Probe, ProbeResult
 from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import TrainedModel, Weights
+from greentrain.training.fit_callbacks import LoggerSteps
+from greentrain.training.given_model import same_weights
 
 _REMEMBERED = 3
 
@@ -33,16 +36,25 @@ class CurrentModel:
     """The current model of a stream, and the updates that led to it.
 
     Args:
-        make: Returns the model with fresh weights, called at the first use.
+        make: Returns the model, called at the first use.
+        given: Whether its weights were given as trained ones: they are the start, instead of fresh
+            weights or those of a saved state.
+        renewable: Whether there are fresh weights for a full retraining.
 
     Attributes:
-        trained: Whether an update has been kept yet.
+        given: As given.
+        renewable: As given.
+        trained: Whether it was given, or an update has been kept yet.
         warm_starts: Updates that were kept since the last full retraining.
         weight_growth: Growth of the norm of the weights since then, as a share; ``None`` before.
     """
 
-    def __init__(self, make: Callable[[], LightningModule]) -> None:
-        self.trained = False
+    def __init__(
+        self, make: Callable[[], LightningModule], *, given: bool = False, renewable: bool = True
+    ) -> None:
+        self.given = given
+        self.renewable = renewable
+        self.trained = given
         self.warm_starts = 0
         self.weight_growth: float | None = None
         self._make = make
@@ -90,15 +102,23 @@ class CurrentModel:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`state_dict`.
 
+        A given model keeps its weights. If they are other ones than the saved, the history of
+        updates does not belong to it, and is left out.
+
         Raises:
-            ConfigurationError: If the weights do not fit the model of ``make_model``.
+            ConfigurationError: If the saved weights do not fit the model.
         """
+        own = copy.deepcopy(dict(self.module.state_dict())) if self.given else state["model"]
         try:
             self.module.load_state_dict(state["model"])
         except RuntimeError as error:
+            model = "given model" if self.given else "model that make_model returns"
             raise ConfigurationError(
-                f"the saved weights do not fit the model that make_model returns: {error}"
+                f"the saved weights do not fit the {model}: {error}"
             ) from error
+        if not same_weights(own, state["model"]):
+            self.module.load_state_dict(own)
+            return
         self._last, self._full_norm = state["last"], state["full_norm"]
         self.weight_growth = state["weight_growth"]
         self.trained, self.warm_starts = state["trained"], state["warm_starts"]
@@ -156,6 +176,7 @@ class StreamState:
         history: The metric of past updates.
         controller: Policy, and the cost and utility models.
         per_experience: The metric on each experience; ``None`` if it is not evaluated.
+        loggers: The steps of the user's loggers; ``None`` if each fit begins at 0.
 
     Attributes:
         closing: Energy after the last step of an update.
@@ -172,6 +193,7 @@ class StreamState:
         history: MetricHistory,
         controller: BudgetController,
         per_experience: PerExperienceMetrics | None = None,
+        loggers: LoggerSteps | None = None,
     ) -> None:
         self.model = model
         self.data = data
@@ -180,6 +202,7 @@ class StreamState:
         self.history = history
         self.controller = controller
         self.per_experience = per_experience
+        self.loggers = loggers
         self.closing = ClosingEnergy()
         self.slope: float | None = None
 
@@ -225,6 +248,16 @@ class StreamState:
             **probed,
         )
 
+    def may_retrain(self, data: UpdateData) -> bool:
+        """Return whether a trained model may be retrained in full.
+
+        That would forget everything without past data. A given model was trained on data that only
+        the buffer can have, and has fresh weights only if they were given, too.
+        """
+        if not self.model.given:
+            return self.data.buffer is not None
+        return self.model.renewable and data.n_stored > 0
+
     def state_dict(self) -> dict[str, Any]:
         """Return all parts as plain values and tensors."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
@@ -245,6 +278,8 @@ class StreamState:
         parts: dict[str, _Saved] = {name: getattr(self, name) for name in names}
         if self.per_experience is not None:
             parts["per_experience"] = self.per_experience
+        if self.loggers is not None:
+            parts["loggers"] = self.loggers
         return parts
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -21,7 +20,6 @@ from greentrain.decisions.budget_arguments import (
     parse_budget,
     parse_calibration_budget,
 )
-from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.comparison import MetricHistory
@@ -29,7 +27,7 @@ from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import HeldOut
 from greentrain.evaluation.per_experience import PerExperienceMetrics
 from greentrain.evaluation.probe import Probe
-from greentrain.ledger import DEFAULT_URL, Ledger
+from greentrain.ledger import DEFAULT_URL
 from greentrain.memory import Buffer
 from greentrain.metrics import AccuracyMatrix
 from greentrain.streams import Experience
@@ -37,13 +35,12 @@ from greentrain.tracking import Tracker
 from greentrain.training import config
 from greentrain.training import shadow as shadow_mode
 from greentrain.training.baseline_runs import check_baseline_every
-from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, trainer_options
 from greentrain.training.module_checks import check_callbacks, check_module
 from greentrain.training.result import UpdateResult
-from greentrain.training.runner import RESULTS_KEPT, StreamRunner, resume
+from greentrain.training.runner import RESULTS_KEPT, open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
 
 
@@ -161,9 +158,7 @@ class StreamTrainer:
             "batch_size": model_trainer.plan.batch_size,
             **dataclasses.asdict(modes),
         }
-        account = carbon.account()
-        check_intensity(asked, account)
-        calibration = parse_calibration_budget(calibration_budget, asked)
+        check_intensity(asked, carbon.account())
         evaluator = Evaluator(monitor=monitor, options=options, loader=model_trainer.loader)
         held_out = HeldOut(evaluation.eval_on, seed=seed)
         more_is_better = mode == "max"
@@ -181,51 +176,19 @@ class StreamTrainer:
         if not shadow:  # there, your own job trains
             check_callbacks(options.get("callbacks"), monitor=monitor)
             check_module(state.model.module, monitor=monitor)
-        tracker = config.open_tracker(tracking_uri)
-        recorded = Ledger(ledger)
-        checkpoint = None if state_dir is None else Checkpoint(Path(state_dir))
-        try:
-            before = None if checkpoint is None else checkpoint.load()
-            if before is not None:
-                resume(before, settings, state, tracker)
-            known = None if state_dir is None else state.data.known
-            paying = StreamBudget(
-                recorded,
-                name,
-                asked,
-                shared_budget=shared_budget,
-                calibration=calibration,
-                carbon=account,
-                done=known,
-            )
-            shadow_budget = (
-                shadow_mode.read_shadow_budget(recorded, name, paying.budget, known)
-                if shadow
-                else None
-            )
-        except BaseException:
-            if checkpoint is not None:
-                checkpoint.close()
-            raise
-        finally:
-            recorded.close()  # a stream without any update has nothing to close
-        if checkpoint is not None:
-            weakref.finalize(self, checkpoint.close)
         self.name = name
-        self._runner = StreamRunner(
+        self._runner = open_runner(
             state,
             model_trainer,
             evaluator,
-            paying,
-            ledger=recorded,
-            checkpoint=checkpoint,
-            before=before,
-            shadow=shadow_budget,
+            asked,
+            ledger=ledger,
+            state_dir=state_dir,
+            calibration=parse_calibration_budget(calibration_budget, asked),
             meter=meter,
-            tracker=tracker,
+            tracker=config.open_tracker(tracking_uri),
             carbon=carbon,
             settings=settings,
-            baseline_every=baseline_every,
         )
 
     @property

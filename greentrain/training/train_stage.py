@@ -27,6 +27,8 @@ FIRST_CLOSING = 0.1
 CONFIRMING = 3.0
 """Validations that must be left of a reservation for a second comparison, which runs two."""
 
+_ROUNDING = 1e-9
+
 
 class TrainStage:
     """The stages between ``ask`` and ``tell``: train and judge.
@@ -98,7 +100,7 @@ class TrainStage:
                 after = self._validate(model.module, held_out)
                 compared = self._compare(asked, model.module, payment)
                 finite = has_finite_weights(model.module) and math.isfinite(after)
-                kept = finite and not nan.stopped and (compared is None or not compared.worse)
+                kept = finite and not nan.stopped and not self._loses(compared)
                 if kept:
                     self.evaluate_each(model.module, context.experience.val)
             if steps.ended_j is not None:
@@ -154,11 +156,20 @@ class TrainStage:
             asked.probe, current, model, evaluator=evaluator, history=history
         )
         left_j = payment.reserved_j - (payment.used.total_j or 0.0)
-        if not compared.worse or left_j < CONFIRMING * probe.validation_j:
+        if not self._loses(compared) or left_j < CONFIRMING * probe.validation_j:
             return compared
         more = [probe.validation_data(asked.context.experience, left_j)]
         before, after = (evaluator.measure_as_one(each, more) for each in (current, model))
         return history.compare(before, after)
+
+    def _loses(self, compared: Comparison | None) -> bool:
+        """Return whether a successor is not kept: it is worse by more than chance.
+
+        The owner of a given model chose the samples, and gets the better model on them.
+        """
+        if compared is None:
+            return False
+        return compared.gain < -_ROUNDING if self._state.model.given else compared.worse
 
     def _fixed_j(self, decision: Decision) -> float | None:
         """Return the expected joules of an update besides its steps."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from greentrain.control import Decision, Reason, State, broke, set_aside
+from torch.utils.data import Dataset, Subset
+
+from greentrain.control import Action, Decision, Reason, State, UpdateMode, broke, set_aside
 from greentrain.decisions.core import (
     BudgetAccount,
     DecisionCore,
@@ -23,11 +25,11 @@ from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import FEWEST, ProbeResult
 from greentrain.memory import size
 from greentrain.payments import paying
-from greentrain.training.cost_calibration import calibrate, share_of_full
+from greentrain.training.cost_calibration import MAX_STEPS, calibrate, share_of_full
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.result import UpdateResult
 from greentrain.training.run_context import RunContext
-from greentrain.training.shadow import shadow_decision
+from greentrain.training.shadow import FIRST_EVALUATED, shadow_decision
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent, UpdateContext
 from greentrain.units import format_energy
@@ -37,6 +39,8 @@ FIRST_AT_LEAST_J = 1.0
 
 The energy of its first step is unknown, and must not exceed the budget.
 """
+FEWEST_CALIBRATED = 10
+"""Steps of the shortest calibration of a given model."""
 
 
 class UpdateLoop:
@@ -82,10 +86,10 @@ class UpdateLoop:
         """
         spent, probe, state = Spent(), None, None
         try:
-            if not self._budget.sized:
-                spent = self._size_budget(context, account)
+            if self._calibrates:
+                spent = self._calibrate(context, account)
                 account = self._budget.account(self._run.run)
-            if not self._budget.sized:
+            if self._calibrates:
                 decision = _budget_exhausted(account)
             else:
                 probe, state, decision, paid = self._observe(context, account)
@@ -185,26 +189,59 @@ class UpdateLoop:
         state.data.set_aside(experience)
         return result, row
 
-    def _size_budget(self, context: UpdateContext, account: BudgetAccount) -> Spent:
+    @property
+    def _calibrates(self) -> bool:
+        """True if the cost of a step has to be measured: for a share, and for a given model."""
+        unknown = not self._state.controller.cost.calibrated
+        return not self._budget.sized or (self._state.model.given and unknown)
+
+    def _calibrate(self, context: UpdateContext, account: BudgetAccount) -> Spent:
         """Measure the cost of a step, and convert a budget given as a share to joules."""
         state = self._state
+        if state.model.given and account.balance().left_j < FIRST_AT_LEAST_J:
+            return Spent()
         payment = calibrate(
             self._trainer,
-            self._evaluator,
-            state.model.module,
             context.data,
-            context.held_out,
             state.controller.cost,
             self._run.recorder,
             account,
+            validate=lambda: self._validate(context.held_out),
+            most_steps=self._calibration_steps(context),
         )
         if payment is None:
             return Spent()
+        spent = Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
+        if self._budget.sized:
+            return spent
         n_new, buffer = context.data.n_new, state.data.buffer
         kept = n_new if buffer is None else buffer.max_size
         plan, cost = self._trainer.plan, state.controller.cost
         self._budget.open_sized(share_of_full(self._budget.budget, cost, plan, n_new, kept))
-        return Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
+        return spent
+
+    def _calibration_steps(self, context: UpdateContext) -> int:
+        """Return the largest number of steps of a calibration.
+
+        That of a given model is for one update, and has at most a quarter of its steps.
+        """
+        if not self._state.model.given:
+            return MAX_STEPS
+        usual = self._trainer.plan.steps(Action(mode=UpdateMode.WARM_START), **context.data.counts)
+        return min(MAX_STEPS, max(FEWEST_CALIBRATED, usual // 4))
+
+    def _validate(self, held_out: Dataset[Any]) -> None:
+        """Validate the current model; of a given one, learn the metric and its cost."""
+        state, recorder = self._state, self._run.recorder
+        if not state.model.given:
+            self._evaluator.metric(state.model.module, held_out)
+            return
+        some = Subset(held_out, range(0, size(held_out), -(-size(held_out) // FIRST_EVALUATED)))
+        before_j = recorder.read().total_j or 0.0
+        metric = finite(self._evaluator.metric(state.model.module, some))
+        state.probe.learn_validation(size(some), (recorder.read().total_j or 0.0) - before_j)
+        if metric is not None and state.history.last is None:
+            state.history.add(metric)
 
     def _observe(
         self, context: UpdateContext, account: BudgetAccount
@@ -213,14 +250,18 @@ class UpdateLoop:
         probe, recorder = self._state.probe, self._run.recorder
         left_j, left = account.balance().left_j, self._budget.experiences_left()
         trained, each = self._state.model.trained, self._state.per_experience
+        given = self._state.model.given  # nothing replaces it without a comparison
         samples = probe.affordable(left_j / left) if trained else 0
         current_alone = each is not None and trained
-        if current_alone:
+        if current_alone or given:
             samples = max(samples, FEWEST)
         alone = size(context.experience.val) if current_alone else 0
         reserved_j = probe.upper_bound_j(samples + alone)
         if not samples or reserved_j > left_j:
-            return None, *self._decide(context, account, None, left), Spent()
+            state, decision = self._decide(context, account, None, left)
+            if given:
+                decision = _budget_exhausted(account, "compare two models")
+            return None, state, decision, Spent()
         purpose = f"probe of {context.experience.id}"
         reservation = account.reserve(reserved_j, purpose)
         with (
@@ -256,7 +297,7 @@ class UpdateLoop:
         candidates = self._trainer.plan.candidates(
             **context.data.counts,
             has_model=self._state.model.trained,
-            keeps_data=self._state.data.buffer is not None,
+            keeps_data=self._state.may_retrain(context.data),
         )
         state, decision = self._core.decide(
             state, candidates, account, keep_j=keep_j, others=self._budget.prospects(left)
@@ -321,12 +362,11 @@ def outcome_of(result: UpdateResult) -> UpdateOutcome:
     )
 
 
-def _budget_exhausted(account: BudgetAccount) -> Decision:
+def _budget_exhausted(
+    account: BudgetAccount, purpose: str = "measure the cost of training"
+) -> Decision:
     left_j = account.balance().left_j
-    return broke(
-        f"{format_energy(left_j)} are left, too little to measure the cost of training: nothing "
-        "starts"
-    )
+    return broke(f"{format_energy(left_j)} are left, too little to {purpose}: nothing starts")
 
 
 def _sum(first: Spent, second: Spent) -> Spent:

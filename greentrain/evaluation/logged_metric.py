@@ -1,0 +1,112 @@
+"""Find the metric that a model logs in validation, and its direction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pytorch_lightning import LightningModule
+from torch.utils.data import Dataset, Subset
+
+from greentrain.errors import ConfigurationError
+from greentrain.evaluation.evaluator import isolated_rng, quiet, validation_trainer
+from greentrain.evaluation.fast_eval import ordered_loader
+from greentrain.memory import size
+
+Direction = Literal["max", "min"]
+
+BATCH = 8
+"""Samples that show the names: some metrics need more than one."""
+_MORE = ("acc", "auc", "auroc", "dice", "f1", "iou", "precision", "r2", "recall")
+_LESS = ("err", "loss", "mae", "mse", "nll", "perplexity", "rmse")
+_WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+[0-9]*(?![a-z])")
+
+
+def logged_in_validation(
+    model: LightningModule,
+    dataset: Dataset[Any],
+    *,
+    options: Mapping[str, Any],
+    loader: Mapping[str, Any],
+) -> list[str]:
+    """Return the names that a model logs when it is validated on a few samples.
+
+    Args:
+        model: The model.
+        dataset: Held-out samples, of which the first ones are used.
+        options: The user's options of the Trainer.
+        loader: The user's options of the loader, ``batch_size`` among them.
+    """
+    batch = Subset(dataset, range(min(size(dataset), BATCH)))
+    with isolated_rng(), quiet():
+        trainer = validation_trainer(options)
+        trainer.validate(model, dataloaders=ordered_loader(batch, loader), verbose=False)
+    return sorted(trainer.callback_metrics)
+
+
+def choose_metric(
+    logged: Iterable[str], monitor: str | None, mode: str | None
+) -> tuple[str, Direction]:
+    """Return the metric to compare models by, and its direction.
+
+    Args:
+        logged: The names that the model logs in validation.
+        monitor: One of them; ``None`` if there is only one.
+        mode: ``"max"`` or ``"min"``; ``None`` if the name shows it, as ``val_loss`` does.
+
+    Raises:
+        ConfigurationError: If either is missing, and cannot be found out.
+
+    Example:
+        >>> choose_metric(["val_acc"], None, None)
+        ('val_acc', 'max')
+        >>> choose_metric(["val_acc", "val_loss"], "val_loss", None)
+        ('val_loss', 'min')
+    """
+    names = _distinct(logged)
+    shown = ", ".join(f"`{name}`" for name in names)
+    if not names:
+        raise ConfigurationError(
+            "the model logs nothing in validation; log a metric in validation_step, such as "
+            "self.log('val_acc', accuracy)"
+        )
+    if monitor is None:
+        if len(names) > 1:
+            raise ConfigurationError(
+                f"the model logs {len(names)} metrics in validation, and monitor is missing; give "
+                f"the one that decides which model is better: monitor= one of {shown}"
+            )
+        monitor = names[0]
+    elif monitor not in {*names, *logged}:
+        raise ConfigurationError(
+            f"the model logs no {monitor!r} in validation. It logs {shown}: give one of these "
+            "names as monitor, or log the metric in validation_step"
+        )
+    if mode is None:
+        mode = _direction(monitor)
+    if mode is None:
+        raise ConfigurationError(
+            f"mode is missing, and the name {monitor!r} shows no direction; give mode='max' if a "
+            "larger value is better, or mode='min' if a smaller one is"
+        )
+    if mode not in ("max", "min"):
+        raise ConfigurationError(f"mode is {mode!r}; allowed are 'max' and 'min'")
+    return monitor, mode  # type: ignore[return-value]  # one of the two literals
+
+
+def _distinct(logged: Iterable[str]) -> list[str]:
+    """Return the names without ``_step`` and ``_epoch`` forms of other names."""
+    names = sorted(logged)
+    return [
+        name
+        for name in names
+        if (plain := re.sub(r"_(step|epoch)$", "", name)) == name or plain not in names
+    ]
+
+
+def _direction(name: str) -> Direction | None:
+    words = [word.lower() for word in _WORDS.findall(name)]
+    more = any(word.startswith(_MORE) for word in words)
+    less = any(word.startswith(_LESS) for word in words)
+    return None if more == less else "max" if more else "min"

@@ -1,0 +1,472 @@
+"""Update one model once: the smallest caller of the decisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.loggers import Logger
+from torch.utils.data import DataLoader, Dataset
+
+from greentrain.budget import Budget
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.control import BudgetController, Decision, Policy, UpdateMode
+from greentrain.decisions.budget_arguments import check_intensity, parse_calibration_budget
+from greentrain.energy import Meter
+from greentrain.errors import ConfigurationError
+from greentrain.evaluation.comparison import MetricHistory
+from greentrain.evaluation.evaluator import Evaluator
+from greentrain.evaluation.held_out import HeldOut
+from greentrain.evaluation.logged_metric import choose_metric, logged_in_validation
+from greentrain.evaluation.probe import Probe
+from greentrain.ledger import LOG_FOLDER, file_url
+from greentrain.memory import Buffer
+from greentrain.streams import Experience
+from greentrain.tracking import NullTracker
+from greentrain.training import config
+from greentrain.training.config import CarbonConfig, ModeConfig
+from greentrain.training.data import StreamData
+from greentrain.training.fit import RESERVED_OPTIONS, ModelTrainer, as_list, trainer_options
+from greentrain.training.fit_callbacks import LoggerSteps
+from greentrain.training.given_data import GivenData, read_data
+from greentrain.training.given_model import check_given_model, copy_model, return_like
+from greentrain.training.loaders import check_loader
+from greentrain.training.result import UpdateResult
+from greentrain.training.runner import StreamRunner, open_runner
+from greentrain.training.shadow import check_model
+from greentrain.training.stream_state import CurrentModel, StreamState
+from greentrain.units import J_PER_WH, format_energy, utc_now
+
+_CALIBRATION = "1 Wh"
+_FILE = "greentrain.db"
+_SQLITE = "sqlite:///"
+
+_steps: WeakKeyDictionary[Logger, int] = WeakKeyDictionary()
+"""Steps that the updates of this process have recorded in each logger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ModelUpdate:
+    """The outcome of :func:`update`.
+
+    Args:
+        model: The better model: the updated one, or the given instance if nothing was kept.
+        update_mode: The update mode of the decision; ``SKIP`` if nothing was trained.
+        kept: Whether ``model`` is the updated one.
+        reason: The decision and its outcome in one or two sentences.
+        monitor: Name of the metric that the two models were compared by.
+        metric_before: The metric of the given model on ``val``; ``None`` if unknown.
+        metric_after: The metric of the returned model on it; ``None`` if unknown.
+        energy_j: Joules that the update used, with its calibration and its probe.
+        emissions_g: Grams of CO2 equivalent; ``None`` without a zone or an intensity.
+        left_j: Joules left of the budget.
+        overrun_j: Joules used beyond what was reserved.
+        steps: Batches that were trained.
+        logged_steps: The next step of the loggers: ``first_step`` of the next update.
+        not_offered: The update modes that were not possible, each with its reason.
+        decision: The decision, with its alternatives.
+        ledger: Path of the ledger that recorded everything, or its URL if it is on a server.
+        run_id: Id of the run in the ledger.
+    """
+
+    model: LightningModule
+    update_mode: UpdateMode
+    kept: bool
+    reason: str
+    monitor: str
+    metric_before: float | None
+    metric_after: float | None
+    energy_j: float
+    emissions_g: float | None
+    left_j: float
+    overrun_j: float
+    steps: int
+    logged_steps: int
+    not_offered: Mapping[UpdateMode, str]
+    decision: Decision
+    ledger: str
+    run_id: str
+
+    @property
+    def energy_wh(self) -> float:
+        """The energy in watt-hours."""
+        return self.energy_j / J_PER_WH
+
+    def __repr__(self) -> str:
+        """Return the outcome in one line."""
+        return f"<ModelUpdate {self._outcome}>"
+
+    def __str__(self) -> str:
+        """Return the outcome, its reason and the ledger, each in a line."""
+        lines = [self._outcome, f"reason: {self.reason}"]
+        lines += [f"not offered: {mode}, as {why}" for mode, why in self.not_offered.items()]
+        return "\n".join([*lines, f"ledger: {self.ledger}"])
+
+    @property
+    def _outcome(self) -> str:
+        state = "kept" if self.kept else "not kept"
+        state = "nothing trained" if self.update_mode is UpdateMode.SKIP else state
+        used = format_energy(self.energy_j)
+        before, after = (_number(each) for each in (self.metric_before, self.metric_after))
+        return (
+            f"{self.update_mode}, {state}: {self.monitor} {before} -> {after}, {self.steps} steps, "
+            f"{used}"
+        )
+
+
+def update(
+    model: LightningModule,
+    new_data: Dataset[Any] | DataLoader[Any] | LightningDataModule,
+    *,
+    val: Dataset[Any] | DataLoader[Any] | None = None,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    buffer: Buffer | Literal["all"] | None = None,
+    budget: str | Budget = "5 Wh",
+    state_dir: str | Path | None = None,
+    make_model: Callable[[], LightningModule] | None = None,
+    ledger: str | None = None,
+    name: str = "update",
+    policy: Policy | None = None,
+    carbon: CarbonConfig = CarbonConfig(),  # noqa: B008 (frozen)
+    meter: Meter | None = None,
+    first_step: int | None = None,
+    seed: int = 0,
+    **trainer: Any,
+) -> ModelUpdate:
+    """Update one model on new data within a budget, and return the better of the two models.
+
+    A controller decides whether to train, in which update mode and for how many steps. The upper
+    bound of the energy is reserved in a ledger before training, which stops at it. The updated
+    model is compared with the given one on ``val``, and is returned unless it is worse. The given
+    instance is never changed: copies are trained.
+
+    At the first call the cost of a step is unknown. Some steps of a discarded copy measure it.
+
+    Args:
+        model: The model, whose weights are the start.
+        new_data: New data: a map-style dataset, a ``DataLoader`` of one, or a
+            ``LightningDataModule``. Of a ``DataLoader``, the batch size, ``collate_fn``, workers
+            and ``drop_last`` are used. A dataset has batches of 32.
+        val: Held-out data for everything that the model has to be good at, as a dataset or a
+            ``DataLoader``. It may be omitted if ``new_data`` is a ``LightningDataModule``.
+        monitor: Name of the metric that the model logs in validation. It may be omitted if the
+            model logs one only.
+        mode: ``"max"`` if a larger metric is better, ``"min"`` if a smaller one is. It may be
+            omitted if the name shows it, as ``val_acc`` and ``val_loss`` do.
+        buffer: Past data that may be kept: a buffer such as ``ReservoirBuffer(2000)``, which may
+            hold samples already, ``"all"``, or ``None`` for none. Past data make ``REPLAY``
+            possible.
+        budget: Energy that this update may use, such as ``"5 Wh"``, or emissions, such as ``"2
+            gCO2e"`` (with ``carbon``). A :class:`Budget`, and a renewed amount such as ``"50 Wh
+            per month"``, last over all calls with the same ``state_dir``, or the same ``ledger``
+            and ``name``.
+        state_dir: Folder in which the buffer and everything learned are saved. The next call with
+            it continues: no calibration is needed. Its weights are those of its ``model``.
+        make_model: Returns the model with fresh weights. With it, and with past data in the
+            buffer, ``FULL_RETRAIN`` is possible, too.
+        ledger: URL of the ledger; by default ``greentrain.db`` in ``state_dir``, or a new file in
+            ``greentrain_logs/`` under ``default_root_dir``.
+        name: Name of the update, and of its budget in the ledger.
+        policy: The policy; :class:`greentrain.control.PricedPolicy` unless given.
+        carbon: Conversion of joules to grams of CO2 equivalent; none without a zone or intensity.
+        meter: The meter; by default the best one of this machine.
+        first_step: First step of the loggers. By default it follows the model's last Trainer, the
+            last update with the same logger, or the saved state.
+        seed: Seed of order and sampling.
+        **trainer: Options of the Trainer, such as ``max_epochs``, ``accelerator`` and ``logger``.
+            ``max_epochs`` is the largest number of further epochs, 10 unless given.
+
+    Returns:
+        The better model, with the energy that was used, and the reasons.
+
+    Raises:
+        ConfigurationError: If an argument cannot be used, before anything is trained.
+        LedgerError: If nothing can be recorded. Then nothing is trained.
+
+    Example:
+        ``result = greentrain.update(model, new_data, val=held_out, max_epochs=3)``
+    """
+    given = check_given_model(model)
+    options = _check_options(trainer)
+    config.check_arguments(make_model or check_given_model, buffer, policy)
+    wanted = budget if isinstance(budget, Budget) else Budget.parse(budget)
+    check_intensity(wanted, carbon.account())
+    data, close_data = read_data(new_data, val)
+    try:
+        return _update(
+            given,
+            data,
+            options,
+            budget=wanted,
+            # A plain amount is for this call, and no later one pays from it.
+            lasting=isinstance(budget, Budget) or wanted.per is not None,
+            monitor=monitor,
+            mode=mode,
+            buffer=buffer,
+            state_dir=state_dir,
+            make_model=make_model,
+            ledger=ledger,
+            name=name,
+            policy=policy,
+            carbon=carbon,
+            meter=meter,
+            first_step=first_step,
+            seed=seed,
+        )
+    finally:
+        close_data()
+
+
+def _update(
+    given: LightningModule,
+    data: GivenData,
+    options: dict[str, Any],
+    *,
+    budget: Budget,
+    lasting: bool,
+    monitor: str | None,
+    mode: str | None,
+    buffer: Buffer | Literal["all"] | None,
+    state_dir: str | Path | None,
+    make_model: Callable[[], LightningModule] | None,
+    ledger: str | None,
+    name: str,
+    policy: Policy | None,
+    carbon: CarbonConfig,
+    meter: Meter | None,
+    first_step: int | None,
+    seed: int,
+) -> ModelUpdate:
+    if "sampler" in data.train_options and buffer is not None:
+        raise ConfigurationError(
+            "new_data has a sampler that chooses its samples, and an update mixes them with those "
+            "of the buffer; give buffer=None, or new_data without the sampler"
+        )
+    loggers = LoggerSteps()
+    own = as_list(options.get("callbacks"))
+    modes = ModeConfig(reuse_fraction=1.0)
+    model_trainer = ModelTrainer(
+        make_model or (lambda: copy_model(given)),
+        make_successor=lambda: copy_model(given),
+        options={**options, "callbacks": [*own, loggers]},
+        loader=data.train_options,
+        modes=modes,
+        seed=seed,
+    )
+    val_loader = check_loader(data.val_options)
+    start = copy_model(given)
+    logged = logged_in_validation(start, data.val, options=options, loader=val_loader)
+    monitor, mode = choose_metric(logged, monitor, mode)
+    _check_callbacks(options, logged)
+    if make_model is not None:
+        check_model(model_trainer.fresh_model(), given)
+    evaluator = Evaluator(monitor=monitor, options=options, loader=val_loader)
+    held_out = HeldOut("current", seed=seed)
+    kept = config.open_buffer(buffer, state_dir, seed)
+    state = StreamState(
+        model=CurrentModel(lambda: start, given=True, renewable=make_model is not None),
+        data=StreamData(kept),
+        held_out=held_out,
+        probe=Probe(evaluator, held_out, seed=seed),
+        history=MetricHistory(more_is_better=mode == "max"),
+        controller=BudgetController(policy=policy),
+        loggers=loggers,
+    )
+    url = ledger or _default_url(state_dir, options)
+    unique = f"{utc_now():%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    settings = {
+        "name": name if lasting or state_dir is not None else f"{name}-{unique}",
+        "shared_budget": None,
+        "budget": str(budget),
+        "monitor": monitor,
+        "mode": mode,
+        "eval_on": "current",
+        "eval_each_experience": False,
+        "buffer": "all" if buffer == "all" else type(buffer).__name__,
+        "policy": repr(policy) if policy else "PricedPolicy()",
+        "seed": seed,
+        "shadow": False,
+        "baseline_every": None,
+        "epochs": options["max_epochs"],
+        "batch_size": model_trainer.plan.batch_size,
+        **dataclasses.asdict(modes),
+    }
+    runner = open_runner(
+        state,
+        model_trainer,
+        evaluator,
+        budget,
+        ledger=url,
+        state_dir=state_dir,
+        calibration=parse_calibration_budget(_CALIBRATION, budget),
+        meter=meter,
+        tracker=NullTracker(),
+        carbon=carbon,
+        settings=settings,
+        for_next=not lasting,
+    )
+    try:
+        users = [each for each in as_list(options.get("logger")) if isinstance(each, Logger)]
+        before = [loggers.steps, _trained_steps(given), *(_steps.get(each, 0) for each in users)]
+        loggers.steps = first = max(before) if first_step is None else first_step
+        past = 0 if kept is None else len(kept)
+        number = len(state.data.known) + 1
+        result = runner.update(
+            Experience(unique if state_dir is None else f"{name}-{number}", data.train, data.val)
+        )
+        if users and loggers.steps == first:  # ranks in processes that return no steps
+            loggers.steps += result.decision.steps
+        _steps.update(dict.fromkeys(users, loggers.steps))
+    finally:
+        runner.close()
+    if ledger is None and number == 1:
+        rank_zero_info(f"greentrain.update: the ledger is {_path(url)}")
+    return _outcome(
+        given,
+        runner,
+        result,
+        monitor=monitor,
+        ledger=_path(url),
+        not_offered=_not_offered(buffer, past, make_model),
+        logged_steps=loggers.steps,
+    )
+
+
+def _outcome(
+    given: LightningModule,
+    runner: StreamRunner,
+    result: UpdateResult,
+    *,
+    monitor: str,
+    ledger: str,
+    not_offered: Mapping[UpdateMode, str],
+    logged_steps: int,
+) -> ModelUpdate:
+    run = runner.run
+    if run is None:
+        raise ValueError("the update opened no run")
+    trained = result.update_mode is not UpdateMode.SKIP
+    kept = result.kept and trained
+    before, after = _without_rounding(result.metric_before, result.metric_after)
+    reason = result.reason
+    if trained and not kept:
+        reason += f". The updated model is not kept: it is worse in {monitor}, or not finite"
+    return ModelUpdate(
+        model=return_like(runner.state.model.module, given) if kept else given,
+        update_mode=result.update_mode,
+        kept=kept,
+        reason=reason,
+        monitor=monitor,
+        metric_before=before,
+        metric_after=after,
+        energy_j=result.energy_j,
+        emissions_g=run.emissions_g,
+        left_j=result.left_j,
+        overrun_j=result.overrun_j,
+        steps=result.steps,
+        logged_steps=logged_steps,
+        not_offered=not_offered,
+        decision=result.decision,
+        ledger=ledger,
+        run_id=run.run.run_id,
+    )
+
+
+def _not_offered(buffer: object, past: int, make_model: object) -> dict[UpdateMode, str]:
+    why: dict[UpdateMode, str] = {}
+    if not past:
+        missing = "no buffer was given" if buffer is None else "the buffer holds no past data"
+        why = {UpdateMode.REPLAY: missing, UpdateMode.FULL_RETRAIN: missing}
+    if make_model is None:
+        why[UpdateMode.FULL_RETRAIN] = (
+            "make_model was not given, and an instance has no fresh weights"
+        )
+    return why
+
+
+def _check_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the Trainer, with ``max_epochs``."""
+    for name, value in given.items():
+        if isinstance(value, Trainer):
+            raise ConfigurationError(
+                f"{name} is a Trainer, and an update needs a fresh one; give its options "
+                "themselves: greentrain.update(..., max_epochs=3, accelerator='gpu')"
+            )
+    if "trainer" in given:
+        raise ConfigurationError(
+            "trainer is no option of a Trainer; give the options themselves: "
+            "greentrain.update(..., max_epochs=3, accelerator='gpu')"
+        )
+    taken = sorted(set(RESERVED_OPTIONS) & set(given))
+    if taken:
+        raise ConfigurationError(
+            f"{', '.join(taken)} cannot be given, as the controller decides about the steps; give "
+            "max_epochs, the largest number of further epochs"
+        )
+    if given.get("logger") is True:
+        raise ConfigurationError(
+            "logger is True, which is a new logger in each Trainer; give the logger of the earlier "
+            "training, such as CSVLogger('logs'), so that its curves continue"
+        )
+    return trainer_options(given)
+
+
+def _check_callbacks(options: Mapping[str, Any], logged: Sequence[str]) -> None:
+    """Refuse callbacks that would fail during the fit, which has no validation."""
+    for each in as_list(options.get("callbacks")):
+        monitored = getattr(each, "monitor", None)
+        if isinstance(each, Checkpoint):
+            raise ConfigurationError(
+                f"callbacks has a {type(each).__name__}, and update returns the better model; save "
+                "that one: torch.save(result.model.state_dict(), 'model.pt')"
+            )
+        if isinstance(each, (BudgetGuard, EnergyMonitor)):
+            raise ConfigurationError(
+                f"callbacks has a {type(each).__name__}, and update measures and caps its energy "
+                "itself; remove it, and see result.energy_j and budget"
+            )
+        if isinstance(each, EarlyStopping) and monitored in logged:
+            raise ConfigurationError(
+                f"callbacks has an EarlyStopping on {monitored!r}, which is logged in validation, "
+                "and an update validates once, at its end; remove it"
+            )
+
+
+def _default_url(state_dir: str | Path | None, options: Mapping[str, Any]) -> str:
+    if state_dir is not None:
+        return file_url(Path(state_dir) / _FILE)
+    root = str(options.get("default_root_dir") or Path.cwd())
+    folder = Path.cwd() if "://" in root else Path(root)
+    name = f"{utc_now():%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.db"
+    return file_url(folder / LOG_FOLDER / name)
+
+
+def _path(url: str) -> str:
+    return url.removeprefix(_SQLITE)
+
+
+def _trained_steps(model: LightningModule) -> int:
+    """Return the logged steps of the last fit of a model in this process."""
+    trainer = getattr(model, "_trainer", None)
+    return 0 if trainer is None else int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def _without_rounding(*metrics: float | None) -> list[float | None]:
+    """Return metrics to seven digits of the largest: one is computed as a difference."""
+    largest = max((abs(each) for each in metrics if each is not None), default=0.0)
+    digits = 6 - math.floor(math.log10(largest)) if largest else 0
+    return [None if each is None else round(each, digits) for each in metrics]
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
