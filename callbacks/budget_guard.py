@@ -47,7 +47,7 @@ class BudgetGuard(Callback):
 
     Args:
         cap: The most that the fit may use: text such as ``"0.5 kWh"`` or ``"500 gCO2e"``, or a
-            number of joules.
+            :class:`greentrain.Budget`. A number without a unit is refused.
         meter: The source of joules. The default is the meter of this Trainer's ``EnergyMonitor``,
             else the best meter for this machine.
         zone: Electricity zone of this machine, such as ``"DE"``. A cap of carbon needs a zone or an
@@ -81,7 +81,7 @@ class BudgetGuard(Callback):
 
     def __init__(
         self,
-        cap: str | float,
+        cap: str | Budget,
         *,
         meter: Meter | WindowRecorder | None = None,
         zone: str | None = None,
@@ -323,11 +323,20 @@ def _evaluate(
     return reason is not StopReason.NOT_STOPPED, reason
 
 
-def _parse_cap(cap: str | float) -> Budget:
-    budget = Budget.parse(cap) if isinstance(cap, str) else Budget(energy_j=cap)
+def _parse_cap(cap: str | Budget) -> Budget:
+    if not isinstance(cap, (str, Budget)):
+        raise ConfigurationError(
+            f"BudgetGuard(cap={cap!r}) has no unit; write the unit, such as '{_sample(cap)} Wh' or "
+            f"'{_sample(cap)} J'"
+        )
+    budget = Budget.parse(cap) if isinstance(cap, str) else cap
     if budget.amount is None or budget.per is not None:
         raise ConfigurationError(
-            f"BudgetGuard(cap={cap!r}) is not an amount for one fit; give an energy such as "
+            f"BudgetGuard(cap={str(cap)!r}) is not an amount for one fit; give an energy such as "
             "'0.5 kWh', or an emission such as '500 gCO2e'"
         )
     return budget
+
+
+def _sample(cap: object) -> str:
+    return f"{cap:g}" if isinstance(cap, (int, float)) and cap > 0 else "0.5"
