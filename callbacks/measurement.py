@@ -88,6 +88,7 @@ class RunMeasurement:
         calibration: Comparison of the windows with the wall meter.
         sources: The metered sources, known once the measurement is closed.
         lease: The shared meter.
+        record: As given.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class RunMeasurement:
         self.sources: tuple[Source, ...] = ()
         self._carbon = carbon
         self._wall = wall
-        self._record = record
+        self.record = record
         self._alone = False
         self._open = True
         self._known_j: float | None = None
@@ -114,9 +115,9 @@ class RunMeasurement:
         except BaseException:
             record.close("failed")
             raise
-        self._recorder = self.lease.recorder
-        self._depth = self._recorder.depth
-        self._recorder.sinks.append(self._add_window)
+        self.recorder = self.lease.recorder
+        self._depth = self.recorder.depth
+        self.recorder.sinks.append(self._add_window)
         self._began = utc_now()
 
     def begin(self, phase: str, name: str, idle_s: float) -> None:
@@ -131,9 +132,7 @@ class RunMeasurement:
             LedgerError: If the run cannot be recorded in the ledger that was given.
             ConfigurationError: If the wall meter is configured wrongly.
         """
-        self._record.begin(
-            phase, name, sources=self.lease.sources, beat=self._recorder.open_windows
-        )
+        self.record.begin(phase, name, sources=self.lease.sources, beat=self.recorder.open_windows)
         if self._wall is not None:
             try:
                 self._wall.start()
@@ -141,24 +140,24 @@ class RunMeasurement:
                 _warn_wall(error)
                 self._wall = None
         if idle_s:
-            with self._recorder.phase("idle"):
+            with self.recorder.phase("idle"):
                 time.sleep(idle_s)
         self._began = utc_now()
-        self._recorder.enter(phase)
+        self.recorder.enter(phase)
 
     def enter(self, phase: str, epoch: int | None = None) -> None:
         """Begin a phase, interrupting the open one."""
         if self._open:
-            self._recorder.enter(phase, epoch=epoch)
+            self.recorder.enter(phase, epoch=epoch)
 
     def leave(self) -> None:
         """End the open phase."""
         if self._open:
-            self._recorder.leave()
+            self.recorder.leave()
 
     def open_window(self, phase: str) -> Window | None:
         """Return the energy that an open phase has used in all processes; every one has to call."""
-        for window in self._recorder.open_windows():
+        for window in self.recorder.open_windows():
             if window.phase == phase:
                 return dataclasses.replace(window, reading=self._of_all(window.reading))
         return None
@@ -170,8 +169,8 @@ class RunMeasurement:
     def so_far(self) -> WindowTotal:
         """Return the total of all processes up to now; every process has to call it."""
         so_far = self.closed
-        if self._open and self._recorder.depth > self._depth:
-            used = self._of_all(self._recorder.used(self._depth))
+        if self._open and self.recorder.depth > self._depth:
+            used = self._of_all(self.recorder.used(self._depth))
             grams = self._carbon.emissions(used.total_j, self._began, utc_now()).grams
             so_far = so_far.plus(used, grams)
         # A source that fails makes an open phase unknown; joules known before stay known.
@@ -194,13 +193,13 @@ class RunMeasurement:
         if not self._open:
             return False
         self._alone = alone
-        self._recorder.leave_to(self._depth)
+        self.recorder.leave_to(self._depth)
         self._open = False
-        self._recorder.sinks.remove(self._add_window)
+        self.recorder.sinks.remove(self._add_window)
         self.sources = self.lease.sources()
         if self._wall is not None:
             self._compare(self._wall)
-        self._record.close(status)
+        self.record.close(status)
         self.lease.release()
         return True
 
@@ -211,7 +210,7 @@ class RunMeasurement:
         else:
             self.windows.append(window)
             self.closed = self.closed.plus(window.reading, self.grams(window))
-        self._record.window(window)
+        self.record.window(window)
 
     def _of_all(self, reading: Reading) -> Reading:
         if not self.lease.several:
@@ -225,7 +224,7 @@ class RunMeasurement:
         try:
             self.calibration = calibrate_windows(self.windows, wall)
             if self.calibration is not None:
-                self._record.calibration(self.calibration)
+                self.record.calibration(self.calibration)
         except GreentrainError as error:  # a failing meter never stops training
             _warn_wall(error)
         finally:

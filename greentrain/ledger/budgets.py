@@ -217,7 +217,7 @@ def budget_exceeded(
     purpose: str,
     terms: Terms,
     status: BudgetStatus,
-    requested: float,
+    requested: float | None,
     held_by: tuple[str, ...],
     *,
     per_j: float | None,
@@ -228,7 +228,7 @@ def budget_exceeded(
         purpose: Purpose of the amount.
         terms: Terms of the budget.
         status: Status of the budget.
-        requested: The amount, in the budget's unit.
+        requested: The amount, in the budget's unit; ``None`` for any part of what is left.
         held_by: Texts of :func:`holders`.
         per_j: Amount in the budget's unit for one joule; ``None`` if unknown.
     """
@@ -240,11 +240,13 @@ def budget_exceeded(
     until = terms.budget.until
     end = f"; it ended at {utc_text(until)}" if status.over and until is not None else ""
     held = f"; held: {', '.join(held_by)}" if held_by else ""
+    left = f"{format_amount(status.left, unit)} of {format_amount(status.total, unit)} are left"
+    needs = f"needs {format_amount(requested, unit)}, and {left}"
+    if requested is None:
+        needs = f"needs a part of the budget {terms.name!r}, and {left}"
     return BudgetExceeded(
-        f"{purpose} needs {format_amount(requested, unit)}, and "
-        f"{format_amount(status.left, unit)} of {format_amount(status.total, unit)} are left "
-        f"({taken}){end}{held}",
-        requested_j=None if per_j is None else requested / per_j,
+        f"{purpose} {needs} ({taken}){end}{held}",
+        requested_j=None if per_j is None or requested is None else requested / per_j,
         left_j=None if per_j is None else status.left / per_j,
         held_by=held_by,
     )

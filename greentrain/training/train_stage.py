@@ -66,6 +66,7 @@ class TrainStage:
             meter=recorder,
             anneal=self._trainer.anneals,
             keep_j=self._closing_j(decision, size(held_out)),
+            log=False,
         )
         steps = StepEnergy(recorder, planned=decision.steps, other_j=self._fixed_j(decision))
         curve, nan = LossCurve(), StopOnNan()
