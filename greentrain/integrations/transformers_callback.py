@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import distributed
 
+from greentrain._about import DISTRIBUTION
 from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.cap_arguments import check_budget, parse_cap
 from greentrain.callbacks.run_record import RunRecord
@@ -88,7 +89,7 @@ class TransformersCallback(TrainerCallback):
         if TrainerCallback is object:
             raise ConfigurationError(
                 "TransformersCallback needs the package transformers; install the extra: "
-                "pip install 'lightning-greentrain[transformers]'"
+                f"pip install '{DISTRIBUTION}[transformers]'"
             )
         self._cap = None if cap is None else parse_cap(cap, several=budget is not None)
         if budget is not None and self._cap is None:
@@ -133,7 +134,7 @@ class TransformersCallback(TrainerCallback):
         name = type(kwargs["model"]).__name__ if kwargs.get("model") is not None else "training"
         main = bool(state.is_world_process_zero)
         self._training = _Training(
-            self.meter if main else _NoMeter(),
+            self.meter if main else _EmptyMeter(),
             RunRecord(self.ledger if main else None, self.carbon, required=True),
             self.carbon,
             name,
@@ -392,7 +393,7 @@ class _Training:
         self.record.window(window)
 
 
-class _NoMeter:
+class _EmptyMeter:
     """A meter for a process that measures nothing."""
 
     sources: tuple[Source, ...] = ()
@@ -416,4 +417,4 @@ def _started(meter: Meter | None) -> Meter:
         return meter
     except MeterError as error:  # a failing meter never stops training
         _log.warning("energy is not measured: %s", error)
-        return _NoMeter()
+        return _EmptyMeter()

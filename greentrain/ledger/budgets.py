@@ -240,12 +240,12 @@ def budget_exceeded(
     until = terms.budget.until
     end = f"; it ended at {utc_text(until)}" if status.over and until is not None else ""
     held = f"; held: {', '.join(held_by)}" if held_by else ""
-    left = f"{format_amount(status.left, unit)} of {format_amount(status.total, unit)} are left"
-    needs = f"needs {format_amount(requested, unit)}, and {left}"
-    if requested is None:
-        needs = f"needs a part of the budget {terms.name!r}, and {left}"
+    left, needs = status.left, format_amount(requested, unit)
+    if requested is None:  # what is left is rounding
+        left, needs = 0.0, f"a part of the budget {terms.name!r}"
     return BudgetExceeded(
-        f"{purpose} {needs} ({taken}){end}{held}",
+        f"{purpose} needs {needs}, and {format_amount(left, unit)} of "
+        f"{format_amount(status.total, unit)} are left ({taken}){end}{held}",
         requested_j=None if per_j is None or requested is None else requested / per_j,
         left_j=None if per_j is None else status.left / per_j,
         held_by=held_by,
