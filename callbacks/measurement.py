@@ -88,7 +88,7 @@ class RunMeasurement:
         calibration: Comparison of the windows with the wall meter.
         sources: The metered sources, known once the measurement is closed.
         lease: The shared meter.
-        record: As given.
+        record: The record.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class RunMeasurement:
         except BaseException:
             record.close("failed")
             raise
-        self.recorder = self.lease.recorder
-        self._depth = self.recorder.depth
-        self.recorder.sinks.append(self._add_window)
+        self._recorder = self.lease.recorder
+        self._depth = self._recorder.depth
+        self._recorder.sinks.append(self._add_window)
         self._began = utc_now()
 
     def begin(self, phase: str, name: str, idle_s: float) -> None:
@@ -132,7 +132,7 @@ class RunMeasurement:
             LedgerError: If the run cannot be recorded in the ledger that was given.
             ConfigurationError: If the wall meter is configured wrongly.
         """
-        self.record.begin(phase, name, sources=self.lease.sources, beat=self.recorder.open_windows)
+        self.record.begin(phase, name, sources=self.lease.sources, beat=self._recorder.open_windows)
         if self._wall is not None:
             try:
                 self._wall.start()
@@ -140,24 +140,24 @@ class RunMeasurement:
                 _warn_wall(error)
                 self._wall = None
         if idle_s:
-            with self.recorder.phase("idle"):
+            with self._recorder.phase("idle"):
                 time.sleep(idle_s)
         self._began = utc_now()
-        self.recorder.enter(phase)
+        self._recorder.enter(phase)
 
     def enter(self, phase: str, epoch: int | None = None) -> None:
         """Begin a phase, interrupting the open one."""
         if self._open:
-            self.recorder.enter(phase, epoch=epoch)
+            self._recorder.enter(phase, epoch=epoch)
 
     def leave(self) -> None:
         """End the open phase."""
         if self._open:
-            self.recorder.leave()
+            self._recorder.leave()
 
     def open_window(self, phase: str) -> Window | None:
         """Return the energy that an open phase has used in all processes; every one has to call."""
-        for window in self.recorder.open_windows():
+        for window in self._recorder.open_windows():
             if window.phase == phase:
                 return dataclasses.replace(window, reading=self._of_all(window.reading))
         return None
@@ -169,8 +169,8 @@ class RunMeasurement:
     def so_far(self) -> WindowTotal:
         """Return the total of all processes up to now; every process has to call it."""
         so_far = self.closed
-        if self._open and self.recorder.depth > self._depth:
-            used = self._of_all(self.recorder.used(self._depth))
+        if self._open and self._recorder.depth > self._depth:
+            used = self._of_all(self._recorder.used(self._depth))
             grams = self._carbon.emissions(used.total_j, self._began, utc_now()).grams
             so_far = so_far.plus(used, grams)
         # A source that fails makes an open phase unknown; joules known before stay known.
@@ -193,9 +193,9 @@ class RunMeasurement:
         if not self._open:
             return False
         self._alone = alone
-        self.recorder.leave_to(self._depth)
+        self._recorder.leave_to(self._depth)
         self._open = False
-        self.recorder.sinks.remove(self._add_window)
+        self._recorder.sinks.remove(self._add_window)
         self.sources = self.lease.sources()
         if self._wall is not None:
             self._compare(self._wall)
