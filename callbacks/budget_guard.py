@@ -281,7 +281,7 @@ class BudgetGuard(Callback):
         if self._usage.end.saves or trainer.check_val_every_n_epoch not in (None, 1):
             self._usage.enter("epoch")
             self._check(trainer, trainer.current_epoch + 1, "epoch")
-        self._log(trainer, self._usage.estimate)
+        self._log_left(trainer, self._usage.estimate)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Separate this epoch from the pause before it."""
@@ -303,7 +303,7 @@ class BudgetGuard(Callback):
             self._react(
                 trainer, StopReason.CAP_EXCEEDED, self.used_j, self._usage.left_j, ended=True
             )
-        self._log(trainer, self._usage.estimate)
+        self._log_left(trainer, self._usage.estimate)
         self._end()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -403,7 +403,7 @@ class BudgetGuard(Callback):
         trainer.fit_loop.epoch_loop.min_steps = 0
         trainer.should_stop = True
 
-    def _log(self, trainer: Trainer, used: float) -> None:
+    def _log_left(self, trainer: Trainer, used: float) -> None:
         if not self.log_metrics:
             return
         left = max(0.0, self._limit - used)
