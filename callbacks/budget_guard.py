@@ -12,15 +12,21 @@ from pytorch_lightning import LightningModule, Trainer
 from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.anneal import RateScaler, annealed_rates
 from greentrain.callbacks.base import Callback, ReturnedResult
+from greentrain.callbacks.cap_account import CapAccount, carbon_of
+from greentrain.callbacks.cap_arguments import check_budget, parse_cap
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
+from greentrain.callbacks.metric_logging import EpochLogger, show
 from greentrain.callbacks.trainer_plan import is_finished, validates
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import Meter, WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError
-from greentrain.units import format_energy
+from greentrain.tracking import names
+from greentrain.units import format_energy, wh
 
 _ON_EXCEED = ("stop", "warn", "raise")
+_ROUNDING_J = 1e-9
+_GOES_ON = "; training continues: on_exceed='warn'"
 
 
 class StopReason(Enum):
@@ -28,7 +34,10 @@ class StopReason(Enum):
 
     NOT_STOPPED = 0
     NO_ROOM = 1
-    """The rest of the cap does not pay for another step and the end of the fit."""
+    """The rest of the cap does not pay for another step and the end of the fit.
+
+    This is also the reason if the budget of several fits has nothing left.
+    """
     CAP_EXCEEDED = 2
     """The fit used more than its cap."""
 
@@ -45,22 +54,36 @@ class BudgetGuard(Callback):
     If it is known before the first batch that no step fits, no step is taken. All energy that the
     meter counts from the start of the fit is included.
 
+    With ``ledger`` and ``budget``, the cap is a budget for several fits: the folds of a
+    cross-validation, the trials of a search, or processes that run at the same time. Each fit
+    reserves its part in the ledger before its first batch, and settles what it used at its end.
+    What a killed process reserved stays reserved until ``greentrain ledger release``.
+
     Args:
         cap: The most that the fit may use: text such as ``"0.5 kWh"`` or ``"500 gCO2e"``, or a
-            number of joules.
+            :class:`greentrain.Budget`. A number without a unit is refused. A budget for several
+            fits may be renewed, as in ``"2 kWh per month"``.
         meter: The source of joules. The default is the meter of this Trainer's ``EnergyMonitor``,
             else the best meter for this machine.
-        zone: Electricity zone of this machine, such as ``"DE"``. A cap of carbon needs a zone or an
-            intensity.
+        zone: Electricity zone of this machine, such as ``"DE"``. The default is the zone or the
+            intensity of this Trainer's ``EnergyMonitor``. A cap of carbon needs one of them.
         intensity: A provider of carbon intensities, instead of a zone. An intensity that changes
             with time is applied between two readings of the meter.
         pue: Power usage effectiveness of the building: a factor of the grams.
-        on_exceed: ``"stop"`` ends the fit, ``"warn"`` only warns, ``"raise"`` raises
-            :class:`BudgetExceeded`.
+        on_exceed: ``"stop"`` ends the fit, ``"warn"`` only warns when the cap is exceeded,
+            ``"raise"`` raises :class:`BudgetExceeded`.
         anneal: Whether the learning rate follows a schedule that ends at the planned steps or at
             the cap, whichever comes first. The module's own scheduler applies unchanged while the
             cap lasts as long as the planned steps.
         keep_j: More joules to set aside, for work that follows the fit.
+        ledger: URL of the ledger in which the cap is recorded, such as
+            ``"sqlite:///greentrain.db"``. The default is the ledger of this Trainer's
+            ``EnergyMonitor``.
+        budget: Name of a budget in ``ledger`` for several fits, each of which reserves from it.
+        num_fits: Number of fits that the budget is for. Each reserves an equal part of what is
+            left, and what it does not use goes to the later ones. With 1, each fit may use all that
+            is left.
+        log: Whether to log used and left.
 
     Attributes:
         stopped: Whether the cap ended the fit.
@@ -68,9 +91,13 @@ class BudgetGuard(Callback):
         reason: The same in one sentence, with amounts; empty while the cap holds.
 
     Raises:
-        ConfigurationError: If the cap is not a positive energy or emission, a cap of carbon has
-            neither zone nor intensity, or an option is not allowed. Also in ``setup``, if the
-            present intensity is unknown.
+        ConfigurationError: If the cap is not a positive energy or emission with its unit, or an
+            option is not allowed. Also in ``setup``, if a cap of carbon has neither zone nor
+            intensity, or the present intensity is unknown. Also in ``on_fit_start``, if the ledger
+            has another budget of this name.
+        LedgerError: In ``on_fit_start``, if ``ledger`` cannot be written.
+        MisconfigurationException: In ``setup``, if this Trainer's ``EnergyMonitor`` has another
+            zone, intensity or PUE.
 
     Example:
         >>> BudgetGuard("0.5 kWh").cap_j
@@ -82,11 +109,11 @@ class BudgetGuard(Callback):
     stopped = ReturnedResult()
     stop_reason = ReturnedResult()
     reason = ReturnedResult()
-    _last_usage = ReturnedResult()
+    _state = ReturnedResult()
 
     def __init__(
         self,
-        cap: str | float,
+        cap: str | Budget,
         *,
         meter: Meter | WindowRecorder | None = None,
         zone: str | None = None,
@@ -95,14 +122,13 @@ class BudgetGuard(Callback):
         on_exceed: Literal["stop", "warn", "raise"] = "stop",
         anneal: bool = False,
         keep_j: float = 0.0,
+        ledger: str | None = None,
+        budget: str | None = None,
+        num_fits: int = 1,
+        log: bool = True,
     ) -> None:
-        self._cap = _parse_cap(cap)
+        self._cap = parse_cap(cap, several=budget is not None)
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
-        if self.cap_g is not None and zone is None and intensity is None:
-            raise ConfigurationError(
-                f"BudgetGuard(cap={cap!r}) limits carbon, and the carbon intensity is unknown; "
-                "add a zone such as zone='DE', or an intensity"
-            )
         if on_exceed not in _ON_EXCEED:
             raise ConfigurationError(
                 f"BudgetGuard(on_exceed={on_exceed!r}) is not allowed; choose one of {_ON_EXCEED}"
@@ -111,7 +137,12 @@ class BudgetGuard(Callback):
             raise ConfigurationError(
                 f"BudgetGuard(keep_j={keep_j!r}) is not allowed; give joules, 0 or more"
             )
+        check_budget(ledger, budget, num_fits, on_exceed)
         self.meter = meter
+        self.ledger = ledger
+        self.budget = budget
+        self.num_fits = num_fits
+        self.log_metrics = log
         self.on_exceed = on_exceed
         self.anneal = anneal
         self.keep_j = keep_j
@@ -119,9 +150,13 @@ class BudgetGuard(Callback):
         self.stop_reason = StopReason.NOT_STOPPED
         self.reason = ""
         self._usage: FitUsage | None = None  # during the fit only
-        self._last_usage = None  # after the fit, too
+        self._state = {}  # of the last fit, once it has ended
         self._lease: MeterLease | None = None
-        self._rates = RateScaler((), lambda: 1.0)
+        self._account: CapAccount | None = None
+        self._limit = self._cap.amount or 0.0  # of this fit
+        self._refused = False
+        self._logger = EpochLogger()
+        self._rates = RateScaler((), float)
         self._next_check = 0.0
 
     @property
@@ -137,22 +172,22 @@ class BudgetGuard(Callback):
     @property
     def used_j(self) -> float:
         """Joules that the fit had used at the last reading of the meter."""
-        return self._last_usage.used_j if self._last_usage else 0.0
+        return self._usage.used_j if self._usage else self._state.get("used_j", 0.0)
 
     @property
     def used_g(self) -> float | None:
         """Grams of CO2 equivalent of ``used_j``; ``None`` without zone or intensity."""
-        return self._last_usage.used_g if self._last_usage else None
+        return self._usage.used_g if self._usage else self._state.get("used_g")
 
     @property
     def joules_per_step(self) -> float | None:
         """Mean joules of a step, without validation and saving; ``None`` until measured."""
-        return self._last_usage.step.mean_j if self._last_usage else None
+        return self._usage.step.mean_j if self._usage else self._state.get("joules_per_step")
 
     @property
     def steps(self) -> int:
         """Batches trained on, including those before a resume."""
-        return self._last_usage.steps if self._last_usage else 0
+        return self._usage.steps if self._usage else self._state.get("steps", 0)
 
     @property
     def state_key(self) -> str:
@@ -169,16 +204,48 @@ class BudgetGuard(Callback):
         """Start to measure a fit; other stages are not guarded."""
         if stage != "fit":
             return
+        carbon = carbon_of(trainer, self.carbon)
+        if self.cap_g is not None and carbon.provenance is None:
+            raise ConfigurationError(
+                f"BudgetGuard(cap={str(self._cap)!r}) limits carbon, and the carbon intensity is "
+                "unknown; add a zone such as zone='DE', or an intensity, here or to EnergyMonitor"
+            )
+        step_j = self.joules_per_step
         self.stopped, self.stop_reason, self.reason = False, StopReason.NOT_STOPPED, ""
-        self._next_check = 0.0
+        self._next_check, self._refused = 0.0, False
+        self._limit = self._cap.amount or 0.0
         self._lease = MeterLease(trainer, self.meter)
-        self._usage = self._last_usage = FitUsage(trainer, self._lease, self.carbon, self._cap)
+        self._usage = FitUsage(trainer, self._lease, carbon, self._cap)
+        if self.budget is not None and step_j is not None:
+            self._usage.resume({"steps": 0, "joules_per_step": step_j})
         if self.cap_g is not None and self._usage.used_g is None:
-            self._close(trainer)
+            self._close(trainer, "failed")
             raise ConfigurationError(
                 f"BudgetGuard cannot enforce the cap of {self._format(self.cap_g)}: the present "
                 "carbon intensity is unknown; give an intensity that covers the time of the fit"
             )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the cap, or reserve this fit's part of a budget for several fits."""
+        if self._usage is None:
+            return
+        self._account = CapAccount(
+            trainer,
+            type(pl_module).__name__,
+            ledger=self.ledger,
+            meter=self.meter,
+            carbon=carbon_of(trainer, self.carbon),
+        )
+        if self.budget is None:
+            if not any(getattr(callback, "budget", None) for callback in _guards(trainer)):
+                self._account.note_cap(self._cap)
+            return
+        reserved = self._account.reserve(trainer, self.budget, self._cap, self.num_fits)
+        if isinstance(reserved, str):
+            self._refuse(trainer, reserved)
+        else:
+            self._limit = reserved
+            self._usage.limit(reserved)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bound the first step and the end of the fit, and start annealing if it is on."""
@@ -217,12 +284,14 @@ class BudgetGuard(Callback):
             self._check(trainer, trainer.current_epoch, *due)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the cap pays for the end of the next epoch, which may include a validation."""
-        if self._usage is not None and (
-            self._usage.end.saves or trainer.check_val_every_n_epoch not in (None, 1)
-        ):
+        """Check that the cap pays for the end of the next epoch, and log used and left."""
+        if self._usage is None:
+            return
+        # Ending the next epoch may include a validation.
+        if self._usage.end.saves or trainer.check_val_every_n_epoch not in (None, 1):
             self._usage.enter("epoch")
             self._check(trainer, trainer.current_epoch + 1, "epoch")
+        self._log_left(trainer, self._usage.estimate)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Separate this epoch from the pause before it."""
@@ -239,29 +308,38 @@ class BudgetGuard(Callback):
         if self._usage is None:
             return
         self._usage.finish()
-        should_stop, reason = _evaluate(self._usage.left_j, None)
-        if should_stop and (self.stopped or self.stop_reason is StopReason.NOT_STOPPED):
-            self._react(trainer, reason, self.used_j, self._usage.left_j)
+        exceeded, _ = _evaluate(self._usage.left_j, None)
+        if exceeded and not self._refused:
+            self._react(
+                trainer, StopReason.CAP_EXCEEDED, self.used_j, self._usage.left_j, ended=True
+            )
+        self._log_left(trainer, self._usage.estimate)
+        self._end()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Release the meter and the learning rate."""
-        self._close(trainer)
+        """Release the meter and the learning rate, and settle."""
+        self._close(trainer, "completed")
 
     def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Release the meter and the learning rate: Lightning calls no ``teardown`` then."""
-        self._close(trainer)
+        """Close as failed: Lightning calls no ``teardown`` then."""
+        self._close(trainer, "failed", alone=True)
         abandon_early(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the usage up to now: a resumed fit continues under the same cap."""
         if self._usage is not None:
             self._usage.measure()
-        return self._last_usage.state() if self._last_usage else {}
+            return self._usage.state()
+        return dict(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the usage of an earlier part of the fit."""
+        """Continue from the usage of an earlier part of the fit.
+
+        A budget for several fits has paid for that part already.
+        """
         if self._usage is not None:
-            self._usage.resume(state_dict)
+            paid = {"used_j": 0.0, "used_g": 0.0} if self.budget is not None else {}
+            self._usage.resume({**state_dict, **paid})
 
     def _check(self, trainer: Trainer, epoch: int, *due: str) -> None:
         """Stop a fit that cannot pay for another step, else schedule the next reading."""
@@ -273,50 +351,101 @@ class BudgetGuard(Callback):
         ):
             self._next_check = math.inf
             return
-        needed_j = usage.set_aside(*due, validates=validates(trainer, epoch), more_j=self.keep_j)
+        needed_j: float | None = None
+        if self.on_exceed != "warn":
+            needed_j = usage.set_aside(
+                *due, validates=validates(trainer, epoch), more_j=self.keep_j
+            )
         last_step = usage.steps > 0 and is_finished(trainer)
-        should_stop, _ = _evaluate(usage.left_j, needed_j, last_step=last_step)
+        should_stop, reason = _evaluate(usage.left_j, needed_j, last_step=last_step)
         if trainer.strategy.reduce_boolean_decision(should_stop, all=False):
-            self._react(trainer, StopReason.NO_ROOM, needed_j, usage.left_j)
+            self._react(trainer, reason, needed_j or 0.0, usage.left_j)
         else:
-            free_j = usage.left_j - needed_j
+            free_j = usage.left_j - (needed_j or 0.0)
             self._next_check = usage.steps + usage.step.steps_until_check(free_j)
 
-    def _react(self, trainer: Trainer, reason: StopReason, needed_j: float, left_j: float) -> None:
+    def _react(
+        self,
+        trainer: Trainer,
+        reason: StopReason,
+        needed_j: float,
+        left_j: float,
+        *,
+        ended: bool = False,
+    ) -> None:
         """Record why the cap does not hold, and stop, warn or raise."""
-        used = self._format(self.used_j if self.cap_g is None else self.used_g)
-        cap = self._format(self._cap.amount)
-        self.stop_reason, self.reason = reason, f"the fit used {used}, more than its cap of {cap}"
-        if no_room := reason is StopReason.NO_ROOM:
+        known = self.stop_reason is reason
+        used = (self.used_j if self.cap_g is None else self.used_g) or 0.0
+        cap = f"its cap of {self._format(self._limit)}"
+        if self.budget is not None:
+            cap = f"its part, {self._format(self._limit)}, of the budget {self.budget!r}"
+        self.stop_reason = reason
+        if reason is StopReason.NO_ROOM:
             self.reason = (
-                f"the fit used {used} of its cap of {cap} in {self.steps} steps, and one more step "
-                f"with the end of the fit may use {format_energy(needed_j)}"
+                f"the fit used {self._format(used)} of {cap} in {self.steps} steps, and one more "
+                f"step with the end of the fit may use {format_energy(needed_j)}"
             )
-        self.stopped = self.stopped or (no_room and self.on_exceed != "warn")
+        else:
+            over = self._format(used - self._limit)
+            self.reason = f"the fit used {self._format(used)}, {over} more than {cap}"
         if self.on_exceed == "raise":
             raise BudgetExceeded(self.reason, requested_j=needed_j, left_j=max(0.0, left_j))
-        if not no_room:
-            rank_zero_warn(f"BudgetGuard: {self.reason}")
-        elif self.on_exceed == "warn":
-            rank_zero_warn(f"BudgetGuard: {self.reason}; training continues: on_exceed='warn'")
+        if reason is StopReason.NO_ROOM:
+            self._stop(trainer)
+        elif not known:
+            goes_on = _GOES_ON if self.on_exceed == "warn" and not ended else ""
+            rank_zero_warn(f"BudgetGuard: {self.reason}{goes_on}")
+
+    def _refuse(self, trainer: Trainer, reason: str) -> None:
+        """Train nothing, because the budget of several fits has nothing left."""
+        self._refused, self._limit = True, 0.0
+        self.stop_reason, self.reason = StopReason.NO_ROOM, reason
+        if self.on_exceed == "raise":
+            raise BudgetExceeded(reason, requested_j=None, left_j=0.0)
+        trainer.num_sanity_val_steps = 0
+        self._stop(trainer)
+        self._end()
+
+    def _stop(self, trainer: Trainer) -> None:
+        self.stopped = True
+        rank_zero_info(f"BudgetGuard stops the fit: {self.reason}")
+        # `min_epochs` and `min_steps` would make Lightning continue.
+        trainer.fit_loop.min_epochs = 0
+        trainer.fit_loop.epoch_loop.min_steps = 0
+        trainer.should_stop = True
+
+    def _log_left(self, trainer: Trainer, used: float) -> None:
+        if not self.log_metrics:
+            return
+        left = max(0.0, self._limit - used)
+        if self.cap_g is None:
+            metrics = {names.BUDGET_USED: wh(used), names.BUDGET_LEFT: wh(left)}
         else:
-            rank_zero_info(f"BudgetGuard stops the fit: {self.reason}")
-            # `min_epochs` and `min_steps` would make Lightning continue.
-            trainer.fit_loop.min_epochs = 0
-            trainer.fit_loop.epoch_loop.min_steps = 0
-            trainer.should_stop = True
+            metrics = {names.BUDGET_USED_G: used, names.BUDGET_LEFT_G: left}
+        show(trainer, metrics)
+        self._logger.log(trainer, metrics)
+
+    def _end(self) -> None:
+        if self._account is not None:
+            used = self._format(self.used_j if self.cap_g is None else self.used_g)
+            self._account.end(self._format(self._limit), f"{used} used", stopped=self.stopped)
 
     def _format(self, amount: float | None) -> str:
         return format_amount(amount, self._cap.unit)
 
-    def _close(self, trainer: Trainer) -> None:
+    def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
         self._rates.remove()
+        if self._account is not None:
+            self._account.close(status, alone=alone)
+            self._account = None
         if self._lease is not None:
             self._lease.release()
-            self._lease = self._usage = None
+        if self._usage is not None:
+            self._state = self._usage.state()
             if trainer.is_global_zero:
-                returned = ("stopped", "stop_reason", "reason", "_last_usage")
+                returned = ("stopped", "stop_reason", "reason", "_state")
                 self.origin.hand_over({name: getattr(self, name) for name in returned})
+        self._lease = self._usage = None
 
 
 def _evaluate(
@@ -326,22 +455,17 @@ def _evaluate(
 
     Args:
         left_j: Joules left of the cap.
-        needed_j: Joules that one more step and the end of the fit may use; ``None`` after the fit.
+        needed_j: Joules that one more step and the end of the fit may use; ``None`` after the
+            fit, and for a guard that only warns.
         last_step: Whether the last planned step was taken, so that the fit ends anyway.
     """
     if needed_j is None:
-        reason = StopReason.CAP_EXCEEDED if left_j < 0 else StopReason.NOT_STOPPED
+        reason = StopReason.CAP_EXCEEDED if left_j < -_ROUNDING_J else StopReason.NOT_STOPPED
     else:
         no_room = left_j - needed_j <= 0 and not last_step
         reason = StopReason.NO_ROOM if no_room else StopReason.NOT_STOPPED
     return reason is not StopReason.NOT_STOPPED, reason
 
 
-def _parse_cap(cap: str | float) -> Budget:
-    budget = Budget.parse(cap) if isinstance(cap, str) else Budget(energy_j=cap)
-    if budget.amount is None or budget.per is not None:
-        raise ConfigurationError(
-            f"BudgetGuard(cap={cap!r}) is not an amount for one fit; give an energy such as "
-            "'0.5 kWh', or an emission such as '500 gCO2e'"
-        )
-    return budget
+def _guards(trainer: Any) -> list[BudgetGuard]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, BudgetGuard)]

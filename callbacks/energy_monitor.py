@@ -173,6 +173,11 @@ class EnergyMonitor(Callback):
         """Start to measure the preparation of data."""
         start_early(trainer, self.meter)
 
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of the open or last run, through which a :class:`BudgetGuard` pays."""
+        return self._measured.record if self._measured else None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to measure."""
         if self.wall is not None and trainer.num_nodes > 1:

@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer
 
 from greentrain.tracking import names
 
-ON_PROGRESS_BAR = frozenset({names.ENERGY_TOTAL})
+ON_PROGRESS_BAR = frozenset({names.ENERGY_TOTAL, names.BUDGET_LEFT, names.BUDGET_LEFT_G})
 
 
 def show(trainer: Trainer, metrics: Mapping[str, float]) -> None:
@@ -45,5 +45,5 @@ class EpochLogger:
                 if not self._warned:
                     self._warned = True
                     rank_zero_warn(
-                        f"EnergyMonitor: {type(logger).__name__} rejected the metrics: {error}"
+                        f"greentrain: {type(logger).__name__} rejected the metrics: {error}"
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,14 +10,25 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
-from greentrain.energy import Calibration, Source, Window
+from greentrain.energy import NOTHING, Calibration, Reading, Source, Window
 from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import LOG_FOLDER, Ledger, RunLog, environment, file_url
+from greentrain.ledger import (
+    LOG_FOLDER,
+    Ledger,
+    LedgerAccount,
+    ReservedPart,
+    RunLog,
+    environment,
+    file_url,
+)
 from greentrain.units import utc_now
 
 HEARTBEAT_S = 10.0
 """Seconds between two records of the open windows: the most that a killed process loses."""
+STOPPED = "stopped"
+"""Status of a run that a cap ended."""
 
 
 class RunRecord:
@@ -31,6 +43,8 @@ class RunRecord:
     Attributes:
         url: URL of the ledger; ``None`` if nothing is recorded.
         run_id: Id of the run; ``None`` before :meth:`begin`, and if nothing is recorded.
+        stopped: Whether a cap ended the run, which is closed as ``"stopped"`` then.
+        caps: What each cap of the run was and how much of it was used, for a table.
 
     Raises:
         ConfigurationError: If the URL of a required ledger cannot be used.
@@ -44,6 +58,9 @@ class RunRecord:
         self._run: RunLog | None = None
         self.url: str | None = None
         self.run_id: str | None = None
+        self._payment: _Payment | None = None
+        self.stopped = False
+        self.caps: dict[str, str] = {}
         if url is not None:
             try:
                 self._ledger, self.url = Ledger(url), url
@@ -71,13 +88,14 @@ class RunRecord:
         """
         if self._ledger is None:
             return
+        self._name = name
         try:
             self._run = self._ledger.open_run(
                 kind,
                 name,
                 environment={**environment(), "carbon": self._carbon.as_dict()},
                 sources=sources,
-                beat=beat,
+                beat=lambda: map(self._paid, beat()),
                 emissions=self._carbon.of,
                 heartbeat_s=HEARTBEAT_S,
             )
@@ -89,29 +107,103 @@ class RunRecord:
     def window(self, window: Window) -> None:
         """Record a window without waiting for the disk."""
         if self._run is not None:
+            window = self._paid(window)
             self._run.record(window, self._carbon.of(window))
+            if window.reservation_id is not None and self._payment is not None:
+                self._payment.used += window.reading
 
     def calibration(self, calibration: Calibration) -> None:
         """Record the comparison of the measured energy with a wall meter."""
         if self._run is not None:
             self._run.append("calibration", **calibration.as_dict())
 
+    def reserve(
+        self, name: str | None, budget: Budget, *, parts: int, carbon: CarbonAccount
+    ) -> float | None:
+        """Reserve a part of a budget for all windows that close from now on.
+
+        The joules of these windows are settled when the record is closed.
+
+        Args:
+            name: Name of the budget, which is opened if there is none; ``None`` for a budget of
+                this run alone.
+            budget: Its terms.
+            parts: As for :meth:`greentrain.ledger.LedgerAccount.reserve_part`.
+            carbon: Bounds the grams of a budget of carbon.
+
+        Returns:
+            The amount reserved, in the budget's unit. ``None`` if the run is not recorded here, or
+            if its windows are paid for already.
+
+        Raises:
+            BudgetExceeded: If nothing is left.
+            ConfigurationError: If the ledger has another budget of this name.
+            LedgerError: If the ledger cannot be written, and the budget has a name.
+        """
+        if self._ledger is None or self._run is None or self._payment is not None:
+            return None
+        try:
+            own = f"{self._name} {self._run.run_id[:8]}"
+            budget_id = self._ledger.open_budget(own if name is None else name, budget)
+            account = self._ledger.account(budget_id, self._run, carbon=carbon)
+            part = account.reserve_part(parts, f"a fit of {self._name}")
+        except LedgerError as error:
+            if name is not None:
+                raise
+            rank_zero_warn(f"BudgetGuard: the cap is not recorded on disk: {error}")
+            return None
+        self._payment = _Payment(account, part)
+        return part.amount
+
     def close(self, status: str) -> None:
-        """Write the closing row, warn if that fails, and close the ledger."""
+        """Settle, write the closing row, warn if that fails, and close the ledger."""
+        try:
+            if self._payment is not None:
+                self._payment.settle()
+        except LedgerError as error:  # its whole amount stays spent until it is released
+            rank_zero_warn(f"BudgetGuard: the energy used could not be settled: {error}")
         try:
             if self._run is not None:
-                self._run.close(status)
+                self._run.close(STOPPED if self.stopped and status == "completed" else status)
         except LedgerError as error:  # a missing closing row must not lose a trained model
             rank_zero_warn(f"EnergyMonitor: the run could not be closed: {error}")
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
 
+    def _paid(self, window: Window) -> Window:
+        if self._payment is None or window.phase == "idle":
+            return window
+        return dataclasses.replace(window, reservation_id=self._payment.part.reservation_id)
+
     def _fail(self, error: Exception) -> None:
         self.url = None
         if self._required:
             raise error
         rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")
+
+
+@dataclasses.dataclass(slots=True)
+class _Payment:
+    """A reservation that pays for the windows of a run.
+
+    Args:
+        account: The account that it was made with.
+        part: The reservation.
+        used: What the windows used.
+    """
+
+    account: LedgerAccount
+    part: ReservedPart
+    used: Reading = NOTHING
+
+    def settle(self) -> None:
+        """Settle the energy used; at least the reservation if some of it is unknown."""
+        known_j = self.used.total_j or 0.0
+        self.account.settle(
+            self.part.reservation_id,
+            known_j if self.used.complete else max(known_j, self.part.amount_j),
+        )
 
 
 def default_url(trainer: Any) -> str | None:

@@ -52,6 +52,8 @@ def summary_table(measured: RunMeasurement) -> Table:
             "",
             f"factor {calibration.factor:.3g}{band}",
         )
+    for amount, used in measured.record.caps.items():
+        table.add_row(f"cap of {amount}", used)
     if idle is not None:
         power = _power(idle.total_j, idle.duration_s)
         table.add_row("idle before the run", "", power, "not subtracted")

@@ -75,12 +75,25 @@ class FitUsage:
         return float(resumed_g) + self.last.carbon_g
 
     @property
+    def estimate(self) -> float:
+        """Estimated use by now in the cap's unit: steps since the last reading count their mean."""
+        new_steps = self.steps - self._first_step - self.last.steps
+        new_j = new_steps * (self.step.mean_j or 0.0)
+        if self._of_carbon:
+            return (self.used_g or 0.0) + new_j * self.last.g_per_j
+        return self.used_j + new_j
+
+    @property
     def left_j(self) -> float:
         """Joules left of the cap; a cap of carbon is converted at the present intensity."""
         if not self._of_carbon:
             return self._cap_amount - self.used_j
         left_g = self._cap_amount - (self.used_g or 0.0)
         return left_g / self.last.g_per_j if self.last.g_per_j else math.inf * left_g
+
+    def limit(self, amount: float) -> None:
+        """Replace the cap by what was reserved of it, in its unit."""
+        self._cap_amount = amount
 
     def begin_training(self) -> None:
         """Prepare the bounds before the first step; collective, as every measurement is."""
@@ -98,7 +111,7 @@ class FitUsage:
             power_w = math.fsum(source.power_limit_w or 0.0 for source in sources)
             lag_s = max((source.lag_s for source in sources), default=DEFAULT_LAG_S)
         mean_j = self._resumed.get("joules_per_step")
-        self.step = StepBound(power_w=power_w, mean_j=mean_j, lag_s=lag_s)
+        self.step = StepBound(power_w=power_w, mean_j=mean_j, known_j=mean_j, lag_s=lag_s)
         self.enter(None)
         if not self.last.measured:
             self._warn_once("measures nothing on this machine, so the cap is not enforced")
@@ -173,12 +186,9 @@ class FitUsage:
             whole: Whether to return the share of the whole cap. By default, what is set aside for
                 the end of the fit is taken off the cap.
         """
-        new_steps = self.steps - self._first_step - self.last.steps
-        new_j, per_j, used = new_steps * (self.step.mean_j or 0.0), 1.0, self.used_j
-        if self._of_carbon:
-            used, per_j = self.used_g or 0.0, self.last.g_per_j
+        per_j = self.last.g_per_j if self._of_carbon else 1.0
         room = self._cap_amount - (0.0 if whole else self.kept_j * per_j)
-        return (used + new_j * per_j) / room if room > 0 else math.inf
+        return self.estimate / room if room > 0 else math.inf
 
     def lasts(self, done: float) -> bool:
         """Return whether the rest of the cap pays for all planned steps.

@@ -63,7 +63,10 @@ class StepBound:
         lag_s: Seconds that the meter may lag behind.
         power_measured: Whether ``power_w`` was measured over a second.
         recent_j: Mean joules of a step over the last second.
-        max_j: Joules of the most expensive step that was measured alone.
+        max_j: Joules of the most expensive step that was measured alone after the warm-up steps.
+        known_j: Mean joules of a step, measured before this fit; ``None`` without.
+        second_j: Joules of the most expensive of the first ten steps, without the very first.
+        least_j: Joules of the least expensive of these steps; 0 until one was measured.
         last: The last reading.
         power_start: The reading at which the current second began.
         warmed_up: The first reading after the warm-up steps.
@@ -75,6 +78,9 @@ class StepBound:
     power_measured: bool = False
     recent_j: float = 0.0
     max_j: float = 0.0
+    known_j: float | None = None
+    second_j: float = 0.0
+    least_j: float = 0.0
     last: UsagePoint = _START
     power_start: UsagePoint = _START
     warmed_up: UsagePoint = _START
@@ -82,12 +88,26 @@ class StepBound:
     def observe(self, now: UsagePoint) -> StepBound:
         """Return the bound after one more reading."""
         warmed_up, max_j = self.warmed_up, self.max_j
+        second_j, least_j = self.second_j, self.least_j
         if warmed_up is _START and now.steps >= WARM_UP_STEPS:
             warmed_up = now
-        if now.steps - self.last.steps == 1 and now.steps > WARM_UP_STEPS:
-            max_j = max(max_j, now.steps_j - self.last.steps_j - self.lag_j)
+        if now.steps - self.last.steps == 1 and now.steps > 1:
+            step_j = now.steps_j - self.last.steps_j
+            if now.steps > WARM_UP_STEPS:
+                max_j = max(max_j, step_j - self.lag_j)
+            if now.steps < 2 * WARM_UP_STEPS:
+                second_j = max(second_j, step_j)
+                least_j = step_j if now.steps == 2 else min(least_j, step_j)
         mean_j = _mean_j(_mean_start(warmed_up, now), now) or self.mean_j
-        learned = replace(self, mean_j=mean_j, max_j=max_j, last=now, warmed_up=warmed_up)
+        learned = replace(
+            self,
+            mean_j=mean_j,
+            max_j=max_j,
+            second_j=second_j,
+            least_j=least_j,
+            last=now,
+            warmed_up=warmed_up,
+        )
         return learned._with_power(now)
 
     @property
@@ -110,7 +130,7 @@ class StepBound:
         """
         now = self.last
         if now.steps < WARM_UP_STEPS:
-            return 0.0
+            return self.least_j
         if now.steps >= 2 * WARM_UP_STEPS and now.seconds >= _MIN_MEASURED_S:
             return self.mean_bound_j
         overall_j = (now.steps_j - self.lag_j) / now.steps
@@ -118,8 +138,16 @@ class StepBound:
 
     @property
     def step_j(self) -> float:
-        """Joules to set aside for one step."""
-        return max(STEP_FACTOR * (self.likely_j or self.mean_j or 0.0), self.max_j)
+        """Joules to set aside for one step.
+
+        In the first ten steps, a first step that compiles does not represent the next one, once
+        another step is known from this fit or an earlier one. Until then, the next step may use as
+        much as the first.
+        """
+        if not 0 < self.last.steps < 2 * WARM_UP_STEPS:
+            return max(STEP_FACTOR * (self.likely_j or self.mean_j or 0.0), self.max_j)
+        steady_j = STEP_FACTOR * (self.second_j or self.known_j or 0.0)
+        return max(STEP_FACTOR * self.likely_j, steady_j or self.mean_j or 0.0, self.max_j)
 
     def steps_until_check(self, free_j: float) -> int:
         """Return the number of steps until the next reading of the meter.

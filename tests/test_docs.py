@@ -31,7 +31,7 @@ MEASURING = DOCS / "explanation" / "measuring.md"
 TEXTS = [*(path for path in (README, ROOT / "CONTRIBUTING.md") if path.exists()), *PAGES]
 
 # A marker in an HTML comment may precede a block. `<!-- recorded -->`: the output differs by run.
-# `<!-- needs NAME -->`: the block runs only where that package is installed; no extra has it.
+# `<!-- needs NAME -->`: the block runs only where that package is installed.
 # `python tests/test_docs.py PAGE...` runs pages and replaces the outputs that they show.
 FENCE = re.compile(
     r"(?:^<!-- (?P<marker>[^\n]*?) -->\s*?\n)?"
@@ -58,7 +58,7 @@ class Block(NamedTuple):
     Args:
         line: The line that its code begins at.
         code: Its code.
-        package: A package that it needs and no extra installs; empty for none.
+        package: A package that it needs and greentrain does not; empty for none.
         output: The text block directly below it; ``None`` without one.
         recorded: Whether that text was recorded, and is allowed to differ.
     """

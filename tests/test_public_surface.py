@@ -40,6 +40,7 @@ ROOMS: dict[str, str] = {
     "payments budget units",
     "training": "evaluation decisions callbacks tracking control ledger memory streams metrics "
     "carbon payments energy money budget units",
+    "integrations": "callbacks tracking ledger carbon energy budget units",
     "evaluation": "callbacks memory streams metrics tracking payments units",
     "callbacks": "tracking ledger memory carbon energy budget units",
     "report": "control ledger carbon money budget units",

@@ -7,7 +7,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from greentrain.carbon.intensity import IntensityProvider, mean_intensity
+from greentrain.carbon.intensity import IntensityProvider, Provenance, mean_intensity
 from greentrain.carbon.static import StaticIntensity
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH
@@ -110,6 +110,16 @@ class CarbonAccount:
             )
         self._pue = pue
         self._pue_source = pue_source or GIVEN
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Origin of the intensity; ``None`` without one."""
+        return None if self._provider is None else self._provider.provenance
+
+    @property
+    def pue(self) -> float | None:
+        """The PUE; ``None`` without one."""
+        return self._pue
 
     def of(self, window: MeteredWindow) -> Emissions:
         """Return the grams of a window's measured sources."""

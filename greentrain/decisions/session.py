@@ -62,7 +62,7 @@ class ControllerSession:
         control: Policy and models, trained on the ledger's history.
         recorder: As given. In an update, give it to a Lightning Trainer's callbacks as the meter:
             ``EnergyMonitor(controller.recorder, ledger=False)`` and
-            ``BudgetGuard(update.reserved_j, meter=controller.recorder)``.
+            ``BudgetGuard(Budget(energy_j=update.reserved_j), meter=controller.recorder)``.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Record measurements, decisions and payments durably, append-only and tamper-evident."""
 
-from greentrain.ledger.account import LedgerAccount
+from greentrain.ledger.account import LedgerAccount, ReservedPart
 from greentrain.ledger.budgets import Terms, terms_of, totals_of
 from greentrain.ledger.decision_rows import DecisionSummary
 from greentrain.ledger.environment import environment
@@ -57,6 +57,7 @@ __all__ = [
     "Release",
     "ReplayRow",
     "ReservationRow",
+    "ReservedPart",
     "RowReader",
     "RowsByKind",
     "RunLog",

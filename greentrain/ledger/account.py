@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from greentrain.budget import Balance, overrun
-from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger.budgets import (
     budget_exceeded,
     holders,
@@ -27,13 +27,15 @@ from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import run_chain
 from greentrain.ledger.sql_store import TransactionRows
 from greentrain.ledger.store import LedgerStore
-from greentrain.money import period_name
+from greentrain.money import BudgetStatus, period_name
 
 _log = logging.getLogger(__name__)
 
 _LEAST_G_PER_J = 1e-12
 """Least grams per joule, so that energy without emissions is not unlimited."""
 _ROUNDING = 1e-12
+_NOTHING_LEFT = 1e-6
+"""Share of a budget below which the rest is rounding, and no fit can be paid from it."""
 
 
 class CarbonRate(Protocol):
@@ -41,6 +43,21 @@ class CarbonRate(Protocol):
 
     def upper_g_per_j(self, moment: datetime) -> float | None:
         """Return the most grams that a joule used from now on may cause; ``None`` if unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservedPart:
+    """A part of a budget that was reserved.
+
+    Args:
+        reservation_id: Id of the reservation.
+        amount_j: Joules reserved.
+        amount: The same in the budget's unit.
+    """
+
+    reservation_id: str
+    amount_j: float
+    amount: float
 
 
 class LedgerAccount:
@@ -105,33 +122,48 @@ class LedgerAccount:
             raise ConfigurationError(
                 f"cannot reserve {upper_bound_j!r} J for {purpose}; give an amount above 0"
             )
-        reservation_id = str(uuid.uuid4())
-        grams = self._terms.budget.unit == "g"
         with self._store.write() as connection:
             rate = self._rate(self._store.clock())
             now = present(connection, self._terms, self._store.clock())
             status = read_status(connection, self._terms, now)
             amount = upper_bound_j * self._per_j
-            if grams and math.isclose(amount, status.left, rel_tol=_ROUNDING):
+            if self._terms.budget.unit == "g" and math.isclose(
+                amount, status.left, rel_tol=_ROUNDING
+            ):
                 amount = status.left  # all of it, converted to joules and back
             if rate is not None and amount <= status.left:
-                content = {
-                    "reservation_id": reservation_id,
-                    "budget_id": self.budget_id,
-                    "period": period_name(self._terms.budget, now),
-                    "run_id": self._run.run_id,
-                    "amount_j": upper_bound_j,
-                    "amount_g": amount if grams else None,
-                    "purpose": purpose,
-                    **total_columns(status.taken.reserve(amount)),
-                }
-                self._store.append(connection, "reservation", self._run.chain, content)
-                return reservation_id
-        with self._store.read() as connection:
-            held_by = holders(connection, self._terms, now)
-        if rate is None:
-            purpose = f"no carbon intensity is known now; {purpose}"
-        raise budget_exceeded(purpose, self._terms, status, amount, held_by, per_j=self._per_j)
+                return self._append(connection, status, now, amount, purpose)
+        raise self._exceeded(purpose, status, amount, now, known=rate is not None)
+
+    def reserve_part(self, parts: int, purpose: str) -> ReservedPart:
+        """Reserve an equal part of what is left in one transaction.
+
+        The amount left is divided by the parts that were not reserved yet. So what one part does
+        not use goes to the later parts. After as many reservations as parts, a reservation takes
+        all that is left.
+
+        Args:
+            parts: Parts of the budget, or of each period of a budget that is renewed; 1 or more.
+            purpose: Text that says what the joules are for.
+
+        Raises:
+            BudgetExceeded: If nothing is left, or the budget has ended.
+        """
+        with self._store.write() as connection:
+            now = self._store.clock()
+            rate = self._rate(now)
+            status = read_status(connection, self._terms, now)
+            period = period_name(self._terms.budget, now)
+            taken = TransactionRows(connection).rows(
+                "reservation", budget_id=self.budget_id, period=period
+            )
+            amount = status.left / max(1, parts - len(taken))
+            if rate is not None and status.left > _NOTHING_LEFT * status.total:
+                reservation_id = self._append(connection, status, now, amount, purpose)
+                return ReservedPart(
+                    reservation_id=reservation_id, amount_j=amount / self._per_j, amount=amount
+                )
+        raise self._exceeded(purpose, status, None, now, known=rate is not None)
 
     def settle(self, reservation: str, actual_j: float) -> float:
         """Settle a reservation at the measured amount, and return the overrun in joules.
@@ -152,6 +184,43 @@ class LedgerAccount:
                 actual_g = _grams(connection, row, actual_j)
             append_settlement(self._store, connection, row, actual_j=actual_j, actual_g=actual_g)
         return overrun(row["amount_j"], actual_j)
+
+    def _append(
+        self,
+        connection: Connection,
+        status: BudgetStatus,
+        now: datetime,
+        amount: float,
+        purpose: str,
+    ) -> str:
+        reservation_id = str(uuid.uuid4())
+        content = {
+            "reservation_id": reservation_id,
+            "budget_id": self.budget_id,
+            "period": period_name(self._terms.budget, now),
+            "run_id": self._run.run_id,
+            "amount_j": amount / self._per_j,
+            "amount_g": amount if self._terms.budget.unit == "g" else None,
+            "purpose": purpose,
+            **total_columns(status.taken.reserve(amount)),
+        }
+        self._store.append(connection, "reservation", self._run.chain, content)
+        return reservation_id
+
+    def _exceeded(
+        self,
+        purpose: str,
+        status: BudgetStatus,
+        amount: float | None,
+        now: datetime,
+        *,
+        known: bool,
+    ) -> BudgetExceeded:
+        with self._store.read() as connection:
+            held_by = holders(connection, self._terms, now)
+        if not known:
+            purpose = f"no carbon intensity is known now; {purpose}"
+        return budget_exceeded(purpose, self._terms, status, amount, held_by, per_j=self._per_j)
 
     def _rate(self, now: datetime) -> float | None:
         """Return and store the amount in the budget's unit for one joule; ``None`` if unknown."""

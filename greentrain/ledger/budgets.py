@@ -263,7 +263,7 @@ def budget_exceeded(
     purpose: str,
     terms: Terms,
     status: BudgetStatus,
-    requested: float,
+    requested: float | None,
     held_by: tuple[str, ...],
     *,
     per_j: float | None,
@@ -274,7 +274,7 @@ def budget_exceeded(
         purpose: Purpose of the amount.
         terms: Terms of the budget.
         status: Status of the budget.
-        requested: The amount, in the budget's unit.
+        requested: The amount, in the budget's unit; ``None`` for any part of what is left.
         held_by: Texts of :func:`holders`.
         per_j: Amount in the budget's unit for one joule; ``None`` if unknown.
     """
@@ -286,11 +286,13 @@ def budget_exceeded(
     until = terms.budget.until
     end = f"; it ended at {utc_text(until)}" if status.over and until is not None else ""
     held = f"; held: {', '.join(held_by)}" if held_by else ""
+    left, needs = status.left, format_amount(requested, unit)
+    if requested is None:  # what is left is rounding
+        left, needs = 0.0, f"a part of the budget {terms.name!r}"
     return BudgetExceeded(
-        f"{purpose} needs {format_amount(requested, unit)}, and "
-        f"{format_amount(status.left, unit)} of {format_amount(status.total, unit)} are left "
-        f"({taken}){end}{held}",
-        requested_j=None if per_j is None else requested / per_j,
+        f"{purpose} needs {needs}, and {format_amount(left, unit)} of "
+        f"{format_amount(status.total, unit)} are left ({taken}){end}{held}",
+        requested_j=None if per_j is None or requested is None else requested / per_j,
         left_j=None if per_j is None else status.left / per_j,
         held_by=held_by,
     )

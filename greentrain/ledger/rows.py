@@ -51,7 +51,7 @@ class ClosingRow(EntryRow):
 
     Attributes:
         run_id: The run.
-        status: ``"completed"`` or ``"failed"``.
+        status: ``"completed"``, ``"stopped"`` (at its cap) or ``"failed"``.
     """
 
     run_id: str

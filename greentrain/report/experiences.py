@@ -21,7 +21,11 @@ from greentrain.report.document import (
 from greentrain.report.row_helpers import MeasuredWindow, ReportRows, grouped, parse, total
 from greentrain.units import J_PER_WH
 
-ENDINGS = {"failed": "failed", "unclosed": "killed, or still running"}
+ENDINGS = {
+    "failed": "failed",
+    "stopped": "stopped at the cap",
+    "unclosed": "killed, or still running",
+}
 """Words for a run that was not completed, by its status."""
 _OPTION = (
     "update_mode",

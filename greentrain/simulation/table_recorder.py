@@ -13,6 +13,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.data import extract_batch_size
 
+from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard
 from greentrain.control import SKIP, UPDATE_MODES, Action, Candidate, UpdateMode
 from greentrain.errors import MeterError
@@ -315,7 +316,9 @@ class TableRecorder:
         nan, count, steps = StopOnNan(), _Samples(), StepEnergy(budget.recorder)
         with budget.training(candidate, purpose) as payment:
             guard = BudgetGuard(
-                payment.reserved_j, meter=budget.recorder, anneal=self._trainer.anneals
+                Budget(energy_j=payment.reserved_j),
+                meter=budget.recorder,
+                anneal=self._trainer.anneals,
             )
             model = self._trainer.train(
                 candidate,

@@ -23,6 +23,9 @@ EMISSIONS_UPDATE = "emissions/update_g"
 EMISSIONS_CUMULATIVE = "emissions/cumulative_g"
 
 BUDGET_LEFT = "budget/left_wh"
+BUDGET_LEFT_G = "budget/left_g"
+BUDGET_USED = "budget/used_wh"
+BUDGET_USED_G = "budget/used_g"
 BUDGET_MIN_GAIN = "budget/min_gain_per_wh"
 BUDGET_OVERRUN = "budget/overrun_wh"
 

@@ -7,6 +7,7 @@ import logging
 import math
 from typing import Any
 
+from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard
 from greentrain.control import (
     Action,
@@ -142,7 +143,7 @@ class BaselineRuns:
             probe_j = payment.actual_j
             left_j = max(reserved_j - probe_j, MIN_RESERVATION_J)
             guard = BudgetGuard(
-                left_j,
+                Budget(energy_j=left_j),
                 meter=recorder,
                 anneal=self._trainer.anneals,
                 keep_j=min(evaluation_j, 0.5 * left_j),

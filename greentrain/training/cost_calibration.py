@@ -66,10 +66,10 @@ def calibrate(
     reservation = account.reserve(reserved_j, "calibration")
     with paying(account, recorder, reserved_j=reserved_j, reservation=reservation) as payment:
         with recorder.phase("calibration"):
-            train(WARM_UP_STEPS, BudgetGuard(reserved_j, meter=recorder))
+            train(WARM_UP_STEPS, BudgetGuard(Budget(energy_j=reserved_j), meter=recorder))
         left_j = max(reserved_j - payment.actual_j, MIN_RESERVATION_J)
         steps = _CalibrationSteps(recorder)
-        guard = BudgetGuard(left_j, meter=recorder)
+        guard = BudgetGuard(Budget(energy_j=left_j), meter=recorder)
         before_j = payment.actual_j
         with recorder.phase("calibration"):
             train(most_steps, guard, steps)

@@ -29,6 +29,7 @@ from greentrain.evaluation.held_out import HeldOut
 from greentrain.evaluation.logged_metric import choose_metric, logged_in_validation
 from greentrain.evaluation.probe import Probe
 from greentrain.ledger import LOG_FOLDER, file_url
+from greentrain.ledger.sqlite import parsed
 from greentrain.memory import Buffer
 from greentrain.streams import Experience
 from greentrain.tracking import NullTracker
@@ -48,7 +49,6 @@ from greentrain.units import J_PER_WH, format_energy, utc_now
 
 _CALIBRATION = "1 Wh"
 _FILE = "greentrain.db"
-_SQLITE = "sqlite:///"
 
 _steps: WeakKeyDictionary[Logger, int] = WeakKeyDictionary()
 """Steps that the updates of this process have recorded in each logger."""
@@ -452,7 +452,8 @@ def _default_url(state_dir: str | Path | None, options: Mapping[str, Any]) -> st
 
 
 def _path(url: str) -> str:
-    return url.removeprefix(_SQLITE)
+    found = parsed(url)
+    return url if found is None else str(found.database)
 
 
 def _trained_steps(model: LightningModule) -> int:

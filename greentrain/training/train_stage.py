@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
+from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.control import Candidate, Decision
 from greentrain.evaluation.comparison import Comparison
@@ -63,10 +64,11 @@ class TrainStage:
         reserved_j = pending.reserved_j
         held_out = probe.validation_data(context.experience, reserved_j)
         guard = BudgetGuard(
-            reserved_j,
+            Budget(energy_j=reserved_j),
             meter=recorder,
             anneal=self._trainer.anneals,
             keep_j=self._closing_j(decision, size(held_out)),
+            log=False,
         )
         steps = StepEnergy(recorder, planned=decision.steps, other_j=self._fixed_j(decision))
         curve, nan = LossCurve(), StopOnNan()

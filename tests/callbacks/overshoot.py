@@ -30,6 +30,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
+from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard
 from greentrain.energy import ConstantMeter, Meter, NvmlMeter
 from tests.models import Clock
@@ -162,7 +163,7 @@ def run(case: Case, folder: Path, node: Node | None = None) -> Outcome:
     meter, clock, advance, energy_j = _machine(case, chance, node)
     costs = _Costs(case, chance, advance)
     counted = _Counted(meter)
-    guard = BudgetGuard(case.cap_j, meter=counted)
+    guard = BudgetGuard(Budget(energy_j=case.cap_j), meter=counted)
     callbacks: list[Callback] = [guard, costs]
     if case.save:
         callbacks.append(ModelCheckpoint(folder, every_n_train_steps=case.save_every or None))

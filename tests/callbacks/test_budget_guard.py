@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks import usage as usage_module
 from greentrain.callbacks.anneal import cosine_factor
@@ -53,6 +54,8 @@ def fit(
 
 
 def guard_of(cap, clock, **options) -> BudgetGuard:
+    """A guard at 100 W, whose cap is a text or a number of joules."""
+    cap = cap if isinstance(cap, str) else Budget(energy_j=cap)
     return BudgetGuard(cap, meter=constant_meter(clock), **options)
 
 
@@ -78,7 +81,7 @@ class Lagging(ConstantMeter):
 
 def test_what_a_meter_says_that_it_lags_is_kept_aside():
     clock = Clock()
-    guard = BudgetGuard(100.0, meter=Lagging(100.0, clock=clock))
+    guard = BudgetGuard("100 J", meter=Lagging(100.0, clock=clock))
     fit(guard, clock)
     assert guard.stopped
     assert 75.0 <= guard.used_j <= 80.0  # 0.2 s at 100 W are 20 J
@@ -180,7 +183,7 @@ def test_the_meter_is_read_seldom():
     reads = []
     original = meter.read
     meter.read = lambda: reads.append(1) or original()  # count, and pass on
-    guard = BudgetGuard(1e6, meter=meter)
+    guard = BudgetGuard("1e6 J", meter=meter)
     fit(guard, clock)
     assert guard.steps == 200
     assert len(reads) < 20
@@ -192,7 +195,7 @@ def test_looks_grow_with_the_logarithm_of_what_is_left():
     reads = []
     original = meter.read
     meter.read = lambda: reads.append(1) or original()
-    guard = BudgetGuard(1900.0, meter=meter)
+    guard = BudgetGuard("1900 J", meter=meter)
     fit(guard, clock, max_epochs=100)
     assert 1860 < guard.steps < 1900
     assert len(reads) < 45  # 5 at the beginning, a quarter less left at each, 10 near the end
@@ -237,7 +240,7 @@ def test_warn_trains_on_and_says_so_once():
         trainer = fit(guard, clock)
     assert trainer.global_step == 200
     assert not guard.stopped
-    assert guard.stop_reason is StopReason.NO_ROOM
+    assert guard.stop_reason is StopReason.CAP_EXCEEDED
 
 
 def test_raise_raises():
@@ -290,7 +293,7 @@ def test_a_resumed_fit_goes_on_under_the_same_cap_and_schedule(tmp_path):
 def test_guard_and_monitor_see_the_same_joules():
     clock = Clock()
     meter = constant_meter(clock)
-    monitor, guard = EnergyMonitor(meter), BudgetGuard(50.0, meter=meter)
+    monitor, guard = EnergyMonitor(meter), BudgetGuard("50 J", meter=meter)
     trainer = Trainer(
         callbacks=[guard, monitor, Tick(clock)],
         max_epochs=10,
@@ -308,15 +311,17 @@ def test_guard_and_monitor_see_the_same_joules():
     ("arguments", "named"),
     [
         ({"cap": "0 Wh"}, "more than zero"),
-        ({"cap": -1.0}, "more than zero"),
+        ({"cap": "-1 J"}, "more than zero"),
         ({"cap": "5 parsecs"}, "the unit 'parsecs' is not known"),
         ({"cap": "50 % of full"}, "is not an amount for one fit"),
         ({"cap": "1 kWh per day"}, "is not an amount for one fit"),
-        ({"cap": "500 gCO2e"}, "zone='DE'"),
         ({"cap": "500 gCO2e", "zone": "Atlantis"}, "no carbon intensity is known"),
-        ({"cap": 1.0, "zone": "DE", "pue": 0.5}, "pue is 0.5"),
-        ({"cap": 1.0, "on_exceed": "explode"}, "'stop', 'warn', 'raise'"),
-        ({"cap": 1.0, "keep_j": -1.0}, "keep_j"),
+        ({"cap": "1 J", "zone": "DE", "pue": 0.5}, "pue is 0.5"),
+        ({"cap": "1 J", "on_exceed": "explode"}, "'stop', 'warn', 'raise'"),
+        ({"cap": "1 J", "keep_j": -1.0}, "keep_j"),
+        ({"cap": 0.5}, r"cap=0.5\) has no unit; write the unit, such as '0.5 Wh' or '0.5 J'"),
+        ({"cap": True}, "has no unit"),
+        ({"cap": None}, "has no unit"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, named):
@@ -423,7 +428,7 @@ class NoNumber(Falling):
 @pytest.mark.parametrize("kind", [Breaking, Falling, NoNumber])
 def test_a_meter_that_fails_does_not_open_the_cap(kind):
     clock = Clock()
-    guard = BudgetGuard(150.0, meter=kind(clock, 0.5))
+    guard = BudgetGuard("150 J", meter=kind(clock, 0.5))
     with pytest.warns(UserWarning, match="can no longer be read"):
         trainer = fit(guard, clock)
     assert guard.stopped
@@ -433,7 +438,7 @@ def test_a_meter_that_fails_does_not_open_the_cap(kind):
 def test_a_cap_that_cannot_be_watched_is_reported():
     clock = Clock()
     with pytest.warns(UserWarning, match="measures nothing on this machine"):
-        trainer = fit(BudgetGuard(5.0, meter=Breaking(clock, 0.0)), clock)
+        trainer = fit(BudgetGuard("5 J", meter=Breaking(clock, 0.0)), clock)
     assert trainer.global_step == 200
 
 
@@ -476,7 +481,7 @@ def test_a_monitor_and_a_guard_on_one_meter_cut_one_stream_of_windows(tmp_path):
     for first in (True, False):
         clock = Clock()
         meter = constant_meter(clock)
-        monitor, guard = EnergyMonitor(meter, ledger=False, summary=False), BudgetGuard(80.0)
+        monitor, guard = EnergyMonitor(meter, ledger=False, summary=False), BudgetGuard("80 J")
         order = (monitor,) if first else ()
         trainer = Trainer(
             callbacks=[*order, guard, *(() if first else (monitor,)), Tick(clock, 0.01, 0.02)],
@@ -492,3 +497,20 @@ def test_a_monitor_and_a_guard_on_one_meter_cut_one_stream_of_windows(tmp_path):
         assert guard.used_j == pytest.approx(clock.seconds * 100.0)
         assert monitor.total.total_j == pytest.approx(guard.used_j)
         assert guard.used_j <= 80.0
+
+
+@pytest.mark.parametrize("cap_j", [20.0, 36.0, 72.0])
+@pytest.mark.parametrize("power_w", [20.0, 60.0])
+def test_a_slow_first_step_leaves_the_rest_of_a_small_cap_to_be_used(cap_j, power_w):
+    """The first step uses two fifths of the cap; each later one takes 10 ms."""
+
+    class SlowFirst(Callback):
+        def on_train_batch_start(self, trainer, *args, **kwargs):
+            if trainer.global_step == 0:
+                clock.seconds += 0.4 * cap_j / power_w
+
+    clock = Clock()
+    guard = BudgetGuard(f"{cap_j} J", meter=constant_meter(clock, power_w))
+    fit(guard, clock, SlowFirst(), val=True, max_epochs=50, check_val_every_n_epoch=50)
+    assert guard.stopped
+    assert 0.9 * cap_j <= clock.seconds * power_w <= cap_j

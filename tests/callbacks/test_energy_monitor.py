@@ -165,11 +165,11 @@ def test_totals_go_on_after_a_resume_and_in_mid_epoch(tmp_path):
     assert second.total.total_j == pytest.approx(30.0 + clock.seconds * 100.0)
 
 
-@pytest.mark.parametrize("first", [EnergyMonitor, lambda meter: BudgetGuard(1e6, meter=meter)])
+@pytest.mark.parametrize("first", [EnergyMonitor, lambda meter: BudgetGuard("1e6 J", meter=meter)])
 def test_one_meter_given_to_one_callback_serves_both(first):
     clock = Clock()
     meter = constant_meter(clock)
-    guard, monitor = BudgetGuard(1e6), EnergyMonitor()
+    guard, monitor = BudgetGuard("1e6 J"), EnergyMonitor()
     if first is EnergyMonitor:
         monitor = EnergyMonitor(meter)
     else:
@@ -186,7 +186,7 @@ def test_two_meters_in_one_trainer_are_refused():
     clock = Clock()
     callbacks = [
         EnergyMonitor(constant_meter(clock)),
-        BudgetGuard(1e6, meter=constant_meter(clock)),
+        BudgetGuard("1e6 J", meter=constant_meter(clock)),
     ]
     with pytest.raises(MisconfigurationException, match="different meters"):
         trainer(*callbacks).fit(Classifier(), loader())
@@ -206,7 +206,7 @@ def test_fast_dev_run_and_manual_optimisation_work():
 
     clock = Clock()
     monitor = EnergyMonitor(constant_meter(clock))
-    trainer(monitor, BudgetGuard(1e6), Tick(clock), fast_dev_run=True).fit(Manual(), loader())
+    trainer(monitor, BudgetGuard("1e6 J"), Tick(clock), fast_dev_run=True).fit(Manual(), loader())
     assert monitor.total.total_j == pytest.approx(1.0)
 
 
@@ -215,7 +215,7 @@ def test_a_recorder_of_the_callers_stays_open_whoever_lets_go_last():
     meter = constant_meter(clock)
     meter.start()
     recorder = WindowRecorder(meter)
-    trainer(EnergyMonitor(recorder), BudgetGuard(1e6), Tick(clock)).fit(Classifier(), loader())
+    trainer(EnergyMonitor(recorder), BudgetGuard("1e6 J"), Tick(clock)).fit(Classifier(), loader())
     assert recorder.read().total_j == pytest.approx(2 * EPOCH_J)
 
 

@@ -22,7 +22,7 @@ class Uneven(Tick):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
-@pytest.mark.parametrize("options", [{"cap": 60.0}, {"cap": "0.006 gCO2e", "zone": "DE"}])
+@pytest.mark.parametrize("options", [{"cap": "60 J"}, {"cap": "0.006 gCO2e", "zone": "DE"}])
 def test_ranks_stop_together_and_have_room_for_the_validation(tmp_path, options):
     clock = Clock()
     guard = BudgetGuard(meter=constant_meter(clock), anneal=True, **options)

@@ -65,7 +65,7 @@ def fit(
 def run(folder: Path, cap_j: float) -> list[dict]:
     clock = Clock()
     meter = constant_meter(clock)
-    guard = BudgetGuard(cap_j, meter=meter)
+    guard = BudgetGuard(f"{cap_j} J", meter=meter)
     monitor = EnergyMonitor(meter, ledger=f"sqlite:///{folder / 'greentrain.db'}")
     return fit(folder, 2, monitor, guard, Tick(clock), SaveView(folder, guard))
 

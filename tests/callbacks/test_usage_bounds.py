@@ -87,3 +87,22 @@ def test_a_saving_that_was_seen_is_enough_to_know_what_saving_takes():
     end = end.observe("validation", 30.0)
     assert end.total_j(10.0) == pytest.approx(31.5 + SAVE_STEPS * 10.0)
     assert dataclasses.replace(end, saved=True).total_j(10.0) == pytest.approx(31.5)
+
+
+def test_a_slow_first_step_bounds_the_second_step_only():
+    # 12 J, then 1 J a step, at 100 W and without a lag.
+    bound = observed(12.0, bound=StepBound(lag_s=0.0))
+    assert bound.step_j == 12.0
+    assert observed(12.0, 1.0, bound=StepBound(lag_s=0.0)).step_j == 2.0
+    assert observed(12.0, *[1.0] * 6, bound=StepBound(lag_s=0.0)).step_j == pytest.approx(2.0)
+
+
+def test_a_mean_from_an_earlier_fit_bounds_the_second_step():
+    known = StepBound(lag_s=0.0, mean_j=1.0, known_j=1.0)
+    assert observed(12.0, bound=known).step_j == 2.0
+
+
+def test_the_least_of_the_first_steps_bounds_a_validation_until_enough_is_known():
+    assert observed(12.0, bound=StepBound(lag_s=0.0)).likely_j == 0.0
+    assert observed(12.0, 3.0, 2.0, bound=StepBound(lag_s=0.0)).likely_j == 2.0
+    assert observed(12.0, 3.0, 0.0, bound=StepBound(lag_s=0.0)).likely_j == 0.0  # no tick yet

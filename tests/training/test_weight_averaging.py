@@ -47,7 +47,7 @@ def test_a_longer_one_forgets_exponentially():
 
 def test_the_mean_is_taken_of_what_there_was_when_a_cap_ends_an_update():
     clock, trail = Clock(), Trail()
-    guard = BudgetGuard(20.0, meter=constant_meter(clock))  # at 1 J a step
+    guard = BudgetGuard("20 J", meter=constant_meter(clock))  # at 1 J a step
     model, _ = train(
         parts(modes={"weight_averaging": 0.5}, callbacks=[Tick(clock)]), callbacks=[guard, trail]
     )

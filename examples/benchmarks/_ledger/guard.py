@@ -12,6 +12,7 @@ from unittest import mock
 
 from _results import Row
 
+from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard
 from greentrain.callbacks.anneal import RateScaler
 from greentrain.energy import CodeCarbonMeter, Meter, NvmlMeter
@@ -123,7 +124,7 @@ def _used(
 def _guarded(batches: int, *, anneal: bool, what: str, note: str) -> Row:
     clock, watch = Clock(), _Stopwatch()
     meter = constant_meter(clock)
-    guard = BudgetGuard(_CAP_J, meter=meter, anneal=anneal)
+    guard = BudgetGuard(Budget(energy_j=_CAP_J), meter=meter, anneal=anneal)
     meter.read = watch.apart(meter.read)  # type: ignore[method-assign]
     for hook in _HOOKS:
         setattr(guard, hook, watch.timed(getattr(guard, hook)))

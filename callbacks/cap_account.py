@@ -1,0 +1,127 @@
+"""Record the cap of a guarded fit in a ledger, and pay for the fit from a budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from greentrain.budget import Budget
+from greentrain.callbacks.energy_monitor import EnergyMonitor
+from greentrain.callbacks.measurement import RunMeasurement
+from greentrain.callbacks.run_record import RunRecord
+from greentrain.carbon import CarbonAccount
+from greentrain.energy import Meter, WindowRecorder
+from greentrain.errors import BudgetExceeded
+
+
+class CapAccount:
+    """The record of a guarded fit, and the reservation that pays for it.
+
+    The fit is recorded once. If an :class:`EnergyMonitor` of the Trainer records it in the same
+    ledger, its windows are paid for. If not, the fit is measured and recorded here.
+
+    Args:
+        trainer: The Trainer, in ``on_fit_start``, after all its callbacks were set up.
+        name: Name of the run.
+        ledger: URL of the guard's ledger; ``None`` for that of the monitor.
+        meter: As for :class:`greentrain.callbacks.meter_lease.MeterLease`.
+        carbon: Converts joules to grams.
+
+    Attributes:
+        record: The record of the fit; ``None`` without ledger and monitor.
+
+    Raises:
+        ConfigurationError: If the URL cannot be used.
+        LedgerError: If the ledger cannot be opened or written.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        name: str,
+        *,
+        ledger: str | None,
+        meter: Meter | WindowRecorder | None,
+        carbon: CarbonAccount,
+    ) -> None:
+        self._carbon = carbon
+        self._own: RunMeasurement | None = None
+        self.record = _record_of_monitor(trainer, ledger)
+        if self.record is None and ledger is not None:
+            url = ledger if trainer.is_global_zero else None
+            self.record = RunRecord(url, carbon, required=True)
+            self._own = RunMeasurement(trainer, meter, carbon, None, self.record)
+            self._own.begin("fit", name, 0.0)
+
+    def note_cap(self, cap: Budget) -> None:
+        """Record the cap as a budget of this fit alone; nothing without a record."""
+        if self.record is not None:
+            self.record.reserve(None, cap, parts=1, carbon=self._carbon)
+
+    def reserve(self, trainer: Any, name: str, budget: Budget, num_fits: int) -> float | str:
+        """Reserve this fit's part of a budget; every process has to call this.
+
+        Returns:
+            The amount in the budget's unit, or the sentence that says why there is none.
+
+        Raises:
+            ConfigurationError: If the ledger has another budget of this name.
+            LedgerError: If the ledger cannot be written.
+        """
+        reserved: float | str | None = None
+        if self.record is not None and trainer.is_global_zero:
+            try:
+                reserved = self.record.reserve(name, budget, parts=num_fits, carbon=self._carbon)
+            except BudgetExceeded as refused:
+                reserved = str(refused)
+        reserved = trainer.strategy.broadcast(reserved)
+        return f"the ledger of the budget {name!r} is closed" if reserved is None else reserved
+
+    def end(self, cap: str, used: str, *, stopped: bool) -> None:
+        """Note how the fit ended, for its status and its table."""
+        if self.record is not None:
+            self.record.stopped = self.record.stopped or stopped
+            self.record.caps[cap] = f"{used}, stopped" if stopped else used
+
+    def close(self, status: str, *, alone: bool = False) -> None:
+        """Settle and close the record if it was opened here; harmless if repeated."""
+        if self._own is not None:
+            self._own.close(status, alone=alone)
+
+
+def carbon_of(trainer: Any, own: CarbonAccount) -> CarbonAccount:
+    """Return a guard's account of grams: that of the Trainer's monitor, if it has an intensity.
+
+    Args:
+        trainer: The Trainer.
+        own: Account of the guard's own arguments.
+
+    Raises:
+        MisconfigurationException: If the monitor has another zone, intensity or PUE.
+    """
+    for callback in trainer.callbacks:
+        found = callback.carbon if isinstance(callback, EnergyMonitor) else None
+        if found is None or found.provenance is None:
+            continue
+        if own.provenance not in (None, found.provenance) or own.pue not in (None, found.pue):
+            raise MisconfigurationException(
+                f"BudgetGuard converts joules to grams {_in_words(own)}, and EnergyMonitor "
+                f"{_in_words(found)}; give both the same, or omit it in BudgetGuard"
+            )
+        return found
+    return own
+
+
+def _record_of_monitor(trainer: Any, ledger: str | None) -> RunRecord | None:
+    for callback in trainer.callbacks:
+        if isinstance(callback, EnergyMonitor) and ledger in (None, callback.ledger):
+            record: RunRecord | None = callback.record
+            if record is not None:
+                return record
+    return None
+
+
+def _in_words(carbon: CarbonAccount) -> str:
+    zone = "without a zone" if carbon.provenance is None else f"of zone {carbon.provenance.zone!r}"
+    return zone if carbon.pue is None else f"{zone} at a PUE of {carbon.pue:g}"

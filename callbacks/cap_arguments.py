@@ -1,0 +1,58 @@
+"""Check the arguments of a :class:`greentrain.callbacks.BudgetGuard`."""
+
+from __future__ import annotations
+
+from greentrain.budget import Budget
+from greentrain.errors import ConfigurationError
+from greentrain.units import is_whole
+
+
+def check_budget(ledger: str | None, budget: str | None, num_fits: int, on_exceed: str) -> None:
+    """Check the arguments that concern a budget for several fits.
+
+    Raises:
+        ConfigurationError: If they contradict each other, or ``num_fits`` is no whole number.
+    """
+    if budget is not None and not ledger:
+        raise ConfigurationError(
+            f"BudgetGuard(budget={budget!r}) is for several fits, so it needs a ledger that "
+            "outlasts them; add ledger='sqlite:///greentrain.db'"
+        )
+    if budget is not None and on_exceed == "warn":
+        raise ConfigurationError(
+            f"BudgetGuard(budget={budget!r}, on_exceed='warn') would use what other fits have "
+            "reserved; choose 'stop' or 'raise'"
+        )
+    if not is_whole(num_fits, 1) or (num_fits > 1 and budget is None):
+        raise ConfigurationError(
+            f"BudgetGuard(num_fits={num_fits!r}) is not allowed; give the number of fits of a "
+            "budget, 1 or more, and the name of the budget, such as budget='kfold'"
+        )
+
+
+def parse_cap(cap: str | Budget, *, several: bool) -> Budget:
+    """Return a cap as a budget.
+
+    Args:
+        cap: Text with a unit, or a budget.
+        several: Whether it is for several fits, and may be renewed.
+
+    Raises:
+        ConfigurationError: If the cap has no unit, is a share, or is renewed for one fit.
+    """
+    if not isinstance(cap, (str, Budget)):
+        raise ConfigurationError(
+            f"BudgetGuard(cap={cap!r}) has no unit; write the unit, such as '{_sample(cap)} Wh' or "
+            f"'{_sample(cap)} J'"
+        )
+    budget = Budget.parse(cap) if isinstance(cap, str) else cap
+    if budget.amount is None or (budget.per is not None and not several):
+        raise ConfigurationError(
+            f"BudgetGuard(cap={str(cap)!r}) is not an amount for one fit; give an energy such as "
+            "'0.5 kWh', or an emission such as '500 gCO2e'"
+        )
+    return budget
+
+
+def _sample(cap: object) -> str:
+    return f"{cap:g}" if isinstance(cap, (int, float)) and cap > 0 else "0.5"
