@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from torch.utils.data import Dataset, Subset
 
 from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
@@ -218,4 +219,7 @@ def _first_device(devices: Any) -> Any:
 
 def _runs_on_cpu(accelerator: Any) -> bool:
     # Another device evaluates samples for less energy than the processor.
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    others = (CUDAAccelerator, MPSAccelerator, XLAAccelerator)  # what "auto" chooses first
+    return accelerator == "cpu" or (
+        accelerator == "auto" and not any(other.is_available() for other in others)
+    )
