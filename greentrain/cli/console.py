@@ -46,8 +46,8 @@ def open_console() -> Console:
 
 
 def print_line(line: str) -> None:
-    """Print one line as it is: without markup, colours or line breaks."""
-    open_console().print(line, soft_wrap=True, markup=False, highlight=False)
+    """Print one line as it is: nothing in it is markup or moves the cursor."""
+    open_console().print(_printable(line), soft_wrap=True, markup=False, highlight=False)
 
 
 def print_next(*words: object, err: bool = False) -> None:

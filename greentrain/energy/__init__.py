@@ -5,6 +5,7 @@ from greentrain.energy.codecarbon import CodeCarbonMeter
 from greentrain.energy.composite import CompositeMeter
 from greentrain.energy.constant import ConstantMeter
 from greentrain.energy.detect import detect
+from greentrain.energy.energy_total import EnergyTotal, energy_html
 from greentrain.energy.idle import idle_power, source_power_w
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.energy.nvml import NvmlMeter
@@ -20,6 +21,7 @@ __all__ = [
     "CodeCarbonMeter",
     "CompositeMeter",
     "ConstantMeter",
+    "EnergyTotal",
     "Forecast",
     "Meter",
     "NvmlMeter",
@@ -34,6 +36,7 @@ __all__ = [
     "calibrate",
     "calibrate_windows",
     "detect",
+    "energy_html",
     "idle_power",
     "predict_total",
     "source_power_w",

@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pytorch_lightning import LightningModule
@@ -126,7 +127,7 @@ class StreamRunner:
             data=data,
             held_out=self.state.held_out.with_current(experience),
         )
-        shadow = self._shadow is not None
+        shadow, began_g = self._shadow is not None, run.emissions_g
         try:
             asked = self._loop.ask(context, self._account(run), shadow=shadow)
             if shadow:
@@ -139,6 +140,8 @@ class StreamRunner:
         except BaseException:
             run.failed = True
             raise
+        if run.emissions_g is not None:
+            result = replace(result, emissions_g=run.emissions_g - (began_g or 0.0))
         self._commit(run, result, row)
         every = self._baseline_every
         if every is not None and is_due(every, context.position):
