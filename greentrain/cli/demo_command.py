@@ -104,7 +104,7 @@ def _summary(outcome: DemoOutcome) -> Iterator[str]:
         yield f"{format_energy(overrun_j)} of it were used beyond the reservations."
     yield from _avoided(outcome.document)
     (run,) = outcome.document["runs"]
-    methods = {source["method"] for source in run["sources"]}
+    methods = {source["method"] or "unknown" for source in run["sources"]}
     yield f"Energy of {run['boundary']}: {', '.join(sorted(methods))}."
 
 

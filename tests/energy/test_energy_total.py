@@ -79,7 +79,7 @@ def test_a_notebook_shows_a_table_in_which_names_are_text(result: Any) -> None:
 
 def test_the_table_of_a_measurement_has_method_and_grams() -> None:
     page = measurement()._repr_html_()
-    assert "<tr><td>cpu</td><td>0.556 Wh</td><td>estimated</td></tr>" in page  # 2000 J
+    assert "<tr><td>cpu</td><td>2,000 J</td><td>estimated</td></tr>" in page
     assert "<tr><td>emissions</td><td>0.4 g CO2e</td><td></td></tr>" in page
     assert measurement().emissions_g == 0.4
 
