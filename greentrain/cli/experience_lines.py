@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from greentrain.units import energy_unit, format_energy
+from greentrain.units import energy_in, energy_unit, format_energy
 
 if TYPE_CHECKING:
     from greentrain.budget import Budget
     from greentrain.training import UpdateResult
 
-_NAME, _ACTION, _ENERGY, _METRIC = 13, 17, 7, 16
+_NAME, _ACTION, _ENERGY, _METRIC = 13, 17, 8, 14
 """Widths of columns in characters; longer names push the rest of their line."""
 
 
@@ -27,7 +27,7 @@ class ExperienceLines:
         >>> from greentrain.budget import Budget
         >>> budget = Budget(energy_j=150.0, num_experiences=8)
         >>> ExperienceLines("val_acc", budget).header
-        ' #  experience    action                pred.     used  val_acc               left'
+        ' #  experience    action               pred.      used  val_acc             left'
     """
 
     def __init__(self, metric: str, budget: Budget, *, percent: bool = False) -> None:
@@ -46,16 +46,16 @@ class ExperienceLines:
             str(result.position),
             result.experience_id,
             action_label(result),
-            format_energy(result.decision.cost_j.mean, self._unit),
-            format_energy(result.energy_j, self._unit),
+            self._energy(result.decision.cost_j.mean),
+            self._energy(result.energy_j),
             self.metric(result.metric_before, result.metric_after),
-            format_energy(result.left_j, self._unit),
+            self._energy(result.left_j),
         )
         notes = []
         if not result.kept:
             notes.append("not kept")
         if result.overrun_j > 0:
-            notes.append(f"{format_energy(result.overrun_j, self._unit)} over its reservation")
+            notes.append(f"{format_energy(result.overrun_j)} over its reservation")
         return "  ".join([line, *notes])
 
     def metric(self, before: float | None, after: float | None) -> str:
@@ -64,6 +64,11 @@ class ExperienceLines:
             unit = "" if after is None else " %"
             return f"{_shown(before, 100, '.1f')} -> {_shown(after, 100, '.1f')}{unit}"
         return f"{_shown(before, 1, '.4g')} -> {_shown(after, 1, '.4g')}"
+
+    def _energy(self, energy_j: float) -> str:
+        if self._unit == "J":
+            return format_energy(energy_j, self._unit)
+        return f"{energy_in(energy_j, self._unit):.2f} {self._unit}"
 
 
 def action_label(result: UpdateResult) -> str:
