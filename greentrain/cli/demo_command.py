@@ -50,9 +50,9 @@ def demo(
         def show(result: UpdateResult, sized: Budget) -> None:
             if not shown:
                 shown.append(ExperienceLines("val_acc", sized, percent=True))
-                console.print_line(_title(sized, Budget.parse(budget or DEFAULT_BUDGET)))
-                console.print_line(shown[0].header)
-            console.print_line(shown[0].line(result))
+                console.print_line(_title(sized, Budget.parse(budget or DEFAULT_BUDGET)), terminal)
+                console.print_line(shown[0].header, terminal)
+            console.print_line(shown[0].line(result), terminal)
 
         outcome = run_demo(
             out,

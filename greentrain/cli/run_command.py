@@ -67,8 +67,8 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
         def show(experience: Experience, result: UpdateResult) -> None:
             if not lines:
                 lines.append(ExperienceLines(configuration.get("monitor"), trainer.budget))
-                console.print_line(lines[0].header)
-            console.print_line(lines[0].line(result))
+                console.print_line(lines[0].header, terminal)
+            console.print_line(lines[0].line(result), terminal)
 
         calibrated = trainer.budget.share_of_full is not None
         new = islice(_new_experiences(stream, trainer.known), configuration.get("limit"))
