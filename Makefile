@@ -7,13 +7,15 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 # Without an NVIDIA GPU, torch's CPU build: the default one brings gigabytes of CUDA packages.
 CONSTRAINTS := $(shell test -e /proc/driver/nvidia/version || echo --constraint constraints.txt)
+# Twice quiet: errors are printed, and the warnings about a machine's own package indexes are not.
+INSTALL := $(BIN)/pip install -qq $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
 
 .PHONY: demo test lint types unit docs clean
 
 demo: $(VENV)/installed
-	$(BIN)/greentrain demo --out demo-out
+	@$(BIN)/greentrain demo --out demo-out
 
 test: lint types unit docs
 
@@ -35,12 +37,14 @@ clean:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "greentrain needs Python 3.11, 3.12 or 3.13 on the PATH"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet $(CONSTRAINTS) --editable .
-	touch $@
+	@echo "Installing greentrain and its packages into $(VENV) (once, about two minutes)"
+	@$(INSTALL) --editable .
+	@touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/pip install --quiet $(CONSTRAINTS) --editable ".[test,docs]"
-	touch $@
+$(VENV)/installed-test: $(BIN)/python setup.cfg pyproject.toml constraints.txt constraints-test.txt
+	@echo "Installing greentrain and what its tests need into $(VENV) (once, about three minutes)"
+	@$(INSTALL) --constraint constraints-test.txt --editable ".[test,docs]"
+	@touch $(VENV)/installed $@

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pytorch_lightning import Callback as _Callback
 
+from greentrain._about import MALICIOUS_ADVISORY, MALICIOUS_LIGHTNING
 from greentrain.callbacks.handover import Origin
+from greentrain.errors import ConfigurationError
+
+
+def _is_installed(name: str) -> bool:
+    """Return whether a Lightning package is installed, and refuse a malicious release of it.
+
+    Raises:
+        ConfigurationError: If the release is a malicious one. It was not imported.
+    """
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return False
+    if found in MALICIOUS_LIGHTNING:
+        raise ConfigurationError(
+            f"{name} {found} is a malicious release ({MALICIOUS_ADVISORY}) and was not imported. "
+            f"Remove it with 'pip uninstall {name}', install a later release, and replace the "
+            "passwords and tokens of this machine"
+        )
+    return find_spec(name) is not None
+
 
 # `lightning.pytorch.Callback` and `pytorch_lightning.Callback` are unrelated classes, and each
 # Trainer accepts only its own class. Where both are installed, a callback has to be both.
-if not TYPE_CHECKING and find_spec("lightning") is not None:
+if not TYPE_CHECKING and _is_installed("lightning"):
     from lightning.pytorch import Callback as _OtherCallback
 
     class _LightningCallback(_Callback, _OtherCallback):

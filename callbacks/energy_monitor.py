@@ -28,6 +28,7 @@ from greentrain.energy import (
     WallMeter,
     Window,
     WindowRecorder,
+    energy_html,
     predict_total,
 )
 from greentrain.errors import ConfigurationError
@@ -177,6 +178,11 @@ class EnergyMonitor(Callback):
     def record(self) -> RunRecord | None:
         """The record of the open or last run, through which a :class:`BudgetGuard` pays."""
         return self._measured.record if self._measured else None
+
+    def _repr_html_(self) -> str:
+        methods = {source.name: source.method for source in self.sources}
+        title = f"EnergyMonitor: {self.total}"
+        return energy_html(title, self.total.energy_j, methods=methods, grams=self.emissions_g)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to measure."""

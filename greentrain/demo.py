@@ -18,6 +18,7 @@ from greentrain.decisions.budget_arguments import check_intensity
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, file_url
 from greentrain.report import build, write
+from greentrain.report.document import Report
 from greentrain.streams import Experience, digits_stream
 from greentrain.tracking import MlflowTracker
 from greentrain.training import CarbonConfig, StreamTrainer, UpdateResult
@@ -68,12 +69,14 @@ class DemoOutcome:
         results: The result of each experience.
         budget: The budget, with its amount in joules.
         report: The HTML report.
+        document: The report's document.
         mlflow_uri: Tracking URI of the MLflow runs.
     """
 
     results: Sequence[UpdateResult]
     budget: Budget
     report: Path
+    document: Report
     mlflow_uri: str
 
 
@@ -84,7 +87,8 @@ def run_demo(
     num_experiences: int | None = None,
     zone: str | None = None,
     seed: int = 0,
-    on_result: Callable[[Experience, UpdateResult], None] = lambda experience, result: None,
+    on_begin: Callable[[Experience], None] = lambda experience: None,
+    on_result: Callable[[UpdateResult, Budget], None] = lambda result, budget: None,
 ) -> DemoOutcome:
     """Train a small model on a stream of digits, and write ledger, MLflow runs and report.
 
@@ -94,7 +98,8 @@ def run_demo(
         num_experiences: Experiences that the budget has to last for; by default all of the stream.
         zone: Zone of this machine's power, such as ``"DE"``; without it no grams are reported.
         seed: Seed of stream, weights and sampling.
-        on_result: Called after each experience.
+        on_begin: Called before each experience.
+        on_result: Called after each experience, with the budget as it is known then.
 
     Raises:
         ConfigurationError: If the budget, ``num_experiences`` or the zone cannot be used, or the
@@ -135,14 +140,20 @@ def run_demo(
         seed=seed,
     ) as trainer:
         for experience in stream:
-            on_result(experience, trainer.update(experience))
+            on_begin(experience)
+            on_result(trainer.update(experience), trainer.budget)
         run_id = trainer.run_id
     with closing(Ledger(ledger_url, create=False)) as ledger:
-        paths = write(build(ledger, run=run_id), folder)
+        document = build(ledger, run=run_id)
+    paths = write(document, folder)
     tracker.attach(paths)
     html = next(path for path in paths if path.suffix == ".html")
     return DemoOutcome(
-        results=trainer.results, budget=trainer.budget, report=html, mlflow_uri=mlflow_uri
+        results=trainer.results,
+        budget=trainer.budget,
+        report=html,
+        document=document,
+        mlflow_uri=mlflow_uri,
     )
 
 

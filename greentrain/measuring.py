@@ -16,11 +16,13 @@ from typing import Any
 from greentrain.carbon import UNKNOWN, CarbonAccount, Emissions, IntensityProvider
 from greentrain.energy import (
     NOTHING,
+    EnergyTotal,
     Meter,
     Reading,
     Source,
     WindowRecorder,
     close_meter,
+    energy_html,
     start_meter,
 )
 from greentrain.errors import LedgerError
@@ -38,7 +40,7 @@ _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
 _outer: ContextVar[WindowRecorder | None] = ContextVar("greentrain_measure", default=None)
 
 
-class Measurement:
+class Measurement(EnergyTotal):
     """The result of one use of :func:`measure`.
 
     Args:
@@ -55,6 +57,22 @@ class Measurement:
         self.reading: Reading = NOTHING
         self.emissions: Emissions = UNKNOWN
         self.sources: tuple[Source, ...] = ()
+
+    @property
+    def total_j(self) -> float | None:
+        """Joules of all measured sources; ``None`` if there is none."""
+        return self.reading.total_j
+
+    @property
+    def emissions_g(self) -> float | None:
+        """Grams of CO2 equivalent; ``None`` if unknown."""
+        return self.emissions.grams
+
+    def _repr_html_(self) -> str:
+        methods = {source.name: source.method for source in self.sources}
+        title = f"{self.name}: {self.reading}"
+        grams = self.emissions_g
+        return energy_html(title, self.reading.energy_j, methods=methods, grams=grams)
 
     def __str__(self) -> str:
         """Return one line with energies, grams, seconds and the method of each source."""

@@ -15,6 +15,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from greentrain.ledger import Ledger, verify
+from greentrain.streams import digits_stream
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,8 +48,26 @@ def ledger(shown):
 
 def test_it_says_what_was_decided_and_where_everything_is(shown):
     run, out = shown
-    assert "Decisions and their outcomes" in run.stdout
-    assert f"Report:    {out / 'report.html'}" in run.stdout
+    title, header, *lines = run.stdout.splitlines()
+    assert re.fullmatch(r"greentrain demo   budget .* = 25 % of always retraining", title)
+    assert header.split() == ["#", "experience", "action", "pred.", "used", "val_acc", "left"]
+    # One line for each experience, and the reasons only on request.
+    assert [line.split()[:2] for line in lines[:8]] == [
+        [str(position), one.id] for position, one in enumerate(digits_stream())
+    ]
+    # A note on an overrun, or on an update that was not kept, may follow.
+    assert all(len(re.split(r"  (?:not kept|\S+ \S+ over its)", one)[0]) <= 80 for one in lines[:8])
+    assert len(lines) < 20
+    assert re.search(
+        r"^Used [\d.,]+ of [\d.,]+ (J|Wh); sizing the budget used another ", "\n".join(lines), re.M
+    )
+    assert re.search(
+        r"^Modelled: \d+ % (less|more) energy than always retraining", "\n".join(lines), re.M
+    )
+    assert re.search(
+        r"^Next: greentrain explain --ledger out/greentrain.db --experience \d-", run.stdout, re.M
+    )
+    assert "open out/report.html" in run.stdout
     assert f"sqlite:///{out / 'mlflow.db'}" in run.stdout
     assert "workflowType=machine_learning" in run.stdout
     assert run.stderr == ""
@@ -155,8 +174,8 @@ def test_a_second_demo_in_the_same_folder_goes_into_the_same_ledger(shown):
     run = greentrain("demo", "--out", "out", "--budget", "0.000001Wh", cwd=shown[1].parent)
     assert run.returncode == 0, run.stderr
     assert "is too small for any update" in run.stdout
-    assert run.stdout.count("SKIP") == 8
-    assert "FULL_RETRAIN" not in run.stdout
+    assert run.stdout.count(" skip ") == 8
+    assert "retrain " not in run.stdout
     with sqlite3.connect(shown[1] / "greentrain.db") as database:
         (reserved,) = database.execute(
             "select count(*) from reservations join runs using (run_id) where runs.name = 'demo-2'"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import re
 import sys
@@ -223,6 +225,71 @@ def test_every_package_has_a_page_of_its_api() -> None:
     packages.remove("cli")
     modules = ["budget", "callbacks", "errors", "measuring", "units", *packages]
     assert [name for name in modules if f"automodule:: greentrain.{name}\n" not in api] == []
+
+
+LIST_ITEM = re.compile(r"\s*(?:\d+[.)]|[-+*])\s")
+
+
+def definitions(code: str) -> tuple[set[str], set[str]]:
+    """Return the names that a block defines, and those that it uses."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    defined = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            defined |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+    return defined, {node.id for node in names if isinstance(node.ctx, ast.Load)}
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if blocks(path)], ids=label)
+def test_a_page_says_if_its_blocks_need_each_other(path: Path) -> None:
+    """A block that is pasted alone must not end in a NameError without a word."""
+    before: set[str] = set()
+    needing = []
+    for block in blocks(path):
+        defined, used = definitions(block.code)
+        needing += [block.line] if (used - defined) & before else []
+        before |= defined
+    said = re.search(r"in\s+their\s+order", path.read_text(encoding="utf-8"))
+    assert said or needing == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=label)
+def test_no_line_of_a_paragraph_reads_as_an_item_of_a_list(path: Path) -> None:
+    """A line that begins with "1. " or "- " by where it was wrapped is rendered as a list."""
+    broken = []
+    for paragraph in re.split(r"\n\s*\n", prose(path)):
+        first, *rest = paragraph.strip("\n").splitlines() or [""]
+        if not LIST_ITEM.match(first):
+            broken += [line for line in rest if LIST_ITEM.match(line)]
+    assert broken == []
+
+
+# Claims that were once made here and are wrong: a limit or an exception exists to each.
+OVERSTATED = re.compile(
+    r"never overspen|cannot be overspent|no benchmark compares|wrong configuration never|"
+    r"guarantee|always exact|no overhead",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=label)
+def test_no_page_claims_more_than_holds(path: Path) -> None:
+    assert OVERSTATED.findall(prose(path)) == []
+
+
+def test_the_shares_of_the_gap_are_those_of_the_benchmark() -> None:
+    """With the small CNN, which is worse: a range that leaves it out flatters."""
+    rows = json.loads((DOCS / "benchmarks" / "controller.json").read_text(encoding="utf-8"))["rows"]
+    shares = {row["id"]: row["value"] for row in rows if row["id"].startswith("gap_")}
+    perceptron = [shares[f"gap_{stream}_10"] for stream in "abcde"]
+    figures = (min(perceptron), max(perceptron), shares["gap_a_cnn_10"])
+    low, high, cnn = (f"{value:.0f}" for value in figures)
+    for path in (README, DOCS / "how-to" / "choose_budget.md"):
+        text = " ".join(prose(path).split())
+        assert re.search(rf"closed {low} to {high} %.{{0,80}} {cnn} %", text), label(path)
 
 
 def names_table() -> list[list[str]]:

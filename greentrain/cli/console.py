@@ -45,9 +45,15 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(width=_WIDTH_WHEN_PIPED)
 
 
-def print_line(line: str) -> None:
-    """Print one line as it is: without markup, colours or line breaks."""
-    open_console().print(line, soft_wrap=True, markup=False, highlight=False)
+def print_line(line: str, terminal: Console | None = None) -> None:
+    """Print one line as it is: nothing in it is markup or moves the cursor.
+
+    Args:
+        line: The line.
+        terminal: The console; required while it shows a status, which would be overwritten.
+    """
+    shown = _printable(line)
+    (terminal or open_console()).print(shown, soft_wrap=True, markup=False, highlight=False)
 
 
 def print_next(*words: object, err: bool = False) -> None:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from greentrain.cli import console
+from greentrain.cli.experience_lines import ExperienceLines, most_instructive
 from greentrain.units import energy_unit, format_energy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.table import Table
-
+    from greentrain.budget import Budget
     from greentrain.demo import DemoOutcome
-    from greentrain.streams import Experience
+    from greentrain.report.document import Report
     from greentrain.training import UpdateResult
 
 
@@ -43,19 +42,17 @@ def demo(
 
     if budget is not None:  # before the slow imports
         Budget.parse(budget, num_experiences=1 if num_experiences is None else num_experiences)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     terminal = console.open_console()
-    text = TextColumn("{task.description}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    contents: dict[str, str] = {}
-    with Progress(*columns, console=terminal, transient=True) as progress:
-        task = progress.add_task("loading torch, Lightning and MLflow", total=8)
+    shown: list[ExperienceLines] = []
+    with terminal.status("loading torch, Lightning and MLflow") as status:
         from greentrain.demo import DEFAULT_BUDGET, run_demo
 
-        def show(experience: Experience, result: UpdateResult) -> None:
-            contents[experience.id] = str(experience.metadata["brings"])
-            progress.update(task, advance=1, description=f"{result.update_mode}: {experience.id}")
+        def show(result: UpdateResult, sized: Budget) -> None:
+            if not shown:
+                shown.append(ExperienceLines("val_acc", sized, percent=True))
+                console.print_line(_title(sized, Budget.parse(budget or DEFAULT_BUDGET)), terminal)
+                console.print_line(shown[0].header, terminal)
+            console.print_line(shown[0].line(result), terminal)
 
         outcome = run_demo(
             out,
@@ -63,62 +60,65 @@ def demo(
             num_experiences=num_experiences,
             zone=zone,
             seed=seed,
+            on_begin=lambda experience: status.update(f"experience {experience.id}"),
             on_result=show,
         )
-    terminal.print(_decisions(outcome.results, contents))
     for line in _summary(outcome):
-        terminal.print(line)
+        console.print_line(line)
+    shown_experience = most_instructive(list(outcome.results)).experience_id
+    ledger = out / "greentrain.db"
+    console.print_next("explain", "--ledger", ledger, "--experience", shown_experience)
+    console.print_line(f"      open {out / 'report.html'}")
     mlflow = Path(sys.executable).with_name("mlflow")
     command = shlex.join([str(mlflow), "ui", "--backend-store-uri", outcome.mlflow_uri])
-    console.print_line(f"Report:    {outcome.report}")
-    console.print_line(f"Dashboard: {command}")
-    console.print_line("           then open http://127.0.0.1:5000/?workflowType=machine_learning")
-    console.print_next("explain", "--ledger", out / "greentrain.db")
+    console.print_line(f"      {command}")
+    console.print_line("      then open http://127.0.0.1:5000/?workflowType=machine_learning")
+
+
+def _title(sized: Budget, given: Budget) -> str:
+    if sized.energy_j is None or given.share_of_full is None:
+        return f"greentrain demo   budget {given}"
+    share = f"{100 * given.share_of_full:g} % of always retraining"
+    return f"greentrain demo   budget {format_energy(sized.energy_j)} = {share}"
 
 
 def _summary(outcome: DemoOutcome) -> Iterator[str]:
-    used_j = sum(result.energy_j for result in outcome.results)
-    overrun_j = sum(result.overrun_j for result in outcome.results)
-    if all(result.budget_exhausted for result in outcome.results):
-        yield (
-            f"The budget of {outcome.budget} is too small for any update: "
-            "every experience was skipped."
-        )
-    elif outcome.budget.energy_j is None:
-        yield f"{format_energy(used_j)} were used under a budget of {outcome.budget}."
+    results, budget = outcome.results, outcome.budget
+    used_j = sum(result.energy_j for result in results)
+    overrun_j = sum(result.overrun_j for result in results)
+    if all(result.budget_exhausted for result in results):
+        yield f"The budget of {budget} is too small for any update: every experience was skipped."
+        return
+    if budget.energy_j is None:
+        yield f"Used {format_energy(used_j)} under a budget of {budget}."
     else:
-        left_j = outcome.results[-1].left_j
-        spent_j = outcome.budget.energy_j - left_j
-        yield (
-            f"{format_energy(spent_j)} of a budget of {outcome.budget} were used; "
-            f"{format_energy(left_j)} are left."
-        )
+        spent_j = budget.energy_j - results[-1].left_j
+        unit = energy_unit([budget.energy_j])
+        spent = f"{format_energy(spent_j, unit).removesuffix(f' {unit}')} of "
+        line = f"Used {spent}{format_energy(budget.energy_j, unit)}"
         if used_j > spent_j * (1 + 1e-9):
-            yield f"Sizing the budget used {format_energy(used_j - spent_j)} more."
+            line += f"; sizing the budget used another {format_energy(used_j - spent_j)}"
+        final = results[-1].metric_after
+        yield f"{line}." + ("" if final is None else f" Final val_acc {100 * final:.1f} %.")
     if overrun_j > 0:
-        yield f"{format_energy(overrun_j)} were used beyond the reservations."
+        yield f"{format_energy(overrun_j)} of it were used beyond the reservations."
+    yield from _avoided(outcome.document)
+    (run,) = outcome.document["runs"]
+    methods = {source["method"] or "unknown" for source in run["sources"]}
+    yield f"Energy of {run['boundary']}: {', '.join(sorted(methods))}."
 
 
-def _decisions(results: Sequence[UpdateResult], contents: Mapping[str, str]) -> Table:
-    right = ("predicted", "used", "accuracy before", "after", "budget left")
-    columns = ("experience", "update mode", "reason", *right)
-    table = console.new_table("Decisions and their outcomes", *columns, right=right, lines=True)
-    energies = [(one.decision.cost_j.mean, one.energy_j, one.left_j) for one in results]
-    unit = energy_unit(energy_j for row in energies for energy_j in row)
-    for result in results:
-        console.add_row(
-            table,
-            f"{result.experience_id}\n{contents.get(result.experience_id, '')}",
-            str(result.decision.action) + ("" if result.kept else "\n(not kept)"),
-            result.reason,
-            format_energy(result.decision.cost_j.mean, unit),
-            format_energy(result.energy_j, unit),
-            _accuracy(result.metric_before),
-            _accuracy(result.metric_after),
-            format_energy(result.left_j, unit),
-        )
-    return table
-
-
-def _accuracy(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.1%}"
+def _avoided(document: Report) -> Iterator[str]:
+    found = document["avoided"]["energy"]
+    full_j, avoided_j = found["modelled_full_j"], found["avoided_j"]
+    if not full_j or avoided_j is None:
+        return
+    less = "less" if avoided_j >= 0 else "more"
+    share = f"{abs(100 * avoided_j / full_j):.0f} %"
+    line = f"Modelled: {share} {less} energy than always retraining"
+    if found["interval"] is None:
+        yield f"{line} (no interval: too few experiences)."
+        return
+    unit = energy_unit([full_j])
+    low, high = (format_energy(found["interval"][key], unit) for key in ("low_j", "high_j"))
+    yield f"{line} (avoided: {format_energy(avoided_j, unit)}, 95 % interval {low} to {high})."

@@ -1,4 +1,4 @@
-"""Find the sources of energy figures on this machine, and the reasons for missing ones."""
+"""Find the sources of energy figures on this machine, and what is wrong or missing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from greentrain.cli.package_conflicts import package_conflicts
 from greentrain.energy import (
     CodeCarbonMeter,
     CompositeMeter,
@@ -117,7 +118,8 @@ def examine(
         wait: Sleeps for a number of seconds.
     """
     found = find()
-    missing = list(_missing_cards(found.meters, found.missing, root))
+    missing = [Missing(what=what, why=why, fix=fix) for what, why, fix in package_conflicts()]
+    missing += _missing_cards(found.meters, found.missing, root)
     working: list[Meter] = []
     share = idle = None
     try:

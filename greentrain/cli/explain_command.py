@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,8 @@ def _count(value: Any) -> str:
 def _tables(value: Any) -> str:
     return f"{len(value['tables'])} tables"
 
+
+_INDENT = 4 * " "
 
 STATE_FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "position": ("experiences before it", str),
@@ -74,7 +77,7 @@ def explain(
     experience: Annotated[
         str | None,
         typer.Option(
-            help="Everything about one experience.", metavar="ID", show_default="a table of all"
+            help="Everything about one experience.", metavar="ID", show_default="a line for each"
         ),
     ] = None,
     as_json: console.JsonOption = False,
@@ -91,14 +94,15 @@ def explain(
     if as_json:
         console.print_json(found)
         return
-    from rich.text import Text
-
-    terminal = console.open_console()
     if experience is None:
-        terminal.print(_overview(name, found))
+        for line in _overview(name, found):
+            console.print_line(line)
         last = found[-1]["experience_id"]
         console.print_next("explain", "--ledger", ledger, "--stream", name, "--experience", last)
         return
+    from rich.text import Text
+
+    terminal = console.open_console()
     for one in found:
         terminal.print(Text(_headline(one)))
         for table in (_state(one), _options(one), _outcome(one)):
@@ -106,24 +110,33 @@ def explain(
     console.print_next("report", "--ledger", ledger)
 
 
-def _overview(name: str, found: Sequence[ExplainedExperience]) -> Table:
-    right = ("predicted", "used", "predicted gain", "gain", "minimum gain per Wh")
-    table = console.new_table(
-        f"Decisions about {name}", "experience", "update", *right, "reason", right=right
-    )
+def _overview(name: str, found: Sequence[ExplainedExperience]) -> Iterator[str]:
+    """Give a line with the figures of each experience, and below it the reason."""
+    unit = energy_unit(one[key] for one in found for key in ("predicted_j", "update_energy_j"))
+    yield f"Decisions about {name}"
+    yield _columns("#", "experience", "action", "pred.", "used", "pred. gain", "gain")
     for one in found:
-        console.add_row(
-            table,
+        line = _columns(
+            str(one["position"]),
             one["experience_id"],
-            _action(one) + _remark(one),
-            format_energy(one["predicted_j"]),
-            _used(one),
+            _action(one),
+            format_energy(one["predicted_j"], unit),
+            _used(one, unit),
             _signed(one["predicted_gain"]),
             _signed(one["gain"]),
-            "none" if one["min_gain_per_wh"] is None else _figure(one["min_gain_per_wh"]),
-            f"{one['reason']}: {one['sentence']}",
         )
-    return table
+        yield f"{line}{_remark(one)}"
+        reason = f"{one['reason']}: {one['sentence']}"
+        yield from textwrap.wrap(reason, 80, initial_indent=_INDENT, subsequent_indent=_INDENT)
+
+
+def _columns(
+    position: str, name: str, action: str, predicted: str, used: str, expected: str, gain: str
+) -> str:
+    return (
+        f"{position:>2}  {name:<13} {action:<20} {predicted:>8}  {used:>8}  {expected:>10}  "
+        f"{gain:>7}"
+    )
 
 
 def _headline(one: ExplainedExperience) -> str:
@@ -219,8 +232,8 @@ def _outcome_lines(one: ExplainedExperience) -> Iterator[tuple[str, str]]:
 
 def _remark(one: ExplainedExperience) -> str:
     if one["shadow"]:
-        return "\n(shadow mode)"
-    return "\n(not kept)" if one["kept"] is False else ""
+        return "  (shadow mode)"
+    return "  (not kept)" if one["kept"] is False else ""
 
 
 def _action(one: Mapping[str, Any]) -> str:
@@ -229,10 +242,10 @@ def _action(one: Mapping[str, Any]) -> str:
     return f"{one['update_mode']}{part}"
 
 
-def _used(one: ExplainedExperience) -> str:
+def _used(one: ExplainedExperience, unit: str | None = None) -> str:
     if one["status"] != "done":
-        return f"{format_energy(one['energy_j'])} so far"
-    return "probes only" if one["shadow"] else format_energy(one["update_energy_j"])
+        return f"{format_energy(one['energy_j'], unit)} so far"
+    return "probes only" if one["shadow"] else format_energy(one["update_energy_j"], unit)
 
 
 def _compared(used_j: float | None, predicted_j: float | None) -> str:

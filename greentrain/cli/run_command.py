@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greentrain.cli import console
+from greentrain.cli.experience_lines import ExperienceLines, most_instructive
 from greentrain.errors import ConfigurationError
 from greentrain.units import format_energy
 
@@ -55,22 +56,34 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
         stream = configuration.make_stream()
     tracker = _tracker(configuration.get("tracking_uri"))
 
-    def show(experience: Experience, result: UpdateResult) -> None:
-        for line in _lines(result, configuration.get("monitor")):
-            console.print_line(line)
+    lines: list[ExperienceLines] = []
+    with configuration.make_trainer(tracker) as trainer, terminal.status("") as status:
 
-    with configuration.make_trainer(tracker) as trainer:
+        def announced(stream: Iterable[Experience]) -> Iterator[Experience]:
+            for experience in stream:
+                status.update(f"experience {experience.id}")
+                yield experience
+
+        def show(experience: Experience, result: UpdateResult) -> None:
+            if not lines:
+                lines.append(ExperienceLines(configuration.get("monitor"), trainer.budget))
+                console.print_line(lines[0].header, terminal)
+            console.print_line(lines[0].line(result), terminal)
+
         calibrated = trainer.budget.share_of_full is not None
-        new = _new_experiences(stream, trainer.known)
-        results = trainer.run(islice(new, configuration.get("limit")), on_result=show)
+        new = islice(_new_experiences(stream, trainer.known), configuration.get("limit"))
+        results = trainer.run(announced(new), on_result=show)
         n_known = len(trainer.known)
     if not results:
         console.print_line(f"Nothing new has arrived: the stream has had {n_known} experiences.")
+        if n_known:
+            console.print_next("explain", "--ledger", configuration.get("ledger"))
         return
     console.print_line(_closing(results, trainer.budget, calibrated=calibrated))
     for path in _write_report(configuration, tracker):
         console.print_line(f"wrote {path}")
-    console.print_next("explain", "--ledger", configuration.get("ledger"))
+    shown = most_instructive(results).experience_id
+    console.print_next("explain", "--ledger", configuration.get("ledger"), "--experience", shown)
 
 
 def _new_experiences(stream: Iterable[Experience], known: Collection[str]) -> Iterator[Experience]:
@@ -84,16 +97,6 @@ def _new_experiences(stream: Iterable[Experience], known: Collection[str]) -> It
             )
         if experience.id not in known:
             yield experience
-
-
-def _lines(result: UpdateResult, monitor: str) -> Iterator[str]:
-    yield f"{result.experience_id}: {result.decision.action}, because {result.reason}"
-    figures = []
-    if result.metric_before is not None and result.metric_after is not None:
-        figures.append(f"{monitor} {result.metric_before:.3f} -> {result.metric_after:.3f}")
-    figures.append(f"{format_energy(result.energy_j)} used")
-    figures.append(f"{format_energy(result.left_j)} left")
-    yield f"  {', '.join(figures)}{'' if result.kept else '; the update was not kept'}"
 
 
 def _closing(results: Sequence[UpdateResult], budget: Budget, *, calibrated: bool) -> str:

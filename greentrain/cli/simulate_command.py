@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SURE_GAP = 4.0
 """Standard errors that a gap needs, over several tables, for a share of it to be meaningful."""
 
+WORST_SHOWN = -0.5
+"""Share of the gap below which its size says nothing: training once is far better."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySummary:
@@ -88,9 +91,14 @@ def simulate(
         return
     terminal = console.open_console()
     terminal.print(_table(read, results))
+    console.print_line(_ends(read))
+    for line in _violations(results):
+        console.print_line(line)
     console.print_line(f"{len(results) * len(read)} simulations in {duration_s:.1f} s")
     if plot is not None:
         console.print_line(f"wrote {plot}")
+    else:
+        console.print_next("simulate", *tables, "--plot", "policies.svg")
 
 
 def simulate_all(
@@ -171,33 +179,55 @@ def _is_sure(gaps: Sequence[float]) -> bool:
 
 
 def _table(tables: Sequence[RecordedTable], results: Sequence[PolicySummary]) -> Table:
+    """Return a row for each policy and a column for each budget."""
     header = tables[0].header
     number = f"{len(tables)} tables" if len(tables) > 1 else "1 table"
-    anytime = f"anytime {header.monitor}"
-    right = ("budget", "budget used", anytime, "share of the gap", "violations")
-    title = f"{header.monitor} on {header.stream} ({header.keys}, {number})"
-    shown = console.new_table(title, "policy", *right, right=right)
-    sign = 1.0 if header.more_is_better else -1.0
-    for index, result in enumerate(results):
-        budget = result.budget
-        if budget.endswith("%"):
-            budget_j = statistics.fmean(budget_of(budget, table) for table in tables)
-            budget = f"{budget} ({format_energy(budget_j)})"
-        console.add_row(
-            shown,
-            result.policy,
-            budget,
-            f"{result.spent:.0%}",
-            f"{sign * result.anytime:.4f}",
-            _share(result),
-            str(result.violations),
-            end_section=index + 1 == len(results) or results[index + 1].policy != result.policy,
-        )
+    budgets = list(dict.fromkeys(result.budget for result in results))
+    names = [_with_energy(budget, tables) for budget in budgets]
+    title = f"Share of the gap closed: {header.stream} ({header.keys}, {number})"
+    shown = console.new_table(title, "policy", *names, right=names)
+    cells: dict[str, list[str]] = {}
+    for result in results:
+        cells.setdefault(result.policy, []).append(_share(result))
+    for policy, shares in cells.items():
+        console.add_row(shown, policy, *shares)
     return shown
+
+
+def _ends(tables: Sequence[RecordedTable]) -> str:
+    """Say between which two results the gap is."""
+    from greentrain.simulation.simulator import always_full, train_once
+
+    monitor = tables[0].header.monitor
+    sign = 1.0 if tables[0].header.more_is_better else -1.0
+    once = sign * statistics.fmean(train_once(table).anytime for table in tables)
+    full = sign * statistics.fmean(always_full(table).anytime for table in tables)
+    full_j = statistics.fmean(table.full_j for table in tables)
+    return (
+        f"The gap is between training once (mean {monitor} {once:.4f}) and always retraining "
+        f"({full:.4f} for {format_energy(full_j)})."
+    )
+
+
+def _violations(results: Sequence[PolicySummary]) -> list[str]:
+    return [
+        f"{result.policy} used more than was left {result.violations} times, at {result.budget}."
+        for result in results
+        if result.violations
+    ]
+
+
+def _with_energy(budget: str, tables: Sequence[RecordedTable]) -> str:
+    if not budget.endswith("%"):
+        return budget
+    budget_j = statistics.fmean(budget_of(budget, table) for table in tables)
+    return f"{budget} ({format_energy(budget_j)})"
 
 
 def _share(result: PolicySummary) -> str:
     if result.share is None:
         return "no gap"
+    if result.share < WORST_SHOWN:
+        return f"< {100 * WORST_SHOWN:.0f} %"
     error = "" if result.share_se is None else f" ± {100 * result.share_se:.1f}"
     return f"{100 * result.share:.1f}{error} %"

@@ -32,6 +32,7 @@ from greentrain.control import (
     broke,
     inputs_as_dict,
 )
+from greentrain.energy import EnergyTotal
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import RunLog, canonical
 from greentrain.payments import Payment
@@ -45,7 +46,7 @@ class BudgetAccount(Account, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateOutcome:
+class UpdateOutcome(EnergyTotal):
     """The outcome of an update. Metrics are as the model logs them.
 
     Args:
@@ -64,6 +65,11 @@ class UpdateOutcome:
     metric_after: float | None = None
     kept: bool = True
     energy_j: float | None = None
+
+    @property
+    def total_j(self) -> float | None:
+        """Joules that were used: the same as ``energy_j``."""
+        return self.energy_j
 
     def __post_init__(self) -> None:
         if not is_whole(self.steps):

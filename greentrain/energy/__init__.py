@@ -5,6 +5,7 @@ from greentrain.energy.codecarbon import CodeCarbonMeter
 from greentrain.energy.composite import CompositeMeter
 from greentrain.energy.constant import ConstantMeter
 from greentrain.energy.detect import detect
+from greentrain.energy.energy_total import EnergyTotal, energy_html
 from greentrain.energy.idle import idle_power, source_power_w
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.energy.nvml import NvmlMeter
@@ -21,6 +22,7 @@ __all__ = [
     "CodeCarbonMeter",
     "CompositeMeter",
     "ConstantMeter",
+    "EnergyTotal",
     "Forecast",
     "Meter",
     "NvmlMeter",
@@ -37,6 +39,7 @@ __all__ = [
     "calibrate_windows",
     "close_meter",
     "detect",
+    "energy_html",
     "idle_power",
     "predict_total",
     "source_power_w",

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from greentrain.energy.energy_total import EnergyTotal, energy_html
 from greentrain.errors import ConfigurationError
+from greentrain.units import format_energy
 
 Method = Literal["counter", "sampled", "estimated", "given"]
 METHODS: tuple[Method, ...] = ("counter", "sampled", "estimated", "given")
@@ -66,7 +68,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(EnergyTotal):
     """Joules per source, since the meter's start or, as a difference, over a window.
 
     Args:
@@ -81,6 +83,8 @@ class Reading:
         >>> window = end - start
         >>> window.duration_s, window.total_j, window.complete
         (2.0, 60.0, False)
+        >>> round(window.total_wh, 4), str(window)
+        (0.0167, 'at least 60 J in 2.0 s')
     """
 
     duration_s: float
@@ -151,6 +155,14 @@ class Reading:
         """Mean watts; ``None`` if joules or seconds are missing."""
         total_j = self.total_j
         return None if total_j is None or self.duration_s <= 0 else total_j / self.duration_s
+
+    def __str__(self) -> str:
+        """Return the energy and the seconds in words."""
+        least = "" if self.complete or self.total_j is None else "at least "
+        return f"{least}{format_energy(self.total_j)} in {self.duration_s:.1f} s"
+
+    def _repr_html_(self) -> str:
+        return energy_html(str(self), self.energy_j)
 
 
 NOTHING = Reading(duration_s=0.0, energy_j={})

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from greentrain.energy.energy_total import EnergyTotal, energy_html
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.errors import GreentrainError
 from greentrain.units import steady_clock
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Window(EnergyTotal):
     """Energy used during one phase, without the phases inside it.
 
     Args:
@@ -39,6 +40,15 @@ class Window:
     reading: Reading
     epoch: int | None = None
     reservation_id: str | None = None
+
+    @property
+    def total_j(self) -> float | None:
+        """Joules of all measured sources; ``None`` if there is none."""
+        return self.reading.total_j
+
+    def _repr_html_(self) -> str:
+        epoch = "" if self.epoch is None else f" {self.epoch}"
+        return energy_html(f"{self.phase}{epoch}: {self.reading}", self.reading.energy_j)
 
 
 @dataclass(slots=True)

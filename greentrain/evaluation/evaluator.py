@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import Dataset, Subset
 
@@ -280,4 +281,7 @@ def _runs_plainly(options: Mapping[str, Any]) -> bool:
         return False
     # Another device evaluates samples for less energy than the processor.
     accelerator = options.get("accelerator", "auto")
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    others = (CUDAAccelerator, MPSAccelerator, XLAAccelerator)  # what "auto" chooses first
+    return accelerator == "cpu" or (
+        accelerator == "auto" and not any(other.is_available() for other in others)
+    )

@@ -377,6 +377,27 @@ class VerificationSummary(TypedDict):
     report_command: str
 
 
+class WindowFigures(TypedDict):
+    """One measured window: the energy of a phase, without the phases inside it."""
+
+    run_id: str
+    phase: str
+    epoch: int | None
+    started_utc: str
+    duration_s: float
+    energy_j: float | None
+    emissions_g: float | None
+    complete: bool
+
+
+class EpochEnergy(TypedDict):
+    """The energy of one epoch; ``None`` for what was not measured."""
+
+    epoch: int
+    train_j: float | None
+    validation_j: float | None
+
+
 class Report(TypedDict):
     """The report document."""
 
@@ -397,3 +418,4 @@ class Report(TypedDict):
     supplementary_impacts: SupplementaryImpacts
     avoided: dict[str, Any]
     verification: VerificationSummary
+    windows: list[WindowFigures]

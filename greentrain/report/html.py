@@ -13,11 +13,13 @@ from greentrain.report.row_helpers import grouped, total
 from greentrain.report.svg import (
     MODE_COLOURS,
     energy_chart,
+    epoch_chart,
     intensity_chart,
     metric_chart,
     source_chart,
     spending_chart,
 )
+from greentrain.report.window_list import epoch_energies
 
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
@@ -127,8 +129,15 @@ def _charts(report: Report) -> dict[str, list[str]]:
     main = [one for one in paid if one["pays_for_updates"]] or paid
     sources = [one for one in report["totals"]["sources"] if one["energy_j"]]
     hours = [one for one in report.get("hourly", []) if one["carbon_g"] is not None]
+    fits = {run["run_id"]: run["name"] for run in report["runs"] if run["kind"] != "stream"}
+    epochs = [
+        (fits[run_id], held[-MOST_EXPERIENCES:])
+        for run_id, held in epoch_energies(report["windows"]).items()
+        if run_id in fits
+    ]
     return {
         "energy": [energy_chart(latest)] if latest else [],
+        "epochs": [epoch_chart(held, name) for name, held in epochs[-MOST_CHARTS:]],
         "sources": [source_chart(sources)] if sources else [],
         "intensity": [intensity_chart(hours)] if any(one["energy_j"] for one in hours) else [],
         "spending": [spending_chart(budget) for budget in main[:MOST_CHARTS]],

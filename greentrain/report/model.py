@@ -40,6 +40,7 @@ from greentrain.report.scope import Scope, moment
 from greentrain.report.sources import description
 from greentrain.report.supplementary_impacts import supplementary_impacts
 from greentrain.report.system_boundaries import facility, node
+from greentrain.report.window_list import window_list
 
 SCHEMA_VERSION = 3
 """The version of the document's form, which ``schema/report-3.json`` describes."""
@@ -139,6 +140,7 @@ def document(contents: LedgerContents, scope: Scope, disclosures: Disclosures) -
             **contents.verification,
             "heads": heads if scope.everything else _heads_of(heads, statuses),
         },
+        "windows": window_list(measured),
     }
 
 

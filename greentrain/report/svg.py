@@ -25,7 +25,13 @@ from greentrain.report.chart_shapes import (
     text,
     ticks,
 )
-from greentrain.report.document import BudgetFigures, ExperienceEntry, HourFigures, SourceFigures
+from greentrain.report.document import (
+    BudgetFigures,
+    EpochEnergy,
+    ExperienceEntry,
+    HourFigures,
+    SourceFigures,
+)
 from greentrain.report.formats import amount, energy, metric, shown
 from greentrain.units import J_PER_WH, energy_in, energy_unit
 
@@ -75,6 +81,25 @@ def energy_chart(experiences: Sequence[ExperienceEntry]) -> str:
         plot, [(_name(one), _SHORT.get(one["update_mode"], "")) for one in experiences]
     )
     return svg(f"Energy of each of {len(experiences)} experiences", plot, [*marks, *labels])
+
+
+def epoch_chart(epochs: Sequence[EpochEnergy], title: str) -> str:
+    """Plot the energy of each epoch as a bar: training in colour, its validation on top of it."""
+    sums_j = [(one["train_j"] or 0.0) + (one["validation_j"] or 0.0) for one in epochs]
+    plot, y_of = _energy_plot(sums_j, len(epochs), "epoch")
+    width = min(56.0, plot.slot * 0.8)
+    marks = []
+    for index, (one, sum_j) in enumerate(zip(epochs, sums_j, strict=True)):
+        left, y = plot.centre(index) - width / 2, y_of(one["train_j"] or 0.0)
+        marks.append(rect(left, y_of(sum_j), width, y, _SOFT))
+        marks.append(rect(left, y, width, plot.y(0), _LINE))
+        words = (
+            f"epoch {one['epoch']}: training {energy(one['train_j'])}, validation "
+            f"{energy(one['validation_j'])}"
+        )
+        marks.append(_tooltip(plot, index, words))
+    labels = _labels(plot, [(str(one["epoch"]), "") for one in epochs])
+    return svg(f"Energy of {len(epochs)} epochs of {shown(title, 60)}", plot, [*marks, *labels])
 
 
 def spending_chart(budget: BudgetFigures) -> str:

@@ -56,7 +56,11 @@ FORMATS: Mapping[str, Format] = {
     "html": Format({"html": render_html}),
     "json": Format({"json": render_json}),
     "csv": Format(
-        {"runs.csv": tables.render_runs, "experiences.csv": tables.render_experiences},
+        {
+            "runs.csv": tables.render_runs,
+            "experiences.csv": tables.render_experiences,
+            "windows.csv": tables.render_windows,
+        },
     ),
     "md": Format({"md": markdown.render}),
     "hf": Format({"hf.yaml": model_card.render}, model_card.missing),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from greentrain.control import SKIP, Action, Decision, Reason, UpdateMode
+from greentrain.energy import EnergyTotal, energy_html
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class ReportedTraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateResult:
+class UpdateResult(EnergyTotal):
     """The decision about one experience, and its outcome.
 
     Args:
@@ -43,6 +44,7 @@ class UpdateResult:
         shadow: Whether the decision was only recorded, in shadow mode. Then ``left_j`` is the
             balance as if all such decisions had been carried out.
         reported: The training of the user's own job; ``None`` before its report, or without one.
+        emissions_g: Grams of CO2 equivalent of ``energy_j``; ``None`` if unknown.
     """
 
     experience_id: str
@@ -59,6 +61,12 @@ class UpdateResult:
     projected_j: float | None = None
     shadow: bool = False
     reported: ReportedTraining | None = None
+    emissions_g: float | None = None
+
+    @property
+    def total_j(self) -> float:
+        """Joules used for this experience: the same as ``energy_j``."""
+        return self.energy_j
 
     @property
     def cost_error(self) -> float | None:
@@ -89,3 +97,8 @@ class UpdateResult:
     def budget_exhausted(self) -> bool:
         """True if the budget could not even pay for a probe."""
         return self.decision.reason is Reason.BUDGET_EXHAUSTED
+
+    def _repr_html_(self) -> str:
+        title = f"{self.experience_id}: {self.decision.action}. {self.reason}"
+        used_j = {"update": self.update_j, "probes": self.energy_j - self.update_j}
+        return energy_html(title, used_j, grams=self.emissions_g)

@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -141,7 +142,7 @@ class StreamRunner:
             data=data,
             held_out=self.state.held_out.with_current(experience),
         )
-        shadow = self._shadow is not None
+        shadow, began_g = self._shadow is not None, run.emissions_g
         before_j = run.recorder.read().total_j or 0.0
         try:
             asked = self._loop.ask(context, self._account(run), shadow=shadow)
@@ -163,6 +164,8 @@ class StreamRunner:
             _log.error("%s", result.reason, exc_info=error)
             self._commit(run, result, row)
             return result
+        if run.emissions_g is not None:
+            result = replace(result, emissions_g=run.emissions_g - (began_g or 0.0))
         self._commit(run, result, row)
         every = self._baseline_every
         if every is not None and is_due(every, context.position):

@@ -64,7 +64,7 @@ class CurrentModel:
 
     @property
     def module(self) -> LightningModule:
-        """The module; with fresh weights before the first update."""
+        """The module: saved or updated, or with fresh weights before the first update."""
         if self._module is None:
             self._module = self._make()
         return self._module

@@ -198,7 +198,7 @@ class StreamTrainer:
 
     @property
     def model(self) -> LightningModule:
-        """The current model; with fresh weights before the first update."""
+        """The current model: saved or updated, or with fresh weights before the first update."""
         return self._runner.state.model.module
 
     @property

@@ -77,7 +77,7 @@ def plain(text: str) -> str:
     return " ".join(text.translate(dict.fromkeys(map(ord, "│┃┏┓┡┩┳╇━─┴└┘┼"), " ")).split())
 
 
-def test_all_decisions_are_in_one_table(take: Callable[..., str]) -> None:
+def test_all_decisions_are_on_one_page(take: Callable[..., str]) -> None:
     ledger = take(FIRST, SECOND, REJECTED, policy=Always(mode=UpdateMode.WARM_START))
     page = ask("--ledger", ledger)
     assert page.exit_code == 0
@@ -87,7 +87,11 @@ def test_all_decisions_are_in_one_table(take: Callable[..., str]) -> None:
     assert "150 J" in told  # 1.5 s at 100 W
     assert "+0.125" in told  # 0.625 after 0.5
     assert "(not kept)" in told
-    assert "none" in told  # a policy without a price
+    # A line of figures and at most two of reasons for each experience, at 80 columns.
+    assert len(page.output.splitlines()) <= 2 + 3 * 3 + 1
+    *lines, following = page.output.splitlines()
+    assert following.startswith("Next: greentrain explain")
+    assert max(len(line.removesuffix("  (not kept)")) for line in lines) <= 80
     found = answer("--ledger", ledger)
     assert [one["experience_id"] for one in found] == ["monday", "tuesday", "wednesday"]
     assert [one["gain"] for one in found] == [None, 0.125, 0.0]

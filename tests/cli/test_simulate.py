@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from greentrain.cli.app import app
 from greentrain.cli.simulate_command import budget_of, simulate_all
-from greentrain.control import RCCDA, SKIP, Always, CaraThreshold, PricedPolicy, UpdateMode
+from greentrain.control import RCCDA, SKIP, Action, Always, CaraThreshold, PricedPolicy, UpdateMode
 from greentrain.errors import ConfigurationError
 from greentrain.report.policy_chart import comparison_chart
 from greentrain.simulation import Oracle, RecordedTable, best_schedule, read_table
@@ -65,6 +65,29 @@ def test_every_policy_is_judged_at_every_budget(tmp_path: Path) -> None:
         assert name in result.output
     assert "20% (12 J)" in result.output  # of 60 J
     assert "8 simulations in" in result.output
+    assert "The gap is between training once (mean val_acc 0.6000)" in result.output
+    assert "always retraining (0.8000 for 60 J)" in result.output
+
+
+def test_a_table_has_a_row_for_each_policy_and_no_absurd_share(tmp_path: Path) -> None:
+    """Where training once is nearly as good as always retraining, shares of the gap explode."""
+    once = {SKIP: (0.0, 0.5), FULL: (1.0, 0.51)}
+    spoiled = Action(mode=UpdateMode.REPLAY)
+    near = merged(
+        {
+            (0, UNTRAINED): {SKIP: (0.0, 0.1), FULL: (1.0, 0.5)},
+            (1, UNTRAINED): {SKIP: (0.0, 0.1), FULL: (1.0, 0.5)},
+            (1, "updated-0"): {**once, spoiled: (0.1, 0.3)},
+        }
+    )
+    path = written(near, tmp_path / "table.jsonl")
+    (cell,) = answer(path, "--policies", "always-replay", "--budgets", "200%")
+    assert cell["share"] == pytest.approx(-20.0)  # 0.1 worse on average, of a gap of 0.005
+    output = ask("simulate", path).output
+    assert "< -50 %" in output
+    assert not re.search(r"-\d{3,}[\d.]* %", output)
+    assert len(output.splitlines()) < 20  # 30 cells in 6 rows
+    assert f"Next: greentrain simulate {path} --plot policies.svg" in output
 
 
 def test_a_chart_shows_every_policy_and_budget(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs and experiences as tables: two CSV files (RFC 4180), and the rows that a workbook shows."""
+"""Runs, experiences and windows as CSV files (RFC 4180), and the rows that a workbook shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from greentrain.report.document import ExperienceEntry, Report, RunFigures
+from greentrain.report.document import ExperienceEntry, Report, RunFigures, WindowFigures
 from greentrain.report.exports import facts
 from greentrain.report.row_helpers import pue
 
@@ -59,6 +59,19 @@ EXPERIENCES: Columns[ExperienceEntry] = {
 }
 """The columns of the table of experiences; energy includes that of the probe."""
 
+WINDOWS: Columns[WindowFigures] = {
+    "run id": lambda row: _text(row["run_id"]),
+    "phase": lambda row: _text(row["phase"]),
+    "epoch": lambda row: row["epoch"],
+    "started (UTC)": lambda row: _text(row["started_utc"]),
+    "measured time (s)": lambda row: row["duration_s"],
+    "energy (J)": lambda row: row["energy_j"],
+    "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "emissions (g CO2e)": lambda row: row["emissions_g"],
+    "complete": lambda row: "yes" if row["complete"] else "no",
+}
+"""The columns of the table of windows: each epoch, validation and other phase once."""
+
 
 def cells(columns: Columns[_Row], rows: Sequence[_Row]) -> list[list[Cell]]:
     """Return a table: the header, then a row for each; unknown cells are ``None``."""
@@ -73,6 +86,11 @@ def render_runs(document: Report) -> str:
 def render_experiences(document: Report) -> str:
     """Write the experiences as CSV; unknown cells are empty."""
     return _csv(cells(EXPERIENCES, document["experiences"]))
+
+
+def render_windows(document: Report) -> str:
+    """Write the windows as CSV; unknown cells are empty."""
+    return _csv(cells(WINDOWS, document["windows"]))
 
 
 def inert(text: str) -> str:

@@ -22,6 +22,7 @@ def test_the_command_writes_what_is_asked_for_and_says_what_it_lacks(ledger, tmp
     assert [line.rpartition("/")[2] for line in done.stdout.splitlines()] == [
         "report.runs.csv",
         "report.experiences.csv",
+        "report.windows.csv",
         "report.hf.yaml",
     ]
     assert done.stderr.splitlines() == [

@@ -294,6 +294,7 @@ def test_the_files_are_named_after_their_formats(ledger, tmp_path):
         "report.json",
         "report.runs.csv",
         "report.experiences.csv",
+        "report.windows.csv",
         "report.md",
         "report.hf.yaml",
         "report.boamps.json",
