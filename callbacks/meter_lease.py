@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,8 +17,9 @@ from greentrain.callbacks.ranks import (
 )
 from greentrain.energy import NOTHING, Meter, Reading, Source, WindowRecorder, detect
 from greentrain.errors import MeterError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _shared: WeakKeyDictionary[Any, _SharedMeter] = WeakKeyDictionary()
 
 

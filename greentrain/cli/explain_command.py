@@ -91,8 +91,6 @@ def explain(
     if as_json:
         console.print_json(found)
         return
-    from rich.text import Text
-
     terminal = console.open_console()
     if experience is None:
         terminal.print(_overview(name, found))
@@ -100,7 +98,10 @@ def explain(
         console.print_next("explain", "--ledger", ledger, "--stream", name, "--experience", last)
         return
     for one in found:
-        terminal.print(Text(_headline(one)))
+        terminal.print()
+        for line in _headline(one):
+            console.print_line(line)
+        terminal.print()
         for table in (_state(one), _options(one), _outcome(one)):
             terminal.print(table)
     console.print_next("report", "--ledger", ledger)
@@ -126,12 +127,12 @@ def _overview(name: str, found: Sequence[ExplainedExperience]) -> Table:
     return table
 
 
-def _headline(one: ExplainedExperience) -> str:
+def _headline(one: ExplainedExperience) -> tuple[str, str]:
     decided = "decided in shadow mode" if one["shadow"] else "decided"
     return (
-        f"\n{one['experience_id']}, number {one['position']}, {decided} at "
-        f"{one['decided_utc'][:19].replace('T', ' ')} UTC: {_action(one)}\n"
-        f"{one['reason']}: {one['sentence']}\n"
+        f"{one['experience_id']}, number {one['position']}, {decided} at "
+        f"{one['decided_utc'][:19].replace('T', ' ')} UTC: {_action(one)}",
+        f"{one['reason']}: {one['sentence']}",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import wraps
@@ -18,6 +17,7 @@ from torchmetrics import Metric
 from greentrain.evaluation.comparison import Measured
 from greentrain.evaluation.signals.features import FeatureTap
 from greentrain.memory import size
+from greentrain.texts import get_logger
 
 BLOCKS = 16
 """Largest number of blocks of a fast evaluation."""
@@ -25,7 +25,7 @@ _SMALLEST_BLOCK = 8
 _FOR_WORKERS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 _TRAINING_ONLY = ("sampler", "drop_last")
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def fast_evaluation(

@@ -11,6 +11,7 @@ from greentrain.ledger.heads import ExportedHeads, read_heads, write_heads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.schema import RUN_CHAIN
 from greentrain.ledger.verify import Verification, verify
+from greentrain.naming import check_place
 
 _SHOWN = 20
 _PREFIX = "sqlite:///"
@@ -77,6 +78,7 @@ def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list
 
 
 def _named(pattern: str) -> list[str]:
+    pattern = check_place(pattern, "a ledger", "runs/*.db")
     if "://" in pattern and not pattern.startswith(_PREFIX):
         return [pattern]
     path = pattern.removeprefix(_PREFIX)

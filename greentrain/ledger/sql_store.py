@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, Row, func, select
+from sqlalchemy import Connection, Engine, Float, Row, String, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -24,6 +24,8 @@ from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.rows import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
 from greentrain.ledger.store import LedgerStore
+from greentrain.naming import check_place
+from greentrain.texts import storable
 from greentrain.units import utc_now, utc_text
 
 BUSY_TIMEOUT_S = 30.0
@@ -200,6 +202,10 @@ class SqlStore(LedgerStore):
                 yield connection
         except SQLAlchemyError as error:
             raise LedgerError(f"the ledger {self.name!r} failed: {_cause(error)}") from error
+        except UnicodeEncodeError as error:
+            raise LedgerError(
+                f"the ledger {self.name!r} cannot hold or find the text {error.object!r:.80}"
+            ) from error
 
     def _check_key(self, connection: Connection) -> None:
         if self._key_checked:
@@ -223,6 +229,7 @@ class SqlStore(LedgerStore):
 
 
 def _parsed(url: str) -> URL:
+    url = check_place(url, "the ledger", "sqlite:///greentrain.db")
     text = url if "://" in url else f"sqlite:///{url}"
     try:
         parsed = make_url(text)
@@ -259,6 +266,10 @@ def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
                     f"{name} of a {kind} is {value!r}; give a finite number, or None if unknown"
                 )
             stored[name] = float(value) + 0.0  # SQLite keeps no negative zero
+        elif isinstance(columns[name].type, String) and value is not None:
+            if not isinstance(value, str):
+                raise LedgerError(f"{name} of a {kind} is {value!r}; it must be a text")
+            stored[name] = storable(str.__str__(value))  # of a subclass too, such as an Enum
     return stored
 
 

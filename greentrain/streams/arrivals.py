@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
+from greentrain.naming import check_name
 from greentrain.streams.checks import check_split
 from greentrain.streams.files import entries, from_arrays, from_frame, read
 from greentrain.streams.samples import length, split
@@ -46,8 +47,8 @@ def from_folder(
         An iterator that reads one experience at a time, when it is requested.
 
     Raises:
-        ConfigurationError: If the folder does not exist. The iterator raises it if something in
-            the folder cannot be read.
+        ConfigurationError: If the folder does not exist. The iterator raises it if a name in
+            the folder cannot be stored, or something cannot be read.
 
     Example:
         >>> import tempfile
@@ -67,7 +68,10 @@ def from_folder(
     reader = partial(read, target=target) if load is None else load
 
     def experiences() -> Iterator[Experience]:
-        for path in list(entries(root, pattern)):
+        paths = list(entries(root, pattern))
+        for path in paths:  # all of them, before the first one is trained on
+            check_name(path.name, "the name of a file", "monday.npz")
+        for path in paths:
             dataset, brings = _loaded(reader, path), f"what is in {path.name}"
             title = f"{str(path)!r}"
             yield _experience(path.name, dataset, title, brings, val_share, seed, path=str(path))
@@ -211,6 +215,7 @@ def _experience(
     seed: int,
     **metadata: str,
 ) -> Experience:
+    id = check_name(id, "an experience's id", "monday")
     check_dataset(dataset, title, "training")
     random = np.random.default_rng((seed, zlib.crc32(id.encode())))
     fit, held_out = split(np.arange(length(dataset)), val_share, random, title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.ledger import Ledger
 from greentrain.streams import Experience
+from greentrain.texts import get_logger
 from greentrain.tracking import Tracker
 from greentrain.training.baseline_runs import BaselineRuns, is_due
 from greentrain.training.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ _LASTING = (
 )
 """Settings that a saved state depends on."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class StreamRunner:
