@@ -27,7 +27,7 @@ from greentrain.ledger.snapshot import Snapshot, take_snapshot
 from greentrain.ledger.sql_store import SqlStore
 from greentrain.ledger.store import LedgerStore
 from greentrain.money import BudgetStatus
-from greentrain.naming import check_name
+from greentrain.naming import check_name, check_place
 from greentrain.units import utc_now
 
 DEFAULT_URL = "sqlite:///greentrain.db"
@@ -84,6 +84,7 @@ class Ledger(RowReader):
         key: str | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        url = check_place(url, "the ledger", DEFAULT_URL)
         self.clock = clock
         self.store = SqlStore(url, create=create, keep_open=keep_open, key=key, clock=self.now)
         if create:

@@ -24,7 +24,6 @@ from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.rows import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
 from greentrain.ledger.store import LedgerStore
-from greentrain.naming import check_place
 from greentrain.texts import storable
 from greentrain.units import utc_now, utc_text
 
@@ -229,7 +228,6 @@ class SqlStore(LedgerStore):
 
 
 def _parsed(url: str) -> URL:
-    url = check_place(url, "the ledger", "sqlite:///greentrain.db")
     text = url if "://" in url else f"sqlite:///{url}"
     try:
         parsed = make_url(text)
