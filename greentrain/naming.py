@@ -38,7 +38,7 @@ def check_name(name: object, what: str, example: str, *, longest: int = LONGEST_
         >>> check_name("digits", "name", "digits")
         'digits'
     """
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not str.__str__(name).strip():
         raise ConfigurationError(
             f"{what} is {short_repr(name)}; it must be a text that is not empty, such as "
             f"{example!r}"

@@ -36,7 +36,7 @@ _USER = re.compile(
 )
 """A URL up to its last "@": an unescaped "/" or "@" may be in the password.
 
-The example of our own errors, ``user@host``, stays.
+The example in errors, ``user@host``, stays.
 """
 _SECRET = re.compile(
     r"""((?:password|passwd|passphrase|passfile|pwd|secret|token|api_?key)\w{0,20}['"]?\s?[=:]\s?)
@@ -96,7 +96,7 @@ def one_line(value: object, longest: int | None = None) -> str:
 
 
 def short_repr(value: object) -> str:
-    """Return the beginning of a value's ``repr`` for an error, whatever the value is.
+    """Return the beginning of a value's ``repr`` for an error; no value makes it fail.
 
     Example:
         >>> short_repr("abc"), short_repr(10**5000)
