@@ -13,6 +13,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning import Trainer
 
+from greentrain.texts import one_line
 from greentrain.tracking import names
 
 ON_PROGRESS_BAR = frozenset({names.ENERGY_TOTAL, names.BUDGET_LEFT, names.BUDGET_LEFT_G})
@@ -45,5 +46,6 @@ class EpochLogger:
                 if not self._warned:
                     self._warned = True
                     rank_zero_warn(
-                        f"greentrain: {type(logger).__name__} rejected the metrics: {error}"
+                        f"greentrain: {type(logger).__name__} rejected the metrics: "
+                        f"{one_line(error)}"
                     )

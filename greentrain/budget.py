@@ -13,15 +13,19 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol, TypedDict, get_args
 
 from greentrain.errors import ConfigurationError
+from greentrain.naming import check_name
+from greentrain.texts import short_repr
 from greentrain.units import (
     GRAMS_PER_UNIT,
     JOULES_PER_UNIT,
     format_carbon,
     format_energy,
+    is_number,
     is_whole,
     names_carbon,
     parse_carbon,
     parse_energy,
+    plain_quantity,
 )
 
 Unit = Literal["J", "g"]
@@ -36,6 +40,8 @@ _PER = re.compile(
     r"(?P<carry>\s*,?\s*with\s+carry[\s-]?over)?\s*",
     re.IGNORECASE,
 )
+_MOST_EXPERIENCES = 2**31 - 1
+"""Largest number that a column of whole numbers holds."""
 _TOLERANCE = 1e-12
 """Share of a total within which sums of floating-point numbers count as equal."""
 
@@ -94,21 +100,30 @@ class Budget:
                 "a budget is either an energy, such as '20 Wh', or emissions, such as "
                 "'500 gCO2e', or a share, such as '40 % of full'"
             )
+        example = "500 gCO2e" if self.carbon_g is not None else "20 Wh"
+        if not is_number(given[0]):
+            raise ConfigurationError(
+                f"the budget is {short_repr(given[0])}; it must be a number, as in {example!r}"
+            )
+        for name in ("energy_j", "carbon_g", "share_of_full"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(given[0]))
         if not (math.isfinite(given[0]) and given[0] > 0):
             raise ConfigurationError(
                 f"the budget is {self._bare_amount()}; it has to be more than zero, such as "
-                f"{'500 gCO2e' if self.carbon_g is not None else '20 Wh'!r}"
+                f"{example!r}"
             )
-        if not is_whole(self.num_experiences, 1):
+        if not is_whole(self.num_experiences, 1) or self.num_experiences > _MOST_EXPERIENCES:
             raise ConfigurationError(
-                f"num_experiences is {self.num_experiences!r}; it must be the number of "
+                f"num_experiences is {short_repr(self.num_experiences)}; it must be the number of "
                 "experiences that the budget has to last for, 1 or more"
             )
         self._check_time()
-        if self.parent is not None and not (isinstance(self.parent, str) and self.parent):
-            raise ConfigurationError(
-                f"parent is {self.parent!r}; it must be the name of the budget above, such as "
-                "'project'"
+        if self.parent is not None:
+            object.__setattr__(
+                self,
+                "parent",
+                check_name(self.parent, "parent, the name of the budget above,", "project"),
             )
 
     def _check_time(self) -> None:
@@ -123,6 +138,8 @@ class Budget:
             raise ConfigurationError(
                 f"per is {self.per!r}; a budget is renewed per {', '.join(PERIODS)}, or never: None"
             )
+        if self.per is not None:
+            object.__setattr__(self, "per", str.__str__(self.per))
         if self.carry_over and self.per is None:
             raise ConfigurationError(
                 "carry_over is True and the budget is never renewed; give per too, such as 'month'"
@@ -160,10 +177,7 @@ class Budget:
         Raises:
             ConfigurationError: If the text cannot be read, or a value cannot be used.
         """
-        if not isinstance(text, str):
-            raise ConfigurationError(
-                f"the budget is {text!r}; write a text with a number and a unit, such as '20 Wh'"
-            )
+        text = plain_quantity(text, "the budget", "20 Wh")
         renewed = _PER.fullmatch(text)
         if renewed:
             named = next(name for name in PERIODS if name == renewed["per"].lower())
@@ -291,6 +305,7 @@ def parse_amount(text: str, unit: Unit) -> float:
         >>> parse_amount("2 Wh", "J"), parse_amount("0.5 kgCO2e", "g")
         (7200.0, 500.0)
     """
+    text = plain_quantity(text, "the amount", "20 Wh" if unit == "J" else "500 gCO2e")
     if names_carbon(text) == (unit == "g"):
         return parse_energy(text) if unit == "J" else parse_carbon(text)
     kind, right = ("energy", "20 Wh") if unit == "J" else ("carbon", "500 gCO2e")

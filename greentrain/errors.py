@@ -13,9 +13,14 @@ Misuse of a Lightning ``Trainer`` raises Lightning's own ``MisconfigurationExcep
 
 from __future__ import annotations
 
+from greentrain.texts import one_line
+
 
 class GreentrainError(Exception):
-    """Root of all errors that greentrain raises."""
+    """Root of all errors that greentrain raises; its text is one line without secrets."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigurationError(GreentrainError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -27,9 +26,11 @@ from greentrain.energy import (
 )
 from greentrain.errors import LedgerError
 from greentrain.ledger import DEFAULT_URL, Ledger, RunLog, environment
+from greentrain.naming import check_name
+from greentrain.texts import get_logger
 from greentrain.units import format_energy
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 HEARTBEAT_S = 10.0
 """Most seconds of measurement that a killed block loses."""
@@ -128,8 +129,8 @@ def measure(
         A :class:`Measurement`, whose ``reading`` is set after the block.
 
     Raises:
-        ConfigurationError: If the ledger's URL, zone, intensity or PUE cannot be used, or the meter
-            requests a missing device; before the block starts.
+        ConfigurationError: If the name, the ledger's URL, zone, intensity or PUE cannot be used, or
+            the meter requests a missing device; before the block starts.
         LedgerError: If the file is no ledger or cannot be written; before the block starts.
 
     Example:
@@ -143,6 +144,7 @@ def measure(
         >>> print(measured)  # 100 W for 36 s
         prepare data used 1 Wh in 36.00 s: constant 1 Wh (given)
     """
+    name = check_name(name, "name", "prepare data")
     measured = Measurement(name)
     carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
     warn = _warn_once(f"the run {name!r} is not fully recorded")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from greentrain.budget import Account
 from greentrain.energy import NOTHING, Reading, Window, WindowRecorder
 from greentrain.errors import LedgerError
+from greentrain.texts import get_logger
 from greentrain.units import format_energy
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 MIN_RESERVATION_J = 1e-6
 """Smallest amount that is reserved: a reservation of 0 is impossible."""

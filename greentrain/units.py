@@ -16,9 +16,11 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import TypeGuard
 
 from greentrain.errors import ConfigurationError
+from greentrain.texts import short_repr
 
 J_PER_WH = 3600.0
 
@@ -50,6 +52,8 @@ _MASSES = {
 # "g CO2e", "kgCO₂-eq", "t of CO2 equivalent": the part before "CO2" is a unit of mass.
 _CARBON = re.compile(r"(.*?)(?:of)?co[2₂](?:e|eq|equiv|equivalents?)?", re.DOTALL)
 _JOINTS = re.compile(r"[\s_.·⋅-]+")
+_LONGEST = 100
+"""Most characters of a quantity: reading 8,000 spaces would take seconds."""
 # From here on, a number of three digits is written whole.
 _LARGEST_DIGITS = 999.5
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.,_]*[0-9.](?:[eE][+-]?[0-9]+)?)\s*([^\s0-9].*?)?\s*")
@@ -260,6 +264,47 @@ def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def plain_quantity(text: object, what: str, example: str) -> str:
+    """Return a text that may hold a quantity, or refuse it.
+
+    Args:
+        text: The text.
+        what: The argument, for the error.
+        example: A text that could be given instead.
+
+    Raises:
+        ConfigurationError: If it is no text, or so long that reading it would take seconds.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError(
+            f"{what} is {short_repr(text)}; write a text with a number and a unit, such as "
+            f"{example!r}"
+        )
+    plain = str.__str__(text)  # of a subclass too
+    if len(plain) > _LONGEST:
+        raise ConfigurationError(
+            f"{what} is a text of {len(plain)} characters; it may have {_LONGEST}, as in "
+            f"{example!r}"
+        )
+    return plain
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number that ``float`` can hold; ``True`` is not one.
+
+    Example:
+        >>> is_number(3), is_number(0.5), is_number("3"), is_number(10**400), is_number(True)
+        (True, True, False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
 def _quantity(
     text: str,
     what: str,
@@ -267,6 +312,7 @@ def _quantity(
     factor_of: Callable[[str], float | None],
     usual: str,
 ) -> float:
+    text = plain_quantity(text, f"the {what}", f"20 {usual}")
     match = _QUANTITY.fullmatch(text)
     number, unit = match.groups() if match else (None, None)
     factor = factor_of(unit) if unit else None
@@ -277,7 +323,7 @@ def _quantity(
             f"{', '.join(units)}, such as '20 {usual}'"
         )
     try:
-        value = float(number.replace("_", ""))
+        value = float(number)  # "1_000" is allowed, and "1__0" is not
     except ValueError:
         raise ConfigurationError(
             f"cannot read the {what} {text!r}: {number!r} is not a number; write it with a point, "

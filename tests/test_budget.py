@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -259,3 +261,69 @@ def test_text_is_a_budget_or_refused_in_a_sentence(text: str) -> None:
         assert len(str(error)) > 20
     else:
         assert (budget.amount or budget.share_of_full or 0.0) > 0
+
+
+class Odd(str):
+    """A text whose methods say something else."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "2 Wh"
+
+    def __repr__(self) -> str:
+        return "odd"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 8000,
+        "1" + " " * 8000 + "J",
+        "2 kWh" + " " * 8000 + "per month",
+        "1" * 8000 + " J",
+        "1" + "0" * 400 + " J",
+        "J" * 8000,
+        "40 % of full" + " " * 8000,
+    ],
+    ids=range(7),
+)
+def test_a_long_text_is_refused_before_it_is_read(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"the budget is a text of \d+ .* may have 100"):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["1__0 J", "_1 J", "10**400", "10**400 J", "1e400 J", "nan J", "inf J", "\u0661 J"]
+)
+def test_a_text_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot (read|use) the"):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("name", ["energy_j", "carbon_g", "share_of_full"])
+@pytest.mark.parametrize(
+    "amount",
+    [10**400, 10**5000, "5", True, b"5", [5.0], 5j, object(), math.nan, math.inf, 0, -1],
+    ids=range(12),
+)
+def test_an_amount_is_a_number_above_zero(name: str, amount: Any) -> None:
+    with pytest.raises(ConfigurationError, match="the budget is") as caught:
+        Budget(**{name: amount})
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("number", [10**400, 10**5000, 2**31, 0, -1, 1.0, True, "8"], ids=range(8))
+def test_the_number_of_experiences_can_be_stored(number: Any) -> None:
+    with pytest.raises(ConfigurationError, match="num_experiences is"):
+        Budget(energy_j=1.0, num_experiences=number)
+
+
+def test_amounts_and_texts_of_other_types_become_plain() -> None:
+    period: Any = Odd("day")
+    budget = Budget(energy_j=np.float32(2.0), per=period, parent=Odd("project"))
+    kinds = [type(value) for value in (budget.energy_j, budget.per, budget.parent)]
+    assert kinds == [float, str, str]
+    assert (budget.per, budget.parent) == ("day", "project")
+    assert Budget.parse(Odd("1 Wh")).energy_j == 3600.0
+    assert Budget.parse("1_000 J").energy_j == 1000.0

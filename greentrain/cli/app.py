@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from greentrain.cli import (
     simulate_command,
     verify_command,
 )
-from greentrain.cli.console import FORWARD_OPTIONS
+from greentrain.cli.console import FORWARD_OPTIONS, print_line
 from greentrain.errors import GreentrainError
 
 app = typer.Typer(
@@ -48,9 +49,12 @@ app.add_typer(ledger_commands.app, name="ledger")
 def main() -> None:
     """Run the command. An error of greentrain is one line and exit code 2."""
     try:
+        for output in (sys.stdout, sys.stderr):
+            if isinstance(output, io.TextIOWrapper):  # a name that it cannot show is no error
+                output.reconfigure(errors="backslashreplace")
         app()
     except GreentrainError as error:
-        sys.stderr.write(f"greentrain: {error}\n")
+        print_line(f"greentrain: {error}", err=True)
         sys.exit(2)
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from greentrain.errors import ConfigurationError
+from greentrain.texts import masked, one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 _WIDTH_WHEN_PIPED = 140
 _WHOLE = ("id", "run id")
@@ -45,15 +47,18 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(width=_WIDTH_WHEN_PIPED)
 
 
-def print_line(line: str, terminal: Console | None = None) -> None:
-    """Print one line as it is: nothing in it is markup or moves the cursor.
+def print_line(line: object, terminal: Console | None = None, *, err: bool = False) -> None:
+    """Print one line of plain text: nothing in it is markup, moves the cursor or is a secret.
 
     Args:
-        line: The line.
+        line: The line, or what has it as its text.
         terminal: The console; required while it shows a status, which would be overwritten.
+        err: Whether to print it to standard error.
     """
-    shown = _printable(line)
-    (terminal or open_console()).print(shown, soft_wrap=True, markup=False, highlight=False)
+    if terminal is None:
+        typer.echo(one_line(line), err=err)
+    else:
+        terminal.print(one_line(line), soft_wrap=True, markup=False, highlight=False)
 
 
 def print_next(*words: object, err: bool = False) -> None:
@@ -63,7 +68,7 @@ def print_next(*words: object, err: bool = False) -> None:
         *words: The words after ``greentrain``; each is quoted for the shell if necessary.
         err: Whether to print it to standard error.
     """
-    typer.echo(f"Next: greentrain {shlex.join(map(str, words))}", err=err)
+    print_line(f"Next: greentrain {shlex.join(masked(str(word)) for word in words)}", err=err)
 
 
 def print_json(value: Any) -> None:
@@ -82,7 +87,7 @@ def new_table(title: str, *columns: str, right: Sequence[str] = (), lines: bool 
     """
     from rich.table import Table
 
-    table = Table(title=title, show_lines=lines)
+    table = Table(title=plain_text(one_line(title)), show_lines=lines)
     for name in columns:
         table.add_column(
             name,
@@ -95,9 +100,14 @@ def new_table(title: str, *columns: str, right: Sequence[str] = (), lines: bool 
 
 def add_row(table: Table, *cells: str, end_section: bool = False) -> None:
     """Add a row of plain text: nothing in it is markup or moves the cursor."""
+    table.add_row(*(plain_text(cell) for cell in cells), end_section=end_section)
+
+
+def plain_text(text: str) -> Text:
+    """Return a text for a table, whose line breaks stay: nothing in it is markup or a control."""
     from rich.text import Text
 
-    table.add_row(*(Text(_printable(cell)) for cell in cells), end_section=end_section)
+    return Text(visible(masked(text), keep="\n"))
 
 
 def split_list(text: str) -> list[str]:
@@ -121,9 +131,3 @@ def use_current_folder() -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text
-    )

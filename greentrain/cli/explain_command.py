@@ -100,11 +100,12 @@ def explain(
         last = found[-1]["experience_id"]
         console.print_next("explain", "--ledger", ledger, "--stream", name, "--experience", last)
         return
-    from rich.text import Text
-
     terminal = console.open_console()
     for one in found:
-        terminal.print(Text(_headline(one)))
+        terminal.print()
+        for line in _headline(one):
+            console.print_line(line)
+        terminal.print()
         for table in (_state(one), _options(one), _outcome(one)):
             terminal.print(table)
     console.print_next("report", "--ledger", ledger)
@@ -139,12 +140,12 @@ def _columns(
     )
 
 
-def _headline(one: ExplainedExperience) -> str:
+def _headline(one: ExplainedExperience) -> tuple[str, str]:
     decided = "decided in shadow mode" if one["shadow"] else "decided"
     return (
-        f"\n{one['experience_id']}, number {one['position']}, {decided} at "
-        f"{one['decided_utc'][:19].replace('T', ' ')} UTC: {_action(one)}\n"
-        f"{one['reason']}: {one['sentence']}\n"
+        f"{one['experience_id']}, number {one['position']}, {decided} at "
+        f"{one['decided_utc'][:19].replace('T', ' ')} UTC: {_action(one)}",
+        f"{one['reason']}: {one['sentence']}",
     )
 
 

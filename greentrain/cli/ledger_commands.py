@@ -85,7 +85,7 @@ def release(
         amounts = _in_unit({"amount": found.amount, "actual": found.actual}, found.unit)
         console.print_json({"reservation_id": found.reservation_id, "how": found.how, **amounts})
     else:
-        typer.echo(str(found))
+        console.print_line(found)
         console.print_next("ledger", "budgets", ledger)
 
 

@@ -40,9 +40,9 @@ def measure(
         )
     except OSError as error:
         reason = error.strerror or error
-        typer.echo(f"greentrain: cannot start {command[0]!r}: {reason}", err=True)
+        console.print_line(f"greentrain: cannot start {command[0]!r}: {reason}", err=True)
         raise typer.Exit(127) from None
-    typer.echo(f"greentrain: {measured}", err=True)
+    console.print_line(f"greentrain: {measured}", err=True)
     if code == 0:
         console.print_next("report", "--ledger", ledger, err=True)
     raise typer.Exit(code)

@@ -76,13 +76,13 @@ def report(
     chosen = tuple(name.strip() for name in formats.split(","))
     paths = write(document, out, chosen)
     for path in paths:
-        typer.echo(f"wrote {path}")
+        console.print_line(f"wrote {path}")
     for name, sentences in missing(document, chosen).items():
         for sentence in sentences:
-            typer.echo(f"{name} lacks {sentence}", err=True)
+            console.print_line(f"{name} lacks {sentence}", err=True)
     if card is not None:
         write_card(card, document)
-        typer.echo(f"wrote co2_eq_emissions into {card}")
+        console.print_line(f"wrote co2_eq_emissions into {card}")
     for path in paths:
         if path.name == "report.json":
             console.print_next(

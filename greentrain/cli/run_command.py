@@ -37,7 +37,7 @@ def init(
         ) from None
     except OSError as error:
         raise ConfigurationError(f"cannot write {str(out)!r}: {error.strerror}") from None
-    typer.echo(f"wrote {out}, which works as it is")
+    console.print_line(f"wrote {out}, which works as it is")
     console.print_next("run", out)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from greentrain.cli import console
 from greentrain.errors import ConfigurationError
 
 
@@ -51,5 +52,5 @@ def verify(
 
         lines, code = verify_all(targets, heads)
     for line in lines:
-        typer.echo(line)
+        console.print_line(line)
     raise typer.Exit(code)

@@ -5,19 +5,29 @@ from __future__ import annotations
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
 from greentrain.errors import ConfigurationError
+from greentrain.naming import LONGEST_NAME, check_name
 from greentrain.units import utc_now
 
+CALIBRATION = "/calibration"
+"""End of the name of a budget that pays for a calibration."""
 
-def check_metric(monitor: object, mode: object) -> None:
-    """Refuse a metric without a name or a direction.
+
+def check_names(name: object, shared_budget: object, monitor: object, mode: object) -> None:
+    """Refuse names that cannot be stored, and a metric without a direction.
+
+    Args:
+        name: Name of the stream.
+        shared_budget: Name of a budget that several streams share, or ``None``.
+        monitor: Name of the metric.
+        mode: Direction of the metric.
 
     Raises:
         ConfigurationError: If an argument cannot be used.
     """
-    if not isinstance(monitor, str) or not monitor:
-        raise ConfigurationError(
-            f"monitor is {monitor!r}; give the name of a metric, such as 'val_acc'"
-        )
+    check_name(name, "name", "digits", longest=LONGEST_NAME - len(CALIBRATION))
+    check_name(monitor, "monitor", "val_acc")
+    if shared_budget is not None:
+        check_name(shared_budget, "shared_budget", "project")
     if mode not in ("max", "min"):
         raise ConfigurationError(f"mode is {mode!r}; allowed are 'max' and 'min'")
 
@@ -75,16 +85,3 @@ def parse_calibration_budget(text: str, budget: Budget) -> Budget:
             f"calibration_budget is {text!r}; it must be an energy, such as '1 Wh'"
         )
     return parsed
-
-
-def check_shared_budget(shared_budget: str | None) -> None:
-    """Refuse a value that is no name of a budget.
-
-    Raises:
-        ConfigurationError: If it is empty, or no string.
-    """
-    if shared_budget is not None and not (isinstance(shared_budget, str) and shared_budget.strip()):
-        raise ConfigurationError(
-            f"shared_budget is {shared_budget!r}; it must be the name of a budget, or None for the "
-            "stream's own"
-        )

@@ -12,8 +12,7 @@ from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.control import Action, BudgetController, Candidate, Policy, UpdateMode
 from greentrain.decisions.budget_arguments import (
     check_intensity,
-    check_metric,
-    check_shared_budget,
+    check_names,
     parse_budget,
 )
 from greentrain.decisions.session import ControllerSession
@@ -97,8 +96,7 @@ def open_controller(
         ...     print(update.action, update.steps, controller.balance().spent_j)
         FULL_RETRAIN at 25% 10 200.0
     """
-    check_metric(monitor, mode)
-    check_shared_budget(shared_budget)
+    check_names(name, shared_budget, monitor, mode)
     carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
     terms = parse_budget(budget, num_experiences)
     if terms.share_of_full is not None:

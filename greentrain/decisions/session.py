@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,10 +29,12 @@ from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, RunLog
+from greentrain.naming import check_name
 from greentrain.payments import MIN_RESERVATION_J, Payment, settle
+from greentrain.texts import get_logger
 from greentrain.units import format_energy, is_whole
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 FIRST_SHARE = 0.1
 """Share of the balance that is reserved for an update whose cost cannot be predicted yet."""
@@ -209,6 +210,7 @@ class ControllerSession:
             LedgerError: If nothing can be recorded or reserved. Then nothing may start.
         """
         self._refuse_if_open()
+        experience_id = check_name(experience_id, "experience_id", "monday")
         _check_counts(n_new=n_new, n_stored=n_stored)
         position, left = self._budget.position, self._budget.experiences_left()
         state = self._status.state(

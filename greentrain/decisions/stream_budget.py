@@ -10,6 +10,7 @@ from itertools import islice
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
 from greentrain.control import Option, Prospect, Reason, options_of
+from greentrain.decisions.budget_arguments import CALIBRATION
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DecisionSummary, Ledger, LedgerAccount, RunLog
 from greentrain.money import experiences_left, period_start
@@ -97,7 +98,7 @@ class StreamBudget:
         if budget_id is None:
             if self._calibration is None:
                 raise ValueError("a share of full retraining needs a budget for its calibration")
-            name = f"{self._stream}/calibration"
+            name = f"{self._stream}{CALIBRATION}"
             budget_id = self._ledger.open_budget(name, self._calibration)
         return self._ledger.account(budget_id, run, carbon=self._carbon)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import sys
 import threading
@@ -14,8 +13,9 @@ from typing import ClassVar
 from greentrain.energy._metered_card import MeteredCard, VisibleCard
 from greentrain.energy.meter import Reading, Source
 from greentrain.errors import ConfigurationError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # Samples are a half to one and a half of this apart, at random. Evenly spaced samples keep in step
 # with bursts of some period, and then see all of them or none. The random error falls with the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,8 +11,9 @@ from typing import Any, ClassVar
 from greentrain.energy._joule_counters import CounterCheck, EnergyCounter, PowerIntegrator
 from greentrain.energy.meter import Source
 from greentrain.errors import MeterError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _COUNT_OTHERS_EVERY_S = 60.0
 _READ_LIMIT_EVERY_S = 1.0

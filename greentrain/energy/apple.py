@@ -5,7 +5,6 @@ Tested with a replacement for ``powermetrics`` only, not yet on a Mac.
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import threading
 import time
@@ -17,8 +16,9 @@ from greentrain.energy import host_hardware
 from greentrain.energy._codecarbon_hardware import APPLE_REFERENCE, quiet
 from greentrain.energy.meter import Reading, Source
 from greentrain.errors import MeterError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _NAME = "gpu:0"
 _PERMISSION_S = 3.0

@@ -8,7 +8,6 @@ no energy between two readings is lost.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +17,9 @@ from greentrain.energy._codecarbon_hardware import HardwarePart, set_up
 from greentrain.energy.cgroup import CpuShare
 from greentrain.energy.meter import Reading, Source
 from greentrain.errors import MeterError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _NAMES = ("cpu", "ram")
 _FIRST_S = 0.1

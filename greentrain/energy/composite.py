@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from greentrain.energy.boundary import NODE
 from greentrain.energy.meter import Meter, Reading, Source
 from greentrain.errors import ConfigurationError, MeterError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class CompositeMeter:

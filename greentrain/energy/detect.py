@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,8 +13,9 @@ from greentrain.energy.composite import CompositeMeter
 from greentrain.energy.meter import Meter
 from greentrain.energy.nvml import NvmlMeter
 from greentrain.errors import MeterError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -22,8 +21,9 @@ from greentrain.energy._metered_card import (
 )
 from greentrain.energy._nvml_devices import select_cards, visible_cards
 from greentrain.errors import MeterError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 COUNTER_ACCURACY = (
     0.05,

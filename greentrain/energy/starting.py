@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
 from greentrain.energy.detect import detect
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.errors import ConfigurationError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class UnknownMeter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -23,9 +22,10 @@ from greentrain.energy._wall_series import MAX_GAP, EnergySeries
 from greentrain.energy.boundary import NODE
 from greentrain.energy.meter import Reading, Source
 from greentrain.errors import ConfigurationError
+from greentrain.texts import get_logger
 from greentrain.units import utc_now
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _SILENT_S = 600.0
 _SILENT_INTERVALS = 10.0

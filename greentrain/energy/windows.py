@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import math
 import operator
 import threading
@@ -16,9 +15,10 @@ from datetime import datetime
 from greentrain.energy.energy_total import EnergyTotal, energy_html
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.errors import GreentrainError
+from greentrain.texts import get_logger
 from greentrain.units import steady_clock
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

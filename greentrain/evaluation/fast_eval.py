@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import wraps
@@ -21,6 +20,7 @@ from greentrain.evaluation.comparison import Measured, combine
 from greentrain.evaluation.metric_states import BlockStates, value_of
 from greentrain.evaluation.signals.features import FeatureTap
 from greentrain.memory import size
+from greentrain.texts import get_logger
 
 BLOCKS = 16
 """Largest number of blocks of a fast evaluation."""
@@ -43,7 +43,7 @@ HOOKS = (
 )
 """Hooks of a module around its ``validation_step``; one that has any of them needs a Trainer."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def fast_evaluation(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import math
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import NOTHING, Meter, Reading, Source, Window, WindowRecorder, detect
 from greentrain.errors import ConfigurationError, MeterError
 from greentrain.ledger import DEFAULT_URL
+from greentrain.texts import get_logger
 from greentrain.tracking import names
 from greentrain.units import utc_now, wh
 
@@ -27,7 +27,7 @@ if not TYPE_CHECKING and find_spec("transformers") is not None:
 else:
     TrainerCallback = object
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _EVALUATION, _SAVING = "validating", "epoch"
 
 

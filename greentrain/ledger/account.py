@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import uuid
 from dataclasses import dataclass, replace
@@ -28,8 +27,9 @@ from greentrain.ledger.schema import run_chain
 from greentrain.ledger.sql_store import TransactionRows
 from greentrain.ledger.store import LedgerStore
 from greentrain.money import BudgetStatus, period_name
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _LEAST_G_PER_J = 1e-12
 """Least grams per joule, so that energy without emissions is not unlimited."""
@@ -170,7 +170,7 @@ class LedgerAccount:
 
         Raises:
             ConfigurationError: If the amount is negative or not finite.
-            LedgerError: If there is no such open reservation.
+            LedgerError: If there is no such open reservation, or another run made it.
         """
         if not (math.isfinite(actual_j) and actual_j >= 0):
             raise ConfigurationError(f"cannot settle {actual_j!r} J; give 0 or more, and finite")
@@ -179,6 +179,11 @@ class LedgerAccount:
             row = open_reservation(connection, reservation)
             if row["budget_id"] != self.budget_id:
                 raise LedgerError(f"the budget has no reservation {reservation!r}")
+            if row["run_id"] != self._run.run_id:
+                raise LedgerError(
+                    f"the reservation {reservation!r} belongs to the run {row['run_id']!r}, which "
+                    "has to settle it; if that run died, release it: greentrain ledger release"
+                )
             actual_g = None
             if row["amount_g"] is not None:
                 actual_g = _grams(connection, row, actual_j)

@@ -1,4 +1,7 @@
-"""Describe the versions and hardware of a run, without names of people, hosts or paths."""
+"""Describe the versions and hardware of a run, without names of people, hosts or paths.
+
+Nothing here raises an error or waits for long, because it describes a run and must not end it.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,28 @@ import platform
 import re
 import socket
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Thread
+from typing import TypeVar
 
 from greentrain._about import DISTRIBUTION, VERSION
+from greentrain.ledger.git_files import checked_out
 
 _DRIVER = Path("/proc/driver/nvidia/version")
-_COMMIT = re.compile(r"[0-9a-f]{40,64}")
+_WAIT_S = 2.0
+"""Longest wait for the files of git: a folder may be on a server that does not respond."""
 _PACKAGES = ("torch", "pytorch-lightning", "lightning", "codecarbon", "nvidia-ml-py", "mlflow")
+
+
+_Fact = TypeVar("_Fact")
 
 
 def environment() -> dict[str, object]:
     """Return versions, platform, cores, the current commit, and a hash of the host's name.
 
-    ``nvidia_driver`` and ``git_commit`` are ``None`` if they cannot be read.
+    Facts that cannot be read are ``None``. The commit is that of the current folder.
     """
     return {
         "versions": dict(_VERSIONS),
@@ -30,13 +41,13 @@ def environment() -> dict[str, object]:
         "cpus": os.cpu_count(),
         "host": host_hash(),
         "nvidia_driver": nvidia_driver(),
-        "git_commit": git_commit(Path.cwd()),
+        "git_commit": _within_seconds(lambda: git_commit(Path.cwd())),
     }
 
 
 def host_hash() -> str:
     """Return a hash of the host's name, which distinguishes hosts without naming them."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(socket.gethostname())).hexdigest()[:12]
 
 
 def nvidia_driver(path: Path = _DRIVER) -> str | None:
@@ -52,33 +63,32 @@ def git_commit(folder: Path) -> str | None:
     """Return the commit that is checked out in a folder or in a parent of it; ``None`` if none.
 
     It is read from git's files, because a subprocess would be slow. Uncommitted changes do not
-    show.
+    show. Any user may put a ``.git`` into a parent such as ``/tmp``, so its files are not trusted:
+    see :mod:`greentrain.ledger.git_files`.
     """
-    for place in (folder, *folder.parents):
-        git = place / ".git"
-        if git.exists():
-            try:
-                return _checked_out(git)
-            except (OSError, UnicodeDecodeError):
-                return None
+    try:
+        for place in (folder, *folder.parents):
+            if (place / ".git").exists():
+                return checked_out(place / ".git")
+    except Exception:  # such as NUL in a name; a run needs no commit
+        return None
     return None
 
 
-def _checked_out(git: Path) -> str | None:
-    if git.is_file():  # a worktree or a submodule: the file holds the path of the rest
-        git = (git.parent / git.read_text().removeprefix("gitdir:").strip()).resolve()
-    head = (git / "HEAD").read_text().strip()
-    if not head.startswith("ref:"):
-        return head if _COMMIT.fullmatch(head) else None
-    ref = head.removeprefix("ref:").strip()
-    common = git / "commondir"
-    shared = (git / common.read_text().strip()).resolve() if common.exists() else git
-    for base in (git, shared):
-        if (base / ref).is_file():
-            return (base / ref).read_text().strip()
-    packed = shared / "packed-refs"
-    lines = packed.read_text().splitlines() if packed.is_file() else []
-    return next((line.split()[0] for line in lines if line.endswith(f" {ref}")), None)
+def _within_seconds(read: Callable[[], _Fact | None]) -> _Fact | None:
+    """Return the result of a function; ``None`` if it fails or takes too long."""
+    found: list[_Fact | None] = []
+
+    def run() -> None:
+        try:
+            found.append(read())
+        except Exception:  # such as a current folder that was deleted
+            found.append(None)
+
+    thread = Thread(target=run, name="greentrain-environment", daemon=True)
+    thread.start()
+    thread.join(_WAIT_S)
+    return found[0] if found else None
 
 
 def _versions() -> dict[str, str]:

@@ -27,6 +27,7 @@ from greentrain.ledger.snapshot import Snapshot, take_snapshot
 from greentrain.ledger.sql_store import SqlStore
 from greentrain.ledger.store import LedgerStore
 from greentrain.money import BudgetStatus
+from greentrain.naming import check_name, check_place
 from greentrain.units import utc_now
 
 DEFAULT_URL = "sqlite:///greentrain.db"
@@ -83,6 +84,7 @@ class Ledger(RowReader):
         key: str | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
+        url = check_place(url, "the ledger", DEFAULT_URL)
         self.clock = clock or utc_now
         store = SqlStore(url, create=create, keep_open=keep_open, key=key, clock=self.now)
         self.store = store
@@ -161,13 +163,15 @@ class Ledger(RowReader):
             heartbeat_s: Seconds between two heartbeats.
 
         Raises:
-            ConfigurationError: If ``heartbeat_s`` or a number of a source cannot be used.
+            ConfigurationError: If ``heartbeat_s``, a name or a number of a source cannot be used.
             LedgerError: If the row cannot be written.
         """
         if not (math.isfinite(heartbeat_s) and heartbeat_s > 0):
             raise ConfigurationError(
                 f"heartbeat_s is {heartbeat_s!r}; it must be in seconds, above 0"
             )
+        kind = check_name(kind, "the kind of a run", "fit")
+        name = check_name(name, "the name of a run", "digits")
         run_id = str(uuid.uuid4())
         known = () if callable(sources) else sources
         described = [source_content(run_id, source) for source in known]
@@ -199,10 +203,11 @@ class Ledger(RowReader):
 
         Raises:
             ConfigurationError: If the ledger has another budget of this name or no such parent, the
-                terms do not fit those of the parent, or the amount is not known yet.
+                terms do not fit those of the parent, or the amount is not known yet. Also if the
+                name cannot be stored.
             BudgetExceeded: If the parent has less left than the amount.
         """
-        return open_budget(self.store, name, budget)
+        return open_budget(self.store, check_name(name, "the name of a budget", "digits"), budget)
 
     def find_budget(self, name: str) -> BudgetRow | None:
         """Return the row of the budget of this name; ``None`` if there is none."""

@@ -12,6 +12,7 @@ from greentrain.ledger.heads import ExportedHeads, read_heads, write_heads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.schema import RUN_CHAIN
 from greentrain.ledger.verify import Verification, verify
+from greentrain.naming import check_place
 
 LOG_FOLDER = "greentrain_logs"
 """Folder of the ledgers that an ``EnergyMonitor`` makes by itself."""
@@ -97,6 +98,7 @@ def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list
 
 
 def _named(pattern: str) -> list[str]:
+    pattern = check_place(pattern, "a ledger", "runs/*.db")
     if "://" in pattern and not pattern.startswith(_PREFIX):
         return [pattern]
     path = pattern

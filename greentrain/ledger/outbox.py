@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import tempfile
 import time
@@ -18,8 +17,9 @@ from greentrain.ledger.disk_queue import DiskQueue, QueuedRow, check_private, qu
 from greentrain.ledger.events import Row, kept
 from greentrain.ledger.schema import CONTENT, entries, replays, run_chain
 from greentrain.ledger.store import LedgerStore, RowError
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _KINDS = ("source", "window", "heartbeat", "outcome", "closing")
 """Kinds of rows that may wait: none of them spends from a budget."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.units import utc_now
 
 DRIVERS = ("postgresql", "postgresql+psycopg")
-_SECRETS = ("password", "passfile", "sslpassword")
+_SECRET = re.compile("user|pass|secret|token|key", re.IGNORECASE)
 # A connection that broke silently is noticed within half a minute.
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 10,
@@ -56,8 +57,11 @@ def check_url(url: URL) -> None:
 
 
 def masked(url: URL) -> str:
-    """Return the URL without its secrets, in whichever part they are."""
-    return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
+    """Return the URL without user, password and other secrets, in whichever part they are."""
+    shown = {name: value for name, value in url.query.items() if not _SECRET.search(name)}
+    return URL.create(
+        url.drivername, host=url.host, port=url.port, database=url.database, query=shown
+    ).render_as_string()
 
 
 def open_engine(url: URL, clock: ServerClock, *, keep_open: bool, timeout_s: float) -> Engine:

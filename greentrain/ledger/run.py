@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import suppress
 from types import TracebackType
@@ -15,8 +14,9 @@ from greentrain.ledger.outbox import Outbox
 from greentrain.ledger.schema import run_chain
 from greentrain.ledger.store import LedgerStore
 from greentrain.ledger.writer import Writer
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class RunLog:

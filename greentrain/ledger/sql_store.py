@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, Row, func, select
+from sqlalchemy import Connection, Engine, Float, Row, String, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -32,6 +32,7 @@ from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.rows import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
 from greentrain.ledger.store import LedgerStore, RowError
+from greentrain.texts import storable
 from greentrain.units import utc_now, utc_text
 
 BUSY_TIMEOUT_S = 30.0
@@ -225,6 +226,10 @@ class SqlStore(LedgerStore):
         except SQLAlchemyError as error:
             kind = RowError if isinstance(error, _OF_THE_ROW) else LedgerError
             raise kind(f"the ledger {self.name!r} failed: {_cause(error)}") from error
+        except UnicodeEncodeError as error:
+            raise RowError(
+                f"the ledger {self.name!r} cannot hold or find the text {error.object!r:.80}"
+            ) from error
 
     def _check_before_first_row(self, connection: Connection) -> None:
         if self._checked:
@@ -302,6 +307,10 @@ def _as_stored(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
                     f"{name} of a {kind} is {value!r}; give a finite number, or None if unknown"
                 )
             stored[name] = float(value) + 0.0  # SQLite keeps no negative zero
+        elif isinstance(columns[name].type, String) and value is not None:
+            if not isinstance(value, str):
+                raise LedgerError(f"{name} of a {kind} is {value!r}; it must be a text")
+            stored[name] = storable(str.__str__(value))  # of a subclass too, such as an Enum
     return stored
 
 

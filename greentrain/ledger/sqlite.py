@@ -55,8 +55,7 @@ def check_url(url: URL, given: str) -> None:
     """
     if url.query or (url.host and url.database):
         raise ConfigurationError(
-            f"the ledger's URL {url.render_as_string()!r} names no SQLite file; "
-            "write it as 'sqlite:///greentrain.db'"
+            "the ledger's URL names no SQLite file; write it as 'sqlite:///greentrain.db'"
         )
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(

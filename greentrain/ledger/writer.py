@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
-_log = logging.getLogger(__name__)
+from greentrain.texts import get_logger
+
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 Supplier = Callable[[], Iterable[T]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from greentrain.memory.labels import read_labels
 from greentrain.memory.protocol import Sample
 from greentrain.memory.retention import RetentionInput, algorithm_r, equal_shares, ones_at
 from greentrain.memory.sample_table import Indices, Key, RetentionPlan
+from greentrain.texts import get_logger
 from greentrain.units import is_whole
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class ClassBalancedBuffer(BoundedBuffer):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from greentrain.texts import visible
 from greentrain.units import energy_in, energy_unit, format_carbon, format_energy, format_number
 
 UNKNOWN = "unknown"
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_KEPT = frozenset("\n\t")
 
 
 def shown(text: str, limit: int = 1000) -> str:
@@ -25,7 +23,7 @@ def shown(text: str, limit: int = 1000) -> str:
         ('a\\u202eb', 'abc…')
     """
     cut = text if len(text) <= limit else text[:limit] + "…"
-    return "".join(_visible(character) for character in cut)
+    return visible(cut, keep="\n\t")
 
 
 def inert(value: Any) -> Any:
@@ -74,13 +72,6 @@ def amount(row: Mapping[str, Any], name: str) -> str:
     """Write an amount of a budget or of a payment in the unit of its budget."""
     carbon_g = row[f"{name}_g"]
     return energy(row[f"{name}_j"]) if carbon_g is None else format_carbon(carbon_g)
-
-
-def _visible(character: str) -> str:
-    if character in _KEPT:
-        return character
-    hidden = character in _BIDI or unicodedata.category(character) in ("Cc", "Cs")
-    return f"\\u{ord(character):04x}" if hidden else character
 
 
 def _with_unit(unit: str) -> Callable[[float | None], str]:

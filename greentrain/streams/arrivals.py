@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
+from greentrain.naming import check_name
 from greentrain.streams.arrival_schema import ArrivalSchema
 from greentrain.streams.checks import check_split
 from greentrain.streams.files import entries, from_arrays, from_frame, read
@@ -50,8 +51,8 @@ def from_folder(
         An iterator that reads one experience at a time, when it is requested.
 
     Raises:
-        ConfigurationError: If the folder does not exist. The iterator raises it if something in
-            the folder cannot be read, or differs from the first file.
+        ConfigurationError: If the folder does not exist. The iterator raises it if a name in the
+            folder cannot be stored, or something cannot be read or differs from the first file.
 
     Example:
         >>> import tempfile
@@ -72,7 +73,10 @@ def from_folder(
     def experiences() -> Iterator[Experience]:
         schema = ArrivalSchema(shapes=load is None)
         reader = partial(read, target=target, schema=schema) if load is None else load
-        for path in list(entries(root, pattern)):
+        paths = list(entries(root, pattern))
+        for path in paths:  # all of them, before the first one is trained on
+            check_name(path.name, "the name of a file", "monday.npz")
+        for path in paths:
             dataset, brings = _loaded(reader, path), f"what is in {path.name}"
             title = f"{str(path)!r}"
             check_dataset(dataset, title, "training")
@@ -221,6 +225,7 @@ def _experience(
     seed: int,
     **metadata: str,
 ) -> Experience:
+    id = check_name(id, "an experience's id", "monday")
     check_dataset(dataset, title, "training")
     random = np.random.default_rng((seed, zlib.crc32(id.encode())))
     fit, held_out = split(np.arange(length(dataset)), val_share, random, title)

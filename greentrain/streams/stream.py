@@ -9,6 +9,7 @@ from typing import Any, overload
 from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
+from greentrain.naming import check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Experience:
         test: Map-style dataset for final reports; greentrain makes no decision by it.
 
     Raises:
-        ConfigurationError: If the name is empty, a dataset is missing or empty, or has no length.
+        ConfigurationError: If the name cannot be stored, or a dataset is missing or empty, or has
+            no length.
     """
 
     id: str
@@ -33,10 +35,7 @@ class Experience:
     test: Dataset[Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not self.id:
-            raise ConfigurationError(
-                f"an experience's id is {self.id!r}; it must be a text that names it in its stream"
-            )
+        object.__setattr__(self, "id", check_name(self.id, "an experience's id", "monday"))
         check_dataset(self.train, f"train of experience {self.id!r}", "training")
         check_dataset(self.val, f"val of experience {self.id!r}", "validation")
         if self.test is not None:
@@ -55,7 +54,8 @@ class Stream(Sequence[Experience]):
         scenario: Kind of stream, such as ``"class-incremental"``.
 
     Raises:
-        ConfigurationError: If two experiences have the same name, or an item is no experience.
+        ConfigurationError: If the name cannot be stored, two experiences have the same name, or an
+            item is no experience.
 
     Example:
         >>> from greentrain.streams import Experience, Stream
@@ -70,6 +70,7 @@ class Stream(Sequence[Experience]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "experiences", tuple(self.experiences))
+        object.__setattr__(self, "name", check_name(self.name, "a stream's name", "digits"))
         seen: set[str] = set()
         for experience in self.experiences:
             if not isinstance(experience, Experience):

@@ -7,7 +7,6 @@ statuses and artifacts are written again. Runs are found again by the tag ``gree
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -19,10 +18,11 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from greentrain.ledger.disk_queue import QueuedRow
+from greentrain.texts import get_logger, one_line
 from greentrain.tracking import models, names
-from greentrain.tracking.sender import MOST_METRICS, TOGETHER
+from greentrain.tracking.sender import LONGEST_REASON, MOST_METRICS, TOGETHER
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _ANSWER_S = 3.0
 _REFUSALS = frozenset({400, 404, 409, 413, 422})
@@ -229,7 +229,7 @@ class Delivery:
                 raise
             if not silent and what not in self._warned:
                 self._warned.add(what)
-                reason = " ".join(str(error).split())[:300]
+                reason = one_line(" ".join(str(error).split()), LONGEST_REASON)
                 _log.warning("MLflow refused %s, which is discarded, because %s", what, reason)
             return False
         return True

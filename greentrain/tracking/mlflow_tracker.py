@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import shutil
 import uuid
@@ -16,6 +15,8 @@ from typing import Any
 from greentrain._about import VERSION
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import canonical
+from greentrain.naming import check_place
+from greentrain.texts import get_logger, masked
 from greentrain.tracking import models, names
 from greentrain.tracking.delivery import Delivery, answers
 from greentrain.tracking.lightning_logger import QueueLogger, now_ms, points
@@ -23,7 +24,7 @@ from greentrain.tracking.sender import Sender
 from greentrain.tracking.tracker import DatasetUsed
 from greentrain.tracking.tracking_queue import END, POINTS, RUN, TrackingQueue
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _PATIENCE_S = 5.0
 _OWN_PATIENCE_S = 60.0
@@ -56,8 +57,8 @@ class MlflowTracker:
         alias: Alias of the newest registered model.
 
     Raises:
-        ConfigurationError: If a model is to be registered but not logged, or an alias is given
-            without a name.
+        ConfigurationError: If the URI cannot be used, a model is to be registered but not logged,
+            or an alias is given without a name.
 
     Example:
         >>> MlflowTracker("sqlite:///mlflow.db").run_id is None  # nothing is logged yet
@@ -84,6 +85,7 @@ class MlflowTracker:
             raise ConfigurationError(
                 f"alias={alias!r} needs a registered model; set registered_model_name"
             )
+        tracking_uri = check_place(tracking_uri, "tracking_uri", "http://host:5000")
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.log_models = log_models
@@ -96,7 +98,7 @@ class MlflowTracker:
             self._queue,
             self._delivery.deliver,
             reachable=lambda: answers(tracking_uri),
-            name=re.sub(r"//[^/@]*@", "//", tracking_uri),  # without a password
+            name=masked(tracking_uri),
         )
         self._before: Mapping[str, Any] = {}
         self._stream = ""

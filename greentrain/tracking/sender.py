@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from greentrain.ledger.disk_queue import QueuedRow
+from greentrain.texts import get_logger, one_line
 from greentrain.tracking.tracking_queue import TrackingQueue
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _PERIOD_S = 10.0
 """Seconds between two readings of the queue: a call to MLflow takes 25 to 150 ms."""
@@ -22,6 +22,8 @@ _LONGEST_S = 60.0
 _JOIN_S = 0.05
 _PROBE_S = 1.0
 _ROWS = 200
+LONGEST_REASON = 300
+"""Most characters of an error in a warning, counted without the secrets that it holds."""
 MOST_METRICS = 900  # MLflow takes 1,000 in a call
 TOGETHER = frozenset({"points", "figures", "tags"})
 """Kinds of rows of which several of one run are sent in one call."""
@@ -181,7 +183,7 @@ class Sender:
     def _warn_of_failure(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(" ".join(str(error).split()), LONGEST_REASON)
             _log.warning("rows for MLflow at %s wait, because %s", self._name, reason)
 
     def _warn_of_dropped(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ from typing import Any
 
 from greentrain.ledger.disk_queue import DiskQueue, NewRow, QueuedRow, queue_files
 from greentrain.ledger.writer import Writer
+from greentrain.texts import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 LIMIT = 100_000
 """Rows of points that may wait, one for each epoch: some 50 MB."""

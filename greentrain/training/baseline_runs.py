@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 from typing import Any
 
@@ -27,6 +26,7 @@ from greentrain.evaluation.comparison import Measured
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.memory import size
 from greentrain.payments import MIN_RESERVATION_J, paying
+from greentrain.texts import get_logger
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.fit_callbacks import StopOnNan, has_finite_weights
 from greentrain.training.result import UpdateResult
@@ -38,7 +38,7 @@ from greentrain.units import format_energy, is_whole
 
 PHASE = "baseline"
 _FULL = Action(mode=UpdateMode.FULL_RETRAIN)
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def check_baseline_every(every: int | None) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 MOST_TRIES = 2
 """Failed tries of an update after which its experience is set aside."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class FailedTries:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from greentrain.evaluation.evaluator import (
     without,
 )
 from greentrain.memory import size
+from greentrain.texts import get_logger
 from greentrain.training.config import ModeConfig
 from greentrain.training.data import UpdateData
 from greentrain.training.fit_callbacks import BeginFit, WeightAveraging
@@ -46,7 +46,7 @@ RESERVED_OPTIONS = (
 
 Weights = Mapping[str, torch.Tensor]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from greentrain.callbacks.base import Callback
 from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
+from greentrain.texts import get_logger
 from greentrain.units import format_energy
 
 CHECK_EVERY = 25
@@ -31,7 +31,7 @@ TENTHS = 10
 """Smallest number of values of a curve whose last tenth is not empty."""
 _NO_OPTIMIZER = "_MockOptimizer"
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class BeginFit(Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import isolated_rng, quiet
+from greentrain.texts import get_logger
 from greentrain.training.fit_callbacks import has_finite_weights
 from greentrain.training.stream_state import weight_norm
 
 _NO_VALIDATION = "and the fits of a stream run no validation"
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def check_module(model: LightningModule, *, monitor: str) -> None:

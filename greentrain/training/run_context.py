@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,12 +14,13 @@ from greentrain.energy import Meter, Window, WindowRecorder, close_meter, start_
 from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.streams import Experience
+from greentrain.texts import get_logger
 from greentrain.tracking import NullTracker, Tracker, names
 from greentrain.training import tracking_payloads as payloads
 from greentrain.training.result import UpdateResult
 from greentrain.training.update_context import StreamTotals
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _IN_NOTE = 50
 """Number of the last experiences in the tracker's note."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.ledger import Ledger
 from greentrain.streams import Experience
+from greentrain.texts import get_logger
 from greentrain.tracking import Tracker
 from greentrain.training.baseline_runs import BaselineRuns, is_due
 from greentrain.training.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ _NOT_OF_THE_DATA = (ConfigurationError, LedgerError, MisconfigurationException)
 _LONGEST = 300
 """Characters of an error in the sentence of a decision."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class StreamRunner:

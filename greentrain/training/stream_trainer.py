@@ -15,8 +15,7 @@ from greentrain.budget import Budget
 from greentrain.control import BudgetController, Policy
 from greentrain.decisions.budget_arguments import (
     check_intensity,
-    check_metric,
-    check_shared_budget,
+    check_names,
     parse_budget,
     parse_calibration_budget,
 )
@@ -126,8 +125,7 @@ class StreamTrainer:
         baseline_every: int | None = None,
     ) -> None:
         config.check_arguments(make_model, buffer, policy)
-        check_metric(monitor, mode)
-        check_shared_budget(shared_budget)
+        check_names(name, shared_budget, monitor, mode)
         check_baseline_every(baseline_every)
         if shadow:
             shadow_mode.check_shadow(

@@ -9,6 +9,7 @@ from greentrain.control import UPDATE_MODES, Action, Decision
 from greentrain.energy import Window
 from greentrain.memory import size
 from greentrain.streams import Experience
+from greentrain.texts import markdown
 from greentrain.tracking import DatasetUsed, names
 from greentrain.training.result import UpdateResult
 from greentrain.training.update_context import StreamTotals
@@ -140,8 +141,4 @@ def _row(result: UpdateResult) -> str:
 def _cell(text: str) -> str:
     """Return a text that fits in a table cell and contains no markup."""
     plain = " ".join(text.split())
-    if len(plain) > _LONGEST_CELL:
-        plain = f"{plain[:_LONGEST_CELL]}…"
-    for found, instead in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|")):
-        plain = plain.replace(found, instead)
-    return plain
+    return markdown(plain if len(plain) <= _LONGEST_CELL else f"{plain[:_LONGEST_CELL]}…")

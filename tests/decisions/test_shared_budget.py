@@ -468,7 +468,7 @@ def test_other_terms_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["", " ", 3])
 def test_a_budget_has_a_name(tmp_path, name):
-    with pytest.raises(ConfigurationError, match=f"shared_budget is {name!r}; it must be the name"):
+    with pytest.raises(ConfigurationError, match=f"shared_budget is {name!r}; it must be a text"):
         streaming(tmp_path, "changing", shared_budget=name)
     assert list(tmp_path.iterdir()) == []
 

@@ -149,7 +149,7 @@ def test_no_secret_of_a_url_is_shown(given: str) -> None:
 
 
 def test_a_url_without_a_database_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="'postgresql://team@host' names no database"):
+    with pytest.raises(ConfigurationError, match="'postgresql://host' names no database"):
         Ledger("postgresql://team@host")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from greentrain.ledger import environment
+from greentrain.ledger import Ledger, environment
 from greentrain.ledger.environment import git_commit, nvidia_driver
 
 
@@ -73,3 +77,132 @@ def test_the_driver_is_read_from_the_kernel(tmp_path: Path, text: str, told: str
 
 def test_both_are_recorded() -> None:
     assert {"nvidia_driver", "git_commit", "host", "versions"} <= set(environment())
+
+
+SECRET = "a private key"
+COMMIT = "0123456789" * 4
+
+
+class Trap:
+    """A `.git` that another user has put into a parent of the current folder."""
+
+    def __init__(self, parent: Path) -> None:
+        self.parent = parent
+        self.git = parent / ".git"
+        self.secret = parent / "id_rsa"
+        self.secret.write_text(SECRET)
+        self.token = parent / "token"
+        self.token.write_text(COMMIT)
+
+    def folder(self, head: str = "ref: refs/heads/main", **files: str) -> None:
+        (self.git / "refs" / "heads").mkdir(parents=True)
+        (self.git / "objects").mkdir()
+        (self.git / "HEAD").write_text(head)
+        for name, text in files.items():
+            (self.git / name.replace("_", "-")).write_text(text)
+
+
+def link(path: Path, target: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+TRAPS: dict[str, Callable[[Trap], object]] = {
+    "a ref above": lambda trap: trap.folder("ref: ../../id_rsa"),
+    "a ref above that has the form of a commit": lambda trap: trap.folder("ref: refs/../../token"),
+    "an absolute ref": lambda trap: trap.folder(f"ref: {trap.token}"),
+    "HEAD is the secret": lambda trap: trap.folder(SECRET),
+    "HEAD is a link": lambda trap: (trap.folder(), link(trap.git / "HEAD", trap.token)),
+    "HEAD is a pipe": lambda trap: (
+        trap.folder(),
+        (trap.git / "HEAD").unlink(),
+        os.mkfifo(trap.git / "HEAD"),
+    ),
+    "HEAD is endless": lambda trap: (trap.folder(), link(trap.git / "HEAD", Path("/dev/zero"))),
+    "HEAD is no text": lambda trap: (
+        trap.folder(),
+        (trap.git / "HEAD").write_bytes(b"\xff\x00"),
+    ),
+    "HEAD is a folder": lambda trap: (
+        trap.folder(),
+        (trap.git / "HEAD").unlink(),
+        (trap.git / "HEAD").mkdir(),
+    ),
+    "HEAD is long": lambda trap: trap.folder(COMMIT + " " * 10**6),
+    "NUL in HEAD": lambda trap: trap.folder("ref: refs/a\0b"),
+    "NUL in commondir": lambda trap: trap.folder(commondir="a\0b"),
+    "commondir elsewhere": lambda trap: trap.folder(commondir=str(trap.parent)),
+    "the ref holds the secret": lambda trap: (
+        trap.folder(),
+        (trap.git / "refs/heads/main").write_text(SECRET),
+    ),
+    "the ref is a link": lambda trap: (
+        trap.folder(),
+        link(trap.git / "refs/heads/main", trap.token),
+    ),
+    "the ref is a pipe": lambda trap: (
+        trap.folder(),
+        os.mkfifo(trap.git / "refs/heads/main"),
+    ),
+    "refs is a link": lambda trap: (
+        trap.folder(),
+        (trap.git / "refs/heads").rmdir(),
+        (trap.parent / "heads").mkdir(),
+        (trap.parent / "heads/main").write_text(COMMIT),
+        link(trap.git / "refs/heads", trap.parent / "heads"),
+    ),
+    "a packed secret": lambda trap: trap.folder(packed_refs=f"{SECRET} refs/heads/main\n"),
+    "an empty packed ref": lambda trap: trap.folder(packed_refs=" refs/heads/main\n"),
+    "packed refs are a pipe": lambda trap: (trap.folder(), os.mkfifo(trap.git / "packed-refs")),
+    "NUL in a pointer": lambda trap: trap.git.write_text("gitdir: a\0b"),
+    "a pointer to the secret": lambda trap: trap.git.write_text("gitdir: id_rsa"),
+    "a pointer to its folder": lambda trap: (
+        (trap.parent / "HEAD").write_text(COMMIT),
+        trap.git.write_text("gitdir: ."),
+    ),
+    "a pipe": lambda trap: os.mkfifo(trap.git),
+    "a link to itself": lambda trap: link(trap.git, trap.git),
+    "the secret itself": lambda trap: link(trap.git, trap.secret),
+}
+
+
+@pytest.mark.parametrize("set_up", TRAPS.values(), ids=TRAPS.keys())
+def test_a_git_folder_of_another_user_neither_leaks_nor_blocks(
+    tmp_path: Path, set_up: Callable[[Trap], object]
+) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    set_up(Trap(tmp_path))
+    found: list[object] = []
+    reader = threading.Thread(target=lambda: found.append(git_commit(below)), daemon=True)
+    reader.start()
+    reader.join(timeout=30)
+    assert found == [None]
+
+
+def test_a_run_opens_in_a_folder_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    described = environment()
+    assert described["git_commit"] is None
+    ledger.open_run("fit", "model", environment=described).close()
+
+
+def test_a_folder_that_never_responds_delays_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("greentrain.ledger.environment")
+    asked, responds = threading.Event(), threading.Event()
+
+    def never(folder: Path) -> str | None:
+        asked.set()
+        responds.wait(timeout=60)
+        return None
+
+    monkeypatch.setattr(module, "git_commit", never)
+    monkeypatch.setattr(module, "_WAIT_S", 0.01)
+    assert environment()["git_commit"] is None
+    assert asked.wait(timeout=60)
+    responds.set()

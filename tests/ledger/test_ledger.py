@@ -280,7 +280,7 @@ def test_a_value_is_written_in_one_way_only(value: Any, text: str) -> None:
 
 
 def test_the_url_shows_where_it_lies(ledger: Ledger, url: str) -> None:
-    assert make_url(ledger.url) == make_url(url)
+    assert make_url(ledger.url) == make_url(url)._replace(username=None)  # only the place is shown
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")

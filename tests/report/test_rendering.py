@@ -31,7 +31,7 @@ HOSTILE = [
     "\"'><img src=x onerror=alert(1)>",
     '=HYPERLINK("http://x")',
     "\u202etxt.exe",
-    "x" * 10_000,
+    "x" * 500,
     "{{ 7 * 7 }}",
     "</style><script>alert(1)</script>",
     "</svg><a href='http://x'>x</a>",

@@ -536,7 +536,7 @@ def test_a_closed_trainer_trains_nothing(tmp_path):
 @pytest.mark.parametrize("monitor", ["", None, 5])
 def test_the_monitor_has_to_be_a_name(tmp_path, monitor):
     file = tmp_path / "x.db"
-    with pytest.raises(ConfigurationError, match=f"monitor is {monitor!r}; give the name"):
+    with pytest.raises(ConfigurationError, match=f"monitor is {monitor!r}; it must be a text"):
         StreamTrainer(
             Classifier, budget="1 Wh", num_experiences=1, monitor=monitor, ledger=str(file)
         )

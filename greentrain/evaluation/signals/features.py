@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from greentrain.evaluation.signals.drift import MOST_ROWS, Drift, drift_score, spread
+from greentrain.texts import get_logger
 
 PENULTIMATE = "penultimate features"
 """Inputs of the last linear or convolution layer that runs."""
@@ -27,7 +27,7 @@ WIDEST = 1024
 _HEADS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SEED = 0
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class FeatureTap(Callback):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts
 from greentrain.report.formats import energy, metric, plural
+from greentrain.texts import markdown
 from greentrain.units import format_carbon
 
 MOST_ROWS = 20
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~$@:])")
-_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 def render(document: Report) -> str:
@@ -40,15 +38,8 @@ def render(document: Report) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Escape a text, so that Markdown shows it as it is, without markup, HTML or links.
-
-    Example:
-        >>> print(escaped("*a* <b> [c](http://d)"))
-        \*a\* &lt;b&gt; \[c\]\(http\://d\)
-    """
-    # After a backslash or an entity, "www." is no link to GitHub either.
-    marked = _MARKS.sub(r"\\\1", facts.one_line(text)).translate(_HTML)
-    return re.sub(r"(?i)www\.", lambda found: f"{found[0][:3]}\\.", marked)
+    """Return a text from a ledger that Markdown shows as it is, on one line."""
+    return markdown(facts.one_line(text))
 
 
 def _lead(document: Report) -> str:
