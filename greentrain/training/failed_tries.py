@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from greentrain.texts import get_logger
+
 MOST_TRIES = 2
 """Failed tries of an update after which its experience is set aside."""
 
