@@ -21,7 +21,7 @@ import pytest
 import greentrain
 from greentrain import measuring
 from greentrain.carbon import Interval, Provenance
-from greentrain.energy import ConstantMeter, Reading
+from greentrain.energy import ConstantMeter, Reading, starting
 from greentrain.errors import ConfigurationError, LedgerError, MeterError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build
@@ -90,7 +90,7 @@ def test_a_meter_that_was_detected_is_closed(url, meter, seconds, monkeypatch):
         meter.start()
         return meter
 
-    monkeypatch.setattr(measuring, "detect", detected)
+    monkeypatch.setattr(starting, "detect", detected)
     with greentrain.measure("a", ledger=url) as measured:
         seconds[0] = 36.0
     assert measured.reading.total_j == 3600.0
@@ -487,7 +487,7 @@ def test_a_meter_that_fails_in_the_block_leaves_the_joules_unknown(url, caplog, 
 
 
 def test_a_detected_meter_that_cannot_be_closed_stops_nothing(url, caplog, monkeypatch):
-    monkeypatch.setattr(measuring, "detect", lambda: Failing(readings=9))
+    monkeypatch.setattr(starting, "detect", lambda: Failing(readings=9))
     with greentrain.measure("a", ledger=url):
         pass
     assert messages(caplog) == ["the meter could not be closed: cannot be closed either"]

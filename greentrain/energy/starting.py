@@ -41,21 +41,21 @@ class UnknownMeter:
         """Do nothing."""
 
 
-def start_meter(given: Meter | None, find: Callable[[], Meter] = detect) -> Meter:
+def start_meter(given: Meter | None, find: Callable[[], Meter] | None = None) -> Meter:
     """Start a meter, and return it.
 
     If it cannot be started, one warning says so, and everything is unknown.
 
     Args:
         given: The meter; ``None`` to find one.
-        find: Function that finds and starts the best meter of this machine.
+        find: Function that finds and starts a meter; by default the best one of this machine.
 
     Raises:
         ConfigurationError: If the meter is configured wrongly, or needs a device that is missing.
     """
     try:
         if given is None:
-            return find()
+            return (find or detect)()
         given.start()
         return given
     except ConfigurationError:

@@ -226,6 +226,10 @@ class WindowRecorder:
                 self._frames[-1].unknown.append((self._edge, reading))
             elif self._frames:
                 self._frames[-1].used += self._difference(reading, self._edge)
+            # After a fall the next rise may be the way back: it is no joule that was used.
+            fallen = [name for name, j in (reading - self._edge).energy_j.items() if (j or 0.0) < 0]
+            energy_j = {**reading.energy_j, **dict.fromkeys(fallen)}
+            reading = dataclasses.replace(reading, energy_j=energy_j)
         self._edge = reading
 
     def _spread(self, known: Reading) -> None:
