@@ -11,10 +11,10 @@ from pytorch_lightning import LightningModule, Trainer
 
 from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.anneal import RateScaler, annealed_rates
-from greentrain.callbacks.base import Callback
+from greentrain.callbacks.base import Callback, ReturnedResult
 from greentrain.callbacks.cap_account import CapAccount, carbon_of
 from greentrain.callbacks.cap_arguments import check_budget, parse_cap
-from greentrain.callbacks.meter_lease import MeterLease
+from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, show
 from greentrain.callbacks.trainer_plan import is_finished, validates
 from greentrain.callbacks.usage import FitUsage
@@ -106,6 +106,11 @@ class BudgetGuard(Callback):
         500.0
     """
 
+    stopped = ReturnedResult()
+    stop_reason = ReturnedResult()
+    reason = ReturnedResult()
+    _state = ReturnedResult()
+
     def __init__(
         self,
         cap: str | Budget,
@@ -145,7 +150,7 @@ class BudgetGuard(Callback):
         self.stop_reason = StopReason.NOT_STOPPED
         self.reason = ""
         self._usage: FitUsage | None = None  # during the fit only
-        self._state: dict[str, Any] = {}  # of the last fit, once it has ended
+        self._state = {}  # of the last fit, once it has ended
         self._lease: MeterLease | None = None
         self._account: CapAccount | None = None
         self._limit = self._cap.amount or 0.0  # of this fit
@@ -190,6 +195,11 @@ class BudgetGuard(Callback):
         # A cap may be raised on resuming, and a cap of energy may accompany a cap of carbon.
         return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}}}"
 
+    def on_prepare_data(self, trainer: Trainer) -> None:
+        """Start to measure the preparation of a fit's data, which the cap includes."""
+        if trainer.state.fn == "fit":
+            start_early(trainer, self.meter)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to measure a fit; other stages are not guarded."""
         if stage != "fit":
@@ -209,7 +219,7 @@ class BudgetGuard(Callback):
         if self.budget is not None and step_j is not None:
             self._usage.resume({"steps": 0, "joules_per_step": step_j})
         if self.cap_g is not None and self._usage.used_g is None:
-            self._close("failed")
+            self._close(trainer, "failed")
             raise ConfigurationError(
                 f"BudgetGuard cannot enforce the cap of {self._format(self.cap_g)}: the present "
                 "carbon intensity is unknown; give an intensity that covers the time of the fit"
@@ -281,7 +291,7 @@ class BudgetGuard(Callback):
         if self._usage.end.saves or trainer.check_val_every_n_epoch not in (None, 1):
             self._usage.enter("epoch")
             self._check(trainer, trainer.current_epoch + 1, "epoch")
-        self._log(trainer, self._usage.estimate)
+        self._log_left(trainer, self._usage.estimate)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Separate this epoch from the pause before it."""
@@ -303,16 +313,17 @@ class BudgetGuard(Callback):
             self._react(
                 trainer, StopReason.CAP_EXCEEDED, self.used_j, self._usage.left_j, ended=True
             )
-        self._log(trainer, self._usage.estimate)
+        self._log_left(trainer, self._usage.estimate)
         self._end()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the meter and the learning rate, and settle."""
-        self._close("completed")
+        self._close(trainer, "completed")
 
     def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Close as failed: Lightning calls no ``teardown`` then."""
-        self._close("failed", alone=True)
+        self._close(trainer, "failed", alone=True)
+        abandon_early(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the usage up to now: a resumed fit continues under the same cap."""
@@ -403,7 +414,7 @@ class BudgetGuard(Callback):
         trainer.fit_loop.epoch_loop.min_steps = 0
         trainer.should_stop = True
 
-    def _log(self, trainer: Trainer, used: float) -> None:
+    def _log_left(self, trainer: Trainer, used: float) -> None:
         if not self.log_metrics:
             return
         left = max(0.0, self._limit - used)
@@ -422,7 +433,7 @@ class BudgetGuard(Callback):
     def _format(self, amount: float | None) -> str:
         return format_amount(amount, self._cap.unit)
 
-    def _close(self, status: str, *, alone: bool = False) -> None:
+    def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
         self._rates.remove()
         if self._account is not None:
             self._account.close(status, alone=alone)
@@ -431,6 +442,9 @@ class BudgetGuard(Callback):
             self._lease.release()
         if self._usage is not None:
             self._state = self._usage.state()
+            if trainer.is_global_zero:
+                returned = ("stopped", "stop_reason", "reason", "_state")
+                self.origin.hand_over({name: getattr(self, name) for name in returned})
         self._lease = self._usage = None
 
 

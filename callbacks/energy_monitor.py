@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
 from greentrain.callbacks import epoch_metrics
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.measurement import RunMeasurement, WindowTotal
+from greentrain.callbacks.meter_lease import abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, show
+from greentrain.callbacks.monitored_runs import NO_RUNS, MonitoredRuns
 from greentrain.callbacks.run_record import RunRecord, default_url
-from greentrain.callbacks.summary import summary_table
+from greentrain.callbacks.summary import record_sentence, summary_table
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import (
-    NOTHING,
     Calibration,
     Meter,
     Reading,
@@ -36,10 +39,14 @@ _PREDICTION_EPOCHS = 100
 class EnergyMonitor(Callback):
     """Measure the energy of each epoch and validation, and log it next to the other metrics.
 
-    A fit is divided into windows: each training epoch, each validation, the sanity check, and the
-    time around them. The windows are disjoint and sum to the energy of the fit. With several
-    processes, each device of each host is measured once, and every process has the sum. The
-    documentation's page on measuring lists the metrics and when each of them is logged.
+    A fit is divided into windows: the preparation of data, each training epoch, each validation,
+    the sanity check, and the time around them. The windows are disjoint and sum to the energy of
+    the fit. With several processes, each device of each host is measured once, and every process
+    has the sum. The documentation's page on measuring lists the metrics and when each of them is
+    logged.
+
+    One monitor may measure several fits, validations, tests and predictions: :attr:`total` is the
+    sum, and :attr:`totals` has each stage. Metrics and tables are of a single run.
 
     Args:
         meter: The source of joules. The default is the best meter for what the Trainer uses: its
@@ -100,7 +107,10 @@ class EnergyMonitor(Callback):
         self.log_metrics = log
         self.summary = summary
         self._measured: RunMeasurement | None = None
+        self._fit: RunMeasurement | None = None  # the last one, whose totals are saved
+        self._done = NO_RUNS
         self._default_url: str | None = None
+        self._said_url = False
         self._logger = EpochLogger()
         self._epochs_j: list[float] = []
         self._used_j = 0.0
@@ -110,32 +120,58 @@ class EnergyMonitor(Callback):
     @property
     def windows(self) -> list[Window]:
         """The last thousand closed windows, oldest first; the ledger has all windows."""
-        return list(self._measured.windows) if self._measured else []
+        return list(self._runs.windows)
 
     @property
     def total(self) -> Reading:
-        """Seconds and joules by source, up to the end of the last window."""
-        return self._measured.closed.reading if self._measured else NOTHING
+        """Seconds and joules by source of all runs, up to the end of the last window.
+
+        A resumed fit includes the fit before it, unless this monitor measured that one itself.
+        """
+        return self._runs.total().reading
+
+    @property
+    def totals(self) -> dict[str, Reading]:
+        """The same by stage: ``"fit"``, ``"validate"``, ``"test"`` and ``"predict"``, if run."""
+        runs = self._runs
+        stages = dict.fromkeys(run.stage for run in runs.runs)
+        return {stage: runs.total(stage).reading for stage in stages}
 
     @property
     def emissions_g(self) -> float | None:
-        """Grams of CO2 equivalent up to the end of the last window; ``None`` if any are unknown."""
-        return self._measured.closed.grams if self._measured and self.windows else None
+        """Grams of CO2 equivalent of ``total``; ``None`` if any are unknown."""
+        runs = self._runs
+        return runs.total().grams if runs.windows else None
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The metered sources, as described at the end of the run."""
-        return self._measured.sources if self._measured else ()
+        """The metered sources, as described at the end of the last run."""
+        return self._runs.sources
 
     @property
     def idle(self) -> Reading | None:
-        """Energy used while idle; ``None`` if it was not measured."""
-        return self._measured.idle if self._measured else None
+        """Energy used while idle before the last run; ``None`` if it was not measured."""
+        return self._runs.idle
 
     @property
     def calibration(self) -> Calibration | None:
-        """Comparison of the total with the wall meter."""
-        return self._measured.calibration if self._measured else None
+        """Comparison of the last run with the wall meter."""
+        return self._runs.calibration
+
+    @property
+    def ledger_url(self) -> str | None:
+        """URL of the ledger that has the last run; ``None`` if no ledger has it."""
+        return self._runs.ledger_url
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the last run in its ledger; ``None`` if no ledger has it."""
+        runs = self._runs.runs
+        return runs[-1].run_id if runs else None
+
+    def on_prepare_data(self, trainer: Trainer) -> None:
+        """Start to measure the preparation of data."""
+        start_early(trainer, self.meter)
 
     @property
     def record(self) -> RunRecord | None:
@@ -150,13 +186,15 @@ class EnergyMonitor(Callback):
                 f"is {trainer.num_nodes}; omit wall"
             )
         stage = getattr(stage, "value", stage)  # an enumeration, in spite of its annotation
-        self._epochs_j, self._used_j = [], 0.0
         self._first_batch, self._first_step, self._whole_epoch = 0, 0, True
         # Open the ledger first: a meter that starts in a thread would delay it.
         url, required = self._ledger_url(trainer), isinstance(self.ledger, str)
         record = RunRecord(url, self.carbon, required=required)
         self._measured = RunMeasurement(trainer, self.meter, self.carbon, self.wall, record)
+        if stage == "fit":
+            self._fit, self._epochs_j = self._measured, []
         self._measured.begin(stage, type(pl_module).__name__, self.idle_s)
+        self._used_j = self._measured.closed.known_j or 0.0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the sanity check apart from training."""
@@ -214,18 +252,38 @@ class EnergyMonitor(Callback):
     def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """End the measurement as failed: Lightning calls no ``teardown`` then."""
         self._close(trainer, "failed", alone=True)
+        abandon_early(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the totals so far, in mid-epoch too."""
-        so_far = self._measured.so_far() if self._measured else WindowTotal()
-        return {**so_far.as_dict(), "epochs_j": list(self._epochs_j)}
+        """Return the totals of the last fit so far, in mid-epoch too."""
+        so_far = self._fit.so_far() if self._fit else WindowTotal()
+        return {
+            **so_far.as_dict(),
+            "epochs_j": list(self._epochs_j),
+            "monitor": self.origin.token,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the totals of a checkpoint."""
-        if self._measured is not None:
-            self._measured.closed = WindowTotal.from_dict(state_dict)
-            self._epochs_j = list(state_dict["epochs_j"])
-            self._used_j = self._measured.closed.known_j or 0.0
+        """Continue a fit from the totals of a checkpoint; other stages use the weights alone."""
+        if self._measured is None or self._measured is not self._fit:
+            return
+        self._measured.resumed = WindowTotal.from_dict(state_dict)
+        self._measured.resumes_own = state_dict.get("monitor") == self.origin.token
+        self._epochs_j = list(state_dict["epochs_j"])
+        self._used_j = self._measured.closed.known_j or 0.0
+
+    def take_back(self, results: Mapping[str, Any]) -> None:
+        """Add a run in a process that Lightning started from this one."""
+        self._done = self._done.plus(results["runs"])
+
+    @property
+    def _runs(self) -> MonitoredRuns:
+        """All runs, the present one included."""
+        for results in self.origin.collect():
+            self.take_back(results)
+        if self._measured is None or not self._measured.is_open:
+            return self._done
+        return self._done.plus(MonitoredRuns.of(self._measured))
 
     def _metrics(
         self, trainer: Trainer, measured: RunMeasurement, epoch: Window, so_far: WindowTotal
@@ -273,5 +331,22 @@ class EnergyMonitor(Callback):
     def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
         if self._measured is None or not self._measured.close(status, alone=alone):
             return
-        if self.summary and self.windows and trainer.is_global_zero:
+        run = MonitoredRuns.of(self._measured)
+        self._done = self._done.plus(run)
+        if not trainer.is_global_zero:
+            return
+        self.origin.hand_over({"runs": run})
+        if self.summary and run.windows:
             Console().print(summary_table(self._measured))
+        if run.ledger_url is not None and run.ledger_url == self._default_url:
+            self._say_ledger(run.ledger_url)
+
+    def _say_ledger(self, url: str) -> None:
+        """Say once where the ledger is that this monitor made."""
+        if self._said_url:
+            return
+        self._said_url = True
+        if self.summary:
+            Console().print(record_sentence(url), soft_wrap=True, markup=False, highlight=False)
+        else:
+            rank_zero_info(f"EnergyMonitor: {record_sentence(url)}")

@@ -46,14 +46,18 @@ class WindowTotal:
     known_j: float | None = None
     grams: float | None = 0.0
 
+    def __add__(self, other: WindowTotal) -> WindowTotal:
+        """Return the total of the windows of both."""
+        known = [each.known_j for each in (self, other) if each.known_j is not None]
+        return WindowTotal(
+            reading=self.reading + other.reading,
+            known_j=sum(known) if known else None,
+            grams=None if self.grams is None or other.grams is None else self.grams + other.grams,
+        )
+
     def plus(self, reading: Reading, grams: float | None) -> WindowTotal:
         """Return the total with one more window."""
-        used_j = reading.total_j
-        return WindowTotal(
-            reading=self.reading + reading,
-            known_j=self.known_j if used_j is None else (self.known_j or 0.0) + used_j,
-            grams=None if self.grams is None or grams is None else self.grams + grams,
-        )
+        return self + WindowTotal(reading=reading, known_j=reading.total_j, grams=grams)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
@@ -83,7 +87,11 @@ class RunMeasurement:
 
     Attributes:
         windows: The last closed windows, without the window of the idle machine.
-        closed: Total of all closed windows, including those before a resume.
+        resumed: Total of the fit before a resume.
+        resumes_own: Whether the same monitor measured that.
+        own: Total of all closed windows of this measurement.
+        phase: The stage of the Trainer.
+        name: Class of the model.
         idle: Energy used while idle.
         calibration: Comparison of the windows with the wall meter.
         sources: The metered sources, known once the measurement is closed.
@@ -100,7 +108,9 @@ class RunMeasurement:
         record: RunRecord,
     ) -> None:
         self.windows: deque[Window] = deque(maxlen=KEPT_WINDOWS)
-        self.closed = WindowTotal()
+        self.resumed, self.own = WindowTotal(), WindowTotal()
+        self.resumes_own = False
+        self.phase = self.name = ""
         self.idle: Reading | None = None
         self.calibration: Calibration | None = None
         self.sources: tuple[Source, ...] = ()
@@ -120,19 +130,32 @@ class RunMeasurement:
         self._recorder.sinks.append(self._add_window)
         self._began = utc_now()
 
+    @property
+    def closed(self) -> WindowTotal:
+        """Total of all closed windows, including those before a resume."""
+        return self.resumed + self.own
+
+    @property
+    def is_open(self) -> bool:
+        """``True`` until the measurement ends."""
+        return self._open
+
     def begin(self, phase: str, name: str, idle_s: float) -> None:
         """Open the outermost phase, after measuring the idle machine if requested.
 
         Args:
             phase: The stage of the Trainer.
-            name: Display name of the run.
+            name: Class of the model, which is the display name of the run.
             idle_s: Seconds for which to measure the idle machine.
 
         Raises:
             LedgerError: If the run cannot be recorded in the ledger that was given.
             ConfigurationError: If the wall meter is configured wrongly.
         """
+        self.phase, self.name = phase, name
         self.record.begin(phase, name, sources=self.lease.sources, beat=self._recorder.open_windows)
+        if self.lease.setup is not None and not self.lease.within:
+            self._add_window(self.lease.setup)
         if self._wall is not None:
             try:
                 self._wall.start()
@@ -209,7 +232,7 @@ class RunMeasurement:
             self.idle = window.reading
         else:
             self.windows.append(window)
-            self.closed = self.closed.plus(window.reading, self.grams(window))
+            self.own = self.own.plus(window.reading, self.grams(window))
         self.record.window(window)
 
     def _of_all(self, reading: Reading) -> Reading:

@@ -16,14 +16,17 @@ from greentrain.callbacks.ranks import (
     gather,
     host_id,
 )
-from greentrain.energy import NOTHING, Meter, Reading, Source, WindowRecorder, detect
+from greentrain.energy import NOTHING, Meter, Reading, Source, Window, WindowRecorder, detect
 from greentrain.errors import MeterError
+from greentrain.units import utc_now
 
 _log = logging.getLogger(__name__)
 _shared: WeakKeyDictionary[Any, _SharedMeter] = WeakKeyDictionary()
 
 
 class _SharedMeter:
+    """A running meter, first of this process alone and then of its part among all processes."""
+
     def __init__(self, trainer: Any, given: Meter | WindowRecorder | None) -> None:
         self.given = _meter_of(given)
         self.borrowed = isinstance(given, WindowRecorder)
@@ -31,9 +34,26 @@ class _SharedMeter:
         if isinstance(given, WindowRecorder):
             self.recorder = given
         else:
-            meter, self.others = _open(trainer, given)
-            self.recorder = WindowRecorder(meter)
+            self.recorder = WindowRecorder(_started(trainer, given))
         self.users = 0
+        self.setup: Window | None = None
+        # A phase of the caller around the set-up already counts it.
+        self.within = self.recorder.depth > 0
+        self._began, self._first = utc_now(), self.recorder.read()
+
+    def connect(self, trainer: Any) -> None:
+        """Assign the devices to the processes, each of which has to call this."""
+        if not self.borrowed and len(hosts := gather(host_id())) > 1:
+            meter, self.others = _assigned(self.recorder.meter, trainer.global_rank, hosts)
+            self.recorder = WindowRecorder(meter)
+            self._first = (
+                meter.part_of(self._first) if isinstance(meter, AssignedMeter) else NOTHING
+            )
+
+    def end_setup(self) -> None:
+        """Close the window from the start of the meter."""
+        reading = self.recorder.read() - self._first
+        self.setup = Window(phase="setup", started=self._began, ended=utc_now(), reading=reading)
 
 
 class MeterLease:
@@ -52,6 +72,9 @@ class MeterLease:
         recorder: Records the windows of this process.
         several: Whether there are several processes.
         others: Sources that the other processes measure, as known at the start.
+        setup: Energy that this process used between :func:`start_early` and the first lease;
+            ``None`` if that was not called.
+        within: Whether a phase of the caller's recorder counts the energy of ``setup``, too.
 
     Raises:
         ConfigurationError: If the meter needs a device that is missing.
@@ -60,6 +83,7 @@ class MeterLease:
 
     def __init__(self, trainer: Any, given: Meter | WindowRecorder | None) -> None:
         shared = _shared.get(trainer)
+        early = shared is not None
         if shared is None:
             shared = _shared[trainer] = _SharedMeter(trainer, _other_meter(trainer, given))
         elif given is not None and _meter_of(given) is not shared.given:
@@ -67,10 +91,16 @@ class MeterLease:
                 "two callbacks of one Trainer were given different meters; give both the same "
                 "meter, or omit it for one of them"
             )
+        if shared.users == 0:
+            shared.connect(trainer)
+            if early:
+                shared.end_setup()
         shared.users += 1
         self.recorder = shared.recorder
         self.several = trainer.world_size > 1
         self.others = shared.others
+        self.setup = shared.setup
+        self.within = shared.within
         self._trainer = trainer
         self._open = True
 
@@ -89,6 +119,25 @@ class MeterLease:
             del _shared[self._trainer]
             if not shared.borrowed:
                 shared.recorder.meter.close()
+
+
+def start_early(trainer: Any, given: Meter | WindowRecorder | None) -> None:
+    """Start the meter of a Trainer before its data are prepared; its first lease takes it over.
+
+    Raises:
+        ConfigurationError: If the meter needs a device that is missing.
+    """
+    if trainer not in _shared:
+        _shared[trainer] = _SharedMeter(trainer, _other_meter(trainer, given))
+
+
+def abandon_early(trainer: Any) -> None:
+    """Close a meter that was started early, if no lease has taken it over."""
+    shared = _shared.get(trainer)
+    if shared is not None and shared.users == 0:
+        del _shared[trainer]
+        if not shared.borrowed:
+            shared.recorder.meter.close()
 
 
 class _NullMeter:
@@ -126,13 +175,8 @@ def _other_meter(trainer: Any, given: Any) -> Any:
     return next((meter for meter in others if isinstance(meter, (Meter, WindowRecorder))), None)
 
 
-def _open(trainer: Any, given: Meter | None) -> tuple[Meter, tuple[Source, ...]]:
-    """Start this process's part of the meter; return it and the sources of other processes."""
-    hosts = gather(host_id())
-    rank = trainer.global_rank if len(hosts) > 1 else 0
-    meter = _started(trainer, given, first=hosts.index(hosts[rank]) == rank)
-    if len(hosts) == 1:
-        return meter, ()
+def _assigned(meter: Meter, rank: int, hosts: list[str]) -> tuple[Meter, tuple[Source, ...]]:
+    """Return this process's part of a meter, and the sources of the other processes."""
     devices = {source.name: source.uuid or source.name for source in meter.sources}
     names = assign_devices(gather(ProcessDevices(host=hosts[rank], devices=devices)))[rank]
     own: Meter = AssignedMeter(meter, names)
@@ -143,12 +187,12 @@ def _open(trainer: Any, given: Meter | None) -> tuple[Meter, tuple[Source, ...]]
     return own, tuple(each for other in (*sources[:rank], *sources[rank + 1 :]) for each in other)
 
 
-def _started(trainer: Any, given: Meter | None, *, first: bool) -> Meter:
+def _started(trainer: Any, given: Meter | None) -> Meter:
     try:
         if given is not None:
             given.start()
             return given
-        gpus = gpu_indices(trainer.strategy.root_device)
+        gpus, first = gpu_indices(trainer.strategy.root_device), trainer.local_rank == 0
         return detect(gpus, cpu=first) if gpus or first else _NullMeter()
     except MeterError as error:  # a failing meter never stops training
         _log.warning("energy is not measured: %s", error)

@@ -100,7 +100,10 @@ class AssignedMeter:
 
     def read(self) -> Reading:
         """Return the energy used since the start."""
-        reading = self._meter.read()
+        return self.part_of(self._meter.read())
+
+    def part_of(self, reading: Reading) -> Reading:
+        """Return the assigned part of a reading of the meter."""
         energy_j = {name: reading.energy_j.get(own) for own, name in self._names.items()}
         return Reading(duration_s=reading.duration_s, energy_j=energy_j)
 

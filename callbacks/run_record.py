@@ -14,11 +14,16 @@ from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import NOTHING, Calibration, Reading, Source, Window
 from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, LedgerAccount, ReservedPart, RunLog, environment
+from greentrain.ledger import (
+    LOG_FOLDER,
+    Ledger,
+    LedgerAccount,
+    ReservedPart,
+    RunLog,
+    environment,
+)
 from greentrain.units import utc_now
 
-FOLDER = "greentrain_logs"
-"""Folder of a run's default ledger, under the Trainer's ``default_root_dir``."""
 HEARTBEAT_S = 10.0
 """Seconds between two records of the open windows: the most that a killed process loses."""
 STOPPED = "stopped"
@@ -37,6 +42,8 @@ class RunRecord:
     Attributes:
         stopped: Whether a cap ended the run, which is closed as ``"stopped"`` then.
         caps: What each cap of the run was and how much of it was used, for a table.
+        url: URL of the ledger; ``None`` if nothing is recorded.
+        run_id: Id of the run; ``None`` before :meth:`begin`, and if nothing is recorded.
 
     Raises:
         ConfigurationError: If the URL of a required ledger cannot be used.
@@ -51,9 +58,11 @@ class RunRecord:
         self._payment: _Payment | None = None
         self.stopped = False
         self.caps: dict[str, str] = {}
+        self.url: str | None = None
+        self.run_id: str | None = None
         if url is not None:
             try:
-                self._ledger = Ledger(url)
+                self._ledger, self.url = Ledger(url), url
             except (ConfigurationError, LedgerError) as error:
                 self._fail(error)
 
@@ -89,6 +98,7 @@ class RunRecord:
                 emissions=self._carbon.of,
                 heartbeat_s=HEARTBEAT_S,
             )
+            self.run_id = self._run.run_id
         except LedgerError as error:
             self._fail(error)
             self.close("failed")
@@ -166,6 +176,7 @@ class RunRecord:
         return dataclasses.replace(window, reservation_id=self._payment.part.reservation_id)
 
     def _fail(self, error: Exception) -> None:
+        self.url = None
         if self._required:
             raise error
         rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")
@@ -203,4 +214,4 @@ def default_url(trainer: Any) -> str | None:
     if trainer.fast_dev_run or "://" in root:
         return None
     name = f"{utc_now():%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.db"
-    return f"sqlite:///{Path(root) / FOLDER / name}"
+    return f"sqlite:///{Path(root) / LOG_FOLDER / name}"

@@ -1,6 +1,9 @@
-"""Show the energy that a run used as a table."""
+"""Show the energy that a run used as a table, and where the run is recorded."""
 
 from __future__ import annotations
+
+import shlex
+from pathlib import Path
 
 from rich.table import Table
 
@@ -10,11 +13,17 @@ from greentrain.units import format_energy, uncertainty_j
 
 
 def summary_table(measured: RunMeasurement) -> Table:
-    """Return a table of each source with its method and uncertainty, and of their total."""
+    """Return a table of each source with its method and uncertainty, and of their total.
+
+    Its title names the stage, the model and the first characters of the id of the run.
+    """
     total = measured.closed.reading
     sources = {source.name: source for source in measured.sources}
     shares = {name: source.relative_uncertainty for name, source in sources.items()}
-    table = Table(title="greentrain: energy used", title_justify="left")
+    run_id = measured.record.run_id
+    run = "" if run_id is None else f", run {run_id[:8]}"
+    title = f"greentrain: energy used by {measured.phase} of {measured.name}{run}"
+    table = Table(title=title, title_justify="left")
     for column in ("source", "energy", "mean power", "method", "uncertainty"):
         table.add_column(column, justify="right" if column in ("energy", "mean power") else "left")
     for name, energy_j in total.energy_j.items():
@@ -51,6 +60,21 @@ def summary_table(measured: RunMeasurement) -> Table:
     if grams is not None:
         table.add_row("emissions", f"{grams:.3g} gCO2e")
     return table
+
+
+def record_sentence(url: str) -> str:
+    """Return where a SQLite ledger is, relative to the present folder, and how to read it.
+
+    Example:
+        >>> record_sentence("sqlite:////runs/greentrain_logs/fit 1.db")
+        "Recorded in '/runs/greentrain_logs/fit 1.db'. \
+Next: greentrain report --ledger '/runs/greentrain_logs/fit 1.db'"
+    """
+    path = Path(url.removeprefix("sqlite:///"))
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    quoted = shlex.quote(str(path))
+    return f"Recorded in {quoted}. Next: greentrain report --ledger {quoted}"
 
 
 def _at_least(total: Reading) -> str:

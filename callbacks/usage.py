@@ -16,6 +16,7 @@ from greentrain.callbacks import trainer_plan
 from greentrain.callbacks.meter_lease import MeterLease
 from greentrain.callbacks.usage_bounds import DEFAULT_LAG_S, EndBound, StepBound, UsagePoint
 from greentrain.carbon import CarbonAccount
+from greentrain.energy import Reading
 from greentrain.units import utc_now
 
 _EARLY_USE_J = 36e3
@@ -219,6 +220,10 @@ class FitUsage:
             other_j=dict(state.get("after_j", {})),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process there is no Trainer, and the figures stay as they are.
+        return {**vars(self), "_trainer": None, "_lease": None, "_reader": None}
+
     def _warn_once(self, problem: str) -> None:
         if not self._warned:
             self._warned = True
@@ -227,6 +232,8 @@ class FitUsage:
 
 class _UsageReader:
     """Read the joules and grams of all processes since this object was created.
+
+    The energy of the set-up of the lease is included.
 
     Args:
         trainer: The Trainer.
@@ -242,11 +249,13 @@ class _UsageReader:
         self._trainer = trainer
         self._recorder = lease.recorder
         self._carbon = carbon
-        self._start = self._recorder.read()
+        self._start, self._time = self._recorder.read(), utc_now()
         self._joules: dict[str, float] = {}
         self._last = UsagePoint()
-        self._time = utc_now()
         self.g_per_j = carbon.upper_g_per_j(self._time)
+        if lease.setup is not None:  # the fit begins with the preparation of its data
+            self._start = _before(self._start, lease.setup.reading)
+            self._time = lease.setup.started
 
     def read(self) -> UsagePoint:
         """Return the sum over all processes, without steps; every process has to call this."""
@@ -294,3 +303,12 @@ class _UsageReader:
         """Return the grams since the last reading; their upper bound without an intensity."""
         grams = self._carbon.emissions(energy_j, self._time, now).grams
         return energy_j * (self.g_per_j or 0.0) if grams is None else grams
+
+
+def _before(reading: Reading, used: Reading) -> Reading:
+    """Return a reading less what was used; a source of unknown use counts from the reading."""
+    energy_j = {
+        name: None if joules is None else joules - (used.energy_j.get(name) or 0.0)
+        for name, joules in reading.energy_j.items()
+    }
+    return Reading(duration_s=reading.duration_s - used.duration_s, energy_j=energy_j)

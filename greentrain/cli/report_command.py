@@ -17,7 +17,7 @@ def report(
             "--ledger",
             help="A ledger, or a pattern such as 'runs/*.db'. Can be repeated.",
             metavar="LEDGER",
-            show_default="greentrain.db",
+            show_default="greentrain.db, or else greentrain_logs/*.db",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
@@ -57,12 +57,14 @@ def report(
     ] = None,
 ) -> None:
     """Write a report of all measurements, decisions and budgets."""
-    from greentrain.ledger import close_ledgers, open_ledgers
+    from greentrain.ledger import close_ledgers, default_ledgers, open_ledgers
     from greentrain.report import build, missing, write
     from greentrain.report.disclosures import read_disclosures
     from greentrain.report.exports import write_card
 
-    patterns = ledgers or ["greentrain.db"]
+    patterns = ledgers or [default_ledgers(Path())]
+    if not ledgers:
+        typer.echo(f"reading {patterns[0]}", err=True)
     stated = None if disclosures is None else read_disclosures(disclosures)
     opened = open_ledgers(patterns)
     try:

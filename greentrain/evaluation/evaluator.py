@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import Dataset, Subset
 
-from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
+from greentrain.callbacks.auto_monitor import AutoBudgetGuard, AutoEnergyMonitor
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.comparison import Measured
 from greentrain.evaluation.fast_eval import MetricListener, fast_evaluation, ordered_loader
@@ -162,9 +162,9 @@ class Evaluator:
 
 
 def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
-    """Return a Trainer without progress bar, summary and the monitor of ``GREENTRAIN_AUTO``.
+    """Return a Trainer without progress bar, summary and the callbacks of ``GREENTRAIN_AUTO``.
 
-    A stream measures its own energy, so a second monitor would only repeat it.
+    A stream measures and caps its own energy, so they would only repeat it.
 
     Args:
         options: The user's options.
@@ -175,7 +175,7 @@ def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
     trainer.callbacks = [  # type: ignore[attr-defined]
         callback
         for callback in trainer.callbacks  # type: ignore[attr-defined]
-        if not isinstance(callback, AutoEnergyMonitor)
+        if not isinstance(callback, (AutoBudgetGuard, AutoEnergyMonitor))
     ]
     return trainer
 

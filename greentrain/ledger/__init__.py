@@ -7,7 +7,7 @@ from greentrain.ledger.environment import environment
 from greentrain.ledger.hashing import canonical
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import DEFAULT_URL, Ledger
-from greentrain.ledger.multi import close_ledgers, open_ledgers
+from greentrain.ledger.multi import LOG_FOLDER, close_ledgers, default_ledgers, open_ledgers
 from greentrain.ledger.recovery import last_descriptions, with_recovered
 from greentrain.ledger.release import Release
 from greentrain.ledger.rows import (
@@ -37,6 +37,7 @@ from greentrain.ledger.verify import Verification, verify, verify_snapshot
 
 __all__ = [
     "DEFAULT_URL",
+    "LOG_FOLDER",
     "SCHEMA_VERSION",
     "BudgetRow",
     "CalibrationRow",
@@ -68,6 +69,7 @@ __all__ = [
     "WindowRow",
     "canonical",
     "close_ledgers",
+    "default_ledgers",
     "environment",
     "last_descriptions",
     "open_ledgers",

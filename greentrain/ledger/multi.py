@@ -12,9 +12,28 @@ from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.schema import RUN_CHAIN
 from greentrain.ledger.verify import Verification, verify
 
+LOG_FOLDER = "greentrain_logs"
+"""Folder of the ledgers that an ``EnergyMonitor`` makes by itself."""
 _SHOWN = 20
 _PREFIX = "sqlite:///"
 _NOT_LEDGERS = ("-wal", "-shm", "-journal", ".jsonl")
+
+
+def default_ledgers(folder: Path) -> str:
+    """Return the ledger of a folder: ``greentrain.db``, or else the pattern of its logs.
+
+    Raises:
+        ConfigurationError: If the folder has neither.
+    """
+    own, logs = folder / "greentrain.db", folder / LOG_FOLDER
+    if own.is_file():
+        return str(own)
+    if not any(logs.glob("*.db")):
+        raise ConfigurationError(
+            f"the folder {str(folder.absolute())!r} has no greentrain.db, and no ledger in "
+            f"{LOG_FOLDER}/; give --ledger with the path that EnergyMonitor prints after a run"
+        )
+    return str(logs / "*.db")
 
 
 def open_ledgers(patterns: Iterable[str]) -> list[Ledger]:

@@ -27,6 +27,7 @@ UNFOLDED = 20
 
 MODE_WORDS: Mapping[str, str] = {mode: traits.label for mode, traits in UPDATE_MODES.items()}
 PHASE_WORDS = {
+    "setup": "Preparation of data",
     "train_epoch": "Training epochs",
     "fit": "Training, outside its epochs",
     "validation": "Validation",

@@ -14,8 +14,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.tuner import Tuner
 
-from greentrain.callbacks import EnergyMonitor
-from greentrain.callbacks.auto_monitor import AutoEnergyMonitor
+from greentrain.auto import callbacks
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.callbacks.auto_monitor import AutoBudgetGuard, AutoEnergyMonitor
+from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from tests.callbacks.test_energy_monitor import EPOCH_J, trainer
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
@@ -141,21 +143,23 @@ def test_lightning_cli_takes_both_from_yaml(package, tmp_path):
 SCRIPT = """
 import json, os
 from {package} import Trainer
-from {package}.demos.boring_classes import BoringModel
+from {package}.demos.boring_classes import BoringDataModule, BoringModel
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.energy import ConstantMeter
 quiet = dict(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=2,
              enable_progress_bar=False, enable_model_summary=False)
 meter = ConstantMeter(100.0)
-trainer = Trainer(callbacks=[EnergyMonitor(meter), BudgetGuard("1 kWh")], **quiet)
-trainer.fit(BoringModel())
+monitor = EnergyMonitor(meter)
+trainer = Trainer(callbacks=[monitor, BudgetGuard("1 kWh")], **quiet)
+trainer.fit(BoringModel(), datamodule=BoringDataModule())
 own = trainer.callback_metrics["energy/total_wh"].item()
+prepared = monitor.windows[0].phase == "setup"
 os.environ["GREENTRAIN_AUTO"] = "1"
 trainer = Trainer(**quiet)
 trainer.fit(BoringModel())
 auto = [type(each).__name__ for each in trainer.callbacks]
 total = float(trainer.callback_metrics.get("energy/total_wh", 0.0))
-json.dump([own > 0, "AutoEnergyMonitor" in auto, total > 0], open("saw.json", "w"))
+json.dump([own > 0, prepared, "AutoEnergyMonitor" in auto, total > 0], open("saw.json", "w"))
 """
 
 
@@ -163,8 +167,9 @@ json.dump([own > 0, "AutoEnergyMonitor" in auto, total > 0], open("saw.json", "w
 def test_both_packages_and_no_code_at_all(package, tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT.format(package=package))
     printed = python(tmp_path, "train.py")
-    own, auto, measured = json.loads((tmp_path / "saw.json").read_text())
+    own, prepared, auto, measured = json.loads((tmp_path / "saw.json").read_text())
     assert own
+    assert prepared
     assert "energy used" in printed
     found = entry_points(group=f"{package}.callbacks_factory")
     if not any(each.name == "greentrain" for each in found):
@@ -173,9 +178,14 @@ def test_both_packages_and_no_code_at_all(package, tmp_path):
     assert measured
 
 
-def test_an_automatic_monitor_steps_aside_for_another():
+class Mine(EnergyMonitor):
+    """A user's subclass of the monitor."""
+
+
+@pytest.mark.parametrize("kind", [EnergyMonitor, Mine])
+def test_an_automatic_monitor_steps_aside_for_another(kind):
     clock = Clock()
-    monitor = EnergyMonitor(constant_meter(clock))
+    monitor = kind(constant_meter(clock))
     auto = AutoEnergyMonitor(constant_meter(clock))
     trainer(auto, monitor, Tick(clock)).fit(Classifier(), loader())
     assert monitor.total.total_j == pytest.approx(2 * EPOCH_J)
@@ -183,14 +193,68 @@ def test_an_automatic_monitor_steps_aside_for_another():
     assert auto.total.total_j is None
 
 
-def test_nothing_is_added_unasked(monkeypatch):
-    from greentrain.auto import callbacks
+def test_an_automatic_guard_steps_aside_for_another():
+    clock = Clock()
+    meter = constant_meter(clock)
+    auto, guard = AutoBudgetGuard("5 J", meter=meter), BudgetGuard("30 J", meter=meter)
+    trainer(auto, guard, Tick(clock)).fit(Classifier(), loader())
+    assert guard.stopped and not auto.stopped
+    trainer(auto, Tick(clock)).fit(Classifier(), loader())
+    assert auto.stopped
 
-    monkeypatch.delenv("GREENTRAIN_AUTO", raising=False)
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set variables of greentrain, and unset the others."""
+
+    def set_variables(**variables: str) -> None:
+        for name in ("AUTO", "ZONE", "LEDGER", "CAP", "QUIET"):
+            monkeypatch.delenv(f"GREENTRAIN_{name}", raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(f"GREENTRAIN_{name}", value)
+
+    return set_variables
+
+
+@pytest.mark.parametrize("value", [None, "", "0", "false", "No", "OFF"])
+def test_nothing_is_added_unasked(environment, value):
+    environment(CAP="not read", **({} if value is None else {"AUTO": value}))
     assert callbacks() == []
-    monkeypatch.setenv("GREENTRAIN_AUTO", "1")
+
+
+@pytest.mark.parametrize("value", ["1", "true", "True", "YES", "on", " 1 "])
+def test_the_usual_words_for_yes_add_a_monitor(environment, value):
+    environment(AUTO=value)
     (only,) = callbacks()
     assert isinstance(only, AutoEnergyMonitor)
+    assert only.ledger is True and only.summary
+
+
+@pytest.mark.parametrize("variable", ["AUTO", "QUIET"])
+def test_a_word_that_is_neither_yes_nor_no_is_refused(environment, variable):
+    environment(**{"AUTO": "1", variable: "maybe"})
+    with pytest.raises(ConfigurationError, match=f"GREENTRAIN_{variable} is 'maybe'"):
+        callbacks()
+
+
+def test_zone_ledger_cap_and_quiet_come_from_the_environment(environment):
+    environment(AUTO="1", ZONE="DE", LEDGER="sqlite:///all.db", CAP="5 gCO2e", QUIET="yes")
+    monitor, guard = callbacks()
+    assert monitor.carbon.as_dict()["intensity"]["zone"] == "DE"
+    assert monitor.ledger == "sqlite:///all.db"
+    assert not monitor.summary
+    assert guard.cap_g == 5.0
+    environment(AUTO="1", LEDGER="off")
+    (monitor,) = callbacks()
+    assert monitor.ledger is False
+
+
+@pytest.mark.parametrize("variables", [{"CAP": "lots"}, {"ZONE": "Atlantis"}, {"CAP": "5 gCO2e"}])
+def test_a_value_that_cannot_be_used_is_refused_with_its_variable(environment, variables):
+    environment(AUTO="1", **variables)
+    (name,) = variables
+    with pytest.raises(ConfigurationError, match=f"GREENTRAIN_{name}='{variables[name]}'"):
+        callbacks()
 
 
 def python(folder: Path, *arguments: str) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 from pytorch_lightning import Callback, Trainer
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.callbacks.budget_guard import StopReason
+from greentrain.callbacks.handover import Origin
 from greentrain.energy import NvmlMeter
 from greentrain.ledger import Ledger
 from tests.models import Classifier, Clock, Tick, constant_meter, loader
@@ -42,7 +45,9 @@ def free_port(monkeypatch):
         monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
 
 
-def fit(folder: Path, ranks: int, *callbacks: Callback, epochs: int = 3) -> list[dict]:
+def fit(
+    folder: Path, ranks: int, *callbacks: Callback, epochs: int = 3, model: Classifier | None = None
+) -> list[dict]:
     Trainer(
         callbacks=list(callbacks),
         max_epochs=epochs,
@@ -53,7 +58,7 @@ def fit(folder: Path, ranks: int, *callbacks: Callback, epochs: int = 3) -> list
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    ).fit(Classifier(), loader())
+    ).fit(model or Classifier(), loader())
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
@@ -153,3 +158,56 @@ def test_a_rank_that_fails_waits_for_no_other(tmp_path):
     monitor = EnergyMonitor(constant_meter(clock), ledger=f"sqlite:///{tmp_path / 'greentrain.db'}")
     with pytest.raises(Exception, match="a bad batch"):
         fit(tmp_path, 2, monitor, Tick(clock), Failing())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "strategy", ["ddp_fork", pytest.param("ddp_spawn", marks=pytest.mark.slow)]
+)
+def test_the_results_come_back_to_the_process_that_started_the_others(tmp_path, strategy):
+    folders = set(Path(tempfile.gettempdir()).glob("greentrain-*"))
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    clock = Clock()
+    meter = constant_meter(clock)
+    monitor, guard = EnergyMonitor(meter, ledger=url), BudgetGuard("25 J", meter=meter)
+    for _ in range(2):
+        stopped = Trainer(
+            callbacks=[monitor, guard, Tick(clock)],
+            max_epochs=3,
+            accelerator="cpu",
+            devices=2,
+            strategy=strategy,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        stopped.fit(Classifier(), loader())
+        os.environ.pop("MASTER_PORT")
+    assert guard.stopped
+    assert guard.stop_reason is StopReason.NO_ROOM
+    assert "of its cap of 25 J" in guard.reason
+    assert 5.0 <= guard.used_j <= 25.0
+    assert guard.used_j == pytest.approx(guard.steps)  # 1 J a step
+    ledger = Ledger(url, create=False)
+    rows = ledger.rows("window")
+    runs = [row["run_id"] for row in ledger.rows("run")]
+    ledger.close()
+    assert len(runs) == 2  # one of each fit
+    assert monitor.run_id == runs[-1]
+    assert monitor.ledger_url == url
+    assert monitor.total.total_j == pytest.approx(sum(row["energy_j"] for row in rows))
+    assert len(monitor.windows) == len(rows)
+    assert [source.name for source in monitor.sources] == ["constant"]
+    assert set(Path(tempfile.gettempdir()).glob("greentrain-*")) == folders
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:the results of a callback")
+def test_results_that_cannot_be_written_lose_no_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(Origin, "_folder", lambda self: tmp_path / "missing" / self.token)
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock), ledger=False)
+    guard = BudgetGuard("1e6 J")
+    first, _ = fit(tmp_path, 2, monitor, guard, Tick(clock), SaveView(tmp_path, guard), epochs=1)
+    assert first["steps"] == 10
+    assert monitor.total.total_j is None

@@ -1,0 +1,183 @@
+"""The preparation of data before a fit is measured, and counts against a cap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytorch_lightning import LightningDataModule
+
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
+from greentrain.energy import ConstantMeter, WindowRecorder
+from greentrain.ledger import Ledger
+from tests.callbacks.test_energy_monitor import EPOCH_J, trainer
+from tests.callbacks.test_processes import SaveView, fit, free_port
+from tests.models import Classifier, Clock, Tick, constant_meter, loader
+
+__all__ = ["free_port"]  # a fixture
+PREPARE_J, SETUP_J = 300.0, 200.0  # 3 s and 2 s at 100 W
+
+
+class Slow(LightningDataModule):
+    """Data whose preparation takes 3 s, and whose set-up takes 2 s."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def prepare_data(self):
+        self.clock.seconds += 3.0
+
+    def setup(self, stage):
+        self.clock.seconds += 2.0
+
+    def train_dataloader(self):
+        return loader()
+
+    def test_dataloader(self):
+        return loader()
+
+
+class Prepares(Classifier):
+    """A model that prepares its data itself."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def prepare_data(self):
+        self.clock.seconds += 3.0
+
+    def train_dataloader(self):
+        return loader()
+
+    def test_step(self, batch, batch_idx):
+        return None
+
+
+def test_the_preparation_of_data_is_a_window_of_its_own(tmp_path):
+    clock = Clock()
+    clock.seconds = 50.0  # what came before the fit is not its own
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    meter = constant_meter(clock)
+    meter.start()
+    monitor = EnergyMonitor(meter, ledger=url, zone="FR")
+    clock.seconds += 7.0
+    fitted = trainer(monitor, Tick(clock))
+    fitted.fit(Classifier(), datamodule=Slow(clock))
+    first, *others = monitor.windows
+    assert first.phase == "setup"
+    assert first.reading.total_j == pytest.approx(PREPARE_J + SETUP_J)
+    assert first.reading.duration_s == pytest.approx(5.0)
+    assert [window.phase for window in others] == ["train_epoch", "train_epoch", "fit"]
+    assert monitor.total.total_j == pytest.approx(PREPARE_J + SETUP_J + 2 * EPOCH_J)
+    # The prediction continues with epochs, not with more set-ups.
+    predicted_j = float(fitted.callback_metrics["energy/predicted_total_wh"]) * 3600
+    assert predicted_j == pytest.approx(PREPARE_J + SETUP_J + 2 * EPOCH_J)
+    ledger = Ledger(url, create=False)
+    assert next(iter(ledger.rows("window")))["phase"] == "setup"
+    assert sum(row["energy_j"] for row in ledger.rows("window")) == monitor.total.total_j
+    ledger.close()
+
+
+def test_a_model_that_prepares_its_data_is_measured_too():
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock), ledger=False)
+    fitted = trainer(monitor, Tick(clock))
+    fitted.fit(Prepares(clock))
+    assert monitor.windows[0].phase == "setup"
+    assert monitor.windows[0].reading.total_j == pytest.approx(PREPARE_J)
+    fitted.test(fitted.lightning_module, datamodule=Slow(clock), verbose=False)
+    assert monitor.totals["test"].total_j == pytest.approx(2 * PREPARE_J + SETUP_J)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_cap_includes_the_preparation(alone):
+    clock = Clock()
+    guard = BudgetGuard("520 J", meter=constant_meter(clock))
+    others = [] if alone else [EnergyMonitor(ledger=False)]
+    fitted = trainer(*others, guard, Tick(clock))
+    fitted.fit(Classifier(), datamodule=Slow(clock))
+    assert guard.stopped
+    assert 510.0 < guard.used_j <= 520.0
+    assert fitted.global_step == pytest.approx(guard.used_j - PREPARE_J - SETUP_J)
+
+
+def test_a_preparation_that_uses_the_cap_leaves_no_step():
+    clock = Clock()
+    guard = BudgetGuard("450 J", meter=constant_meter(clock))
+    fitted = trainer(guard, Tick(clock))
+    with pytest.warns(UserWarning, match="more than its cap"):
+        fitted.fit(Classifier(), datamodule=Slow(clock))
+    assert guard.stopped
+    assert guard.used_j == pytest.approx(PREPARE_J + SETUP_J)
+    assert fitted.global_step == 0
+
+
+def test_a_guard_measures_no_set_up_of_other_stages():
+    clock = Clock()
+    guard = BudgetGuard("520 J", meter=Closing(clock=clock))
+    trainer(guard, Tick(clock)).test(Prepares(clock), datamodule=Slow(clock), verbose=False)
+    assert guard.used_j == 0.0
+    assert not guard.meter.running
+
+
+class Closing(ConstantMeter):
+    """A meter that shows whether it runs."""
+
+    running = False
+
+    def start(self):
+        super().start()
+        self.running = True
+
+    def close(self):
+        super().close()
+        self.running = False
+
+
+def monitored(meter):
+    return EnergyMonitor(meter, ledger=False)
+
+
+@pytest.mark.parametrize("make", [monitored, lambda meter: BudgetGuard("1e6 J", meter=meter)])
+def test_a_preparation_that_fails_leaves_no_meter_running(make):
+    class Failing(Slow):
+        def prepare_data(self):
+            raise OSError("no such archive")
+
+    clock = Clock()
+    meter = Closing(clock=clock)
+    with pytest.raises(OSError, match="no such archive"):
+        trainer(make(meter)).fit(Classifier(), datamodule=Failing(clock))
+    assert not meter.running
+
+
+def test_a_phase_of_the_caller_counts_the_preparation_and_the_guard_does_too():
+    clock = Clock()
+    meter = constant_meter(clock)
+    meter.start()
+    recorder = WindowRecorder(meter)
+    monitor, guard = EnergyMonitor(recorder, ledger=False), BudgetGuard("1e6 J", meter=recorder)
+    with recorder.phase("update"):
+        trainer(monitor, guard, Tick(clock)).fit(Classifier(), datamodule=Slow(clock))
+        assert monitor.total.total_j == pytest.approx(2 * EPOCH_J)
+        assert recorder.used().total_j == pytest.approx(PREPARE_J + SETUP_J)
+    assert guard.used_j == pytest.approx(PREPARE_J + SETUP_J + 2 * EPOCH_J)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
+def test_the_preparation_of_several_processes_is_counted_once(tmp_path: Path):
+    clock = Clock()
+    meter = constant_meter(clock)
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    monitor, guard = EnergyMonitor(meter, ledger=url), BudgetGuard("1e6 J", meter=meter)
+    view = SaveView(tmp_path, guard)
+    first, second = fit(tmp_path, 2, monitor, guard, Tick(clock), view, model=Prepares(clock))
+    assert first == second
+    assert first["used_j"] == pytest.approx(PREPARE_J + 30.0)  # 3 epochs of 10 steps of 1 J
+    ledger = Ledger(url, create=False)
+    rows = [(row["phase"], row["energy_j"]) for row in ledger.rows("window")]
+    ledger.close()
+    assert rows[0] == ("setup", pytest.approx(PREPARE_J))
+    assert [phase for phase, _ in rows].count("setup") == 1

@@ -1,0 +1,61 @@
+"""The ledgers that ``greentrain report`` reads if none is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from greentrain.cli.app import app
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger
+from tests.ledger.events import window
+
+
+def make(path: Path, name: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    ledger = Ledger(str(path))
+    with ledger.open_run("fit", name) as run:
+        run.record(window(by_source={"cpu": 3600.0}))
+    ledger.close()
+
+
+def report(*arguments: str) -> Result:
+    found = CliRunner().invoke(app, ["report", *arguments], catch_exceptions=False)
+    assert found.exit_code == 0
+    return found
+
+
+def names(folder: Path) -> list[str]:
+    document = json.loads((folder / "report.json").read_text())
+    return sorted(run["name"] for run in document["runs"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_ledgers_of_monitors_are_found(folder: Path) -> None:
+    for name in ("first", "second"):
+        make(folder / "greentrain_logs" / f"{name}.db", name)
+    found = report()
+    assert names(folder) == ["first", "second"]
+    assert "reading greentrain_logs/*.db" in found.stderr
+    assert "greentrain verify report.json --ledger 'greentrain_logs/*.db'" in found.stdout
+
+
+def test_a_ledger_of_the_folder_comes_first(folder: Path) -> None:
+    make(folder / "greentrain_logs" / "log.db", "log")
+    make(folder / "greentrain.db", "own")
+    assert "reading greentrain.db" in report().stderr
+    assert names(folder) == ["own"]
+
+
+def test_without_a_ledger_the_error_says_where_to_find_one(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the path that EnergyMonitor prints"):
+        report()
+    assert list(folder.iterdir()) == []
