@@ -40,7 +40,12 @@ def callbacks() -> list[Any]:
         monitor = AutoEnergyMonitor(
             ledger=_ledger(), zone=zone, summary=not _is_true("GREENTRAIN_QUIET")
         )
-        return [monitor, AutoBudgetGuard(cap, zone=zone)] if cap else [monitor]
+        if not cap:
+            return [monitor]
+        guard = AutoBudgetGuard(cap, zone=zone)
+        if guard.cap_g is not None and zone is None:
+            raise ConfigurationError("a cap of carbon needs a zone, such as GREENTRAIN_ZONE=DE")
+        return [monitor, guard]
     except ConfigurationError as error:
         raise ConfigurationError(
             f"the environment variables GREENTRAIN_ZONE={zone or ''!r} and "

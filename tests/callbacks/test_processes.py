@@ -207,7 +207,7 @@ def test_results_that_cannot_be_written_lose_no_model(tmp_path, monkeypatch):
     monkeypatch.setattr(Origin, "_folder", lambda self: tmp_path / "missing" / self.token)
     clock = Clock()
     monitor = EnergyMonitor(constant_meter(clock), ledger=False)
-    guard = BudgetGuard(1e6)
+    guard = BudgetGuard("1e6 J")
     first, _ = fit(tmp_path, 2, monitor, guard, Tick(clock), SaveView(tmp_path, guard), epochs=1)
     assert first["steps"] == 10
     assert monitor.total.total_j is None

@@ -140,7 +140,7 @@ def monitored(meter):
     return EnergyMonitor(meter, ledger=False)
 
 
-@pytest.mark.parametrize("make", [monitored, lambda meter: BudgetGuard(1e6, meter=meter)])
+@pytest.mark.parametrize("make", [monitored, lambda meter: BudgetGuard("1e6 J", meter=meter)])
 def test_a_preparation_that_fails_leaves_no_meter_running(make):
     class Failing(Slow):
         def prepare_data(self):
@@ -158,7 +158,7 @@ def test_a_phase_of_the_caller_counts_the_preparation_and_the_guard_does_too():
     meter = constant_meter(clock)
     meter.start()
     recorder = WindowRecorder(meter)
-    monitor, guard = EnergyMonitor(recorder, ledger=False), BudgetGuard(1e6, meter=recorder)
+    monitor, guard = EnergyMonitor(recorder, ledger=False), BudgetGuard("1e6 J", meter=recorder)
     with recorder.phase("update"):
         trainer(monitor, guard, Tick(clock)).fit(Classifier(), datamodule=Slow(clock))
         assert monitor.total.total_j == pytest.approx(2 * EPOCH_J)
@@ -171,7 +171,7 @@ def test_the_preparation_of_several_processes_is_counted_once(tmp_path: Path):
     clock = Clock()
     meter = constant_meter(clock)
     url = f"sqlite:///{tmp_path / 'greentrain.db'}"
-    monitor, guard = EnergyMonitor(meter, ledger=url), BudgetGuard(1e6, meter=meter)
+    monitor, guard = EnergyMonitor(meter, ledger=url), BudgetGuard("1e6 J", meter=meter)
     view = SaveView(tmp_path, guard)
     first, second = fit(tmp_path, 2, monitor, guard, Tick(clock), view, model=Prepares(clock))
     assert first == second
