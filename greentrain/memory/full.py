@@ -18,7 +18,7 @@ from greentrain.memory.bounded import check_seed, sample_positions
 from greentrain.memory.datasets import ColumnDataset, column_runs, concat, fetch, size
 from greentrain.memory.layout import from_text, layout_of, to_text
 from greentrain.memory.protocol import Sample
-from greentrain.memory.slot_storage import flush_to_disk
+from greentrain.memory.slot_storage import flush_to_disk, save_tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ def _write(folder: Path, runs: list[dict[str, Any]]) -> str:
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w+b") as file:
-            torch.save(runs, file)
+            save_tensors(runs, file)
             file.flush()
             os.fsync(file.fileno())
             file.seek(0)

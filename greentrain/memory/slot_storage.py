@@ -6,7 +6,7 @@ import os
 import secrets
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -164,6 +164,18 @@ class SlotStorage:
     def _path(self, number: int) -> Path:
         assert self._folder is not None
         return self._folder / self._name / f"{number}.bin"
+
+
+def save_tensors(content: Any, file: IO[bytes] | Path) -> None:
+    """Write plain values and tensors with ``torch.save``.
+
+    Raises:
+        OSError: If the disk is full or fails, which torch reports as a ``RuntimeError``.
+    """
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        raise OSError(f"the disk did not take all of it ({error})") from error
 
 
 def flush_to_disk(path: Path) -> None:

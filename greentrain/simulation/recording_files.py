@@ -12,6 +12,7 @@ import torch
 
 from greentrain.control.action import Action
 from greentrain.errors import ConfigurationError
+from greentrain.memory.slot_storage import save_tensors
 from greentrain.simulation.recorded_table import (
     Header,
     Place,
@@ -105,7 +106,7 @@ class WeightsFolder:
     def save(self, name: str, content: Mapping[str, Any]) -> None:
         """Write plain values and tensors under a name, atomically."""
         temporary = self._path(name).with_suffix(".tmp")
-        torch.save(dict(content), temporary)
+        save_tensors(dict(content), temporary)
         temporary.replace(self._path(name))
 
     def load(self, name: str) -> dict[str, Any]:

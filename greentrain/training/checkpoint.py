@@ -14,6 +14,7 @@ from torch.utils.data import Subset
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory import pack
+from greentrain.memory.slot_storage import save_tensors
 from greentrain.streams import Experience
 
 FORMAT = 4
@@ -90,7 +91,7 @@ class Checkpoint:
         """
         content, written = state(), self._file.with_suffix(".tmp")
         with written.open("wb") as file:
-            torch.save({**content, "format": FORMAT}, file)
+            save_tensors({**content, "format": FORMAT}, file)
             file.flush()
             os.fsync(file.fileno())
         written.replace(self._file)

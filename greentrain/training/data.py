@@ -11,6 +11,9 @@ from torch.utils.data import Dataset
 from greentrain.errors import ConfigurationError
 from greentrain.memory import Buffer, SampleList, concat, size
 from greentrain.streams import Experience
+from greentrain.texts import get_logger
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +116,27 @@ class StreamData:
         held = experience.train if self.buffer is None else self.buffer.select(lambda origin: True)
         return UpdateData(new=held, stored=SampleList([]), held=held) if size(held) else None
 
-    def store(self, experience: Experience, *, trained: bool) -> None:
-        """Store an experience in the buffer: as pending, or as trained on with all pending data."""
+    def store(self, experience: Experience, *, trained: bool) -> bool:
+        """Store an experience in the buffer: as pending, or as trained on with all pending data.
+
+        Returns:
+            ``False``, after a warning, if the disk took no more: the experience is then not known
+            to the stream, and can be given again.
+        """
+        try:
+            if self.buffer is not None:
+                self.buffer.add(experience.train, origin=experience.id)
+        except OSError as error:  # a full disk must not lose a model that was paid for
+            _log.warning(
+                "the data of experience %s could not be stored, because %s; the model is kept, and "
+                "the stream takes the experience again",
+                *(experience.id, error),
+            )
+            self.pending = [] if trained else self.pending
+            return False
         self._known[experience.id] = size(experience.train)
-        if self.buffer is not None:
-            self.buffer.add(experience.train, origin=experience.id)
         self.pending = [] if trained else [*self.pending, experience.id]
+        return True
 
     def set_aside(self, experience: Experience) -> None:
         """Count an experience as known without keeping its data."""

@@ -308,13 +308,15 @@ class UpdateLoop:
         return state, decision
 
     def store(self, asked: AskedUpdate, *, trained: bool) -> None:
-        """Add an experience to the past data."""
+        """Add an experience to the past data, unless the disk takes no more."""
         state, experience = self._state, asked.context.experience
+        n_known = len(state.data.known)
+        if not state.data.store(experience, trained=trained):
+            return
         if state.per_experience is not None and not trained:
-            state.per_experience.repeat(len(state.data.known))
+            state.per_experience.repeat(n_known)
         state.held_out.add(experience)
         state.probe.add_experience(experience)
-        state.data.store(experience, trained=trained)
 
     def result(
         self,

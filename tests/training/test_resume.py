@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +22,7 @@ from greentrain import Experience, StreamTrainer, UpdateMode
 from greentrain.control import Always
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
-from greentrain.memory import ClassBalancedBuffer, ReservoirBuffer, SampleList
+from greentrain.memory import ClassBalancedBuffer, FullBuffer, ReservoirBuffer, SampleList
 from greentrain.report import build
 from greentrain.training import EvaluationConfig
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
@@ -341,3 +343,38 @@ def test_bad_data_is_refused_before_anything_is_paid_and_the_state_stays(tmp_pat
         assert len(rows(tmp_path, "reservation")) == paid
     with streaming(tmp_path, buffer=ClassBalancedBuffer(20)) as again:
         assert again.run(arrivals(2))[0].experience_id == "1"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A disk of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_the_model_and_the_experience_is_taken_again(tmp_path, small, caplog):
+    def made():
+        return FullBuffer(folder=small / "buffer")
+
+    filler = small / "filler"
+    with streaming(tmp_path, buffer=made(), state_dir=small / "state") as trainer:
+        trainer.run(arrivals(1))
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(512)):
+                pass
+        result = trainer.update(arrivals(2)[1])
+        assert result.kept
+        assert result.steps > 0
+        assert "experience 1 could not be stored, because" in caplog.text
+        assert list(trainer.known) == ["0"]
+        filler.unlink()
+        again = trainer.run(arrivals(3))
+    assert [one.experience_id for one in again] == ["1", "2"]
+    assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0", "1", "1", "2"]
+    with streaming(tmp_path, buffer=made(), state_dir=small / "state") as trainer:
+        assert list(trainer.known) == ["0", "1", "2"]
