@@ -14,7 +14,7 @@ _log = get_logger(__name__)
 
 
 class UnknownMeter:
-    """A meter that knows no joules.
+    """A meter without joules.
 
     Args:
         *names: Sources to report as unknown, with the seconds since the meter's creation. Without
