@@ -79,9 +79,9 @@ def entries(rows: ReportRows, statuses: Mapping[str, str]) -> list[ExperienceEnt
 class Outcomes:
     """Outcomes by decision: of the stream's updates, and of its baseline retrainings.
 
-    An outcome belongs to the decision of its run at its position. If a run was killed before it
-    recorded its last outcome, the next run of the stream did: then it belongs to the decision with
-    the same reservation, or without one to that of the same stream, experience and position.
+    An outcome belongs to the decision of its run at its position. The last outcome of a killed run
+    may be in the next run of its stream. It then belongs to the decision with the same reservation.
+    Without a reservation, stream, experience and position have to be the same.
 
     Args:
         rows: The ledger's rows by kind.
