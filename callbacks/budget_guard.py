@@ -392,7 +392,7 @@ class BudgetGuard(Callback):
             raise BudgetExceeded(self.reason, requested_j=needed_j, left_j=max(0.0, left_j))
         if reason is StopReason.NO_ROOM:
             self._stop(trainer)
-        elif not known:
+        elif not known and not isinstance(self.meter, WindowRecorder):  # its owner says it
             goes_on = _GOES_ON if self.on_exceed == "warn" and not ended else ""
             rank_zero_warn(f"BudgetGuard: {self.reason}{goes_on}")
 

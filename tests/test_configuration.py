@@ -533,17 +533,17 @@ EARLY = "pytorch_lightning.callbacks.EarlyStopping"
         ({"trainer": {"max_epochs": 0}}, "trainer has max_epochs=0"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_nothing_is_written(folder, monkeypatch, changes, message):
+def test_what_is_wrong_is_one_line_and_nothing_is_written(
+    folder, monkeypatch, capsys, changes, message
+):
     (folder / "broken.py").write_text("import not_there_either\n")
     write(folder, **changes)
     before = listing(folder)
-    shown = []
     monkeypatch.setattr(sys, "argv", ["greentrain", "run", "stream.yaml"])
-    monkeypatch.setattr(sys.stderr, "write", shown.append)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    (line,) = shown
+    line = capsys.readouterr().err
     assert line.startswith(f"greentrain: {message}")
     assert line.count("\n") == 1
     assert line.endswith("\n")

@@ -117,8 +117,11 @@ class StreamRunner:
         self._baseline_every = baseline_every
         self._tries = FailedTries(None if checkpoint is None else checkpoint.folder)
         self._closed = False
-        if before is not None and self._lacks_outcome(before):
-            self._open()
+        if before is not None:
+            if self._lacks_outcome(before):
+                self._open()
+            else:
+                ledger.close()  # open again from the first experience on
 
     def update(self, experience: Experience) -> UpdateResult:
         """Decide about an experience, and carry the decision out unless in shadow mode.

@@ -240,6 +240,7 @@ class Money(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="greentrain-money-"))
         self.open: dict[str, float] = {}
+        self.runs: dict[str, str] = {}
         self.settled: list[tuple[float, float]] = []
         self.begin()
 
@@ -263,6 +264,7 @@ class Money(RuleBasedStateMachine):
             return "refused"
         assert amount_j <= self.left_j() + 1e-9
         self.open[reservation] = amount_j
+        self.runs[reservation] = self.run.run_id
         return reservation
 
     @rule(reservation=consumes(reservations), share=st.floats(0.0, 1.5))
@@ -273,7 +275,10 @@ class Money(RuleBasedStateMachine):
             return
         reserved_j = self.open.pop(reservation)
         actual_j = share * reserved_j
-        pay(self.run, self.account, reservation, actual_j)
+        if self.runs[reservation] == self.run.run_id:
+            pay(self.run, self.account, reservation, actual_j)
+        else:  # only the run that reserved settles
+            self.ledger.release(reservation, actual_j)
         self.settled.append((reserved_j, actual_j))
 
     @rule()

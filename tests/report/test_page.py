@@ -70,7 +70,9 @@ def everything(
         window(twin, 100.0, 50.0)  # at the same time on the same host
     broken = ledger.open_run("fit", name, environment=environment, sources=SOURCES)
     broken.close("failed")
-    killed = ledger.open_run("fit", f"killed {name}", environment=environment, sources=SOURCES)
+    killed = ledger.open_run(
+        "fit", f"killed {name}"[:500], environment=environment, sources=SOURCES
+    )
     heartbeat(killed, 10.0, 10.0, started=STARTED + timedelta(days=1))
     report = build(ledger, disclosures=disclosures)
     killed.close()

@@ -97,7 +97,7 @@ def test_an_update_continues_from_late_weights(make_model):
         def configure_optimizers(self):
             return SGD(self.parameters(), lr=0.0)
 
-    updating.trainer._make_model = Frozen
+    updating.trainer._make_successor = Frozen
     again, _ = train(updating, mode=UpdateMode.WARM_START, steps=2)
     expected = updating.current.weights
     assert all(torch.equal(each, expected[name]) for name, each in again.state_dict().items())

@@ -130,7 +130,7 @@ class _Paid:
             for kind, content in self._payment():
                 self._run.append(kind, **content)
             payments -= 1
-        engine = create_engine(self._ledger.url)
+        engine = create_engine(self._ledger.store._url)  # with the user
         end = self.payments + payments
         while self.payments < end:
             rows = [row for _ in range(min(_BATCH, end - self.payments)) for row in self._payment()]
