@@ -69,7 +69,7 @@ def _of_engine(engine: str, url: str | None, *, quick: bool) -> Iterator[Row]:
         return
     ledger = Ledger(url)
     yield _median(append, _append_ms(ledger, 50 if quick else 300), "a window, then a flush")
-    paid = _Paid(ledger)
+    paid = _Paid(ledger, url)
     paid.grow(count // 3 + 1)
     verified_s = [_timed(lambda: _verified(ledger)) for _ in range(1 if quick else 3)]
     yield _median(
@@ -111,8 +111,9 @@ def _append_ms(ledger: Ledger, times: int) -> list[float]:
 class _Paid:
     """A run that reserves, uses and settles energy, many times in each transaction."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, url: str) -> None:
         self._ledger = ledger
+        self._url = url
         self._terms = Budget(energy_j=1e9)
         self.budget = ledger.open_budget("benchmark", self._terms)
         self._run: RunLog = ledger.open_run("stream", "benchmark")
@@ -130,7 +131,7 @@ class _Paid:
             for kind, content in self._payment():
                 self._run.append(kind, **content)
             payments -= 1
-        engine = create_engine(self._ledger.store._url)  # with the user
+        engine = create_engine(self._url)
         end = self.payments + payments
         while self.payments < end:
             rows = [row for _ in range(min(_BATCH, end - self.payments)) for row in self._payment()]
