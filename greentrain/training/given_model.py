@@ -112,6 +112,6 @@ def _equal(left: Any, right: Any) -> bool:
 def _copies(value: Any, memo: dict[int, Any]) -> bool:
     try:
         copy.deepcopy(value, dict(memo))
-    except Exception:
+    except Exception:  # any object may refuse to be copied
         return False
     return True
