@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from greentrain.budget import Budget
-from greentrain.errors import BudgetExceeded
+from greentrain.errors import BudgetExceeded, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, verify
 from greentrain.ledger.events import window_content
 from tests.ledger.events import window
@@ -175,12 +175,21 @@ class Scopes(RuleBasedStateMachine):
         drawn = window("probe", by_source={"cpu": actual_j}, reservation_id=reservation)
         self.run.append("window", **window_content(self.run.run_id, drawn, None))
 
+    def run_of(self, reservation: str) -> str:
+        return self.ledger.rows("reservation", reservation_id=reservation)[0]["run_id"]
+
     @rule(reservation=consumes(reservations), share=st.floats(0.0, 1.5))
     def settle(self, reservation: str, share: float) -> None:
         payment = self.payments[reservation]
-        payment.actual = share * payment.amount
-        self.draw(reservation, payment.actual)
-        self.accounts[payment.scope].settle(reservation, payment.actual)
+        actual = share * payment.amount
+        if self.run_of(reservation) != self.run.run_id:
+            with pytest.raises(LedgerError, match="belongs to the run"):
+                self.accounts[payment.scope].settle(reservation, actual)
+            self.ledger.release(reservation, actual)
+        else:
+            self.draw(reservation, actual)
+            self.accounts[payment.scope].settle(reservation, actual)
+        payment.actual = actual
 
     @rule(reservation=consumes(reservations), share=st.floats(0.0, 1.5))
     def release_as_given(self, reservation: str, share: float) -> None:
@@ -190,8 +199,7 @@ class Scopes(RuleBasedStateMachine):
 
     @rule(reservation=consumes(reservations), share=st.floats(0.0, 1.5))
     def release_as_measured(self, reservation: str, share: float) -> None:
-        run_id = self.ledger.rows("reservation", reservation_id=reservation)[0]["run_id"]
-        if run_id != self.run.run_id:  # its process is gone, and recorded nothing
+        if self.run_of(reservation) != self.run.run_id:  # its process is gone, and recorded nothing
             return
         payment = self.payments[reservation]
         payment.actual = share * payment.amount
