@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from greentrain.cli.app import main
 from greentrain.ledger import Ledger, verify
 from greentrain.streams import digits_stream
 
@@ -211,11 +212,15 @@ def test_verify_and_report_work_on_what_the_demo_left(shown, tmp_path):
         (("verify", "missing.db"), "the ledger 'missing.db' does not exist"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, arguments, said):
-    run = greentrain(*arguments, cwd=tmp_path)
-    assert run.returncode == 2
-    assert said in run.stderr
-    assert len(run.stderr.strip().splitlines()) == 1
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, arguments, said, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["greentrain", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -74,7 +74,7 @@ def memory_flat(folder: Path, *, quick: bool) -> list[Row]:
 
 def resume(folder: Path, *, quick: bool) -> list[Row]:
     """Kill a stream at random moments, let it finish, and count its faults."""
-    kills, arrivals = (2, 10) if quick else (20, 40)
+    kills, arrivals = (1, 6) if quick else (20, 40)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     chance, sign, killed, counted_j, faults = random.Random(0), folder / "at-work", 0, 0.0, 0

@@ -53,6 +53,7 @@ class Scale:
 SMALL = Scale(
     streams=small_stream_of,
     model=lambda stream: partial(Perceptron, pixels=64),
+    epochs=3,
     images=digits,
     num_experiences=3,
     regret_seeds=(0,),

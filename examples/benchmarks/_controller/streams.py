@@ -175,7 +175,7 @@ BUILDERS: Mapping[str, Callable[[int], Stream]] = {
 }
 """The streams by name, for a seed."""
 SMALL: Mapping[str, Callable[[int], Stream]] = {
-    "a": lambda seed: iid(digits(), seed),
+    "a": lambda seed: iid(digits(), seed, n_experiences=5),
     "b": lambda seed: classes(digits(), seed),
     "c": lambda seed: drifting(digits(), seed, size=_SMALL_SIZE),
     "d": lambda seed: stationary(digits(), seed, size=_SMALL_SIZE),
