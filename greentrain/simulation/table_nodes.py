@@ -68,7 +68,7 @@ def usual_action(node: TableNode, position: int, tried: Sequence[Action]) -> Act
     It is a full retraining first, then the largest warm start at each experience.
 
     Args:
-        place: The node.
+        node: The node.
         position: Position of the experience.
         tried: The actions, without ``SKIP``.
     """
