@@ -157,6 +157,8 @@ class StreamRunner:
         except BaseException as error:
             if shadow or not self._gives_up(experience, error):
                 run.failed = True
+                if isinstance(error, KeyboardInterrupt):
+                    _log.warning("%s", self._interrupted(experience))
                 raise
             used_j = (run.recorder.read().total_j or 0.0) - before_j
             result, row = self._loop.set_aside(
@@ -204,6 +206,18 @@ class StreamRunner:
             raise ConfigurationError(
                 "the StreamTrainer is closed; open a new one on the same ledger to go on"
             )
+
+    def _interrupted(self, experience: Experience) -> str:
+        then = "without a state_dir, the stream so far ends with this program"
+        if self._checkpoint is not None:
+            then = (
+                f"open the stream again with its state_dir, {self._checkpoint.folder}, to go on "
+                "with this experience"
+            )
+        return (
+            f"the update on experience {experience.id} was interrupted, and what it used is "
+            f"settled; {then}"
+        )
 
     def _gives_up(self, experience: Experience, error: BaseException) -> bool:
         """Count a failed try, and return whether it was the last one."""

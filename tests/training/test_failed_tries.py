@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -223,3 +225,49 @@ def test_a_long_error_is_cut(tmp_path):
         with pytest.raises(ValueError, match="many words"):
             stream.update(ARRIVALS[1])
         assert len(stream.update(ARRIVALS[1]).reason) < 500
+
+
+class Interrupted(Classifier):
+    """Presses Ctrl-C in one step of training, or in its validation."""
+
+    press_in = ""
+
+    def training_step(self, batch, batch_idx):
+        self.press("training")
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.press("validation")
+        super().validation_step(batch, batch_idx)
+
+    def press(self, place):
+        if place == Interrupted.press_in:
+            Interrupted.press_in = ""
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("place", ["training", "validation"])
+def test_ctrl_c_settles_and_the_stream_goes_on_before_the_experience(tmp_path, place, caplog):
+    handler = signal.getsignal(signal.SIGINT)
+    clock = Clock()
+    with (
+        streaming(tmp_path, Interrupted, clock=clock) as stream,
+        pytest.raises(KeyboardInterrupt),  # and no SystemExit of Lightning
+    ):
+        stream.update(ARRIVALS[0])
+        Interrupted.press_in = place
+        stream.update(ARRIVALS[2])
+    assert signal.getsignal(signal.SIGINT) is handler
+    (line,) = [each for each in caplog.messages if "interrupted" in each]
+    assert line == (
+        "the update on experience 2 was interrupted, and what it used is settled; open the stream "
+        f"again with its state_dir, {tmp_path / 'state'}, to go on with this experience"
+    )
+    reserved = {row["reservation_id"] for row in rows(tmp_path, "reservation")}
+    settled = {row["reservation_id"]: row["actual_j"] for row in rows(tmp_path, "settlement")}
+    assert reserved == settled.keys()
+    assert sum(settled.values()) == pytest.approx(clock.seconds * 100.0)
+    assert [row["status"] for row in rows(tmp_path, "closing")] == ["failed"]
+    with streaming(tmp_path, Interrupted) as stream:
+        assert list(stream.known) == ["0"]
+        assert stream.update(ARRIVALS[2]).kept  # no failed try is counted
