@@ -14,7 +14,9 @@ from torch.utils.data import TensorDataset
 from greentrain import Experience, StreamTrainer, UpdateMode
 from greentrain.control import Always, Reason
 from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.evaluation.per_experience import PerExperienceMetrics
 from greentrain.ledger import Ledger, verify
+from greentrain.memory import FullBuffer
 from greentrain.training import EvaluationConfig
 from greentrain.training.failed_tries import FailedTries
 from tests.models import Classifier, Clock, Tick, constant_meter, experience
@@ -184,6 +186,44 @@ def test_the_matrix_of_experiences_repeats_its_last_row(tmp_path):
         scores = stream.matrix.compute()
     assert scores.shape == (3, 3)
     assert float(scores[1, 0]) == float(scores[0, 0])
+
+
+class FullDisk(FullBuffer):
+    """Takes no data while its disk is full."""
+
+    full = False
+
+    def add(self, dataset, *, origin):
+        if FullDisk.full:
+            raise OSError("No space left on device")
+        super().add(dataset, origin=origin)
+
+
+def test_an_experience_that_could_not_be_stored_has_one_row_in_the_matrix(tmp_path):
+    each = EvaluationConfig(eval_each_experience=True)
+    first, second = experience("0", (0, 1)), experience("1", (2, 3), seed=1)
+    with streaming(tmp_path, Classifier, evaluation=each, buffer=FullDisk()) as stream:
+        stream.update(first)
+        FullDisk.full = True
+        assert stream.update(second).kept
+        FullDisk.full = False
+        # The model has learned the second one, which the stream does not know: its row is the last.
+        on_first = float(stream.matrix.compute())
+        stream.update(second)
+        scores = stream.matrix.compute()
+    assert scores.shape == (2, 2)
+    assert scores[0].tolist() == [on_first, pytest.approx(1.0, abs=0.05)]  # before the second try
+
+
+def test_a_withdrawn_experience_leaves_the_scores_of_its_model():
+    each = PerExperienceMetrics(more_is_better=True)
+    each.add_after(0, [0.9])
+    each.add_before(1, 0.2)
+    each.add_after(1, [0.7, 0.8])
+    each.withdraw(1)
+    assert each.matrix.compute().tolist() == [[pytest.approx(0.7)]]
+    each.withdraw(0)
+    assert not each.matrix.update_called
 
 
 def test_its_run_in_mlflow_ends_as_failed(tmp_path):
