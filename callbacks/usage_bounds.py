@@ -69,8 +69,8 @@ class StepBound:
         recent_j: Mean joules of a step over the last second.
         max_j: Joules of the most expensive step that was measured alone after the warm-up steps.
         known_j: Mean joules of a step, measured before this fit; ``None`` without.
-        most_j: Joules of the most expensive of the first ten steps.
-        recent_steps_j: Joules of each of the last two of these steps, without the very first.
+        recent_steps_j: Joules of each of the last two of the first ten steps, without the very
+            first.
         last: The last reading.
         power_start: The reading at which the current second began.
         warmed_up: The first reading after the warm-up steps.
@@ -83,7 +83,6 @@ class StepBound:
     recent_j: float = 0.0
     max_j: float = 0.0
     known_j: float | None = None
-    most_j: float = 0.0
     recent_steps_j: tuple[float, ...] = ()
     last: UsagePoint = _START
     power_start: UsagePoint = _START
@@ -92,22 +91,18 @@ class StepBound:
     def observe(self, now: UsagePoint) -> StepBound:
         """Return the bound after one more reading."""
         warmed_up, max_j = self.warmed_up, self.max_j
-        most_j, recent_steps_j = self.most_j, self.recent_steps_j
+        recent_steps_j = self.recent_steps_j
         if warmed_up is _START and now.steps >= WARM_UP_STEPS:
             warmed_up = now
         new = now.steps - self.last.steps
         if new == 1 and now.steps > WARM_UP_STEPS:
             max_j = max(max_j, now.steps_j - self.last.steps_j - self.lag_j)
-        if new and now.steps < 2 * WARM_UP_STEPS:
-            step_j = _mean_j(self.last, now)
-            most_j = max(most_j, step_j)
-            if now.steps > 1:
-                recent_steps_j = (*recent_steps_j, step_j)[-STEADY_STEPS:]
+        if new and 1 < now.steps < 2 * WARM_UP_STEPS:
+            recent_steps_j = (*recent_steps_j, _mean_j(self.last, now))[-STEADY_STEPS:]
         learned = replace(
             self,
             mean_j=_mean_j(_mean_start(warmed_up, now), now) or self.mean_j,
             max_j=max_j,
-            most_j=most_j,
             recent_steps_j=recent_steps_j,
             last=now,
             warmed_up=warmed_up,
@@ -144,16 +139,17 @@ class StepBound:
     def step_j(self) -> float:
         """Joules to set aside for one step.
 
-        In the first ten steps, a step that compiles does not represent the next one. So the last
-        two steps bound it, and it hardly uses more than the most expensive one so far. After the
-        first step alone, the bound is the mean from an earlier fit, or half of that step.
+        In the first ten steps, a step that compiles does not represent the next one. So twice the
+        last two steps bound it, but no more than the mean so far unless one of the two used more.
+        After the first step alone, the bound is from an earlier fit, or half of that step.
         """
-        steps = self.last.steps
+        steps, mean_j = self.last.steps, self.mean_j or 0.0
         if steps == 1:
-            return STEP_FACTOR * (self.known_j or 0.0) or SECOND_SHARE * self.most_j
-        next_j = STEP_FACTOR * (self.likely_j or self.mean_j or 0.0)
+            return STEP_FACTOR * (self.known_j or 0.0) or SECOND_SHARE * mean_j
+        next_j = STEP_FACTOR * (self.likely_j or mean_j)
         if 0 < steps < 2 * WARM_UP_STEPS:
-            warming_j = min(STEP_FACTOR * max(self.recent_steps_j), self.most_j)
+            recent_j = max(self.recent_steps_j)
+            warming_j = min(STEP_FACTOR * recent_j, max(mean_j, recent_j))
             next_j = max(warming_j, next_j if steps > WARM_UP_STEPS else 0.0)
         return max(next_j, self.max_j)
 

@@ -164,7 +164,8 @@ class StreamRunner:
             result, row = self._loop.set_aside(
                 context, self._account(run), _failed_again(experience, error), used_j=used_j
             )
-            _log.error("%s", result.reason, exc_info=error)
+            _log.error("%s", result.reason)
+            _log.debug("the last error was raised here", exc_info=error)
             self._commit(run, result, row)
             return result
         if run.emissions_g is not None:

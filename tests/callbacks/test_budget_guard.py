@@ -463,20 +463,3 @@ def test_a_monitor_and_a_guard_on_one_meter_cut_one_stream_of_windows(tmp_path):
         assert guard.used_j == pytest.approx(clock.seconds * 100.0)
         assert monitor.total.total_j == pytest.approx(guard.used_j)
         assert guard.used_j <= 80.0
-
-
-@pytest.mark.parametrize("cap_j", [20.0, 36.0, 72.0])
-@pytest.mark.parametrize("power_w", [20.0, 60.0])
-def test_a_slow_first_step_leaves_the_rest_of_a_small_cap_to_be_used(cap_j, power_w):
-    """The first step uses two fifths of the cap; each later one takes 10 ms."""
-
-    class SlowFirst(Callback):
-        def on_train_batch_start(self, trainer, *args, **kwargs):
-            if trainer.global_step == 0:
-                clock.seconds += 0.4 * cap_j / power_w
-
-    clock = Clock()
-    guard = BudgetGuard(f"{cap_j} J", meter=constant_meter(clock, power_w))
-    fit(guard, clock, SlowFirst(), val=True, max_epochs=50, check_val_every_n_epoch=50)
-    assert guard.stopped
-    assert 0.9 * cap_j <= clock.seconds * power_w <= cap_j

@@ -80,6 +80,8 @@ def test_the_stream_is_one_run_with_curves_of_its_own(tracked):
     left = client.get_metric_history(parent.info.run_id, names.BUDGET_LEFT)
     assert [point.step for point in left] == [0, 1, 2]
     assert [point.value for point in left] == pytest.approx([r.left_j / 3600 for r in results])
+    overruns = client.get_metric_history(parent.info.run_id, names.BUDGET_OVERRUN)
+    assert [point.value for point in overruns] == [r.overrun_j / 3600 for r in results]
     modes = client.get_metric_history(parent.info.run_id, names.UPDATE_MODE_STEP)
     assert modes[0].value == UPDATE_MODES[UpdateMode.FULL_RETRAIN].step
     assert parent.data.params["num_experiences"] == "3"
