@@ -15,11 +15,11 @@ from greentrain import Experience, StreamTrainer, UpdateMode
 from greentrain.control import Always, Reason
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.evaluation.per_experience import PerExperienceMetrics
-from greentrain.ledger import Ledger, verify
 from greentrain.memory import FullBuffer
 from greentrain.training import EvaluationConfig
 from greentrain.training.failed_tries import FailedTries
-from tests.models import Classifier, Clock, Tick, constant_meter, experience
+from tests.models import Classifier, Clock, experience
+from tests.training.streaming import open_stream, rows
 
 
 class Poisoned(Classifier):
@@ -55,30 +55,9 @@ def poisoned(name: str, *, val: bool = False) -> Experience:
     return Experience(name, good.train, bad) if val else Experience(name, bad, good.val)
 
 
-def streaming(folder, make_model=Poisoned, *, clock=None, **changes) -> StreamTrainer:
-    clock = clock or Clock()
-    arguments = {
-        "budget": "1 kWh",
-        "num_experiences": 10,
-        "monitor": "val_acc",
-        "ledger": f"sqlite:///{folder / 'greentrain.db'}",
-        "trainer": {"max_epochs": 4, "accelerator": "cpu", "callbacks": [Tick(clock)]},
-        "loader": {"batch_size": 8},
-        "meter": constant_meter(clock),
-        "policy": Always(mode=UpdateMode.REPLAY),
-        "state_dir": folder / "state",
-        **changes,
-    }
-    return StreamTrainer(make_model, **arguments)
-
-
-def rows(folder, kind):
-    ledger = Ledger(f"sqlite:///{folder / 'greentrain.db'}", create=False)
-    try:
-        assert verify(ledger).failures == ()
-        return ledger.rows(kind)
-    finally:
-        ledger.close()
+def streaming(folder, make_model=Poisoned, **changes) -> StreamTrainer:
+    replaying = {"policy": Always(mode=UpdateMode.REPLAY), "state_dir": folder / "state"}
+    return open_stream(folder, make_model, **{**replaying, **changes})
 
 
 ARRIVALS = [experience("0", range(4)), poisoned("1"), experience("2", range(4), seed=2)]
