@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import math
-from enum import Enum
 from typing import Any, Literal
 
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from pytorch_lightning import LightningModule, Trainer
 
-from greentrain.budget import Budget, format_amount
+from greentrain.budget import Budget
 from greentrain.callbacks.anneal import RateScaler, annealed_rates
 from greentrain.callbacks.base import Callback, ReturnedResult
 from greentrain.callbacks.cap_account import CapAccount, carbon_of
-from greentrain.callbacks.cap_arguments import check_budget, parse_cap
+from greentrain.callbacks.cap_arguments import check_budget, check_options, parse_cap
+from greentrain.callbacks.messages import inform, warn
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
-from greentrain.callbacks.metric_logging import EpochLogger, show
+from greentrain.callbacks.metric_logging import EpochLogger, budget_metrics, show
+from greentrain.callbacks.stop_reason import CapUse, StopReason, stop_reason
 from greentrain.callbacks.trainer_plan import is_finished, validates
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import Meter, WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError
-from greentrain.tracking import names
-from greentrain.units import format_energy, wh
 
-_ON_EXCEED = ("stop", "warn", "raise")
-_ROUNDING_J = 1e-9
 _GOES_ON = "; training continues: on_exceed='warn'"
-
-
-class StopReason(Enum):
-    """Reason for which a :class:`BudgetGuard` stopped a fit or warned about it."""
-
-    NOT_STOPPED = 0
-    NO_ROOM = 1
-    """The rest of the cap does not pay for another step and the end of the fit.
-
-    This is also the reason if the budget of several fits has nothing left.
-    """
-    CAP_EXCEEDED = 2
-    """The fit used more than its cap."""
 
 
 class BudgetGuard(Callback):
@@ -56,7 +39,8 @@ class BudgetGuard(Callback):
 
     With ``ledger`` and ``budget``, the cap is a budget for several fits: the folds of a
     cross-validation, the trials of a search, or processes that run at the same time. Each fit
-    reserves its part in the ledger before its first batch, and settles what it used at its end.
+    reserves its part in the ledger before its first batch, and settles at its end what it used, the
+    preparation of its data included.
     What a killed process reserved stays reserved until ``greentrain ledger release``.
 
     Args:
@@ -95,7 +79,7 @@ class BudgetGuard(Callback):
             option is not allowed. Also in ``setup``, if a cap of carbon has neither zone nor
             intensity, or the present intensity is unknown. Also in ``on_fit_start``, if the ledger
             has another budget of this name.
-        LedgerError: In ``on_fit_start``, if ``ledger`` cannot be written.
+        LedgerError: In ``setup`` or ``on_fit_start``, if ``ledger`` cannot be written.
         MisconfigurationException: In ``setup``, if this Trainer's ``EnergyMonitor`` has another
             zone, intensity or PUE.
 
@@ -129,14 +113,7 @@ class BudgetGuard(Callback):
     ) -> None:
         self._cap = parse_cap(cap, several=budget is not None)
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
-        if on_exceed not in _ON_EXCEED:
-            raise ConfigurationError(
-                f"BudgetGuard(on_exceed={on_exceed!r}) is not allowed; choose one of {_ON_EXCEED}"
-            )
-        if not (math.isfinite(keep_j) and keep_j >= 0):
-            raise ConfigurationError(
-                f"BudgetGuard(keep_j={keep_j!r}) is not allowed; give joules, 0 or more"
-            )
+        check_options(on_exceed, keep_j)
         check_budget(ledger, budget, num_fits, on_exceed)
         self.meter = meter
         self.ledger = ledger
@@ -218,27 +195,16 @@ class BudgetGuard(Callback):
         self._usage = FitUsage(trainer, self._lease, carbon, self._cap)
         if self.budget is not None and step_j is not None:
             self._usage.resume({"steps": 0, "joules_per_step": step_j})
-        if self.cap_g is not None and self._usage.used_g is None:
-            self._close(trainer, "failed")
-            raise ConfigurationError(
-                f"BudgetGuard cannot enforce the cap of {self._format(self.cap_g)}: the present "
-                "carbon intensity is unknown; give an intensity that covers the time of the fit"
-            )
+        self._account = CapAccount(
+            trainer, type(pl_module).__name__, ledger=self.ledger, meter=self.meter, carbon=carbon
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the cap, or reserve this fit's part of a budget for several fits."""
-        if self._usage is None:
+        if self._usage is None or self._account is None:
             return
-        self._account = CapAccount(
-            trainer,
-            type(pl_module).__name__,
-            ledger=self.ledger,
-            meter=self.meter,
-            carbon=carbon_of(trainer, self.carbon),
-        )
         if self.budget is None:
-            if not any(getattr(callback, "budget", None) for callback in _guards(trainer)):
-                self._account.note_cap(self._cap)
+            self._account.note_cap(trainer, self._cap)
             return
         reserved = self._account.reserve(trainer, self.budget, self._cap, self.num_fits)
         if isinstance(reserved, str):
@@ -308,11 +274,9 @@ class BudgetGuard(Callback):
         if self._usage is None:
             return
         self._usage.finish()
-        exceeded, _ = _evaluate(self._usage.left_j, None)
-        if exceeded and not self._refused:
-            self._react(
-                trainer, StopReason.CAP_EXCEEDED, self.used_j, self._usage.left_j, ended=True
-            )
+        reason = stop_reason(self._usage.left_j, None)
+        if reason is not StopReason.NOT_STOPPED and not self._refused:
+            self._react(trainer, reason, self.used_j, ended=True)
         self._log_left(trainer, self._usage.estimate)
         self._end()
 
@@ -344,11 +308,8 @@ class BudgetGuard(Callback):
     def _check(self, trainer: Trainer, epoch: int, *due: str) -> None:
         """Stop a fit that cannot pay for another step, else schedule the next reading."""
         usage = self._usage
-        if (
-            usage is None
-            or not usage.last.measured
-            or self.stop_reason is not StopReason.NOT_STOPPED
-        ):
+        ended = self.stop_reason is not StopReason.NOT_STOPPED
+        if usage is None or ended or not usage.last.measured:
             self._next_check = math.inf
             return
         needed_j: float | None = None
@@ -357,44 +318,37 @@ class BudgetGuard(Callback):
                 *due, validates=validates(trainer, epoch), more_j=self.keep_j
             )
         last_step = usage.steps > 0 and is_finished(trainer)
-        should_stop, reason = _evaluate(usage.left_j, needed_j, last_step=last_step)
+        reason = stop_reason(usage.left_j, needed_j, last_step=last_step)
+        should_stop = reason is not StopReason.NOT_STOPPED
         if trainer.strategy.reduce_boolean_decision(should_stop, all=False):
-            self._react(trainer, reason, needed_j or 0.0, usage.left_j)
+            self._react(trainer, reason, needed_j or 0.0)
         else:
             free_j = usage.left_j - (needed_j or 0.0)
             self._next_check = usage.steps + usage.step.steps_until_check(free_j)
 
     def _react(
-        self,
-        trainer: Trainer,
-        reason: StopReason,
-        needed_j: float,
-        left_j: float,
-        *,
-        ended: bool = False,
+        self, trainer: Trainer, reason: StopReason, needed_j: float, *, ended: bool = False
     ) -> None:
         """Record why the cap does not hold, and stop, warn or raise."""
         known = self.stop_reason is reason
-        used = (self.used_j if self.cap_g is None else self.used_g) or 0.0
-        cap = f"its cap of {self._format(self._limit)}"
-        if self.budget is not None:
-            cap = f"its part, {self._format(self._limit)}, of the budget {self.budget!r}"
-        self.stop_reason = reason
+        use = CapUse(
+            work="fit",
+            used=self._used,
+            limit=self._limit,
+            unit=self._cap.unit,
+            budget=self.budget,
+        )
+        self.stop_reason, self.reason = reason, use.exceeded
         if reason is StopReason.NO_ROOM:
-            self.reason = (
-                f"the fit used {self._format(used)} of {cap} in {self.steps} steps, and one more "
-                f"step with the end of the fit may use {format_energy(needed_j)}"
-            )
-        else:
-            over = self._format(used - self._limit)
-            self.reason = f"the fit used {self._format(used)}, {over} more than {cap}"
+            self.reason = use.no_room(self.steps, "the end of the fit", needed_j)
         if self.on_exceed == "raise":
-            raise BudgetExceeded(self.reason, requested_j=needed_j, left_j=max(0.0, left_j))
+            left_j = max(0.0, self._usage.left_j) if self._usage else 0.0
+            raise BudgetExceeded(self.reason, requested_j=needed_j, left_j=left_j)
         if reason is StopReason.NO_ROOM:
             self._stop(trainer)
         elif not known and not isinstance(self.meter, WindowRecorder):  # its owner says it
             goes_on = _GOES_ON if self.on_exceed == "warn" and not ended else ""
-            rank_zero_warn(f"BudgetGuard: {self.reason}{goes_on}")
+            warn(f"BudgetGuard: {self.reason}{goes_on}")
 
     def _refuse(self, trainer: Trainer, reason: str) -> None:
         """Train nothing, because the budget of several fits has nothing left."""
@@ -408,30 +362,26 @@ class BudgetGuard(Callback):
 
     def _stop(self, trainer: Trainer) -> None:
         self.stopped = True
-        rank_zero_info(f"BudgetGuard stops the fit: {self.reason}")
+        inform(f"BudgetGuard stops the fit: {self.reason}")
         # `min_epochs` and `min_steps` would make Lightning continue.
         trainer.fit_loop.min_epochs = 0
         trainer.fit_loop.epoch_loop.min_steps = 0
         trainer.should_stop = True
 
     def _log_left(self, trainer: Trainer, used: float) -> None:
-        if not self.log_metrics:
-            return
-        left = max(0.0, self._limit - used)
-        if self.cap_g is None:
-            metrics = {names.BUDGET_USED: wh(used), names.BUDGET_LEFT: wh(left)}
-        else:
-            metrics = {names.BUDGET_USED_G: used, names.BUDGET_LEFT_G: left}
-        show(trainer, metrics)
-        self._logger.log(trainer, metrics)
+        if self.log_metrics:
+            metrics = budget_metrics(used, self._limit, self._cap.unit)
+            show(trainer, metrics)
+            self._logger.log(trainer, metrics)
 
     def _end(self) -> None:
         if self._account is not None:
-            used = self._format(self.used_j if self.cap_g is None else self.used_g)
-            self._account.end(self._format(self._limit), f"{used} used", stopped=self.stopped)
+            self._account.end(self._limit, self._used, self._cap.unit, stopped=self.stopped)
 
-    def _format(self, amount: float | None) -> str:
-        return format_amount(amount, self._cap.unit)
+    @property
+    def _used(self) -> float:
+        """Amount used, in the cap's unit."""
+        return (self.used_j if self.cap_g is None else self.used_g) or 0.0
 
     def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
         self._rates.remove()
@@ -446,26 +396,3 @@ class BudgetGuard(Callback):
                 returned = ("stopped", "stop_reason", "reason", "_state")
                 self.origin.hand_over({name: getattr(self, name) for name in returned})
         self._lease = self._usage = None
-
-
-def _evaluate(
-    left_j: float, needed_j: float | None, *, last_step: bool = False
-) -> tuple[bool, StopReason]:
-    """Decide whether a fit has to stop, and why.
-
-    Args:
-        left_j: Joules left of the cap.
-        needed_j: Joules that one more step and the end of the fit may use; ``None`` after the
-            fit, and for a guard that only warns.
-        last_step: Whether the last planned step was taken, so that the fit ends anyway.
-    """
-    if needed_j is None:
-        reason = StopReason.CAP_EXCEEDED if left_j < -_ROUNDING_J else StopReason.NOT_STOPPED
-    else:
-        no_room = left_j - needed_j <= 0 and not last_step
-        reason = StopReason.NO_ROOM if no_room else StopReason.NOT_STOPPED
-    return reason is not StopReason.NOT_STOPPED, reason
-
-
-def _guards(trainer: Any) -> list[BudgetGuard]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, BudgetGuard)]

@@ -6,7 +6,8 @@ from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from greentrain.budget import Budget
+from greentrain.budget import Budget, Unit, format_amount
+from greentrain.callbacks.base import Callback
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.measurement import RunMeasurement
 from greentrain.callbacks.run_record import RunRecord
@@ -22,14 +23,11 @@ class CapAccount:
     ledger, its windows are paid for. If not, the fit is measured and recorded here.
 
     Args:
-        trainer: The Trainer, in ``on_fit_start``, after all its callbacks were set up.
+        trainer: The Trainer, in ``setup``.
         name: Name of the run.
         ledger: URL of the guard's ledger; ``None`` for that of the monitor.
         meter: As for :class:`greentrain.callbacks.meter_lease.MeterLease`.
         carbon: Converts joules to grams.
-
-    Attributes:
-        record: The record of the fit; ``None`` without ledger and monitor.
 
     Raises:
         ConfigurationError: If the URL cannot be used.
@@ -46,17 +44,30 @@ class CapAccount:
         carbon: CarbonAccount,
     ) -> None:
         self._carbon = carbon
+        self._monitor = _monitor_with(trainer, ledger)
         self._own: RunMeasurement | None = None
-        self.record = _record_of_monitor(trainer, ledger)
-        if self.record is None and ledger is not None:
+        if self._monitor is None and ledger is not None:
             url = ledger if trainer.is_global_zero else None
-            self.record = RunRecord(url, carbon, required=True)
-            self._own = RunMeasurement(trainer, meter, carbon, None, self.record)
-            self._own.begin("fit", name, 0.0)
+            record = RunRecord(url, carbon, required=True)
+            self._own = RunMeasurement(trainer, meter, carbon, None, record)
+            try:
+                self._own.begin("fit", name, 0.0)
+            except BaseException:
+                self._own.close("failed")
+                raise
 
-    def note_cap(self, cap: Budget) -> None:
-        """Record the cap as a budget of this fit alone; nothing without a record."""
-        if self.record is not None:
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of the fit; ``None`` without one, and before the monitor is set up."""
+        if self._own is not None:
+            return self._own.record
+        return None if self._monitor is None else self._monitor.record
+
+    def note_cap(self, trainer: Any, cap: Budget) -> None:
+        """Record the cap as a budget of this fit alone, unless another guard reserves for it."""
+        ours = (callback for callback in trainer.callbacks if isinstance(callback, Callback))
+        reserves = any(getattr(callback, "budget", None) for callback in ours)
+        if self.record is not None and not reserves:
             self.record.reserve(None, cap, parts=1, carbon=self._carbon)
 
     def reserve(self, trainer: Any, name: str, budget: Budget, num_fits: int) -> float | str:
@@ -78,11 +89,12 @@ class CapAccount:
         reserved = trainer.strategy.broadcast(reserved)
         return f"the ledger of the budget {name!r} is closed" if reserved is None else reserved
 
-    def end(self, cap: str, used: str, *, stopped: bool) -> None:
+    def end(self, cap: float, used: float, unit: Unit, *, stopped: bool) -> None:
         """Note how the fit ended, for its status and its table."""
         if self.record is not None:
             self.record.stopped = self.record.stopped or stopped
-            self.record.caps[cap] = f"{used}, stopped" if stopped else used
+            ending = "used, stopped" if stopped else "used"
+            self.record.caps[format_amount(cap, unit)] = f"{format_amount(used, unit)} {ending}"
 
     def close(self, status: str, *, alone: bool = False) -> None:
         """Settle and close the record if it was opened here; harmless if repeated."""
@@ -113,12 +125,10 @@ def carbon_of(trainer: Any, own: CarbonAccount) -> CarbonAccount:
     return own
 
 
-def _record_of_monitor(trainer: Any, ledger: str | None) -> RunRecord | None:
+def _monitor_with(trainer: Any, ledger: str | None) -> EnergyMonitor | None:
     for callback in trainer.callbacks:
         if isinstance(callback, EnergyMonitor) and ledger in (None, callback.ledger):
-            record: RunRecord | None = callback.record
-            if record is not None:
-                return record
+            return callback
     return None
 
 

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 from greentrain.budget import Budget
 from greentrain.errors import ConfigurationError
 from greentrain.units import is_whole
+
+_ON_EXCEED = ("stop", "warn", "raise")
+
+
+def check_options(on_exceed: str, keep_j: float) -> None:
+    """Check the arguments that concern the end of a fit.
+
+    Raises:
+        ConfigurationError: If one of them has a value that is not allowed.
+    """
+    if on_exceed not in _ON_EXCEED:
+        raise ConfigurationError(
+            f"BudgetGuard(on_exceed={on_exceed!r}) is not allowed; choose one of {_ON_EXCEED}"
+        )
+    if not (math.isfinite(keep_j) and keep_j >= 0):
+        raise ConfigurationError(
+            f"BudgetGuard(keep_j={keep_j!r}) is not allowed; give joules, 0 or more"
+        )
 
 
 def check_budget(ledger: str | None, budget: str | None, num_fits: int, on_exceed: str) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
 from greentrain.callbacks import epoch_metrics
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.measurement import RunMeasurement, WindowTotal
+from greentrain.callbacks.messages import inform
 from greentrain.callbacks.meter_lease import abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, show
 from greentrain.callbacks.monitored_runs import NO_RUNS, MonitoredRuns
@@ -355,4 +355,4 @@ class EnergyMonitor(Callback):
         if self.summary:
             Console().print(record_sentence(url), soft_wrap=True, markup=False, highlight=False)
         else:
-            rank_zero_info(f"EnergyMonitor: {record_sentence(url)}")
+            inform(f"EnergyMonitor: {record_sentence(url)}")

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
+from greentrain.callbacks.messages import warn
 
 
 class Origin(NamedTuple):
@@ -51,7 +51,7 @@ class Origin(NamedTuple):
             path.write_bytes(pickle.dumps(dict(results)))
             path.rename(path.with_suffix(".pickle"))
         except Exception as error:  # a result that is lost must not lose a trained model
-            rank_zero_warn(f"the results of a callback do not reach the main process: {error}")
+            warn(f"the results of a callback do not reach the main process: {error}")
 
     def collect(self) -> list[dict[str, Any]]:
         """Return the results handed over since the last call, oldest first."""

@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from greentrain.callbacks.messages import warn
 from greentrain.callbacks.meter_lease import MeterLease
 from greentrain.callbacks.ranks import gather, merge_readings
 from greentrain.callbacks.run_record import RunRecord
@@ -255,4 +254,4 @@ class RunMeasurement:
 
 
 def _warn_wall(error: GreentrainError) -> None:
-    rank_zero_warn(f"EnergyMonitor: no comparison with the wall meter: {error}")
+    warn(f"EnergyMonitor: no comparison with the wall meter: {error}")

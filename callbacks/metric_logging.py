@@ -10,13 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning import Trainer
 
-from greentrain.texts import one_line
+from greentrain.budget import Unit
+from greentrain.callbacks.messages import warn
 from greentrain.tracking import names
+from greentrain.units import wh
 
 ON_PROGRESS_BAR = frozenset({names.ENERGY_TOTAL, names.BUDGET_LEFT, names.BUDGET_LEFT_G})
+
+
+def budget_metrics(used: float, cap: float, unit: Unit) -> dict[str, float]:
+    """Return what is used and left of a cap, by the names of the metrics.
+
+    Args:
+        used: Amount used, in the cap's unit.
+        cap: The cap.
+        unit: Its unit.
+    """
+    left = max(0.0, cap - used)
+    if unit == "J":
+        return {names.BUDGET_USED: wh(used), names.BUDGET_LEFT: wh(left)}
+    return {names.BUDGET_USED_G: used, names.BUDGET_LEFT_G: left}
 
 
 def show(trainer: Trainer, metrics: Mapping[str, float]) -> None:
@@ -45,7 +60,4 @@ class EpochLogger:
             except Exception as error:  # a failing tracking server must not stop training
                 if not self._warned:
                     self._warned = True
-                    rank_zero_warn(
-                        f"greentrain: {type(logger).__name__} rejected the metrics: "
-                        f"{one_line(error)}"
-                    )
+                    warn(f"greentrain: {type(logger).__name__} rejected the metrics: {error}")

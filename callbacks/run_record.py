@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
 from greentrain.budget import Budget
+from greentrain.callbacks.messages import warn
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import NOTHING, Calibration, Reading, Source, Window
-from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import (
     LOG_FOLDER,
     Ledger,
@@ -29,6 +28,8 @@ HEARTBEAT_S = 10.0
 """Seconds between two records of the open windows: the most that a killed process loses."""
 STOPPED = "stopped"
 """Status of a run that a cap ended."""
+_BEFORE_RESERVING = ("idle", "setup")
+"""Phases before a reservation: their windows wait for it, or for the next window."""
 
 
 class RunRecord:
@@ -59,6 +60,7 @@ class RunRecord:
         self.url: str | None = None
         self.run_id: str | None = None
         self._payment: _Payment | None = None
+        self._waiting: list[Window] = []
         self.stopped = False
         self.caps: dict[str, str] = {}
         if url is not None:
@@ -95,7 +97,7 @@ class RunRecord:
                 name,
                 environment={**environment(), "carbon": self._carbon.as_dict()},
                 sources=sources,
-                beat=lambda: map(self._paid, beat()),
+                beat=lambda: map(self._paid, [*self._waiting, *beat()]),
                 emissions=self._carbon.of,
                 heartbeat_s=HEARTBEAT_S,
             )
@@ -106,11 +108,9 @@ class RunRecord:
 
     def window(self, window: Window) -> None:
         """Record a window without waiting for the disk."""
-        if self._run is not None:
-            window = self._paid(window)
-            self._run.record(window, self._carbon.of(window))
-            if window.reservation_id is not None and self._payment is not None:
-                self._payment.used += window.reading
+        self._waiting.append(window)
+        if window.phase not in _BEFORE_RESERVING:
+            self._write()
 
     def calibration(self, calibration: Calibration) -> None:
         """Record the comparison of the measured energy with a wall meter."""
@@ -120,7 +120,7 @@ class RunRecord:
     def reserve(
         self, name: str | None, budget: Budget, *, parts: int, carbon: CarbonAccount
     ) -> float | None:
-        """Reserve a part of a budget for all windows that close from now on.
+        """Reserve a part of a budget for the window of the set-up, and all that close from now on.
 
         The joules of these windows are settled when the record is closed.
 
@@ -150,26 +150,37 @@ class RunRecord:
         except LedgerError as error:
             if name is not None:
                 raise
-            rank_zero_warn(f"BudgetGuard: the cap is not recorded on disk: {error}")
+            warn(f"BudgetGuard: the cap is not recorded on disk: {error}")
             return None
         self._payment = _Payment(account, part)
+        self._write()
         return part.amount
 
     def close(self, status: str) -> None:
         """Settle, write the closing row, warn if that fails, and close the ledger."""
         try:
+            self._write()
             if self._payment is not None:
                 self._payment.settle()
-        except LedgerError as error:  # its whole amount stays spent until it is released
-            rank_zero_warn(f"BudgetGuard: the energy used could not be settled: {error}")
+        except GreentrainError as error:  # its whole amount stays spent until it is released
+            warn(f"BudgetGuard: the energy used could not be settled: {error}")
         try:
             if self._run is not None:
                 self._run.close(STOPPED if self.stopped and status == "completed" else status)
         except LedgerError as error:  # a missing closing row must not lose a trained model
-            rank_zero_warn(f"EnergyMonitor: the run could not be closed: {error}")
+            warn(f"EnergyMonitor: the run could not be closed: {error}")
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
+
+    def _write(self) -> None:
+        windows, self._waiting = self._waiting, []
+        if self._run is None:
+            return
+        for window in map(self._paid, windows):
+            self._run.record(window, self._carbon.of(window))
+            if window.reservation_id is not None and self._payment is not None:
+                self._payment.used += window.reading
 
     def _paid(self, window: Window) -> Window:
         if self._payment is None or window.phase == "idle":
@@ -180,7 +191,7 @@ class RunRecord:
         self.url = None
         if self._required:
             raise error
-        rank_zero_warn(f"EnergyMonitor: the run is not recorded on disk: {error}")
+        warn(f"EnergyMonitor: the run is not recorded on disk: {error}")
 
 
 @dataclasses.dataclass(slots=True)

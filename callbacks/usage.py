@@ -9,14 +9,15 @@ from datetime import datetime
 from typing import Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from greentrain.budget import Budget
 from greentrain.callbacks import trainer_plan
+from greentrain.callbacks.messages import warn
 from greentrain.callbacks.meter_lease import MeterLease
 from greentrain.callbacks.usage_bounds import DEFAULT_LAG_S, EndBound, StepBound, UsagePoint
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Reading
+from greentrain.errors import ConfigurationError
 from greentrain.units import utc_now
 
 _EARLY_USE_J = 36e3
@@ -31,6 +32,9 @@ class FitUsage:
         lease: Its meter.
         carbon: Converts joules to grams.
         cap: The most that the fit may use.
+
+    Raises:
+        ConfigurationError: If the cap is one of carbon, and the present intensity is unknown.
 
     Attributes:
         steps: Batches trained on, including those before a resume.
@@ -51,6 +55,11 @@ class FitUsage:
         self._of_carbon = cap.unit == "g"
         self._reader = _UsageReader(trainer, lease, carbon)
         self._has_intensity = self._reader.g_per_j is not None
+        if self._of_carbon and not self._has_intensity:
+            raise ConfigurationError(
+                f"BudgetGuard cannot enforce the cap of {cap}: the present carbon intensity is "
+                "unknown; give an intensity that covers the time of the fit"
+            )
         self.last = UsagePoint(g_per_j=self._reader.g_per_j or 0.0)
         self._resumed: Mapping[str, Any] = {}
         self._first_step = 0
@@ -227,7 +236,7 @@ class FitUsage:
     def _warn_once(self, problem: str) -> None:
         if not self._warned:
             self._warned = True
-            rank_zero_warn(f"BudgetGuard: the meter {problem}")
+            warn(f"BudgetGuard: the meter {problem}")
 
 
 class _UsageReader:

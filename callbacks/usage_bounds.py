@@ -12,6 +12,10 @@ WARM_UP_STEPS = 5
 """Steps left out of the mean: the first steps compile, tune and allocate."""
 STEP_FACTOR = 2.0
 """Factor above the mean that a step may use without having been measured before."""
+SECOND_SHARE = 0.5
+"""Most of the first step that the second one is expected to use: the first one warms up."""
+STEADY_STEPS = 2
+"""Last steps that bound the next one while steps warm up."""
 MARGIN = 1.05
 """Factor above the highest measurement that the next validation or saving may use."""
 SAVE_STEPS = 20
@@ -65,8 +69,8 @@ class StepBound:
         recent_j: Mean joules of a step over the last second.
         max_j: Joules of the most expensive step that was measured alone after the warm-up steps.
         known_j: Mean joules of a step, measured before this fit; ``None`` without.
-        second_j: Joules of the most expensive of the first ten steps, without the very first.
-        least_j: Joules of the least expensive of these steps; 0 until one was measured.
+        recent_steps_j: Joules of each of the last two of the first ten steps, without the very
+            first.
         last: The last reading.
         power_start: The reading at which the current second began.
         warmed_up: The first reading after the warm-up steps.
@@ -79,8 +83,7 @@ class StepBound:
     recent_j: float = 0.0
     max_j: float = 0.0
     known_j: float | None = None
-    second_j: float = 0.0
-    least_j: float = 0.0
+    recent_steps_j: tuple[float, ...] = ()
     last: UsagePoint = _START
     power_start: UsagePoint = _START
     warmed_up: UsagePoint = _START
@@ -88,23 +91,19 @@ class StepBound:
     def observe(self, now: UsagePoint) -> StepBound:
         """Return the bound after one more reading."""
         warmed_up, max_j = self.warmed_up, self.max_j
-        second_j, least_j = self.second_j, self.least_j
+        recent_steps_j = self.recent_steps_j
         if warmed_up is _START and now.steps >= WARM_UP_STEPS:
             warmed_up = now
-        if now.steps - self.last.steps == 1 and now.steps > 1:
-            step_j = now.steps_j - self.last.steps_j
-            if now.steps > WARM_UP_STEPS:
-                max_j = max(max_j, step_j - self.lag_j)
-            if now.steps < 2 * WARM_UP_STEPS:
-                second_j = max(second_j, step_j)
-                least_j = step_j if now.steps == 2 else min(least_j, step_j)
-        mean_j = _mean_j(_mean_start(warmed_up, now), now) or self.mean_j
+        new = now.steps - self.last.steps
+        if new == 1 and now.steps > WARM_UP_STEPS:
+            max_j = max(max_j, now.steps_j - self.last.steps_j - self.lag_j)
+        if new and 1 < now.steps < 2 * WARM_UP_STEPS:
+            recent_steps_j = (*recent_steps_j, _mean_j(self.last, now))[-STEADY_STEPS:]
         learned = replace(
             self,
-            mean_j=mean_j,
+            mean_j=_mean_j(_mean_start(warmed_up, now), now) or self.mean_j,
             max_j=max_j,
-            second_j=second_j,
-            least_j=least_j,
+            recent_steps_j=recent_steps_j,
             last=now,
             warmed_up=warmed_up,
         )
@@ -130,7 +129,7 @@ class StepBound:
         """
         now = self.last
         if now.steps < WARM_UP_STEPS:
-            return self.least_j
+            return min(self.recent_steps_j, default=0.0)
         if now.steps >= 2 * WARM_UP_STEPS and now.seconds >= _MIN_MEASURED_S:
             return self.mean_bound_j
         overall_j = (now.steps_j - self.lag_j) / now.steps
@@ -140,14 +139,19 @@ class StepBound:
     def step_j(self) -> float:
         """Joules to set aside for one step.
 
-        In the first ten steps, a first step that compiles does not represent the next one, once
-        another step is known from this fit or an earlier one. Until then, the next step may use as
-        much as the first.
+        In the first ten steps, a step that compiles does not represent the next one. So twice the
+        last two steps bound it, but no more than the mean so far unless one of the two used more.
+        After the first step alone, the bound is from an earlier fit, or half of that step.
         """
-        if not 0 < self.last.steps < 2 * WARM_UP_STEPS:
-            return max(STEP_FACTOR * (self.likely_j or self.mean_j or 0.0), self.max_j)
-        steady_j = STEP_FACTOR * (self.second_j or self.known_j or 0.0)
-        return max(STEP_FACTOR * self.likely_j, steady_j or self.mean_j or 0.0, self.max_j)
+        steps, mean_j = self.last.steps, self.mean_j or 0.0
+        if steps == 1:
+            return STEP_FACTOR * (self.known_j or 0.0) or SECOND_SHARE * mean_j
+        next_j = STEP_FACTOR * (self.likely_j or mean_j)
+        if 0 < steps < 2 * WARM_UP_STEPS:
+            recent_j = max(self.recent_steps_j)
+            warming_j = min(STEP_FACTOR * recent_j, max(mean_j, recent_j))
+            next_j = max(warming_j, next_j if steps > WARM_UP_STEPS else 0.0)
+        return max(next_j, self.max_j)
 
     def steps_until_check(self, free_j: float) -> int:
         """Return the number of steps until the next reading of the meter.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -87,3 +87,19 @@ def experience(name: str, classes, count: int = 40, seed: int = 0) -> Experience
 def constant_meter(clock: Clock, power_w: float = 100.0) -> ConstantMeter:
     """A meter that counts a constant power over a fake clock."""
     return ConstantMeter(power_w, clock=clock)
+
+
+def trainer(*callbacks: Callback, **options) -> Trainer:
+    """A Trainer of two epochs on the processor, without files and output."""
+    return Trainer(
+        callbacks=list(callbacks),
+        **{
+            "max_epochs": 2,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            **options,
+        },
+    )

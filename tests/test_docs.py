@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from greentrain.callbacks import BudgetGuard
 from greentrain.control import UPDATE_MODES
 from greentrain.energy import _codecarbon_hardware, nvml
 from greentrain.tracking import names
@@ -290,6 +292,39 @@ def test_the_shares_of_the_gap_are_those_of_the_benchmark() -> None:
     for path in (README, DOCS / "how-to" / "choose_budget.md"):
         text = " ".join(prose(path).split())
         assert re.search(rf"closed {low} to {high} %.{{0,80}} {cnn} %", text), label(path)
+
+
+GUARD_SENTENCE = re.compile(r"\bthe fit used .*?(?:cap|part)\b.*")
+"""A sentence of a BudgetGuard, to the end of its line."""
+
+
+def without_amounts(sentence: str) -> str:
+    return re.sub(r"[\d.,]+ (?:J|m?Wh|kWh|g CO2e)\b|\d+", "#", sentence)
+
+
+def test_a_quoted_sentence_of_a_guard_is_the_one_that_it_prints(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not above: as a script, this module does not find it.
+    from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
+
+    monkeypatch.chdir(tmp_path)
+    clock, printed = Clock(), set()
+    for cap, on_exceed in (("30 J", "stop"), ("30 J", "warn")):
+        guard = BudgetGuard(cap, meter=constant_meter(clock), on_exceed=on_exceed)
+        fitted = trainer(guard, Tick(clock), max_epochs=3)
+        with warnings.catch_warnings(), caplog.at_level("INFO"):
+            warnings.filterwarnings("ignore", message="BudgetGuard")
+            fitted.fit(Classifier(), loader())
+        printed.add(without_amounts(guard.reason))
+    assert len(printed) == 2
+    heading = "BudgetGuard stops the fit"
+    assert f"### {heading}\n" in (DOCS / "how-to" / "troubleshooting.md").read_text("utf-8")
+    assert any(message.startswith(f"{heading}: the fit used") for message in caplog.messages)
+    pages = (path.read_text(encoding="utf-8") for path in TEXTS)
+    quoted = [line for page in pages for line in GUARD_SENTENCE.findall(page)]
+    assert len(quoted) >= 2
+    assert {without_amounts(line) for line in quoted} <= printed
 
 
 def names_table() -> list[list[str]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from markdown_it import MarkdownIt
 
+import greentrain
+from greentrain.callbacks.messages import warn
 from greentrain.texts import markdown, one_line, storable, visible
 from tests.hostile import STORABLE, assert_inert
 
@@ -41,3 +45,19 @@ def test_visible_texts_keep_scripts_and_chosen_characters() -> None:
 )
 def test_long_texts_are_cut_off(text: str) -> None:
     assert len(one_line(text, 10)) == 11
+
+
+def test_a_warning_of_a_callback_is_one_inert_line() -> None:
+    with pytest.warns(UserWarning) as warned:
+        warn("the budget 'a\x1b[2J\nb' at postgresql://me:secret@host/db is used up")
+    (warning,) = warned
+    expected = r"the budget 'a\x1b[2J\nb' at postgresql://host/db is used up"
+    assert str(warning.message) == expected
+    assert warning.filename == __file__
+
+
+def test_no_module_warns_past_it() -> None:
+    sources = Path(greentrain.__file__).parent
+    files = [*sources.rglob("*.py"), *(sources / "callbacks").glob("*.py")]
+    calling = {path.name for path in files if "rank_zero_warn" in path.read_text(encoding="utf-8")}
+    assert calling == {"messages.py"}

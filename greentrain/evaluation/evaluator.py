@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -246,7 +247,10 @@ def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Lightning's messages about each new Trainer: a stream creates dozens of them."""
+    """Silence Lightning's messages about each new Trainer: a stream creates dozens of them.
+
+    Ctrl-C raises KeyboardInterrupt, as without a Trainer.
+    """
     loggers = [logging.getLogger(name) for name in _QUIET]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -255,10 +259,29 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for message in _NOISE:
                 warnings.filterwarnings("ignore", message=message)
-            yield
+            with raising_interrupts():
+                yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def raising_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt where a Trainer ends the program, and restore its handler.
+
+    After Ctrl-C, Lightning closes its callbacks, ignores each further Ctrl-C and exits.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        interrupt = error.__context__
+        if not isinstance(interrupt, KeyboardInterrupt):
+            raise
+        if handler is not None:  # `None` if it was not installed from Python
+            signal.signal(signal.SIGINT, handler)
+        raise interrupt from None
 
 
 def isolated_rng() -> AbstractContextManager[None]:

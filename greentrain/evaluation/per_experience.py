@@ -61,6 +61,17 @@ class PerExperienceMetrics:
             for on, score in enumerate(scores[number - 1]):
                 self._enter(number, on, score)
 
+    def withdraw(self, number: int) -> None:
+        """Drop experience ``number``, whose data could not be stored, so that it may come again.
+
+        If a model was trained on it, the scores of that model replace those before it.
+        """
+        scores = self._scores()[: number + 1, :number].tolist()
+        self.matrix.reset()
+        for after, row in enumerate(scores):
+            for on, score in enumerate(row):
+                self._enter(min(after, number - 1), on, score)
+
     def summary(self) -> dict[str, float]:
         """Return the known summary metrics of the scores, by their MLflow names."""
         scores = self._scores()

@@ -34,6 +34,7 @@ FEWEST_VALIDATED = 256
 _SAFETY = 3.0
 _REMEMBERED = 3
 _WITHOUT_A_TRAINER = 0.25
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,3 +264,34 @@ def compare_on_probe(
     if before.sizes != after.sizes:  # the probe needed no Trainer, and the successor did
         before = evaluator.measure_as_one(current, probe.held_out)
     return history.compare(before, after)
+
+
+def compare_on_all(
+    held_out: Dataset[Any],
+    current: LightningModule,
+    successor: LightningModule,
+    *,
+    evaluator: Evaluator,
+    history: MetricHistory,
+) -> Comparison:
+    """Compare a successor with the current model on held-out data in the order of experiences.
+
+    Each block has samples of all experiences. So a gain on one experience and a loss on another
+    cancel out within the blocks, and do not count as scatter between them.
+    """
+    mixed = [interleaved(held_out)]
+    before, after = (evaluator.measure_as_one(each, mixed) for each in (current, successor))
+    return history.compare(before, after)
+
+
+def interleaved(dataset: Dataset[Any]) -> Dataset[Any]:
+    """Return the samples in an order of which every run is spread evenly over the dataset.
+
+    The order is that of the multiples of the golden ratio, modulo 1.
+
+    Example:
+        >>> interleaved(range(8)).indices  # one of each half in every pair
+        [0, 5, 2, 7, 4, 1, 6, 3]
+    """
+    spread = torch.arange(size(dataset), dtype=torch.float64) * _GOLDEN % 1.0
+    return Subset(dataset, spread.argsort().argsort().tolist())

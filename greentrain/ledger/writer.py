@@ -139,5 +139,7 @@ class Writer(Generic[T]):
     def _try(self, rows: list[T], awaited: bool) -> None:
         try:
             self._write(rows, awaited)
-        except Exception:  # a thread that dies would keep `flush` waiting
-            _log.exception("%d rows could not be written and are lost", len(rows))
+        except Exception as error:  # a thread that dies would keep `flush` waiting
+            name = type(error).__name__
+            _log.error("%d rows could not be written and are lost: %s: %s", len(rows), name, error)
+            _log.debug("the rows were lost here", exc_info=True)

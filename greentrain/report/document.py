@@ -11,6 +11,7 @@ from typing import Any, Literal, NotRequired, Required, TypedDict
 
 from greentrain.budget import Period, Unit
 from greentrain.ledger import Head
+from greentrain.report.carbon_figures import CarbonFigures, SupplementaryImpacts
 
 
 class EnergyFigures(TypedDict):
@@ -283,75 +284,6 @@ class Summary(ExperienceCounts):
     """Counts and metrics of all runs, and of each."""
 
     by_run: list[RunSummary]
-
-
-class IntensityProvenance(TypedDict):
-    """The origin of a carbon intensity."""
-
-    source: str | None
-    zone: str | None
-    data_year: int | None
-    signal: str | None
-    basis: str | None
-
-
-class EmissionFactors(TypedDict):
-    """The intensity and the PUE that a run's grams were computed with."""
-
-    intensity: IntensityProvenance | None
-    pue: float | None
-    pue_source: str | None
-
-
-class CarbonFigures(TypedDict):
-    """The grams of all windows, the energy that they cover, and their factors."""
-
-    emissions_g: float | None
-    interval: dict[str, float] | None
-    complete: bool
-    covered_j: float
-    windows: int
-    intensities: list[EmissionFactors]
-    sentence: str
-
-
-class Impact(TypedDict, total=False):
-    """A supplementary impact; the first group of keys is always set."""
-
-    unit: Required[str]
-    method: Required[str | None]
-    source: Required[str | None]
-    sentence: Required[str | None]
-
-    water_l: float | None
-    l_per_kwh: float | None
-    embodied_g: float | None
-    time_s: float | None
-    embodied_kg: float | None
-    embodied_lifetime_h: float | None
-    embodied_reserved_share: float | None
-    emissions_g: float | None
-    g_per_kwh: float | None
-    complete: bool
-    covered_j: float | None
-
-
-class Electricity(TypedDict):
-    """Emissions of the electricity by both methods, and the scope that they belong to."""
-
-    hosting: str | None
-    scope: str | None
-    sentence: str
-    location_based: Impact
-    market_based: Impact
-
-
-class SupplementaryImpacts(TypedDict):
-    """Impacts that are reported separately and added to no other figure."""
-
-    water: Impact
-    embodied: Impact
-    electricity: Electricity
 
 
 class NotMeasured(TypedDict):

@@ -6,12 +6,8 @@ import math
 from collections.abc import Sequence
 
 from greentrain.ledger import canonical
-from greentrain.report.document import (
-    CarbonFigures,
-    EmissionFactors,
-    EnergyTotals,
-    RunFigures,
-)
+from greentrain.report.carbon_figures import CarbonFigures, EmissionFactors
+from greentrain.report.document import EnergyTotals, RunFigures
 from greentrain.report.row_helpers import MeasuredWindow, carbon_settings, number, total
 
 NO_ZONE = "no zone was given, so no grams are claimed"

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greentrain.report.disclosures import Disclosures
-from greentrain.report.document import (
+from greentrain.report.carbon_figures import (
     CarbonFigures,
     Electricity,
-    EnergyTotals,
     Impact,
-    RunFigures,
     SupplementaryImpacts,
 )
+from greentrain.report.disclosures import Disclosures
+from greentrain.report.document import EnergyTotals, RunFigures
 from greentrain.report.row_helpers import MeasuredWindow, mean_pue
 from greentrain.units import J_PER_WH
 

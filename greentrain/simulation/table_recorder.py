@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 import zlib
@@ -15,7 +14,7 @@ from pytorch_lightning.utilities.data import extract_batch_size
 
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard
-from greentrain.control import SKIP, UPDATE_MODES, Action, Candidate, UpdateMode
+from greentrain.control import SKIP, Action, Candidate, UpdateMode
 from greentrain.errors import MeterError
 from greentrain.evaluation.comparison import Measured, MetricHistory
 from greentrain.evaluation.evaluator import Evaluator
@@ -31,6 +30,7 @@ from greentrain.simulation.recorded_table import (
 )
 from greentrain.simulation.recording_budget import RecordingBudget
 from greentrain.simulation.recording_files import TableFile, WeightsFolder
+from greentrain.simulation.table_nodes import TableNode, node_after, usual_action, weights_name
 from greentrain.streams import Experience
 from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import ModelTrainer, TrainedModel
@@ -43,21 +43,12 @@ _WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Node:
-    """A model at an experience: its key, the pending experiences and the file of its weights."""
-
-    key: str
-    pending: tuple[str, ...]
-    weights: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Visit:
     """A place with its data, its probe if the model is trained, and its held-out metric."""
 
     position: int
     experience: Experience
-    node: _Node
+    node: TableNode
     data: UpdateData
     probe: ProbeResult | None
     metric: float
@@ -136,12 +127,14 @@ class TableRecorder:
         """Record every place of a stream that is not recorded yet."""
         if UNTRAINED not in self._weights:
             self._weights.save(UNTRAINED, {"state": self._model.state_dict()})
-        nodes = {UNTRAINED: _Node(key=UNTRAINED, pending=(), weights=UNTRAINED)}
+        nodes = {UNTRAINED: TableNode(key=UNTRAINED, pending=(), weights=UNTRAINED)}
         for position, experience in enumerate(experiences):
-            following: dict[str, _Node] = {}
+            following: dict[str, TableNode] = {}
             for node in nodes.values():
                 for row in self._rows(position, experience, node):
-                    following.setdefault(row.after, self._next(row, node, experience))
+                    following.setdefault(
+                        row.after, node_after(row, node, experience, exact=self._exact)
+                    )
             self._held_out.add(experience)
             self._data.pending = []
             self._data.store(experience, trained=True)
@@ -149,7 +142,9 @@ class TableRecorder:
             if self._warm:  # not while repeating rows of an earlier process
                 self._weights.keep({UNTRAINED, *(node.weights for node in nodes.values())})
 
-    def _rows(self, position: int, experience: Experience, node: _Node) -> Iterator[RecordedRow]:
+    def _rows(
+        self, position: int, experience: Experience, node: TableNode
+    ) -> Iterator[RecordedRow]:
         """Yield the row of every action at one place, recorded earlier or trained now."""
         place = (position, node.key)
         self._data.pending = list(node.pending)
@@ -167,7 +162,7 @@ class TableRecorder:
                 self._on_row(row)
             yield row
 
-    def _candidates(self, data: UpdateData, node: _Node) -> list[Candidate]:
+    def _candidates(self, data: UpdateData, node: TableNode) -> list[Candidate]:
         known = self._trainer.plan.candidates(
             **data.counts,
             has_model=node.key != UNTRAINED,
@@ -183,11 +178,11 @@ class TableRecorder:
             if action.mode in feasible
         ]
 
-    def _load(self, node: _Node) -> None:
+    def _load(self, node: TableNode) -> None:
         self._model.load_state_dict(self._weights.load(node.weights)["state"])
 
     def _visit(
-        self, position: int, experience: Experience, data: UpdateData, node: _Node
+        self, position: int, experience: Experience, data: UpdateData, node: TableNode
     ) -> _Visit:
         """Probe the model of a place, and record the probe."""
         place, probe = (position, node.key), None
@@ -278,13 +273,13 @@ class TableRecorder:
     def _trained(self, visit: _Visit, candidate: Candidate) -> tuple[_Trained, Measured | None]:
         """Train, unless another place has the same training; also return the probed metric."""
         action, node = candidate.action, visit.node
-        name = self._weights_name(visit.position, node.key, action)
+        name = weights_name(visit.position, node.key, action)
         full = action.mode is UpdateMode.FULL_RETRAIN
         if full and name in self._weights:
             known = self._weights.load(name)
             return _Trained(**known["trained"]), self._measure_again(visit, known["state"])
         model, trained, compared = self._train(visit, candidate)
-        usual = not self._exact and action == self._usual(node, visit.position)
+        usual = not self._exact and action == usual_action(node, visit.position, self._tried)
         if self._exact or full or usual:
             if trained.finite:
                 self._model.keep(model, action)
@@ -346,41 +341,6 @@ class TableRecorder:
             value=value,
         )
         return model, trained, compared
-
-    def _usual(self, node: _Node, position: int) -> Action | None:
-        """Return the action that trains the model of a merged key; ``None`` at other places.
-
-        It is a full retraining first, then the largest warm start at each experience.
-        """
-        if position and node.key != f"updated-{position - 1}":
-            return None
-        reusing = [mode for mode, traits in UPDATE_MODES.items() if traits.keeps_weights]
-        order = [UpdateMode.WARM_START, *reusing, UpdateMode.FULL_RETRAIN]
-        mode = next(
-            mode
-            for mode in (order if position else order[-1:])
-            if any(action.mode is mode for action in self._tried)
-        )
-        step_fraction = max(action.step_fraction for action in self._tried if action.mode is mode)
-        return Action(mode=mode, step_fraction=step_fraction)
-
-    def _next(self, row: RecordedRow, node: _Node, experience: Experience) -> _Node:
-        if not (row.steps and row.kept):
-            pending = (*node.pending, experience.id)
-            return _Node(key=row.after, pending=pending, weights=node.weights)
-        weights = (
-            self._weights_name(row.position, node.key, row.action)
-            if self._exact or row.after.startswith("full-")
-            else f"updated-{row.position}"
-        )
-        return _Node(key=row.after, pending=(), weights=weights)
-
-    def _weights_name(self, position: int, before: str, action: Action) -> str:
-        """Return the file name of the model after an action."""
-        if action.mode is UpdateMode.FULL_RETRAIN:
-            return f"full-{position}-{action.step_fraction:g}"
-        key = f"{position} {before} {action.mode} {action.step_fraction:g}"
-        return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 class _Samples(Callback):

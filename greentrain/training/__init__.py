@@ -2,9 +2,10 @@
 
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.fit import shrink_and_perturb
-from greentrain.training.model_update import ModelUpdate, update
+from greentrain.training.model_update import update
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.stream_trainer import StreamTrainer
+from greentrain.training.update_outcome import ModelUpdate
 
 __all__ = [
     "CarbonConfig",

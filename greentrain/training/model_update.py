@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from greentrain.budget import Budget
-from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.control import BudgetController, Decision, Policy, UpdateMode
+from greentrain.callbacks.messages import inform
+from greentrain.control import BudgetController, Policy
 from greentrain.decisions.budget_arguments import check_intensity, parse_calibration_budget
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
@@ -36,91 +32,23 @@ from greentrain.tracking import NullTracker
 from greentrain.training import config
 from greentrain.training.config import CarbonConfig, ModeConfig
 from greentrain.training.data import StreamData
-from greentrain.training.fit import RESERVED_OPTIONS, ModelTrainer, as_list, trainer_options
+from greentrain.training.fit import ModelTrainer, as_list
 from greentrain.training.fit_callbacks import LoggerSteps
 from greentrain.training.given_data import GivenData, read_data
-from greentrain.training.given_model import check_given_model, copy_model, return_like
+from greentrain.training.given_model import check_given_model, copy_model
+from greentrain.training.given_options import check_callbacks, check_options
 from greentrain.training.loaders import check_loader
-from greentrain.training.result import UpdateResult
-from greentrain.training.runner import StreamRunner, open_runner
 from greentrain.training.shadow import check_model
+from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
-from greentrain.units import J_PER_WH, format_energy, utc_now
+from greentrain.training.update_outcome import ModelUpdate, modes_not_offered, outcome_of
+from greentrain.units import utc_now
 
 _CALIBRATION = "1 Wh"
 _FILE = "greentrain.db"
 
 _steps: WeakKeyDictionary[Logger, int] = WeakKeyDictionary()
 """Steps that the updates of this process have recorded in each logger."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ModelUpdate:
-    """The outcome of :func:`update`.
-
-    Args:
-        model: The better model: the updated one, or the given instance if nothing was kept.
-        update_mode: The update mode of the decision; ``SKIP`` if nothing was trained.
-        kept: Whether ``model`` is the updated one.
-        reason: The decision and its outcome in one or two sentences.
-        monitor: Name of the metric that the two models were compared by.
-        metric_before: The metric of the given model on ``val``; ``None`` if unknown.
-        metric_after: The metric of the returned model on it; ``None`` if unknown.
-        energy_j: Joules that the update used, with its calibration and its probe.
-        emissions_g: Grams of CO2 equivalent; ``None`` without a zone or an intensity.
-        left_j: Joules left of the budget.
-        overrun_j: Joules used beyond what was reserved.
-        steps: Batches that were trained.
-        logged_steps: The next step of the loggers: ``first_step`` of the next update.
-        not_offered: The update modes that were not possible, each with its reason.
-        decision: The decision, with its alternatives.
-        ledger: Path of the ledger that recorded everything, or its URL if it is on a server.
-        run_id: Id of the run in the ledger.
-    """
-
-    model: LightningModule
-    update_mode: UpdateMode
-    kept: bool
-    reason: str
-    monitor: str
-    metric_before: float | None
-    metric_after: float | None
-    energy_j: float
-    emissions_g: float | None
-    left_j: float
-    overrun_j: float
-    steps: int
-    logged_steps: int
-    not_offered: Mapping[UpdateMode, str]
-    decision: Decision
-    ledger: str
-    run_id: str
-
-    @property
-    def energy_wh(self) -> float:
-        """The energy in watt-hours."""
-        return self.energy_j / J_PER_WH
-
-    def __repr__(self) -> str:
-        """Return the outcome in one line."""
-        return f"<ModelUpdate {self._outcome}>"
-
-    def __str__(self) -> str:
-        """Return the outcome, its reason and the ledger, each in a line."""
-        lines = [self._outcome, f"reason: {self.reason}"]
-        lines += [f"not offered: {mode}, as {why}" for mode, why in self.not_offered.items()]
-        return "\n".join([*lines, f"ledger: {self.ledger}"])
-
-    @property
-    def _outcome(self) -> str:
-        state = "kept" if self.kept else "not kept"
-        state = "nothing trained" if self.update_mode is UpdateMode.SKIP else state
-        used = format_energy(self.energy_j)
-        before, after = (_number(each) for each in (self.metric_before, self.metric_after))
-        return (
-            f"{self.update_mode}, {state}: {self.monitor} {before} -> {after}, {self.steps} steps, "
-            f"{used}"
-        )
 
 
 def update(
@@ -197,7 +125,7 @@ def update(
         ``result = greentrain.update(model, new_data, val=held_out, max_epochs=3)``
     """
     given = check_given_model(model)
-    options = _check_options(trainer)
+    options = check_options(trainer)
     config.check_arguments(make_model or check_given_model, buffer, policy)
     wanted = budget if isinstance(budget, Budget) else Budget.parse(budget)
     check_intensity(wanted, carbon.account())
@@ -267,7 +195,7 @@ def _update(
     start = copy_model(given)
     logged = logged_in_validation(start, data.val, options=options, loader=val_loader)
     monitor, mode = choose_metric(logged, monitor, mode)
-    _check_callbacks(options, logged)
+    check_callbacks(options, logged)
     if make_model is not None:
         check_model(model_trainer.fresh_model(), given)
     evaluator = Evaluator(monitor=monitor, options=options, loader=val_loader)
@@ -330,116 +258,16 @@ def _update(
     finally:
         runner.close()
     if ledger is None and number == 1:
-        rank_zero_info(f"greentrain.update: the ledger is {_path(url)}")
-    return _outcome(
+        inform(f"greentrain.update: the ledger is {_path(url)}")
+    return outcome_of(
         given,
         runner,
         result,
         monitor=monitor,
         ledger=_path(url),
-        not_offered=_not_offered(buffer, past, make_model),
+        not_offered=modes_not_offered(buffer, past, make_model),
         logged_steps=loggers.steps,
     )
-
-
-def _outcome(
-    given: LightningModule,
-    runner: StreamRunner,
-    result: UpdateResult,
-    *,
-    monitor: str,
-    ledger: str,
-    not_offered: Mapping[UpdateMode, str],
-    logged_steps: int,
-) -> ModelUpdate:
-    run = runner.run
-    if run is None:
-        raise ValueError("the update opened no run")
-    trained = result.update_mode is not UpdateMode.SKIP
-    kept = result.kept and trained
-    before, after = _without_rounding(result.metric_before, result.metric_after)
-    reason = result.reason
-    if trained and not kept:
-        reason += f". The updated model is not kept: it is worse in {monitor}, or not finite"
-    return ModelUpdate(
-        model=return_like(runner.state.model.module, given) if kept else given,
-        update_mode=result.update_mode,
-        kept=kept,
-        reason=reason,
-        monitor=monitor,
-        metric_before=before,
-        metric_after=after,
-        energy_j=result.energy_j,
-        emissions_g=run.emissions_g,
-        left_j=result.left_j,
-        overrun_j=result.overrun_j,
-        steps=result.steps,
-        logged_steps=logged_steps,
-        not_offered=not_offered,
-        decision=result.decision,
-        ledger=ledger,
-        run_id=run.run.run_id,
-    )
-
-
-def _not_offered(buffer: object, past: int, make_model: object) -> dict[UpdateMode, str]:
-    why: dict[UpdateMode, str] = {}
-    if not past:
-        missing = "no buffer was given" if buffer is None else "the buffer holds no past data"
-        why = {UpdateMode.REPLAY: missing, UpdateMode.FULL_RETRAIN: missing}
-    if make_model is None:
-        why[UpdateMode.FULL_RETRAIN] = (
-            "make_model was not given, and an instance has no fresh weights"
-        )
-    return why
-
-
-def _check_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of the Trainer, with ``max_epochs``."""
-    for name, value in given.items():
-        if isinstance(value, Trainer):
-            raise ConfigurationError(
-                f"{name} is a Trainer, and an update needs a fresh one; give its options "
-                "themselves: greentrain.update(..., max_epochs=3, accelerator='gpu')"
-            )
-    if "trainer" in given:
-        raise ConfigurationError(
-            "trainer is no option of a Trainer; give the options themselves: "
-            "greentrain.update(..., max_epochs=3, accelerator='gpu')"
-        )
-    taken = sorted(set(RESERVED_OPTIONS) & set(given))
-    if taken:
-        raise ConfigurationError(
-            f"{', '.join(taken)} cannot be given, as the controller decides about the steps; give "
-            "max_epochs, the largest number of further epochs"
-        )
-    if given.get("logger") is True:
-        raise ConfigurationError(
-            "logger is True, which is a new logger in each Trainer; give the logger of the earlier "
-            "training, such as CSVLogger('logs'), so that its curves continue"
-        )
-    return trainer_options(given)
-
-
-def _check_callbacks(options: Mapping[str, Any], logged: Sequence[str]) -> None:
-    """Refuse callbacks that would fail during the fit, which has no validation."""
-    for each in as_list(options.get("callbacks")):
-        monitored = getattr(each, "monitor", None)
-        if isinstance(each, Checkpoint):
-            raise ConfigurationError(
-                f"callbacks has a {type(each).__name__}, and update returns the better model; save "
-                "that one: torch.save(result.model.state_dict(), 'model.pt')"
-            )
-        if isinstance(each, (BudgetGuard, EnergyMonitor)):
-            raise ConfigurationError(
-                f"callbacks has a {type(each).__name__}, and update measures and caps its energy "
-                "itself; remove it, and see result.energy_j and budget"
-            )
-        if isinstance(each, EarlyStopping) and monitored in logged:
-            raise ConfigurationError(
-                f"callbacks has an EarlyStopping on {monitored!r}, which is logged in validation, "
-                "and an update validates once, at its end; remove it"
-            )
 
 
 def _default_url(state_dir: str | Path | None, options: Mapping[str, Any]) -> str:
@@ -460,14 +288,3 @@ def _trained_steps(model: LightningModule) -> int:
     """Return the logged steps of the last fit of a model in this process."""
     trainer = getattr(model, "_trainer", None)
     return 0 if trainer is None else int(trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-
-def _without_rounding(*metrics: float | None) -> list[float | None]:
-    """Return metrics to seven digits of the largest: one is computed as a difference."""
-    largest = max((abs(each) for each in metrics if each is not None), default=0.0)
-    digits = 6 - math.floor(math.log10(largest)) if largest else 0
-    return [None if each is None else round(each, digits) for each in metrics]
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"

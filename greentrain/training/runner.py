@@ -6,14 +6,12 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule
 
-from greentrain.budget import Budget
 from greentrain.decisions.core import BudgetAccount, DecisionCore
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter
@@ -30,7 +28,7 @@ from greentrain.training.failed_tries import MOST_TRIES, FailedTries
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.run_context import RunContext
-from greentrain.training.shadow import ShadowAccount, ShadowBudget, read_shadow_budget
+from greentrain.training.shadow import ShadowAccount, ShadowBudget
 from greentrain.training.shadow_loop import ShadowLoop
 from greentrain.training.stream_state import StreamState
 from greentrain.training.train_stage import TrainStage
@@ -159,12 +157,15 @@ class StreamRunner:
         except BaseException as error:
             if shadow or not self._gives_up(experience, error):
                 run.failed = True
+                if isinstance(error, KeyboardInterrupt):
+                    _log.warning("%s", self._interrupted(experience))
                 raise
             used_j = (run.recorder.read().total_j or 0.0) - before_j
             result, row = self._loop.set_aside(
                 context, self._account(run), _failed_again(experience, error), used_j=used_j
             )
-            _log.error("%s", result.reason, exc_info=error)
+            _log.error("%s", result.reason)
+            _log.debug("the last error was raised here", exc_info=error)
             self._commit(run, result, row)
             return result
         if run.emissions_g is not None:
@@ -206,6 +207,18 @@ class StreamRunner:
             raise ConfigurationError(
                 "the StreamTrainer is closed; open a new one on the same ledger to go on"
             )
+
+    def _interrupted(self, experience: Experience) -> str:
+        then = "without a state_dir, the stream so far ends with this program"
+        if self._checkpoint is not None:
+            then = (
+                f"open the stream again with its state_dir, {self._checkpoint.folder}, to go on "
+                "with this experience"
+            )
+        return (
+            f"the update on experience {experience.id} was interrupted, and what it used is "
+            f"settled; {then}"
+        )
 
     def _gives_up(self, experience: Experience, error: BaseException) -> bool:
         """Count a failed try, and return whether it was the last one."""
@@ -320,107 +333,3 @@ def _failed_again(experience: Experience, error: BaseException) -> str:
         f"The update on {experience.id} failed twice, so the experience is set aside, and the "
         f"stream goes on without its data. The last error was {type(error).__name__}: {reason}"
     )
-
-
-def open_runner(
-    state: StreamState,
-    trainer: ModelTrainer,
-    evaluator: Evaluator,
-    budget: Budget,
-    *,
-    ledger: str,
-    state_dir: str | Path | None,
-    calibration: Budget | None,
-    meter: Meter | None,
-    tracker: Tracker,
-    carbon: CarbonConfig,
-    settings: Mapping[str, Any],
-    for_next: bool = False,
-) -> StreamRunner:
-    """Restore a saved state, open the budget, and return the runner of a stream.
-
-    Args:
-        state: The stream's state, which the saved one replaces.
-        trainer: Trains successors.
-        evaluator: Measures models.
-        budget: The requested budget.
-        ledger: URL of the ledger.
-        state_dir: Folder of the saved state; ``None`` to save nothing.
-        calibration: Budget of a calibration, for a budget given as a share.
-        meter: The meter; detected if ``None``.
-        tracker: Logs the stream.
-        carbon: Conversion of joules to grams.
-        settings: The stream's configuration.
-        for_next: Whether the budget is for the next experience alone. A later one has another.
-
-    Raises:
-        ConfigurationError: If the ledger has another budget of this name, or the saved state is in
-            use, unreadable or of another stream.
-    """
-    recorded = Ledger(ledger)
-    checkpoint = None if state_dir is None else Checkpoint(Path(state_dir))
-    try:
-        before = None if checkpoint is None else checkpoint.load()
-        if before is not None:
-            resume(before, settings, state, tracker)
-        known = None if state_dir is None else state.data.known
-        name = settings["shared_budget"]
-        if for_next:
-            name = f"{settings['name']}/{len(state.data.known) + 1}"
-        paying = StreamBudget(
-            recorded,
-            settings["name"],
-            budget,
-            shared_budget=name,
-            calibration=calibration,
-            carbon=carbon.account(),
-            done=known,
-        )
-        shadow_budget = (
-            read_shadow_budget(recorded, settings["name"], paying.budget, known)
-            if settings["shadow"]
-            else None
-        )
-    except BaseException:
-        if checkpoint is not None:
-            checkpoint.close()
-        raise
-    finally:
-        recorded.close()  # a stream without any update has nothing to close
-    runner = StreamRunner(
-        state,
-        trainer,
-        evaluator,
-        paying,
-        ledger=recorded,
-        checkpoint=checkpoint,
-        before=before,
-        shadow=shadow_budget,
-        meter=meter,
-        tracker=tracker,
-        carbon=carbon,
-        settings=settings,
-        baseline_every=settings["baseline_every"],
-    )
-    if checkpoint is not None:
-        weakref.finalize(runner, checkpoint.close)
-    return runner
-
-
-def resume(
-    saved: Mapping[str, Any], settings: Mapping[str, Any], state: StreamState, tracker: Tracker
-) -> None:
-    """Restore the saved state of a stream.
-
-    Raises:
-        ConfigurationError: If it was saved with other settings, or with another model.
-    """
-    for name, before in saved["settings"].items():
-        if (now := settings[name]) != before:
-            raise ConfigurationError(
-                f"the state was saved with {name}={before!r}, and it is {now!r} now; give the same "
-                "value, or another state_dir to start again"
-            )
-    state.load_state_dict(saved["stream"])
-    if (run := saved.get("run")) is not None:
-        tracker.load_state_dict(run["tracker"])

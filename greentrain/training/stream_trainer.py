@@ -39,7 +39,8 @@ from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, trainer_options
 from greentrain.training.module_checks import check_callbacks, check_module
 from greentrain.training.result import UpdateResult
-from greentrain.training.runner import RESULTS_KEPT, open_runner
+from greentrain.training.runner import RESULTS_KEPT
+from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
 
 

@@ -60,6 +60,7 @@ def stream_metrics(result: UpdateResult, totals: StreamTotals) -> dict[str, floa
     metrics = {
         names.ENERGY_CUMULATIVE: wh(totals.energy_j),
         names.BUDGET_LEFT: wh(result.left_j),
+        names.BUDGET_OVERRUN: wh(result.overrun_j),
         names.BUDGET_MIN_GAIN: None if min_gain_per_j is None else min_gain_per_j / wh(1.0),
         names.METRIC_AFTER: result.metric_after,
         names.ANYTIME: totals.metric / totals.measured if totals.measured else None,

@@ -13,7 +13,7 @@ from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.control import Candidate, Decision
 from greentrain.evaluation.comparison import Comparison
 from greentrain.evaluation.evaluator import Evaluator
-from greentrain.evaluation.probe import compare_on_probe
+from greentrain.evaluation.probe import compare_on_all, compare_on_probe
 from greentrain.memory import size
 from greentrain.payments import Payment, paying
 from greentrain.training.config import CarbonConfig
@@ -160,9 +160,8 @@ class TrainStage:
         left_j = payment.reserved_j - (payment.used.total_j or 0.0)
         if not self._loses(compared) or left_j < CONFIRMING * probe.validation_j:
             return compared
-        more = [probe.validation_data(asked.context.experience, left_j)]
-        before, after = (evaluator.measure_as_one(each, more) for each in (current, model))
-        return history.compare(before, after)
+        more = probe.validation_data(asked.context.experience, left_j)
+        return compare_on_all(more, current, model, evaluator=evaluator, history=history)
 
     def _loses(self, compared: Comparison | None) -> bool:
         """Return whether a successor is not kept: it is worse by more than chance.

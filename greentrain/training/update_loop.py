@@ -312,6 +312,8 @@ class UpdateLoop:
         state, experience = self._state, asked.context.experience
         n_known = len(state.data.known)
         if not state.data.store(experience, trained=trained):
+            if state.per_experience is not None:
+                state.per_experience.withdraw(n_known)
             return
         if state.per_experience is not None and not trained:
             state.per_experience.repeat(n_known)

@@ -11,18 +11,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks import usage as usage_module
 from greentrain.callbacks.anneal import cosine_factor
-from greentrain.callbacks.budget_guard import StopReason
+from greentrain.callbacks.stop_reason import StopReason
 from greentrain.carbon import CsvIntensity
 from greentrain.energy import ConstantMeter, Reading
 from greentrain.errors import BudgetExceeded, ConfigurationError
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 
 
 def fit(
@@ -35,22 +35,12 @@ def fit(
     path=None,
     **options,
 ):
-    trainer = Trainer(
-        callbacks=[guard, Tick(clock, step_s=step_s, validation_s=0.02), *others],
-        **{
-            "max_epochs": 10,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            **options,
-        },
-    )
+    tick = Tick(clock, step_s=step_s, validation_s=0.02)
+    options = {"max_epochs": 10, "num_sanity_val_steps": 0, **options}
+    fitted = trainer(guard, tick, *others, **options)
     model = Classifier() if model is None else model
-    trainer.fit(model, loader(), loader(2) if val else None, ckpt_path=path)
-    return trainer
+    fitted.fit(model, loader(), loader(2) if val else None, ckpt_path=path)
+    return fitted
 
 
 def guard_of(cap, clock, **options) -> BudgetGuard:
@@ -269,15 +259,8 @@ def test_a_resumed_fit_goes_on_under_the_same_cap_and_schedule(tmp_path):
     def resumed(cap, ckpt_path=None, *callbacks):
         clock, model = Clock(), Classifier()
         guard = guard_of(cap, clock, anneal=True)
-        Trainer(
-            callbacks=[guard, Tick(clock), *callbacks],
-            max_epochs=10,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        ).fit(model, loader(), ckpt_path=ckpt_path)
+        fitted = trainer(guard, Tick(clock), *callbacks, max_epochs=10)
+        fitted.fit(model, loader(), ckpt_path=ckpt_path)
         return guard, model
 
     resumed(1e6, None, Save())
@@ -294,16 +277,7 @@ def test_guard_and_monitor_see_the_same_joules():
     clock = Clock()
     meter = constant_meter(clock)
     monitor, guard = EnergyMonitor(meter), BudgetGuard("50 J", meter=meter)
-    trainer = Trainer(
-        callbacks=[guard, monitor, Tick(clock)],
-        max_epochs=10,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(Classifier(), loader())
+    trainer(guard, monitor, Tick(clock), max_epochs=10).fit(Classifier(), loader())
     assert guard.used_j == pytest.approx(monitor.total.total_j)
 
 
@@ -482,35 +456,10 @@ def test_a_monitor_and_a_guard_on_one_meter_cut_one_stream_of_windows(tmp_path):
         clock = Clock()
         meter = constant_meter(clock)
         monitor, guard = EnergyMonitor(meter, ledger=False, summary=False), BudgetGuard("80 J")
-        order = (monitor,) if first else ()
-        trainer = Trainer(
-            callbacks=[*order, guard, *(() if first else (monitor,)), Tick(clock, 0.01, 0.02)],
-            max_epochs=10,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(Classifier(), loader(), loader(2))
+        order = (monitor, guard) if first else (guard, monitor)
+        fitted = trainer(*order, Tick(clock, 0.01, 0.02), max_epochs=10)
+        fitted.fit(Classifier(), loader(), loader(2))
         assert guard.stopped
         assert guard.used_j == pytest.approx(clock.seconds * 100.0)
         assert monitor.total.total_j == pytest.approx(guard.used_j)
         assert guard.used_j <= 80.0
-
-
-@pytest.mark.parametrize("cap_j", [20.0, 36.0, 72.0])
-@pytest.mark.parametrize("power_w", [20.0, 60.0])
-def test_a_slow_first_step_leaves_the_rest_of_a_small_cap_to_be_used(cap_j, power_w):
-    """The first step uses two fifths of the cap; each later one takes 10 ms."""
-
-    class SlowFirst(Callback):
-        def on_train_batch_start(self, trainer, *args, **kwargs):
-            if trainer.global_step == 0:
-                clock.seconds += 0.4 * cap_j / power_w
-
-    clock = Clock()
-    guard = BudgetGuard(f"{cap_j} J", meter=constant_meter(clock, power_w))
-    fit(guard, clock, SlowFirst(), val=True, max_epochs=50, check_val_every_n_epoch=50)
-    assert guard.stopped
-    assert 0.9 * cap_j <= clock.seconds * power_w <= cap_j

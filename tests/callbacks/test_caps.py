@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 import re
 from pathlib import Path
@@ -15,37 +14,24 @@ from pytorch_lightning.loggers import CSVLogger
 
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.callbacks.budget_guard import StopReason
+from greentrain.callbacks.stop_reason import StopReason
 from greentrain.carbon import StaticIntensity
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build
-from tests.callbacks.test_processes import SaveView, free_port
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.callbacks.forks import FORKS, free_port, stopped_together
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 
 __all__ = ["free_port"]  # a fixture
 
-FORKS = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-"""Of forking a process with threads."""
 
-
-def fit(clock: Clock, *callbacks: Callback, **options) -> Trainer:
+def fit(clock: Clock, *callbacks: Callback, path: Path | None = None, **options) -> Trainer:
     """Fit for ten epochs of 20 J, each with a validation of 2 J."""
-    trainer = Trainer(
-        callbacks=[*callbacks, Tick(clock, 0.01, 0.02)],
-        **{
-            "max_epochs": 10,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            **options,
-        },
-    )
-    trainer.fit(Classifier(), loader(), loader(2))
-    return trainer
+    tick = Tick(clock, 0.01, 0.02)
+    options = {"max_epochs": 10, "num_sanity_val_steps": 0, **options}
+    fitted = trainer(*callbacks, tick, **options)
+    fitted.fit(Classifier(), loader(), loader(2), ckpt_path=path)
+    return fitted
 
 
 @pytest.fixture
@@ -146,17 +132,7 @@ def test_a_resumed_fit_does_not_pay_twice(url, tmp_path):
     clock = Clock()
     guard = BudgetGuard("72 J", ledger=url, budget="kfold", meter=constant_meter(clock))
     fit(clock, guard, max_epochs=1).save_checkpoint(tmp_path / "first.ckpt")
-    trainer = Trainer(
-        callbacks=[guard, Tick(clock, 0.01, 0.02)],
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(Classifier(), loader(), loader(2), ckpt_path=tmp_path / "first.ckpt")
+    fit(clock, guard, max_epochs=2, path=tmp_path / "first.ckpt")
     assert (guard.steps, guard.stopped) == (40, False)
     assert guard.used_j == pytest.approx(22.0)
     assert checked(url).rows("settlement")[-1]["sum_spent"] == pytest.approx(44.0)
@@ -223,21 +199,8 @@ def test_ranks_share_a_part(url, tmp_path):
     guard = BudgetGuard(
         "120 J", ledger=url, budget="kfold", num_fits=2, meter=constant_meter(clock)
     )
-    Trainer(
-        callbacks=[guard, Tick(clock, 0.01, 0.02), SaveView(tmp_path, guard)],
-        max_epochs=50,
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp_fork",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=False,
-        default_root_dir=tmp_path,
-    ).fit(Classifier(), loader(), loader(4))
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
-    assert first["stopped"] and second["stopped"]
-    assert first["steps"] == second["steps"] >= 10
-    assert first["used_j"] == second["used_j"] <= 60.0
+    first = stopped_together(tmp_path, guard, Tick(clock, 0.01, 0.02))
+    assert first["used_j"] <= 60.0
     (settled,) = checked(url).rows("settlement")
     assert settled["actual_j"] == pytest.approx(first["used_j"])
 

@@ -12,8 +12,8 @@ from pytorch_lightning import Callback
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.energy import ConstantMeter
 from greentrain.ledger import Ledger
-from tests.callbacks.test_energy_monitor import EPOCH_J, trainer
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.callbacks.test_energy_monitor import EPOCH_J
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 
 
 class InMidFit(Callback):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
@@ -20,25 +20,10 @@ from greentrain.carbon import StaticIntensity
 from greentrain.energy import ConstantMeter, NvmlMeter, WallMeter, WindowRecorder
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 
 BATCHES = 20  # 4 classes x 40 samples / 8
 EPOCH_J = BATCHES * 1.0  # 100 W for 0.01 s is 1 J a batch
-
-
-def trainer(*callbacks, **options) -> Trainer:
-    return Trainer(
-        callbacks=list(callbacks),
-        **{
-            "max_epochs": 2,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            **options,
-        },
-    )
 
 
 def test_each_epoch_and_validation_has_a_window_and_they_sum_to_the_fit():

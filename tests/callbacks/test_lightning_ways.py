@@ -19,8 +19,8 @@ from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks.auto_monitor import AutoBudgetGuard, AutoEnergyMonitor
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
-from tests.callbacks.test_energy_monitor import EPOCH_J, trainer
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.callbacks.test_energy_monitor import EPOCH_J
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 
 ROOT = Path(__file__).parents[2]
 

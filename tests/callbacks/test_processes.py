@@ -4,61 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 
 import pytest
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.callbacks.budget_guard import StopReason
 from greentrain.callbacks.handover import Origin
+from greentrain.callbacks.stop_reason import StopReason
 from greentrain.energy import NvmlMeter
 from greentrain.ledger import Ledger
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.callbacks.forks import FORKS, SaveView, fit, free_port
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 from tests.nvml.simulation import Node
 
-
-class SaveView(Callback):
-    """Write what a rank saw into a separate file: attributes do not come back from a fork."""
-
-    def __init__(self, folder: Path, guard: BudgetGuard) -> None:
-        self.folder = folder
-        self.guard = guard
-
-    def on_train_end(self, trainer, pl_module):
-        seen = {
-            "steps": trainer.global_step,
-            "stopped": self.guard.stopped,
-            "used_j": self.guard.used_j,
-            "epoch_wh": float(trainer.callback_metrics.get("energy/epoch_wh", -1.0)),
-        }
-        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(seen))
-
-
-@pytest.fixture(autouse=True)
-def free_port(monkeypatch):
-    """Give the ranks a port to meet at; Lightning would choose one and leave it set."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
-
-
-def fit(
-    folder: Path, ranks: int, *callbacks: Callback, epochs: int = 3, model: Classifier | None = None
-) -> list[dict]:
-    Trainer(
-        callbacks=list(callbacks),
-        max_epochs=epochs,
-        accelerator="cpu",
-        devices=ranks,
-        strategy="ddp_fork",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(model or Classifier(), loader())
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
+__all__ = ["free_port"]  # a fixture
 
 
 def run(folder: Path, cap_j: float) -> list[dict]:
@@ -69,7 +29,7 @@ def run(folder: Path, cap_j: float) -> list[dict]:
     return fit(folder, 2, monitor, guard, Tick(clock), SaveView(folder, guard))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
+@FORKS
 def test_joules_are_counted_once_and_every_rank_logs_the_same(tmp_path):
     first, second = run(tmp_path, cap_j=1e6)
     assert first == second
@@ -81,7 +41,7 @@ def test_joules_are_counted_once_and_every_rank_logs_the_same(tmp_path):
     ledger.close()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@FORKS
 def test_every_rank_stops_at_the_same_step(tmp_path):
     first, second = run(tmp_path, cap_j=25.0)
     assert first == second
@@ -116,7 +76,7 @@ class Cards(Callback):
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(seen))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@FORKS
 @pytest.mark.parametrize("one_each", [True, False])
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_each_card_of_a_node_is_counted_once(nvml_node, tmp_path, ranks, one_each):
@@ -151,7 +111,7 @@ class Failing(Callback):
             raise ValueError("a bad batch")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@FORKS
 def test_a_rank_that_fails_waits_for_no_other(tmp_path):
     clock = Clock()
     monitor = EnergyMonitor(constant_meter(clock), ledger=f"sqlite:///{tmp_path / 'greentrain.db'}")
@@ -159,7 +119,7 @@ def test_a_rank_that_fails_waits_for_no_other(tmp_path):
         fit(tmp_path, 2, monitor, Tick(clock), Failing())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@FORKS
 @pytest.mark.parametrize(
     "strategy", ["ddp_fork", pytest.param("ddp_spawn", marks=pytest.mark.slow)]
 )
@@ -169,17 +129,8 @@ def test_the_results_come_back_to_the_process_that_started_the_others(tmp_path, 
     meter = constant_meter(clock)
     monitor, guard = EnergyMonitor(meter, ledger=url), BudgetGuard("25 J", meter=meter)
     for _ in range(2):
-        stopped = Trainer(
-            callbacks=[monitor, guard, Tick(clock)],
-            max_epochs=3,
-            accelerator="cpu",
-            devices=2,
-            strategy=strategy,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        options = {"max_epochs": 3, "devices": 2, "strategy": strategy}
+        stopped = trainer(monitor, guard, Tick(clock), **options)
         stopped.fit(Classifier(), loader())
         os.environ.pop("MASTER_PORT")
     assert guard.stopped

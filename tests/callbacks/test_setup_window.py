@@ -9,10 +9,10 @@ from pytorch_lightning import LightningDataModule
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.energy import ConstantMeter, WindowRecorder
-from greentrain.ledger import Ledger
-from tests.callbacks.test_energy_monitor import EPOCH_J, trainer
-from tests.callbacks.test_processes import SaveView, fit, free_port
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from greentrain.ledger import Ledger, verify
+from tests.callbacks.forks import FORKS, SaveView, fit, free_port
+from tests.callbacks.test_energy_monitor import EPOCH_J
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 
 __all__ = ["free_port"]  # a fixture
 PREPARE_J, SETUP_J = 300.0, 200.0  # 3 s and 2 s at 100 W
@@ -103,6 +103,76 @@ def test_the_cap_includes_the_preparation(alone):
     assert fitted.global_step == pytest.approx(guard.used_j - PREPARE_J - SETUP_J)
 
 
+class LateLayers(Classifier):
+    """A model whose own ``setup`` takes 1 s, after that of the callbacks."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def setup(self, stage):
+        self.clock.seconds += 1.0
+
+
+@pytest.mark.parametrize("place", [None, 0, 1])  # of the monitor; None without one
+def test_a_budget_of_several_fits_pays_for_the_preparation(tmp_path, place):
+    clock = Clock()
+    url = f"sqlite:///{tmp_path / 'kfold.db'}"
+    guard = BudgetGuard(
+        "1400 J", ledger=url, budget="kfold", num_fits=2, meter=constant_meter(clock)
+    )
+    callbacks = [guard, Tick(clock)]
+    if place is not None:
+        callbacks.insert(place, EnergyMonitor(ledger=url, summary=False))
+    for expected_j in (700.0, 700.0):  # half of 1400 J, and all of the rest
+        trainer(*callbacks, max_epochs=50).fit(LateLayers(clock), datamodule=Slow(clock))
+        assert guard.stopped
+        assert expected_j - 10.0 < guard.used_j <= expected_j + 10.0
+    assert clock.seconds * 100.0 <= 1400.0
+    ledger = Ledger(url, create=False)
+    windows, settlements = ledger.rows("window"), ledger.rows("settlement")
+    assert {row["reservation_id"] for row in windows} == {
+        row["reservation_id"] for row in settlements
+    }
+    assert [row["phase"] for row in windows].count("setup") == 2
+    assert sum(row["energy_j"] for row in windows) == pytest.approx(clock.seconds * 100.0)
+    assert settlements[-1]["sum_spent"] == pytest.approx(clock.seconds * 100.0)
+    assert verify(ledger).failures == ()
+    ledger.close()
+
+
+def test_a_preparation_beyond_its_part_is_an_overrun_of_the_budget(tmp_path):
+    clock = Clock()
+    url = f"sqlite:///{tmp_path / 'kfold.db'}"
+    meter = constant_meter(clock)
+    guard = BudgetGuard("900 J", ledger=url, budget="kfold", num_fits=3, meter=meter)
+    with pytest.warns(UserWarning, match="200 J more than its part, 300 J, of the budget 'kfold'"):
+        trainer(guard, Tick(clock)).fit(Classifier(), datamodule=Slow(clock))
+    ledger = Ledger(url, create=False)
+    (settled,) = ledger.rows("settlement")
+    assert (settled["actual_j"], settled["overrun_j"]) == pytest.approx((500.0, 200.0))
+    assert verify(ledger).failures == ()
+    ledger.close()
+
+
+def test_a_refused_fit_records_its_preparation_without_a_reservation(tmp_path):
+    clock = Clock()
+    url = f"sqlite:///{tmp_path / 'kfold.db'}"
+    guard = BudgetGuard("400 J", ledger=url, budget="kfold", meter=constant_meter(clock))
+    with pytest.warns(UserWarning, match="more than its part"):
+        trainer(guard, Tick(clock)).fit(Classifier(), datamodule=Slow(clock))
+    trainer(guard, Tick(clock)).fit(Classifier(), datamodule=Slow(clock))
+    assert guard.stopped and guard.steps == 0
+    ledger = Ledger(url, create=False)
+    paid = [
+        (row["phase"], row["energy_j"], row["reservation_id"] is not None)
+        for row in ledger.rows("window")
+    ]
+    ledger.close()
+    assert paid[0] == ("setup", pytest.approx(500.0), True)
+    assert paid[2] == ("setup", pytest.approx(500.0), False)
+
+
 def test_a_preparation_that_uses_the_cap_leaves_no_step():
     clock = Clock()
     guard = BudgetGuard("450 J", meter=constant_meter(clock))
@@ -166,7 +236,7 @@ def test_a_phase_of_the_caller_counts_the_preparation_and_the_guard_does_too():
     assert guard.used_j == pytest.approx(PREPARE_J + SETUP_J + 2 * EPOCH_J)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process with threads
+@FORKS
 def test_the_preparation_of_several_processes_is_counted_once(tmp_path: Path):
     clock = Clock()
     meter = constant_meter(clock)

@@ -7,8 +7,8 @@ import torch
 
 from greentrain.callbacks import EnergyMonitor
 from greentrain.ledger import Ledger
-from tests.callbacks.test_energy_monitor import EPOCH_J, trainer
-from tests.models import Classifier, Clock, Tick, constant_meter, loader
+from tests.callbacks.test_energy_monitor import EPOCH_J
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
 
 FIT_J = 2 * EPOCH_J
 OTHER_J = 20 * 0.2  # 20 batches of 2 ms at 100 W

@@ -89,12 +89,21 @@ def test_a_saving_that_was_seen_is_enough_to_know_what_saving_takes():
     assert dataclasses.replace(end, saved=True).total_j(10.0) == pytest.approx(31.5)
 
 
-def test_a_slow_first_step_bounds_the_second_step_only():
-    # 12 J, then 1 J a step, at 100 W and without a lag.
-    bound = observed(12.0, bound=StepBound(lag_s=0.0))
-    assert bound.step_j == 12.0
-    assert observed(12.0, 1.0, bound=StepBound(lag_s=0.0)).step_j == 2.0
-    assert observed(12.0, *[1.0] * 6, bound=StepBound(lag_s=0.0)).step_j == pytest.approx(2.0)
+@pytest.mark.parametrize(
+    ("steps_j", "next_j"),
+    [
+        ((12.0,), 6.0),  # half of the first step, which is usually the most expensive one
+        ((12.0, 1.0), 2.0),  # twice the steady step
+        ((12.0, 8.0), 10.0),  # twice would be more than the mean so far
+        ((1.0, 1.0, 4.0), 4.0),  # one of the last two is more than the mean
+        ((12.0, 12.0, 1.0), 12.0),  # one of the last two steps is slow
+        ((12.0, 12.0, 12.0, 1.0, 1.0), 2.0),
+        ((1.0, 1.0, 1.0), 1.0),
+        ((12.0, *[1.0] * 6), 2.0),
+    ],
+)
+def test_slow_steps_do_not_bound_the_next_one_once_two_steady_steps_follow(steps_j, next_j):
+    assert observed(*steps_j, bound=StepBound(lag_s=0.0)).step_j == pytest.approx(next_j)
 
 
 def test_a_mean_from_an_earlier_fit_bounds_the_second_step():

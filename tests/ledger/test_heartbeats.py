@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import random
 import subprocess
@@ -18,6 +19,7 @@ from greentrain.carbon import Emissions
 from greentrain.energy import Source, Window
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, last_descriptions, verify, with_recovered
+from greentrain.ledger.writer import Writer
 from tests.ledger.events import CALIBRATION, CPU, NEW_YEAR, window
 
 KILLS = int(os.environ.get("GREENTRAIN_KILLS", "10"))
@@ -226,6 +228,24 @@ def test_a_beat_that_raises_is_said_once_and_stops_nothing(
     assert caplog.messages == ["rows are missing, because their supplier failed: the card is lost"]
 
 
+def test_rows_that_are_lost_are_one_line_and_a_traceback_for_debugging(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def write(rows: list[str], awaited: bool) -> None:
+        if rows:
+            raise ValueError("no\nspace")
+
+    writer = Writer(write)
+    with caplog.at_level(logging.DEBUG, logger="greentrain"):
+        writer.put("a row")
+        writer.close()
+    line, detail = caplog.records
+    assert line.getMessage() == "1 rows could not be written and are lost: ValueError: no\\nspace"
+    assert (line.levelname, line.exc_info) == ("ERROR", None)
+    assert detail.levelname == "DEBUG"
+    assert detail.exc_info is not None
+
+
 def test_grams_that_cannot_be_worked_out_cost_no_joules(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -274,6 +294,7 @@ def test_a_heartbeat_takes_a_time(ledger: Ledger, heartbeat_s: float) -> None:
 # asked for a heartbeat, and says so down a pipe before it answers.
 CHILDREN = """
 import os, sys, time
+from greentrain.ledger.writer import Writer
 from tests.ledger.events import CALIBRATION, CPU, window
 from greentrain.ledger import Ledger
 

@@ -14,8 +14,9 @@ from greentrain.control import UPDATE_MODES, Always, Reason, UpdateMode
 from greentrain.errors import ConfigurationError
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker, names
 from greentrain.training import CarbonConfig
-from tests.models import Classifier, Clock, Tick, constant_meter, experience
+from tests.models import Classifier, Clock, experience
 from tests.training.fitting import timed
+from tests.training.streaming import open_stream
 
 ARRIVALS = (("first", (0, 1)), ("second", (2,)), ("third", (3,)))
 SKIPPING = Always(mode=UpdateMode.SKIP)
@@ -33,18 +34,8 @@ class Fragile(Classifier):
 
 def streaming(folder: Path, tracking, make_model=Classifier, **changes) -> StreamTrainer:
     clock = Clock()
-    arguments = {
-        "budget": "2000 J",
-        "num_experiences": 3,
-        "monitor": "val_acc",
-        "ledger": f"sqlite:///{folder / 'greentrain.db'}",
-        "trainer": {"max_epochs": 4, "accelerator": "cpu", "callbacks": [Tick(clock)]},
-        "loader": {"batch_size": 8},
-        "meter": constant_meter(clock),
-        "tracking_uri": tracking,
-        **changes,
-    }
-    return StreamTrainer(timed(clock, make_model), **arguments)
+    usual = {"budget": "2000 J", "num_experiences": 3, "tracking_uri": tracking}
+    return open_stream(folder, timed(clock, make_model), clock=clock, **{**usual, **changes})
 
 
 def told(uri: str, tracker: MlflowTracker):
@@ -80,6 +71,8 @@ def test_the_stream_is_one_run_with_curves_of_its_own(tracked):
     left = client.get_metric_history(parent.info.run_id, names.BUDGET_LEFT)
     assert [point.step for point in left] == [0, 1, 2]
     assert [point.value for point in left] == pytest.approx([r.left_j / 3600 for r in results])
+    overruns = client.get_metric_history(parent.info.run_id, names.BUDGET_OVERRUN)
+    assert [point.value for point in overruns] == [r.overrun_j / 3600 for r in results]
     modes = client.get_metric_history(parent.info.run_id, names.UPDATE_MODE_STEP)
     assert modes[0].value == UPDATE_MODES[UpdateMode.FULL_RETRAIN].step
     assert parent.data.params["num_experiences"] == "3"

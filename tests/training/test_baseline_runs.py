@@ -14,14 +14,15 @@ from greentrain.budget import Budget
 from greentrain.control import Always, Reason
 from greentrain.decisions import DecisionCore
 from greentrain.errors import ConfigurationError
-from greentrain.ledger import Ledger, verify
+from greentrain.ledger import Ledger
 from greentrain.report import build, render_html
 from greentrain.report.write import FORMATS
 from greentrain.tracking import names
 from greentrain.training import EvaluationConfig
 from greentrain.training import baseline_runs as control_runs
 from greentrain.training.run_context import RunContext
-from tests.models import Clock, Tick, constant_meter, experience
+from tests.models import Clock, Tick, experience
+from tests.training.streaming import open_stream, rows
 from tests.training.test_shadow import LookClock, Looked, Noted
 
 URL = "sqlite:///{}/greentrain.db"
@@ -34,27 +35,9 @@ def arrivals(length: int = 7) -> list[Experience]:
 
 
 def streaming(folder: Path, clock: Clock, **changes) -> StreamTrainer:
-    arguments = {
-        "budget": "1 kWh",
-        "num_experiences": 7,
-        "monitor": "val_acc",
-        "ledger": URL.format(folder),
-        "trainer": {"max_epochs": 10, "accelerator": "cpu", "callbacks": [Tick(clock)]},
-        "loader": {"batch_size": 8},
-        "meter": constant_meter(clock),
-        "baseline_every": 3,
-        **changes,
-    }
-    return StreamTrainer(lambda: Looked(clock), **arguments)
-
-
-def rows(folder: Path, kind: str) -> list[dict]:
-    ledger = Ledger(URL.format(folder), create=False)
-    try:
-        assert verify(ledger).failures == ()
-        return ledger.rows(kind)
-    finally:
-        ledger.close()
+    options = {"max_epochs": 10, "accelerator": "cpu", "callbacks": [Tick(clock)]}
+    usual = {"num_experiences": 7, "trainer": options, "baseline_every": 3}
+    return open_stream(folder, lambda: Looked(clock), clock=clock, **{**usual, **changes})
 
 
 def weights(trainer: StreamTrainer) -> torch.Tensor:

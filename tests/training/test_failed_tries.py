@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -12,10 +14,12 @@ from torch.utils.data import TensorDataset
 from greentrain import Experience, StreamTrainer, UpdateMode
 from greentrain.control import Always, Reason
 from greentrain.errors import ConfigurationError, LedgerError
-from greentrain.ledger import Ledger, verify
+from greentrain.evaluation.per_experience import PerExperienceMetrics
+from greentrain.memory import FullBuffer
 from greentrain.training import EvaluationConfig
 from greentrain.training.failed_tries import FailedTries
-from tests.models import Classifier, Clock, Tick, constant_meter, experience
+from tests.models import Classifier, Clock, experience
+from tests.training.streaming import open_stream, rows
 
 
 class Poisoned(Classifier):
@@ -51,30 +55,9 @@ def poisoned(name: str, *, val: bool = False) -> Experience:
     return Experience(name, good.train, bad) if val else Experience(name, bad, good.val)
 
 
-def streaming(folder, make_model=Poisoned, *, clock=None, **changes) -> StreamTrainer:
-    clock = clock or Clock()
-    arguments = {
-        "budget": "1 kWh",
-        "num_experiences": 10,
-        "monitor": "val_acc",
-        "ledger": f"sqlite:///{folder / 'greentrain.db'}",
-        "trainer": {"max_epochs": 4, "accelerator": "cpu", "callbacks": [Tick(clock)]},
-        "loader": {"batch_size": 8},
-        "meter": constant_meter(clock),
-        "policy": Always(mode=UpdateMode.REPLAY),
-        "state_dir": folder / "state",
-        **changes,
-    }
-    return StreamTrainer(make_model, **arguments)
-
-
-def rows(folder, kind):
-    ledger = Ledger(f"sqlite:///{folder / 'greentrain.db'}", create=False)
-    try:
-        assert verify(ledger).failures == ()
-        return ledger.rows(kind)
-    finally:
-        ledger.close()
+def streaming(folder, make_model=Poisoned, **changes) -> StreamTrainer:
+    replaying = {"policy": Always(mode=UpdateMode.REPLAY), "state_dir": folder / "state"}
+    return open_stream(folder, make_model, **{**replaying, **changes})
 
 
 ARRIVALS = [experience("0", range(4)), poisoned("1"), experience("2", range(4), seed=2)]
@@ -184,6 +167,44 @@ def test_the_matrix_of_experiences_repeats_its_last_row(tmp_path):
     assert float(scores[1, 0]) == float(scores[0, 0])
 
 
+class FullDisk(FullBuffer):
+    """Takes no data while its disk is full."""
+
+    full = False
+
+    def add(self, dataset, *, origin):
+        if FullDisk.full:
+            raise OSError("No space left on device")
+        super().add(dataset, origin=origin)
+
+
+def test_an_experience_that_could_not_be_stored_has_one_row_in_the_matrix(tmp_path):
+    each = EvaluationConfig(eval_each_experience=True)
+    first, second = experience("0", (0, 1)), experience("1", (2, 3), seed=1)
+    with streaming(tmp_path, Classifier, evaluation=each, buffer=FullDisk()) as stream:
+        stream.update(first)
+        FullDisk.full = True
+        assert stream.update(second).kept
+        FullDisk.full = False
+        # The model has learned the second one, which the stream does not know: its row is the last.
+        on_first = float(stream.matrix.compute())
+        stream.update(second)
+        scores = stream.matrix.compute()
+    assert scores.shape == (2, 2)
+    assert scores[0].tolist() == [on_first, pytest.approx(1.0, abs=0.05)]  # before the second try
+
+
+def test_a_withdrawn_experience_leaves_the_scores_of_its_model():
+    each = PerExperienceMetrics(more_is_better=True)
+    each.add_after(0, [0.9])
+    each.add_before(1, 0.2)
+    each.add_after(1, [0.7, 0.8])
+    each.withdraw(1)
+    assert each.matrix.compute().tolist() == [[pytest.approx(0.7)]]
+    each.withdraw(0)
+    assert not each.matrix.update_called
+
+
 def test_its_run_in_mlflow_ends_as_failed(tmp_path):
     mlflow_uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with streaming(tmp_path, InTraining, tracking_uri=mlflow_uri) as stream:
@@ -223,3 +244,49 @@ def test_a_long_error_is_cut(tmp_path):
         with pytest.raises(ValueError, match="many words"):
             stream.update(ARRIVALS[1])
         assert len(stream.update(ARRIVALS[1]).reason) < 500
+
+
+class Interrupted(Classifier):
+    """Presses Ctrl-C in one step of training, or in its validation."""
+
+    press_in = ""
+
+    def training_step(self, batch, batch_idx):
+        self.press("training")
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.press("validation")
+        super().validation_step(batch, batch_idx)
+
+    def press(self, place):
+        if place == Interrupted.press_in:
+            Interrupted.press_in = ""
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("place", ["training", "validation"])
+def test_ctrl_c_settles_and_the_stream_goes_on_before_the_experience(tmp_path, place, caplog):
+    handler = signal.getsignal(signal.SIGINT)
+    clock = Clock()
+    with (
+        streaming(tmp_path, Interrupted, clock=clock) as stream,
+        pytest.raises(KeyboardInterrupt),  # and no SystemExit of Lightning
+    ):
+        stream.update(ARRIVALS[0])
+        Interrupted.press_in = place
+        stream.update(ARRIVALS[2])
+    assert signal.getsignal(signal.SIGINT) is handler
+    (line,) = [each for each in caplog.messages if "interrupted" in each]
+    assert line == (
+        "the update on experience 2 was interrupted, and what it used is settled; open the stream "
+        f"again with its state_dir, {tmp_path / 'state'}, to go on with this experience"
+    )
+    reserved = {row["reservation_id"] for row in rows(tmp_path, "reservation")}
+    settled = {row["reservation_id"]: row["actual_j"] for row in rows(tmp_path, "settlement")}
+    assert reserved == settled.keys()
+    assert sum(settled.values()) == pytest.approx(clock.seconds * 100.0)
+    assert [row["status"] for row in rows(tmp_path, "closing")] == ["failed"]
+    with streaming(tmp_path, Interrupted) as stream:
+        assert list(stream.known) == ["0"]
+        assert stream.update(ARRIVALS[2]).kept  # no failed try is counted

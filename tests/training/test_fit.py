@@ -17,7 +17,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.training.data import UpdateData
 from greentrain.training.fit import trainer_options
 from greentrain.training.fit_callbacks import CHECK_EVERY, StopOnNan, has_finite_weights
-from tests.callbacks.test_processes import free_port
+from tests.callbacks.forks import free_port
 from tests.models import Classifier, Clock, blobs, constant_meter
 from tests.training.fitting import NEW, STORED, VAL, Note, parts, train
 

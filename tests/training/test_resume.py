@@ -27,6 +27,7 @@ from greentrain.report import build
 from greentrain.training import EvaluationConfig
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
 from tests.training.fitting import timed
+from tests.training.streaming import open_stream, rows
 
 KILLS = int(os.environ.get("GREENTRAIN_KILLS", "20"))
 EXPERIENCES = 10
@@ -41,31 +42,14 @@ def arrivals(length: int = EXPERIENCES) -> list[Experience]:
 
 def streaming(folder: Path, **changes) -> StreamTrainer:
     clock = Clock()
-    arguments = {
-        "budget": "1 kWh",
+    options = {"max_epochs": 10, "accelerator": "cpu", "callbacks": [Tick(clock, TICK_S)]}
+    usual = {
         "num_experiences": 100,
-        "monitor": "val_acc",
-        "ledger": f"sqlite:///{folder / 'greentrain.db'}",
-        "trainer": {
-            "max_epochs": 10,
-            "accelerator": "cpu",
-            "callbacks": [Tick(clock, TICK_S)],
-        },
-        "loader": {"batch_size": 8},
+        "trainer": options,
         "meter": constant_meter(clock, power_w=128.0),
         "state_dir": folder / "state",
-        **changes,
     }
-    return StreamTrainer(timed(clock), **arguments)
-
-
-def rows(folder: Path, kind: str) -> list[dict]:
-    ledger = Ledger(f"sqlite:///{folder / 'greentrain.db'}", create=False)
-    try:
-        assert verify(ledger).failures == ()
-        return ledger.rows(kind)
-    finally:
-        ledger.close()
+    return open_stream(folder, timed(clock), **{**usual, **changes})
 
 
 def weights(trainer: StreamTrainer) -> torch.Tensor:

@@ -14,13 +14,14 @@ from greentrain import Experience, StreamTrainer, UpdateMode
 from greentrain.budget import Budget
 from greentrain.control import Always, Reason, StepPlan
 from greentrain.errors import ConfigurationError
-from greentrain.ledger import Ledger, verify
+from greentrain.ledger import Ledger
 from greentrain.report import build
 from greentrain.tracking import names
 from greentrain.training import EvaluationConfig
 from greentrain.training.data import UpdateData
 from greentrain.training.shadow import ShadowAccount, ShadowBudget, check_report, shadow_j
-from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
+from tests.models import Classifier, Clock, Tick, blobs, experience
+from tests.training.streaming import open_stream, rows
 
 URL = "sqlite:///{}/greentrain.db"
 STEP_J = 1.0  # 100 W for 0.01 s
@@ -51,22 +52,9 @@ def arrivals(length: int = 6) -> list[Experience]:
 
 
 def advising(folder: Path, clock: Clock, **changes) -> StreamTrainer:
-    arguments = {
-        "budget": "1000 J",
-        "num_experiences": 6,
-        "monitor": "val_acc",
-        "ledger": URL.format(folder),
-        "trainer": {
-            "max_epochs": 10,
-            "accelerator": "cpu",
-            "callbacks": [Tick(clock)],
-        },
-        "loader": {"batch_size": 8},
-        "meter": constant_meter(clock),
-        "shadow": True,
-        **changes,
-    }
-    return StreamTrainer(lambda: Looked(clock), **arguments)
+    options = {"max_epochs": 10, "accelerator": "cpu", "callbacks": [Tick(clock)]}
+    usual = {"budget": "1000 J", "num_experiences": 6, "trainer": options, "shadow": True}
+    return open_stream(folder, lambda: Looked(clock), clock=clock, **{**usual, **changes})
 
 
 def job(so_far: list[Experience], epochs: int = 10) -> tuple[LightningModule, int]:
@@ -95,16 +83,6 @@ def follow(trainer: StreamTrainer, stream: list[Experience], told_j: float | Non
         energy_j = None if told_j is None else steps * told_j
         pairs.append((advice, trainer.report_training(model, steps=steps, energy_j=energy_j)))
     return pairs
-
-
-def rows(folder: Path, kind: str) -> list[dict]:
-    ledger = Ledger(URL.format(folder), create=False)
-    try:
-        found = verify(ledger)
-        assert found.failures == ()
-        return ledger.rows(kind)
-    finally:
-        ledger.close()
 
 
 def test_a_job_gets_a_decision_and_nothing_but_probes_is_used(tmp_path):

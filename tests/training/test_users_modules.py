@@ -17,24 +17,14 @@ from greentrain.training.data import UpdateData
 from greentrain.training.fit import shrink_and_perturb
 from greentrain.training.fit_callbacks import has_finite_weights
 from greentrain.training.stream_state import weight_norm
-from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
+from tests.models import Classifier, Clock, blobs, experience
 from tests.training.fitting import VAL, parts, train
+from tests.training.streaming import open_stream
 
 
-def streaming(folder, make_model, *, clock=None, **changes) -> StreamTrainer:
-    clock = clock or Clock()
-    arguments = {
-        "budget": "1 kWh",
-        "num_experiences": 10,
-        "monitor": "val_acc",
-        "ledger": f"sqlite:///{folder / 'greentrain.db'}",
-        "trainer": {"max_epochs": 4, "accelerator": "cpu", "callbacks": [Tick(clock)]},
-        "loader": {"batch_size": 8},
-        "meter": constant_meter(clock),
-        "policy": Always(mode=UpdateMode.REPLAY),
-        **changes,
-    }
-    return StreamTrainer(make_model, **arguments)
+def streaming(folder, make_model, **changes) -> StreamTrainer:
+    replaying = {"policy": Always(mode=UpdateMode.REPLAY)}
+    return open_stream(folder, make_model, **{**replaying, **changes})
 
 
 # --- layers that are made after __init__ ----------------------------------------------------------

@@ -13,14 +13,9 @@ from typing import Any, NamedTuple
 
 from greentrain._about import DISTRIBUTION
 from greentrain.control import UPDATE_MODES
+from greentrain.report.carbon_figures import Electricity, Impact, IntensityProvenance
 from greentrain.report.disclosures import Disclosures
-from greentrain.report.document import (
-    Electricity,
-    Impact,
-    IntensityProvenance,
-    Report,
-    SourceFigures,
-)
+from greentrain.report.document import Report, SourceFigures
 from greentrain.report.formats import shown
 from greentrain.report.row_helpers import grouped, known_wh, mean_pue, pue
 

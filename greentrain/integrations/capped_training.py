@@ -1,0 +1,199 @@
+"""Measure one training outside Lightning, and compare its use with a cap."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import distributed
+
+from greentrain.budget import Budget, Unit
+from greentrain.callbacks.run_record import RunRecord
+from greentrain.callbacks.stop_reason import CapUse
+from greentrain.callbacks.usage_bounds import DEFAULT_LAG_S, EndBound, StepBound, UsagePoint
+from greentrain.carbon import CarbonAccount
+from greentrain.energy import NOTHING, Meter, Reading, Source, Window, WindowRecorder, detect
+from greentrain.errors import ConfigurationError, MeterError
+from greentrain.texts import get_logger
+from greentrain.units import utc_now
+
+_log = get_logger(__name__)
+_EVALUATION, _SAVING = "validating", "epoch"
+
+
+class CappedTraining:
+    """One training: its windows, and its use of a cap.
+
+    Args:
+        meter: Its meter; ``None`` for the best meter of this machine.
+        record: Its record.
+        carbon: Converts joules to grams.
+        name: Name of the run.
+
+    Attributes:
+        steps: Steps taken.
+        record: The record.
+        recorder: Records the windows.
+        total: Seconds and joules by source, up to the end of the last window.
+        emissions_g: Grams of CO2 equivalent of ``total``; ``None`` if any are unknown.
+        sources: The metered sources, known once the training is closed.
+    """
+
+    def __init__(
+        self, meter: Meter | None, record: RunRecord, carbon: CarbonAccount, name: str
+    ) -> None:
+        self.steps = 0
+        self._limit = 0.0
+        self._budget: str | None = None
+        self.record = record
+        self.total: Reading = NOTHING
+        self.emissions_g: float | None = None
+        self.sources: tuple[Source, ...] = ()
+        self._carbon = carbon
+        try:
+            self.recorder = WindowRecorder(_started(meter), self._take)
+            self._of_carbon = False
+            record.begin(
+                "fit",
+                name,
+                sources=lambda: self.recorder.sources,
+                beat=self.recorder.open_windows,
+            )
+        except BaseException:
+            record.close("failed")
+            raise
+        self.recorder.enter("fit")
+        self._step = StepBound()
+        self._pauses = EndBound()
+        self._pause: tuple[str, Reading] | None = None  # its kind, and the reading at its begin
+        self._pauses_j = 0.0
+        self._first = self._last = self.recorder.read()
+        self._last_j, self._grams, self._time = 0.0, 0.0, utc_now()
+        self._next_check = 0.0
+
+    @property
+    def use(self) -> CapUse:
+        """What was used of the cap at the last reading."""
+        unit: Unit = "g" if self._of_carbon else "J"
+        used = self._grams if self._of_carbon else self._last_j
+        limit, budget = self._limit, self._budget
+        return CapUse(work="training", used=used, limit=limit, unit=unit, budget=budget)
+
+    def begin_cap(self, cap: Budget, budget: str | None, num_fits: int) -> None:
+        """Reserve the cap, or this training's part of a budget."""
+        self._of_carbon = cap.unit == "g"
+        if self._of_carbon and self._carbon.upper_g_per_j(utc_now()) is None:
+            raise ConfigurationError(
+                f"the cap of {cap} cannot be enforced: the present carbon intensity is unknown; "
+                "give an intensity that covers the time of the training"
+            )
+        reserved = self.record.reserve(budget, cap, parts=num_fits, carbon=self._carbon)
+        self._limit = (cap.amount if reserved is None else reserved) or 0.0
+        self._budget = budget
+        sources = self.recorder.sources
+        self._step = StepBound(
+            power_w=math.fsum(source.power_limit_w or 0.0 for source in sources),
+            lag_s=max((source.lag_s for source in sources), default=DEFAULT_LAG_S),
+        )
+        self._measure()
+
+    def used_reading(self) -> Reading:
+        """Return the energy of all windows up to now."""
+        return self.total + self.recorder.used()
+
+    def is_due(self) -> bool:
+        """Return whether the meter has to be read after this step; alike in all processes."""
+        return self.steps >= self._next_check
+
+    def check(self) -> tuple[float, bool]:
+        """Return what one more step needs, and whether to stop; every process has to call this."""
+        now = self._measure()
+        self._step = self._step.observe(now)
+        needed_j = self._step.step_j + self._pauses.total_j(0.0, validates=True) + self._step.lag_j
+        left_j = self.use.left
+        if self._of_carbon:
+            left_j = left_j / now.g_per_j if now.g_per_j else math.inf
+        steps = self._step.steps_until_check(left_j - needed_j)
+        decided = [left_j <= needed_j and now.measured, self.steps + steps]
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.broadcast_object_list(decided, src=0)
+        self._next_check = decided[1]
+        return needed_j, bool(decided[0])
+
+    def pause(self, control: Any, *, saves: bool = False) -> None:
+        """Begin the window of an evaluation or a saving, if one follows."""
+        if control.should_evaluate or control.should_save or saves:
+            evaluates = control.should_evaluate and not saves
+            self._pause = (_EVALUATION if evaluates else _SAVING, self.recorder.read())
+            self.recorder.enter("validation")
+
+    def resume(self) -> bool:
+        """End that window, learn from it, and return whether one was open."""
+        if self._pause is None:
+            return False
+        (kind, begin), self._pause = self._pause, None
+        pause_j = (self.recorder.read() - begin).total_j or 0.0
+        self._pauses_j += pause_j
+        self._pauses = self._pauses.observe(kind, pause_j + self._step.lag_j)
+        self._next_check = 0.0
+        self.recorder.leave()
+        return True
+
+    def close(self, status: str) -> None:
+        """End all windows, settle, and release the meter."""
+        self._measure()
+        self.recorder.leave_to(0)
+        self.sources = self.recorder.sources
+        self.record.close(status)
+        self.recorder.meter.close()
+
+    def _measure(self) -> UsagePoint:
+        reading, now = self.recorder.read() - self._first, utc_now()
+        used_j = max(self._last_j, reading.total_j or 0.0)
+        g_per_j = self._carbon.upper_g_per_j(now) or 0.0
+        grams = self._carbon.emissions(used_j - self._last_j, self._time, now).grams
+        self._grams += (used_j - self._last_j) * g_per_j if grams is None else grams
+        self._last_j, self._time = used_j, now
+        return UsagePoint(
+            steps=self.steps,
+            seconds=reading.duration_s,
+            energy_j=used_j,
+            steps_j=used_j - self._pauses_j,
+            g_per_j=g_per_j,
+            measured=reading.total_j is not None,
+        )
+
+    def _take(self, window: Window) -> None:
+        grams = self._carbon.of(window).grams
+        first = self.total is NOTHING
+        self.total += window.reading
+        known = grams is not None and (first or self.emissions_g is not None)
+        self.emissions_g = (self.emissions_g or 0.0) + (grams or 0.0) if known else None
+        self.record.window(window)
+
+
+class EmptyMeter:
+    """A meter for a process that measures nothing."""
+
+    sources: tuple[Source, ...] = ()
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def read(self) -> Reading:
+        """Return a reading without joules."""
+        return NOTHING
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _started(meter: Meter | None) -> Meter:
+    try:
+        if meter is None:
+            return detect()
+        meter.start()
+        return meter
+    except MeterError as error:  # a failing meter never stops training
+        _log.warning("energy is not measured: %s", error)
+        return EmptyMeter()

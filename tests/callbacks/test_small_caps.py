@@ -1,0 +1,66 @@
+"""Caps of a few dozen steps on models whose first steps are slow, at 20 W and 50 ms a step."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from pytorch_lightning import Callback
+
+from greentrain.callbacks import BudgetGuard
+from tests.models import Classifier, Clock, Tick, constant_meter, loader, trainer
+
+STEP_S, POWER_W = 0.05, 20.0
+
+
+class SlowSteps(Callback):
+    """Let the first steps take longer than the others."""
+
+    def __init__(self, clock: Clock, seconds: list[float]) -> None:
+        self.clock = clock
+        self.seconds = seconds
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step < len(self.seconds):
+            self.clock.seconds += self.seconds[trainer.global_step]
+
+
+def share_used(cap_steps: float, share: float = 0.0, slow: int = 1) -> float:
+    """Return the share of a cap that is used.
+
+    Args:
+        cap_steps: The cap, in steady steps.
+        share: Share of it that the slow steps use together.
+        slow: Number of slow steps.
+    """
+    clock = Clock()
+    cap_s = cap_steps * STEP_S
+    slower = SlowSteps(clock, [max(0.0, share * cap_s / slow - STEP_S)] * slow)
+    guard = BudgetGuard(f"{cap_s * POWER_W} J", meter=constant_meter(clock, POWER_W))
+    tick = Tick(clock, STEP_S, 0.3 * STEP_S)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="BudgetGuard: .* more than its cap")
+        trainer(guard, tick, slower, max_epochs=50).fit(Classifier(), loader(200))
+    assert guard.stopped or guard.reason
+    return clock.seconds / cap_s
+
+
+@pytest.mark.parametrize("slow", [1, 2, 3])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
+@pytest.mark.parametrize("cap_steps", [20, 100])
+def test_slow_first_steps_leave_the_rest_of_a_small_cap_to_be_used(slow, share, cap_steps):
+    used = share_used(cap_steps, share, slow)
+    assert (0.85 if cap_steps == 20 else 0.95) <= used <= 1.0
+
+
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.9])
+def test_a_first_step_of_most_of_a_cap_ends_the_fit(share):
+    # The second step may use half of the first: 0.35 of 0.3, 0.4 of 0.2, 0.45 of 0.1.
+    assert share_used(50, share) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("steps", [1.2, 1.5, 1.6, 1.99, 2.5, 3.5])
+def test_equal_steps_exceed_a_cap_of_less_than_two_by_a_third_at_most(steps):
+    used = share_used(steps)
+    assert used <= 4 / 3
+    assert used <= 1.0 or steps < 2
