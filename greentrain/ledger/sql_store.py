@@ -240,6 +240,11 @@ class SqlStore(LedgerStore):
                 ) from error
             kind = RowError if isinstance(error, _OF_THE_ROW) else LedgerError
             raise kind(f"the ledger {self.name!r} failed: {_cause(error)}") from error
+        except UnicodeDecodeError as error:  # in a message of SQLite about a damaged schema
+            raise UnreadableError(
+                f"the ledger {self.name!r} cannot be read, because its file is damaged or was cut "
+                "short; restore it from a copy"
+            ) from error
         except UnicodeEncodeError as error:
             raise RowError(
                 f"the ledger {self.name!r} cannot hold or find the text {error.object!r:.80}"

@@ -116,7 +116,7 @@ def occupied(server: Cluster) -> Iterator[None]:
     import psycopg
 
     with ExitStack() as stack:
-        with pytest.raises(psycopg.OperationalError, match="too many|remaining"):
+        with pytest.raises(psycopg.OperationalError, match=r"too many|remaining"):
             for _ in range(CONNECTIONS + 1):
                 stack.enter_context(
                     psycopg.connect(host=str(server.folder), user="greentrain", dbname="postgres")
