@@ -37,6 +37,8 @@ def verify(
 
     Exit code 1: a row was altered, removed, inserted or reordered, or a figure of the report is
     not that of the ledger. Exit code 3: a run has no closing row, and no exported head covers it.
+    Exit code 4: a file is no readable ledger: it is empty, cut short, or no SQLite database, or a
+    text in it is not UTF-8.
     """
     if ledgers or targets[0].endswith(".json"):
         from greentrain.report.recheck import check_file

@@ -174,6 +174,7 @@ class BudgetPeers:
         self._decided: dict[
             tuple[str, str], DecisionSummary
         ] = {}  # a repeated decision moves to the end
+        self._of_others: dict[tuple[str, str], datetime] = {}
         self._options: dict[int, list[Option]] = {}
 
     def read(self, budget_id: str) -> list[DecisionSummary]:
@@ -185,14 +186,17 @@ class BudgetPeers:
             key = (decided.stream, decided.experience_id)
             self._decided.pop(key, None)
             self._decided[key] = decided
+            if decided.stream != self._stream:
+                self._of_others[key] = decided.moment
+            if len(self._decided) > 2 * RECENT:  # the last ones alone have options
+                del self._decided[next(iter(self._decided))]
         return [decided for decided in new if decided.stream == self._stream]
 
     def seen(self, since: datetime | None = None) -> int:
         """Return the number of experiences of the other streams, since a moment or in all."""
-        return sum(
-            decided.stream != self._stream and (since is None or decided.moment >= since)
-            for decided in self._decided.values()
-        )
+        if since is None:
+            return len(self._of_others)
+        return sum(moment >= since for moment in self._of_others.values())
 
     def prospects(self, ahead: int) -> tuple[Prospect, ...]:
         """Return the last options of the other streams, each with a number of experiences.

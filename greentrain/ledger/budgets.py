@@ -127,7 +127,7 @@ def read_status(connection: Connection, terms: Terms, now: datetime) -> BudgetSt
         unit=budget.unit,
         total=total(budget, opened=terms.opened, now=now),
         taken=taken,
-        unsettled=_beyond_reservations(connection, terms, period) if taken.open else 0.0,
+        unsettled=_beyond_reservations(connection, terms, period, taken.open),
         promised=math.fsum(
             promised(budget, child.budget, opened=child.opened, now=now) for child in children
         ),
@@ -188,12 +188,10 @@ def holders(connection: Connection, terms: Terms, now: datetime) -> tuple[str, .
     amount = itemgetter("amount_j" if unit == "J" else "amount_g")
     period = period_name(terms.budget, now)
     columns = (reservations.c.amount_j, reservations.c.amount_g, reservations.c.purpose, runs)
-    still_open = (
-        _open_reservations(terms, period, *columns)
-        .order_by(reservations.c.entry_id.desc())
-        .limit(_NAMED)
-    )
     count = read_totals(connection, terms.budget_id, period).open
+    still_open = _open_reservations(terms, period, min(count, _NAMED), *columns).join(
+        runs, runs.c.run_id == reservations.c.run_id
+    )
     named = [
         f"{format_amount(amount(row), unit)} by the run {row['name']!r} for {row['purpose']}"
         for row in (connection.execute(still_open).mappings() if count else ())
@@ -206,29 +204,46 @@ def holders(connection: Connection, terms: Terms, now: datetime) -> tuple[str, .
     return tuple(named)
 
 
-def _open_reservations(terms: Terms, period: str, *columns: Any) -> Select[Any]:
+def _open_reservations(terms: Terms, period: str, count: int, *columns: Any) -> Select[Any]:
+    """Return the query of the newest open reservations.
+
+    Args:
+        terms: Terms of the budget.
+        period: The period.
+        count: How many to find. The search ends with the last of them, which are the newest rows
+            unless a run was killed, so it does not grow with the ledger.
+        *columns: Columns to return.
+    """
     return (
         select(*columns)
         .select_from(reservations)
-        .join(runs, runs.c.run_id == reservations.c.run_id)
         .outerjoin(settlements, settlements.c.reservation_id == reservations.c.reservation_id)
         .where(
             reservations.c.budget_id == terms.budget_id,
             reservations.c.period == period,
             settlements.c.entry_id.is_(None),
         )
+        .order_by(reservations.c.entry_id.desc())
+        .limit(count)
     )
 
 
-def _beyond_reservations(connection: Connection, terms: Terms, period: str) -> float:
+def _beyond_reservations(
+    connection: Connection, terms: Terms, period: str, still_open: int
+) -> float:
     """Return how much the windows of open reservations exceed them, as after a kill."""
+    if not still_open:
+        return 0.0
     grams = terms.budget.unit == "g"
-    reserved = reservations.c.amount_g if grams else reservations.c.amount_j
+    reserved = (reservations.c.amount_g if grams else reservations.c.amount_j).label("amount")
     used = func.sum(windows.c.emissions_g if grams else windows.c.energy_j)
+    found = _open_reservations(
+        terms, period, still_open, reservations.c.reservation_id, reserved
+    ).subquery()
     query = (
-        _open_reservations(terms, period, reserved, used)
-        .join(windows, windows.c.reservation_id == reservations.c.reservation_id)
-        .group_by(reservations.c.reservation_id, reserved)
+        select(found.c.amount, used)
+        .join(windows, windows.c.reservation_id == found.c.reservation_id)
+        .group_by(found.c.reservation_id, found.c.amount)
     )
     return math.fsum(overrun(amount, actual or 0.0) for amount, actual in connection.execute(query))
 

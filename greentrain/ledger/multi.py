@@ -11,8 +11,10 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger.heads import ExportedHeads, read_heads, write_heads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.schema import RUN_CHAIN
-from greentrain.ledger.verify import Verification, verify
+from greentrain.ledger.store import UnreadableError
+from greentrain.ledger.verify import Verification, unreadable, verify
 from greentrain.naming import check_place
+from greentrain.texts import masked
 
 LOG_FOLDER = "greentrain_logs"
 """Folder of the ledgers that an ``EnergyMonitor`` makes by itself."""
@@ -76,24 +78,43 @@ def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list
     Returns:
         Lines to print, and the exit code. It is 0 if everything follows, and 1 if a row does not
         follow; the first such row is printed first. It is 3 if a run has no closing row and no
-        exported head covers it.
+        exported head covers it, and 4 if a file is no readable ledger.
     """
-    ledgers = open_ledgers(patterns)
+    found: list[tuple[str, Ledger | UnreadableError]] = []
     try:
-        names = [ledger.name for ledger in ledgers]
-        exported: dict[str, ExportedHeads] = {}
-        if heads is not None and heads.exists():
-            exported = read_heads(heads, names)
-        lines: list[str] = []
-        codes = {0}
-        for name, ledger in zip(names, ledgers, strict=True):
-            found = verify(ledger, exported.get(name))
-            codes.add(found.exit_code)
-            lines += _lines(name, ledger, found, exported.get(name))
-        if heads is not None and not exported:
-            lines.append(_export(heads, ledgers, 1 in codes))
+        for name in dict.fromkeys(one for pattern in patterns for one in _named(pattern)):
+            try:
+                ledger = Ledger(name, create=False)
+                found.append((ledger.name, ledger))
+            except UnreadableError as error:
+                found.append((masked(name), error))
+        return _verified(found, heads)
     finally:
-        close_ledgers(ledgers)
+        close_ledgers(ledger for _, ledger in found if isinstance(ledger, Ledger))
+
+
+def _verified(
+    found: Sequence[tuple[str, Ledger | UnreadableError]], heads: Path | None
+) -> tuple[list[str], int]:
+    ledgers = [ledger for _, ledger in found if isinstance(ledger, Ledger)]
+    exported: dict[str, ExportedHeads] = {}
+    if heads is not None and heads.exists():
+        exported = read_heads(heads, [ledger.name for ledger in ledgers])
+    lines: list[str] = []
+    codes = {0}
+    for name, ledger in found:
+        if isinstance(ledger, UnreadableError):
+            result = unreadable(ledger)
+        else:
+            result = verify(ledger, exported.get(name))
+        codes.add(result.exit_code)
+        lines.append(f"ledger {name}")
+        if not result.readable:
+            lines.append(f"UNREADABLE: {result.failures[0]}")
+        elif isinstance(ledger, Ledger):
+            lines += _lines(ledger, result, exported.get(name))
+    if heads is not None and not exported and ledgers:
+        lines.append(_export(heads, ledgers, bool({1, 4} & codes)))
     return lines, 1 if 1 in codes else max(codes)
 
 
@@ -113,10 +134,7 @@ def _named(pattern: str) -> list[str]:
     return files
 
 
-def _lines(
-    name: str, ledger: Ledger, found: Verification, exported: ExportedHeads | None
-) -> Iterator[str]:
-    yield f"ledger {name}"
+def _lines(ledger: Ledger, found: Verification, exported: ExportedHeads | None) -> Iterator[str]:
     for note in found.notes:
         yield f"note: {note}"
     for failure in found.failures[:_SHOWN]:
@@ -152,6 +170,6 @@ def _lines(
 
 def _export(path: Path, ledgers: Sequence[Ledger], failed: bool) -> str:
     if failed:
-        return f"No heads were written to {path}, because the ledger has failures."
+        return f"No heads were written to {path}, because a ledger has failures."
     write_heads(path, {ledger.name: ledger.heads() for ledger in ledgers})
     return f"The heads were written to {path}: keep it where the ledger's owner cannot change it."

@@ -1,18 +1,23 @@
-"""Open PostgreSQL databases for a ledger: URL and transactions."""
+"""Open PostgreSQL databases for a ledger: URL, connections and transactions."""
 
 from __future__ import annotations
 
+import os
+import random
 import re
+import threading
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import import_module
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
@@ -34,6 +39,17 @@ _GRACE_S = 10.0
 """Seconds that a server may be silent beyond the wait for a lock."""
 _IDLE = "60s"
 """Time after which a server ends a transaction whose client stopped, and frees its lock."""
+MOST_CONNECTIONS = 4
+"""Connections that the ledgers of a process have to one database at most: writers take turns."""
+_UNUSED_S = 5.0
+"""Seconds after which connections that are not used are closed, so that others get them."""
+_FULL = re.compile("too many clients|too many connections|remaining connection slots|no more conn")
+"""What a server or a pooler in front of it says if it has no connection left."""
+_RETRY_S = (0.05, 1.0)
+"""Seconds until a full server is tried again: the first time, and at most."""
+
+_shared: WeakValueDictionary[tuple[int, str, float], Engine] = WeakValueDictionary()
+_sharing = threading.Lock()
 
 
 def check_url(url: URL) -> None:
@@ -64,8 +80,26 @@ def masked(url: URL) -> str:
     ).render_as_string()
 
 
-def open_engine(url: URL, clock: ServerClock, *, keep_open: bool, timeout_s: float) -> Engine:
-    """Return the engine of a database, and set ``clock`` at each connection.
+def shared_engine(url: URL, *, timeout_s: float) -> Engine:
+    """Return the engine that all ledgers of this process use for a database.
+
+    It has a few connections, for which threads wait. They are closed when they are not used.
+
+    Args:
+        url: The database.
+        timeout_s: Seconds that a transaction waits for other writers.
+    """
+    with _sharing:
+        # A forked process must not use the connections of its parent.
+        key = (os.getpid(), url.render_as_string(hide_password=False), timeout_s)
+        engine = _shared.get(key)
+        if engine is None:
+            engine = _shared[key] = open_engine(url, keep_open=True, timeout_s=timeout_s)
+        return engine
+
+
+def open_engine(url: URL, *, keep_open: bool, timeout_s: float) -> Engine:
+    """Return a new engine of a database; :func:`clock_of` it is set at each connection.
 
     Writers take turns: each write transaction begins with an advisory lock that all writers of this
     ledger share, and holds it until it ends. The next writer therefore sees all that was committed,
@@ -73,23 +107,36 @@ def open_engine(url: URL, clock: ServerClock, *, keep_open: bool, timeout_s: flo
     append at the same time, and the transaction would have to be repeated.
 
     Nothing waits without an end: connecting, a statement and a lock each fail in time, also where
-    the server accepts the connection and never answers.
+    the server accepts the connection and never answers. A server without a free connection is
+    tried again for as long.
+
+    Args:
+        url: The database.
+        keep_open: ``False`` to connect for each transaction.
+        timeout_s: Seconds that a transaction waits for other writers.
     """
     silent_s = timeout_s + _GRACE_S
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if keep_open:
+        pool = {
+            "poolclass": QueuePool,
+            "pool_size": MOST_CONNECTIONS,
+            "max_overflow": 0,
+            "pool_timeout": silent_s,
+            "pool_use_lifo": True,
+            "pool_pre_ping": True,
+        }
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args={name: _CONNECT[name] for name in _CONNECT if name not in url.query},
         isolation_level="READ COMMITTED",
-        **(
-            {"poolclass": QueuePool, "pool_pre_ping": True}
-            if keep_open
-            else {"poolclass": NullPool}
-        ),
+        **pool,
     )
+    clock = _clocks[engine] = ServerClock()
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, args: Any, options: Any) -> Any:
-        return _connection_class(silent_s).connect(*args, **options)
+        return _connected(_connection_class(silent_s), args, options, silent_s)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
@@ -109,7 +156,93 @@ def open_engine(url: URL, clock: ServerClock, *, keep_open: bool, timeout_s: flo
                 "hashtext(current_schema()))"
             )
 
+    if keep_open:
+        _unused[engine] = _UnusedConnections(engine)
     return engine
+
+
+def close_engine(engine: Engine) -> None:
+    """Close the connections of an engine that are not in use; it can be used again."""
+    unused = _unused.get(engine)
+    if unused is None:
+        engine.dispose()
+    else:
+        unused.close()
+
+
+def clock_of(engine: Engine) -> ServerClock:
+    """Return the clock of an engine's server."""
+    return _clocks[engine]
+
+
+def _connected(kind: Any, args: Any, options: Any, patience_s: float) -> Any:
+    """Connect, and try again while the server has no connection left."""
+    import psycopg
+
+    until_s, wait_s = time.monotonic() + patience_s, _RETRY_S[0]
+    while True:
+        try:
+            return kind.connect(*args, **options)
+        except psycopg.OperationalError as error:
+            if not _FULL.search(str(error)):
+                raise
+            if time.monotonic() + wait_s > until_s:
+                raise psycopg.OperationalError(
+                    f"the server had no free connection for {patience_s:.0f} s; raise its "
+                    f"max_connections, or run fewer processes at once ({_last_line(error)})"
+                ) from None
+        time.sleep(random.uniform(0.5, 1.0) * wait_s)  # apart from the others who wait
+        wait_s = min(2 * wait_s, _RETRY_S[1])
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()
+
+
+class _UnusedConnections:
+    """Close the connections of an engine's pool that were not used for a few seconds.
+
+    Disposing of the engine instead would leave those behind that a thread is using.
+
+    Args:
+        engine: The engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._since: dict[ConnectionPoolEntry, float] = {}
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        event.listen(engine, "checkin", self._put)
+        event.listen(engine, "checkout", self._take)
+
+    def close(self, unused_s: float = 0.0) -> None:
+        """Close the connections that were not used for some seconds."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            until_s = time.monotonic() - unused_s
+            for entry in [one for one, since_s in self._since.items() if since_s <= until_s]:
+                del self._since[entry]
+                entry.invalidate()
+            self._start()
+
+    def _put(self, _connection: object, entry: ConnectionPoolEntry) -> None:
+        with self._lock:
+            self._since[entry] = time.monotonic()
+            self._start()
+
+    def _take(self, connection: Any, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        with self._lock:
+            self._since.pop(entry, None)
+            if connection.closed:  # just now, by the timer
+                raise DisconnectionError
+
+    def _start(self) -> None:
+        if self._since and self._timer is None:
+            self._timer = threading.Timer(_UNUSED_S, self.close, [_UNUSED_S])
+            self._timer.name, self._timer.daemon = "greentrain-connections", True
+            self._timer.start()
 
 
 class ServerClock:
@@ -131,6 +264,10 @@ class ServerClock:
         if self._offset is None:
             return utc_now()
         return self._epoch + timedelta(seconds=time.monotonic()) + self._offset
+
+
+_clocks: WeakKeyDictionary[Engine, ServerClock] = WeakKeyDictionary()
+_unused: WeakKeyDictionary[Engine, _UnusedConnections] = WeakKeyDictionary()
 
 
 @cache

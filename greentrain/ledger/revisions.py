@@ -7,6 +7,7 @@ from sqlalchemy import Connection, inspect, select
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger.creation import statements
 from greentrain.ledger.schema import RETIRED_REVISIONS, REVISIONS, metadata, versions
+from greentrain.ledger.store import UnreadableError
 
 
 def needs_making(connection: Connection, name: str, *, create: bool) -> bool:
@@ -15,13 +16,20 @@ def needs_making(connection: Connection, name: str, *, create: bool) -> bool:
     Raises:
         ConfigurationError: If it has no tables and ``create`` is not set.
         LedgerError: If it holds something else, or a ledger that this version cannot read.
+        UnreadableError: If it is a SQLite file that is empty or holds something else.
     """
     tables = set(inspect(connection).get_table_names())
     ours = {table.name for table in metadata.sorted_tables}
     if versions.name not in tables:
         foreign = sorted(tables) if connection.dialect.name == "sqlite" else sorted(tables & ours)
         if foreign or (not create and connection.dialect.name == "sqlite"):
-            raise LedgerError(f"{name!r} is not a greentrain ledger{_clash(connection, foreign)}")
+            what = "has other tables" if foreign else "is empty"
+            if connection.dialect.name == "sqlite":
+                raise UnreadableError(f"the file {name!r} {what}, so it is not a greentrain ledger")
+            raise LedgerError(
+                f"{name!r} is not a greentrain ledger: it has other tables named "
+                f"{', '.join(foreign)}; give the ledger a separate database or schema"
+            )
         if not create:
             raise ConfigurationError(
                 f"there is no ledger in {name!r}; check the URL, or run a stream to create one"
@@ -40,7 +48,7 @@ def needs_making(connection: Connection, name: str, *, create: bool) -> bool:
             f"{revision}, and this version reads them up to {REVISIONS[-1]}; upgrade greentrain"
         )
     if revision == REVISIONS[-1] and not ours <= tables:
-        raise LedgerError(f"{name!r} is not a greentrain ledger: tables are missing")
+        raise UnreadableError(f"{name!r} is not a greentrain ledger: tables are missing")
     return bool(revision != REVISIONS[-1])
 
 
@@ -61,12 +69,3 @@ def make_tables(connection: Connection, name: str, *, create: bool) -> None:
         return
     for statement in statements(connection.dialect):
         connection.exec_driver_sql(statement)
-
-
-def _clash(connection: Connection, foreign: list[str]) -> str:
-    if connection.dialect.name == "sqlite":
-        return ""
-    return (
-        f": it has other tables named {', '.join(foreign)}; give the ledger a separate database "
-        "or schema"
-    )

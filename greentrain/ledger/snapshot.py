@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Select, func, select
 
-from greentrain.errors import LedgerError
 from greentrain.ledger.integrity import file_faults, foreign_objects
 from greentrain.ledger.rows import Head, Heads, RowReader, RowsByKind
 from greentrain.ledger.schema import CONTENT, entries
@@ -97,11 +96,6 @@ def take_snapshot(store: LedgerStore) -> Snapshot:
             content[kind] = {row["entry_id"]: row for row in _read(connection, query, texts)}
         orphans = tuple(_orphans(connection))
     return Snapshot(spine=spine, content=content, damage=damage, orphans=orphans)
-
-
-def damaged(error: LedgerError) -> bool:
-    """Return whether a ledger cannot be read because its file is damaged."""
-    return "malformed" in str(error)
 
 
 def _read(connection: Connection, query: Select[Any], texts: dict[str, str]) -> Iterator[Row]:

@@ -31,7 +31,7 @@ from greentrain.ledger.integrity import broken_indexes, foreign_objects
 from greentrain.ledger.revisions import make_tables, needs_making
 from greentrain.ledger.rows import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
-from greentrain.ledger.store import LedgerStore, RowError
+from greentrain.ledger.store import LedgerStore, RowError, UnreadableError
 from greentrain.texts import storable
 from greentrain.units import utc_now, utc_text
 
@@ -171,6 +171,10 @@ class SqlStore(LedgerStore):
             content = {**content, "heads": canonical(heads)}
             if kind == "run":
                 content["host"] = self.host
+        elif kind == "reservation" and self.path is not None:
+            refuse_other_hosts(
+                connection, self.host, self.name, self.clock(), run_id=content["run_id"]
+            )
         last = _last(connection, chain)
         content = _as_stored(kind, content)
         entry: dict[str, Any] = {
@@ -204,16 +208,21 @@ class SqlStore(LedgerStore):
 
     def close(self) -> None:
         """Close the database."""
-        self._engine.dispose()
+        if self.path is None and not self.in_memory:
+            postgres.close_engine(self._engine)
+        else:
+            self._engine.dispose()
 
     def _open_engine(self, *, create: bool, keep_open: bool) -> Engine:
         if self.in_memory:
             return sqlite.open_memory(BUSY_TIMEOUT_S)
         if self.path is None:
-            self.default_clock = server_clock = postgres.ServerClock()
-            return postgres.open_engine(
-                self._url, server_clock, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S
-            )
+            if keep_open:
+                engine = postgres.shared_engine(self._url, timeout_s=BUSY_TIMEOUT_S)
+            else:
+                engine = postgres.open_engine(self._url, keep_open=False, timeout_s=BUSY_TIMEOUT_S)
+            self.default_clock = postgres.clock_of(engine)
+            return engine
         return sqlite.open_engine(
             self._url, create=create, keep_open=keep_open, timeout_s=BUSY_TIMEOUT_S
         )
@@ -224,8 +233,18 @@ class SqlStore(LedgerStore):
             with engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
+            if self.path is not None and (why := sqlite.damage(error)):
+                raise UnreadableError(
+                    f"the ledger {self.name!r} cannot be read, because {why} ({_cause(error)}); "
+                    "restore it from a copy"
+                ) from error
             kind = RowError if isinstance(error, _OF_THE_ROW) else LedgerError
             raise kind(f"the ledger {self.name!r} failed: {_cause(error)}") from error
+        except UnicodeDecodeError as error:  # in a message of SQLite about a damaged schema
+            raise UnreadableError(
+                f"the ledger {self.name!r} cannot be read, because its file is damaged or was cut "
+                "short; restore it from a copy"
+            ) from error
         except UnicodeEncodeError as error:
             raise RowError(
                 f"the ledger {self.name!r} cannot hold or find the text {error.object!r:.80}"

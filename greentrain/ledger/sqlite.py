@@ -148,6 +148,18 @@ class FileGuard:
             )
 
 
+_DAMAGE = {
+    "malformed": "its file is damaged or was cut short",
+    "not a database": "its file is no SQLite database",
+    "decode to UTF-8": "it holds a text that is not UTF-8",
+}
+
+
+def damage(error: Exception) -> str:
+    """Return why a file cannot be read, if an error says that it is damaged; else nothing."""
+    return next((why for sign, why in _DAMAGE.items() if sign in str(error)), "")
+
+
 def open_memory(timeout_s: float) -> Engine:
     """Return the engine of a new database in memory.
 

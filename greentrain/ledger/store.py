@@ -18,6 +18,10 @@ class RowError(LedgerError):
     """A row that a ledger never takes, so that another try is useless."""
 
 
+class UnreadableError(LedgerError):
+    """A file that is no readable ledger: empty, cut short, another file, or texts not in UTF-8."""
+
+
 class LedgerStore(ABC):
     """Storage of a ledger's rows; :class:`greentrain.ledger.Ledger` creates and uses one.
 
@@ -48,8 +52,9 @@ class LedgerStore(ABC):
 
     Errors:
         Wrong arguments raise ``ConfigurationError``, at construction only. Every failure of the
-        database raises ``LedgerError`` with a message of one sentence; ``RowError`` if it refuses
-        the values of a row, so that trying again is useless. After an error the
+        database raises ``LedgerError`` with a message of one sentence. It is ``RowError`` if the
+        database refuses the values of a row, so that trying again is useless. It is
+        ``UnreadableError`` if the file is damaged or no ledger. After an error the
         transaction is rolled back and the store can be used again. Exceptions of the ``with`` block
         itself are raised unchanged.
 

@@ -16,7 +16,8 @@ from greentrain.ledger.outbox import set_aside
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.rows import RecoveredWindowRow, RowsByKind, WindowRow
 from greentrain.ledger.schema import RUN_CHAIN
-from greentrain.ledger.snapshot import Snapshot, damaged
+from greentrain.ledger.snapshot import Snapshot
+from greentrain.ledger.store import UnreadableError
 from greentrain.ledger.verify_chains import chain_failures, needs_key
 from greentrain.ledger.verify_money import money_failures, money_notes
 from greentrain.units import format_energy
@@ -38,12 +39,14 @@ class Verification:
             runs, the energy recovered from their heartbeats, and clocks that were set back.
         uncovered: Ids of the runs without a closing row, if no exported head shows that there was
             none. The row may never have been written, or may have been cut off.
+        readable: Whether the file could be read; if not, its failure says why.
     """
 
     rows: int
     failures: tuple[str, ...]
     notes: tuple[str, ...]
     uncovered: tuple[str, ...] = ()
+    readable: bool = True
 
     @property
     def ok(self) -> bool:
@@ -52,7 +55,12 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of ``greentrain verify``: 0, 1 for failures, or 3 for uncovered runs."""
+        """Exit code of ``greentrain verify``.
+
+        It is 0, 1 for failures, 3 for uncovered runs, or 4 for a file that is no readable ledger.
+        """
+        if not self.readable:
+            return 4
         return 1 if self.failures else 3 if self.uncovered else 0
 
 
@@ -70,11 +78,14 @@ def verify(ledger: Ledger, exported: ExportedHeads | None = None) -> Verificatio
     """
     try:
         snapshot = ledger.snapshot()
-    except LedgerError as error:
-        if not damaged(error):
-            raise
-        return Verification(rows=0, failures=(str(error),), notes=())
+    except UnreadableError as error:
+        return unreadable(error)
     return verify_snapshot(snapshot, ledger, exported)
+
+
+def unreadable(error: UnreadableError) -> Verification:
+    """Return the result for a file that is no readable ledger."""
+    return Verification(rows=0, failures=(str(error),), notes=(), readable=False)
 
 
 def verify_snapshot(

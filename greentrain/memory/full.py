@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +12,37 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory.bounded import check_seed, sample_positions
-from greentrain.memory.datasets import ColumnDataset, column_runs, concat, fetch, size
+from greentrain.memory.datasets import (
+    BatchedConcatDataset,
+    ColumnDataset,
+    column_runs,
+    concat,
+    fetch,
+    size,
+)
 from greentrain.memory.layout import from_text, layout_of, to_text
 from greentrain.memory.protocol import Sample
-from greentrain.memory.slot_storage import flush_to_disk, save_tensors
+from greentrain.memory.sample_log import Place, SampleLog
+
+_BLOCK = 64
+"""Experiences that are joined once, so that joining all does not take longer and longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _StoredExperience:
-    origin: str
+class _Part:
+    origins: tuple[str, ...]
     dataset: Dataset[Sample]
-    file: str | None
 
 
 class FullBuffer:
     """Keep all samples by reference; nothing is copied.
 
-    With a folder, each experience is also written there once, and a state names only the files.
+    With a folder, each experience is also appended to one file there, and a state names only the
+    last of them. Each is tied to the one before it by its hash, so a changed file is refused.
     Without a folder, a state contains all samples. Samples may differ in shape from each other.
 
     Args:
-        folder: Folder to write each experience to, one file each.
+        folder: Folder of the file that each experience is appended to.
         seed: Seed of :meth:`sample`.
 
     Raises:
@@ -44,10 +51,13 @@ class FullBuffer:
 
     def __init__(self, *, folder: str | Path | None = None, seed: int = 0) -> None:
         check_seed(seed)
-        self._folder = None if folder is None else Path(folder)
+        self._log = None if folder is None else SampleLog(Path(folder))
+        self._last: Place | None = None
         self._seed = seed
         self._n_sampled = 0
-        self._parts: list[_StoredExperience] = []
+        self._blocks: list[_Part] = []
+        self._newest: list[_Part] = []
+        self._size = 0
 
     @property
     def max_size(self) -> None:
@@ -60,10 +70,13 @@ class FullBuffer:
         Raises:
             ConfigurationError: If the data has to be written and a sample cannot be. The buffer
                 is unchanged then.
+            OSError: If the data has to be written and the disk does not take it. The buffer is
+                unchanged then.
         """
         if size(dataset):
-            file = None if self._folder is None else _write(self._folder, pack(dataset))
-            self._parts.append(_StoredExperience(origin=origin, dataset=dataset, file=file))
+            if self._log is not None:
+                self._last = self._log.append(origin, pack(dataset), self._last)
+            self._put(dataset, origin)
 
     def after(self, dataset: Dataset[Sample], *, origin: str) -> Dataset[Sample]:
         """Return the content after an :meth:`add`, without changing anything.
@@ -71,73 +84,103 @@ class FullBuffer:
         Raises:
             ConfigurationError: If the data has to be written and its first sample cannot be.
         """
-        if self._folder is not None and size(dataset):
+        if self._log is not None and size(dataset):
             layout_of(fetch(dataset, [0])[0])
-        return concat([*(part.dataset for part in self._parts), dataset])
+        return concat([*(part.dataset for part in self._all()), dataset])
 
     def select(self, keep: Callable[[str], bool]) -> Dataset[Sample]:
         """Return the samples whose origin ``keep`` accepts."""
-        return concat([part.dataset for part in self._parts if keep(part.origin)])
+        chosen: list[Dataset[Sample]] = []
+        for part in self._all():
+            kept = [keep(origin) for origin in part.origins]
+            if all(kept):
+                chosen.append(part.dataset)
+            elif any(kept) and isinstance(part.dataset, ConcatDataset):
+                each = zip(part.dataset.datasets, kept, strict=True)
+                chosen += [dataset for dataset, wanted in each if wanted]
+        return concat(chosen)
 
     def sample(self, n: int) -> list[Sample]:
         """Return up to ``n`` different samples, chosen uniformly."""
         chosen = sample_positions(len(self), n, [self._seed, self._n_sampled])
         self._n_sampled += 1
-        return fetch(self.select(lambda origin: True), chosen) if chosen else []
+        return fetch(self._whole(), chosen) if chosen else []
 
     @property
     def nbytes(self) -> int | None:
         """Bytes of the tensors, where all datasets are tensor datasets or parts of them."""
-        return _known_sum(_dataset_bytes(part.dataset) for part in self._parts)
+        return _known_sum(_dataset_bytes(part.dataset) for part in self._all())
 
     def __len__(self) -> int:
-        return sum(size(part.dataset) for part in self._parts)
+        return self._size
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the names of the files or, without a folder, the samples.
+        """Return the place of the last experience in the file or, without a folder, the samples.
 
         Raises:
             ConfigurationError: If a sample cannot be saved.
         """
+        state = {"kind": "FullBuffer", "seed": self._seed, "n_sampled": self._n_sampled}
+        if self._log is not None:
+            return {**state, "last": None if self._last is None else self._last.as_list()}
         parts = [
-            {"origin": part.origin, "runs": pack(part.dataset)}
-            if part.file is None
-            else {"origin": part.origin, "file": part.file}
-            for part in self._parts
+            {"origin": origin, "runs": pack(dataset)}
+            for part in self._all()
+            for origin, dataset in _separate(part)
         ]
-        return {
-            "kind": "FullBuffer",
-            "seed": self._seed,
-            "n_sampled": self._n_sampled,
-            "parts": parts,
-        }
+        return {**state, "parts": parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned; files are read when they are used.
+        """Restore what :meth:`state_dict` returned; samples are read when they are used.
 
         Raises:
-            ConfigurationError: If the state is of another kind of buffer, or a file is missing.
-                The buffer is unchanged then.
+            ConfigurationError: If the state is of another kind of buffer, or its file is missing
+                or was changed. The buffer is unchanged then.
         """
         if state.get("kind") != "FullBuffer":
             raise ConfigurationError(
                 f"the state is of a {state.get('kind')!r}, and this buffer is a FullBuffer"
             )
-        self._parts = [self._loaded(part) for part in state["parts"]]
+        last: Place | None = None
+        loaded: list[tuple[str, Dataset[Sample]]] = []
+        if "parts" in state:
+            for part in state["parts"]:
+                if self._log is not None:
+                    last = self._log.append(part["origin"], part["runs"], last)
+                loaded.append((part["origin"], unpack(part["runs"])))
+        elif state["last"] is not None:
+            if self._log is None:
+                raise ConfigurationError(
+                    "the samples of this state are in a file; give the buffer its folder"
+                )
+            last = Place.from_list(state["last"])
+            loaded = [(each.origin, unpack(each.runs)) for each in self._log.read(last)]
+        self._blocks, self._newest, self._size, self._last = [], [], 0, last
+        for origin, dataset in loaded:
+            self._put(dataset, origin)
         self._seed, self._n_sampled = state["seed"], state["n_sampled"]
 
-    def _loaded(self, part: dict[str, Any]) -> _StoredExperience:
-        file = part.get("file")
-        if file is None:
-            runs = part["runs"]
-            file = None if self._folder is None else _write(self._folder, runs)
-        elif self._folder is None or not (self._folder / file).exists():
-            raise ConfigurationError(
-                f"the state names the file {file!r}, which is not in the folder {self._folder}"
-            )
-        else:
-            runs = torch.load(self._folder / file, weights_only=True, mmap=True)
-        return _StoredExperience(origin=part["origin"], dataset=unpack(runs), file=file)
+    def _put(self, dataset: Dataset[Sample], origin: str) -> None:
+        self._size += size(dataset)
+        self._newest.append(_Part(origins=(origin,), dataset=dataset))
+        if len(self._newest) == _BLOCK:
+            origins = tuple(part.origins[0] for part in self._newest)
+            joined = BatchedConcatDataset([part.dataset for part in self._newest])
+            self._blocks.append(_Part(origins=origins, dataset=joined))
+            self._newest = []
+
+    def _all(self) -> list[_Part]:
+        return [*self._blocks, *self._newest]
+
+    def _whole(self) -> Dataset[Sample]:
+        return concat([part.dataset for part in self._all()])
+
+
+def _separate(part: _Part) -> list[tuple[str, Dataset[Sample]]]:
+    """Return the experiences of a part with their data."""
+    if len(part.origins) > 1 and isinstance(part.dataset, ConcatDataset):
+        return list(zip(part.origins, part.dataset.datasets, strict=True))
+    return [(part.origins[0], part.dataset)]
 
 
 def pack(dataset: Dataset[Sample]) -> list[dict[str, Any]]:
@@ -169,29 +212,6 @@ def owned(dataset: Dataset[Sample]) -> list[Sample]:
         return fetch(unpack(pack(dataset)), indices) if indices else []
     except ConfigurationError:  # samples of a kind that only the dataset can make
         return fetch(dataset, indices)
-
-
-def _write(folder: Path, runs: list[dict[str, Any]]) -> str:
-    """Write a file atomically, and return its name, which is a hash of its content.
-
-    Writing the same again after a kill gives the same file, and no other file is overwritten.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            save_tensors(runs, file)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
-        temporary.replace(folder / f"{digest}.pt")
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush_to_disk(folder)
-    return f"{digest}.pt"
 
 
 def _dataset_bytes(dataset: Dataset[Sample]) -> int | None:

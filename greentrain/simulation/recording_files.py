@@ -12,7 +12,7 @@ import torch
 
 from greentrain.control.action import Action
 from greentrain.errors import ConfigurationError
-from greentrain.memory.slot_storage import save_tensors
+from greentrain.memory.disk_files import save_tensors
 from greentrain.simulation.recorded_table import (
     Header,
     Place,

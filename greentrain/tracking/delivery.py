@@ -7,14 +7,15 @@ statuses and artifacts are written again. Runs are found again by the tag ``gree
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 from greentrain.ledger.disk_queue import QueuedRow
@@ -27,6 +28,9 @@ _log = get_logger(__name__)
 _ANSWER_S = 3.0
 _REFUSALS = frozenset({400, 404, 409, 413, 422})
 """HTTP statuses of a server that will never accept a request."""
+_FILE = "sqlite:///"
+_HOLDING = frozenset({"runs", "registered_models"})
+"""Tables of MLflow without which its database holds nothing."""
 
 Point = tuple[str, float, int, int]
 """Name, value, milliseconds since 1970, and step of a metric."""
@@ -69,8 +73,21 @@ class Delivery:
         A row that MLflow refuses is discarded with a warning, because it would block all others.
 
         Raises:
+            ConnectionError: If the process that created the database was killed before its end.
             Exception: Any error of MLflow's stores after which the rows have to be sent again.
         """
+        try:
+            self._send(rows)
+        except Exception as error:
+            if (file := half_made(self._tracking_uri)) is None:
+                raise
+            raise ConnectionError(
+                f"its database {str(file)!r} is half made and holds no run: a process was killed "
+                "while MLflow created it. If none is creating it now, remove the file; the next "
+                "start makes it again"
+            ) from error
+
+    def _send(self, rows: Sequence[QueuedRow]) -> None:
         first = rows[0]
         if first.kind in TOGETHER:
             self._deliver_batch(first.run, rows)
@@ -255,6 +272,29 @@ def answers(tracking_uri: str) -> bool:
         return isinstance(error.reason, SSLError)
     except OSError:
         return False
+
+
+def half_made(tracking_uri: str) -> Path | None:
+    """Return the SQLite file of MLflow that has tables and holds nothing; ``None`` for any other.
+
+    MLflow creates its tables in dozens of steps, and cannot go on after a kill between them. Only
+    asked for after MLflow has failed, because a new database holds nothing either.
+    """
+    file = Path(unquote(tracking_uri.removeprefix(_FILE).partition("?")[0]))
+    if not tracking_uri.startswith(_FILE) or not file.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {
+                name
+                for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            }
+            for table in _HOLDING & tables:
+                if database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():
+                    return None
+    except sqlite3.Error:  # locked, or no database: MLflow's own error says more
+        return None
+    return file if tables & {"experiments", "alembic_version"} else None
 
 
 def _refused(error: Exception) -> bool:

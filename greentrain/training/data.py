@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,7 @@ class StreamData:
         self.buffer = buffer
         self.pending: list[str] = []
         self._known: dict[str, int] = {}
+        self._arrived = 0  # samples of all known experiences
 
     @property
     def known(self) -> Collection[str]:
@@ -105,7 +107,7 @@ class StreamData:
             stored=stored,
             held=held,
             n_pending=size(pending),
-            n_past=sum(count for name, count in self._known.items() if name not in waiting),
+            n_past=self._arrived - sum(self._known[name] for name in waiting),
         )
 
     def everything(self, experience: Experience) -> UpdateData | None:
@@ -135,6 +137,7 @@ class StreamData:
             self.pending = [] if trained else self.pending
             return False
         self._known[experience.id] = size(experience.train)
+        self._arrived += size(experience.train)
         self.pending = [] if trained else [*self.pending, experience.id]
         return True
 
@@ -143,13 +146,21 @@ class StreamData:
         self._known[experience.id] = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the buffer's state, and the ids of pending and known experiences."""
+        """Return the buffer's state, and the pending and known experiences as JSON.
+
+        A text of thousands of names is saved in no time, and a list of them is not.
+        """
         buffer = None if self.buffer is None else self.buffer.state_dict()
-        return {"buffer": buffer, "pending": list(self.pending), "known": dict(self._known)}
+        return {
+            "buffer": buffer,
+            "pending": json.dumps(self.pending),
+            "known": json.dumps(self._known),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`state_dict`."""
         if self.buffer is not None:
             self.buffer.load_state_dict(state["buffer"])
-        self.pending = list(state["pending"])
-        self._known = dict(state["known"])
+        self.pending = json.loads(state["pending"])
+        self._known = json.loads(state["known"])
+        self._arrived = sum(self._known.values())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import shorten
 
+from greentrain.memory.disk_files import open_fresh
 from greentrain.texts import get_logger
 
 MOST_TRIES = 2
 """Failed tries of an update after which its experience is set aside."""
+_LONGEST = 300
+"""Characters of an error in the sentence of a decision."""
 
 _log = get_logger(__name__)
 
@@ -50,7 +54,17 @@ class FailedTries:
             return
         written = self._file.with_suffix(".tmp")
         try:
-            written.write_text(json.dumps(self._tries), encoding="utf-8")
+            with open_fresh(written) as file:
+                file.write(json.dumps(self._tries).encode())
             written.replace(self._file)
         except OSError as error:
             _log.warning("the failed tries in %s cannot be written: %s", self._file, error)
+
+
+def failed_again(experience_id: str, error: BaseException) -> str:
+    """Return the sentence of a decision that sets an experience aside."""
+    reason = shorten(str(error), _LONGEST) or "no message"
+    return (
+        f"The update on {experience_id} failed twice, so the experience is set aside, and the "
+        f"stream goes on without its data. The last error was {type(error).__name__}: {reason}"
+    )

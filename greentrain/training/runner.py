@@ -6,7 +6,6 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from textwrap import shorten
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -24,9 +23,10 @@ from greentrain.tracking import Tracker
 from greentrain.training.baseline_runs import BaselineRuns, is_due
 from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
-from greentrain.training.failed_tries import MOST_TRIES, FailedTries
+from greentrain.training.failed_tries import MOST_TRIES, FailedTries, failed_again
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.result import ReportedTraining, UpdateResult
+from greentrain.training.resuming import lacks_outcome
 from greentrain.training.run_context import RunContext
 from greentrain.training.shadow import ShadowAccount, ShadowBudget
 from greentrain.training.shadow_loop import ShadowLoop
@@ -48,8 +48,6 @@ _LASTING = (
 """Settings that a saved state depends on."""
 _NOT_OF_THE_DATA = (ConfigurationError, LedgerError, MisconfigurationException)
 """Errors after which the same experience is tried again: its data are not at fault."""
-_LONGEST = 300
-"""Characters of an error in the sentence of a decision."""
 
 _log = get_logger(__name__)
 
@@ -116,7 +114,7 @@ class StreamRunner:
         self._tries = FailedTries(None if checkpoint is None else checkpoint.folder)
         self._closed = False
         if before is not None:
-            if self._lacks_outcome(before):
+            if lacks_outcome(ledger, before, settings["name"]):
                 self._open()
             else:
                 ledger.close()  # open again from the first experience on
@@ -162,7 +160,7 @@ class StreamRunner:
                 raise
             used_j = (run.recorder.read().total_j or 0.0) - before_j
             result, row = self._loop.set_aside(
-                context, self._account(run), _failed_again(experience, error), used_j=used_j
+                context, self._account(run), failed_again(experience.id, error), used_j=used_j
             )
             _log.error("%s", result.reason)
             _log.debug("the last error was raised here", exc_info=error)
@@ -293,18 +291,11 @@ class StreamRunner:
             self._baseline_runs = BaselineRuns(
                 loop, stage, state, trainer, evaluator, core, run.recorder
             )
-            if before is not None and self._lacks_outcome(before):
+            if before is not None and lacks_outcome(self._ledger, before, self._settings["name"]):
                 core.record(dict(before["outcome"]))
             # Closed when the stream is garbage-collected, or when the program ends.
             weakref.finalize(self, run.close)
         return self.run
-
-    def _lacks_outcome(self, before: Mapping[str, Any]) -> bool:
-        """Return whether an earlier run was killed after it saved its state, and before the row."""
-        row = before["outcome"]
-        same = {name: row[name] for name in ("experience_id", "position", "reservation_id")}
-        runs = {run["run_id"] for run in self._ledger.rows("run", name=self._settings["name"])}
-        return not any(one["run_id"] in runs for one in self._ledger.rows("outcome", **same))
 
     def _save(self, row: Mapping[str, Any], run: RunContext) -> None:
         if self._checkpoint is None:
@@ -325,11 +316,3 @@ class StreamRunner:
                 "restart it would be updated on this experience again: %s",
                 *(self._settings["name"], row["experience_id"], error),
             )
-
-
-def _failed_again(experience: Experience, error: BaseException) -> str:
-    reason = shorten(str(error), _LONGEST) or "no message"
-    return (
-        f"The update on {experience.id} failed twice, so the experience is set aside, and the "
-        f"stream goes on without its data. The last error was {type(error).__name__}: {reason}"
-    )

@@ -10,13 +10,13 @@ from typing import Any
 from greentrain.budget import Budget
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter
-from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.ledger import Ledger
 from greentrain.tracking import Tracker
 from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import ModelTrainer
+from greentrain.training.resuming import resume, warn_of_repeats
 from greentrain.training.runner import StreamRunner
 from greentrain.training.shadow import read_shadow_budget
 from greentrain.training.stream_state import StreamState
@@ -57,12 +57,15 @@ def open_runner(
         ConfigurationError: If the ledger has another budget of this name, or the saved state is in
             use, unreadable or of another stream.
     """
-    recorded = Ledger(ledger)
+    # First, because it creates the folder, which may hold the ledger, for its owner alone.
     checkpoint = None if state_dir is None else Checkpoint(Path(state_dir))
+    recorded: Ledger | None = None
     try:
+        recorded = Ledger(ledger)
         before = None if checkpoint is None else checkpoint.load()
         if before is not None:
-            _restore(before, settings, state, tracker)
+            resume(before, settings, state, tracker)
+            warn_of_repeats(recorded, before, settings["name"], state.data.known)
         known = None if state_dir is None else state.data.known
         name = settings["shared_budget"]
         if for_next:
@@ -86,7 +89,8 @@ def open_runner(
             checkpoint.close()
         raise
     finally:
-        recorded.close()  # a stream without any update has nothing to close
+        if recorded is not None:
+            recorded.close()  # a stream without any update has nothing to close
     runner = StreamRunner(
         state,
         trainer,
@@ -105,22 +109,3 @@ def open_runner(
     if checkpoint is not None:
         weakref.finalize(runner, checkpoint.close)
     return runner
-
-
-def _restore(
-    saved: Mapping[str, Any], settings: Mapping[str, Any], state: StreamState, tracker: Tracker
-) -> None:
-    """Restore the saved state of a stream.
-
-    Raises:
-        ConfigurationError: If it was saved with other settings, or with another model.
-    """
-    for name, before in saved["settings"].items():
-        if (now := settings[name]) != before:
-            raise ConfigurationError(
-                f"the state was saved with {name}={before!r}, and it is {now!r} now; give the same "
-                "value, or another state_dir to start again"
-            )
-    state.load_state_dict(saved["stream"])
-    if (run := saved.get("run")) is not None:
-        tracker.load_state_dict(run["tracker"])

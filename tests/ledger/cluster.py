@@ -18,7 +18,6 @@ _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
-    "max_connections": "60",
     "shared_buffers": "16MB",
     "autovacuum": "off",
     "listen_addresses": "",
@@ -30,9 +29,10 @@ class Cluster:
 
     Args:
         programs: The folder of ``initdb`` and ``pg_ctl``.
+        max_connections: Connections that the server takes.
     """
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, max_connections: int = 60) -> None:
         self._programs = programs
         self._numbers = itertools.count()
         memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
@@ -42,7 +42,11 @@ class Cluster:
             shutil.chown(self.folder, user=self._as[-1])
         self._do("initdb", "-A", "trust", "-U", "greentrain", "--no-sync", "-E", "UTF8")
         with (self.folder / "data" / "postgresql.conf").open("a") as file:
-            settings = {**_SETTINGS, "unix_socket_directories": self.folder}
+            settings = {
+                **_SETTINGS,
+                "max_connections": max_connections,
+                "unix_socket_directories": self.folder,
+            }
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         self.start()
 

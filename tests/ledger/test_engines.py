@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from greentrain.callbacks.run_record import default_url
+from greentrain.budget import Budget
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, file_url, filesystems, open_ledgers, verify
 from tests.ledger.cluster import Cluster
@@ -117,6 +118,36 @@ def test_a_second_host_is_refused_while_the_first_ones_run_is_under_way(
     ours.clock = lambda: later
     ours.open_run("fit", "after theirs was killed").close()
     left.close()
+    assert verify(ours).ok
+    ours.close()
+    theirs.close()
+
+
+def test_a_host_that_was_taken_for_dead_may_not_reserve_while_another_one_is_active(
+    tmp_path: Path,
+) -> None:
+    url, now = str(tmp_path / "x.db"), [datetime(2026, 1, 1, tzinfo=UTC)]
+    ours, theirs = (Ledger(url, clock=lambda: now[0]) for _ in range(2))
+    theirs.store.host = "another"
+    budget = ours.open_budget("shared", Budget.parse("1 Wh", num_experiences=2))
+    silent = ours.open_run("stream", "silent")
+    account = ours.account(budget, silent)
+    reservation = account.reserve(100.0, "update")
+    now[0] += timedelta(minutes=4)
+    with pytest.raises(LedgerError, match="its run 'silent' is active"):
+        theirs.open_run("stream", "second")
+    now[0] += timedelta(minutes=2)
+    second = theirs.open_run("stream", "second")
+    theirs_account = theirs.account(budget, second)
+    held = theirs_account.reserve(100.0, "update")
+    with pytest.raises(LedgerError, match=r"its run 'second' is active\).*silent for five minutes"):
+        account.reserve(100.0, "update")
+    account.settle(reservation, 50.0)  # what it has used is recorded
+    theirs_account.settle(held, 50.0)
+    assert theirs_account.balance().spent_j == 100.0
+    second.close()
+    account.settle(account.reserve(100.0, "update"), 50.0)
+    silent.close()
     assert verify(ours).ok
     ours.close()
     theirs.close()

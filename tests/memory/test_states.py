@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -181,21 +182,123 @@ def test_missing_files_are_named_before_anything_changes(kind: Any, tmp_path: Pa
     assert everything(other) == before
 
 
-def test_a_full_buffer_writes_each_experience_once(tmp_path: Path) -> None:
+def test_a_full_buffer_writes_each_experience_once_to_one_file(tmp_path: Path) -> None:
     buffer = FullBuffer(folder=tmp_path)
     buffer.add(labelled(0, 10), origin="first")
     (file,) = tmp_path.iterdir()
-    written = file.stat().st_mtime_ns
+    first, one = file.read_bytes(), buffer.state_dict()
     buffer.add(labelled(10, 10), origin="second")
-    state = buffer.state_dict()
-    assert [part["file"] for part in state["parts"]] != [file.name] * 2
-    assert {part["file"] for part in state["parts"]} == {path.name for path in tmp_path.iterdir()}
-    assert file.stat().st_mtime_ns == written
-    # After a kill it is written again: the same file.
-    buffer.load_state_dict({**state, "parts": state["parts"][:1]})
+    state, whole = buffer.state_dict(), file.read_bytes()
+    assert whole.startswith(first)
+    assert len(whole) < 3 * len(first)
+    # After a kill it is written again: to the same place.
+    buffer.load_state_dict(one)
+    assert everything(buffer) == list(range(10))
     buffer.add(labelled(10, 10), origin="second")
     assert buffer.state_dict() == state
-    assert len(list(tmp_path.iterdir())) == 2
+    # Other data are appended, so that both states stay readable.
+    buffer.load_state_dict(one)
+    buffer.add(labelled(50, 10), origin="second")
+    assert file.read_bytes().startswith(whole)
+    for each, numbers_ in ((state, range(20)), (buffer.state_dict(), [*range(10), *range(50, 60)])):
+        again = FullBuffer(folder=tmp_path)
+        again.load_state_dict(through_a_file(each))
+        assert everything(again) == list(numbers_)
+    assert list(tmp_path.iterdir()) == [file]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_state_of_a_full_buffer_on_disk_does_not_grow(tmp_path: Path) -> None:
+    buffer, in_ram = FullBuffer(folder=tmp_path), FullBuffer()
+    sizes = set()
+    for number in range(150):  # more than twice a block
+        for each in (buffer, in_ram):
+            each.add(labelled(3 * number, 3), origin=f"{number:03d}")
+        sizes.add(len(repr(buffer.state_dict())))
+    assert max(sizes) - min(sizes) < 10
+    again = FullBuffer(folder=tmp_path)
+    again.load_state_dict(buffer.state_dict())
+    for each in (buffer, in_ram, again):
+        assert everything(each) == list(range(450))
+        assert held(each.select(lambda origin: origin == "007")) == [21, 22, 23]
+        assert len(held(each.select(lambda origin: origin != "007"))) == 447
+    through = FullBuffer()
+    through.load_state_dict(through_a_file(in_ram.state_dict()))
+    assert everything(through) == list(range(450))
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    """Return bytes of which one has another bit."""
+    return content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :]
+
+
+TEXTS = [(torch.tensor(n), f"text {n}") for n in range(6)]
+
+
+@pytest.mark.parametrize("kind", [ReservoirBuffer, unlimited])
+def test_a_changed_byte_of_the_samples_is_refused(kind: Any, tmp_path: Path) -> None:
+    buffer = kind(20, folder=tmp_path)
+    for origin in ("first", "second", "third"):
+        buffer.add(SampleList(TEXTS), origin=origin)
+    state = buffer.state_dict()
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    whole, before = file.read_bytes(), everything(buffer)
+    del buffer
+    again = kind(20, folder=tmp_path)
+    used = 8 * 18 if kind is ReservoirBuffer else len(whole)
+    for place in range(0, used, max(1, used // 60)):
+        file.write_bytes(flipped(whole, place))
+        with pytest.raises(ConfigurationError, match=r"changed.*restore"):
+            again.load_state_dict(state)
+    file.write_bytes(whole[:-1] if kind is unlimited else whole[:100])
+    with pytest.raises(ConfigurationError, match=r"cut short"):
+        again.load_state_dict(state)
+    file.write_bytes(whole)
+    again.load_state_dict(state)
+    assert everything(again) == before
+
+
+@pytest.mark.parametrize("kind", [ReservoirBuffer, unlimited])
+def test_samples_are_not_read_or_written_through_a_link(kind: Any, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "buffer", tmp_path / "elsewhere"
+    buffer = kind(9, folder=folder)
+    buffer.add(numbers(0, 9), origin="first")
+    state = buffer.state_dict()
+    (file,) = [path for path in folder.rglob("*") if path.is_file()]
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+    again = kind(9, folder=folder)
+    with pytest.raises(ConfigurationError, match="missing"):
+        again.load_state_dict(state)
+    if kind is unlimited:
+        with pytest.raises(OSError, match="symbolic links"):
+            again.add(numbers(9, 18), origin="second")
+    assert len(again) == 0
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp", "..", "", "0123456789ab/..", 5])
+def test_the_name_of_a_folder_of_samples_leads_nowhere_else(name: Any, tmp_path: Path) -> None:
+    buffer = ReservoirBuffer(9, folder=tmp_path)
+    buffer.add(numbers(0, 9), origin="first")
+    state = buffer.state_dict()
+    with pytest.raises(ConfigurationError, match="none of a buffer"):
+        buffer.load_state_dict({**state, "held": {**state["held"], "name": name}})
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_the_last_two_states_stay_readable_also_after_a_restart(kind: Any, tmp_path: Path) -> None:
+    buffer = kind(6, folder=tmp_path)
+    states: list[tuple[dict[str, Any], list[int]]] = []
+    for place, (origin, dataset) in enumerate(arrivals([20] * 9)):
+        buffer.add(dataset, origin=origin)
+        for state, was in states[-2:]:
+            earlier = kind(6, folder=tmp_path)
+            earlier.load_state_dict(state)
+            assert everything(earlier) == was
+        states.append((through_a_file(buffer.state_dict()), everything(buffer)))
+        if place % 2:
+            buffer = kind(6, folder=tmp_path)
+            buffer.load_state_dict(states[-1][0])
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -230,7 +333,7 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: Any) -> 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
         buffer.add(numbers(0, 9), origin="first")
-    assert list(tmp_path.iterdir()) == []
+    assert [file.stat().st_size for file in tmp_path.iterdir()] == [0]
     assert len(buffer) == 0
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
+import sqlite3
 import ssl
+from contextlib import closing
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
@@ -12,8 +15,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from greentrain.ledger.disk_queue import QueuedRow
-from greentrain.tracking import delivery, names
-from greentrain.tracking.delivery import Delivery, answers
+from greentrain.tracking import MlflowTracker, delivery, names
+from greentrain.tracking.delivery import Delivery, answers, half_made
 from greentrain.tracking.tracking_queue import POINTS
 
 RUN = {"name": "a run", "parent": None, "again": False, "begun_ms": 1000, "tags": {"t": "1"}}
@@ -156,3 +159,44 @@ def test_a_server_answers_whatever_it_says(monkeypatch, error, up):
 def test_a_database_is_not_asked_whether_it_answers():
     assert answers(f"sqlite:///{Path('mlflow.db')}")
     assert answers("postgresql://nowhere/mlflow")
+
+
+EARLY = "451aebb31d03"
+"""An early revision of MLflow's tables."""
+
+
+def test_a_database_whose_creation_was_killed_is_named_with_the_fix(
+    _made, tmp_path, queue_folder, caplog
+):
+    """MLflow was killed after a step, and before it noted the step."""
+    file = tmp_path / "mlflow stopped.db"
+    shutil.copy(_made, file)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("PRAGMA foreign_keys = OFF")
+        database.execute("DROP TABLE trace_info")
+        database.execute("UPDATE alembic_version SET version_num = ?", [EARLY])
+    uri = f"sqlite:///{file}"
+    tracker = MlflowTracker(uri, queue_folder=queue_folder)
+    tracker.start("digits", {"epochs": 3}, {})
+    tracker.log({"loss": 0.5}, 0, "note", {})
+    tracker.finish("note", {}, "FINISHED")
+    (said,) = [one for one in caplog.messages if "is half made" in one]
+    assert str(file) in said
+    assert "remove the file; the next start makes it again" in said
+    assert "rows for MLflow" in caplog.messages[-1]
+    assert list(queue_folder.iterdir())
+
+
+def test_a_database_with_runs_or_of_others_is_not_called_half_made(_made, tmp_path, store, client):
+    assert half_made(store) == Path(store.removeprefix("sqlite:///"))  # empty: only asked if failed
+    client.create_run(client.create_experiment("an experiment"))
+    assert half_made(store) is None
+    foreign = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(foreign)) as database, database:
+        database.execute("CREATE TABLE readings (value REAL)")
+    (tmp_path / "text.db").write_text("no database at all")
+    for uri in (
+        *(f"sqlite:///{foreign}", f"sqlite:///{tmp_path / 'text.db'}"),
+        *(f"sqlite:///{tmp_path / 'missing.db'}", "http://127.0.0.1:1"),
+    ):
+        assert half_made(uri) is None

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import signal
+import stat
 import subprocess
 import time
 from contextlib import closing
@@ -25,6 +26,7 @@ from greentrain.ledger import Ledger, verify
 from greentrain.memory import ClassBalancedBuffer, FullBuffer, ReservoirBuffer, SampleList
 from greentrain.report import build
 from greentrain.training import EvaluationConfig
+from greentrain.training.checkpoint import Checkpoint
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
 from tests.training.fitting import timed
 from tests.training.streaming import open_stream, rows
@@ -296,6 +298,106 @@ def test_a_disk_that_is_full_ends_no_training(tmp_path, monkeypatch, caplog):
         trainer.run(arrivals(3))
     with streaming(tmp_path) as again:
         assert list(again.known) == ["0", "1", "2"]
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    """Return bytes of which one has another bit."""
+    return content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :]
+
+
+def test_a_changed_byte_of_a_state_is_one_error_that_names_the_way_back(tmp_path):
+    with streaming(tmp_path) as trainer:
+        trainer.run(arrivals(2))
+    file = tmp_path / "state" / "state.pt"
+    before = file.with_name("state.previous.pt")
+    whole = file.read_bytes()
+    places = {*range(0, len(whole), len(whole) // 60), *range(len(whole) - 100, len(whole), 7)}
+    checkpoint = Checkpoint(tmp_path / "state")
+    for place in sorted(places):
+        file.write_bytes(flipped(whole, place))
+        with pytest.raises(
+            ConfigurationError,
+            match=rf"cannot be read \(it.*after experience '0', is whole.*: mv {before} {file}$",
+        ):
+            checkpoint.load()
+    before.write_bytes(flipped(before.read_bytes(), 1000))
+    with pytest.raises(ConfigurationError, match="restore a copy of the folder"):
+        checkpoint.load()
+    file.write_bytes(whole)
+    assert checkpoint.load()["outcome"]["experience_id"] == "1"
+    checkpoint.close()
+
+
+def test_states_are_for_their_owner_and_are_not_written_through_a_link(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("precious")
+    with streaming(tmp_path) as trainer:
+        (tmp_path / "state" / "state.tmp").symlink_to(other)
+        (tmp_path / "state" / "state.previous.tmp").symlink_to(other)
+        trainer.run(arrivals(2))
+    assert other.read_text() == "precious"
+    folder = tmp_path / "state"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {
+        *("state.pt", "state.previous.pt", "samples.log", "lock")
+    }
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_a_state_of_an_earlier_format_is_named(tmp_path):
+    (tmp_path / "state").mkdir()
+    torch.save({"format": 4, "stream": {}}, tmp_path / "state" / "state.pt")
+    with pytest.raises(ConfigurationError, match="has format 4, and this release reads 5"):
+        streaming(tmp_path)
+
+
+@pytest.mark.parametrize("memory", ["all", "mapped"])
+def test_going_back_repeats_the_last_experience_and_the_ledger_says_so(tmp_path, memory, caplog):
+    folder, once = tmp_path / "back", tmp_path / "once"
+    for each in (folder, once):
+        each.mkdir()
+    with streaming(folder, policy=ALWAYS, buffer=MEMORIES[memory](folder)) as trainer:
+        trainer.run(arrivals(3))
+    state = folder / "state" / "state.pt"
+    state.write_bytes(b"damaged")
+    with pytest.raises(ConfigurationError, match="to go back to it"):
+        streaming(folder, policy=ALWAYS, buffer=MEMORIES[memory](folder))
+    state.with_name("state.previous.pt").rename(state)
+    with streaming(folder, policy=ALWAYS, buffer=MEMORIES[memory](folder)) as again:
+        assert list(again.known) == ["0", "1"]
+        assert "does not know: 2. The stream updates on them again" in caplog.text
+        again.run(arrivals(5))
+    assert caplog.text.count("does not know") == 1
+    streaming(folder, buffer=MEMORIES[memory](folder)).close()
+    assert caplog.text.count("does not know") == 1
+    outcomes = rows(folder, "outcome")
+    assert [row["experience_id"] for row in outcomes] == ["0", "1", "2", "2", "3", "4"]
+    assert [row["position"] for row in outcomes] == [0, 1, 2, 2, 3, 4]
+    settled = [row["reservation_id"] for row in rows(folder, "settlement")]
+    assert len(settled) == len(set(settled))
+    with (
+        streaming(once, policy=ALWAYS, buffer=MEMORIES[memory](once)) as whole,
+        streaming(folder, policy=ALWAYS, buffer=MEMORIES[memory](folder)) as resumed,
+    ):
+        whole.run(arrivals(5))
+        assert torch.allclose(weights(resumed), weights(whole), atol=1e-6)
+
+
+def test_the_outcome_of_a_repeated_skip_is_recorded_after_a_kill(tmp_path, monkeypatch):
+    """The first one has the same name and position, and no reservation either."""
+    skip = {"policy": Always(mode=UpdateMode.SKIP)}
+    with streaming(tmp_path, **skip) as trainer:
+        trainer.run(arrivals(3))
+    state = tmp_path / "state" / "state.pt"
+    state.with_name("state.previous.pt").rename(state)
+    trainer = streaming(tmp_path, **skip)
+    kill_before_the_outcome(trainer, arrivals(3)[2], monkeypatch)
+    assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0", "1", "2"]
+    for _ in range(2):
+        streaming(tmp_path, **skip).close()
+        found = [row["experience_id"] for row in rows(tmp_path, "outcome")]
+        assert found == ["0", "1", "2", "2"]
 
 
 def test_held_out_data_that_cannot_be_saved_are_refused_before_anything_is_paid(tmp_path):
