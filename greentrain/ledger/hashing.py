@@ -56,6 +56,11 @@ def row_hash(entry: Mapping[str, Any], content: Mapping[str, Any], key: bytes | 
     held = {
         name: value for name, value in content.items() if value is not None and name != "entry_id"
     }
+    return digest(spine, held, key)
+
+
+def digest(spine: Mapping[str, Any], held: Mapping[str, Any], key: bytes | None) -> str:
+    """Return the hash of a row from its five columns of the spine and its known values."""
     text = canonical([spine, held]).encode()
     if key is None:
         return hashlib.sha256(text).hexdigest()

@@ -65,18 +65,26 @@ def close_ledgers(ledgers: Iterable[Ledger]) -> None:
         ledger.close()
 
 
-def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list[str], int]:
+def verify_all(
+    patterns: Sequence[str], heads: Path | None = None, *, new_only: bool = False
+) -> tuple[list[str], int]:
     """Verify ledgers, and compare them with the heads in a file or write that file.
 
     Args:
         patterns: See :func:`open_ledgers`.
         heads: A file of exported heads, or a report.json. A missing file is written if everything
             follows.
+        new_only: ``True`` to recompute only the rows after these heads.
 
     Returns:
         Lines to print, and the exit code. It is 0 if everything follows, and 1 if a row does not
         follow; the first such row is printed first. It is 3 if a run has no closing row and no
         exported head covers it.
+
+    Raises:
+        ConfigurationError: If ``new_only`` is set without a file of heads, or :func:`open_ledgers`
+            refuses a pattern.
+        LedgerError: If a ledger cannot be read.
     """
     ledgers = open_ledgers(patterns)
     try:
@@ -87,9 +95,9 @@ def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list
         lines: list[str] = []
         codes = {0}
         for name, ledger in zip(names, ledgers, strict=True):
-            found = verify(ledger, exported.get(name))
+            found = verify(ledger, exported.get(name), new_only=new_only)
             codes.add(found.exit_code)
-            lines += _lines(name, ledger, found, exported.get(name))
+            lines += _lines(name, found, exported.get(name))
         if heads is not None and not exported:
             lines.append(_export(heads, ledgers, 1 in codes))
     finally:
@@ -113,9 +121,7 @@ def _named(pattern: str) -> list[str]:
     return files
 
 
-def _lines(
-    name: str, ledger: Ledger, found: Verification, exported: ExportedHeads | None
-) -> Iterator[str]:
+def _lines(name: str, found: Verification, exported: ExportedHeads | None) -> Iterator[str]:
     yield f"ledger {name}"
     for note in found.notes:
         yield f"note: {note}"
@@ -126,10 +132,15 @@ def _lines(
     if found.failures:
         yield f"{found.rows} rows: {len(found.failures)} thing(s) do not follow"
         return
-    heads = ledger.heads()
-    for chain, head in heads.items():
+    for chain, head in found.heads.items():
         yield f"head of {chain}: {head['count']} rows, {head['head']}"
-    yield f"{found.rows} rows: everything follows"
+    if found.earlier:
+        yield (
+            f"{found.rows} new rows: everything follows from the exported heads. The "
+            f"{found.earlier} rows before were not read: omit --new-only to find changes there."
+        )
+    else:
+        yield f"{found.rows} rows: everything follows"
     if found.uncovered:
         yield (
             f"{len(found.uncovered)} run(s) have no closing row, and no exported head shows that "
@@ -141,12 +152,12 @@ def _lines(
             "off unnoticed. Compare the heads above with a report, an MLflow tag or a log."
         )
         return
-    covered = sum(head["count"] for head in exported.heads.values())
     last = exported.heads.get(RUN_CHAIN)
     of_runs = "" if last is None else f", of the runs {last['head']} after {last['count']} rows"
     yield (
-        f"The last exported heads are of {exported.exported_utc}{of_runs}. They cover {covered} "
-        f"of {found.rows} rows; later rows could be cut off unnoticed."
+        f"The last exported heads are of {exported.exported_utc}{of_runs}. They cover "
+        f"{exported.total} of {found.earlier + found.rows} rows; later rows could be cut off "
+        "unnoticed."
     )
 
 
