@@ -127,17 +127,8 @@ def _is_number(seq: object) -> bool:
 
 
 def _hashes(entry: Entry, held: Content, key: bytes | None) -> bool:
-    _, kind, chain, seq, recorded_utc, prev_hash, found = entry
-    spine = {
-        "chain": chain,
-        "kind": kind,
-        "prev_hash": prev_hash,
-        "recorded_utc": recorded_utc,
-        "seq": seq,
-    }
     try:
-        content = {name: value for name, value in held.items() if value is not None}
-        return digest(spine, content, key) == found
+        return digest(*entry[1:6], held.items(), key) == entry.hash
     except (TypeError, ValueError):  # it was altered to a value that a ledger cannot hold
         return False
 
