@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Column, Connection, Select, select
+from sqlalchemy import Column, Connection, Select, func, select
 
 from greentrain.ledger.integrity import file_faults, foreign_objects
 from greentrain.ledger.rows import Heads, RowReader
-from greentrain.ledger.schema import CONTENT, entries
+from greentrain.ledger.schema import CONTENT, entries, runs
 from greentrain.ledger.store import LedgerStore
 
 CHUNK = 500
@@ -103,22 +103,88 @@ class LedgerRows(RowReader):
         )
 
     def _rows(self, kind: str, equals: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(self.each(kind, **equals))
+        names, query = _with_entry(kind, equals)
+        return [
+            dict(zip(names, row[2:], strict=True))
+            for row in self.connection.execute(query)
+            if self._holds(row[0], row[1])
+        ]
 
-    def each(self, kind: str, **equals: Any) -> Iterator[dict[str, Any]]:
-        """Yield the rows of one kind as :meth:`rows` returns them."""
-        table = CONTENT[kind]
-        query = (
-            select(entries.c.chain, entries.c.seq, entries.c.recorded_utc, table)
-            .join(entries, (entries.c.id == table.c.entry_id) & (entries.c.kind == kind))
-            .order_by(table.c.entry_id)
-        )
-        for column, value in equals.items():
-            query = query.where(table.c[column] == value)
-        names = ["recorded_utc", *table.c.keys()]
+    def each(self, kind: str, *columns: str, **equals: Any) -> Iterator[dict[str, Any]]:
+        """Yield rows as :meth:`rows` returns them, without having all in memory.
+
+        Args:
+            kind: A kind of entry.
+            *columns: Columns to read, besides ``entry_id`` and ``recorded_utc``; all by default.
+            **equals: Values that columns must have.
+        """
+        names, query = _with_entry(kind, equals, columns)
         for row in chunked(self.connection, query):
-            if self._counts is None or row[1] < self._counts.get(row[0], 0):
+            if self._holds(row[0], row[1]):
                 yield dict(zip(names, row[2:], strict=True))
+
+    def without_run(self, kind: str) -> set[str]:
+        """Return the ids of runs that rows of a kind name and that have no opening row."""
+        table = CONTENT[kind]
+        known = select(runs.c.run_id).where(runs.c.run_id == table.c.run_id).exists()
+        return set(
+            self.connection.execute(select(table.c.run_id).where(~known).distinct()).scalars()
+        )
+
+    def last_entry(self) -> int:
+        """Return the highest number of an entry; 0 if there is none."""
+        return self.connection.execute(select(func.max(entries.c.id))).scalar() or 0
+
+    def moments(self, kinds: Collection[str], since: str, until: str) -> dict[str, tuple[str, str]]:
+        """Return the first and last time of the rows of some kinds, by chain.
+
+        Args:
+            kinds: The kinds.
+            since: Earliest time that counts.
+            until: First time after those that count.
+        """
+        recorded = entries.c.recorded_utc
+        query = (
+            select(entries.c.chain, func.min(recorded), func.max(recorded))
+            .where(entries.c.kind.in_(kinds), recorded >= since, recorded < until)
+            .group_by(entries.c.chain)
+        )
+        if self._counts is not None:
+            counts = self._counts
+            found: dict[str, tuple[str, str]] = {}
+            spine = select(entries.c.chain, entries.c.seq, recorded).where(
+                entries.c.kind.in_(kinds), recorded >= since, recorded < until
+            )
+            for chain, seq, moment in chunked(self.connection, spine):
+                if seq < counts.get(chain, 0):
+                    first, last = found.get(chain, (moment, moment))
+                    found[chain] = min(first, moment), max(last, moment)
+            return found
+        return {row[0]: (row[1], row[2]) for row in self.connection.execute(query)}
+
+    def _holds(self, chain: str, seq: int) -> bool:
+        return self._counts is None or seq < self._counts.get(chain, 0)
+
+
+def _with_entry(
+    kind: str, equals: Mapping[str, Any], columns: Sequence[str] = ()
+) -> tuple[list[str], Select[Any]]:
+    """Return the names of a row's columns, and a query for chain, number and these columns."""
+    table = CONTENT[kind]
+    names = ["entry_id", *columns] if columns else list(table.c.keys())
+    query = (
+        select(
+            entries.c.chain,
+            entries.c.seq,
+            entries.c.recorded_utc,
+            *(table.c[name] for name in names),
+        )
+        .join(table, (entries.c.id == table.c.entry_id) & (entries.c.kind == kind))
+        .order_by(table.c.entry_id)
+    )
+    for column, value in equals.items():
+        query = query.where(table.c[column] == value)
+    return ["recorded_utc", *names], query
 
 
 class _Contents:

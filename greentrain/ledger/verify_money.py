@@ -106,8 +106,8 @@ class MoneyCheck:
 
     def failures(self) -> Iterator[str]:
         """Yield each violation of the rules for budgets, as one sentence, after the last row."""
-        self._read_unordered()
         yield from self._broken
+        self._read_unordered()
         for missing in sorted(self._unordered):
             windows = self._windows(missing)
             if windows and not self._lookup.rows("reservation", reservation_id=missing):
