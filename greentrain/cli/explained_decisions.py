@@ -8,10 +8,13 @@ from typing import Any
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
+from greentrain.report.decided import read_decisions
 from greentrain.report.document import ExperienceEntry
-from greentrain.report.experiences import entries
-from greentrain.report.ledger_reading import rows_of
+from greentrain.report.ledger_reading import LedgerContents, read_unverified
+from greentrain.report.limits import NO_SINK
+from greentrain.report.measured import read_windows
 from greentrain.report.row_helpers import parse
+from greentrain.report.scope import Scope
 
 _NAMES_SHOWN = 5
 """Other names that an error lists."""
@@ -42,32 +45,8 @@ def explained_decisions(
     Raises:
         ConfigurationError: If nothing was decided, or not in such a stream or experience.
     """
-    rows = rows_of(ledger.snapshot())
-    decided = {row["run_id"] for row in rows["decision"]}
-    names = {row["run_id"]: row["name"] for row in rows["run"] if row["run_id"] in decided}
-    if not names:
-        raise ConfigurationError(f"the ledger {ledger.name!r} holds no decision")
-    name = list(names.values())[-1] if stream is None else stream
-    if name not in names.values():
-        streams = list(dict.fromkeys(names.values()))
-        raise ConfigurationError(f"the ledger has no stream {name!r}; {_nearest(name, streams)}")
-    rows["decision"] = [row for row in rows["decision"] if names.get(row["run_id"]) == name]
-    statuses = {row["run_id"]: row["status"] for row in rows["closing"]}
-    measured = {row["reservation_id"] for row in rows["window"]}
-    stated_j = {  # by the job itself, as no meter ran
-        row["reservation_id"]: row["actual_j"]
-        for row in rows["settlement"]
-        if row["reservation_id"] not in measured
-    }
-    explained: list[ExplainedExperience] = []
-    for entry, row in zip(entries(rows, statuses), rows["decision"], strict=True):
-        options = [one for one in parse(row["alternatives"], []) if isinstance(one, dict)]
-        reservation_id = entry["reservation_id"]
-        if reservation_id in stated_j:
-            entry["update_energy_j"] = stated_j[reservation_id]
-        entry["alternatives"] = options
-        gains = {"gain": _gain(entry), "predicted_gain": chosen_option(entry).get("predicted_gain")}
-        explained.append({**entry, **gains})  # type: ignore[typeddict-item]  # keys of a dict
+    with read_unverified(ledger) as contents:
+        name, explained = _explained(contents, ledger.name, stream)
     if experience is None:
         return name, explained
     ids = list(dict.fromkeys(one["experience_id"] for one in explained))
@@ -75,6 +54,40 @@ def explained_decisions(
         near = _nearest(experience, ids)
         raise ConfigurationError(f"stream {name!r} has no experience {experience!r}; {near}")
     return name, [one for one in explained if one["experience_id"] == experience]
+
+
+def _explained(
+    contents: LedgerContents, ledger: str, stream: str | None
+) -> tuple[str, list[ExplainedExperience]]:
+    windows = read_windows(contents, Scope(), None, NO_SINK)
+    decided = read_decisions(contents, Scope(), None, windows)
+    deciding = {row["run_id"] for row in contents.each("decision", "run_id")}
+    names = {row["run_id"]: row["name"] for row in decided.runs if row["run_id"] in deciding}
+    if not names:
+        raise ConfigurationError(f"the ledger {ledger!r} holds no decision")
+    name = list(names.values())[-1] if stream is None else stream
+    if name not in names.values():
+        streams = list(dict.fromkeys(names.values()))
+        raise ConfigurationError(f"the ledger has no stream {name!r}; {_nearest(name, streams)}")
+    reader = decided.reader({row["run_id"]: row["status"] for row in contents.rows["closing"]})
+    stated_j = {  # by the job itself, as no meter ran
+        row["reservation_id"]: row["actual_j"]
+        for row in contents.each("settlement", "reservation_id", "actual_j")
+        if row["reservation_id"] not in windows.paid
+    }
+    explained: list[ExplainedExperience] = []
+    for row in decided.decisions():
+        if names.get(row["run_id"]) != name:
+            continue
+        entry = reader.entry(row)
+        options = [one for one in parse(row["alternatives"], []) if isinstance(one, dict)]
+        reservation_id = entry["reservation_id"]
+        if reservation_id in stated_j:
+            entry["update_energy_j"] = stated_j[reservation_id]
+        entry["alternatives"] = options
+        gains = {"gain": _gain(entry), "predicted_gain": chosen_option(entry).get("predicted_gain")}
+        explained.append({**entry, **gains})  # type: ignore[typeddict-item]  # keys of a dict
+    return name, explained
 
 
 def chosen_option(one: ExperienceEntry) -> Mapping[str, Any]:

@@ -58,7 +58,7 @@ def report(
 ) -> None:
     """Write a report of all measurements, decisions and budgets."""
     from greentrain.ledger import close_ledgers, default_ledgers, open_ledgers
-    from greentrain.report import build, missing, write
+    from greentrain.report import build_and_write, missing
     from greentrain.report.disclosures import read_disclosures
     from greentrain.report.exports import write_card
 
@@ -66,15 +66,21 @@ def report(
     if not ledgers:
         typer.echo(f"reading {patterns[0]}", err=True)
     stated = None if disclosures is None else read_disclosures(disclosures)
+    chosen = tuple(name.strip() for name in formats.split(","))
     opened = open_ledgers(patterns)
     try:
-        document = build(
-            opened, run=run, project=project, since=since, until=until, disclosures=stated
+        document, paths = build_and_write(
+            opened,
+            out,
+            chosen,
+            run=run,
+            project=project,
+            since=since,
+            until=until,
+            disclosures=stated,
         )
     finally:
         close_ledgers(opened)
-    chosen = tuple(name.strip() for name in formats.split(","))
-    paths = write(document, out, chosen)
     for path in paths:
         console.print_line(f"wrote {path}")
     for name, sentences in missing(document, chosen).items():

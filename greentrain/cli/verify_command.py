@@ -26,6 +26,12 @@ def verify(
             metavar="FILE",
         ),
     ] = None,
+    new_only: Annotated[
+        bool,
+        typer.Option(
+            "--new-only", help="Recompute only the rows after the heads in the --heads file."
+        ),
+    ] = False,
     ledgers: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,7 +49,7 @@ def verify(
     if ledgers or targets[0].endswith(".json"):
         from greentrain.report.recheck import check_file
 
-        if len(targets) != 1 or not ledgers or heads is not None:
+        if len(targets) != 1 or not ledgers or heads is not None or new_only:
             raise ConfigurationError(
                 "a report is checked alone, with its ledger: greentrain verify report.json "
                 "--ledger LEDGER"
@@ -52,7 +58,7 @@ def verify(
     else:
         from greentrain.ledger.multi import verify_all
 
-        lines, code = verify_all(targets, heads)
+        lines, code = verify_all(targets, heads, new_only=new_only)
     for line in lines:
         console.print_line(line)
     raise typer.Exit(code)

@@ -10,6 +10,7 @@ from greentrain.ledger.ledger import DEFAULT_URL, Ledger
 from greentrain.ledger.multi import LOG_FOLDER, close_ledgers, default_ledgers, open_ledgers
 from greentrain.ledger.recovery import last_descriptions, with_recovered
 from greentrain.ledger.release import Release
+from greentrain.ledger.row_stream import LedgerRows
 from greentrain.ledger.rows import (
     BudgetRow,
     CalibrationRow,
@@ -51,6 +52,7 @@ __all__ = [
     "HeartbeatRow",
     "Ledger",
     "LedgerAccount",
+    "LedgerRows",
     "LedgerStore",
     "OutcomeRow",
     "RecoveredWindowRow",

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from greentrain.errors import ConfigurationError
@@ -20,6 +21,14 @@ _SHORTEST_KEY = 16
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
 )
+
+
+_WRITERS: Mapping[type, Callable[[Any], str]] = {
+    str: _quoted,
+    float: float.__repr__,
+    int: int.__repr__,
+    bool: {False: "false", True: "true"}.__getitem__,
+}
 
 
 def canonical(value: Any) -> str:
@@ -52,11 +61,54 @@ def row_hash(entry: Mapping[str, Any], content: Mapping[str, Any], key: bytes | 
         >>> row_hash(entry, {"a": 1}) == row_hash(entry, {"a": 1, "later": 0})
         False
     """
-    spine = {name: entry[name] for name in ("kind", "chain", "seq", "recorded_utc", "prev_hash")}
-    held = {
-        name: value for name, value in content.items() if value is not None and name != "entry_id"
-    }
-    text = canonical([spine, held]).encode()
+    held = sorted(item for item in content.items() if item[0] != "entry_id")
+    return digest(
+        entry["kind"],
+        entry["chain"],
+        entry["seq"],
+        entry["recorded_utc"],
+        entry["prev_hash"],
+        held,
+        key,
+    )
+
+
+def digest(
+    kind: str,
+    chain: str,
+    seq: int,
+    recorded_utc: str,
+    prev_hash: str,
+    held: Iterable[tuple[str, Any]],
+    key: bytes | None,
+) -> str:
+    """Return the hash of a row, see :func:`row_hash`.
+
+    The text is that of :func:`canonical`, written in less time.
+
+    Args:
+        kind: Kind of the entry, like the next four a column of the spine.
+        chain: Name of its chain.
+        seq: Its number in the chain.
+        recorded_utc: Time at which it was appended.
+        prev_hash: Hash of the row before it.
+        held: Names and values of the content, sorted by name, without ``entry_id``.
+        key: The key; ``None`` for a plain hash.
+
+    Raises:
+        TypeError, ValueError: If JSON cannot hold a value.
+    """
+    values = ",".join(
+        [
+            f'"{name}":{_WRITERS.get(type(value), canonical)(value)}'
+            for name, value in held
+            if value is not None
+        ]
+    )
+    text = (
+        f'[{{"chain":{_quoted(chain)},"kind":{_quoted(kind)},"prev_hash":{_quoted(prev_hash)},'
+        f'"recorded_utc":{_quoted(recorded_utc)},"seq":{seq}}},{{{values}}}]'
+    ).encode()
     if key is None:
         return hashlib.sha256(text).hexdigest()
     return hmac.digest(key, text, "sha256").hex()

@@ -72,15 +72,26 @@ class ExportedHeads:
         """Return whether the exported heads cover the first ``count`` rows of a chain."""
         return chain in self.heads and int(self.heads[chain]["count"]) >= count
 
-    def failures(self, spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """Yield a sentence for each exported head that is missing in a ledger's entries."""
-        wanted = {(chain, head["count"] - 1): head["head"] for chain, head in self.heads.items()}
-        found = {
-            (entry["chain"], entry["seq"]): entry["hash"]
-            for entry in spine
-            if (entry["chain"], entry["seq"]) in wanted
-        }
-        for (chain, seq), head in sorted(wanted.items()):
+    @property
+    def total(self) -> int:
+        """Number of rows that the heads cover."""
+        return sum(self.count(chain) for chain in self.heads)
+
+    def count(self, chain: str) -> int:
+        """Return the number of rows of a chain that the heads cover."""
+        return int(self.heads[chain]["count"]) if chain in self.heads else 0
+
+    def places(self) -> dict[tuple[str, int], str]:
+        """Return the hash of each head, by its chain and its row's number in the chain."""
+        return {(chain, self.count(chain) - 1): head["head"] for chain, head in self.heads.items()}
+
+    def failures(self, found: Mapping[tuple[str, int], str]) -> Iterator[str]:
+        """Yield a sentence for each exported head that a ledger lacks.
+
+        Args:
+            found: The hashes that the ledger has in the :meth:`places` of the heads.
+        """
+        for (chain, seq), head in sorted(self.places().items()):
             row = f"row {seq} of {chain}, whose head was exported on {self.exported_utc},"
             if (chain, seq) not in found:
                 yield f"{row} was cut off"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,8 @@ from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import replay_left_behind
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.release import Release, release
-from greentrain.ledger.rows import BudgetRow, Head, RecoveredWindowRow, RowReader
+from greentrain.ledger.row_stream import LedgerRows, read_rows
+from greentrain.ledger.rows import BudgetRow, Head, Heads, RecoveredWindowRow, RowReader
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import RUN_CHAIN, SCHEMA_VERSION, run_chain
 from greentrain.ledger.snapshot import Snapshot, take_snapshot
@@ -307,6 +309,21 @@ class Ledger(RowReader):
             LedgerError: If the ledger cannot be read.
         """
         return take_snapshot(self.store)
+
+    @contextmanager
+    def reading(self, as_of: Heads | None = None) -> Iterator[LedgerRows]:
+        """Read rows as they are at one moment, without having all of them in memory.
+
+        The ledger must not be used for anything else before the ``with`` block ends.
+
+        Args:
+            as_of: Heads of an earlier moment: rows that were appended later are left out.
+
+        Raises:
+            LedgerError: If the ledger cannot be read.
+        """
+        with read_rows(self.store, as_of=as_of) as rows:
+            yield rows
 
     def heads(self) -> dict[str, Head]:
         """Return the heads of all chains, to be kept elsewhere and compared later."""

@@ -67,18 +67,26 @@ def close_ledgers(ledgers: Iterable[Ledger]) -> None:
         ledger.close()
 
 
-def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list[str], int]:
+def verify_all(
+    patterns: Sequence[str], heads: Path | None = None, *, new_only: bool = False
+) -> tuple[list[str], int]:
     """Verify ledgers, and compare them with the heads in a file or write that file.
 
     Args:
         patterns: See :func:`open_ledgers`.
         heads: A file of exported heads, or a report.json. A missing file is written if everything
             follows.
+        new_only: ``True`` to recompute only the rows after these heads.
 
     Returns:
         Lines to print, and the exit code. It is 0 if everything follows, and 1 if a row does not
         follow; the first such row is printed first. It is 3 if a run has no closing row and no
         exported head covers it, and 4 if a file is no readable ledger.
+
+    Raises:
+        ConfigurationError: If ``new_only`` is set without a file of heads, or a pattern names no
+            ledger.
+        LedgerError: If a ledger cannot be read.
     """
     found: list[tuple[str, Ledger | UnreadableError]] = []
     try:
@@ -88,13 +96,13 @@ def verify_all(patterns: Sequence[str], heads: Path | None = None) -> tuple[list
                 found.append((ledger.name, ledger))
             except UnreadableError as error:
                 found.append((masked(name), error))
-        return _verified(found, heads)
+        return _verified(found, heads, new_only=new_only)
     finally:
         close_ledgers(ledger for _, ledger in found if isinstance(ledger, Ledger))
 
 
 def _verified(
-    found: Sequence[tuple[str, Ledger | UnreadableError]], heads: Path | None
+    found: Sequence[tuple[str, Ledger | UnreadableError]], heads: Path | None, *, new_only: bool
 ) -> tuple[list[str], int]:
     ledgers = [ledger for _, ledger in found if isinstance(ledger, Ledger)]
     exported: dict[str, ExportedHeads] = {}
@@ -106,13 +114,12 @@ def _verified(
         if isinstance(ledger, UnreadableError):
             result = unreadable(ledger)
         else:
-            result = verify(ledger, exported.get(name))
+            result = verify(ledger, exported.get(name), new_only=new_only)
         codes.add(result.exit_code)
-        lines.append(f"ledger {name}")
-        if not result.readable:
-            lines.append(f"UNREADABLE: {result.failures[0]}")
-        elif isinstance(ledger, Ledger):
-            lines += _lines(ledger, result, exported.get(name))
+        if result.readable:
+            lines += _lines(name, result, exported.get(name))
+        else:
+            lines += [f"ledger {name}", f"UNREADABLE: {result.failures[0]}"]
     if heads is not None and not exported and ledgers:
         lines.append(_export(heads, ledgers, bool({1, 4} & codes)))
     return lines, 1 if 1 in codes else max(codes)
@@ -134,7 +141,8 @@ def _named(pattern: str) -> list[str]:
     return files
 
 
-def _lines(ledger: Ledger, found: Verification, exported: ExportedHeads | None) -> Iterator[str]:
+def _lines(name: str, found: Verification, exported: ExportedHeads | None) -> Iterator[str]:
+    yield f"ledger {name}"
     for note in found.notes:
         yield f"note: {note}"
     for failure in found.failures[:_SHOWN]:
@@ -144,10 +152,15 @@ def _lines(ledger: Ledger, found: Verification, exported: ExportedHeads | None) 
     if found.failures:
         yield f"{found.rows} rows: {len(found.failures)} thing(s) do not follow"
         return
-    heads = ledger.heads()
-    for chain, head in heads.items():
+    for chain, head in found.heads.items():
         yield f"head of {chain}: {head['count']} rows, {head['head']}"
-    yield f"{found.rows} rows: everything follows"
+    if found.earlier:
+        yield (
+            f"{found.rows} new rows: everything follows from the exported heads. The "
+            f"{found.earlier} rows before were not read: omit --new-only to find changes there."
+        )
+    else:
+        yield f"{found.rows} rows: everything follows"
     if found.uncovered:
         yield (
             f"{len(found.uncovered)} run(s) have no closing row, and no exported head shows that "
@@ -159,12 +172,12 @@ def _lines(ledger: Ledger, found: Verification, exported: ExportedHeads | None) 
             "off unnoticed. Compare the heads above with a report, an MLflow tag or a log."
         )
         return
-    covered = sum(head["count"] for head in exported.heads.values())
     last = exported.heads.get(RUN_CHAIN)
     of_runs = "" if last is None else f", of the runs {last['head']} after {last['count']} rows"
     yield (
-        f"The last exported heads are of {exported.exported_utc}{of_runs}. They cover {covered} "
-        f"of {found.rows} rows; later rows could be cut off unnoticed."
+        f"The last exported heads are of {exported.exported_utc}{of_runs}. They cover "
+        f"{exported.total} of {found.earlier + found.rows} rows; later rows could be cut off "
+        "unnoticed."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Select, func, select
 
 from greentrain.ledger.integrity import file_faults, foreign_objects
+from greentrain.ledger.row_stream import Content, Entry
 from greentrain.ledger.rows import Head, Heads, RowReader, RowsByKind
 from greentrain.ledger.schema import CONTENT, entries
 from greentrain.ledger.store import LedgerStore
@@ -33,6 +34,15 @@ class Snapshot(RowReader):
     content: Mapping[str, Mapping[int, Row]]
     damage: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
+
+    def in_order(self) -> Iterator[tuple[Entry, Content | None]]:
+        """Yield each entry with its content by column name; ``None`` if that was removed."""
+        for entry in self.spine:
+            held = self.content.get(entry["kind"], {}).get(entry["id"])
+            content = None
+            if held is not None:
+                content = {name: held[name] for name in held if name != "entry_id"}
+            yield Entry(**entry), content
 
     def heads(self) -> dict[str, Head]:
         """Return the heads of all chains, as ``Ledger.heads`` does."""

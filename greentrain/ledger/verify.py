@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
-from greentrain.errors import LedgerError
+from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.ledger import earlier
 from greentrain.ledger.hashing import wrong_key
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.outbox import set_aside
-from greentrain.ledger.recovery import with_recovered
-from greentrain.ledger.rows import RecoveredWindowRow, RowsByKind, WindowRow
+from greentrain.ledger.row_stream import Content, Entry, LedgerRows, OrderedRows, read_rows
+from greentrain.ledger.rows import Heads
 from greentrain.ledger.schema import RUN_CHAIN
-from greentrain.ledger.snapshot import Snapshot
 from greentrain.ledger.store import UnreadableError
-from greentrain.ledger.verify_chains import chain_failures, needs_key
-from greentrain.ledger.verify_money import money_failures, money_notes
-from greentrain.units import format_energy
+from greentrain.ledger.verify_chains import ChainCheck, needs_key
+from greentrain.ledger.verify_money import MoneyCheck
+from greentrain.ledger.verify_notes import RunNotes
 
-_SLACK_S, _SLACK_SHARE = 1.0, 0.001
-"""Largest difference of two clocks of one machine: seconds, and a share of a window's seconds."""
-_SKEW = timedelta(seconds=5)
-"""Difference between the clocks of two hosts that is not worth a remark."""
+_KEYED = 3
+"""First rows that show whether a ledger was created with a key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +37,8 @@ class Verification:
         uncovered: Ids of the runs without a closing row, if no exported head shows that there was
             none. The row may never have been written, or may have been cut off.
         readable: Whether the file could be read; if not, its failure says why.
+        heads: The heads of all chains, as ``Ledger.heads`` returns them.
+        earlier: Number of rows before the exported heads that were not recomputed.
     """
 
     rows: int
@@ -47,6 +46,8 @@ class Verification:
     notes: tuple[str, ...]
     uncovered: tuple[str, ...] = ()
     readable: bool = True
+    heads: Heads = field(default_factory=dict, compare=False)
+    earlier: int = 0
 
     @property
     def ok(self) -> bool:
@@ -64,23 +65,39 @@ class Verification:
         return 1 if self.failures else 3 if self.uncovered else 0
 
 
-def verify(ledger: Ledger, exported: ExportedHeads | None = None) -> Verification:
+def verify(
+    ledger: Ledger, exported: ExportedHeads | None = None, *, new_only: bool = False
+) -> Verification:
     """Recompute the hash chains, the rules for budgets and the sums of a ledger.
 
-    Rows after the last head that was exported can be cut off unnoticed.
+    Rows after the last head that was exported can be cut off unnoticed. Rows are read in chunks:
+    the memory grows with the number of runs and of open reservations, and not with that of rows.
 
     Args:
         ledger: The ledger, which is only read.
         exported: Heads that were exported earlier, and that the ledger must still contain.
+        new_only: ``True`` to recompute only the rows after ``exported``. The rows before are not
+            read, and their sums are taken as right. If one of the heads is missing, or a row was
+            inserted before them, all rows are recomputed.
 
     Raises:
+        ConfigurationError: If ``new_only`` is set without exported heads.
         LedgerError: If it cannot be read, or was created with a key and none is given.
     """
+    if new_only and exported is None:
+        raise ConfigurationError(
+            "only new rows were to be verified, and no exported heads say which these are; give "
+            "the file of an earlier `greentrain verify --heads FILE`"
+        )
     try:
-        snapshot = ledger.snapshot()
+        with read_rows(ledger.store) as rows:
+            if new_only and exported is not None:
+                rows.after = earlier.last_entry(rows.connection, exported)
+                if rows.after is not None:
+                    return _verify_new(rows, ledger, exported)
+            return verify_snapshot(rows, ledger, exported)
     except UnreadableError as error:
         return unreadable(error)
-    return verify_snapshot(snapshot, ledger, exported)
 
 
 def unreadable(error: UnreadableError) -> Verification:
@@ -89,132 +106,114 @@ def unreadable(error: UnreadableError) -> Verification:
 
 
 def verify_snapshot(
-    snapshot: Snapshot, ledger: Ledger, exported: ExportedHeads | None = None
+    rows: OrderedRows, ledger: Ledger, exported: ExportedHeads | None = None
 ) -> Verification:
-    """Verify a snapshot as :func:`verify` verifies a ledger.
+    """Verify rows as :func:`verify` verifies a ledger.
 
     Args:
-        snapshot: The rows.
+        rows: The rows at one moment, such as a :class:`Snapshot`.
         ledger: Their ledger, which has the key.
         exported: Heads that were exported earlier.
 
     Raises:
         LedgerError: If the ledger was created with a key and none is given.
     """
-    spine, content, key = snapshot.spine, snapshot.content, ledger.store.key
-    if key is None and needs_key(spine, content):
-        raise LedgerError(wrong_key(ledger.name, spine[0]["prev_hash"], None))
-    rows = snapshot.by_kind()
-    failures = [*snapshot.damage, *chain_failures(spine, content, key), *snapshot.orphans]
-    notes: list[str] = []
-    if exported is not None:
-        failures += exported.failures(spine)
-    try:
-        failures += money_failures(rows)
+    damage, in_order = rows.damage, rows.in_order()
+    first = list(islice(in_order, _KEYED))
+    _refuse_missing_key(ledger, first)
+    check = _Check(rows, ledger.store.key, {} if exported is None else exported.places())
+    for entry, held in chain(first, in_order):
+        check.add(entry, held)
+    return check.result(ledger, damage, exported)
+
+
+def _verify_new(rows: LedgerRows, ledger: Ledger, exported: ExportedHeads) -> Verification:
+    """Verify the rows after exported heads, which were found in the ledger."""
+    damage = rows.damage
+    _refuse_missing_key(ledger, list(islice(LedgerRows(rows.connection).in_order(), _KEYED)))
+    check = _Check(rows, ledger.store.key, {})
+    earlier.restore(rows, exported, check.chains, check.money, check.notes)
+    for entry, held in rows.in_order():
+        check.add(entry, held)
+    return check.result(ledger, damage, exported, earlier=exported.total)
+
+
+def _refuse_missing_key(ledger: Ledger, first: list[tuple[Entry, Content | None]]) -> None:
+    if ledger.store.key is None and needs_key(first):
+        raise LedgerError(wrong_key(ledger.name, first[0][0].prev_hash, None))
+
+
+class _Check:
+    """All checks of a ledger; :meth:`add` adds the next row to each."""
+
+    def __init__(
+        self, rows: OrderedRows, key: bytes | None, wanted: Mapping[tuple[str, int], str]
+    ) -> None:
+        self.chains = ChainCheck(key)
+        self.money = MoneyCheck(rows)
+        self.notes = RunNotes(rows)
+        self._rows = rows
+        self._wanted = wanted
+        self._found: dict[tuple[str, int], str] = {}
+        self._count = 0
+        self._error: Exception | None = None
+        self._of_kind: dict[str, tuple[Callable[[Any], None], ...]] = {
+            "run": (self.notes.run,),
+            "closing": (self.notes.closing,),
+            "heartbeat": (self.notes.heartbeat,),
+            "window": (self.money.window, self.notes.window),
+            "budget": (self.money.budget,),
+            "reservation": (self.money.reservation,),
+            "settlement": (self.money.settlement,),
+        }
+
+    def add(self, entry: Entry, held: Content | None) -> None:
+        """Add the next row; ``held`` is its content, ``None`` if that was removed."""
+        self._count += 1
+        self.chains.add(entry, held)
+        if self._wanted and (entry.chain, entry.seq) in self._wanted:
+            self._found[entry.chain, entry.seq] = entry.hash
+        try:
+            self.notes.entry(entry)
+            if held is not None and (checks := self._of_kind.get(entry.kind)):
+                held["entry_id"], held["recorded_utc"] = entry.id, entry.recorded_utc
+                for check in checks:
+                    check(held)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            self._error = self._error or error
+
+    def result(
+        self,
+        ledger: Ledger,
+        damage: Sequence[str],
+        exported: ExportedHeads | None,
+        *,
+        earlier: int = 0,
+    ) -> Verification:
+        """Return what was found, after the last row."""
+        failures = [*damage, *self.chains.failures, *self._rows.orphans]
+        if exported is not None and not earlier:
+            failures += exported.failures(self._found)
+        notes: list[str] = []
+        try:
+            failures += self.money.failures()
+            if self._error is not None:
+                raise self._error
+            notes += [*self.money.notes(), *self.notes.all()]
+        except (ArithmeticError, TypeError, ValueError) as error:
+            if not failures:
+                raise
+            failures.append(f"the altered amounts cannot be summed: {error}")
         notes += [
-            *money_notes(rows),
-            *_notes(rows),
-            *_after_closing(spine),
-            *_clock(spine),
-            *_clock_notes(rows["window"]),
+            f"refused: a row that the ledger did not take is set aside in {path.name}"
+            for path in set_aside(ledger.store)
         ]
-    except (ArithmeticError, TypeError, ValueError) as error:
-        if not failures:
-            raise
-        failures.append(f"the altered amounts cannot be summed: {error}")
-    notes += [
-        f"refused: a row that the ledger did not take is set aside in {path.name}"
-        for path in set_aside(ledger.store)
-    ]
-    closed = {row["run_id"] for row in rows["closing"]}
-    return Verification(
-        rows=len(spine),
-        failures=tuple(failures),
-        notes=tuple(notes),
-        uncovered=tuple(
-            str(row["run_id"])
-            for number, row in enumerate(rows["run"])
-            if row["run_id"] not in closed
-            and (exported is None or not exported.covers(RUN_CHAIN, number + 1))
-        ),
-    )
-
-
-def _clock_notes(windows: Sequence[WindowRow]) -> Iterator[str]:
-    """Yield a sentence for each run with windows that were recorded before they ended."""
-    early: dict[str, list[tuple[float, WindowRow]]] = defaultdict(list)
-    for window in windows:
-        if ahead_s := _ahead_s(window):
-            early[window["run_id"]].append((ahead_s, window))
-    for run_id, found in early.items():
-        first = found[0][1]
-        epoch = "" if first["epoch"] is None else f" of epoch {first['epoch']}"
-        longest_s = max(ahead_s for ahead_s, _ in found)
-        yield (
-            f"clock: {len(found)} window(s) of run {run_id}, from {first['phase']}{epoch} on, were "
-            f"recorded up to {longest_s:.1f} s before their end: the machine's clock was set back"
-        )
-
-
-def _notes(rows: RowsByKind) -> Iterator[str]:
-    closed = {row["run_id"] for row in rows["closing"]}
-    recovered: dict[str, list[RecoveredWindowRow]] = defaultdict(list)
-    if rows["heartbeat"]:
-        for window in with_recovered(rows["window"], rows["heartbeat"], rows["closing"]):
-            if window["recovered"]:
-                recovered[window["run_id"]].append(window)
-    for row in rows["run"]:
-        if row["run_id"] not in closed:
-            yield f"unclosed: run {row['run_id']} ({row['name']}) has no closing row"
-        if windows := recovered.get(row["run_id"]):
-            energy_j = sum(window["energy_j"] or 0.0 for window in windows)
-            yield (
-                f"recovered: the last heartbeats of run {row['run_id']} ({row['name']}) hold "
-                f"{format_energy(energy_j)} of {len(windows)} phase(s) that never closed"
-            )
-
-
-def _ahead_s(window: WindowRow) -> float:
-    """Return by how many seconds a window ended after its row was written; 0 within the slack."""
-    try:
-        ended = datetime.fromisoformat(window["started_utc"]) + timedelta(
-            seconds=window["duration_s"]
-        )
-        ahead_s = (ended - datetime.fromisoformat(window["recorded_utc"])).total_seconds()
-    except (TypeError, ValueError, OverflowError):  # altered, which the chain shows
-        return 0.0
-    return ahead_s if ahead_s > _SLACK_S + _SLACK_SHARE * window["duration_s"] else 0.0
-
-
-def _after_closing(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the runs that have rows after their closing row, except settlements of releases."""
-    closed: set[str] = set()
-    after: Counter[str] = Counter()
-    for entry in spine:
-        if entry["kind"] == "closing":
-            closed.add(entry["chain"])
-        elif entry["chain"] in closed and entry["kind"] != "settlement":
-            after[entry["chain"]] += 1
-    for chain, count in sorted(after.items()):
-        yield f"late: {chain} has {count} row(s) after its closing row"
-
-
-def _clock(spine: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a remark on rows that are dated before a row that precedes them."""
-    latest, count, furthest_s = "", 0, 0.0
-    for entry in spine:
-        recorded = entry["recorded_utc"]
-        if recorded < latest:
-            try:
-                passed = datetime.fromisoformat(latest) - datetime.fromisoformat(recorded)
-            except (TypeError, ValueError):  # altered: the hashes show it
-                continue
-            if passed > _SKEW:
-                count += 1
-                furthest_s = max(furthest_s, passed.total_seconds())
-        latest = max(latest, recorded)
-    if count:
-        yield (
-            f"clock: {count} row(s) are dated up to {furthest_s:.0f} s before a row that precedes "
-            "them, so a clock was set back or differs between hosts"
+        covered = 0 if exported is None else exported.count(RUN_CHAIN)
+        return Verification(
+            rows=self._count,
+            failures=tuple(failures),
+            notes=tuple(notes),
+            uncovered=self.notes.unclosed(covered),
+            heads=self.chains.heads(),
+            earlier=earlier,
         )

@@ -6,77 +6,129 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from greentrain.ledger.hashing import GENESIS, genesis, row_hash
+from greentrain.ledger.hashing import GENESIS, digest, genesis
+from greentrain.ledger.row_stream import Content, Entry
+from greentrain.ledger.rows import Head
 from greentrain.ledger.schema import BUDGET_CHAIN, RUN_CHAIN, run_chain
 
-Content = Mapping[str, Mapping[int, Mapping[str, Any]]]
 _Heads = dict[str, list[Any]]
 
 
-def chain_failures(
-    spine: Sequence[Mapping[str, Any]], content: Content, key: bytes | None
-) -> Iterator[str]:
-    """Yield a sentence for each row that does not follow, in the order of the rows.
+class ChainCheck:
+    """The heads of all chains after each row; :meth:`add` adds the next row.
 
     Args:
-        spine: All entries, in order.
-        content: Content of each kind of entry, by the entry's id.
         key: Key that rows were hashed with; ``None`` for plain hashes.
+
+    Attributes:
+        failures: A sentence for each row that does not follow, in the order of the rows.
     """
-    begins = genesis(key)
-    if spine and key is not None and spine[0]["prev_hash"] != begins:
-        plain = spine[0]["prev_hash"] == GENESIS
-        how = "without a key" if plain else "with another key than the given one"
-        yield f"{_name(spine[0])}: was altered, or written {how}"
-        return
-    heads: _Heads = {}
-    changed: set[str] = set()
-    openings: dict[str, str] = {}
-    for entry in spine:
-        name, chain = _name(entry), entry["chain"]
-        held = content.get(entry["kind"], {}).get(entry["id"])
+
+    def __init__(self, key: bytes | None) -> None:
+        self.failures: list[str] = []
+        self._key = key
+        self._begins = genesis(key)
+        self._first = True
+        self._foreign = False
+        self._heads: _Heads = {}
+        self._changed: set[str] = set()
+        self._openings: dict[str, str] = {}
+        self._last: dict[str, tuple[int, str]] = {}
+
+    def start(
+        self, heads: Mapping[str, Head], openings: Mapping[str, str], changed: set[str]
+    ) -> None:
+        """Begin at an earlier moment, whose rows are taken as right.
+
+        Args:
+            heads: The heads of all chains at that moment.
+            openings: Hashes of the opening rows by chain of the run.
+            changed: Chains that changed since the last opening row or budget row.
+        """
+        self._first = False
+        self._heads = {chain: [one["count"], one["head"]] for chain, one in heads.items()}
+        self._last = {chain: (one["count"] - 1, one["head"]) for chain, one in heads.items()}
+        self._openings = dict(openings)
+        self._changed = changed
+
+    def add(self, entry: Entry, held: Content | None) -> None:
+        """Add the next row; ``held`` is its content, ``None`` if that was removed."""
+        _, kind, chain, seq, _, prev_hash, found = entry
+        if not _is_number(seq):
+            self.failures.append(f"{_name(entry)}: was altered")
+            return
+        last = self._last.get(chain)
+        if last is None or seq > last[0]:
+            self._last[chain] = (seq, found)
+        if self._foreign:
+            return
+        if self._first:
+            self._first = False
+            if self._key is not None and prev_hash != self._begins:
+                plain = prev_hash == GENESIS
+                how = "without a key" if plain else "with another key than the given one"
+                self.failures.append(f"{_name(entry)}: was altered, or written {how}")
+                self._foreign = True
+                return
         if held is None:
-            yield f"{name}: its content was removed"
-            continue
+            self.failures.append(f"{_name(entry)}: its content was removed")
+            return
         own = chain in (RUN_CHAIN, BUDGET_CHAIN)
-        if not own and chain not in openings:
-            yield f"{name}: the run's opening row was removed"
-        count, head = heads.get(chain, (0, begins if own else openings.get(chain, "")))
-        if entry["seq"] != count:
-            yield f"{name}: follows row {count - 1}, so rows were removed, inserted or reordered"
-        elif entry["prev_hash"] != head and (own or chain in openings):
-            yield f"{name}: does not follow from the row before it, which was altered or replaced"
-        if not _hashes(entry, held, key):
-            yield f"{name}: was altered"
+        known = own or chain in self._openings
+        if not known:
+            self.failures.append(f"{_name(entry)}: the run's opening row was removed")
+        count, head = self._heads.get(chain) or (
+            0,
+            self._begins if own else self._openings.get(chain, ""),
+        )
+        if seq != count:
+            self.failures.append(
+                f"{_name(entry)}: follows row {count - 1}, so rows were removed, inserted or "
+                "reordered"
+            )
+        elif prev_hash != head and known:
+            self.failures.append(
+                f"{_name(entry)}: does not follow from the row before it, which was altered or "
+                "replaced"
+            )
+        if not _hashes(entry, held, self._key):
+            self.failures.append(f"{_name(entry)}: was altered")
         elif own:
-            expected = {one: heads[one] for one in changed if one != chain}
-            yield from _heads_failures(name, held["heads"], expected, heads)
+            expected = {one: self._heads[one] for one in self._changed if one != chain}
+            self.failures += _heads_failures(_name(entry), held["heads"], expected, self._heads)
         if own:
-            changed.clear()
-        heads[chain] = [entry["seq"] + 1, entry["hash"]]
-        changed.add(chain)
-        if entry["kind"] == "run":
-            openings[run_chain(held["run_id"])] = entry["hash"]
+            self._changed.clear()
+        self._heads[chain] = [seq + 1, found]
+        self._changed.add(chain)
+        if kind == "run":
+            self._openings[run_chain(held["run_id"])] = found
+
+    def heads(self) -> dict[str, Head]:
+        """Return the heads of all chains, as ``Ledger.heads`` does."""
+        return {
+            chain: {"count": seq + 1, "head": head}
+            for chain, (seq, head) in sorted(self._last.items())
+        }
 
 
-def needs_key(spine: Sequence[Mapping[str, Any]], content: Content) -> bool:
+def needs_key(first: Sequence[tuple[Entry, Content | None]]) -> bool:
     """Return whether rows were hashed with a key: none of the first rows follows without one."""
-    if not spine or spine[0]["prev_hash"] == GENESIS:
+    if not first or first[0][0].prev_hash == GENESIS:
         return False
-    for entry in spine[:3]:
-        held = content.get(entry["kind"], {}).get(entry["id"])
-        if held is not None and _hashes(entry, held, None):
-            return False
-    return True
+    return not any(held is not None and _hashes(entry, held, None) for entry, held in first)
 
 
-def _name(entry: Mapping[str, Any]) -> str:
-    return f"row {entry['seq']} of {entry['chain']} ({entry['kind']})"
+def _name(entry: Entry) -> str:
+    return f"row {entry.seq} of {entry.chain} ({entry.kind})"
 
 
-def _hashes(entry: Mapping[str, Any], held: Mapping[str, Any], key: bytes | None) -> bool:
+def _is_number(seq: object) -> bool:
+    return isinstance(seq, int)  # SQLite keeps even a text in a column of integers
+
+
+def _hashes(entry: Entry, held: Content, key: bytes | None) -> bool:
     try:
-        return bool(row_hash(entry, held, key) == entry["hash"])
+        return digest(*entry[1:6], held.items(), key) == entry.hash
     except (TypeError, ValueError):  # it was altered to a value that a ledger cannot hold
         return False
 

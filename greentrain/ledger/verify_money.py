@@ -6,21 +6,21 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from operator import itemgetter
+from typing import Any
 
 from greentrain.budget import Unit, format_amount, overrun
 from greentrain.errors import GreentrainError
 from greentrain.ledger.budgets import Terms, terms_of, totals_of
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.release import GIVEN, RECOVERED, measured_amount
+from greentrain.ledger.row_stream import RowLookup
 from greentrain.ledger.rows import (
     BudgetRow,
     EntryRow,
     PaymentRow,
     RecoveredWindowRow,
     ReservationRow,
-    RowsByKind,
     SettlementRow,
     WindowRow,
 )
@@ -40,63 +40,155 @@ _WRITING = timedelta(minutes=1)
 """Time that may pass between a decision to reserve and the date of its row."""
 
 
-def money_failures(rows: RowsByKind) -> Iterator[str]:
-    """Yield each violation of the rules for budgets, as one sentence."""
-    check = _BudgetCheck()
-    steps: list[tuple[int, Callable[[str], Iterator[str]]]] = [
-        *((row["entry_id"], partial(check.budget, row)) for row in rows["budget"]),
-        *((row["entry_id"], partial(check.reservation, row)) for row in rows["reservation"]),
-        *((row["entry_id"], partial(check.settlement, row)) for row in rows["settlement"]),
-    ]
-    for entry_id, step in sorted(steps, key=itemgetter(0)):
-        entry = f"entry {entry_id}"
+class MoneyCheck:
+    """Check payments row by row, with only the open reservations and their windows in memory.
+
+    Args:
+        lookup: Reader of the same rows. It reads again the few reservations whose windows or
+            payments are out of order, and those that were released at what was recovered.
+    """
+
+    def __init__(self, lookup: RowLookup) -> None:
+        self._lookup = lookup
+        self._rules = _BudgetCheck()
+        self._open: dict[str, tuple[ReservationRow, list[WindowRow]]] = {}
+        self._broken: list[str] = []
+        self._results: dict[int, tuple[str, str | None, list[str]]] = {}
+        self._unordered: set[str] = set()
+
+    def restore(
+        self,
+        payments: Iterable[PaymentRow],
+        still_open: Iterable[tuple[ReservationRow, list[WindowRow]]],
+    ) -> None:
+        """Begin at an earlier moment, whose payments are taken as right.
+
+        Args:
+            payments: The last payment of each budget and period.
+            still_open: The open reservations, each with its windows.
+        """
+        self._rules.restore(payments)
+        for row, windows in still_open:
+            self._rules.reopen(row)
+            self._open[row["reservation_id"]] = row, windows
+
+    def window(self, row: WindowRow) -> None:
+        """Add a window."""
+        reservation = row["reservation_id"]
+        if reservation is not None:
+            held = self._open.get(reservation)
+            if held is None:
+                self._unordered.add(reservation)
+            else:
+                held[1].append(row)
+
+    def budget(self, row: BudgetRow) -> None:
+        """Add the terms of a budget."""
+        self._apply(self._rules.budget, row)
+
+    def reservation(self, row: ReservationRow) -> None:
+        """Add a reservation."""
+        self._open[row["reservation_id"]] = row, []
+        self._apply(self._rules.reservation, row)
+
+    def settlement(self, row: SettlementRow) -> None:
+        """Add a settlement.
+
+        Raises:
+            ArithmeticError, TypeError, ValueError: If altered amounts cannot be summed.
+        """
+        held = self._open.pop(row["reservation_id"], None)
+        self._apply(self._rules.settlement, row)
+        if held is None:
+            self._unordered.add(row["reservation_id"])
+        else:
+            self._compare(row, held[1])
+
+    def failures(self) -> Iterator[str]:
+        """Yield each violation of the rules for budgets, as one sentence, after the last row."""
+        yield from self._broken
+        self._read_unordered()
+        for missing in sorted(self._unordered):
+            windows = self._windows(missing)
+            if windows and not self._lookup.rows("reservation", reservation_id=missing):
+                energy_j = math.fsum(row["energy_j"] or 0.0 for row in windows)
+                yield (
+                    f"{len(windows)} window(s) with {format_energy(energy_j)} name the "
+                    f"reservation {missing}, which is not in the ledger"
+                )
+        for _, (_, failure, _) in sorted(self._results.items()):
+            if failure is not None:
+                yield failure
+
+    def notes(self) -> Iterator[str]:
+        """Yield remarks on payments that follow the rules, after :meth:`failures`."""
+        for _, (_, _, notes) in sorted(self._results.items()):
+            yield from notes
+        for reservation, (row, windows) in self._open.items():
+            if reservation in self._unordered:
+                if self._lookup.rows("settlement", reservation_id=reservation):
+                    continue
+                windows = self._windows(reservation)
+            yield from _open_notes(row, windows)
+
+    def _apply(self, rule: Callable[[Any, str], Iterator[str]], row: EntryRow) -> None:
+        entry = f"entry {row['entry_id']}"
         try:
-            yield from step(entry)
+            self._broken += rule(row, entry)
         except (GreentrainError, ValueError, KeyError, TypeError) as error:
-            yield f"{entry}: {error}"
-    yield from _sums(rows)
+            self._broken.append(f"{entry}: {error}")
+
+    def _compare(self, row: SettlementRow, windows: Sequence[WindowRow]) -> None:
+        failure = _wrong_amount(row, windows, self._lookup)
+        notes = list(_settled_notes(row, windows))
+        if failure is not None or notes:
+            self._results[row["entry_id"]] = row["reservation_id"], failure, notes
+
+    def _read_unordered(self) -> None:
+        """Compare the payments again whose windows came before or after their time."""
+        self._results = {
+            entry: result
+            for entry, result in self._results.items()
+            if result[0] not in self._unordered
+        }
+        for reservation in self._unordered:
+            for row in self._lookup.rows("settlement", reservation_id=reservation):
+                self._compare(row, self._windows(reservation))
+
+    def _windows(self, reservation: str) -> list[WindowRow]:
+        return self._lookup.rows("window", reservation_id=reservation)
 
 
-def money_notes(rows: RowsByKind) -> Iterator[str]:
-    """Yield remarks on payments that follow the rules: overruns, open and unmeasured payments."""
-    settled = {row["reservation_id"] for row in rows["settlement"]}
-    by_reservation = _by_reservation(rows)
-    for payment in rows["settlement"]:
-        unit, actual, beyond = _settled(payment)
-        settled_at = f"{payment['reservation_id']} was settled at {format_amount(actual, unit)}"
-        if payment["released"] is not None:
-            yield f"released: {settled_at} ({payment['released']}) after its run had died"
-        elif payment["reservation_id"] not in by_reservation:
-            yield f"given: {settled_at} and has no windows to compare with"
-        if payment["released"] is not None:
-            late = [
-                window
-                for window in by_reservation.get(payment["reservation_id"], ())
-                if window["entry_id"] > payment["entry_id"]
-            ]
-            if late:
-                yield (
-                    f"late: {len(late)} window(s) with {format_amount(_known(late, unit), unit)} "
-                    f"of {payment['reservation_id']} were recorded after it was released"
-                )
-        if beyond > 0:
+def _settled_notes(payment: SettlementRow, windows: Sequence[WindowRow]) -> Iterator[str]:
+    unit, actual, beyond = _settled(payment)
+    reservation = payment["reservation_id"]
+    settled_at = f"{reservation} was settled at {format_amount(actual, unit)}"
+    if payment["released"] is not None:
+        yield f"released: {settled_at} ({payment['released']}) after its run had died"
+        late = [row for row in windows if row["entry_id"] > payment["entry_id"]]
+        if late:
             yield (
-                f"overrun: {payment['reservation_id']} used {format_amount(beyond, unit)} more "
-                "than was reserved"
+                f"late: {len(late)} window(s) with {format_amount(_known(late, unit), unit)} "
+                f"of {reservation} were recorded after it was released"
             )
-    for row in rows["reservation"]:
-        if row["reservation_id"] not in settled:
-            unit, amount = _reserved(row)
-            yield (
-                f"open: {format_amount(amount, unit)} reserved for {row['purpose']} were never "
-                "settled and count as spent"
-            )
-            beyond = overrun(amount, _known(by_reservation.get(row["reservation_id"], ()), unit))
-            if beyond > 0:
-                yield (
-                    f"overrun: {row['reservation_id']} is open, and its windows hold "
-                    f"{format_amount(beyond, unit)} more than was reserved"
-                )
+    elif not windows:
+        yield f"given: {settled_at} and has no windows to compare with"
+    if beyond > 0:
+        yield f"overrun: {reservation} used {format_amount(beyond, unit)} more than was reserved"
+
+
+def _open_notes(row: ReservationRow, windows: Sequence[WindowRow]) -> Iterator[str]:
+    unit, amount = _reserved(row)
+    yield (
+        f"open: {format_amount(amount, unit)} reserved for {row['purpose']} were never "
+        "settled and count as spent"
+    )
+    beyond = overrun(amount, _known(windows, unit))
+    if beyond > 0:
+        yield (
+            f"overrun: {row['reservation_id']} is open, and its windows hold "
+            f"{format_amount(beyond, unit)} more than was reserved"
+        )
 
 
 class _BudgetCheck:
@@ -108,6 +200,16 @@ class _BudgetCheck:
         self._totals: dict[tuple[str, str], BudgetTotals] = defaultdict(BudgetTotals)
         self._open: dict[str, ReservationRow] = {}
         self._latest: dict[str, str] = defaultdict(str)
+
+    def restore(self, payments: Iterable[PaymentRow]) -> None:
+        """Take the sums of the last payment of each budget and period as right."""
+        for row in payments:
+            self._totals[row["budget_id"], row["period"]] = totals_of(row)
+            self._latest[row["budget_id"]] = max(self._latest[row["budget_id"]], row["period"])
+
+    def reopen(self, row: ReservationRow) -> None:
+        """Add a reservation that is open, and counted in the restored sums."""
+        self._open[row["reservation_id"]] = row
 
     def budget(self, row: BudgetRow, entry: str) -> Iterator[str]:
         """Add the terms of a budget."""
@@ -206,39 +308,26 @@ class _BudgetCheck:
             )
 
 
-def _sums(rows: RowsByKind) -> Iterator[str]:
-    by_reservation = _by_reservation(rows)
-    known = {row["reservation_id"] for row in rows["reservation"]}
-    for missing in sorted(one for one in by_reservation if one is not None and one not in known):
-        energy_j = math.fsum(row["energy_j"] or 0.0 for row in by_reservation[missing])
-        yield (
-            f"{len(by_reservation[missing])} window(s) with {format_energy(energy_j)} name the "
-            f"reservation {missing}, which is not in the ledger"
-        )
-    for settlement in rows["settlement"]:
-        reservation = settlement["reservation_id"]
-        windows: Sequence[WindowRow] = by_reservation.get(reservation, ())
-        if settlement["released"] == RECOVERED:
-            windows = _recovered_until(rows, settlement)
-        elif settlement["released"] == GIVEN:
-            continue
-        unit, actual, _ = _settled(settlement)
-        sums = measured_amount(windows, reservation, unit)
-        if sums is None:
-            continue  # settled at a given amount, or at its reservation: not all was measured
-        measured = (sums[0] if unit == "J" else sums[1]) or 0.0
-        if not math.isclose(measured, actual, rel_tol=_TOLERANCE, abs_tol=1e-9):
-            yield (
-                f"the settlement of {reservation} is {actual:g} {unit} and its windows sum to "
-                f"{measured:g} {unit}"
-            )
-
-
-def _by_reservation(rows: RowsByKind) -> dict[str | None, list[WindowRow]]:
-    found: dict[str | None, list[WindowRow]] = defaultdict(list)
-    for window in rows["window"]:
-        found[window["reservation_id"]].append(window)
-    return found
+def _wrong_amount(
+    settlement: SettlementRow, windows: Sequence[WindowRow], lookup: RowLookup
+) -> str | None:
+    """Return a sentence if a settlement is not the sum of its windows."""
+    reservation = settlement["reservation_id"]
+    if settlement["released"] == RECOVERED:
+        windows = _recovered_until(lookup, settlement)
+    elif settlement["released"] == GIVEN:
+        return None
+    unit, actual, _ = _settled(settlement)
+    sums = measured_amount(windows, reservation, unit)
+    if sums is None:
+        return None  # settled at a given amount, or at its reservation: not all was measured
+    measured = (sums[0] if unit == "J" else sums[1]) or 0.0
+    if math.isclose(measured, actual, rel_tol=_TOLERANCE, abs_tol=1e-9):
+        return None
+    return (
+        f"the settlement of {reservation} is {actual:g} {unit} and its windows sum to "
+        f"{measured:g} {unit}"
+    )
 
 
 def _known(windows: Iterable[WindowRow], unit: Unit) -> float:
@@ -247,18 +336,14 @@ def _known(windows: Iterable[WindowRow], unit: Unit) -> float:
     return math.fsum(one or 0.0 for one in known)
 
 
-def _recovered_until(rows: RowsByKind, settlement: SettlementRow) -> list[RecoveredWindowRow]:
+def _recovered_until(lookup: RowLookup, settlement: SettlementRow) -> list[RecoveredWindowRow]:
     """Return the windows that could be recovered when a reservation was released."""
 
-    def earlier(row: EntryRow) -> bool:
-        return row["entry_id"] < settlement["entry_id"]
+    def earlier(kind: str) -> list[Any]:
+        rows = lookup.rows(kind, run_id=settlement["run_id"])
+        return [row for row in rows if row["entry_id"] < settlement["entry_id"]]
 
-    run_id = settlement["run_id"]
-    return with_recovered(
-        [row for row in rows["window"] if row["run_id"] == run_id and earlier(row)],
-        [row for row in rows["heartbeat"] if row["run_id"] == run_id and earlier(row)],
-        [row for row in rows["closing"] if row["run_id"] == run_id and earlier(row)],
-    )
+    return with_recovered(earlier("window"), earlier("heartbeat"), earlier("closing"))
 
 
 def _wrong_unit(row: PaymentRow, terms: Terms, unit: Unit, entry: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from greentrain.report.document import Report
 from greentrain.report.html import render_html
 from greentrain.report.model import SCHEMA_VERSION, build
 from greentrain.report.recheck import CheckResult, Difference, check
-from greentrain.report.write import missing, write
+from greentrain.report.write import build_and_write, missing, write
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -14,6 +14,7 @@ __all__ = [
     "Disclosures",
     "Report",
     "build",
+    "build_and_write",
     "check",
     "missing",
     "read_disclosures",

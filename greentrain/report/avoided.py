@@ -8,9 +8,9 @@ comparisons see :mod:`greentrain.report.baseline_retrainings`.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -18,20 +18,11 @@ import numpy as np
 
 from greentrain.control import UpdateMode
 from greentrain.ledger import DecisionRow
-from greentrain.report.baseline_retrainings import measured
 from greentrain.report.document import EnergyInterval, ExperienceEntry, RunFigures
 from greentrain.report.energy_totals import interval
-from greentrain.report.experiences import is_baseline
-from greentrain.report.row_helpers import (
-    MeasuredWindow,
-    ReportRows,
-    carbon_settings,
-    grouped,
-    number,
-    parse,
-    total,
-)
-from greentrain.report.sources import IDLE
+from greentrain.report.row_helpers import carbon_settings, number, parse
+from greentrain.report.run_windows import IDLE, RunWindows
+from greentrain.report.sums import Sum, joined
 from greentrain.units import J_PER_WH, wh
 
 REPLICATES = 2000
@@ -78,41 +69,108 @@ _UNKNOWN_ENERGY = dict.fromkeys(
 _UNKNOWN_GRAMS = dict.fromkeys(("avoided_g", "low_g", "high_g", "g_per_kwh"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ModelledPair:
-    """The energy of an experience, and the energy that retraining in full would have used."""
+class AvoidedEnergy:
+    """The comparison of experiences with always retraining in full; :meth:`add` adds the next."""
 
-    used_j: float
-    full_j: float
-    sd_j: float
+    def __init__(self) -> None:
+        self._used, self._full, self._sd = array("d"), array("d"), array("d")
+        self._unknown: Counter[str] = Counter()
+        self._left_out, self._lost = Sum(), Sum()
+        self._interrupted = 0
+        self._attributed: dict[str, Sum] = defaultdict(Sum)
 
+    def add(self, decision: DecisionRow, one: ExperienceEntry) -> None:
+        """Add an experience and the decision about it."""
+        if one["shadow"]:  # another job trained in an unknown way, so nothing was avoided here
+            return
+        self._attributed[one["run_id"]].add(one["energy_j"] or 0.0)
+        full = _full(decision, one)
+        if one["status"] != "done":
+            self._interrupted += 1
+            self._lost.add(one["energy_j"])
+        elif full is None or one["energy_j"] is None:
+            self._unknown[one["reason"] if full is None else "energy unknown"] += 1
+            self._left_out.add(one["energy_j"])
+        else:
+            self._used.append(one["energy_j"])
+            self._full.append(full[0])
+            self._sd.append(full[1])
 
-def avoided(
-    rows: ReportRows, experiences: Sequence[ExperienceEntry], runs: Sequence[RunFigures]
-) -> dict[str, Any]:
-    """Compute the avoided energy and, where possible, the avoided carbon.
+    def figures(
+        self,
+        windows: Mapping[str, RunWindows],
+        runs: Sequence[RunFigures],
+        measured: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Compute the avoided energy and, where possible, the avoided carbon.
 
-    Args:
-        rows: The ledger's rows by kind; without baseline retrainings, its decisions are in the
-            order of ``experiences``.
-        experiences: The experiences of the report.
-        runs: The runs of the report.
+        Args:
+            windows: The windows of each run, by its id.
+            runs: The runs of the report.
+            measured: The comparison with baseline retrainings.
 
-    Returns:
-        ``"energy"`` avoided against always retraining in full; ``"measured"``, the comparison with
-        baseline retrainings; the ``"carbon"`` of the avoided energy; and the carbon ``"shifted"``
-        in time.
-    """
-    decisions = [row for row in rows["decision"] if not is_baseline(row)]
-    deciding = {one["run_id"] for one in experiences if not one["shadow"]}
-    windows = [window for window in rows["window"] if window["run_id"] in deciding]
-    energy = _energy(decisions, windows, experiences)
-    return {
-        "energy": energy,
-        "measured": measured(rows, runs),
-        "carbon": _carbon(energy, windows, [run for run in runs if run["run_id"] in deciding]),
-        "shifted": {"shifted_g": None, "sentence": NOTHING_SHIFTED},
-    }
+        Returns:
+            ``"energy"`` avoided against always retraining in full; ``"measured"``, the comparison
+            with baseline retrainings; the ``"carbon"`` of the avoided energy; and the carbon
+            ``"shifted"`` in time.
+        """
+        deciding = [run for run in runs if run["run_id"] in self._attributed]
+        energy = self._energy(windows)
+        of_deciding = [windows[run] for run in self._attributed if run in windows]
+        return {
+            "energy": energy,
+            "measured": measured,
+            "carbon": _carbon(energy, of_deciding, deciding),
+            "shifted": {"shifted_g": None, "sentence": NOTHING_SHIFTED},
+        }
+
+    def _energy(self, windows: Mapping[str, RunWindows]) -> dict[str, Any]:
+        # The energy of a killed update belongs to no finished experience.
+        overhead_j = self._lost.plus([self._unattributed_j(windows)])
+        known = {
+            "against": "retraining in full at every experience",
+            "experiences": len(self._used),
+            "interrupted": self._interrupted,
+            "without_prediction": dict(sorted(self._unknown.items())),
+            "left_out_j": self._left_out.total,
+            "how": HOW,
+        }
+        if not self._used:
+            sentence = NONE_KNOWN if self._attributed else NO_DECISION
+            return {**known, **_UNKNOWN_ENERGY, "sentence": sentence}
+        full_j = math.fsum(self._full)
+        used_j = math.fsum([*self._used, overhead_j])
+        spread = self._interval(overhead_j)
+        sentence = _judged(spread)
+        return {
+            **known,
+            "method": "modelled",
+            "avoided_j": full_j - used_j,
+            "avoided_wh": wh(full_j - used_j),
+            "modelled_full_j": full_j,
+            "model_sd_j": math.fsum(self._sd),
+            "used_j": used_j,
+            "overhead_j": overhead_j,
+            "interval": None
+            if spread is None
+            else {**spread, "how": INTERVAL, "replicates": REPLICATES, "seed": SEED},
+            "significant": sentence in (LESS, MORE),
+            "sentence": sentence,
+        }
+
+    def _unattributed_j(self, windows: Mapping[str, RunWindows]) -> float:
+        """Return joules that deciding runs used outside any experience, as in unfinished probes."""
+        return math.fsum(
+            max(0.0, _metered_j(windows.get(run_id)) - attributed.number)
+            for run_id, attributed in self._attributed.items()
+        )
+
+    def _interval(self, overhead_j: float) -> EnergyInterval | None:
+        if len(self._used) < FEWEST:
+            return None
+        pairs = zip(self._full, self._used, strict=True)
+        differences_j = [full_j - used_j for full_j, used_j in pairs]
+        return interval(*interval_j(differences_j, self._sd, overhead_j))
 
 
 def interval_j(
@@ -148,59 +206,6 @@ def interval_j(
     return float(f"{low:.6g}"), float(f"{high:.6g}")
 
 
-def _energy(
-    decisions: Sequence[DecisionRow],
-    windows: Sequence[MeasuredWindow],
-    experiences: Sequence[ExperienceEntry],
-) -> dict[str, Any]:
-    pairs, interrupted, unknown, left_out = [], [], Counter[str](), []
-    for decision, one in zip(decisions, experiences, strict=True):
-        if one["shadow"]:  # another job trained in an unknown way, so nothing was avoided here
-            continue
-        full = _full(decision, one)
-        if one["status"] != "done":
-            interrupted.append(one["energy_j"])
-        elif full is None or one["energy_j"] is None:
-            unknown[one["reason"] if full is None else "energy unknown"] += 1
-            left_out.append(one["energy_j"])
-        else:
-            pairs.append(_ModelledPair(used_j=one["energy_j"], full_j=full[0], sd_j=full[1]))
-    # The energy of a killed update belongs to no finished experience.
-    overhead_j = math.fsum(
-        [*(joules or 0.0 for joules in interrupted), _unattributed_j(windows, experiences)]
-    )
-    known = {
-        "against": "retraining in full at every experience",
-        "experiences": len(pairs),
-        "interrupted": len(interrupted),
-        "without_prediction": dict(sorted(unknown.items())),
-        "left_out_j": total(left_out),
-        "how": HOW,
-    }
-    if not pairs:
-        decided = any(not one["shadow"] for one in experiences)
-        return {**known, **_UNKNOWN_ENERGY, "sentence": NONE_KNOWN if decided else NO_DECISION}
-    full_j = math.fsum(pair.full_j for pair in pairs)
-    used_j = math.fsum([*(pair.used_j for pair in pairs), overhead_j])
-    spread = _interval(pairs, overhead_j)
-    sentence = _judged(spread)
-    return {
-        **known,
-        "method": "modelled",
-        "avoided_j": full_j - used_j,
-        "avoided_wh": wh(full_j - used_j),
-        "modelled_full_j": full_j,
-        "model_sd_j": math.fsum(pair.sd_j for pair in pairs),
-        "used_j": used_j,
-        "overhead_j": overhead_j,
-        "interval": None
-        if spread is None
-        else {**spread, "how": INTERVAL, "replicates": REPLICATES, "seed": SEED},
-        "significant": sentence in (LESS, MORE),
-        "sentence": sentence,
-    }
-
-
 def _judged(spread: EnergyInterval | None) -> str:
     if spread is None:
         return TOO_FEW
@@ -226,45 +231,29 @@ def _full(decision: DecisionRow, one: ExperienceEntry) -> tuple[float, float] | 
     return None
 
 
-def _unattributed_j(
-    windows: Sequence[MeasuredWindow], experiences: Sequence[ExperienceEntry]
-) -> float:
-    """Return joules that deciding runs used outside any experience, such as unfinished probes."""
-    metered = grouped(
-        (window for window in windows if window["phase"] != IDLE), lambda window: window["run_id"]
-    )
-    attributed = grouped(
-        (one for one in experiences if not one["shadow"]), lambda one: one["run_id"]
-    )
-    return math.fsum(
-        max(0.0, _sum_j(metered[run_id]) - _sum_j(of_run)) for run_id, of_run in attributed.items()
-    )
-
-
-def _sum_j(measured: Sequence[MeasuredWindow] | Sequence[ExperienceEntry]) -> float:
-    return math.fsum(one["energy_j"] or 0.0 for one in measured)
-
-
-def _interval(pairs: Sequence[_ModelledPair], overhead_j: float) -> EnergyInterval | None:
-    if len(pairs) < FEWEST:
-        return None
-    differences_j = [pair.full_j - pair.used_j for pair in pairs]
-    return interval(*interval_j(differences_j, [pair.sd_j for pair in pairs], overhead_j))
+def _metered_j(run: RunWindows | None) -> float:
+    if run is None:
+        return 0.0
+    busy = (one for phase, one in run.phases.items() if phase != IDLE)
+    return joined(busy).energy_j or 0.0
 
 
 def _carbon(
-    energy: Mapping[str, Any], windows: Sequence[MeasuredWindow], runs: Sequence[RunFigures]
+    energy: Mapping[str, Any], windows: Sequence[RunWindows], runs: Sequence[RunFigures]
 ) -> dict[str, Any]:
     """Return the grams of the avoided energy, at the mean intensity of the runs' own energy."""
     if energy["avoided_j"] is None:
         return {**_UNKNOWN_GRAMS, "sentence": energy["sentence"]}
-    known = [window for window in windows if window["emissions_g"] is not None]
-    used_j = _sum_j(known)
-    if not used_j or any(window["intensity_g_per_kwh"] is None for window in windows):
+    grams, covered = Sum(), Sum()
+    for run in windows:
+        grams.join(run.grams)
+        covered.join(run.covered)
+    used_j = covered.number
+    if not used_j or any(run.without_intensity for run in windows):
         return {**_UNKNOWN_GRAMS, "sentence": NO_INTENSITY}
     if any(_is_default(run) for run in runs):
         return {**_UNKNOWN_GRAMS, "sentence": DEFAULT_INTENSITY}
-    g_per_j = math.fsum(window["emissions_g"] or 0.0 for window in known) / used_j
+    g_per_j = grams.number / used_j
     g_per_kwh = g_per_j * 1000.0 * J_PER_WH
     spread = energy["interval"]
     return {

@@ -6,14 +6,14 @@ This is the only comparison with always retraining in full that is measured and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from greentrain.ledger import DecisionRow
 from greentrain.report.document import RunFigures
-from greentrain.report.experiences import Outcomes, is_baseline, settings_of
-from greentrain.report.row_helpers import MeasuredWindow, ReportRows
+from greentrain.report.experiences import Outcomes, settings_of
+from greentrain.report.row_helpers import MeasuredWindow
 from greentrain.units import wh
 
 PROBE = "probe"
@@ -53,24 +53,35 @@ class _BaselinePair:
     lost: float | None
 
 
-def measured(rows: ReportRows, runs: Sequence[RunFigures]) -> dict[str, Any] | None:
+def measured(
+    baselines: Sequence[DecisionRow],
+    outcomes: Outcomes,
+    windows_of: Callable[[str], Sequence[MeasuredWindow]],
+    runs: Sequence[RunFigures],
+) -> dict[str, Any] | None:
     """Compare baseline retrainings with the updates at the same experiences.
 
     Args:
-        rows: The ledger's rows by kind.
+        baselines: The decisions about baseline retrainings.
+        outcomes: The outcomes of all decisions.
+        windows_of: Returns the windows of a reservation.
         runs: The runs of the report.
 
     Returns:
         Mean joules of both, their difference and that of the metric with standard errors, as plain
         values; ``None`` without baseline retrainings.
     """
-    baselines = [row for row in rows["decision"] if is_baseline(row)]
     if not baselines:
         return None
-    outcomes = Outcomes(rows)
     settings = {run["run_id"]: settings_of(run["environment"]) for run in runs}
     found = [
-        _pair(row, outcomes, rows["window"], settings.get(row["run_id"], {})) for row in baselines
+        _pair(
+            row,
+            outcomes,
+            windows_of(row["reservation_id"] or ""),
+            settings.get(row["run_id"], {}),
+        )
+        for row in baselines
     ]
     pairs = [pair for pair in found if pair is not None]
     counts = {
@@ -163,14 +174,13 @@ def _metric(pairs: Sequence[_BaselinePair]) -> dict[str, Any]:
 def _pair(
     decision: DecisionRow,
     outcomes: Outcomes,
-    windows: Sequence[MeasuredWindow],
+    paid: Sequence[MeasuredWindow],
     settings: Mapping[str, Any],
 ) -> _BaselinePair | None:
     """Return a baseline retraining with its experience; ``None`` if either did not finish."""
     baseline, stream = outcomes.of(decision), outcomes.of_update(decision)
     if baseline is None or stream is None or stream["energy_j"] is None:
         return None
-    paid = [one for one in windows if one["reservation_id"] == decision["reservation_id"]]
     whole = all(one["complete"] for one in paid) and baseline["steps"] == baseline["planned_steps"]
     if not paid or not whole:
         return None

@@ -322,6 +322,13 @@ class WindowFigures(TypedDict):
     complete: bool
 
 
+class LeftOut(TypedDict):
+    """Number of the first windows and experiences that the document does not list."""
+
+    windows: int
+    experiences: int
+
+
 class EpochEnergy(TypedDict):
     """The energy of one epoch; ``None`` for what was not measured."""
 
@@ -351,3 +358,4 @@ class Report(TypedDict):
     avoided: dict[str, Any]
     verification: VerificationSummary
     windows: list[WindowFigures]
+    left_out: LeftOut

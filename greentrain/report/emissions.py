@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from greentrain.ledger import canonical
 from greentrain.report.carbon_figures import CarbonFigures, EmissionFactors
 from greentrain.report.document import EnergyTotals, RunFigures
-from greentrain.report.row_helpers import MeasuredWindow, carbon_settings, number, total
+from greentrain.report.row_helpers import carbon_settings, number
+from greentrain.report.run_windows import RunWindows
+from greentrain.report.sums import Sum
 
 NO_ZONE = "no zone was given, so no grams are claimed"
 NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"
@@ -20,31 +21,34 @@ KNOWN = (
 
 
 def carbon(
-    runs: Sequence[RunFigures], windows: Sequence[MeasuredWindow], totals: EnergyTotals
+    runs: Sequence[RunFigures], windows: Iterable[RunWindows], totals: EnergyTotals
 ) -> CarbonFigures:
     """Sum up the grams of all windows.
 
     Args:
         runs: The runs of the report.
-        windows: The windows of the report.
+        windows: The windows of each run.
         totals: The totals of the report, whose relative uncertainty the grams share.
 
     Returns:
         Grams with their interval, the energy that they cover, and the factors. Figures are ``None``
         where nothing is known.
     """
-    known = [window for window in windows if window["emissions_g"] is not None]
-    emissions_g = total(window["emissions_g"] for window in known)
+    grams, covered = Sum(), Sum()
+    for run in windows:
+        grams.join(run.grams)
+        covered.join(run.covered)
+    emissions_g, known = grams.total, grams.known
     intensities = _intensities(runs)
-    complete = len(known) == len(windows) and bool(windows)
+    complete = known == totals["windows"] > 0
     return {
         "emissions_g": emissions_g,
         "interval": _interval(emissions_g, totals),
         "complete": complete,
-        "covered_j": math.fsum(window["energy_j"] or 0.0 for window in known),
-        "windows": len(known),
+        "covered_j": covered.number,
+        "windows": known,
         "intensities": intensities,
-        "sentence": _sentence(intensities, len(known), complete=complete),
+        "sentence": _sentence(intensities, known, complete=complete),
     }
 
 

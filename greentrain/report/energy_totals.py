@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from greentrain.report.document import (
     BoundaryEnergy,
@@ -15,8 +14,9 @@ from greentrain.report.document import (
     RunFigures,
     SourceFigures,
 )
-from greentrain.report.row_helpers import MeasuredWindow, grouped, known_wh, total
+from greentrain.report.run_windows import RunWindows, phases_of
 from greentrain.report.sources import combined_j, idle, sensors
+from greentrain.report.sums import Sum, joined
 from greentrain.report.system_boundaries import together
 from greentrain.units import wh
 
@@ -27,28 +27,10 @@ _NODE = "node"
 _PARTS = {"gpu": "graphics cards", "cpu": "processors", "ram": "memory"}
 
 
-def energy_of(windows: Sequence[MeasuredWindow]) -> EnergyFigures:
-    """Sum up windows, and count those that are incomplete or recovered."""
-    energy_j = total(window["energy_j"] for window in windows)
-    return {
-        "energy_j": energy_j,
-        "energy_wh": known_wh(energy_j),
-        "duration_s": math.fsum(window["duration_s"] for window in windows),
-        "windows": len(windows),
-        "windows_incomplete": sum(not window["complete"] for window in windows),
-        "windows_recovered": sum(window["recovered"] for window in windows),
-    }
-
-
-def boundary(windows: Iterable[MeasuredWindow]) -> str | None:
+def boundary(runs: Iterable[RunWindows]) -> str | None:
     """Name what was metered, such as ``"gpu+cpu+ram"``; ``None`` where nothing was."""
     return boundary_of(
-        {
-            name: None  # each once: of many windows only a few names are new
-            for window in windows
-            for name, joules in window["joules"].items()
-            if joules is not None
-        }
+        {name: None for run in runs for name, one in run.sources.items() if one.joules.known}
     )
 
 
@@ -85,59 +67,62 @@ def interval(low_j: float, high_j: float) -> EnergyInterval:
 
 def energy_totals(
     runs: Sequence[RunFigures],
-    windows: Sequence[MeasuredWindow],
+    windows: Mapping[str, RunWindows],
     *,
-    measured: Sequence[MeasuredWindow],
+    measured: Mapping[str, RunWindows],
 ) -> EnergyTotals:
     """Sum up all windows.
 
     Args:
         runs: The runs of the report, with energy that two runs measured counted once.
-        windows: The windows, with energy that two runs measured counted once.
+        windows: Their windows by run id, with energy that two runs measured counted once.
         measured: The same windows as they were measured, for the idle power.
     """
-    sources = sensors(runs, windows)
-    summed = energy_of(windows)
+    sources, each = sensors(runs, windows), list(windows.values())
+    phases = phases_of(each)
+    summed = joined(phases.values()).figures()
     standard_j = None if summed["energy_j"] is None else combined_j(sources)
     partial = bool(summed["windows_incomplete"] or summed["windows_recovered"])
+    unpaid = Sum()
+    for run in each:
+        unpaid.join(run.unpaid)
     return {
         **summed,
-        "complete": bool(windows) and not partial,
+        "complete": bool(summed["windows"]) and not partial,
         "standard_uncertainty_j": standard_j,
         "interval": _interval(summed["energy_j"], standard_j),
         "interval_note": _interval_note(summed, standard_j, sources, partial=partial),
-        "boundary": boundary(windows),
+        "boundary": boundary(each),
         "boundary_note": _boundary_note(runs),
         "node": together(runs, "node"),
         "facility": together(runs, "facility"),
         "sources": sources,
-        "by_phase": [
-            {"phase": phase, **energy_of(of_phase)}
-            for phase, of_phase in grouped(windows, lambda window: window["phase"]).items()
-        ],
+        "by_phase": [{"phase": phase, **one.figures()} for phase, one in phases.items()],
         "idle": idle(runs, measured),
-        "recovered_j": total(window["energy_j"] for window in windows if window["recovered"]),
-        "without_budget_j": total(
-            window["energy_j"] for window in windows if window["reservation_id"] is None
-        ),
+        "recovered_j": joined(run.recovered for run in each).energy_j,
+        "without_budget_j": unpaid.total,
     }
 
 
 def not_measured(
-    runs: Sequence[RunFigures], windows: Sequence[MeasuredWindow], totals: EnergyTotals
+    runs: Sequence[RunFigures], windows: Mapping[str, RunWindows], totals: EnergyTotals
 ) -> NotMeasured:
     """List incomplete windows, killed runs, sources without figures, and uncovered devices."""
-    gaps = grouped((window for window in windows if not window["complete"]), _gap)
-    cut_short = grouped(
-        (window for window in windows if window["recovered"]), lambda window: window["run_id"]
-    )
+    gaps = [
+        (run_id, phase, names, one)
+        for run_id, run in windows.items()
+        for (phase, names), one in run.gaps.items()
+    ]
+    cut_short = [(run_id, run.recovered) for run_id, run in windows.items()]
     return {
         "windows": [
-            {"run_id": run_id, "phase": phase, "sources_unknown": list(names), **energy_of(of_gap)}
-            for (run_id, phase, names), of_gap in gaps.items()
+            {"run_id": run_id, "phase": phase, "sources_unknown": list(names), **one.figures()}
+            for run_id, phase, names, one in sorted(gaps, key=lambda gap: gap[3].first)
         ],
         "after_last_heartbeat": [
-            {"run_id": run_id, **energy_of(of_run)} for run_id, of_run in cut_short.items()
+            {"run_id": run_id, **one.figures()}
+            for run_id, one in sorted(cut_short, key=lambda run: run[1].first)
+            if one.windows
         ],
         "sources": [
             {
@@ -189,11 +174,6 @@ def _boundary_note(runs: Sequence[RunFigures]) -> str | None:
         return None
     parts = [f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in counts.items()]
     return f"the runs were measured within different boundaries: {', '.join(parts)}"
-
-
-def _gap(window: MeasuredWindow) -> tuple[str, str, tuple[str, ...]]:
-    unknown = tuple(name for name, joules in window["joules"].items() if joules is None)
-    return window["run_id"], window["phase"], unknown
 
 
 def _outside(within: str | None, facility: BoundaryEnergy | None) -> list[str]:

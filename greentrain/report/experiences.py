@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from greentrain.control import Reason, UpdateMode
@@ -18,7 +18,9 @@ from greentrain.report.document import (
     RunSummary,
     Summary,
 )
-from greentrain.report.row_helpers import MeasuredWindow, ReportRows, grouped, parse, total
+from greentrain.report.payments import NO_WINDOWS, PaidWindows
+from greentrain.report.row_helpers import parse
+from greentrain.report.sums import Sum
 from greentrain.units import J_PER_WH
 
 ENDINGS = {
@@ -38,42 +40,60 @@ _OPTION = (
 )
 
 
-def entries(rows: ReportRows, statuses: Mapping[str, str]) -> list[ExperienceEntry]:
-    """List every decision with its outcome, in the order decided.
+class Experiences:
+    """The decisions of a report, each with its outcome.
 
     Args:
-        rows: The ledger's rows by kind.
+        outcomes: The outcomes.
+        paid: The windows of each reservation.
+        history: The amounts left in the budgets.
+        budgets: Names of the budgets by id.
+        overruns_j: Joules beyond the reservation, by id of each settled reservation that has any.
         statuses: Status by run id, which explains a missing outcome.
+        shadow: Ids of the runs in shadow mode, in which another job trained.
     """
-    outcomes = Outcomes(rows)
-    shadow = shadow_runs(rows["run"])
-    windows = grouped(rows["window"], lambda window: window["reservation_id"])
-    overruns = {row["reservation_id"]: row["overrun_j"] for row in rows["settlement"]}
-    names = {row["budget_id"]: row["name"] for row in rows["budget"]}
-    history = BudgetHistory(rows)
-    listed: list[ExperienceEntry] = []
-    for decision in rows["decision"]:
-        outcome = outcomes.of(decision)
+
+    def __init__(
+        self,
+        outcomes: Outcomes,
+        paid: Mapping[str, PaidWindows],
+        history: BudgetHistory,
+        *,
+        budgets: Mapping[str, str],
+        overruns_j: Mapping[str, float | None],
+        statuses: Mapping[str, str],
+        shadow: Collection[str],
+    ) -> None:
+        self._outcomes = outcomes
+        self._paid = paid
+        self._history = history
+        self._budgets = budgets
+        self._overruns_j = overruns_j
+        self._statuses = statuses
+        self._shadow = shadow
+
+    def entry(self, decision: DecisionRow) -> ExperienceEntry:
+        """Return a decision with its outcome, as the report has it."""
+        outcome = self._outcomes.of(decision)
         last = decision["entry_id"] if outcome is None else outcome["entry_id"]
         reservation_id = decision["reservation_id"]
-        paid = windows.get(reservation_id, [])
-        status = statuses.get(decision["run_id"], "unclosed")
+        paid = self._paid.get(reservation_id or "", NO_WINDOWS)
+        status = self._statuses.get(decision["run_id"], "unclosed")
         entry: ExperienceEntry = {
             **_decision(decision),
             **(_interrupted(paid, status) if outcome is None else _done(outcome)),
             "update_energy_j": 0.0 if reservation_id is None else _update_j(paid),
-            "shadow": decision["run_id"] in shadow,
+            "shadow": decision["run_id"] in self._shadow,
             "reported_energy_j": None,
-            "overrun_j": overruns.get(reservation_id or ""),
-            "budget": names.get(decision["budget_id"]),
-            "budget_left_after_j": history.left_j(decision["budget_id"], last),
+            "overrun_j": self._overruns_j.get(reservation_id or ""),
+            "budget": self._budgets.get(decision["budget_id"]),
+            "budget_left_after_j": self._history.left_j(decision["budget_id"], last),
         }
         if entry["shadow"]:  # the energy of another job is no figure of this ledger
             if outcome is not None and outcome["steps"] > 0:
                 entry["reported_energy_j"] = outcome["energy_j"]
             entry["energy_j"] = entry["update_energy_j"] = None
-        listed.append(entry)
-    return listed
+        return entry
 
 
 class Outcomes:
@@ -84,22 +104,31 @@ class Outcomes:
     Without a reservation, stream, experience and position have to be the same.
 
     Args:
-        rows: The ledger's rows by kind.
+        runs: The runs.
+        decisions: The decisions, without the columns of long texts.
+        outcomes: The outcomes.
     """
 
-    def __init__(self, rows: ReportRows) -> None:
-        baselines = {row["reservation_id"] for row in rows["decision"] if is_baseline(row)}
-        names = {row["run_id"]: row["name"] for row in rows["run"]}
+    def __init__(
+        self,
+        runs: Iterable[RunRow],
+        decisions: Iterable[DecisionRow],
+        outcomes: Iterable[OutcomeRow],
+    ) -> None:
+        names = {row["run_id"]: row["name"] for row in runs}
+        baselines: set[str | None] = set()
         self._of_baselines: dict[str | None, OutcomeRow] = {}
         self._of_updates: dict[tuple[str, int], OutcomeRow] = {}
         decided: set[tuple[str, int]] = set()
         earlier: dict[tuple[Any, ...], tuple[str, int]] = {}
-        for decision in rows["decision"]:
-            if not is_baseline(decision):
+        for decision in decisions:
+            if is_baseline(decision):
+                baselines.add(decision["reservation_id"])
+            else:
                 place = decision["run_id"], decision["position"]
                 decided.add(place)
                 earlier[_identity(decision, names)] = place
-        for row in rows["outcome"]:
+        for row in outcomes:
             if row["reservation_id"] in baselines:
                 self._of_baselines[row["reservation_id"]] = row
                 continue
@@ -146,25 +175,81 @@ def settings_of(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def summary(experiences: Sequence[ExperienceEntry], runs: Sequence[RunFigures]) -> Summary:
+def summary(counts: Mapping[str, ExperienceSums], runs: Sequence[RunFigures]) -> Summary:
     """Sum up the experiences of all runs, and of each.
 
     Metrics of different runs are not averaged. If more than one run has a metric, the figures over
     all runs are ``None``, and ``by_run`` has those of each run.
+
+    Args:
+        counts: The sums of each run with experiences, by run id.
+        runs: The runs of the report.
     """
-    by_run = grouped(experiences, lambda experience: experience["run_id"])
     each: list[RunSummary] = [
-        {"run_id": run["run_id"], "name": run["name"], **_counts(by_run[run["run_id"]])}
+        {"run_id": run["run_id"], "name": run["name"], **counts[run["run_id"]].counts()}
         for run in runs
-        if run["run_id"] in by_run
+        if run["run_id"] in counts
     ]
-    found: Summary = {**_counts(experiences), "by_run": each}
+    together = ExperienceSums()
+    for one in counts.values():
+        together.join(one)
+    found: Summary = {**together.counts(), "by_run": each}
     with_metric = [one for one in each if one["final_metric"] is not None]
     alone = with_metric[0] if len(with_metric) == 1 else None
     found["metric"] = None if alone is None else alone["metric"]
     found["final_metric"] = None if alone is None else alone["final_metric"]
     found["anytime_metric"] = None if alone is None else alone["anytime_metric"]
     return found
+
+
+class ExperienceSums:
+    """Counts and metrics of the experiences of one run; :meth:`add` adds the next one."""
+
+    def __init__(self) -> None:
+        self._all = self._done = self._not_kept = 0
+        self._modes: Counter[str] = Counter()
+        self._metric: str | None = None
+        self._final: float | None = None
+        self._reached = Sum()
+        self.energy = Sum()
+
+    def add(self, one: ExperienceEntry) -> None:
+        """Add an experience."""
+        self._all += 1
+        if not one["shadow"]:
+            self.energy.add(one["energy_j"] or 0.0)
+        if one["status"] == "done":
+            self._done += 1
+            if not one["shadow"]:
+                self._modes[one["update_mode"]] += 1
+            if one["metric_after"] is not None:
+                self._metric, self._final = one["metric"], one["metric_after"]
+                self._reached.add(one["metric_after"])
+        self._not_kept += one["kept"] is False
+
+    def join(self, other: ExperienceSums) -> None:
+        """Add the experiences of another run."""
+        self._all += other._all
+        self._done += other._done
+        self._not_kept += other._not_kept
+        self._modes += other._modes
+        self._reached.join(other._reached)
+        if other._final is not None:
+            self._metric, self._final = other._metric, other._final
+
+    def counts(self) -> ExperienceCounts:
+        """Return the counts as the report has them."""
+        summed = self._reached.total
+        return {
+            "experiences": self._all,
+            "done": self._done,
+            "interrupted": self._all - self._done,
+            "not_kept": self._not_kept,
+            "update_modes": {str(mode): self._modes[mode] for mode in UpdateMode},
+            "metric": self._metric,
+            "final_metric": self._final,
+            "anytime_metric": None if summed is None else summed / self._reached.known,
+        }
 
 
 def _decision(row: DecisionRow) -> ReportedDecision:
@@ -195,7 +280,7 @@ def _decision(row: DecisionRow) -> ReportedDecision:
     }
 
 
-def _interrupted(windows: Sequence[MeasuredWindow], run_status: str) -> ReportedOutcome:
+def _interrupted(paid: PaidWindows, run_status: str) -> ReportedOutcome:
     return {
         "status": "interrupted",
         "interruption": ENDINGS.get(run_status, "no outcome was recorded"),
@@ -205,7 +290,7 @@ def _interrupted(windows: Sequence[MeasuredWindow], run_status: str) -> Reported
         "metric_after": None,
         "steps": None,
         "planned_steps": None,
-        "energy_j": total(window["energy_j"] for window in windows),
+        "energy_j": paid.energy.total,
         "kept": None,
     }
 
@@ -225,25 +310,6 @@ def _done(outcome: OutcomeRow) -> ReportedOutcome:
     }
 
 
-def _update_j(windows: Sequence[MeasuredWindow]) -> float | None:
+def _update_j(paid: PaidWindows) -> float | None:
     """Return the joules of the update alone, without the probe, as predictions are."""
-    if not all(window["complete"] for window in windows):
-        return None
-    return total(window["energy_j"] for window in windows)
-
-
-def _counts(experiences: Sequence[ExperienceEntry]) -> ExperienceCounts:
-    done = [one for one in experiences if one["status"] == "done"]
-    modes = Counter(one["update_mode"] for one in done if not one["shadow"])
-    reached = [one for one in done if one["metric_after"] is not None]
-    summed = total(one["metric_after"] for one in reached)
-    return {
-        "experiences": len(experiences),
-        "done": len(done),
-        "interrupted": len(experiences) - len(done),
-        "not_kept": sum(one["kept"] is False for one in done),
-        "update_modes": {str(mode): modes[mode] for mode in UpdateMode},
-        "metric": reached[-1]["metric"] if reached else None,
-        "final_metric": reached[-1]["metric_after"] if reached else None,
-        "anytime_metric": None if summed is None else summed / len(reached),
-    }
+    return paid.energy.total if paid.complete else None

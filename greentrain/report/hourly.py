@@ -4,43 +4,59 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from greentrain.report.document import HourFigures
-from greentrain.report.row_helpers import MeasuredWindow, total
+from greentrain.report.row_helpers import MeasuredWindow
+from greentrain.report.sums import Sum
 
 _HOUR_US = 3_600_000_000
 
 
-def hourly(windows: Iterable[MeasuredWindow]) -> list[HourFigures]:
-    """Split the energy and the grams of windows over the hours in which they were used.
+class Hours:
+    """The energy and the grams of windows, split over the hours in which they were used.
 
     The power of a window is taken as constant over its own seconds, so each hour gets the share of
     those seconds that lie in it. The hours sum to the windows.
-
-    Args:
-        windows: Windows with ``times``, see :func:`greentrain.report.times.with_times`.
-
-    Returns:
-        Each hour in which anything was measured, by the time of its beginning in UTC. A figure
-        that no window of the hour has is ``None``.
     """
-    joules: dict[int, list[float | None]] = defaultdict(list)
-    grams: dict[int, list[float | None]] = defaultdict(list)
-    for window in windows:
-        energy_j, emissions_g = window["energy_j"], window["emissions_g"]
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[Sum, Sum]] = defaultdict(lambda: (Sum(), Sum()))
+
+    def add(self, window: MeasuredWindow) -> None:
+        """Add a window with ``times``, see :func:`greentrain.report.times.with_times`."""
+        energy_j, grams = window["energy_j"], window["emissions_g"]
         for hour, share in _shares(window):
-            joules[hour].append(None if energy_j is None else share * energy_j)
-            grams[hour].append(None if emissions_g is None else share * emissions_g)
-    return [
-        {
-            "hour_utc": datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "energy_j": total(joules[hour]),
-            "carbon_g": total(grams[hour]),
-        }
-        for hour in sorted(joules)
-    ]
+            joules, emissions = self._sums[hour]
+            joules.add(None if energy_j is None else share * energy_j)
+            emissions.add(None if grams is None else share * grams)
+
+    def join(self, other: Hours) -> None:
+        """Add all windows of others."""
+        for hour, (joules, grams) in other._sums.items():
+            self._sums[hour][0].join(joules)
+            self._sums[hour][1].join(grams)
+
+    def compress(self) -> None:
+        """Keep as little as possible in memory."""
+        for joules, grams in self._sums.values():
+            joules.compress()
+            grams.compress()
+
+    def figures(self) -> list[HourFigures]:
+        """Return each hour in which anything was measured, by its beginning in UTC.
+
+        A figure that no window of the hour has is ``None``.
+        """
+        return [
+            {
+                "hour_utc": datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "energy_j": joules.total,
+                "carbon_g": grams.total,
+            }
+            for hour, (joules, grams) in sorted(self._sums.items())
+        ]
 
 
 def _shares(window: MeasuredWindow) -> Iterator[tuple[int, float]]:

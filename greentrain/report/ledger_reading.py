@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from heapq import merge
+from operator import itemgetter
 from shlex import quote
 from typing import Any, cast
 
@@ -12,16 +15,69 @@ from greentrain.ledger import (
     ExportedHeads,
     Heads,
     Ledger,
-    Snapshot,
+    LedgerRows,
+    Verification,
     verify_snapshot,
     with_recovered,
 )
 from greentrain.report.document import VerificationSummary
-from greentrain.report.row_helpers import ReportRows, readable
+from greentrain.report.row_helpers import MeasuredWindow, ReportRows, readable
 from greentrain.report.times import with_times
 
-KINDS = tuple(ReportRows.__annotations__)
+KEPT = tuple(ReportRows.__annotations__)
+"""Kinds of which all rows are in memory."""
+KINDS = (*KEPT, "window", "heartbeat", "reservation", "settlement", "decision", "outcome")
 """The kinds of rows that a report is built from."""
+LATEST = "9999"
+"""A text after all times."""
+
+
+class OneLedger:
+    """The rows of one ledger, with entries numbered on from the ledger before it.
+
+    Args:
+        rows: Its rows.
+        offset: Number that is added to those of its entries.
+    """
+
+    def __init__(self, rows: LedgerRows, offset: int = 0) -> None:
+        self.rows = rows
+        self.offset = offset
+        self.kept: dict[str, list[Any]] = {kind: list(self.each(kind)) for kind in KEPT}
+        self._closed = {row["run_id"] for row in self.kept["closing"]}
+
+    def each(self, kind: str, *columns: str) -> Iterator[Any]:
+        """Yield the rows of a kind, in order."""
+        for row in self.rows.each(kind, *columns):
+            row["entry_id"] += self.offset
+            yield row
+
+    def windows(self) -> Iterator[list[MeasuredWindow]]:
+        """Yield the windows of each run, in order, with those recovered of a killed run."""
+        runs = dict.fromkeys(row["run_id"] for row in self.kept["run"])
+        for kind in ("window", "heartbeat"):
+            runs.update(dict.fromkeys(sorted(self.rows.without_run(kind) - runs.keys())))
+        for run_id in runs:
+            if found := self.windows_of_run(run_id):
+                yield found
+
+    def windows_of_run(self, run_id: str) -> list[MeasuredWindow]:
+        """Return the windows of a run, in order, with those recovered if it was killed.
+
+        Raises:
+            LedgerError: If the start of a window cannot be read.
+        """
+        windows: list[Any] = self.rows.rows("window", run_id=run_id)
+        if run_id in self._closed:
+            recovered: list[Any] = windows
+            for row in recovered:
+                row["recovered"] = False
+        else:
+            beats = self.rows.rows("heartbeat", run_id=run_id)
+            recovered = list(with_recovered(windows, beats, ()))
+        for row in recovered:
+            row["entry_id"] += self.offset
+        return with_times(readable(recovered))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,22 +85,94 @@ class LedgerContents:
     """The contents of one ledger, or of several.
 
     Args:
-        rows: The rows by kind; windows include recovered ones and have ``joules`` and ``times``.
-        verification: The result of verifying the ledgers, and the head of each chain by its name;
-            of several ledgers, after the ledger's name.
+        ledgers: The ledgers.
+        rows: The rows of the kinds of which there are few.
     """
 
+    ledgers: Sequence[OneLedger]
     rows: ReportRows
+
+    def each(self, kind: str, *columns: str) -> Iterator[Any]:
+        """Yield the rows of a kind, in order.
+
+        Args:
+            kind: A kind of entry.
+            *columns: Columns to read; all by default.
+        """
+        for ledger in self.ledgers:
+            yield from ledger.each(kind, *columns)
+
+    def payments(self) -> Iterator[Any]:
+        """Yield reservations and settlements, in order."""
+        for ledger in self.ledgers:
+            yield from merge(
+                ledger.each("reservation"), ledger.each("settlement"), key=itemgetter("entry_id")
+            )
+
+    def windows(self) -> Iterator[list[MeasuredWindow]]:
+        """Yield the windows of each run, with ``joules`` and ``times``."""
+        for ledger in self.ledgers:
+            yield from ledger.windows()
+
+    def windows_of_run(self, run_id: str) -> list[MeasuredWindow]:
+        """Return the windows of a run."""
+        return [one for ledger in self.ledgers for one in ledger.windows_of_run(run_id)]
+
+    def windows_of_reservation(self, reservation: str) -> list[MeasuredWindow]:
+        """Return the windows that a reservation paid for."""
+        runs = dict.fromkeys(
+            row["run_id"]
+            for ledger in self.ledgers
+            for kind in ("window", "heartbeat")
+            for row in ledger.rows.rows(kind, reservation_id=reservation)
+        )
+        return [
+            window
+            for run_id in runs
+            for window in self.windows_of_run(run_id)
+            if window["reservation_id"] == reservation
+        ]
+
+    def moments(self, since: str | None, until: str | None) -> Iterator[tuple[str, str, str]]:
+        """Yield the first and the last time of the rows in an interval, by their chain."""
+        for ledger in self.ledgers:
+            found = ledger.rows.moments(KINDS, since or "", until or LATEST)
+            for chain, (first, last) in found.items():
+                yield chain, first, last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedContents(LedgerContents):
+    """The contents of ledgers that were verified.
+
+    Args:
+        verification: The result, and the head of each chain by its name; of several ledgers, after
+            the ledger's name.
+    """
+
     verification: VerificationSummary
 
 
+@contextmanager
+def read_unverified(ledger: Ledger) -> Iterator[LedgerContents]:
+    """Read one ledger in a transaction that lasts as long as the ``with`` block.
+
+    Raises:
+        LedgerError: If it cannot be read.
+    """
+    with ledger.reading() as rows:
+        part = OneLedger(rows)
+        yield LedgerContents(ledgers=[part], rows=_merged({ledger.name: part}))
+
+
+@contextmanager
 def read(
     ledgers: Sequence[Ledger],
     *,
     names: Sequence[str] | None = None,
     as_of: Sequence[Heads] | None = None,
-) -> LedgerContents:
-    """Read ledgers, each in one transaction.
+) -> Iterator[VerifiedContents]:
+    """Read ledgers, each in one transaction that lasts as long as the ``with`` block.
 
     Args:
         ledgers: The ledgers.
@@ -58,44 +186,24 @@ def read(
     if not ledgers:
         raise ConfigurationError("a report needs at least one ledger, and none was given")
     names = names_of(ledgers) if names is None else names
-    parts = [
-        _read(ledger, name, None if as_of is None else as_of[place])
-        for place, (name, ledger) in enumerate(zip(names, ledgers, strict=True))
-    ]
-    found = [part.verification for part in parts]
-    quoted = [quote(name) for name in names]
-    several = len(parts) > 1
-    named = [(f"{name}: ", one) for name, one in zip(names, found, strict=True)]
-    verification: VerificationSummary = {
-        "ok": all(one["ok"] for one in found),
-        "rows": sum(one["rows"] for one in found),
-        "failures": [prefix * several + text for prefix, one in named for text in one["failures"]],
-        "notes": [prefix * several + text for prefix, one in named for text in one["notes"]],
-        "ledgers": [ledger for one in found for ledger in one["ledgers"]],
-        "heads": {
-            f"{name} {chain}" if several else chain: head
-            for name, one in zip(names, found, strict=True)
-            for chain, head in one["heads"].items()
-        },
-        "command": f"greentrain verify {' '.join(quoted)}",
-        "report_command": f"greentrain verify report.json --ledger {' --ledger '.join(quoted)}",
-    }
-    by_name = {name: part.rows for name, part in zip(names, parts, strict=True)}
-    return LedgerContents(
-        rows=_merged(by_name) if several else parts[0].rows, verification=verification
-    )
-
-
-def rows_of(snapshot: Snapshot) -> ReportRows:
-    """Return the rows of one ledger, with the recovered windows of killed runs.
-
-    Raises:
-        LedgerError: If the start of a window cannot be read.
-    """
-    rows = snapshot.by_kind()
-    windows = with_recovered(rows["window"], rows["heartbeat"], rows["closing"])
-    report_rows: Any = {kind: held for kind, held in rows.items() if kind in KINDS}
-    return cast(ReportRows, {**report_rows, "window": with_times(readable(windows))})
+    with ExitStack() as opened:
+        parts: dict[str, OneLedger] = {}
+        verified: dict[str, Verification] = {}
+        offset = 0
+        for place, (name, ledger) in enumerate(zip(names, ledgers, strict=True)):
+            heads = None if as_of is None else as_of[place]
+            rows = opened.enter_context(ledger.reading(heads))
+            exported = None
+            if heads is not None:
+                exported = ExportedHeads(exported_utc="the day of the report", heads=heads)
+            verified[name] = verify_snapshot(rows, ledger, exported)
+            parts[name] = OneLedger(rows, offset)
+            offset += rows.last_entry()
+        yield VerifiedContents(
+            ledgers=list(parts.values()),
+            rows=_merged(parts),
+            verification=_summary(verified),
+        )
 
 
 def names_of(ledgers: Sequence[Ledger]) -> list[str]:
@@ -108,43 +216,38 @@ def names_of(ledgers: Sequence[Ledger]) -> list[str]:
     return names
 
 
-def _read(ledger: Ledger, name: str, as_of: Heads | None) -> LedgerContents:
-    snapshot, exported = ledger.snapshot(), None
-    if as_of is not None:
-        snapshot = snapshot.as_of(as_of)
-        exported = ExportedHeads(exported_utc="the day of the report", heads=as_of)
-    found = verify_snapshot(snapshot, ledger, exported)
-    heads = snapshot.heads()
-    return LedgerContents(
-        rows=rows_of(snapshot),
-        verification={
-            "ok": found.ok,
-            "rows": found.rows,
-            "failures": list(found.failures),
-            "notes": list(found.notes),
-            "ledgers": [{"name": name, "heads": heads}],
-            "heads": heads,
-            "command": "",
-            "report_command": "",
+def _summary(verified: Mapping[str, Verification]) -> VerificationSummary:
+    quoted = [quote(name) for name in verified]
+    several = len(verified) > 1
+    prefixes = {name: f"{name}: " * several for name in verified}
+    return {
+        "ok": all(one.ok for one in verified.values()),
+        "rows": sum(one.rows for one in verified.values()),
+        "failures": [
+            prefixes[name] + text for name in verified for text in verified[name].failures
+        ],
+        "notes": [prefixes[name] + text for name, one in verified.items() for text in one.notes],
+        "ledgers": [{"name": name, "heads": dict(one.heads)} for name, one in verified.items()],
+        "heads": {
+            f"{name} {chain}" if several else chain: head
+            for name, one in verified.items()
+            for chain, head in one.heads.items()
         },
-    )
+        "command": f"greentrain verify {' '.join(quoted)}",
+        "report_command": f"greentrain verify report.json --ledger {' --ledger '.join(quoted)}",
+    }
 
 
-def _merged(parts: Mapping[str, ReportRows]) -> ReportRows:
-    """Concatenate the rows of ledgers, with entries numbered on from ledger to ledger."""
+def _merged(parts: Mapping[str, OneLedger]) -> ReportRows:
+    """Concatenate the rows of ledgers."""
     owners: dict[str, str] = {}
-    merged: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    offset = 0
-    for name, rows in parts.items():
-        for run in rows["run"]:
+    for name, part in parts.items():
+        for run in part.kept["run"]:
             other = owners.setdefault(run["run_id"], name)
             if other != name:
                 raise ConfigurationError(
                     f"the run {run['run_id']} is in {other!r} and in {name!r}: one ledger is a "
                     "copy of the other, so its runs would count twice; leave one out"
                 )
-        by_kind = cast(Mapping[str, Sequence[Any]], rows)
-        for kind, held in by_kind.items():
-            merged[kind] += [{**row, "entry_id": row["entry_id"] + offset} for row in held]
-        offset += max((row["entry_id"] for held in by_kind.values() for row in held), default=0)
-    return cast(ReportRows, merged)
+    kept = {kind: [row for part in parts.values() for row in part.kept[kind]] for kind in KEPT}
+    return cast(ReportRows, kept)

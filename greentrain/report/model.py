@@ -8,11 +8,10 @@ well. Unknown values are ``None``.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, cast
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger import (
@@ -25,22 +24,24 @@ from greentrain.ledger import (
     canonical,
     last_descriptions,
 )
-from greentrain.report.avoided import avoided
+from greentrain.ledger.schema import run_chain
 from greentrain.report.budget_status import budgets
+from greentrain.report.decided import read_decisions
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import Overlap, Report, RunFigures
 from greentrain.report.emissions import carbon
-from greentrain.report.energy_totals import boundary, energy_of, energy_totals, not_measured
-from greentrain.report.experiences import entries, is_baseline, summary
-from greentrain.report.hourly import hourly
-from greentrain.report.ledger_reading import KINDS, LedgerContents, read
-from greentrain.report.overlaps import MeteredRun, Overlaps, with_finer_phases, with_overlaps
-from greentrain.report.row_helpers import MeasuredWindow, ReportRows, grouped, parse
+from greentrain.report.energy_totals import boundary, energy_totals, not_measured
+from greentrain.report.hourly import Hours
+from greentrain.report.ledger_reading import LedgerContents, VerifiedContents, read
+from greentrain.report.limits import NO_SINK, Sink
+from greentrain.report.measured import host_of, read_windows
+from greentrain.report.overlaps import with_finer_phases, with_overlaps
+from greentrain.report.row_helpers import ReportRows, parse
+from greentrain.report.run_windows import RunWindows
 from greentrain.report.scope import Scope, moment
 from greentrain.report.sources import description
 from greentrain.report.supplementary_impacts import supplementary_impacts
 from greentrain.report.system_boundaries import facility, node
-from greentrain.report.window_list import window_list
 
 SCHEMA_VERSION = 3
 """The version of the document's form, which ``schema/report-3.json`` describes."""
@@ -54,6 +55,7 @@ def build(
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     disclosures: Disclosures | None = None,
+    sink: Sink = NO_SINK,
 ) -> Report:
     """Build the report document of a ledger, or of several as one.
 
@@ -67,6 +69,7 @@ def build(
             which it ended.
         until: The first moment after it.
         disclosures: Facts that only the user can state; none if ``None``.
+        sink: Takes each window and each experience; the document lists only the last ones.
 
     Returns:
         The document, of plain values that JSON can hold. The same ledger gives the same document.
@@ -83,35 +86,42 @@ def build(
         until_utc=None if until is None else moment(until),
     )
     ledgers = [ledger] if isinstance(ledger, Ledger) else ledger
-    return document(read(ledgers), scope, disclosures or Disclosures())
+    with read(ledgers) as contents:
+        return document(contents, scope, disclosures or Disclosures(), sink=sink)
 
 
-def document(contents: LedgerContents, scope: Scope, disclosures: Disclosures) -> Report:
-    """Build the document from the contents of ledgers.
+def document(
+    contents: VerifiedContents,
+    scope: Scope,
+    disclosures: Disclosures,
+    *,
+    sink: Sink = NO_SINK,
+) -> Report:
+    """Build the document from the contents of ledgers, which are read once.
 
     Args:
         contents: The contents.
         scope: The runs and the interval of the report.
         disclosures: The user's disclosures.
+        sink: Takes each window and each experience, also those that the document does not list.
 
     Raises:
         ConfigurationError: If there is no run in the scope.
     """
-    of_runs = scope.of_runs(contents.rows)
-    # Found before the interval is cut out, so that the reports of two months sum to that of both.
-    overlaps = Overlaps(_metered(of_runs), of_runs["window"])
-    rows = scope.of_interval(of_runs)
-    measured = rows["window"]
-    listed, counted = overlaps.listed(measured), overlaps.counted(measured)
-    runs = _runs(rows, measured, listed)
-    counting = _runs(rows, counted, listed) if listed else runs
-    totals = with_finer_phases(
-        energy_totals(counting, counted, measured=measured), overlaps.finer_j(measured)
-    )
-    grams = carbon(runs, counted, totals)
+    kept = contents.rows
+    chosen = scope.runs(kept["run"]) if scope.of_some_runs else None
+    windows = read_windows(contents, scope, chosen, sink)
+    measured, counted = windows.measured, windows.counted
+    decided = read_decisions(contents, scope, chosen, windows)
+    runs = _runs(decided.runs, kept, measured, windows.overlaps)
+    counting = _runs(decided.runs, kept, counted, windows.overlaps) if windows.overlaps else runs
+    totals = with_finer_phases(energy_totals(counting, counted, measured=measured), windows.finer_j)
+    grams = carbon(runs, counted.values(), totals)
     statuses = {run["run_id"]: run["status"] for run in runs}
-    decided = entries({**of_runs, "decision": rows["decision"]}, statuses)
-    experiences = [one for one in decided if not is_baseline(one)]
+    experiences = decided.experiences(statuses, runs, sink)
+    hours = Hours()
+    for one in counted.values():
+        hours.join(one.hours)
     stated = disclosures.as_dict()
     scope_digest = sha256(canonical([scope.as_dict(), stated]).encode()).hexdigest()
     heads = contents.verification["heads"]
@@ -120,61 +130,41 @@ def document(contents: LedgerContents, scope: Scope, disclosures: Disclosures) -
         "generator": {"distribution": DISTRIBUTION, "version": VERSION},
         # No ledger holds the scope and the disclosures: the digest reveals a changed digit.
         "scope": {**scope.as_dict(), "stated_sha256": scope_digest},
-        "period": _period(rows, scope),
+        "period": _period(contents, scope, chosen, decided.runs),
         "runs": runs,
-        "totals": with_overlaps(totals, listed),
-        "hourly": hourly(counted),
-        "overlaps": listed,
+        "totals": with_overlaps(totals, windows.overlaps),
+        "hourly": hours.figures(),
+        "overlaps": windows.overlaps,
         # All payments from a budget count, whichever run made them, and whenever.
-        "budgets": budgets({**contents.rows, "budget": rows["budget"]}),
-        "experiences": experiences,
-        "summary": summary(experiences, runs),
+        "budgets": budgets(decided.budgets, decided.payments, decided.about),
+        "experiences": experiences.listed,
+        "summary": experiences.summary,
         "not_measured": not_measured(counting, counted, totals),
         "carbon": grams,
         "disclosures": stated,
         "supplementary_impacts": supplementary_impacts(
-            disclosures, counting, counted, totals, grams
+            disclosures, counting, counted.values(), totals, grams
         ),
-        "avoided": avoided(rows, experiences, runs),
+        "avoided": experiences.avoided.figures(measured, runs, experiences.baselines),
         "verification": {
             **contents.verification,
             "heads": heads if scope.everything else _heads_of(heads, statuses),
         },
-        "windows": window_list(measured),
+        "windows": windows.listed,
+        "left_out": {"windows": windows.left_out, "experiences": experiences.left_out},
     }
 
 
-def _period(rows: ReportRows, scope: Scope) -> dict[str, str | None]:
-    # The payments of other runs from a shared budget are not in these runs' time.
-    runs = {row["run_id"] for row in rows["run"]}
-    by_kind = cast(Mapping[str, Sequence[Mapping[str, Any]]], rows)
-    moments = [
-        row["recorded_utc"]
-        for kind in KINDS
-        for row in by_kind[kind]
-        if row.get("run_id") in runs or (scope.run is None and scope.project is None)
-    ]
-    within = [one for one in moments if scope.holds(one)]
-    return {"first_utc": min(within, default=None), "last_utc": max(within, default=None)}
-
-
-def _metered(rows: ReportRows) -> list[MeteredRun]:
-    sources = last_descriptions(rows["source"])
-    return [
-        {
-            "run_id": row["run_id"],
-            "kind": row["kind"],
-            "opened_utc": row["recorded_utc"],
-            "host": _host(row),
-            "sources": list(sources.get(row["run_id"], {}).values()),
-        }
-        for row in rows["run"]
-    ]
-
-
-def _host(row: RunRow) -> str | None:
-    host = parse(row["environment"], {}).get("host", row["host"])
-    return host if isinstance(host, str) else None
+def _period(
+    contents: LedgerContents, scope: Scope, chosen: set[str] | None, runs: Sequence[RunRow]
+) -> dict[str, str | None]:
+    moments = [row["recorded_utc"] for row in runs if scope.holds(row["recorded_utc"])]
+    of_these = None if chosen is None else {run_chain(row["run_id"]) for row in runs}
+    for chain, first, last in contents.moments(scope.since_utc, scope.until_utc):
+        # The payments of other runs from a shared budget are not in these runs' time.
+        if of_these is None or chain in of_these:
+            moments += [first, last]
+    return {"first_utc": min(moments, default=None), "last_utc": max(moments, default=None)}
 
 
 def _heads_of(heads: Mapping[str, Head], runs: Iterable[str]) -> dict[str, Head]:
@@ -187,12 +177,14 @@ def _heads_of(heads: Mapping[str, Head], runs: Iterable[str]) -> dict[str, Head]
 
 
 def _runs(
-    rows: ReportRows, windows: Sequence[MeasuredWindow], overlaps: Sequence[Overlap]
+    shown: Sequence[RunRow],
+    rows: ReportRows,
+    windows: Mapping[str, RunWindows],
+    overlaps: Sequence[Overlap],
 ) -> list[RunFigures]:
     closings = {row["run_id"]: row for row in rows["closing"]}
     calibrations = {row["run_id"]: row for row in rows["calibration"]}
     sources = last_descriptions(rows["source"])
-    by_run = grouped(windows, lambda window: window["run_id"])
     shared: dict[str, list[float]] = defaultdict(list)
     for overlap in overlaps:
         shared[overlap["not_again_in"]].append(overlap["energy_j"])
@@ -200,25 +192,25 @@ def _runs(
         _run(
             row,
             closings.get(row["run_id"]),
-            by_run[row["run_id"]],
+            windows.get(row["run_id"]) or RunWindows(()),
             sources.get(row["run_id"], {}),
             calibrations.get(row["run_id"]),
             math.fsum(shared[row["run_id"]]),
         )
-        for row in rows["run"]
+        for row in shown
     ]
 
 
 def _run(
     row: RunRow,
     closing: ClosingRow | None,
-    windows: Sequence[MeasuredWindow],
+    windows: RunWindows,
     sources: Mapping[str, SourceRow],
     calibration: CalibrationRow | None,
     overlap_j: float,
 ) -> RunFigures:
-    phases = Counter(window["phase"] for window in windows)
-    energy, within = energy_of(windows), boundary(windows)
+    energy, within = windows.energy.figures(), boundary([windows])
+    phases = {phase: one.windows for phase, one in windows.phases.items()}
     environment = parse(row["environment"], {})
     settings = environment.get("carbon")
     of_node = node(energy["energy_j"], within, calibration)
@@ -227,7 +219,7 @@ def _run(
         "kind": row["kind"],
         "name": row["name"],
         "status": "unclosed" if closing is None else closing["status"],
-        "host": _host(row),
+        "host": host_of(row),
         "opened_utc": row["recorded_utc"],
         "closed_utc": None if closing is None else closing["recorded_utc"],
         "environment": environment,

@@ -250,6 +250,32 @@ def _groups(by_identity: Iterable[list[_Measurements]]) -> Iterable[list[_Measur
             yield group
 
 
+def overlapping_runs(
+    runs: Sequence[MeteredRun], spans: Mapping[str, Mapping[str, Span]]
+) -> set[str]:
+    """Return the ids of the runs that may have measured a source when another one did.
+
+    Args:
+        runs: The runs of the report.
+        spans: By run id and name of the source, the time from its first to its last joule.
+    """
+    by_identity: dict[Identity, list[tuple[Span, str]]] = defaultdict(list)
+    for run in runs:
+        for name, span in spans.get(run["run_id"], {}).items():
+            known = identity(run, name)
+            if known is not None:
+                by_identity[known].append((span, run["run_id"]))
+    found: set[str] = set()
+    for held in by_identity.values():
+        end, last = 0, ""
+        for (begins, ends), run_id in sorted(held):
+            if last and begins < end and run_id != last:
+                found |= {run_id, last}
+            if not last or ends > end:
+                end, last = ends, run_id
+    return found
+
+
 def _span(windows: Sequence[MeasuredWindow]) -> Span:
     return (
         min(window["times"][0][0] for window in windows),

@@ -95,7 +95,8 @@ def check(text: str, ledgers: Sequence[Ledger]) -> CheckResult:
     try:
         disclosures = Disclosures(**_values(report.get("disclosures")))
         scope = Scope.of(_values(report.get("scope")))
-        found = document(read(ledgers, names=names, as_of=heads), scope, disclosures)
+        with read(ledgers, names=names, as_of=heads) as contents:
+            found = document(contents, scope, disclosures)
     except (ConfigurationError, TypeError) as error:
         lost = Difference(path="", in_report="invalid values", from_ledger=f"an error: {error}")
         return CheckResult(differences=(lost,), failures=(), rows=0, later=0)

@@ -12,13 +12,8 @@ from greentrain.ledger import (
     BudgetRow,
     CalibrationRow,
     ClosingRow,
-    DecisionRow,
-    HeartbeatRow,
-    OutcomeRow,
     RecoveredWindowRow,
-    ReservationRow,
     RunRow,
-    SettlementRow,
     SourceRow,
 )
 from greentrain.report.document import RunFigures
@@ -41,19 +36,13 @@ class MeasuredWindow(RecoveredWindowRow):
 
 
 class ReportRows(TypedDict):
-    """The rows that a report is built from, by kind."""
+    """The rows of which a report holds all, by kind; a ledger has only a few for each run."""
 
     run: list[RunRow]
     closing: list[ClosingRow]
     source: list[SourceRow]
-    window: list[MeasuredWindow]
-    heartbeat: list[HeartbeatRow]
     calibration: list[CalibrationRow]
     budget: list[BudgetRow]
-    reservation: list[ReservationRow]
-    settlement: list[SettlementRow]
-    decision: list[DecisionRow]
-    outcome: list[OutcomeRow]
 
 
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
@@ -68,10 +57,12 @@ def parse(text: object, default: _Kind) -> _Kind:
     The verification that the report carries names the altered row.
     """
     try:
-        value = _DECODER.decode(cast(str, text))
+        # The ledger writes no spaces around the value, and `decode` would look for them.
+        value, end = _DECODER.raw_decode(cast(str, text))
     except (TypeError, ValueError):
         return default
-    return value if isinstance(value, type(default)) else default
+    whole = end == len(cast(str, text))
+    return value if whole and isinstance(value, type(default)) else default
 
 
 def readable(windows: Iterable[RecoveredWindowRow]) -> list[MeasuredWindow]:
@@ -106,6 +97,8 @@ def total(values: Iterable[float | None]) -> float | None:
 
 def number(value: object) -> float | None:
     """Return a finite number as a float, and ``None`` for anything else."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

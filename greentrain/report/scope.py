@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import RunRow
-from greentrain.report.row_helpers import ReportRows
-from greentrain.report.times import ended_utc
 from greentrain.units import utc_text
 
 _ALLOWED = "a date such as '2026-11-01', or a time with its zone such as '2026-11-01T06:00Z'"
-_PAID = ("budget", "reservation", "settlement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,43 +83,15 @@ class Scope:
             )
         return found
 
-    def of_runs(self, rows: ReportRows) -> ReportRows:
-        """Return the rows of the runs in the scope, and of the budgets that they paid from."""
-        if self.run is None and self.project is None:
-            return rows
-        runs = self.runs(rows["run"])
-        budgets = {row["budget_id"] for row in rows["reservation"] if row["run_id"] in runs}
-        budgets |= {row["budget_id"] for row in rows["decision"] if row["run_id"] in runs}
-        return _filtered(
-            rows,
-            lambda kind, row: (
-                row["budget_id"] in budgets if kind in _PAID else row["run_id"] in runs
-            ),
-        )
+    @property
+    def of_some_runs(self) -> bool:
+        """``True`` if the scope is not all runs."""
+        return self.run is not None or self.project is not None
 
-    def of_interval(self, rows: ReportRows) -> ReportRows:
-        """Return the rows that belong to the interval.
-
-        A window belongs to the interval in which it ended. A decision, with its outcome, belongs to
-        the interval in which it was made. A run is included if it was opened in the interval, or
-        has a window or a decision there. The budgets that such runs paid from are included with all
-        their payments.
-        """
-        if self.since_utc is None and self.until_utc is None:
-            return rows
-        windows = [row for row in rows["window"] if self.holds(ended_utc(row))]
-        decisions = [row for row in rows["decision"] if self.holds(row["recorded_utc"])]
-        runs = {row["run_id"] for row in windows} | {row["run_id"] for row in decisions}
-        runs |= {row["run_id"] for row in rows["run"] if self.holds(row["recorded_utc"])}
-        paid = {row["budget_id"] for row in rows["reservation"] if row["run_id"] in runs}
-        paid |= {row["budget_id"] for row in decisions}
-        budgets = [
-            row
-            for row in rows["budget"]
-            if row["budget_id"] in paid or self.holds(row["recorded_utc"])
-        ]
-        of_these = _filtered(rows, lambda kind, row: kind in _PAID or row["run_id"] in runs)
-        return {**of_these, "window": windows, "decision": decisions, "budget": budgets}
+    @property
+    def of_some_time(self) -> bool:
+        """``True`` if the scope is not all times."""
+        return self.since_utc is not None or self.until_utc is not None
 
     def as_dict(self) -> dict[str, str | None]:
         """Return the scope as the report holds it."""
@@ -177,9 +146,3 @@ def _read(text: str) -> datetime | None:
         except ValueError:
             return None
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def _filtered(rows: ReportRows, keep: Callable[[str, Any], bool]) -> ReportRows:
-    by_kind = cast(Mapping[str, Sequence[Any]], rows)
-    kept = {kind: [row for row in held if keep(kind, row)] for kind, held in by_kind.items()}
-    return cast(ReportRows, kept)

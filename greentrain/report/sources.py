@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from greentrain.ledger import SourceRow, canonical
@@ -14,11 +14,10 @@ from greentrain.report.document import (
     SourceDescription,
     SourceFigures,
 )
-from greentrain.report.row_helpers import MeasuredWindow, grouped, known_wh, number, total
+from greentrain.report.row_helpers import grouped, known_wh, number, total
+from greentrain.report.run_windows import RunWindows, SourceSum
+from greentrain.report.sums import Sum
 from greentrain.units import uncertainty_j
-
-IDLE = "idle"
-"""The phase in which nothing is trained."""
 
 
 def description(row: SourceRow) -> SourceDescription:
@@ -35,35 +34,21 @@ def description(row: SourceRow) -> SourceDescription:
     }
 
 
-def sensors(runs: Sequence[RunFigures], windows: Sequence[MeasuredWindow]) -> list[SourceFigures]:
+def sensors(runs: Sequence[RunFigures], windows: Mapping[str, RunWindows]) -> list[SourceFigures]:
     """List each sensor once over all its runs: one name on one host with one description."""
-    joules: dict[tuple[str, str], list[float]] = defaultdict(list)
-    unknown: Counter[tuple[str, str]] = Counter()
-    seen: dict[str, dict[str, None]] = defaultdict(dict)
-    for window in windows:
-        for name, energy_j in window["joules"].items():
-            seen[window["run_id"]][name] = None
-            if energy_j is None:
-                unknown[window["run_id"], name] += 1
-            else:
-                joules[window["run_id"], name].append(energy_j)
-    found: dict[str, tuple[HostSource, list[tuple[str, str]]]] = {}
+    found: dict[str, tuple[HostSource, list[SourceSum]]] = {}
     for run in runs:
         described = {source["name"]: source for source in run["sources"]}
-        for name in [*described, *(name for name in seen[run["run_id"]] if name not in described)]:
+        measured = windows[run["run_id"]].sources if run["run_id"] in windows else {}
+        for name in dict.fromkeys([*described, *measured]):
             sensor: HostSource = {
                 "host": run["environment"].get("host"),
                 **described.get(name, _undescribed(name)),
             }
-            found.setdefault(canonical(sensor), (sensor, []))[1].append((run["run_id"], name))
-    return [
-        _with_energy(
-            sensor,
-            [energy_j for place in places for energy_j in joules[place]],
-            sum(unknown[place] for place in places),
-        )
-        for sensor, places in found.values()
-    ]
+            of_sensor = found.setdefault(canonical(sensor), (sensor, []))[1]
+            if name in measured:
+                of_sensor.append(measured[name])
+    return [_with_energy(sensor, sums) for sensor, sums in found.values()]
 
 
 def combined_j(sources: Sequence[SourceFigures]) -> float | None:
@@ -82,30 +67,32 @@ def combined_j(sources: Sequence[SourceFigures]) -> float | None:
     return uncertainty_j(energy, shares)
 
 
-def idle(runs: Sequence[RunFigures], windows: Sequence[MeasuredWindow]) -> list[dict[str, Any]]:
+def idle(runs: Sequence[RunFigures], windows: Mapping[str, RunWindows]) -> list[dict[str, Any]]:
     """List the energy of each source in idle windows, with its mean power.
 
     Idle energy is subtracted from no other figure.
     """
     hosts = {run["run_id"]: run["environment"].get("host") for run in runs}
-    measured = [
-        ((hosts.get(window["run_id"]), name), energy_j, window["duration_s"])
-        for window in windows
-        if window["phase"] == IDLE
-        for name, energy_j in window["joules"].items()
-        if energy_j is not None
+    idle_sources = [
+        (source.first_idle, hosts.get(run_id), name, source)
+        for run_id, of_run in windows.items()
+        for name, source in of_run.sources.items()
+        if source.idle[0].known
     ]
+    idle_sources.sort(key=itemgetter(0))
     listed = []
-    for (host, name), parts in grouped(measured, lambda part: part[0]).items():
-        energy_j = math.fsum(part[1] for part in parts)
-        duration_s = math.fsum(part[2] for part in parts)
+    for (host, name), parts in grouped(idle_sources, itemgetter(1, 2)).items():
+        joules, seconds = Sum(), Sum()
+        for *_, source in parts:
+            joules.join(source.idle[0])
+            seconds.join(source.idle[1])
         listed.append(
             {
                 "name": name,
                 "host": host,
-                "energy_j": energy_j,
-                "duration_s": duration_s,
-                "power_w": energy_j / duration_s if duration_s > 0 else None,
+                "energy_j": joules.number,
+                "duration_s": seconds.number,
+                "power_w": joules.number / seconds.number if seconds.number > 0 else None,
             }
         )
     return listed
@@ -128,13 +115,17 @@ def _undescribed(name: str) -> SourceDescription:
     }
 
 
-def _with_energy(sensor: HostSource, joules: list[float], unknown: int) -> SourceFigures:
-    energy_j, share = total(joules), sensor["relative_uncertainty"]
+def _with_energy(sensor: HostSource, sums: Sequence[SourceSum]) -> SourceFigures:
+    joules = Sum()
+    for one in sums:
+        joules.join(one.joules)
+    unknown = sum(one.unknown for one in sums)
+    energy_j, share = joules.total, sensor["relative_uncertainty"]
     return {
         **sensor,
         "energy_j": energy_j,
         "energy_wh": known_wh(energy_j),
         "standard_uncertainty_j": None if energy_j is None or share is None else share * energy_j,
-        "windows": len(joules) + unknown,
+        "windows": joules.known + unknown,
         "windows_unknown": unknown,
     }

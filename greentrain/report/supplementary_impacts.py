@@ -6,7 +6,7 @@ figure. Without its disclosure a line is ``None`` and names what to give.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from greentrain.report.carbon_figures import (
     CarbonFigures,
@@ -16,7 +16,9 @@ from greentrain.report.carbon_figures import (
 )
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import EnergyTotals, RunFigures
-from greentrain.report.row_helpers import MeasuredWindow, mean_pue
+from greentrain.report.row_helpers import Span, mean_pue
+from greentrain.report.run_windows import RunWindows, merged
+from greentrain.report.times import length
 from greentrain.units import J_PER_WH
 
 _J_PER_KWH = 1000.0 * J_PER_WH
@@ -54,7 +56,7 @@ NO_LOCATION = "no window has grams: give the stream or the callback a zone or an
 def supplementary_impacts(
     disclosures: Disclosures,
     runs: Sequence[RunFigures],
-    windows: Sequence[MeasuredWindow],
+    windows: Collection[RunWindows],
     totals: EnergyTotals,
     carbon: CarbonFigures,
 ) -> SupplementaryImpacts:
@@ -63,7 +65,7 @@ def supplementary_impacts(
     Args:
         disclosures: The user's disclosures.
         runs: The runs of the report.
-        windows: The windows of the report.
+        windows: The windows of each run that has any.
         totals: The totals of the report, for the energy.
         carbon: The report's emissions, for the grams by location.
 
@@ -105,17 +107,9 @@ def embodied_g(
     return 1000.0 * embodied_kg * of_life * embodied_reserved_share
 
 
-def time_s(windows: Sequence[MeasuredWindow]) -> float:
-    """Return the time in which anything was measured; overlapping windows count once.
-
-    Args:
-        windows: Windows with ``times``, see :func:`greentrain.report.times.with_times`.
-    """
-    measured_us, end_us = 0, 0
-    for start, end in sorted(span for window in windows for span in window["times"]):
-        measured_us += max(0, end - max(start, end_us))
-        end_us = max(end_us, end)
-    return measured_us / 1e6
+def time_s(spans: Iterable[Span]) -> float:
+    """Return the time in which anything was measured; spans that overlap count once."""
+    return length(merged(spans)) / 1e6
 
 
 def _water(disclosures: Disclosures, totals: EnergyTotals) -> Impact:
@@ -133,7 +127,7 @@ def _water(disclosures: Disclosures, totals: EnergyTotals) -> Impact:
     }
 
 
-def _embodied(disclosures: Disclosures, windows: Sequence[MeasuredWindow]) -> Impact:
+def _embodied(disclosures: Disclosures, windows: Collection[RunWindows]) -> Impact:
     kg, lifetime_h, share = (
         disclosures.embodied_kg,
         disclosures.embodied_lifetime_h,
@@ -146,7 +140,7 @@ def _embodied(disclosures: Disclosures, windows: Sequence[MeasuredWindow]) -> Im
     }
     absent = [name for name, value in given.items() if value is None]
     missing = f"give {_listed(absent)}" if absent else None if windows else NO_TIME
-    reserved_s = None if missing else time_s(windows)
+    reserved_s = None if missing else time_s(span for run in windows for span in run.spans)
     grams = None
     if kg is not None and lifetime_h is not None and share is not None and reserved_s is not None:
         grams = embodied_g(

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from greentrain.report.document import EpochEnergy, WindowFigures
 from greentrain.report.row_helpers import MeasuredWindow, grouped, total
 
 
-def window_list(windows: Iterable[MeasuredWindow]) -> list[WindowFigures]:
-    """Return the figures of each window, in the ledger's order."""
-    return [
-        {
-            "run_id": window["run_id"],
-            "phase": window["phase"],
-            "epoch": window["epoch"],
-            "started_utc": window["started_utc"],
-            "duration_s": window["duration_s"],
-            "energy_j": window["energy_j"],
-            "emissions_g": window["emissions_g"],
-            "complete": window["complete"],
-        }
-        for window in windows
-    ]
+def window_figures(window: MeasuredWindow) -> WindowFigures:
+    """Return the figures of a window."""
+    return {
+        "run_id": window["run_id"],
+        "phase": window["phase"],
+        "epoch": window["epoch"],
+        "started_utc": window["started_utc"],
+        "duration_s": window["duration_s"],
+        "energy_j": window["energy_j"],
+        "emissions_g": window["emissions_g"],
+        "complete": window["complete"],
+    }
 
 
 def epoch_energies(windows: Sequence[WindowFigures]) -> dict[str, list[EpochEnergy]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger
 from greentrain.report.document import Report
 from greentrain.report.exports import (
     boamps,
@@ -24,6 +25,7 @@ from greentrain.report.exports import (
 )
 from greentrain.report.exports.facts import json_text, replace_file
 from greentrain.report.html import render_html
+from greentrain.report.model import build
 
 
 def render_json(report: Report) -> str:
@@ -76,6 +78,42 @@ FORMATS: Mapping[str, Format] = {
 """The formats by name. A new export is a module of ``exports/`` and a line here."""
 
 
+def build_and_write(
+    ledger: Ledger | Sequence[Ledger],
+    out: Path,
+    formats: Sequence[str] = ("json", "html"),
+    **scope: Any,
+) -> tuple[Report, list[Path]]:
+    """Build the report of a ledger of any size, and write its files.
+
+    The CSV files list all windows and experiences, of which the document lists the last ones.
+
+    Args:
+        ledger: The ledger or ledgers, as for :func:`build`.
+        out: The folder, created if missing.
+        formats: Some of :data:`FORMATS`.
+        **scope: Other arguments of :func:`build`.
+
+    Returns:
+        The document, and the files in the order of ``formats``.
+
+    Raises:
+        ConfigurationError: If :func:`build` or :func:`write` refuses an argument.
+        LedgerError: If the ledger cannot be read.
+    """
+    _known(formats)
+    if "csv" not in formats:
+        report = build(ledger, **scope)
+        return report, write(report, out, formats)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tables.CsvFiles(out) as files:
+            report = build(ledger, **scope, sink=files)
+            return report, _write(report, out, formats, files)
+    except OSError as error:
+        raise _not_written(out, error) from None
+
+
 def write(report: Report, out: Path, formats: Sequence[str] = ("json", "html")) -> list[Path]:
     """Write the files ``report.*`` of each format, replacing existing ones.
 
@@ -89,23 +127,43 @@ def write(report: Report, out: Path, formats: Sequence[str] = ("json", "html")) 
 
     Raises:
         ConfigurationError: If a format is not known, needs a package that is not installed, or
-            the folder cannot be written.
+            the folder cannot be written. Also for CSV files of a report that does not list all its
+            windows and experiences: :func:`build_and_write` writes these.
     """
+    left_out = [name for name, count in report.get("left_out", {}).items() if count]
+    if "csv" in formats and left_out:
+        raise ConfigurationError(
+            f"the document lists only the last {' and '.join(left_out)}, and the CSV files hold "
+            "all; call greentrain.report.build_and_write(ledger, folder, formats)"
+        )
+    return _write(report, out, formats, None)
+
+
+def _write(
+    report: Report, out: Path, formats: Sequence[str], files: tables.CsvFiles | None
+) -> list[Path]:
+    left_out = report.get("left_out", {"windows": 0, "experiences": 0})
+    streamed = {f"{name}.csv": name for name, count in left_out.items() if count and files}
     # All are rendered before the first is written, so that an error leaves the old files.
     contents = {
-        f"report.{end}": render(report)
+        f"report.{end}": "" if end in streamed else render(report)
         for one in _known(formats)
         for end, render in one.files.items()
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            replace_file(out / name, content)
+            if files is not None and (end := name.removeprefix("report.")) in streamed:
+                files.keep(streamed[end], out / name)
+            else:
+                replace_file(out / name, content)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot write the report into {str(out)!r}: {error.strerror}"
-        ) from None
+        raise _not_written(out, error) from None
     return [out / name for name in contents]
+
+
+def _not_written(out: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"cannot write the report into {str(out)!r}: {error.strerror}")
 
 
 def missing(report: Report, formats: Sequence[str]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from greentrain.carbon import Emissions
 from greentrain.report import build
-from greentrain.report.hourly import hourly
+from greentrain.report.hourly import Hours
 from greentrain.report.times import with_times
 from greentrain.units import utc_text
 from tests.report.ledgers import SOURCES, STARTED, window
@@ -94,7 +94,10 @@ def test_the_hours_sum_to_the_windows(drawn):
             for started_s, duration_s, energy_j, grams, first in drawn
         ]
     )
-    listed = hourly(windows)
+    hours = Hours()
+    for one in windows:
+        hours.add(one)
+    listed = hours.figures()
     for key, name in (("energy_j", "energy_j"), ("carbon_g", "emissions_g")):
         known = [one[name] for one in windows if one[name] is not None]
         summed = [one[key] for one in listed if one[key] is not None]

@@ -160,7 +160,7 @@ def fine_tuning_j(document: Report) -> float | None:
     """Return the joules of the updates that continued from the last weights.
 
     Returns:
-        Joules, at most the total; ``None`` where some of it is unknown.
+        Joules, at most the total; ``None`` where some of it is unknown or not listed.
     """
     parts = [
         one["update_energy_j"]
@@ -168,7 +168,7 @@ def fine_tuning_j(document: Report) -> float | None:
         if one["update_mode"] in FINE_TUNING and not one["shadow"]
     ]
     total_j = document["totals"]["energy_j"]
-    if total_j is None or None in parts:
+    if total_j is None or None in parts or _left_out(document):
         return None
     summed_j = math.fsum(part or 0.0 for part in parts)
     return summed_j if summed_j <= total_j else None
@@ -177,6 +177,9 @@ def fine_tuning_j(document: Report) -> float | None:
 def stages(document: Report) -> list[str]:
     """List what was done: ``"training"``, ``"retraining"`` (from scratch), ``"finetuning"``."""
     found = set()
+    if _left_out(document):
+        counts = document["summary"]["update_modes"]
+        found |= {"finetuning" for mode in FINE_TUNING if counts[mode]}
     for one in document["experiences"]:
         if one["shadow"]:  # another job may or may not have followed the decision
             continue
@@ -189,6 +192,11 @@ def stages(document: Report) -> list[str]:
     ):
         found.add("training")
     return [stage for stage in ("training", "retraining", "finetuning") if stage in found]
+
+
+def _left_out(document: Report) -> int:
+    """Return how many experiences the document does not list."""
+    return document["left_out"]["experiences"] if "left_out" in document else 0
 
 
 def hardware(document: Report) -> list[Hardware]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from greentrain.report.document import ExperienceEntry, Report, RunFigures, WindowFigures
 from greentrain.report.exports import facts
+from greentrain.report.limits import Sink
 from greentrain.report.row_helpers import pue
 
 Cell = str | float | int | None
@@ -18,6 +24,7 @@ Columns = Mapping[str, Callable[[_Row], Cell]]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+@lru_cache(maxsize=1024)  # run ids and phases recur in each row
 def _text(text: str | None) -> Cell:
     return None if text is None else facts.one_line(text)
 
@@ -105,9 +112,73 @@ def inert(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
+class CsvFiles(Sink):
+    """The CSV files of all windows and experiences, written row by row while a report is built.
+
+    Used as a context manager. Files that were not kept are removed at its end.
+
+    Args:
+        folder: Folder of the files, which exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._files: dict[str, TextIO] = {}
+        self._window = self._open("windows", WINDOWS)
+        self._experience = self._open("experiences", EXPERIENCES)
+
+    def __enter__(self) -> CsvFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def window(self, one: WindowFigures) -> None:
+        """Write a window."""
+        self._window(one)
+
+    def experience(self, one: ExperienceEntry) -> None:
+        """Write an experience."""
+        self._experience(one)
+
+    def keep(self, name: str, path: Path) -> None:
+        """Move a finished file to its place.
+
+        Args:
+            name: ``"windows"`` or ``"experiences"``.
+            path: The place.
+
+        Raises:
+            OSError: If it cannot be moved.
+        """
+        self._files[name].close()
+        if path.exists():
+            shutil.copymode(path, self._temporary(name))
+        self._temporary(name).replace(path)
+
+    def _open(self, name: str, columns: Columns[Any]) -> Callable[[Any], None]:
+        path = self._temporary(name)
+        self._stack.callback(path.unlink, missing_ok=True)
+        file = self._stack.enter_context(path.open("w", encoding="utf-8", newline=""))
+        self._files[name] = file
+        writer = csv.writer(file, lineterminator="\r\n")
+        writer.writerow(columns)
+
+        def write(row: Any) -> None:
+            writer.writerow(_inert(cell(row) for cell in columns.values()))
+
+        return write
+
+    def _temporary(self, name: str) -> Path:
+        return self._folder / f".report.{name}.csv.{os.getpid()}.tmp"
+
+
 def _csv(table: Sequence[Sequence[Cell]]) -> str:
     written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\r\n")
-    for row in table:
-        writer.writerow([inert(cell) if isinstance(cell, str) else cell for cell in row])
+    csv.writer(written, lineterminator="\r\n").writerows(_inert(row) for row in table)
     return written.getvalue()
+
+
+def _inert(row: Iterable[Cell]) -> list[Cell]:
+    return [inert(cell) if isinstance(cell, str) else cell for cell in row]

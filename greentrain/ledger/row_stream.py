@@ -1,0 +1,239 @@
+"""Read all rows of a ledger in order, a chunk at a time, so that its size needs no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import Column, Connection, Select, func, select
+
+from greentrain.ledger.integrity import file_faults, foreign_objects
+from greentrain.ledger.rows import Heads, RowReader
+from greentrain.ledger.schema import CONTENT, entries, runs
+from greentrain.ledger.store import LedgerStore
+
+CHUNK = 500
+"""Rows of a table that are in memory at once."""
+
+Content = dict[str, Any]
+
+
+class Entry(NamedTuple):
+    """One row of the spine, with the columns of ``schema.entries``."""
+
+    id: int
+    kind: str
+    chain: str
+    seq: int
+    recorded_utc: str
+    prev_hash: str
+    hash: str
+
+
+class RowLookup(Protocol):
+    """A reader of a few rows: see :class:`greentrain.ledger.RowReader`."""
+
+    def rows(self, kind: str, **equals: Any) -> list[Any]:
+        """Return the rows of one kind whose columns have these values, in order."""
+        ...
+
+
+class OrderedRows(RowLookup, Protocol):
+    """All rows of a ledger at one moment: a :class:`LedgerRows`, or a snapshot."""
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """Sentences about damage to the database itself."""
+        ...
+
+    @property
+    def orphans(self) -> tuple[str, ...]:
+        """Sentences about content without an entry; complete after :meth:`in_order`."""
+        ...
+
+    def in_order(self) -> Iterator[tuple[Entry, Content | None]]:
+        """Yield each entry with its content by column name; ``None`` if that was removed."""
+        ...
+
+
+class LedgerRows(RowReader):
+    """The rows that a transaction sees. :meth:`in_order` holds :data:`CHUNK` rows of each kind.
+
+    Args:
+        connection: Connection of the transaction.
+        as_of: Heads of an earlier moment: rows that were appended later are left out.
+        after: Number of an entry: it and those before it are left out of :meth:`in_order`;
+            ``None`` to leave out none.
+    """
+
+    def __init__(
+        self, connection: Connection, *, as_of: Heads | None = None, after: int | None = None
+    ) -> None:
+        self.connection = connection
+        self.after = after
+        self._counts = None if as_of is None else {one: as_of[one]["count"] for one in as_of}
+        self._orphans: tuple[str, ...] = ()
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """Sentences about damage to the database itself; each use looks for it again."""
+        return (*file_faults(self.connection), *foreign_objects(self.connection))
+
+    @property
+    def orphans(self) -> tuple[str, ...]:
+        """Sentences about content without an entry; complete after :meth:`in_order`."""
+        return self._orphans
+
+    def in_order(self) -> Iterator[tuple[Entry, Content | None]]:
+        """Yield each entry with its content by column name; ``None`` if that was removed."""
+        contents = {kind: _Contents(self.connection, kind, self.after) for kind in CONTENT}
+        query = _after(select(entries), entries.c.id, self.after)
+        counts = self._counts
+        for entry in map(Entry._make, chunked(self.connection, query)):
+            found = contents.get(entry.kind)
+            content = None if found is None else found.of(entry.id)
+            if counts is None or entry.seq < counts.get(entry.chain, 0):
+                yield entry, content
+        left_over = {kind: found.left_over() for kind, found in contents.items()}
+        self._orphans = tuple(
+            f"{count} row(s) of {CONTENT[kind].name} were inserted without an entry"
+            for kind, count in left_over.items()
+            if count
+        )
+
+    def _rows(self, kind: str, equals: Mapping[str, Any]) -> list[dict[str, Any]]:
+        names, query = _with_entry(kind, equals)
+        return [
+            dict(zip(names, row[2:], strict=True))
+            for row in self.connection.execute(query)
+            if self._holds(row[0], row[1])
+        ]
+
+    def each(self, kind: str, *columns: str, **equals: Any) -> Iterator[dict[str, Any]]:
+        """Yield rows as :meth:`rows` returns them, without having all in memory.
+
+        Args:
+            kind: A kind of entry.
+            *columns: Columns to read, besides ``entry_id`` and ``recorded_utc``; all by default.
+            **equals: Values that columns must have.
+        """
+        names, query = _with_entry(kind, equals, columns)
+        for row in chunked(self.connection, query):
+            if self._holds(row[0], row[1]):
+                yield dict(zip(names, row[2:], strict=True))
+
+    def without_run(self, kind: str) -> set[str]:
+        """Return the ids of runs that rows of a kind name and that have no opening row."""
+        table = CONTENT[kind]
+        known = select(runs.c.run_id).where(runs.c.run_id == table.c.run_id).exists()
+        return set(
+            self.connection.execute(select(table.c.run_id).where(~known).distinct()).scalars()
+        )
+
+    def last_entry(self) -> int:
+        """Return the highest number of an entry; 0 if there is none."""
+        return self.connection.execute(select(func.max(entries.c.id))).scalar() or 0
+
+    def moments(self, kinds: Collection[str], since: str, until: str) -> dict[str, tuple[str, str]]:
+        """Return the first and last time of the rows of some kinds, by chain.
+
+        Args:
+            kinds: The kinds.
+            since: Earliest time that counts.
+            until: First time after those that count.
+        """
+        recorded = entries.c.recorded_utc
+        query = (
+            select(entries.c.chain, func.min(recorded), func.max(recorded))
+            .where(entries.c.kind.in_(kinds), recorded >= since, recorded < until)
+            .group_by(entries.c.chain)
+        )
+        if self._counts is not None:
+            counts = self._counts
+            found: dict[str, tuple[str, str]] = {}
+            spine = select(entries.c.chain, entries.c.seq, recorded).where(
+                entries.c.kind.in_(kinds), recorded >= since, recorded < until
+            )
+            for chain, seq, moment in chunked(self.connection, spine):
+                if seq < counts.get(chain, 0):
+                    first, last = found.get(chain, (moment, moment))
+                    found[chain] = min(first, moment), max(last, moment)
+            return found
+        return {row[0]: (row[1], row[2]) for row in self.connection.execute(query)}
+
+    def _holds(self, chain: str, seq: int) -> bool:
+        return self._counts is None or seq < self._counts.get(chain, 0)
+
+
+def _with_entry(
+    kind: str, equals: Mapping[str, Any], columns: Sequence[str] = ()
+) -> tuple[list[str], Select[Any]]:
+    """Return the names of a row's columns, and a query for chain, number and these columns."""
+    table = CONTENT[kind]
+    names = ["entry_id", *columns] if columns else list(table.c.keys())
+    query = (
+        select(
+            entries.c.chain,
+            entries.c.seq,
+            entries.c.recorded_utc,
+            *(table.c[name] for name in names),
+        )
+        .join(table, (entries.c.id == table.c.entry_id) & (entries.c.kind == kind))
+        .order_by(table.c.entry_id)
+    )
+    for column, value in equals.items():
+        query = query.where(table.c[column] == value)
+    return ["recorded_utc", *names], query
+
+
+class _Contents:
+    """The content of one kind, which is read once, in order."""
+
+    def __init__(self, connection: Connection, kind: str, after: int | None) -> None:
+        table = CONTENT[kind]
+        # Sorted, as the hash takes them.
+        self._names = sorted({*table.c.keys()} - {"entry_id"})
+        query = select(table.c.entry_id, *(table.c[name] for name in self._names))
+        self._rows = chunked(connection, _after(query, table.c.entry_id, after))
+        self._next = next(self._rows, None)
+        self._skipped = 0
+
+    def of(self, entry_id: int) -> Content | None:
+        """Return the content of an entry; entries have to be asked for in order."""
+        row = self._next
+        while row is not None and row[0] < entry_id:
+            self._skipped += 1
+            row = next(self._rows, None)
+        if row is None or row[0] != entry_id:
+            self._next = row
+            return None
+        self._next = next(self._rows, None)
+        return dict(zip(self._names, row[1:], strict=True))
+
+    def left_over(self) -> int:
+        """Return how many rows no entry asked for."""
+        return self._skipped + (self._next is not None) + sum(1 for _ in self._rows)
+
+
+@contextmanager
+def read_rows(store: LedgerStore, *, as_of: Heads | None = None) -> Iterator[LedgerRows]:
+    """Begin a transaction that sees the ledger at one moment, and return its rows.
+
+    Raises:
+        LedgerError: If the ledger cannot be read.
+    """
+    with store.read() as connection:
+        yield LedgerRows(connection, as_of=as_of)
+
+
+def _after(query: Select[Any], number: Column[Any], after: int | None) -> Select[Any]:
+    """Select the rows after a number, in order. A forged row may have a number below 0."""
+    return (query if after is None else query.where(number > after)).order_by(number)
+
+
+def chunked(connection: Connection, query: Select[Any]) -> Iterator[Any]:
+    """Yield the rows of a query, of which :data:`CHUNK` are in memory at once."""
+    with connection.execute(query, execution_options={"yield_per": CHUNK}) as result:
+        for part in result.partitions():
+            yield from part

@@ -1,0 +1,205 @@
+"""Read the decisions of a report, their outcomes and what was paid for them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from greentrain.ledger import BudgetRow, DecisionRow, RunRow
+from greentrain.report.avoided import AvoidedEnergy
+from greentrain.report.baseline_retrainings import measured
+from greentrain.report.budget_status import BudgetHistory, read_payments
+from greentrain.report.document import ExperienceEntry, RunFigures, Summary
+from greentrain.report.experiences import (
+    Experiences,
+    ExperienceSums,
+    Outcomes,
+    is_baseline,
+    shadow_runs,
+    summary,
+)
+from greentrain.report.ledger_reading import LedgerContents
+from greentrain.report.limits import MOST_EXPERIENCES, Latest, Sink
+from greentrain.report.measured import Windows
+from greentrain.report.payments import BudgetPayments
+from greentrain.report.row_helpers import MeasuredWindow
+from greentrain.report.scope import Scope
+from greentrain.report.times import ended_utc
+
+_SHORT = ("run_id", "position", "reservation_id", "experience_id", "reason", "budget_id")
+"""The columns of a decision without those of long texts."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ExperienceFigures:
+    """The experiences of a report.
+
+    Args:
+        listed: The last ones.
+        left_out: Number of those before.
+        summary: Counts and metrics of all.
+        avoided: The comparison with always retraining in full.
+        baselines: The comparison with baseline retrainings.
+    """
+
+    listed: list[ExperienceEntry]
+    left_out: int
+    summary: Summary
+    avoided: AvoidedEnergy
+    baselines: dict[str, Any] | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Decided:
+    """The runs, budgets and decisions of a report.
+
+    Args:
+        runs: The runs of the report, in order.
+        budgets: The budgets of the report, in order.
+        payments: The payments from each budget.
+        about: Ids of the budgets that decisions were made about.
+        outcomes: The outcomes of the decisions.
+        reader: Returns the entry of each decision, given the status of each run.
+        decisions: Returns the decisions in order.
+        windows_of: Returns the windows of a reservation.
+    """
+
+    runs: list[RunRow]
+    budgets: list[BudgetRow]
+    payments: Mapping[str, BudgetPayments]
+    about: Collection[str]
+    outcomes: Outcomes
+    reader: Callable[[Mapping[str, str]], Experiences]
+    decisions: Callable[[], Iterator[DecisionRow]]
+    windows_of: Callable[[str], Sequence[MeasuredWindow]]
+
+    def experiences(
+        self, statuses: Mapping[str, str], runs: Sequence[RunFigures], sink: Sink
+    ) -> ExperienceFigures:
+        """Read the decisions, and sum up the experiences.
+
+        Args:
+            statuses: Status of each run, by its id.
+            runs: The runs of the report.
+            sink: Takes each experience.
+        """
+        reader, latest = self.reader(statuses), Latest[ExperienceEntry](MOST_EXPERIENCES)
+        sums: dict[str, ExperienceSums] = defaultdict(ExperienceSums)
+        avoided, baselines = AvoidedEnergy(), []
+        for decision in self.decisions():
+            if is_baseline(decision):
+                baselines.append(decision)
+                continue
+            one = reader.entry(decision)
+            sums[one["run_id"]].add(one)
+            avoided.add(decision, one)
+            latest.add(one)
+            sink.experience(one)
+        listed = latest.listed()
+        return ExperienceFigures(
+            listed=listed,
+            left_out=latest.count - len(listed),
+            summary=summary(sums, runs),
+            avoided=avoided,
+            baselines=measured(baselines, self.outcomes, self.windows_of, runs),
+        )
+
+
+def read_decisions(
+    contents: LedgerContents, scope: Scope, chosen: Collection[str] | None, windows: Windows
+) -> Decided:
+    """Find the runs and the budgets of a report, and read payments and outcomes.
+
+    A window belongs to the interval in which it ended. A decision, with its outcome, belongs to the
+    interval in which it was made. A run is included if it was opened in the interval, or has a
+    window or a decision there. The budgets that such runs paid from are included with all their
+    payments.
+
+    Args:
+        contents: The ledgers.
+        scope: The scope of the report.
+        chosen: Ids of its runs; ``None`` for all.
+        windows: Its windows.
+    """
+
+    def decisions(*columns: str) -> Iterator[DecisionRow]:
+        for row in contents.each("decision", *columns):
+            if _in(chosen, row) and scope.holds(row["recorded_utc"]):
+                yield row
+
+    kept = contents.rows
+    about: dict[str, set[str]] = defaultdict(set)
+    for row in contents.each("decision", "run_id", "budget_id"):
+        about[row["budget_id"]].add(row["run_id"])
+    decided_runs, decided_budgets = set(), set()
+    for decision in decisions(*_SHORT):
+        decided_runs.add(decision["run_id"])
+        decided_budgets.add(decision["budget_id"])
+    shown = [row for row in kept["run"] if _in(chosen, row)]
+    outcomes = Outcomes(
+        shown, decisions(*_SHORT), (row for row in contents.each("outcome") if _in(chosen, row))
+    )
+    overruns_j: dict[str, float | None] = {}
+    payers: dict[str, set[str]] = defaultdict(set)
+    payments = read_payments(kept["budget"], _noted(contents, overruns_j, payers), windows.paid)
+    of_runs = [
+        row
+        for row in kept["budget"]
+        if chosen is None or (payers[row["budget_id"]] | about[row["budget_id"]]) & set(chosen)
+    ]
+    budgets = of_runs
+    if scope.of_some_time:
+        active = {*windows.measured, *decided_runs}
+        active |= {row["run_id"] for row in shown if scope.holds(row["recorded_utc"])}
+        shown = [row for row in shown if row["run_id"] in active]
+        budgets = [
+            row
+            for row in of_runs
+            if payers[row["budget_id"]] & active
+            or row["budget_id"] in decided_budgets
+            or scope.holds(row["recorded_utc"])
+        ]
+
+    def reader(statuses: Mapping[str, str]) -> Experiences:
+        return Experiences(
+            outcomes,
+            windows.paid,
+            BudgetHistory(of_runs, payments),
+            budgets={row["budget_id"]: row["name"] for row in of_runs},
+            overruns_j=overruns_j,
+            statuses=statuses,
+            shadow=shadow_runs(kept["run"]),
+        )
+
+    def windows_of(reservation: str) -> list[MeasuredWindow]:
+        found = contents.windows_of_reservation(reservation)
+        return [one for one in found if not scope.of_some_time or scope.holds(ended_utc(one))]
+
+    return Decided(
+        runs=shown,
+        budgets=budgets,
+        payments=payments,
+        about=about.keys(),
+        outcomes=outcomes,
+        reader=reader,
+        decisions=decisions,
+        windows_of=windows_of,
+    )
+
+
+def _in(chosen: Collection[str] | None, row: Any) -> bool:
+    return chosen is None or row["run_id"] in chosen
+
+
+def _noted(
+    contents: LedgerContents, overruns_j: dict[str, float | None], payers: dict[str, set[str]]
+) -> Iterator[Any]:
+    """Yield the payments, and note the overruns and the runs that paid from each budget."""
+    for row in contents.payments():
+        if "purpose" in row:
+            payers[row["budget_id"]].add(row["run_id"])
+        else:
+            overruns_j[row["reservation_id"]] = row["overrun_j"]
+        yield row

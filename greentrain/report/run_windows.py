@@ -1,0 +1,137 @@
+"""What a report needs to know of the windows of one run, without the windows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from greentrain.report.hourly import Hours
+from greentrain.report.row_helpers import MeasuredWindow, Span
+from greentrain.report.sums import EnergySum, Sum
+
+IDLE = "idle"
+"""The phase in which nothing is trained."""
+
+
+class SourceSum:
+    """The joules of one source of a run.
+
+    Attributes:
+        joules: The sum.
+        unknown: Windows in which the source could not be measured.
+        idle: Sums of joules and of seconds in idle windows.
+        first_idle: Entry of the first idle window.
+    """
+
+    __slots__ = ("first_idle", "idle", "joules", "unknown")
+
+    def __init__(self) -> None:
+        self.joules = Sum()
+        self.unknown = 0
+        self.idle = Sum(), Sum()
+        self.first_idle = 0
+
+
+class RunWindows:
+    """Sums over the windows of one run.
+
+    Args:
+        windows: The windows, with ``times``.
+
+    Attributes:
+        phases: Sums by phase.
+        sources: Sums by source.
+        gaps: Sums of incomplete windows by phase and by the sources that are missing.
+        recovered: Sums of the windows that were recovered from heartbeats.
+        unpaid: Joules of the windows without a reservation.
+        grams: Grams of CO2 equivalent.
+        covered: Joules of the windows whose grams are known.
+        hours: Joules and grams by the hour.
+        spans: The time that is covered, as disjoint spans in order.
+        without_intensity: ``True`` if the carbon intensity of a window is not known.
+    """
+
+    def __init__(self, windows: Iterable[MeasuredWindow]) -> None:
+        self.phases: dict[str, EnergySum] = defaultdict(EnergySum)
+        self.sources: dict[str, SourceSum] = defaultdict(SourceSum)
+        self.gaps: dict[tuple[str, tuple[str, ...]], EnergySum] = defaultdict(EnergySum)
+        self.recovered = EnergySum()
+        self.unpaid, self.grams, self.covered = Sum(), Sum(), Sum()
+        self.hours = Hours()
+        self.spans: list[Span] = []
+        self.without_intensity = False
+        spans: list[Span] = []
+        for window in windows:
+            self._add(window)
+            spans += window["times"]
+        self.spans = merged(spans)
+        self._compress()
+
+    @property
+    def energy(self) -> EnergySum:
+        """Sums over all windows."""
+        together = EnergySum()
+        for one in self.phases.values():
+            together.join(one)
+        return together
+
+    def _add(self, window: MeasuredWindow) -> None:
+        energy_j, grams = window["energy_j"], window["emissions_g"]
+        self.phases[window["phase"]].add(window)
+        for name, joules in window["joules"].items():
+            source = self.sources[name]
+            if joules is None:
+                source.unknown += 1
+            else:
+                source.joules.add(joules)
+                if window["phase"] == IDLE:
+                    source.first_idle = source.first_idle or window["entry_id"]
+                    source.idle[0].add(joules)
+                    source.idle[1].add(window["duration_s"])
+        if not window["complete"]:
+            unknown = tuple(name for name, joules in window["joules"].items() if joules is None)
+            self.gaps[window["phase"], unknown].add(window)
+        if window["recovered"]:
+            self.recovered.add(window)
+        if window["reservation_id"] is None:
+            self.unpaid.add(energy_j)
+        if grams is not None:
+            self.grams.add(grams)
+            self.covered.add(energy_j or 0.0)
+        if window["intensity_g_per_kwh"] is None:
+            self.without_intensity = True
+        self.hours.add(window)
+
+    def _compress(self) -> None:
+        for one in (*self.phases.values(), *self.gaps.values(), self.recovered):
+            one.compress()
+        for source in self.sources.values():
+            source.joules.compress()
+        for each in (self.unpaid, self.grams, self.covered, self.hours):
+            each.compress()
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Return the time that spans cover, as disjoint spans in order.
+
+    Example:
+        >>> merged([(5, 9), (0, 2), (2, 4), (6, 7)])
+        [(0, 4), (5, 9)]
+    """
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            if end > found[-1][1]:
+                found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
+    return found
+
+
+def phases_of(runs: Sequence[RunWindows]) -> dict[str, EnergySum]:
+    """Return the sums of runs by phase, in the order in which the phases first occur."""
+    found: dict[str, EnergySum] = defaultdict(EnergySum)
+    for run in runs:
+        for phase, one in run.phases.items():
+            found[phase].join(one)
+    return dict(sorted(found.items(), key=lambda item: item[1].first))

@@ -1,0 +1,130 @@
+"""Sums over windows that take one window at a time, and whose memory does not grow with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import chain
+
+from greentrain.report.document import EnergyFigures
+from greentrain.report.row_helpers import MeasuredWindow, known_wh
+
+_MOST = 64
+"""Values that a sum keeps as they are."""
+
+
+class Sum:
+    """The sum of the values that are known, rounded once, in whatever order they come.
+
+    Example:
+        >>> tenths = Sum()
+        >>> for _ in range(1000):
+        ...     tenths.add(0.1)
+        >>> tenths.total, Sum().total
+        (100.0, None)
+    """
+
+    __slots__ = ("_values", "known")
+
+    def __init__(self) -> None:
+        self.known = 0
+        self._values: list[float] = []
+
+    def add(self, value: float | None) -> None:
+        """Add a value; ``None`` is left out."""
+        if value is not None:
+            self.known += 1
+            self._values.append(value)
+            if len(self._values) > _MOST:
+                self.compress()
+
+    def join(self, other: Sum) -> None:
+        """Add all values of another sum."""
+        self.known += other.known
+        self._values += other._values
+        self.compress()
+
+    def compress(self) -> None:
+        """Replace the values by a few that have exactly the same sum."""
+        parts: list[float] = []
+        while rest := math.fsum(chain(self._values, (-part for part in parts))):
+            parts.append(rest)
+        self._values = parts
+
+    @property
+    def total(self) -> float | None:
+        """The sum; ``None`` if no value is known."""
+        return math.fsum(self._values) if self.known else None
+
+    def plus(self, others: Iterable[float]) -> float:
+        """Return the sum with other values."""
+        return math.fsum(chain(self._values, others))
+
+    @property
+    def number(self) -> float:
+        """The sum; 0 if no value is known."""
+        return math.fsum(self._values)
+
+
+class EnergySum:
+    """Energy and time of some windows, and how many of them are incomplete or recovered.
+
+    Attributes:
+        first: Number of the first entry among them, by which groups of windows are in order.
+    """
+
+    __slots__ = ("_energy", "_seconds", "first", "incomplete", "recovered", "windows")
+
+    def __init__(self) -> None:
+        self._energy, self._seconds = Sum(), Sum()
+        self.windows = self.incomplete = self.recovered = 0
+        self.first = math.inf
+
+    def add(self, window: MeasuredWindow) -> None:
+        """Add a window."""
+        self._energy.add(window["energy_j"])
+        self._seconds.add(window["duration_s"])
+        self.windows += 1
+        self.incomplete += not window["complete"]
+        self.recovered += window["recovered"]
+        if window["entry_id"] < self.first:
+            self.first = window["entry_id"]
+
+    def join(self, other: EnergySum) -> None:
+        """Add all windows of another sum."""
+        self._energy.join(other._energy)
+        self._seconds.join(other._seconds)
+        self.windows += other.windows
+        self.incomplete += other.incomplete
+        self.recovered += other.recovered
+        self.first = min(self.first, other.first)
+
+    def compress(self) -> None:
+        """Keep as little as possible in memory."""
+        self._energy.compress()
+        self._seconds.compress()
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of all measured sources; ``None`` if nothing was measured."""
+        return self._energy.total
+
+    def figures(self) -> EnergyFigures:
+        """Return the sums as the report has them."""
+        energy_j = self._energy.total
+        return {
+            "energy_j": energy_j,
+            "energy_wh": known_wh(energy_j),
+            "duration_s": self._seconds.number,
+            "windows": self.windows,
+            "windows_incomplete": self.incomplete,
+            "windows_recovered": self.recovered,
+        }
+
+
+def joined(sums: Iterable[EnergySum]) -> EnergySum:
+    """Return the sum of sums."""
+    together = EnergySum()
+    for one in sums:
+        together.join(one)
+    return together
