@@ -41,7 +41,6 @@ REVISIONS = ("0002",)
 """Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
 
 
-
 class Flag(Boolean):
     """Store true or false. SQLite's column holds any value, so another one is read unchanged.
 
