@@ -45,7 +45,7 @@ VALUES: dict[str, str] = {
     "with NUL": "COALESCE({}, '') || char(0) || 'x'",
     "of another row": "(SELECT {} FROM {table} ORDER BY random() LIMIT 1)",
 }
-"""What a cell becomes; ``{}`` is its present value."""
+"""SQL of forged values; ``{}`` is the present one."""
 
 
 def forged(folder: Path, *, quick: bool) -> list[Row]:
@@ -61,7 +61,7 @@ def forged(folder: Path, *, quick: bool) -> list[Row]:
         _row("cells", sum(missed.values()), count, [name for name in missed if missed[name]]),
         _row(
             "structures: triggers, a view, indexes, rows deleted, inserted and swapped, runs and "
-            "budgets taken out, hashes computed anew, tails cut off with exported heads",
+            "budgets taken out, hashes computed again, tails cut off with exported heads",
             sum(not found for found in structural.values()),
             len(structural),
             [name for name, found in structural.items() if not found],
@@ -120,7 +120,7 @@ def _structures() -> dict[str, Callable[[Path], Any]]:
         "a whole reservation deleted": lambda path: alter(
             path, "DELETE FROM settlements", "DELETE FROM reservations"
         ),
-        "hashes computed anew without the key": lambda path: (
+        "hashes computed without the key": lambda path: (
             alter(path, "UPDATE windows SET energy_j = 0.5"),
             rehash(path),
         ),

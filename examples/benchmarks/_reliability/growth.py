@@ -32,7 +32,7 @@ def large(folder: Path, *, quick: bool) -> list[Row]:
                 value=one["seconds"],
                 unit="s",
                 reach=None if quick else most_s,
-                note=f"a process of its own; {one['cpu_s']:.3g} s of a processor",
+                note=f"a separate process; {one['cpu_s']:.3g} s of a processor",
             ),
             Row(
                 id=id,

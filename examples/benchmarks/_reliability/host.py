@@ -14,6 +14,8 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ class Host:
     All cases use the same path, because MLflow keeps paths in its store.
 
     Args:
-        folder: A folder of its own.
+        folder: An empty folder.
         setup: ``"policy"``, ``"mlflow"`` or ``"buffer"``.
     """
 
@@ -46,14 +48,14 @@ class Host:
         stream.prepare(folder / "warm", setup, store)  # imports what is imported late
         forked(lambda: stream.prepare(self.now, setup, store))
         self.now.rename(self._base)
-        self.expected, _ = self.anew(self.finish)
-        self.calls = self.anew(self.train)
+        self.expected, _ = self.with_copy(self.finish)
+        self.calls = self.with_copy(self.train)
         found, self.finishing = forked(self.finish)
         if differ := stream.differences(self.expected, found):
             raise RuntimeError(f"two undisturbed streams differ: {differ}")
 
-    def anew(self, work: Callable[[], Any]) -> Any:
-        """Return what a function returns in a forked process, with the folder copied anew."""
+    def with_copy(self, work: Callable[[], Any]) -> Any:
+        """Return what a function returns in a forked process, with a fresh copy of the folder."""
         shutil.rmtree(self.now, ignore_errors=True)
         shutil.copytree(self._base, self.now)
         return forked(work)
@@ -77,7 +79,7 @@ class Host:
             point: Number of the call.
             again: Number of the call at which the next process is killed too.
         """
-        if self.anew(lambda: self.train(point)) is not None:
+        if self.with_copy(lambda: self.train(point)) is not None:
             return None
         try:
             if again is not None:
@@ -111,6 +113,8 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
+    # Each Trainer looks through all installed packages, which takes longer than the rest of it.
+    metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
     os.environ.pop("LD_PRELOAD")  # not for the processes that this one starts
     for number, each in enumerate(given.tries):
         setup, _, kind = each.partition(":")

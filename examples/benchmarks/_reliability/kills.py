@@ -16,11 +16,10 @@ _TRIES = {
     "policy:again": "the default policy, and the next process is killed too",
 }
 _NOTE = (
-    "SIGKILL before each write, fsync, truncation, opening for writing, renaming and deletion of a "
-    "file, from the start of the second of three experiences until the stream is closed; then "
-    "another process runs the stream to its end, and everything is compared with an undisturbed "
-    "one: experiences, joules, outcomes in ledger, report and MLflow, every bit of weights and "
-    "buffer"
+    "SIGKILL before each write, fsync, truncation, renaming, deletion and opening for writing. The "
+    "second of three experiences is killed, until the stream is closed. Another process runs the "
+    "stream to its end. Compared with an undisturbed one are experiences, joules, outcomes in the "
+    "ledger, the report and MLflow, and every bit of weights and buffer"
 )
 
 

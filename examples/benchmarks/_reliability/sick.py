@@ -37,10 +37,10 @@ def sick(folder: Path, *, quick: bool) -> list[Row]:
             f"sick disks after which {_LOST}",
             disks,
             unit="cases",
-            note="during an update: full from each write on, EIO at each fsync and from each on, "
-            "no descriptors from each opened file on, read-only from each change on, ledger's file "
-            "gone from each batch on; ledger, state and buffer are on the disk. Without a "
-            "reservation nothing starts, and the experience is taken again",
+            note="Ledger, state and buffer are on the disk. It fails during an update. Full from "
+            "each write on; EIO at each fsync, or from each on; no descriptors from each opened "
+            "file on. Read-only from each change on; ledger's file gone from each batch on. "
+            "Without a reservation nothing starts, and the experience is tried again",
         )
     ]
     if programs() is None:
@@ -52,7 +52,7 @@ def sick(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def _frozen(folder: Path, *, quick: bool) -> list[Row]:
-    runs = {SCALE: QUICK if quick else 0} if quick else {SCALE: 0, 1.0: FOR_A_MINUTE}
+    runs = {SCALE: QUICK} if quick else {SCALE: 0, 1.0: FOR_A_MINUTE}
     rows = []
     for scale, most in runs.items():
         found = tried(

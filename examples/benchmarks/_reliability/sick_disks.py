@@ -47,7 +47,7 @@ def sick(host: Host, most: int) -> Iterator[dict[str, Any]]:
     """Try every sickness at each of its calls, or at some of them."""
     batches = 0
     for name, how in SICKNESSES.items():
-        healthy = host.anew(lambda how=how: failing(host, **how))
+        healthy = host.with_copy(lambda how=how: failing(host, **how))
         batches = healthy["batches"]
         for number in spread(healthy["calls"], most):
             yield case(
@@ -62,7 +62,7 @@ def sick(host: Host, most: int) -> Iterator[dict[str, Any]]:
 def case(host: Host, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what differs after an update with a sickness, and a later process."""
     try:
-        found = host.anew(work)
+        found = host.with_copy(work)
         facts, _ = forked(host.finish)
     except RuntimeError as error:
         return {"case": name, "differ": [str(error)]}

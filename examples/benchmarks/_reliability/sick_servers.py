@@ -22,7 +22,7 @@ def frozen(folder: Path, most: int, *, scale: float) -> Iterator[dict[str, Any]]
     """Freeze a server at each statement of an update, or at some of them.
 
     Args:
-        folder: A folder of its own.
+        folder: An empty folder.
         most: Number of statements; 0 for all.
         scale: Factor of the time that the server is frozen, and of greentrain's time-outs.
     """

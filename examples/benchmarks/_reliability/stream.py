@@ -28,6 +28,8 @@ from tests.training.fitting import timed
 NAMES = ("0", "1", "2")
 POWER_W, TICK_S = 128.0, 1 / 128
 """Binary fractions, so that no sum of used joules is rounded."""
+_STEADY = "key NOT LIKE 'system/%' AND key NOT IN ('budget/left_wh', 'energy/cumulative_wh')"
+"""Points that a killed update does not change."""
 ROUNDING_J = 1e-6
 """Rounding of reserved joules, which are no such fractions."""
 OUTCOME = (
@@ -170,9 +172,7 @@ def _mlflow(file: Path) -> dict[str, Any]:
     with closing(sqlite3.connect(file)) as connection:
         points = connection.execute(
             "SELECT name, key, step, count(*), min(value) FROM runs JOIN metrics USING (run_uuid) "
-            "WHERE status = 'FINISHED' AND key NOT LIKE 'system/%' "
-            "AND key NOT IN ('budget/left_wh', 'energy/cumulative_wh') "
-            "GROUP BY name, key, step ORDER BY name, key, step"
+            f"WHERE status = 'FINISHED' AND {_STEADY} GROUP BY name, key, step ORDER BY 1, 2, 3"
         ).fetchall()
         runs = connection.execute(
             "SELECT name, count(*) FROM runs WHERE status = 'FINISHED' GROUP BY name ORDER BY name"
