@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from _ledger.cases import Cases, cases
-from _reliability.forged import forged
 from _reliability.kills import kills
 from _reliability.sick import sick
 from _results import FOLDER, Row, arguments, document, report, rows_of, write
@@ -52,37 +52,39 @@ def main() -> None:
     parser.add_argument(
         "--update", action="store_true", help="replace the rows of --only in docs/benchmarks"
     )
+    parser.add_argument(
+        "--most", type=int, default=0, help="try at most so many kills, or cases of a sickness"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        rows = run(Path(folder), quick=given.quick, only=given.only)
+        rows = run(Path(folder), quick=given.quick, only=given.only, most=given.most)
     content = document(rows)
     report("reliability", rows, content, given)
     if given.update and given.only and not given.quick:
         print(f"\nwritten: {write('reliability', _updated(content))}")
 
 
-def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
+def run(folder: Path, *, quick: bool, only: Sequence[str] = (), most: int = 0) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
     parts: dict[tuple[str, ...], Callable[[], Sequence[Row]]] = {
-        ("kills",): lambda: kills(folder, quick=quick),
-        ("forged",): lambda: forged(folder, quick=quick),
-        ("sick",): lambda: sick(folder, quick=quick),
+        ("kills",): lambda: kills(folder, quick=quick, most=most),
+        ("forged",): lambda: _part("forged", "forged", folder, quick=quick),
+        ("sick",): lambda: sick(folder, quick=quick, most=most),
         **{
             (id,): lambda id=id: [cases(id, folder, quick=quick, of=CASES)]  # type: ignore[misc]
             for id in CASES
         },
-        ("verify_1e6", "report_1e6"): lambda: _growth("large", folder, quick=quick),
-        ("many_updates",): lambda: _growth("updates", folder, quick=quick),
+        ("verify_1e6", "report_1e6"): lambda: _part("growth", "large", folder, quick=quick),
+        ("many_updates",): lambda: _part("growth", "updates", folder, quick=quick),
     }
     return sorted(rows_of(parts, only), key=lambda row: IDS.index(row.id))
 
 
-def _growth(name: str, folder: Path, *, quick: bool) -> Sequence[Row]:
-    from _reliability import growth
-
+def _part(module: str, name: str, folder: Path, *, quick: bool) -> Sequence[Row]:
+    """Call a function of a module that takes a while to import."""
     own = folder / name
     own.mkdir()
-    found: Sequence[Row] = getattr(growth, name)(own, quick=quick)
+    found: Sequence[Row] = getattr(import_module(f"_reliability.{module}"), name)(own, quick=quick)
     return found
 
 

@@ -48,7 +48,7 @@ def large(folder: Path, *, quick: bool) -> list[Row]:
 
 def updates(folder: Path, *, quick: bool) -> list[Row]:
     """Return the growth of the processor time of an update."""
-    found = many_updates.measure(folder, QUICK_UPDATES if quick else UPDATES)
+    found = many_updates.measure(folder, experiences=QUICK_UPDATES if quick else UPDATES)
     low, high = found.interval_us
     return [
         Row(

@@ -94,7 +94,8 @@ def kills(host: Host, most: int, *, again: bool) -> Iterator[dict[str, Any]]:
     """Kill an update at each of its calls, or at some of them."""
     for point in spread(host.calls, most):
         second = 1 + 37 * point % host.finishing if again else None
-        yield {"case": f"call {point}", "differ": host.kill(point, second)}
+        differ = host.kill(point, second)
+        yield {"case": f"call {point}", "of": host.calls, "differ": differ}
 
 
 def _make_mlflow_store(file: Path | None) -> None:

@@ -57,7 +57,10 @@ def row_of(id: str, what: str, cases: Sequence[dict[str, Any]], *, unit: str, no
     """Return the row of some cases; ``None`` as a difference says that nothing happened."""
     ended = sum(case["differ"] is None for case in cases)
     failed = [case for case in cases if case["differ"]]
-    notes = [note]
+    # The cases of one sickness all have the same total.
+    total = sum({case["case"].rpartition(" ")[0]: case["of"] for case in cases}.values())
+    some = "" if total == len(cases) else f"{len(cases)} of {total}, evenly spread"
+    notes = [each for each in (note, some) if each]
     if ended:
         notes.append(f"{ended} more ended before their call came")
     notes += [f"{case['case']}: {case['differ'][0]:.200}" for case in failed[:_SHOWN]]

@@ -8,7 +8,8 @@ from _results import Row
 
 from _reliability.hosts import row_of, tried
 
-QUICK = 4
+QUICK = 3
+_QUICK_TRIES = ("mlflow:kill", "buffer:kill")
 _TRIES = {
     "policy:kill": "the default policy",
     "mlflow:kill": "MLflow (SQLite)",
@@ -23,16 +24,23 @@ _NOTE = (
 )
 
 
-def kills(folder: Path, *, quick: bool) -> list[Row]:
-    """Return a row for each configuration: the points at which anything was lost or doubled."""
-    found = tried(folder / "kills", list(_TRIES), most=QUICK if quick else 0, together=quick)
+def kills(folder: Path, *, quick: bool, most: int = 0) -> list[Row]:
+    """Return a row for each configuration: the points at which anything was lost or doubled.
+
+    Args:
+        folder: A folder for everything.
+        quick: Whether to try a few points of two configurations, in one process.
+        most: Points of each configuration; 0 for all.
+    """
+    tries = _QUICK_TRIES if quick else tuple(_TRIES)
+    found = tried(folder / "kills", tries, most=QUICK if quick else most, together=quick)
     return [
         row_of(
             "kills",
-            f"points at which a kill lost, repeated or changed anything, with {what}",
+            f"points at which a kill lost, repeated or changed anything, with {_TRIES[each]}",
             found[each],
             unit="points",
             note=_NOTE if number == 0 else "likewise",
         )
-        for number, (each, what) in enumerate(_TRIES.items())
+        for number, each in enumerate(tries)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from _ledger.cases import Cases, cases
@@ -28,9 +29,16 @@ _LOST = (
 )
 
 
-def sick(folder: Path, *, quick: bool) -> list[Row]:
-    """Return the rows of sick disks, frozen servers, and of the tests of others."""
-    disks = tried(folder / "disks", ["buffer:sick"], most=QUICK if quick else 0)["buffer:sick"]
+def sick(folder: Path, *, quick: bool, most: int = 0) -> list[Row]:
+    """Return the rows of sick disks, frozen servers, and of the tests of others.
+
+    Args:
+        folder: A folder for everything.
+        quick: Whether to try a few cases, and no tests.
+        most: Cases of each sickness; 0 for all.
+    """
+    most = QUICK if quick else most
+    disks = tried(folder / "disks", ["buffer:sick"], most=most)["buffer:sick"]
     rows = [
         row_of(
             "sick",
@@ -47,12 +55,11 @@ def sick(folder: Path, *, quick: bool) -> list[Row]:
         note = "not run: PostgreSQL is not installed"
         rows.append(Row(id="sick", what="frozen servers", value=None, unit="cases", note=note))
     else:
-        rows += _frozen(folder, quick=quick)
+        rows += _frozen(folder, {SCALE: QUICK} if quick else {SCALE: most, 1.0: FOR_A_MINUTE})
     return rows if quick else [*rows, cases("sick", folder, quick=quick, of=_TESTS)]
 
 
-def _frozen(folder: Path, *, quick: bool) -> list[Row]:
-    runs = {SCALE: QUICK} if quick else {SCALE: 0, 1.0: FOR_A_MINUTE}
+def _frozen(folder: Path, runs: Mapping[float, int]) -> list[Row]:
     rows = []
     for scale, most in runs.items():
         found = tried(

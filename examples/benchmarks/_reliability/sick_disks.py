@@ -50,13 +50,15 @@ def sick(host: Host, most: int) -> Iterator[dict[str, Any]]:
         healthy = host.with_copy(lambda how=how: failing(host, **how))
         batches = healthy["batches"]
         for number in spread(healthy["calls"], most):
-            yield case(
+            tried = case(
                 host,
                 f"{name} {number}",
                 lambda how=how, first=number: failing(host, first=first, **how),
             )
+            yield {**tried, "of": healthy["calls"]}
     for number in spread(batches, most):
-        yield case(host, f"{DELETED} {number}", lambda at=number: deleted(host, at))
+        tried = case(host, f"{DELETED} {number}", lambda at=number: deleted(host, at))
+        yield {**tried, "of": batches}
 
 
 def case(host: Host, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def frozen(folder: Path, most: int, *, scale: float) -> Iterator[dict[str, Any]]
         url = cluster.new()
         statements = forked(lambda: _update(folder / "all", cluster, url, 0, 0.0))["calls"]
         for number in spread(statements, most):
-            yield _case(folder / f"{number}", cluster, number, FROZEN_S * scale)
+            case = _case(folder / f"{number}", cluster, number, FROZEN_S * scale)
+            yield {**case, "of": statements}
     finally:
         cluster.remove()
 
