@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
+    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -38,6 +39,24 @@ RETIRED_REVISIONS = ("0001",)
 """Revisions of pre-releases whose tables cannot be upgraded."""
 REVISIONS = ("0002",)
 """Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
+
+
+class Flag(Boolean):
+    """Store true or false. SQLite's column holds any value, so another one is read unchanged.
+
+    Read as true, a forged -1 would have the hash of the true that was written.
+    """
+
+    __visit_name__ = "boolean"
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Return the function that converts what the database returns."""
+        return super().result_processor(dialect, coltype) and _flag
+
+
+def _flag(stored: Any) -> Any:
+    return bool(stored) if stored in (0, 1) else stored
+
 
 # Constraints have the same name on each engine, so that a migration can find them.
 metadata = MetaData(
@@ -87,7 +106,7 @@ def _windows(name: str) -> Table:
         Column("duration_s", Float, nullable=False),
         Column("energy_j", Float),
         Column("by_source", Text, nullable=False),
-        Column("complete", Boolean, nullable=False),
+        Column("complete", Flag, nullable=False),
         Column("emissions_g", Float),
         Column("intensity_g_per_kwh", Float),
     )
@@ -166,7 +185,7 @@ budgets = _content(
     Column("num_experiences", Integer, nullable=False),
     Column("until_utc", String(32)),
     Column("per", String(8)),
-    Column("carry_over", Boolean, nullable=False),
+    Column("carry_over", Flag, nullable=False),
     Column("given_as", Text, nullable=False),
     Column("heads", Text, nullable=False),
 )
@@ -213,7 +232,7 @@ outcomes = _content(
     Column("steps", Integer, nullable=False),
     Column("planned_steps", Integer, nullable=False),
     Column("energy_j", Float),
-    Column("kept", Boolean, nullable=False),
+    Column("kept", Flag, nullable=False),
 )
 
 CONTENT: Mapping[str, Table] = {

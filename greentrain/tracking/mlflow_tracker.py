@@ -35,6 +35,8 @@ _LONGEST_NAME = 250
 _LONGEST_VALUE = 5000
 _FILE = "sqlite:///"
 _ODD = re.compile(r"[^\w.-]+")
+_Held = tuple[str, str, Any, bool]
+"""A row to be sent: run, kind, content, and whether it replaces others."""
 
 
 class MlflowTracker:
@@ -107,6 +109,7 @@ class MlflowTracker:
         self._child: str | None = None
         self._windows = {"stream": 0, "update": 0}
         self._models: deque[Path] = deque()
+        self._held: list[_Held] | None = None
 
     @property
     def run_id(self) -> str | None:
@@ -131,19 +134,23 @@ class MlflowTracker:
         }
         tags = {**tags, **changed, names.TAG_VERSION: VERSION}
         self._begin_run(self._key, stream, parent=None, again=bool(before), tags=tags)
-        self._sender.put(self._key, "params", self._params)
+        self._put(self._key, "params", self._params)
+        for key, kind, content, replace in before.get("held", ()):
+            if kind != "model" or Path(content["folder"]).is_dir():  # else it has arrived
+                self._put(key, kind, content, replace=replace)
 
     def begin_update(self, experience: str, datasets: Sequence[DatasetUsed] = ()) -> Any:
         """Begin a child run, and return a Lightning logger that writes to it."""
         if self._key is None:
             return None
+        self.release()
         self._fail_child()
         self._child = uuid.uuid4().hex
         self._windows["update"] = 0
         tags = {names.TAG_EXPERIENCE: experience}
         self._begin_run(self._child, experience, parent=self._key, again=False, tags=tags)
         if datasets:
-            self._sender.put(self._child, "inputs", [self._input(each) for each in datasets])
+            self._put(self._child, "inputs", [self._input(each) for each in datasets])
         return QueueLogger(self._queue, self._child)
 
     def end_update(
@@ -157,8 +164,9 @@ class MlflowTracker:
         child, self._child = self._child, None
         if child is None:
             return
-        self._sender.put(child, "figures", points(metrics, 0, now_ms()))
-        self._sender.put(child, "tags", _texts(tags))
+        self._hold()
+        self._put(child, "figures", points(metrics, 0, now_ms()))
+        self._put(child, "tags", _texts(tags))
         self._put_decision(child, "decision.json", decision)
         if self.log_models and model is not None:
             self._put_model(child, model, metrics, tags)
@@ -168,6 +176,7 @@ class MlflowTracker:
         """Attach a decision to train nothing to the parent run: it has no child run."""
         self._fail_child()
         if self._key is not None:
+            self._hold()
             self._put_decision(self._key, f"decisions/{_file_name(experience)}.json", decision)
 
     def power(self, power_w: Mapping[str, float], at: datetime) -> None:
@@ -184,8 +193,15 @@ class MlflowTracker:
     ) -> None:
         """Log metrics of the stream to the parent run, and update its tags and note."""
         if self._key is not None:
-            self._sender.put(self._key, "figures", points(metrics, step, now_ms()))
+            self._hold()
+            self._put(self._key, "figures", points(metrics, step, now_ms()))
             self._put_tags(self._key, note, tags)
+
+    def release(self) -> None:
+        """Send what was held since the outcome of an experience, because its state is saved."""
+        held, self._held = self._held or [], None
+        for key, kind, content, replace in held:
+            self._put(key, kind, content, replace=replace)
 
     def attach(self, paths: Iterable[Path]) -> None:
         """Attach files to the parent run, also after it has ended."""
@@ -202,21 +218,40 @@ class MlflowTracker:
         """
         if self._key is None:
             return
+        self.release()
         self._fail_child()
         self._put_tags(self._key, note, tags)
         self._put_end(self._key, status)
         self._sender.finish(self._patience_s())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what another process needs to resume the same parent run."""
+        """Return what another process needs to resume the same parent run.
+
+        It includes the outcome that is held. All that was logged before survives a killed process.
+        """
         if self._key is None:
             return dict(self._before)
-        windows = self._windows["stream"]
-        return {"key": self._key, "params": dict(self._params), "windows": windows}
+        self._queue.flush()
+        return {
+            "key": self._key,
+            "params": dict(self._params),
+            "windows": self._windows["stream"],
+            "held": [list(row) for row in self._held or ()],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make :meth:`start` resume the parent run of a state."""
         self._before = dict(state)
+
+    def _hold(self) -> None:
+        if self._held is None:
+            self._held = []
+
+    def _put(self, key: str, kind: str, content: Any, *, replace: bool = False) -> None:
+        if self._held is None:
+            self._sender.put(key, kind, content, replace=replace)
+        else:
+            self._held.append((key, kind, content, replace))
 
     def _fail_child(self) -> None:
         """End a child run that is still open as failed: its update raised an error."""
@@ -234,16 +269,16 @@ class MlflowTracker:
             "begun_ms": now_ms(),
             "tags": {names.TAG_STREAM: self._stream, **_texts(tags)},
         }
-        self._sender.put(key, RUN, content)
+        self._put(key, RUN, content)
 
     def _put_end(self, key: str, status: str) -> None:
-        self._sender.put(key, END, {"status": status, "at_ms": now_ms()})
+        self._put(key, END, {"status": status, "at_ms": now_ms()})
 
     def _put_tags(self, key: str, note: str, tags: Mapping[str, str]) -> None:
-        self._sender.put(key, "tags", _texts({**tags, names.NOTE: note}), replace=True)
+        self._put(key, "tags", _texts({**tags, names.NOTE: note}), replace=True)
 
     def _put_decision(self, key: str, path: str, decision: Mapping[str, Any]) -> None:
-        self._sender.put(key, "text", {"path": path, "text": canonical(dict(decision))})
+        self._put(key, "text", {"path": path, "text": canonical(dict(decision))})
 
     def _input(self, used: DatasetUsed) -> dict[str, Any]:
         name = _text(used.name, _LONGEST_NAME)
@@ -283,7 +318,7 @@ class MlflowTracker:
             "registered": self.registered_model_name,
             "alias": self.alias,
         }
-        self._sender.put(child, "model", content)
+        self._put(child, "model", content)
 
     def _patience_s(self) -> float:
         return _PATIENCE_S if self.tracking_uri.startswith("http") else _OWN_PATIENCE_S

@@ -27,8 +27,9 @@ class Tracker(Protocol):
     """Log one stream: a parent run for the stream, and a child run for each update.
 
     ``StreamTrainer`` calls :meth:`start` once. For each experience it then calls either
-    :meth:`skip`, or :meth:`begin_update` and :meth:`end_update`, followed by :meth:`log`. It calls
-    :meth:`finish` at the end. No method may delay training or raise an error.
+    :meth:`skip`, or :meth:`begin_update` and :meth:`end_update`, followed by :meth:`log`. Then it
+    saves its state, and calls :meth:`release`. It calls :meth:`finish` at the end. No method may
+    delay training or raise an error.
     """
 
     def start(self, stream: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -61,6 +62,14 @@ class Tracker(Protocol):
         self, metrics: Mapping[str, float], step: int, note: str, tags: Mapping[str, str]
     ) -> None:
         """Log the state of the whole stream, with a note in Markdown."""
+        return None
+
+    def release(self) -> None:
+        """Send what was held since the outcome of an experience, because its state is saved.
+
+        A tracker that holds it until now, and returns it in :meth:`state_dict`, logs each outcome
+        of a saved state once, also if the process is killed in between.
+        """
         return None
 
     def finish(self, note: str, tags: Mapping[str, str], status: str = "FINISHED") -> None:

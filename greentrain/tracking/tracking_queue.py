@@ -81,7 +81,7 @@ class TrackingQueue:
 
     def after(self, number: int, count: int) -> list[QueuedRow]:
         """Return the first rows after a number, in order."""
-        self._flush()
+        self.flush()
         with self._lock:
             found = self._opened().read(number, count)
             if found:
@@ -97,9 +97,14 @@ class TrackingQueue:
 
     def count(self) -> int:
         """Return how many rows wait."""
-        self._flush()
+        self.flush()
         with self._lock:
             return 0 if self._queue is None else self._queue.count()
+
+    def flush(self) -> None:
+        """Wait until all rows so far are in the file, where they survive a killed process."""
+        self._check_process()
+        self._writer.flush()
 
     def adopt(self) -> int:
         """Adopt the rows that ended processes left, and return their number.
@@ -154,10 +159,6 @@ class TrackingQueue:
     def _check_process(self) -> None:
         if os.getpid() != self._process:  # forked: the file and the lock belong to the parent
             self._begin(flushes=True)
-
-    def _flush(self) -> None:
-        self._check_process()
-        self._writer.flush()
 
     def _write(self, puts: list[_Put], awaited: bool) -> None:
         """Write rows in order; training continues if that fails."""

@@ -97,6 +97,7 @@ class RunContext:
             return
         self._start_tracker()
         self._tracker.skip(result.experience_id, result.position, payloads.decision(result))
+        self._tracker.release()
 
     def log_baseline(self, result: UpdateResult) -> None:
         """Log the outcome of a baseline retraining."""
@@ -121,6 +122,8 @@ class RunContext:
 
     def log_result(self, result: UpdateResult, summary: Mapping[str, float], model: object) -> None:
         """Log the outcome of the last experience, and the state of the stream.
+
+        It is sent by :meth:`release`, or by a later process that resumes the saved state.
 
         Args:
             result: The outcome, after :meth:`count`.
@@ -151,6 +154,10 @@ class RunContext:
         if self.emissions_g is not None:
             metrics[names.EMISSIONS_CUMULATIVE] = self.emissions_g
         self._log(metrics, result)
+
+    def release(self) -> None:
+        """Let the tracker send what was logged since the outcome, because its state is saved."""
+        self._tracker.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals and the tracker's state as plain values."""

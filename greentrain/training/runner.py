@@ -234,12 +234,13 @@ class StreamRunner:
     def _commit(self, run: RunContext, result: UpdateResult, row: dict[str, Any]) -> None:
         self.budget.count_experience()
         run.count(result)
-        self._save(row, run)  # before the ledger's row, which can be added later
-        self._tries.forget(result.experience_id)
-        self._core.record(row)
-        self.results.append(result)
         each = self.state.per_experience
         run.log_result(result, {} if each is None else each.summary(), self.state.model.module)
+        self._save(row, run)  # before the rows of ledger and tracker, which can be added later
+        self._tries.forget(result.experience_id)
+        self._core.record(row)
+        run.release()
+        self.results.append(result)
 
     def _run_baseline(self, run: RunContext, asked: AskedUpdate) -> None:
         try:
@@ -250,10 +251,11 @@ class StreamRunner:
         if found is not None:
             result, row = found
             run.count(result, baseline=True)
+            run.log_baseline(result)
             self._save(row, run)
             self._core.record(row)
+            run.release()
             self.baselines.append(result)
-            run.log_baseline(result)
 
     def _account(self, run: RunContext) -> BudgetAccount:
         account = self.budget.account(run.run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -56,6 +57,16 @@ class Cluster:
     def stop(self) -> None:
         self._do("pg_ctl", "-w", "-m", "immediate", "stop")
 
+    def freeze(self) -> None:
+        """Stop all processes of the server; the kernel still accepts connections for them."""
+        for process in self._processes():
+            os.kill(process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server continue."""
+        for process in self._processes():
+            os.kill(process, signal.SIGCONT)
+
     def url(self, database: str = "postgres", schema: str | None = None) -> str:
         options = "" if schema is None else f"&options=-csearch_path%3D{schema}"
         return f"postgresql+psycopg://greentrain@/{database}?host={self.folder}{options}"
@@ -84,6 +95,13 @@ class Cluster:
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder)
+
+    def _processes(self) -> list[int]:
+        postmaster = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        children = subprocess.run(
+            ["pgrep", "-P", postmaster], capture_output=True, text=True, check=True
+        )
+        return [int(postmaster), *map(int, children.stdout.split())]
 
     def _do(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

@@ -43,6 +43,21 @@ def forge(database: Path, script: str) -> None:
         connection.executescript(script)
 
 
+def empty_index(database: Path, index: str) -> None:
+    """Let an index use the pages of an empty one."""
+    forge(
+        database,
+        f"""
+        CREATE TABLE bare (a);
+        CREATE INDEX empty ON bare (a);
+        PRAGMA writable_schema = ON;
+        UPDATE sqlite_master SET rootpage = (
+            SELECT rootpage FROM sqlite_master WHERE name = 'empty') WHERE name = '{index}';
+        DELETE FROM sqlite_master WHERE name IN ('empty', 'bare');
+        """,
+    )
+
+
 def failures(url: str | Path, key: str | None = KEY) -> tuple[str, ...]:
     with closing(Ledger(str(url), create=False, key=key)) as ledger:
         return verify(ledger).failures
@@ -103,17 +118,7 @@ def test_a_trigger_that_appears_during_a_run_grants_nothing(
 
 @pytest.mark.parametrize("index", INDEXES)
 def test_an_emptied_index_grants_nothing_and_is_found(database: Path, index: str) -> None:
-    forge(
-        database,
-        f"""
-        CREATE TABLE bare (a);
-        CREATE INDEX empty ON bare (a);
-        PRAGMA writable_schema = ON;
-        UPDATE sqlite_master SET rootpage = (
-            SELECT rootpage FROM sqlite_master WHERE name = 'empty') WHERE name = '{index}';
-        DELETE FROM sqlite_master WHERE name IN ('empty', 'bare');
-        """,
-    )
+    empty_index(database, index)
     found = failures(database)
     assert any("damaged" in one for one in found), found
     with pytest.raises((LedgerError, BudgetExceeded)):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -42,19 +38,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def frozen(server: Cluster) -> Iterator[None]:
-    """Stop the server's processes; the kernel still accepts connections for them."""
-    postmaster = int(Path(server.folder, "data", "postmaster.pid").read_text().split()[0])
-    children = subprocess.run(
-        ["pgrep", "-P", str(postmaster)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    processes = [postmaster, *map(int, children)]
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
+    server.freeze()
     try:
         yield
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        server.thaw()
 
 
 def test_every_statement_on_a_frozen_server_ends_with_an_error(server: Cluster) -> None:

@@ -176,6 +176,12 @@ def test_the_smallest_change_is_found(database: Path) -> None:
     assert len(failures(database)) == 3
 
 
+@pytest.mark.parametrize("forged", ["-1", "2", "1 + 3e-16", "9e999", "x'31'"])
+def test_another_value_for_true_is_found(database: Path, forged: str) -> None:
+    alter(database, f"UPDATE outcomes SET kept = {forged} WHERE kept = 1")
+    assert len(failures(database)) == 6
+
+
 def test_an_emptied_cell_is_found(database: Path) -> None:
     alter(database, "UPDATE outcomes SET metric_before = NULL")
     assert len(failures(database)) == 6

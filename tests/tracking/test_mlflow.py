@@ -283,3 +283,26 @@ def test_both_trackers_keep_the_protocol():
     for tracker in trackers:
         tracker.load_state_dict({"key": "k"})
         assert tracker.state_dict() == {"key": "k"}
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["before it was sent", "after it was sent"])
+def test_a_killed_process_logs_the_outcome_of_a_saved_state_once(store, tmp_path, sent):
+    def tracker():
+        return MlflowTracker(store, queue_folder=tmp_path / "queue")
+
+    killed, resumed = tracker(), tracker()
+    killed.start("stream", {}, {})
+    killed.begin_update("first")
+    killed.end_update({"a": 1.0}, {}, {})
+    killed.log({"b": 2.0}, 0, "note", {})
+    resumed.load_state_dict(killed.state_dict())
+    if not sent:
+        killed._held = None
+        killed._put_end = lambda key, status: None
+    killed.finish("", {}, "KILLED")
+    resumed.start("stream", {}, {})
+    resumed.finish("", {})
+    client, parent, children = told(store, resumed)
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED", "FINISHED"]
+    for run, name in ((parent, "b"), (children[0], "a")):
+        assert len(client.get_metric_history(run.info.run_id, name)) == 1

@@ -16,7 +16,7 @@ from greentrain.control import Always, Reason, StepPlan
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build
-from greentrain.tracking import names
+from greentrain.tracking import Tracker, names
 from greentrain.training import EvaluationConfig
 from greentrain.training.data import UpdateData
 from greentrain.training.shadow import ShadowAccount, ShadowBudget, check_report, shadow_j
@@ -338,7 +338,7 @@ def test_steps_are_the_usual_ones_of_the_mode_unless_given():
     assert check_report(plan, data, "FULL_RETRAIN", 500, None).action.step_fraction == 1.0
 
 
-class Noted:
+class Noted(Tracker):
     """A tracker that notes what it is told."""
 
     def __init__(self) -> None:
@@ -347,26 +347,14 @@ class Noted:
     def start(self, stream, params, tags):
         self.started = dict(tags)
 
-    def begin_update(self, experience, datasets):
-        return None
-
     def end_update(self, metrics, tags, decision, model=None):
         self.updates.append((dict(metrics), dict(tags), dict(decision)))
 
     def skip(self, experience, position, decision):
         self.skipped.append((experience, dict(decision)))
 
-    def power(self, power_w, at):
-        pass
-
     def log(self, metrics, step, note, tags):
         self.logged.append((dict(metrics), step, note))
 
-    def finish(self, note, tags, status="FINISHED"):
-        pass
-
     def state_dict(self):
         return {}
-
-    def load_state_dict(self, state):
-        pass

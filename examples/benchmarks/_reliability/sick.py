@@ -1,0 +1,82 @@
+"""Sick disks and servers: training continues, and nothing is lost once they work again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from _ledger.cases import Cases, cases
+from _results import Row
+
+from _reliability.hosts import row_of, tried
+from tests.ledger.cluster import programs
+
+QUICK = 2
+SCALE = 0.05
+FOR_A_MINUTE = 4
+_TESTS = {
+    "sick": Cases(
+        what="tests of sick disks and servers that failed: full, read-only, deleted, silent",
+        files=(
+            "tests/ledger/test_sick_disk.py",
+            "tests/ledger/test_file.py",
+            "tests/ledger/test_silent_server.py",
+        ),
+    )
+}
+_LOST = (
+    "training ended, or a window, an outcome or a joule was missing or doubled once it worked again"
+)
+
+
+def sick(folder: Path, *, quick: bool, most: int = 0) -> list[Row]:
+    """Return the rows of sick disks, frozen servers, and of the tests of others.
+
+    Args:
+        folder: A folder for everything.
+        quick: Whether to try a few cases, and no tests.
+        most: Cases of each sickness; 0 for all.
+    """
+    most = QUICK if quick else most
+    disks = tried(folder / "disks", ["buffer:sick"], most=most)["buffer:sick"]
+    rows = [
+        row_of(
+            "sick",
+            f"sick disks after which {_LOST}",
+            disks,
+            unit="cases",
+            note="Ledger, state and buffer are on the disk. It fails during an update. Full from "
+            "each write on; EIO at each fsync, or from each on; no descriptors from each opened "
+            "file on. Read-only from each change on; ledger's file gone from each batch on. "
+            "Without a reservation nothing starts, and the experience is tried again",
+        )
+    ]
+    if programs() is None:
+        note = "not run: PostgreSQL is not installed"
+        rows.append(Row(id="sick", what="frozen servers", value=None, unit="cases", note=note))
+    else:
+        rows += _frozen(folder, {SCALE: QUICK} if quick else {SCALE: most, 1.0: FOR_A_MINUTE})
+    return rows if quick else [*rows, cases("sick", folder, quick=quick, of=_TESTS)]
+
+
+def _frozen(folder: Path, runs: Mapping[float, int]) -> list[Row]:
+    rows = []
+    for scale, most in runs.items():
+        found = tried(
+            folder / f"frozen-{scale}",
+            ["policy:frozen"],
+            most=most,
+            options=["--scale", f"{scale}"],
+        )["policy:frozen"]
+        rows.append(
+            row_of(
+                "sick",
+                f"statements at which PostgreSQL froze for {60 * scale:g} s, after which {_LOST}",
+                found,
+                unit="statements",
+                note="all processes of a real server are stopped"
+                if scale == 1
+                else f"with {scale:g} times the time-outs, so that every statement can be tried",
+            )
+        )
+    return rows
