@@ -26,7 +26,7 @@ Measured on the trainings that the prior weights of the utility model come from.
 EXPECTED_STALENESS = ((0.0, 0.7), (0.1, 0.15), (0.5, 0.15))
 """Prior of the staleness on new data, with its weight in experiences: none, a drift, a break.
 
-The stream's own experiences soon outweigh it.
+It is in units of the metric. The stream's own experiences soon outweigh it.
 """
 
 Table = tuple[tuple[float, float], ...]
@@ -148,7 +148,8 @@ def _own(
     lines = _lines(options)
     n_all = state.n_new + state.n_stored
     n_each = max(1.0, n_all / (state.position + 1))
-    cases = _cases([*stale, state.staleness] if state.metric_new is not None else stale)
+    seen = [*stale, state.staleness] if state.metric_new is not None else stale
+    cases = _cases(seen, state.unit)
     even_j = left_j / state.remaining
     rate = _rate(options, lines, even_j)
     tables, weights = [], []
@@ -210,7 +211,7 @@ def _spans(ahead: int) -> list[tuple[int, int]]:
     return [(edges[point] + 1, edges[point + 1]) for point in range(points)]
 
 
-def _cases(stale: Sequence[float]) -> list[tuple[float, float]]:
+def _cases(stale: Sequence[float], unit: float) -> list[tuple[float, float]]:
     """Return possible stalenesses with their probability, from the prior and from the past.
 
     The past is summarised in thirds, lowest first, so that a long past costs no more time.
@@ -218,7 +219,7 @@ def _cases(stale: Sequence[float]) -> list[tuple[float, float]]:
     seen = sorted(max(0.0, each) for each in stale)
     prior = sum(weight for _, weight in EXPECTED_STALENESS)
     total = prior + len(seen)
-    cases = [(value, weight / total) for value, weight in EXPECTED_STALENESS]
+    cases = [(value * unit, weight / total) for value, weight in EXPECTED_STALENESS]
     parts = min(3, len(seen))
     edges = [round(part * len(seen) / parts) for part in range(parts + 1)] if parts else []
     for begin, end in itertools.pairwise(edges):

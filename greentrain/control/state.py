@@ -11,6 +11,8 @@ from greentrain.control.update_modes import UpdateMode
 
 HISTORY_KEPT = 64
 """Number of earlier experiences in the history of a state, at most."""
+UNKNOWN_ROOM = 0.1
+"""Error of the model, as a share of the metric's unit, if no metric gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,25 @@ class State:
             return None
         room = self.metric_ceiling - self.metric_last
         return max(0.0, room) if math.isfinite(room) else None
+
+    @property
+    def unit(self) -> float:
+        """Unit of the metric, in which gains are compared with constants such as a minimum gain.
+
+        It is 1 for a metric with the best possible value 1, such as accuracy. A loss has none of
+        its own, so its present value counts as an error of :data:`UNKNOWN_ROOM`. A metric above 1,
+        such as an accuracy in percent, is its own unit. So the scale of a loss changes no decision.
+
+        Example:
+            >>> loss = State(position=1, num_experiences=2, has_model=True, metric_before=-0.5,
+            ...     metric_last=-0.5, metric_ceiling=0.0)
+            >>> loss.unit, loss.room
+            (5.0, 0.5)
+        """
+        last = self.metric_last
+        if last is None or not math.isfinite(last) or last == 0 or self.metric_ceiling == 1:
+            return 1.0
+        return abs(last) / (UNKNOWN_ROOM if self.metric_ceiling == 0 else 1.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""

@@ -11,18 +11,16 @@ import numpy as np
 
 from greentrain.control.action import Action, Estimate
 from greentrain.control.regression import Vector, posterior
-from greentrain.control.state import State
+from greentrain.control.state import UNKNOWN_ROOM, State
 from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 
 _NOISE_SD = 0.01
-"""Scatter of a measured gain, in addition to its sampling error."""
+"""Scatter of a measured gain in units of the metric, in addition to its sampling error."""
 _OTHER_MODES = 0.5
 """Weight of gains measured for other modes that keep the last weights."""
 _REMEMBERED = 200
 """Updates of each mode that are kept."""
 _PRIOR_SD = np.array([0.15, 0.1, 0.08, 0.05, 0.05])
-UNKNOWN_ROOM = 0.1
-"""Error of the model that is assumed if no metric gives it."""
 
 
 class UtilityModel:
@@ -38,7 +36,8 @@ class UtilityModel:
     4. the room times the plasticity debt (updates since the last full retraining, over ten);
     5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room.
 
-    The prior weights are in :class:`~greentrain.control.update_modes.ModeTraits`.
+    The prior weights are in :class:`~greentrain.control.update_modes.ModeTraits`. Gains, drops and
+    room are in units of the metric: see :attr:`~greentrain.control.state.State.unit`.
     """
 
     def __init__(self) -> None:
@@ -51,7 +50,7 @@ class UtilityModel:
         if action.mode is UpdateMode.SKIP or not (math.isfinite(gain) and math.isfinite(sd)):
             return
         self._rows[action.mode].append(_features(action, state, _drop(state)))
-        self._gains[action.mode].append((gain, sd))
+        self._gains[action.mode].append((gain / state.unit, sd / state.unit))
         del self._rows[action.mode][:-_REMEMBERED], self._gains[action.mode][:-_REMEMBERED]
         self._posterior.clear()
 
@@ -102,7 +101,7 @@ class UtilityModel:
             rows[:, 0] *= np.asarray(drops)
             means[:, column] = rows @ weights
             sds[:, column] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=1)))
-        return means, sds
+        return means * state.unit, sds * state.unit
 
     def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:
         if mode not in self._posterior:
@@ -146,11 +145,17 @@ def _features(action: Action, state: State, drop: float) -> Vector:
         share *= 2 * state.n_new / n_all
     full = not traits.keeps_weights
     line = 1.0 if full else math.log2(1.0 + 15.0 * share) / 4.0
-    room = UNKNOWN_ROOM if state.room is None else state.room
+    room = UNKNOWN_ROOM if state.room is None else state.room / state.unit
     debt = min(state.warm_starts, 10) / 10
     growth = math.log1p(state.n_new / max(1, state.n_stored))
     lacking = 1.0 / action.step_fraction - 1.0 if full else 0.0
     return np.array(
-        [drop * math.sqrt(line), room * line, room * line * growth, room * debt, room * lacking],
+        [
+            drop / state.unit * math.sqrt(line),
+            room * line,
+            room * line * growth,
+            room * debt,
+            room * lacking,
+        ],
         dtype=np.float64,
     )

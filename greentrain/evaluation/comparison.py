@@ -58,13 +58,6 @@ class Measured:
             return bootstrap_error(self.states)
         return standard_error(self.sizes, [each for _, each in self.blocks])
 
-    @property
-    def resolution(self) -> float:
-        """The largest change of the value by one sample: its distance to 0 or 1, per sample."""
-        if not self.samples:
-            return 0.0
-        return max(abs(self.value), abs(1.0 - self.value)) / self.samples
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -111,10 +104,13 @@ class MetricHistory:
     def ceiling(self) -> float | None:
         """Return the best possible value: 1 for nearly every metric, 0 for every loss.
 
+        A larger metric that is negative, such as a log-likelihood, is a loss with another sign.
         ``None`` if an even better value was reached, or none was reached yet.
         """
-        ceiling = 1.0 if self._sign > 0 else 0.0
-        return None if self.best is None or self.best > ceiling else ceiling
+        if self.best is None:
+            return None
+        ceiling = 1.0 if self._sign > 0 and self.best >= 0 else 0.0
+        return None if self.best > ceiling else ceiling
 
     def compare(self, before: Measured, after: Measured) -> Comparison:
         """Compare two models that were measured on the same blocks.
@@ -128,7 +124,7 @@ class MetricHistory:
         gain, error = difference(before, after, sign=self._sign)
         return Comparison(
             gain=gain,
-            sd=math.hypot(error, before.resolution),
+            sd=math.hypot(error, _resolution(before, self._sign)),
             worse=_is_worse(before, after, gain, error),
         )
 
@@ -282,6 +278,15 @@ def _is_worse(before: Measured, after: Measured, gain: float, error: float) -> b
     if not math.isfinite(before.value):
         return False
     return -gain > error + 1e-9 * abs(before.value)  # rounding must not separate equal numbers
+
+
+def _resolution(measured: Measured, sign: float) -> float:
+    """Return the change of a metric by one sample: its distance to 0, or to 1, per sample."""
+    if not measured.samples:
+        return 0.0
+    within = sign > 0 and 0.0 <= measured.value <= 1.0
+    distance = max(abs(measured.value), 1.0 - measured.value) if within else abs(measured.value)
+    return distance / measured.samples
 
 
 def _close(value: float, average: float) -> bool:

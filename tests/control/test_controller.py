@@ -271,7 +271,7 @@ def test_what_is_not_known_falls_back_to_priors_and_the_sentence_says_so(name, u
     said = {
         "metric_new": "New data not probed: no drop assumed",
         "metric_last": "Metric of the last update unknown: no drop assumed",
-        "metric_ceiling": "model error 0.1 assumed",
+        "metric_ceiling": "model error 0.09 assumed",
     }
     assert said[name] in decision.sentence
     assert said["metric_ceiling"] in decision.sentence or name == "metric_new"

@@ -14,9 +14,8 @@ from greentrain.control.decision import Decision, Reason
 from greentrain.control.forecast import OptionForecast, Table, risk_discount
 from greentrain.control.options import OptionSet
 from greentrain.control.policies.rules import BasePolicy, known, require
-from greentrain.control.state import State
+from greentrain.control.state import UNKNOWN_ROOM, State
 from greentrain.control.update_modes import UpdateMode
-from greentrain.control.utility import UNKNOWN_ROOM
 from greentrain.units import J_PER_WH, format_energy, is_whole
 
 _BISECTIONS = 60
@@ -38,7 +37,9 @@ class PricedPolicy(BasePolicy):
     discounted: see :func:`~greentrain.control.forecast.risk_discount`.
 
     Args:
-        min_gain: Gain of the metric below which no update starts.
+        min_gain: Gain below which no update starts, in units of the metric: see
+            :attr:`~greentrain.control.state.State.unit`. 0.001 is 0.1 points of accuracy, or 1 % of
+            a loss.
         first_share: Largest share of what is left that the first training may reserve.
         explore: Experiences, the first ones of a stream, at which gains are sampled from their
             predicted distribution: Thompson sampling (Thompson 1933). 0 for none.
@@ -74,6 +75,7 @@ class PricedPolicy(BasePolicy):
         if not offered.affordable:
             return offered.nothing()
         even_j = offered.left_j / state.remaining
+        min_gain = self.min_gain * state.unit
         random = Random(f"{self.seed}/{state.position}")
         exploring = state.position < self.explore
         values = {
@@ -93,23 +95,28 @@ class PricedPolicy(BasePolicy):
             each
             for each in offered.affordable
             if each.gain.mean - max(_DOUBT, risk_discount(each.cost_j.mean, even_j)) * each.gain.sd
-            >= self.min_gain
+            >= min_gain
         ]
         best = max(
             (offered.skip, *worthwhile), key=lambda each: (nets[each.action], -each.cost_j.mean)
         )
 
+        def gain(value: float) -> str:
+            return f"{value:+.3f}" if state.unit == 1 else f"{value:+.3g}"
+
+        least = gain(min_gain)[1:]
+
         def why_lost(option: Option) -> str:
             if option is not offered.skip and option not in worthwhile:
-                return f"gain {option.gain.mean:+.3f} is below the minimum of {self.min_gain:.3f}"
-            return f"net gain {nets[option.action]:+.3f}, {best.action} {nets[best.action]:+.3f}"
+                return f"gain {gain(option.gain.mean)} is below the minimum of {least}"
+            return f"net gain {gain(nets[option.action])}, {best.action} {gain(nets[best.action])}"
 
         per_wh = f"{price * J_PER_WH:.3g} per Wh"
         if best is not offered.skip:
             reason = Reason.BEST_NET_GAIN
             limit = f"minimum gain {per_wh}" if price else "energy unconstrained"
             outcome = (
-                f"{best.gain.mean:+.3f} ± {best.gain.sd:.3f} expected from {best.action} for "
+                f"{gain(best.gain.mean)} ± {gain(best.gain.sd)[1:]} expected from {best.action} for "
                 f"{format_energy(best.cost_j.mean)}; {limit}"
             )
         else:
@@ -118,8 +125,8 @@ class PricedPolicy(BasePolicy):
             if not worthwhile:
                 most = max(offered.affordable, key=lambda option: values[option.action])
                 outcome = (
-                    f"no update reaches the minimum gain of {self.min_gain:.3f} (best: "
-                    f"{most.gain.mean:+.3f} ± {most.gain.sd:.3f} from {most.action})"
+                    f"no update reaches the minimum gain of {least} (best: "
+                    f"{gain(most.gain.mean)} ± {gain(most.gain.sd)[1:]} from {most.action})"
                 )
         sentence = f"{_drop_sentence(state)}; {outcome}"
         decision = offered.take(best, reason, sentence, why_lost)
@@ -178,8 +185,12 @@ def _drop_sentence(state: State) -> str:
         drop = "New data not probed: no drop assumed"
     elif known(state.metric_last) is None:
         drop = "Metric of the last update unknown: no drop assumed"
-    elif state.drop < 0.0005:
+    elif state.drop < 0.0005 * state.unit:
         drop = "No drop on the new data"
     else:
-        drop = f"Drop of {state.drop:.3f} by the new data"
-    return drop if state.room is not None else f"{drop} (model error {UNKNOWN_ROOM} assumed)"
+        drop = f"Drop of {state.drop:.3{'f' if state.unit == 1 else 'g'}} by the new data"
+    return (
+        drop
+        if state.room is not None
+        else f"{drop} (model error {UNKNOWN_ROOM * state.unit:.3g} assumed)"
+    )
