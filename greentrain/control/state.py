@@ -165,7 +165,7 @@ class State:
         last = self.metric_last
         if last is None or not math.isfinite(last) or last == 0 or self.metric_ceiling == 1:
             return 1.0
-        return abs(last) / (UNKNOWN_ROOM if self.metric_ceiling == 0 else 1.0)
+        return abs(last) / UNKNOWN_ROOM if self.metric_ceiling == 0 else max(1.0, abs(last))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greentrain.budget import Balance
@@ -271,7 +271,7 @@ def test_what_is_not_known_falls_back_to_priors_and_the_sentence_says_so(name, u
     said = {
         "metric_new": "New data not probed: no drop assumed",
         "metric_last": "Metric of the last update unknown: no drop assumed",
-        "metric_ceiling": "model error 0.09 assumed",
+        "metric_ceiling": "model error 0.1 assumed",
     }
     assert said[name] in decision.sentence
     assert said["metric_ceiling"] in decision.sentence or name == "metric_new"
@@ -447,3 +447,42 @@ def test_a_stream_never_spends_more_than_its_budget():
             )
     assert 0 < account.balance().spent_j <= 700.0
     assert account.balance().reserved_j == pytest.approx(0.0)
+
+
+def actions_on_losses(scale: float, news: list[float], gains: list[float], left_j: float):
+    """Return the actions on a stream whose loss is logged times a factor."""
+    control, last, actions = controller(left_j), -0.4 * scale, []
+    for position, (new, gain) in enumerate(zip(news, gains, strict=True), start=1):
+        arrived = arrival(
+            position,
+            metric_new=-new * scale,
+            metric_new_sd=0.02 * scale,
+            metric_before=last,
+            metric_last=last,
+            metric_best=last,
+            metric_ceiling=0.0,
+        )
+        state, decision = control.decide(arrived, EACH_EFFORT)
+        actions.append(decision.action)
+        trained = decision.action.mode is not UpdateMode.SKIP
+        won = {"gain": gain * -last, "gain_sd": 0.01 * scale, "metric_after": last - gain * last}
+        carry_out(control, state, decision, **(won if trained else {}))
+        last = won["metric_after"] if trained else last
+    return actions
+
+
+@pytest.mark.parametrize("scale", [0.01, 1000.0])
+@settings(max_examples=20)
+@given(
+    news=st.lists(st.floats(0.05, 3.0), min_size=6, max_size=6),
+    gains=st.lists(st.floats(-0.2, 0.5), min_size=6, max_size=6),
+    left_j=st.floats(50.0, 5000.0),
+)
+def test_the_scale_of_a_loss_changes_no_decision(scale, news, gains, left_j):
+    plain = actions_on_losses(1.0, news, gains, left_j)
+    assert actions_on_losses(scale, news, gains, left_j) == plain
+
+
+def test_a_small_loss_is_worth_an_update_too():
+    news, gains = [0.02] * 6, [0.2] * 6
+    assert {each.mode for each in actions_on_losses(0.01, news, gains, 5000.0)} != {UpdateMode.SKIP}

@@ -32,10 +32,22 @@ def test_the_error_of_a_gain_is_that_of_its_pairs_and_of_one_sample_more():
     assert error == pytest.approx(math.hypot(0.1, 0.8 / 20))
 
 
-@pytest.mark.parametrize(("value", "farthest"), [(0.3, 0.7), (0.9, 0.9), (50.0, 50.0), (-2.0, 3.0)])
-def test_one_sample_may_change_a_metric_as_far_as_0_or_1_is(value, farthest):
-    assert measured((5, value), (5, value)).resolution == pytest.approx(farthest / 10)
+@pytest.mark.parametrize(
+    ("more_is_better", "value", "farthest"),
+    [
+        (True, 0.3, 0.7),
+        (True, 0.9, 0.9),
+        (True, 50.0, 50.0),
+        (True, -2.0, 2.0),
+        (False, 0.3, 0.3),  # a loss may be of any scale
+    ],
+)
+def test_one_sample_may_change_a_metric_as_far_as_0_or_1_is(more_is_better, value, farthest):
+    same = measured((5, value), (5, value))
+    found = MetricHistory(more_is_better=more_is_better).compare(same, same)
+    assert found.sd == pytest.approx(farthest / 10)
 
 
 def test_of_no_samples_nothing_is_said():
-    assert Measured(value=math.nan).resolution == 0.0
+    unknown = Measured(value=math.nan)
+    assert MetricHistory(more_is_better=True).compare(unknown, unknown).sd == 0.0
