@@ -41,7 +41,7 @@ def stop_reason(left_j: float, needed_j: float | None, *, last_step: bool = Fals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapUse:
-    """What some work has used of its cap.
+    """Use that some work has made of its cap.
 
     Args:
         work: ``"fit"`` or ``"training"``.

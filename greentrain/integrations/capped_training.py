@@ -73,7 +73,7 @@ class CappedTraining:
 
     @property
     def use(self) -> CapUse:
-        """What was used of the cap at the last reading."""
+        """Use of the cap up to the last reading."""
         unit: Unit = "g" if self._of_carbon else "J"
         used = self._grams if self._of_carbon else self._last_j
         limit, budget = self._limit, self._budget

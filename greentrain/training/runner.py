@@ -210,8 +210,8 @@ class StreamRunner:
         then = "without a state_dir, the stream so far ends with this program"
         if self._checkpoint is not None:
             then = (
-                f"open the stream again with its state_dir, {self._checkpoint.folder}, to go on "
-                "with this experience"
+                f"open the stream again with its state_dir, {self._checkpoint.folder}, to continue "
+                "at this experience"
             )
         return (
             f"the update on experience {experience.id} was interrupted, and what it used is "

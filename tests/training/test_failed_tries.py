@@ -280,7 +280,7 @@ def test_ctrl_c_settles_and_the_stream_goes_on_before_the_experience(tmp_path, p
     (line,) = [each for each in caplog.messages if "interrupted" in each]
     assert line == (
         "the update on experience 2 was interrupted, and what it used is settled; open the stream "
-        f"again with its state_dir, {tmp_path / 'state'}, to go on with this experience"
+        f"again with its state_dir, {tmp_path / 'state'}, to continue at this experience"
     )
     reserved = {row["reservation_id"] for row in rows(tmp_path, "reservation")}
     settled = {row["reservation_id"]: row["actual_j"] for row in rows(tmp_path, "settlement")}
