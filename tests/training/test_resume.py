@@ -382,11 +382,11 @@ def test_going_back_repeats_the_last_experience_and_the_ledger_says_so(tmp_path,
     state.with_name("state.previous.pt").rename(state)
     with streaming(folder, policy=ALWAYS, buffer=MEMORIES[memory](folder)) as again:
         assert list(again.known) == ["0"]
-        assert "does not know: 1. The stream updates on them again" in caplog.text
+        assert "does not have: 1. The stream updates on them again" in caplog.text
         again.run(arrivals(3))
-    assert caplog.text.count("does not know") == 1
+    assert caplog.text.count("does not have") == 1
     streaming(folder, buffer=MEMORIES[memory](folder)).close()
-    assert caplog.text.count("does not know") == 1
+    assert caplog.text.count("does not have") == 1
     outcomes = rows(folder, "outcome")
     assert [row["experience_id"] for row in outcomes] == ["0", "1", "1", "2"]
     assert [row["position"] for row in outcomes] == [0, 1, 1, 2]
