@@ -57,7 +57,7 @@ def refuse_other_hosts(
         if max(run.recorded_utc, last or "") > since:
             raise LedgerError(
                 f"another host writes to the ledger {name!r} (its run {run.name!r} is active). "
-                "A SQLite file is for one host at a time: wait until that run is closed, or was "
-                "silent for five minutes; give each host its own file, or use "
+                "A SQLite file is for one host at a time. Wait until that run is closed, or was "
+                "silent for five minutes; or give each host its own file, or use "
                 "'postgresql+psycopg://user@host/database' for all"
             )

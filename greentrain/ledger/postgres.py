@@ -44,7 +44,7 @@ MOST_CONNECTIONS = 4
 _UNUSED_S = 5.0
 """Seconds after which connections that are not used are closed, so that others get them."""
 _FULL = re.compile("too many clients|too many connections|remaining connection slots|no more conn")
-"""What a server or a pooler in front of it says if it has no connection left."""
+"""Messages of a server, or of a pooler in front of it, that has no connection left."""
 _RETRY_S = (0.05, 1.0)
 """Seconds until a full server is tried again: the first time, and at most."""
 

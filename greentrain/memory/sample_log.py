@@ -143,7 +143,7 @@ class SampleLog:
                 if not 0 <= place.start < place.end <= limit:
                     break
                 bytes_ = mapped[place.start : place.end]
-                if hashlib.sha256(bytes_.numpy()).hexdigest() != place.digest:
+                if hashlib.sha256(bytes_.numpy().data).hexdigest() != place.digest:
                     break
                 record, place = _decoded(bytes_, place)
                 found.append(record)

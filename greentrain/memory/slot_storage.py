@@ -25,9 +25,9 @@ _NAME = re.compile(r"[0-9a-f]{12}")
 class SlotStorage:
     """Rows of columns, each of which is overwritten only when nothing refers to it.
 
-    A slot is in use in three cases: the buffer stores its sample, a dataset that was returned
-    shows it, or, on disk, one of the last two states names it. So both stay readable, also after
-    a kill. A state holds a checksum of each of its samples on disk.
+    A slot is in use if the buffer stores its sample, or a dataset that was returned shows it. On
+    disk, it is also in use if one of the last two states names it. So both states stay readable,
+    also after a kill. A state has a checksum of each of its samples on disk.
 
     On disk each column is a file of rows. Each storage has a new folder, so files of earlier runs
     are not overwritten either.

@@ -1,4 +1,4 @@
-"""Go on from the saved state of a stream, and compare it with what its ledger says was done."""
+"""Resume the saved state of a stream, and compare it with the outcomes in its ledger."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def lacks_outcome(ledger: Ledger, saved: Mapping[str, Any], stream: str) -> bool
 def warn_of_repeats(
     ledger: Ledger, saved: Mapping[str, Any], stream: str, known: Collection[str]
 ) -> None:
-    """Log the experiences whose update is finished in the ledger and unknown to a saved state.
+    """Warn of experiences whose update is finished in the ledger, and that a state does not have.
 
     They are there after a stream went back to an earlier state, and if a state could not be saved.
 
@@ -64,7 +64,7 @@ def warn_of_repeats(
         ledger: The ledger.
         saved: The saved state.
         stream: Name of the stream.
-        known: Ids of the experiences that the state knows.
+        known: Ids of the experiences in the state.
     """
     runs = _runs_since(ledger, saved["run_id"], stream)
     found: dict[str, OutcomeRow] = {}
@@ -75,7 +75,7 @@ def warn_of_repeats(
         names = ", ".join(list(found)[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         _log.warning(
-            "the ledger %s has finished updates on experiences that the saved state does not know: "
+            "the ledger %s has finished updates on experiences that the saved state does not have: "
             "%s%s. The stream updates on them again if they arrive, and their joules stay spent",
             *(ledger.name, names, more),
         )

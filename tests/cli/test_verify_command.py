@@ -97,7 +97,7 @@ def test_the_exit_codes_are_in_the_help() -> None:
 
 def test_a_changed_byte_is_never_a_traceback(whole: bytes, tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
-    for place in range(23, len(whole), len(whole) // 40):
+    for place in range(23, len(whole), len(whole) // 20):
         for left in tmp_path.iterdir():
             left.unlink()
         changed = bytearray(whole)
