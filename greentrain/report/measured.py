@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from greentrain.ledger import RunRow, last_descriptions
+from greentrain.report.budget_payments import PaidWindows, pay
 from greentrain.report.document import Overlap, WindowFigures
 from greentrain.report.ledger_reading import LedgerContents
 from greentrain.report.limits import MOST_WINDOWS, NO_SINK, Latest, Sink
 from greentrain.report.overlaps import MeteredRun, Overlaps, overlapping_runs
-from greentrain.report.payments import PaidWindows, pay
 from greentrain.report.row_helpers import MeasuredWindow, ReportRows, Span, grouped, parse
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.scope import Scope
@@ -22,7 +22,7 @@ from greentrain.report.window_list import window_figures
 
 @dataclass(slots=True, kw_only=True)
 class Windows:
-    """What a report needs to know of its windows.
+    """The windows of a report: sums, and the last ones.
 
     Args:
         measured: Sums over the windows of each run with any, as measured.
