@@ -69,13 +69,13 @@ def fill(url: str, rows: int, *, seed: int = 0) -> int:
     return filled.count
 
 
-def verify_seconds(url: str) -> dict[str, float]:
-    """Return ``seconds``, ``cpu_s`` and ``peak_mb`` of a process that verifies a ledger."""
+def verify_1e6(url: str) -> dict[str, float]:
+    """Return ``seconds``, ``cpu_s`` and ``peak_mb`` of a process of ``greentrain verify``."""
     return _measured("verify", url, "")
 
 
-def report_seconds(url: str, out: Path) -> dict[str, float]:
-    """Return the same of a process that writes report.json and report.html."""
+def report_1e6(url: str, out: Path) -> dict[str, float]:
+    """Return the same of ``greentrain report``, which writes report.json and report.html."""
     return _measured("report", url, str(out))
 
 
@@ -283,22 +283,21 @@ def _measured(what: str, url: str, out: str) -> dict[str, float]:
     return measured
 
 
-def _child(what: str, url: str, out: str, formats: str = "json,html") -> None:
-    """Verify or report, and print the time and the memory of this process."""
+def _child(what: str, url: str, out: str) -> None:
+    """Run a command, and print the time and the memory of this process."""
+    import contextlib
+    import io
     import resource
     import time
 
     began_s = time.perf_counter()
-    if what == "verify":
-        from greentrain.ledger import verify
+    from greentrain.cli.app import app
 
-        found = verify(Ledger(url, create=False))
-        if not found.ok:
-            raise RuntimeError(f"the ledger does not verify: {found.failures[0]}")
-    else:
-        from greentrain.report import build_and_write
-
-        build_and_write(Ledger(url, create=False), Path(out), tuple(formats.split(",")))
+    options = ["--ledger", url, "--out", out] if what == "report" else [url]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = app([what, *options], standalone_mode=False)
+    if code:
+        raise RuntimeError(f"`greentrain {what}` ended with {code}: {said.getvalue()[:2000]}")
     measured = {
         "seconds": time.perf_counter() - began_s,
         "cpu_s": time.process_time(),
@@ -308,9 +307,9 @@ def _child(what: str, url: str, out: str, formats: str = "json,html") -> None:
 
 
 def _lines(url: str) -> Iterator[str]:
-    yield f"verify: {json.dumps(verify_seconds(url))}"
+    yield f"verify: {json.dumps(verify_1e6(url))}"
     with tempfile.TemporaryDirectory() as out:
-        yield f"report: {json.dumps(report_seconds(url, Path(out)))}"
+        yield f"report: {json.dumps(report_1e6(url, Path(out)))}"
         for path in sorted(Path(out).iterdir()):
             yield f"{path.name}: {path.stat().st_size / 1e6:.1f} MB"
 

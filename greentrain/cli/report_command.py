@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from greentrain.cli import console
+from greentrain.cli.few_collections import few_collections
 
 
 def report(
@@ -69,16 +70,17 @@ def report(
     chosen = tuple(name.strip() for name in formats.split(","))
     opened = open_ledgers(patterns)
     try:
-        document, paths = build_and_write(
-            opened,
-            out,
-            chosen,
-            run=run,
-            project=project,
-            since=since,
-            until=until,
-            disclosures=stated,
-        )
+        with few_collections():
+            document, paths = build_and_write(
+                opened,
+                out,
+                chosen,
+                run=run,
+                project=project,
+                since=since,
+                until=until,
+                disclosures=stated,
+            )
     finally:
         close_ledgers(opened)
     for path in paths:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from greentrain.cli import console
+from greentrain.cli.few_collections import few_collections
 from greentrain.errors import ConfigurationError
 
 
@@ -54,11 +55,13 @@ def verify(
                 "a report is checked alone, with its ledger: greentrain verify report.json "
                 "--ledger LEDGER"
             )
-        lines, code = check_file(Path(targets[0]), ledgers)
+        with few_collections():
+            lines, code = check_file(Path(targets[0]), ledgers)
     else:
         from greentrain.ledger.multi import verify_all
 
-        lines, code = verify_all(targets, heads, new_only=new_only)
+        with few_collections():
+            lines, code = verify_all(targets, heads, new_only=new_only)
     for line in lines:
         console.print_line(line)
     raise typer.Exit(code)

@@ -10,6 +10,7 @@ from typing import Any
 from greentrain.ledger import BudgetRow, DecisionRow, RunRow
 from greentrain.report.avoided import AvoidedEnergy
 from greentrain.report.baseline_retrainings import measured
+from greentrain.report.budget_payments import BudgetPayments
 from greentrain.report.budget_status import BudgetHistory, read_payments
 from greentrain.report.document import ExperienceEntry, RunFigures, Summary
 from greentrain.report.experiences import (
@@ -23,7 +24,6 @@ from greentrain.report.experiences import (
 from greentrain.report.ledger_reading import LedgerContents
 from greentrain.report.limits import MOST_EXPERIENCES, Latest, Sink
 from greentrain.report.measured import Windows
-from greentrain.report.payments import BudgetPayments
 from greentrain.report.row_helpers import MeasuredWindow
 from greentrain.report.scope import Scope
 from greentrain.report.times import ended_utc

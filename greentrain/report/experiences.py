@@ -8,6 +8,7 @@ from typing import Any
 
 from greentrain.control import Reason, UpdateMode
 from greentrain.ledger import DecisionRow, OutcomeRow, RunRow
+from greentrain.report.budget_payments import NO_WINDOWS, PaidWindows
 from greentrain.report.budget_status import BudgetHistory
 from greentrain.report.document import (
     ExperienceCounts,
@@ -18,7 +19,6 @@ from greentrain.report.document import (
     RunSummary,
     Summary,
 )
-from greentrain.report.payments import NO_WINDOWS, PaidWindows
 from greentrain.report.row_helpers import parse
 from greentrain.report.sums import Sum
 from greentrain.units import J_PER_WH

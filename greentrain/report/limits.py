@@ -1,4 +1,4 @@
-"""How much of a large ledger the document lists; its sums always cover everything."""
+"""Limits of the lists in the document of a large ledger; its sums cover everything."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from greentrain.ledger import RunRow, last_descriptions
+from greentrain.report.budget_payments import PaidWindows, pay
 from greentrain.report.document import Overlap, WindowFigures
 from greentrain.report.ledger_reading import LedgerContents
-from greentrain.report.limits import MOST_WINDOWS, Latest, Sink
+from greentrain.report.limits import MOST_WINDOWS, NO_SINK, Latest, Sink
 from greentrain.report.overlaps import MeteredRun, Overlaps, overlapping_runs
-from greentrain.report.payments import PaidWindows, pay
 from greentrain.report.row_helpers import MeasuredWindow, ReportRows, Span, grouped, parse
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.scope import Scope
@@ -22,7 +22,7 @@ from greentrain.report.window_list import window_figures
 
 @dataclass(slots=True, kw_only=True)
 class Windows:
-    """What a report needs to know of its windows.
+    """The windows of a report: sums, and the last ones.
 
     Args:
         measured: Sums over the windows of each run with any, as measured.
@@ -55,7 +55,7 @@ def read_windows(
         sink: Takes each window.
     """
     found = Windows()
-    latest: Latest[tuple[int, WindowFigures]] = Latest(MOST_WINDOWS, itemgetter(0))
+    latest: Latest[MeasuredWindow] = Latest(MOST_WINDOWS, itemgetter("entry_id"))
     spans: dict[str, dict[str, Span]] = {}
     for windows in contents.windows():
         pay(found.paid, windows)
@@ -67,10 +67,10 @@ def read_windows(
         if within:
             found.measured[run_id] = RunWindows(within)
         for window in within:
-            figures = window_figures(window)
-            latest.add((window["entry_id"], figures))
-            sink.window(figures)
-    found.listed = [figures for _, figures in latest.listed()]
+            latest.add(window)
+            if sink is not NO_SINK:
+                sink.window(window_figures(window))
+    found.listed = [window_figures(window) for window in latest.listed()]
     found.left_out = latest.count - len(found.listed)
     found.counted = dict(found.measured)
     # Found before the interval is cut out, so that the reports of two months sum to that of both.

@@ -1,4 +1,4 @@
-"""What a report needs to know of the windows of one run, without the windows."""
+"""Sums over the windows of one run."""
 
 from __future__ import annotations
 

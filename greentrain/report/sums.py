@@ -14,7 +14,7 @@ _MOST = 64
 
 
 class Sum:
-    """The sum of the values that are known, rounded once, in whatever order they come.
+    """The sum of the values that are known. It is rounded once, so their order does not matter.
 
     Example:
         >>> tenths = Sum()

@@ -1,4 +1,4 @@
-"""What a report needs to know of payments and of the windows that they pay for."""
+"""Sums over the payments from a budget, and over the windows that they pay for."""
 
 from __future__ import annotations
 
