@@ -21,12 +21,12 @@ needs_compiler = pytest.mark.skipif(
 
 
 @needs_compiler
-@pytest.mark.parametrize("id", ATTACKS)
-def test_attacks_change_nothing(tmp_path: Path, id: str) -> None:
+@pytest.mark.slow
+def test_attacks_change_nothing(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     script = str(ROOT / "examples" / "benchmarks" / "reliability.py")
     done = subprocess.run(
-        [sys.executable, script, "--quick", "--only", id, "--out", out],
+        [sys.executable, script, "--quick", "--only", *ATTACKS, "--out", out],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -34,11 +34,9 @@ def test_attacks_change_nothing(tmp_path: Path, id: str) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads(out.read_text())["rows"]
-    assert {row["id"] for row in rows} == {id}
-    assert [row for row in rows if row["value"]] == []
-    tried = [row["seeds"] for row in rows if "not installed" not in row["note"]]
-    assert all(count > 0 for count in tried)
-    assert sum(tried) >= 10
+    assert {row["id"] for row in rows} == set(ATTACKS)
+    assert [row for row in rows if row["value"] != 0] == []
+    assert all(row["seeds"] for row in rows)
 
 
 def test_rows_of_cases_name_tests_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

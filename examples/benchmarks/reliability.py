@@ -18,6 +18,7 @@ from pathlib import Path
 
 from _ledger.cases import Cases, cases
 from _reliability.kills import kills
+from _reliability.sick import quick as quick_attacks
 from _reliability.sick import sick
 from _results import FOLDER, Row, arguments, document, report, rows_of, write
 
@@ -65,11 +66,25 @@ def main() -> None:
 
 
 def run(folder: Path, *, quick: bool, only: Sequence[str] = (), most: int = 0) -> list[Row]:
-    """Return the rows of all ids, or of the requested ones."""
-    parts: dict[tuple[str, ...], Callable[[], Sequence[Row]]] = {
-        ("kills",): lambda: kills(folder, quick=quick, most=most),
+    """Return the rows of all ids, or of the requested ones.
+
+    Args:
+        folder: An empty folder.
+        quick: Whether to run the short form.
+        only: The requested ids; all of them if empty.
+        most: Kills of each configuration, and cases of each sickness; 0 for all.
+    """
+    attacks: dict[tuple[str, ...], Callable[[], Sequence[Row]]] = (
+        {("kills", "sick"): lambda: quick_attacks(folder)}
+        if quick
+        else {
+            ("kills",): lambda: kills(folder, most=most),
+            ("sick",): lambda: sick(folder, most=most),
+        }
+    )
+    parts = {
+        **attacks,
         ("forged",): lambda: _part("forged", "forged", folder, quick=quick),
-        ("sick",): lambda: sick(folder, quick=quick, most=most),
         **{
             (id,): lambda id=id: [cases(id, folder, quick=quick, of=CASES)]  # type: ignore[misc]
             for id in CASES

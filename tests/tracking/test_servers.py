@@ -109,6 +109,7 @@ def test_a_point_that_is_sent_twice_is_one(kind, request, tmp_path, queue_folder
     tracker = Noted(server.uri, queue_folder=queue_folder)
     tracker.start("twice", {}, {})
     tracker.log({"a": 0.1}, 0, "", {})
+    tracker.release()
     again = TrackingQueue(tmp_path / "kept", "")
     for run, name, value, at_ms, step in list(tracker.points):
         again.put(run, "figures", [[name, value, at_ms, step]])

@@ -117,15 +117,20 @@ def main() -> None:
     # Each Trainer looks through all installed packages, which takes longer than the rest of it.
     metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
     os.environ.pop("LD_PRELOAD")  # not for the processes that this one starts
-    for number, each in enumerate(given.tries):
+    hosts: dict[str, Host] = {}
+    for each in given.tries:
         setup, _, kind = each.partition(":")
-        folder = given.folder / f"{number}"
         if kind == "frozen":
-            cases = frozen(folder, given.most, scale=given.scale)
-        elif kind == "sick":
-            cases = sick(Host(folder, setup), given.most)
+            cases = frozen(given.folder / "frozen", given.most, scale=given.scale)
         else:
-            cases = kills(Host(folder, setup), given.most, again=kind == "again")
+            if setup not in hosts:
+                hosts[setup] = Host(given.folder / setup, setup)
+            host = hosts[setup]
+            cases = (
+                sick(host, given.most)
+                if kind == "sick"
+                else kills(host, given.most, again=kind == "again")
+            )
         for case in cases:
             print(json.dumps({"try": each, **case}), flush=True)
 

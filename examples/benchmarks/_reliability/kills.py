@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from _results import Row
 
 from _reliability.hosts import row_of, tried
 
-QUICK = 3
-_QUICK_TRIES = ("mlflow:kill", "buffer:kill")
 _TRIES = {
     "policy:kill": "the default policy",
     "mlflow:kill": "MLflow (SQLite)",
     "buffer:kill": "a buffer on disk, and replay",
     "policy:again": "the default policy, and the next process is killed too",
+    "buffer:again": "a buffer on disk, and the next process is killed too",
 }
 _NOTE = (
     "SIGKILL before each write, fsync, truncation, renaming, deletion and opening for writing. The "
@@ -24,23 +25,26 @@ _NOTE = (
 )
 
 
-def kills(folder: Path, *, quick: bool, most: int = 0) -> list[Row]:
+def kills(folder: Path, *, most: int = 0) -> list[Row]:
     """Return a row for each configuration: the points at which anything was lost or doubled.
 
     Args:
         folder: A folder for everything.
-        quick: Whether to try a few points of two configurations, in one process.
         most: Points of each configuration; 0 for all.
     """
-    tries = _QUICK_TRIES if quick else tuple(_TRIES)
-    found = tried(folder / "kills", tries, most=QUICK if quick else most, together=quick)
+    return kill_rows(tried(folder / "kills", list(_TRIES), most=most))
+
+
+def kill_rows(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[Row]:
+    """Return the rows of those configurations that were tried."""
     return [
         row_of(
             "kills",
-            f"points at which a kill lost, repeated or changed anything, with {_TRIES[each]}",
+            f"points at which a kill lost, repeated or changed anything, with {what}",
             found[each],
             unit="points",
-            note=_NOTE if number == 0 else "likewise",
+            note=_NOTE if each == next(iter(found)) else "",
         )
-        for number, each in enumerate(tries)
+        for each, what in _TRIES.items()
+        if each in found
     ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from _ledger.cases import Cases, cases
 from _results import Row
 
 from _reliability.hosts import row_of, tried
+from _reliability.kills import kill_rows
 from tests.ledger.cluster import programs
 
 QUICK = 2
@@ -29,34 +31,42 @@ _LOST = (
 )
 
 
-def sick(folder: Path, *, quick: bool, most: int = 0) -> list[Row]:
+def sick(folder: Path, *, most: int = 0) -> list[Row]:
     """Return the rows of sick disks, frozen servers, and of the tests of others.
 
     Args:
         folder: A folder for everything.
-        quick: Whether to try a few cases, and no tests.
         most: Cases of each sickness; 0 for all.
     """
-    most = QUICK if quick else most
     disks = tried(folder / "disks", ["buffer:sick"], most=most)["buffer:sick"]
-    rows = [
-        row_of(
-            "sick",
-            f"sick disks after which {_LOST}",
-            disks,
-            unit="cases",
-            note="Ledger, state and buffer are on the disk. It fails during an update. Full from "
-            "each write on; EIO at each fsync, or from each on; no descriptors from each opened "
-            "file on. Read-only from each change on; ledger's file gone from each batch on. "
-            "Without a reservation nothing starts, and the experience is tried again",
-        )
-    ]
     if programs() is None:
         note = "not run: PostgreSQL is not installed"
-        rows.append(Row(id="sick", what="frozen servers", value=None, unit="cases", note=note))
+        servers = [Row(id="sick", what="frozen servers", value=None, unit="cases", note=note)]
     else:
-        rows += _frozen(folder, {SCALE: QUICK} if quick else {SCALE: most, 1.0: FOR_A_MINUTE})
-    return rows if quick else [*rows, cases("sick", folder, quick=quick, of=_TESTS)]
+        servers = _frozen(folder, {SCALE: most, 1.0: FOR_A_MINUTE})
+    return [_disk_row(disks), *servers, cases("sick", folder, quick=False, of=_TESTS)]
+
+
+def quick(folder: Path) -> list[Row]:
+    """Return rows of a few kills and sick disks, which one process tries."""
+    found = tried(
+        folder / "quick", ["buffer:kill", "buffer:again", "buffer:sick"], most=QUICK, together=True
+    )
+    disks = found.pop("buffer:sick")
+    return [*kill_rows(found), _disk_row(disks)]
+
+
+def _disk_row(disks: Sequence[dict[str, Any]]) -> Row:
+    return row_of(
+        "sick",
+        f"sick disks after which {_LOST}",
+        disks,
+        unit="cases",
+        note="Ledger, state and buffer are on the disk. It fails during an update. Full from each "
+        "write on; EIO at each fsync, or from each on; no descriptors from each opened file on. "
+        "Read-only from each change on; ledger's file gone from each batch on. Without a "
+        "reservation nothing starts, and the experience is tried again",
+    )
 
 
 def _frozen(folder: Path, runs: Mapping[float, int]) -> list[Row]:
