@@ -116,8 +116,8 @@ class PricedPolicy(BasePolicy):
             reason = Reason.BEST_NET_GAIN
             limit = f"minimum gain {per_wh}" if price else "energy unconstrained"
             outcome = (
-                f"{gain(best.gain.mean)} ± {gain(best.gain.sd)[1:]} expected from {best.action} for "
-                f"{format_energy(best.cost_j.mean)}; {limit}"
+                f"{gain(best.gain.mean)} ± {gain(best.gain.sd)[1:]} expected from {best.action} "
+                f"for {format_energy(best.cost_j.mean)}; {limit}"
             )
         else:
             reason = Reason.NO_GAIN
