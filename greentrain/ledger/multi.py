@@ -183,6 +183,6 @@ def _lines(name: str, found: Verification, exported: ExportedHeads | None) -> It
 
 def _export(path: Path, ledgers: Sequence[Ledger], failed: bool) -> str:
     if failed:
-        return f"No heads were written to {path}, because a ledger has failures."
+        return f"No heads were written to {path}, because the ledger has failures."
     write_heads(path, {ledger.name: ledger.heads() for ledger in ledgers})
     return f"The heads were written to {path}: keep it where the ledger's owner cannot change it."

@@ -25,7 +25,7 @@ def needs_making(connection: Connection, name: str, *, create: bool) -> bool:
         if foreign or (not create and connection.dialect.name == "sqlite"):
             what = "has other tables" if foreign else "is empty"
             if connection.dialect.name == "sqlite":
-                raise UnreadableError(f"the file {name!r} {what}, so it is not a greentrain ledger")
+                raise UnreadableError(f"{name!r} is not a greentrain ledger: it {what}")
             raise LedgerError(
                 f"{name!r} is not a greentrain ledger: it has other tables named "
                 f"{', '.join(foreign)}; give the ledger a separate database or schema"

@@ -87,7 +87,7 @@ def test_other_commands_end_with_code_2(
         main()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("is empty, so it is not a greentrain ledger")
+    assert line.endswith("is not a greentrain ledger: it is empty")
 
 
 def test_the_exit_codes_are_in_the_help() -> None:
