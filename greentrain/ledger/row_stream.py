@@ -53,7 +53,7 @@ class OrderedRows(RowLookup, Protocol):
         ...
 
     def in_order(self) -> Iterator[tuple[Entry, Content | None]]:
-        """Yield each entry with its content by column name; ``None`` if that was removed."""
+        """Yield each entry with its content, sorted by column; ``None`` if that was removed."""
         ...
 
 

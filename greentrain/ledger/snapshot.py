@@ -41,7 +41,7 @@ class Snapshot(RowReader):
             held = self.content.get(entry["kind"], {}).get(entry["id"])
             content = None
             if held is not None:
-                content = {name: held[name] for name in held if name != "entry_id"}
+                content = {name: held[name] for name in sorted(held) if name != "entry_id"}
             yield Entry(**entry), content
 
     def heads(self) -> dict[str, Head]:
