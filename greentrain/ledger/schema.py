@@ -51,7 +51,7 @@ class Flag(Boolean):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         """Return the function that converts what the database returns."""
-        return super().result_processor(dialect, coltype) and _flag
+        return None if dialect.supports_native_boolean else _flag
 
 
 def _flag(stored: Any) -> Any:
