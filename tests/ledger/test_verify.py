@@ -182,6 +182,11 @@ def test_another_value_for_true_is_found(database: Path, forged: str) -> None:
     assert len(failures(database)) == 6
 
 
+def test_a_chain_that_is_no_text_is_found(database: Path) -> None:
+    alter(database, "UPDATE entries SET chain = CAST(chain AS BLOB) WHERE id = 9")
+    assert failures(database)
+
+
 def test_an_emptied_cell_is_found(database: Path) -> None:
     alter(database, "UPDATE outcomes SET metric_before = NULL")
     assert len(failures(database)) == 6
