@@ -107,7 +107,7 @@ class ChainCheck:
         """Return the heads of all chains, as ``Ledger.heads`` does."""
         return {
             chain: {"count": seq + 1, "head": head}
-            for chain, (seq, head) in sorted(self._last.items())
+            for chain, (seq, head) in sorted(self._last.items(), key=lambda one: str(one[0]))
         }
 
 
