@@ -18,7 +18,13 @@ from greentrain.memory import size
 from greentrain.payments import Payment, paying
 from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import ModelTrainer
-from greentrain.training.fit_callbacks import LossCurve, StepEnergy, StopOnNan, has_finite_weights
+from greentrain.training.fit_callbacks import (
+    LossCurve,
+    StepEnergy,
+    StopOnNan,
+    has_finite_weights,
+    nan_buffers,
+)
 from greentrain.training.run_context import RunContext
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent
@@ -101,7 +107,8 @@ class TrainStage:
             with recorder.phase("validation"):
                 after = self._validate(model.module, held_out)
                 compared = self._compare(asked, model.module, payment)
-                finite = has_finite_weights(model.module) and math.isfinite(after)
+                new_nans = nan_buffers(model.module) - nan_buffers(self._state.model.module)
+                finite = has_finite_weights(model.module) and math.isfinite(after) and not new_nans
                 kept = finite and not nan.stopped and not self._loses(compared)
                 if kept:
                     self.evaluate_each(model.module, context.experience.val)
