@@ -38,6 +38,7 @@ from greentrain.training.given_data import GivenData, read_data
 from greentrain.training.given_model import check_given_model, copy_model
 from greentrain.training.given_options import check_callbacks, check_options
 from greentrain.training.loaders import check_loader
+from greentrain.training.module_checks import check_module
 from greentrain.training.shadow import check_model
 from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
@@ -193,12 +194,16 @@ def _update(
     )
     val_loader = check_loader(data.val_options)
     start = copy_model(given)
-    logged = logged_in_validation(start, data.val, options=options, loader=val_loader)
+    logged = logged_in_validation(
+        start, data.val, options=options, loader=val_loader, monitor=monitor
+    )
     monitor, mode = choose_metric(logged, monitor, mode)
     check_callbacks(options, logged)
+    check_module(start, monitor=monitor, logged=logged)
     if make_model is not None:
         check_model(model_trainer.fresh_model(), given)
     evaluator = Evaluator(monitor=monitor, options=options, loader=val_loader)
+    evaluator.known = True
     held_out = HeldOut("current", seed=seed)
     kept = config.open_buffer(buffer, state_dir, seed)
     state = StreamState(

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from pytorch_lightning import LightningModule
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
@@ -25,6 +25,7 @@ from greentrain.training.fit_callbacks import (
     has_finite_weights,
     nan_buffers,
 )
+from greentrain.training.module_checks import check_module
 from greentrain.training.run_context import RunContext
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent
@@ -95,7 +96,7 @@ class TrainStage:
             recorder.phase("update"),
         ):
             if not self._state.model.trained:  # a missing metric must fail before the fit
-                self._evaluator.measure(self._state.model.module, [Subset(held_out, [0])])
+                self._check(self._state.model.module, held_out)
             model = self._trainer.train(
                 Candidate(action=decision.action, steps=decision.steps),
                 context.data,
@@ -129,6 +130,12 @@ class TrainStage:
             slope=curve.slope,
             projected_j=steps.projected_j,
         )
+
+    def _check(self, model: LightningModule, held_out: Dataset[Any]) -> None:
+        """Check the names that a model logs in validation, before its first fit."""
+        evaluator = self._evaluator
+        evaluator.check(model, held_out)
+        check_module(model, monitor=evaluator.monitor, logged=evaluator.logged)
 
     def evaluate_each(self, model: LightningModule, *current: Dataset[Any]) -> None:
         """Record the metric of a model on each experience separately, if requested.

@@ -14,6 +14,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
@@ -378,6 +379,60 @@ def test_a_model_that_logs_nothing_is_refused():
         update(model(Silent))
 
 
+def test_a_metric_of_steps_alone_is_named_with_the_fix():
+    class OfSteps(Sized):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_acc", 0.5, on_step=True, on_epoch=False)
+
+    for monitor in (None, "val_acc"):
+        with pytest.raises(ConfigurationError, match=r"'val_acc'.*on_epoch=False.*on_epoch=True"):
+            update(model(OfSteps), monitor=monitor)
+
+
+class Recall(Sized):
+    """Logs a metric only for batches with the last class."""
+
+    def validation_step(self, batch, batch_idx):
+        samples, labels = batch
+        if (labels == 3).any():
+            right = self.layer(samples).argmax(1) == labels
+            self.log("val_recall", right[labels == 3].float().mean())
+
+
+def test_a_metric_of_some_batches_is_found_in_sorted_data():
+    assert int(VAL.tensors[1][0]) == 0  # the held-out samples are sorted by their class
+    result = update(model(Recall), policy=WARM)
+    assert (result.monitor, result.kept, result.metric_before) == ("val_recall", True, 0.0)
+    assert result.metric_after > 0.9
+    rare = ConcatDataset([blobs((0,), 400, 3), blobs((3,), 20, 4), blobs((1,), 80, 5)])
+    assert update(model(Recall), val=rare, policy=WARM).kept
+
+
+def test_a_plateau_of_any_validation_metric_is_refused_before_anything_is_paid(tmp_path):
+    class Plateau(Sized):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("quality", 1.0)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+            schedule = {"scheduler": ReduceLROnPlateau(optimizer), "monitor": "quality"}
+            return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    clock = Clock()
+    with pytest.raises(ConfigurationError, match="a ReduceLROnPlateau of 'quality'"):
+        update(model(Plateau), monitor="val_acc", clock=clock)
+    assert clock.seconds == 0.0  # nothing was trained
+    assert not (tmp_path / "greentrain_logs").exists()
+
+
+def test_weights_that_cannot_be_compared_are_refused():
+    given = model()
+    given.other = nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(ConfigurationError, match="float8"):
+        update(given)
+
+
 # The model.
 
 
@@ -699,6 +754,24 @@ def test_an_update_that_fails_leaves_the_state_free_and_its_joules_spent():
     result = update(model(), state_dir="state", policy=WARM)
     assert result.kept
     assert result.left_j == pytest.approx(2000.0 - spent_j - result.energy_j)
+
+
+@pytest.mark.parametrize("state_dir", [None, "state"])
+def test_each_error_is_raised_and_nothing_is_set_aside(state_dir, caplog):
+    class Fails(Sized):
+        error = ""
+
+        def training_step(self, batch, batch_idx):
+            if Fails.error:
+                raise RuntimeError(Fails.error)
+            return super().training_step(batch, batch_idx)
+
+    for Fails.error in ("first", "another", "a third"):
+        with pytest.raises(RuntimeError, match=Fails.error):
+            update(model(Fails), state_dir=state_dir)
+    assert "set aside" not in caplog.text
+    Fails.error = ""
+    assert update(model(Fails), state_dir=state_dir).kept
 
 
 def test_a_state_of_another_model_is_refused():
