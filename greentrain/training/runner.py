@@ -221,7 +221,11 @@ class StreamRunner:
 
     def _gives_up(self, experience: Experience, error: BaseException) -> bool:
         """Count a failed try, and return whether it was the last one."""
-        if self.state.model.given or not isinstance(error, Exception) or isinstance(error, _NOT_OF_THE_DATA):
+        if (
+            self.state.model.given
+            or not isinstance(error, Exception)
+            or isinstance(error, _NOT_OF_THE_DATA)
+        ):
             return False
         tries = self._tries.add(experience.id)
         if tries < MOST_TRIES:
