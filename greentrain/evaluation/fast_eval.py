@@ -69,9 +69,9 @@ def fast_evaluation(
 
     Returns:
         The metric on each dataset: the mean of its blocks, or that of a metric object over all
-        samples. ``None`` if the module cannot be called like this: it needs its Trainer or another
-        device, has hooks, logs no value for a batch, or logs it with another weight than the
-        batch's samples (``batch_size=``) or another reduction than the mean (``reduce_fx=``).
+        samples. ``None`` if the module cannot be called like this. It needs its Trainer or another
+        device, has hooks, or logs no value for a batch. Or it logs the value with ``reduce_fx=``,
+        or with another ``batch_size=`` than the samples of the batch.
     """
     if any(each.device.type != "cpu" for each in model.parameters()):
         return None

@@ -121,7 +121,8 @@ def _read(given: Any, name: str, purpose: str) -> tuple[Dataset[Any], dict[str, 
         return _read_loader(given, name, purpose)
     if _is_several(given):
         if len(given) == 1:
-            return _read(*(given.values() if isinstance(given, Mapping) else given), name, purpose)
+            (only,) = given.values() if isinstance(given, Mapping) else given
+            return _read(only, name, purpose)
         raise ConfigurationError(
             f"{name} has {len(given)} loaders; give one dataset or one DataLoader, for example of "
             "a ConcatDataset"

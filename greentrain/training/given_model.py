@@ -89,7 +89,7 @@ def check_weights(model: LightningModule, smallest_batch: int, flat: Collection[
     if smallest_batch == 1 and normalised:
         raise ConfigurationError(
             f"{name} normalises batches in {normalised[0]!r}, which needs two samples in a batch, "
-            "and the new data have batches of one; give a larger batch_size and at least two new "
+            "and the new data have batches of one. Give a larger batch_size and at least two new "
             "samples, or put the layer into evaluation mode"
         )
 

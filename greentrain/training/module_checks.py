@@ -25,7 +25,7 @@ def check_module(model: LightningModule, *, monitor: str, logged: Collection[str
     Args:
         model: The module with its layers.
         monitor: The metric, which is logged in validation.
-        logged: All names that are logged in validation, as far as they are known.
+        logged: All names that are logged in validation, if they are known.
 
     Raises:
         ConfigurationError: If its weights have no norm, or its learning rate follows a metric of
