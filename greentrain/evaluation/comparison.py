@@ -149,13 +149,14 @@ class MetricHistory:
 def combine(parts: Sequence[Measured], *, whole: Callable[[], float] | None = None) -> Measured:
     """Return the metric on several datasets as on one.
 
-    It is the mean over all blocks if the metric is a mean over samples. Otherwise it is the metric
-    of the joined states of all blocks.
+    It is the mean over all blocks if the metric is a mean over samples. Otherwise it is measured
+    on all datasets at once.
 
     Args:
         parts: The metric on each dataset.
         whole: Measures the metric on all datasets at once. Called only if it is no mean over
-            samples and the states are unknown; without it, the mean is returned then, too.
+            samples. Without it, the metric of the joined states of all blocks is returned then,
+            or the mean if the states are unknown.
 
     Example:
         >>> past = Measured(value=0.5, blocks=((10, 0.5),))
@@ -167,11 +168,12 @@ def combine(parts: Sequence[Measured], *, whole: Callable[[], float] | None = No
     if len(states) < len(blocks):
         states = ()
     average = value = mean(blocks)
-    if states:
-        value = value_of(states)
-    elif len(parts) == 1:
+    if len(parts) == 1:
         value = parts[0].value
-    elif whole is not None and not all(part.is_mean for part in parts):
+    elif states:
+        value = value_of(states)
+    is_mean = _close(value, average) and all(part.is_mean for part in parts)
+    if len(parts) > 1 and whole is not None and not is_mean:
         value = whole()
     if _close(value, average):
         value = round(average, 12)

@@ -61,23 +61,44 @@ class Evaluator:
         monitor: Name of the metric that the models log in validation.
         options: The user's options of the Trainer.
         loader: The user's options of the loader, ``batch_size`` among them.
+
+    Attributes:
+        monitor: As given.
+        known: Whether the models are known to log the metric. Then data on which they log no value
+            have the value NaN: a recall may be logged only for batches with a positive sample.
+        logged: The names that the last validation by a Trainer logged.
     """
 
     def __init__(
         self, *, monitor: str, options: Mapping[str, Any], loader: Mapping[str, Any]
     ) -> None:
-        self._monitor = monitor
+        self.monitor = monitor
         self._options = options
         self._loader = loader
         self._fast = _runs_plainly(options)
+        self.known = False
+        self.logged: frozenset[str] = frozenset()
 
-    def metric(self, model: LightningModule, dataset: Dataset[Any]) -> float:
-        """Return the metric of a model on a dataset, from one validation by a Trainer.
+    def check(self, model: LightningModule, dataset: Dataset[Any]) -> None:
+        """Check that a model logs the metric, on one sample if possible.
 
         Raises:
             ConfigurationError: If the model does not log the metric.
         """
-        return self._validate(model, dataset).value
+        try:
+            self.metric(model, Subset(dataset, [0]))
+        except ConfigurationError:
+            self.metric(model, dataset)
+
+    def metric(self, model: LightningModule, dataset: Dataset[Any]) -> float:
+        """Return the metric of a model on a dataset, as ``Trainer.validate`` gives it.
+
+        The batches are the user's own: some metrics depend on their size.
+
+        Raises:
+            ConfigurationError: If the model does not log the metric.
+        """
+        return self._validate(model, dataset, self._loader["batch_size"], split=False).value
 
     def measure(
         self,
@@ -90,7 +111,8 @@ class Evaluator:
 
         A few samples need no Trainer, if the module works without one. Otherwise each dataset is
         validated, and each batch for which the model logs a value is a block. If the model logs no
-        value for a batch, the dataset is cut into ten parts that are validated one by one.
+        value for a batch, the dataset is cut into ten parts that are validated one by one. The
+        value of a metric that is no mean of its blocks is that of :meth:`metric`.
 
         Args:
             model: The model.
@@ -100,23 +122,18 @@ class Evaluator:
         Raises:
             ConfigurationError: If the model does not log the metric.
         """
-        if self._fast:
-            with isolated_rng():
-                found = fast_evaluation(
-                    model,
-                    datasets,
-                    monitor=self._monitor,
-                    loader=self._loader,
-                    features=features,
-                )
-            if found is not None:
-                return found
-            self._fast = False  # the next call would fail in the same way
-        return [self._in_blocks(model, dataset, features=features) for dataset in datasets]
+        parts = self._parts(model, datasets, features=features)
+        return [
+            part
+            if part.blocks and part.is_mean
+            else dataclasses.replace(part, value=self.metric(model, dataset))
+            for part, dataset in zip(parts, datasets, strict=True)
+        ]
 
     def measure_as_one(self, model: LightningModule, datasets: Sequence[Dataset[Any]]) -> Measured:
         """Return the metric of a model on several datasets as on one, see :func:`combine`."""
-        return self.as_one(model, datasets, self.measure(model, datasets))
+        measure = self.measure if len(datasets) == 1 else self._parts
+        return self.as_one(model, datasets, measure(model, datasets))
 
     def as_one(
         self,
@@ -127,31 +144,60 @@ class Evaluator:
         """Return the metric on several datasets as on one, from the metric on each of them."""
         return combine(parts, whole=lambda: self.metric(model, concat(datasets)))
 
+    def _parts(
+        self,
+        model: LightningModule,
+        datasets: Sequence[Dataset[Any]],
+        *,
+        features: bool = False,
+    ) -> list[Measured]:
+        """Measure each dataset in blocks; the value is right only if it is their mean."""
+        if self._fast:
+            with isolated_rng():
+                found = fast_evaluation(
+                    model,
+                    datasets,
+                    monitor=self.monitor,
+                    loader=self._loader,
+                    features=features,
+                )
+            if found is not None:
+                self.known = True
+                return found
+            self._fast = False  # the next call would fail in the same way
+        return [self._in_blocks(model, dataset, features=features) for dataset in datasets]
+
     def _in_blocks(
         self, model: LightningModule, dataset: Dataset[Any], *, features: bool
     ) -> Measured:
-        found = self._validate(model, dataset, features=features)
-        if found.blocks:
-            return found
-        length = max(1, -(-size(dataset) // PARTS))
-        starts = range(0, size(dataset), length)
-        parts = [range(start, min(start + length, size(dataset))) for start in starts]
-        blocks = [(len(part), self.metric(model, Subset(dataset, part))) for part in parts]
-        return dataclasses.replace(found, blocks=tuple(blocks))
+        """Validate a model in at least ten blocks of at least 8 samples, if there are as many.
 
-    def _validate(
-        self, model: LightningModule, dataset: Dataset[Any], *, features: bool = False
-    ) -> Measured:
-        """Validate a model on one device; several would evaluate some samples twice.
-
-        The batches give at least ten blocks of at least 8 samples. No gradient is kept, so they may
-        be larger than those of training.
+        No gradient is kept, so the blocks may be larger than the batches of training.
         """
         samples = size(dataset)
         most = _LARGER * self._loader["batch_size"]
         block = min(most, max(_SMALLEST_BLOCK, math.ceil(samples / PARTS)))
+        found = self._validate(model, dataset, block, features=features)
+        if found.blocks:
+            return found
+        length = max(1, -(-samples // PARTS))
+        parts = [range(at, min(at + length, samples)) for at in range(0, samples, length)]
+        blocks = [(len(part), self.metric(model, Subset(dataset, part))) for part in parts]
+        return dataclasses.replace(found, blocks=tuple(blocks))
+
+    def _validate(
+        self,
+        model: LightningModule,
+        dataset: Dataset[Any],
+        block: int,
+        *,
+        features: bool = False,
+        split: bool = True,
+    ) -> Measured:
+        """Validate a model on one device; several would evaluate some samples twice."""
+        samples = size(dataset)
         sizes = [min(block, samples - start) for start in range(0, samples, block)]
-        listener = MetricListener(self._monitor, sizes)
+        listener = MetricListener(self.monitor, sizes, split=split)
         tap = FeatureTap(samples) if features else None
         callbacks: list[Callback] = [listener, *([] if tap is None else [tap])]
         if makes_layers_late(model):
@@ -164,24 +210,31 @@ class Evaluator:
             loader = ordered_loader(dataset, {**self._loader, "batch_size": block})
             trainer.validate(model, dataloaders=loader, verbose=False)
         logged = trainer.callback_metrics
-        if self._monitor in listener.of_steps_only and self._monitor not in logged:
-            raise ConfigurationError(
-                f"the model logs {self._monitor!r} in validation with on_epoch=False, so a "
-                "validation has no value of it; log it with on_epoch=True, the default there"
-            )
-        if self._monitor not in logged:
+        self.logged = frozenset(logged)
+        if self.monitor in listener.of_steps_only and self.monitor not in logged:
+            raise ConfigurationError(of_steps_only(self.monitor))
+        self.known = self.known or self.monitor in logged
+        if not self.known:
             names = ", ".join(f"`{name}`" for name in sorted(logged)) or "nothing"
             raise ConfigurationError(
-                f"the model logs no {self._monitor!r} in validation. It logs {names}: give one of "
+                f"the model logs no {self.monitor!r} in validation. It logs {names}: give one of "
                 "these names as monitor, or log the metric in validation_step"
             )
         return Measured(
-            value=float(logged[self._monitor]),
+            value=float(logged.get(self.monitor, math.nan)),
             blocks=listener.blocks,
             loss=listener.loss,
             features={} if tap is None else tap.features,
             states=listener.states,
         )
+
+
+def of_steps_only(name: str) -> str:
+    """Return the error about a metric that has no value of a validation."""
+    return (
+        f"the model logs {name!r} in validation with on_epoch=False, so a validation has no value "
+        "of it; log it with on_epoch=True, the default there"
+    )
 
 
 def validation_trainer(options: Mapping[str, Any], *callbacks: Callback) -> Trainer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import wraps
@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
-from greentrain.evaluation.comparison import Measured, combine
+from greentrain.evaluation.comparison import Measured, mean
 from greentrain.evaluation.metric_states import BlockStates, value_of
 from greentrain.evaluation.signals.features import FeatureTap
 from greentrain.memory import size
@@ -27,7 +27,7 @@ BLOCKS = 16
 _SMALLEST_BLOCK = 8
 _FOR_WORKERS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 _TRAINING_ONLY = ("sampler", "drop_last")
-_ON_EPOCH = 3  # its place among the arguments of `log` after name and value
+_LOG = inspect.signature(LightningModule.log)
 HOOKS = (
     "setup",
     "on_validation_model_eval",
@@ -69,8 +69,9 @@ def fast_evaluation(
 
     Returns:
         The metric on each dataset: the mean of its blocks, or that of a metric object over all
-        samples. ``None`` if the module cannot be called like this: it needs its Trainer or another
-        device, has hooks, or logs no value for a batch.
+        samples. ``None`` if the module cannot be called like this. It needs its Trainer or another
+        device, has hooks, or logs no value for a batch. Or it logs the value with ``reduce_fx=``,
+        or with another ``batch_size=`` than the samples of the batch.
     """
     if any(each.device.type != "cpu" for each in model.parameters()):
         return None
@@ -147,14 +148,21 @@ class MetricListener(Callback):
         monitor: Name of the metric.
         sizes: Samples of each batch.
         forward: Whether calls of ``log`` also reach Lightning; ``False`` without a Trainer.
+        split: Whether to split a metric object into its states on batches.
 
     Attributes:
         of_steps_only: Names that were logged with ``on_epoch=False``, so that a validation has no
             value of them.
+        plain_mean: False once a value was logged whose epoch is no mean over the samples: with
+            ``batch_size=`` or ``reduce_fx=``.
     """
 
-    def __init__(self, monitor: str, sizes: Sequence[int], *, forward: bool = True) -> None:
+    def __init__(
+        self, monitor: str, sizes: Sequence[int], *, forward: bool = True, split: bool = True
+    ) -> None:
         self.of_steps_only: set[str] = set()
+        self.plain_mean = True
+        self._split = split
         self._monitor = monitor
         self._sizes = sizes
         self._forward = forward
@@ -206,11 +214,13 @@ class MetricListener(Callback):
                 log(name, value, *args, **kwargs)
             if not self._in_batch:
                 return
-            if kwargs.get("on_epoch", args[_ON_EPOCH] if len(args) > _ON_EPOCH else None) is False:
+            given = _LOG.bind(pl_module, name, value, *args, **kwargs).arguments
+            if given.get("on_epoch") is False:
                 self.of_steps_only.add(name)
                 return
             # A value that is logged for steps and epochs has two names.
             if self._monitor in (name, f"{name}_epoch"):
+                self.plain_mean = self.plain_mean and self._averages(given)
                 self._values[-1] = _number(value)
                 self._metric = value if isinstance(value, Metric) else None
             elif "loss" in name.lower() and (number := _number(value)) is not None:
@@ -232,7 +242,7 @@ class MetricListener(Callback):
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Ignore values that are logged from now on, and keep the states of a metric object."""
         self._in_batch = False
-        if self._metric is None or self._module is None:
+        if self._metric is None or self._module is None or not self._split:
             return
         if self._states is None:
             self._states = BlockStates(self._module, self._metric)
@@ -251,6 +261,14 @@ class MetricListener(Callback):
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Restore the module's ``log``."""
         self._close()
+
+    def _averages(self, given: Mapping[str, Any]) -> bool:
+        """Return whether a value counts with its samples in a mean; a metric object does not."""
+        if isinstance(given["value"], Metric):
+            return True
+        number, weight = len(self._values) - 1, given.get("batch_size")
+        samples = self._sizes[number] if number < len(self._sizes) else None
+        return given.get("reduce_fx", "mean") == "mean" and weight in (None, samples)
 
     def _close(self) -> None:
         if self._module is not None:
@@ -288,16 +306,15 @@ def _evaluate(
         listener.on_validation_batch_end()
     if tap is not None:
         tap.close()
-    blocks = () if listener.whole_only else listener.blocks
-    found = Measured(
-        value=math.fsum(count * each for count, each in blocks) / max(1, samples),
+    states = listener.states
+    blocks = () if listener.whole_only or not listener.plain_mean else listener.blocks
+    return Measured(
+        value=value_of(states) if states else mean(blocks),
         blocks=blocks,
         loss=listener.loss,
         features={} if tap is None else tap.features,
-        states=listener.states,
+        states=states,
     )
-    whole = combine([found])
-    return found if whole.is_mean else dataclasses.replace(found, value=whole.value)
 
 
 def _number(value: Any) -> float | None:

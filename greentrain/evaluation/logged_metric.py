@@ -10,14 +10,21 @@ from pytorch_lightning import LightningModule
 from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
-from greentrain.evaluation.evaluator import isolated_rng, quiet, validation_trainer
-from greentrain.evaluation.fast_eval import ordered_loader
+from greentrain.evaluation.evaluator import (
+    isolated_rng,
+    of_steps_only,
+    quiet,
+    validation_trainer,
+)
+from greentrain.evaluation.fast_eval import MetricListener, ordered_loader
 from greentrain.memory import size
 
 Direction = Literal["max", "min"]
 
 BATCH = 8
 """Samples that show the names: some metrics need more than one."""
+MORE = 512
+"""Samples that show the names if fewer did not."""
 _MORE = ("acc", "auc", "auroc", "dice", "f1", "iou", "precision", "r2", "recall")
 _LESS = ("err", "loss", "mae", "mse", "nll", "perplexity", "rmse")
 _WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+[0-9]*(?![a-z])")
@@ -29,20 +36,35 @@ def logged_in_validation(
     *,
     options: Mapping[str, Any],
     loader: Mapping[str, Any],
+    monitor: str | None = None,
 ) -> list[str]:
     """Return the names that a model logs when it is validated on a few samples.
 
     Args:
         model: The model.
-        dataset: Held-out samples, of which the first ones are used.
+        dataset: Held-out samples. Some that are spread over them are used, and more if the metric
+            is not logged: a recall may be logged only for batches with a positive sample.
         options: The user's options of the Trainer.
         loader: The user's options of the loader, ``batch_size`` among them.
+        monitor: The metric to look for; ``None`` for any.
+
+    Raises:
+        ConfigurationError: If the metric is logged with ``on_epoch=False``.
     """
-    batch = Subset(dataset, range(min(size(dataset), BATCH)))
-    with isolated_rng(), quiet():
-        trainer = validation_trainer(options)
-        trainer.validate(model, dataloaders=ordered_loader(batch, loader), verbose=False)
-    return sorted(trainer.callback_metrics)
+    names: list[str] = []
+    for most in (BATCH, MORE):
+        samples = Subset(dataset, range(0, size(dataset), -(-size(dataset) // most)))
+        listener = MetricListener("", [])
+        with isolated_rng(), quiet():
+            trainer = validation_trainer(options, listener)
+            trainer.validate(model, dataloaders=ordered_loader(samples, loader), verbose=False)
+        names = sorted(trainer.callback_metrics)
+        steps_only = sorted(listener.of_steps_only - set(names))
+        if steps_only and (monitor in steps_only or (monitor is None and not names)):
+            raise ConfigurationError(of_steps_only(monitor or steps_only[0]))
+        if names and monitor in (None, *names):
+            break
+    return names
 
 
 def choose_metric(

@@ -144,9 +144,12 @@ def _reduced(parts: Sequence[Any], reduction: Any) -> Any:
 def _is_mergeable(metric: Metric) -> bool:
     known = (dim_zero_cat, dim_zero_max, dim_zero_min, dim_zero_sum)
     reductions = list(metric._reductions.values())
-    # A wrapper holds another metric, and joins its states in its own way.
+    # A wrapper holds another metric, and joins its states in its own way. A metric with its own
+    # `reset` has more to reset than its states, such as a plain number that `update` counts.
     nested = any(isinstance(each, Metric) for each in metric.children())
-    return bool(reductions) and not nested and all(each in known for each in reductions)
+    own_reset = type(metric).reset is not Metric.reset
+    splits = bool(reductions) and not nested and not own_reset
+    return splits and all(each in known for each in reductions)
 
 
 def _members(owner: Metric | MetricCollection, *, copy_state: bool = False) -> list[Metric]:

@@ -203,6 +203,7 @@ class Probe:
         self._validation_sample_j = state["validation_sample_j"]
         self._probe_sample_j = list(state["probe_sample_j"])
         self.validation_j = state["validation_j"]
+        self._evaluator.known |= self._validation_sample_j is not None
         self._seen.load_state_dict(state["seen"])
         self._random.set_state(state["random"])
 

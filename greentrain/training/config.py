@@ -131,6 +131,10 @@ def check_arguments(make_model: object, buffer: object, policy: object) -> None:
             f"buffer is {buffer!r}; it must be 'all', a buffer such as ReservoirBuffer(2000), or "
             "None to keep no past data"
         )
+    if isinstance(policy, type):
+        raise ConfigurationError(
+            f"policy is the class {policy.__name__}; give an instance: {policy.__name__}()"
+        )
     if policy is not None and not callable(getattr(policy, "decide", None)):
         hint = ""
         if isinstance(policy, str):

@@ -184,7 +184,7 @@ class ModelTrainer:
 
     def _make_layers(self, model: LightningModule) -> None:
         """Call the hooks of a module that may make layers, as a Trainer does before a fit."""
-        model.trainer = _plain_trainer(self._options)
+        model.trainer = plain_trainer(self._options)
         try:
             model.setup(stage="fit")
             model.configure_model()
@@ -278,7 +278,7 @@ def number_of_ranks(options: Mapping[str, Any]) -> int:
         ConfigurationError: If a Trainer does not accept one of the options.
     """
     try:
-        return _ranks_of(_plain_trainer(options))
+        return _ranks_of(plain_trainer(options))
     except (TypeError, ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"a Trainer refuses the options of trainer: {reason}") from error
@@ -366,7 +366,7 @@ def _share_out(loader: DataLoader[Any], ranks: int) -> int:
     return len(loader)
 
 
-def _plain_trainer(options: Mapping[str, Any]) -> Trainer:
+def plain_trainer(options: Mapping[str, Any]) -> Trainer:
     """Return a Trainer with these options that calls and writes nothing of the user's."""
     given = without(options, "max_epochs", "logger", "callbacks", "enable_checkpointing")
     with quiet():

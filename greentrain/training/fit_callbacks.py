@@ -222,8 +222,8 @@ class WeightAveraging(Callback):
     ``mean += (theta - mean) * max(1 / t, 1 / horizon)``: a plain mean at first (Polyak & Juditsky
     1992), then an exponential one. A fit that a cap ends early is averaged, too. Buffers of real
     or complex numbers, such as the running statistics of batch normalisation, are averaged
-    alike, as they describe the activations under the averaged weights. Other buffers, such as
-    counters, keep their last values.
+    alike, as they describe the activations under the averaged weights. Other buffers keep their
+    last values: counters, sparse ones, and those with an infinity, such as a causal mask.
 
     Args:
         horizon_steps: Steps over which the exponential mean forgets.
@@ -260,7 +260,8 @@ class WeightAveraging(Callback):
         if self._mean:
             self.last = {name: each.clone() for name, each in pl_module.state_dict().items()}
             for weights, mean in zip(_averaged(pl_module), self._mean, strict=True):
-                weights.copy_(mean)
+                if torch.isfinite(mean).all():  # the mean of two infinities is NaN
+                    weights.copy_(mean)
 
 
 class LoggerSteps(Callback):
@@ -348,9 +349,32 @@ def has_finite_weights(model: nn.Module) -> bool:
     return not finite or bool(torch.stack([each.to(finite[0].device) for each in finite]).all())
 
 
+def nan_buffers(model: nn.Module) -> set[str]:
+    """Return the names of the buffers that hold a NaN.
+
+    Example:
+        >>> model = nn.BatchNorm1d(2)
+        >>> nan_buffers(model)
+        set()
+        >>> _ = model.running_mean.fill_(float("nan"))
+        >>> nan_buffers(model)
+        {'running_mean'}
+    """
+    return {
+        name
+        for name, each in model.named_buffers()
+        if _is_dense(each) and bool(torch.isnan(each).any())
+    }
+
+
 def _averaged(module: LightningModule) -> list[torch.Tensor]:
-    tensors = [*module.parameters(), *module.buffers()]
-    return [each.detach() for each in tensors if each.is_floating_point() or each.is_complex()]
+    return [each.detach() for each in (*module.parameters(), *module.buffers()) if _is_dense(each)]
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor holds real or complex numbers that torch can compute with."""
+    numbers = tensor.is_floating_point() or tensor.is_complex()
+    return numbers and tensor.layout is torch.strided and tensor.dtype.itemsize > 1  # no float8
 
 
 def _mean(values: Sequence[float]) -> float:

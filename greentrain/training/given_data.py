@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytorch_lightning import LightningDataModule
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.core.hooks import DataHooks
 from torch.utils.data import (
     DataLoader,
@@ -22,6 +24,7 @@ from torch.utils.data import (
 
 from greentrain.errors import ConfigurationError
 from greentrain.streams.stream import check_dataset
+from greentrain.training.fit import plain_trainer
 
 _KEPT = (
     "batch_size",
@@ -56,7 +59,9 @@ class GivenData:
     val_options: Mapping[str, Any]
 
 
-def read_data(new_data: object, val: object) -> tuple[GivenData, Callable[[], None]]:
+def read_data(
+    new_data: object, val: object, options: Mapping[str, Any]
+) -> tuple[GivenData, Callable[[], None]]:
     """Return the datasets of an update, with the options of their loaders.
 
     A dataset has the options of the other one's ``DataLoader``, if that is one.
@@ -65,6 +70,7 @@ def read_data(new_data: object, val: object) -> tuple[GivenData, Callable[[], No
         new_data: A map-style dataset, a ``DataLoader`` of one, or a ``LightningDataModule``, which
             is prepared and set up here.
         val: A map-style dataset or a ``DataLoader`` of one; ``None`` for that of a data module.
+        options: Options of the Trainer that a data module has while its data are read.
 
     Returns:
         The data, and a function that tears the data module down.
@@ -72,20 +78,28 @@ def read_data(new_data: object, val: object) -> tuple[GivenData, Callable[[], No
     Raises:
         ConfigurationError: If one of them is missing, empty or of another kind.
     """
-    close: Callable[[], None] = _nothing
-    if isinstance(new_data, LightningDataModule):
-        module = new_data
-        _check_hooks(module)
+    if not isinstance(new_data, LightningDataModule):
+        if val is None:
+            raise ConfigurationError(
+                "val is missing: only held-out data show whether the updated model is better. Give "
+                "a dataset or a DataLoader as val, or a LightningDataModule as new_data"
+            )
+        return _read_both(new_data, val), _nothing
+    module = new_data
+    _check_hooks(module)
+    close = _teardown(module, module.trainer)
+    module.trainer = module.trainer or plain_trainer(options)
+    try:
         module.prepare_data()
         module.setup("fit")
-        new_data = module.train_dataloader()
-        val = module.val_dataloader() if val is None else val
-        close = _teardown(module)
-    elif val is None:
-        raise ConfigurationError(
-            "val is missing: only held-out data show whether the updated model is better. Give a "
-            "dataset or a DataLoader as val, or a LightningDataModule as new_data"
-        )
+        train = module.train_dataloader()
+        return _read_both(train, module.val_dataloader() if val is None else val), close
+    except BaseException:
+        close()
+        raise
+
+
+def _read_both(new_data: object, val: object) -> GivenData:
     train, train_options = _read(new_data, "new_data", "training")
     held_out, val_options = _read(val, "val", "validation")
     if "sampler" in val_options:
@@ -94,23 +108,26 @@ def read_data(new_data: object, val: object) -> tuple[GivenData, Callable[[], No
             "as each is evaluated once"
         )
     shared = {name: each for name, each in train_options.items() if name != "sampler"}
-    data = GivenData(
+    return GivenData(
         train=train,
         val=held_out,
         train_options=train_options or val_options,
         val_options=val_options or shared,
     )
-    return data, close
 
 
 def _read(given: Any, name: str, purpose: str) -> tuple[Dataset[Any], dict[str, Any]]:
     if isinstance(given, DataLoader):
         return _read_loader(given, name, purpose)
     if _is_several(given):
+        if len(given) == 1:
+            (only,) = given.values() if isinstance(given, Mapping) else given
+            return _read(only, name, purpose)
         raise ConfigurationError(
             f"{name} has {len(given)} loaders; give one dataset or one DataLoader, for example of "
             "a ConcatDataset"
         )
+    _check_samples(given, name)
     _check_map_style(given, name, purpose)
     return given, {}
 
@@ -155,6 +172,18 @@ def _check_map_style(dataset: Any, name: str, purpose: str) -> None:
     check_dataset(dataset, name, purpose)
 
 
+def _check_samples(given: Any, name: str) -> None:
+    """Refuse data that have a length and an index, but are no samples with their labels."""
+    tensors = isinstance(given, tuple) and all(isinstance(each, torch.Tensor) for each in given)
+    others = (str, bytes, Mapping, torch.Tensor, np.ndarray)
+    if isinstance(given, others) or (tensors and given):
+        kind = "tuple of tensors" if tensors else type(given).__name__
+        raise ConfigurationError(
+            f"{name} is a {kind}, which is no dataset; give a map-style dataset of the samples, "
+            "such as TensorDataset(inputs, labels) of torch.utils.data"
+        )
+
+
 def _is_several(given: Any) -> bool:
     values = list(given.values()) if isinstance(given, Mapping) else given
     return (
@@ -173,8 +202,12 @@ def _check_hooks(module: LightningDataModule) -> None:
             )
 
 
-def _teardown(module: LightningDataModule) -> Callable[[], None]:
-    return lambda: module.teardown("fit")
+def _teardown(module: LightningDataModule, trainer: Trainer | None) -> Callable[[], None]:
+    def close() -> None:
+        module.teardown("fit")
+        module.trainer = trainer
+
+    return close
 
 
 def _nothing() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from greentrain.errors import ConfigurationError
+from greentrain.training.fit_callbacks import has_finite_weights
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.SyncBatchNorm)
+"""Layers that cannot train on one value of each channel."""
 _COMPILED = ("forward", "predict_step", "test_step", "training_step", "validation_step")
 """Methods that a compilation replaces on the instance."""
 
@@ -56,6 +62,56 @@ def check_given_model(model: object) -> LightningModule:
             f"{name} is on the meta device, where weights have no values; load its weights first"
         )
     return model
+
+
+def check_weights(model: LightningModule, smallest_batch: int, flat: Collection[str]) -> None:
+    """Refuse a model that a fit cannot continue from.
+
+    Args:
+        model: The model in training mode.
+        smallest_batch: Samples of the smallest batch.
+        flat: Names of layers that have one value of each channel for a sample.
+
+    Raises:
+        ConfigurationError: If a weight is not finite, or batches of one sample would be normalised.
+    """
+    name = type(model).__name__
+    if not has_finite_weights(model):
+        raise ConfigurationError(
+            f"{name} has a weight that is NaN or infinite, and no training repairs it; give a "
+            "model whose training did not diverge, such as an earlier checkpoint"
+        )
+    normalised = sorted(
+        place
+        for place, layer in model.named_modules()
+        if isinstance(layer, BATCH_NORMS) and layer.training and place in flat
+    )
+    if smallest_batch == 1 and normalised:
+        raise ConfigurationError(
+            f"{name} normalises batches in {normalised[0]!r}, which needs two samples in a batch, "
+            "and the new data have batches of one. Give a larger batch_size and at least two new "
+            "samples, or put the layer into evaluation mode"
+        )
+
+
+@contextmanager
+def flat_layers(model: LightningModule) -> Iterator[set[str]]:
+    """Yield the names of layers of batch normalisation whose inputs have two dimensions.
+
+    They are found while the model is called within the block.
+    """
+    found: set[str] = set()
+
+    def note(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda _, inputs: found.add(name) if inputs[0].dim() == 2 else None
+
+    layers = [each for each in model.named_modules() if isinstance(each[1], BATCH_NORMS)]
+    handles = [layer.register_forward_pre_hook(note(name)) for name, layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def copy_model(model: LightningModule) -> LightningModule:

@@ -26,7 +26,7 @@ from greentrain.evaluation.logged_metric import choose_metric, logged_in_validat
 from greentrain.evaluation.probe import Probe
 from greentrain.ledger import LOG_FOLDER, file_url
 from greentrain.ledger.sqlite import parsed
-from greentrain.memory import Buffer
+from greentrain.memory import Buffer, size
 from greentrain.streams import Experience
 from greentrain.tracking import NullTracker
 from greentrain.training import config
@@ -35,9 +35,15 @@ from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, as_list
 from greentrain.training.fit_callbacks import LoggerSteps
 from greentrain.training.given_data import GivenData, read_data
-from greentrain.training.given_model import check_given_model, copy_model
-from greentrain.training.given_options import check_callbacks, check_options
+from greentrain.training.given_model import (
+    check_given_model,
+    check_weights,
+    copy_model,
+    flat_layers,
+)
+from greentrain.training.given_options import check_callbacks, check_options, check_values
 from greentrain.training.loaders import check_loader
+from greentrain.training.module_checks import check_module
 from greentrain.training.shadow import check_model
 from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
@@ -128,8 +134,9 @@ def update(
     options = check_options(trainer)
     config.check_arguments(make_model or check_given_model, buffer, policy)
     wanted = budget if isinstance(budget, Budget) else Budget.parse(budget)
+    check_values(carbon=carbon, first_step=first_step, ledger=ledger, meter=meter)
     check_intensity(wanted, carbon.account())
-    data, close_data = read_data(new_data, val)
+    data, close_data = read_data(new_data, val, options)
     try:
         return _update(
             given,
@@ -193,12 +200,18 @@ def _update(
     )
     val_loader = check_loader(data.val_options)
     start = copy_model(given)
-    logged = logged_in_validation(start, data.val, options=options, loader=val_loader)
+    with flat_layers(start) as flat:
+        logged = logged_in_validation(
+            start, data.val, options=options, loader=val_loader, monitor=monitor
+        )
     monitor, mode = choose_metric(logged, monitor, mode)
     check_callbacks(options, logged)
+    check_module(start, monitor=monitor, logged=logged)
+    check_weights(start, min(model_trainer.loader["batch_size"], size(data.train)), flat)
     if make_model is not None:
         check_model(model_trainer.fresh_model(), given)
     evaluator = Evaluator(monitor=monitor, options=options, loader=val_loader)
+    evaluator.known = True
     held_out = HeldOut("current", seed=seed)
     kept = config.open_buffer(buffer, state_dir, seed)
     state = StreamState(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning import LightningModule
@@ -15,16 +15,17 @@ from greentrain.texts import get_logger
 from greentrain.training.fit_callbacks import has_finite_weights
 from greentrain.training.stream_state import weight_norm
 
-_NO_VALIDATION = "and the fits of a stream run no validation"
+_NO_VALIDATION = "and the fits of an update run no validation"
 _log = get_logger(__name__)
 
 
-def check_module(model: LightningModule, *, monitor: str) -> None:
+def check_module(model: LightningModule, *, monitor: str, logged: Collection[str] = ()) -> None:
     """Refuse a module whose weights or learning rate an update cannot work with.
 
     Args:
         model: The module with its layers.
-        monitor: The stream's metric, which is logged in validation.
+        monitor: The metric, which is logged in validation.
+        logged: All names that are logged in validation, if they are known.
 
     Raises:
         ConfigurationError: If its weights have no norm, or its learning rate follows a metric of
@@ -43,11 +44,14 @@ def check_module(model: LightningModule, *, monitor: str) -> None:
     if not model.automatic_optimization:
         return  # it steps its schedules itself
     for plateau in _plateaus(_configured(model)):
-        if plateau.get("strict", True) and _is_of_validation(plateau.get("monitor"), monitor):
+        followed = plateau.get("monitor")
+        if plateau.get("strict", True) and (
+            followed in logged or _is_of_validation(followed, monitor)
+        ):
             raise ConfigurationError(
                 f"configure_optimizers of {name} returns a ReduceLROnPlateau of "
-                f"{plateau['monitor']!r}, {_NO_VALIDATION}; give it a metric that training_step "
-                "logs, or use a schedule of steps, such as OneCycleLR"
+                f"{followed!r}, {_NO_VALIDATION}; give it a metric that training_step alone logs, "
+                "or use a schedule of steps, such as OneCycleLR"
             )
 
 

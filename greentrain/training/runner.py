@@ -123,7 +123,8 @@ class StreamRunner:
         """Decide about an experience, and carry the decision out unless in shadow mode.
 
         An error within the update is raised at its first try. At the second one, also in a later
-        process, the experience is set aside, so that the stream goes on.
+        process, the experience is set aside, so that the stream goes on. The update of a given
+        model sets nothing aside: its caller chose the data, and gets each error.
 
         Raises:
             ConfigurationError: If the experience cannot be used, the model does not log the
@@ -220,7 +221,11 @@ class StreamRunner:
 
     def _gives_up(self, experience: Experience, error: BaseException) -> bool:
         """Count a failed try, and return whether it was the last one."""
-        if not isinstance(error, Exception) or isinstance(error, _NOT_OF_THE_DATA):
+        if (
+            self.state.model.given
+            or not isinstance(error, Exception)
+            or isinstance(error, _NOT_OF_THE_DATA)
+        ):
             return False
         tries = self._tries.add(experience.id)
         if tries < MOST_TRIES:

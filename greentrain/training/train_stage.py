@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from pytorch_lightning import LightningModule
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
@@ -18,7 +18,14 @@ from greentrain.memory import size
 from greentrain.payments import Payment, paying
 from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import ModelTrainer
-from greentrain.training.fit_callbacks import LossCurve, StepEnergy, StopOnNan, has_finite_weights
+from greentrain.training.fit_callbacks import (
+    LossCurve,
+    StepEnergy,
+    StopOnNan,
+    has_finite_weights,
+    nan_buffers,
+)
+from greentrain.training.module_checks import check_module
 from greentrain.training.run_context import RunContext
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent
@@ -89,7 +96,7 @@ class TrainStage:
             recorder.phase("update"),
         ):
             if not self._state.model.trained:  # a missing metric must fail before the fit
-                self._evaluator.measure(self._state.model.module, [Subset(held_out, [0])])
+                self._check(self._state.model.module, held_out)
             model = self._trainer.train(
                 Candidate(action=decision.action, steps=decision.steps),
                 context.data,
@@ -101,7 +108,8 @@ class TrainStage:
             with recorder.phase("validation"):
                 after = self._validate(model.module, held_out)
                 compared = self._compare(asked, model.module, payment)
-                finite = has_finite_weights(model.module) and math.isfinite(after)
+                new_nans = nan_buffers(model.module) - nan_buffers(self._state.model.module)
+                finite = has_finite_weights(model.module) and math.isfinite(after) and not new_nans
                 kept = finite and not nan.stopped and not self._loses(compared)
                 if kept:
                     self.evaluate_each(model.module, context.experience.val)
@@ -122,6 +130,12 @@ class TrainStage:
             slope=curve.slope,
             projected_j=steps.projected_j,
         )
+
+    def _check(self, model: LightningModule, held_out: Dataset[Any]) -> None:
+        """Check the names that a model logs in validation, before its first fit."""
+        evaluator = self._evaluator
+        evaluator.check(model, held_out)
+        check_module(model, monitor=evaluator.monitor, logged=evaluator.logged)
 
     def evaluate_each(self, model: LightningModule, *current: Dataset[Any]) -> None:
         """Record the metric of a model on each experience separately, if requested.

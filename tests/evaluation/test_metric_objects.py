@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 
 import pytest
 import torch
 from pytorch_lightning import LightningModule
 from torch import nn
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
@@ -21,8 +22,9 @@ from torchmetrics.classification import (
 
 from greentrain import Experience, StreamTrainer, UpdateMode
 from greentrain.control import Always
+from greentrain.errors import ConfigurationError
 from greentrain.evaluation.comparison import MetricHistory, combine, difference, standard_error
-from greentrain.evaluation.evaluator import Evaluator
+from greentrain.evaluation.evaluator import Evaluator, validation_trainer
 from greentrain.evaluation.metric_states import BlockStates, bootstrap_error, value_of
 from tests.models import Clock, Tick, constant_meter
 
@@ -85,10 +87,9 @@ class AtTheEnd(Scores):
         self.metric.reset()
 
 
-def evaluator(*, fast: bool = True, **options) -> Evaluator:
-    found = Evaluator(
-        monitor="val", options={"accelerator": "cpu", **options}, loader={"batch_size": 8}
-    )
+def evaluator(*, fast: bool = True, batch_size: int = 8) -> Evaluator:
+    loader = {"batch_size": batch_size}
+    found = Evaluator(monitor="val", options={"accelerator": "cpu"}, loader=loader)
     found._fast = found._fast and fast
     return found
 
@@ -206,6 +207,105 @@ def test_a_metric_of_ones_own_is_computed_over_all_samples(metric, fast):
     evaluating, model = evaluator(fast=fast), Scores(metric())
     assert evaluating.measure_as_one(model, halves).value == pytest.approx(float(expected))
     assert evaluating._fast is (fast and metric is OwnMetric)
+
+
+class Counts(OwnMetric):
+    """Counts the samples in a plain number, which its own ``reset`` sets to zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def update(self, scores, labels):
+        super().update(scores, labels)
+        self.count += len(scores)
+
+    def compute(self):
+        return self.total / self.count
+
+    def reset(self):
+        super().reset()
+        self.count = 0
+
+
+class LogitsDrift(Scores):
+    """``BinaryAUROC`` turns scores into probabilities where a batch has one outside [0, 1]."""
+
+    def validation_step(self, batch, batch_idx):
+        self.metric.update(3 * self.weight * batch[0] - 1, batch[1])
+        self.log("val", self.metric)
+
+
+class Tokens(Scores):
+    """Weights a batch by its positive samples, as a language model does by its tokens."""
+
+    def validation_step(self, batch, batch_idx):
+        count = int(batch[1].sum())
+        self.log("val", batch[0][batch[1] == 1].sum() / max(1, count), batch_size=count)
+
+
+class Errors(Scores):
+    def validation_step(self, batch, batch_idx):
+        self.log("val", ((batch[0] > 0.3) != batch[1]).float().sum(), reduce_fx="sum")
+
+
+class Positional(Scores):
+    def validation_step(self, batch, batch_idx):
+        self.log("val", batch[0].max(), False, False, False, True, "max")
+
+
+class Own(Scores):
+    def __init__(self):
+        super().__init__(Counts())
+
+
+class Recall(Scores):
+    """Is logged only for batches with a positive sample."""
+
+    def validation_step(self, batch, batch_idx):
+        if batch[1].any():
+            self.log("val", (batch[0][batch[1] == 1] > 0.6).float().mean())
+
+
+def rising(count: int = 100) -> TensorDataset:
+    """Samples sorted by their score, as those of a drifting stream may be."""
+    samples = torch.linspace(0.0, 1.0, count)
+    chance = torch.rand(count, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(samples, ((chance < samples) & (samples > 0.2)).long())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("make_model", [LogitsDrift, Tokens, Errors, Positional, Own, Recall])
+def test_a_probe_has_the_value_of_a_validation_in_the_users_batches(make_model, fast):
+    data = rising()
+    trainer = validation_trainer({"accelerator": "cpu"})
+    trainer.validate(make_model(), DataLoader(data, batch_size=32), verbose=False)
+    expected = pytest.approx(float(trainer.callback_metrics["val"]), abs=1e-6)
+    evaluating = evaluator(fast=fast, batch_size=32)
+    (one,) = evaluating.measure(make_model(), [data])
+    halves = [Subset(data, range(40)), Subset(data, range(40, 100))]
+    assert one.value == expected
+    assert evaluating.measure_as_one(make_model(), halves).value == expected
+
+
+def test_a_weight_that_is_the_number_of_samples_needs_no_trainer():
+    class Plain(Scores):
+        def validation_step(self, batch, batch_idx):
+            self.log("val", batch[0].mean(), batch_size=len(batch[0]))
+
+    evaluating = evaluator(batch_size=32)
+    assert evaluating.measure(Plain(), [rising()])[0].value == pytest.approx(0.5)
+    assert evaluating._fast
+
+
+def test_data_without_a_value_are_unknown_once_the_metric_was_logged():
+    negative, evaluating = Subset(rising(), range(20)), evaluator()
+    with pytest.raises(ConfigurationError, match="logs no 'val'"):
+        evaluating.measure(Recall(), [negative])
+    evaluating.check(Recall(), rising())  # its first sample is negative, too
+    (found,) = evaluating.measure(Recall(), [negative])
+    assert math.isnan(found.value)
+    assert sum(found.sizes) == 20
 
 
 def test_resamples_without_a_positive_sample_are_left_out():

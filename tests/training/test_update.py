@@ -8,16 +8,19 @@ import socket
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
     IterableDataset,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -26,7 +29,7 @@ from torch.utils.data import (
 import greentrain
 from greentrain import Budget, ModelUpdate, UpdateMode
 from greentrain.callbacks import EnergyMonitor
-from greentrain.control import Always
+from greentrain.control import Always, PricedPolicy
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.logged_metric import BATCH
@@ -297,6 +300,34 @@ def test_a_data_module_is_torn_down_after_an_error():
     assert module.calls[-1] == "teardown fit"
 
 
+def test_a_data_module_may_use_its_trainer_and_give_a_list_of_one_loader():
+    class Ranks(Module):
+        def train_dataloader(self):
+            return DataLoader(NEW, batch_size=16 // self.trainer.world_size)
+
+        def val_dataloader(self):
+            return [super().val_dataloader()]
+
+    module = Ranks()
+    assert update(model(), module, val=None).kept
+    assert module.trainer is None
+    module.trainer = own = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert update(model(), module, val=None).kept
+    assert module.trainer is own
+
+
+def test_a_data_module_whose_data_cannot_be_read_is_torn_down():
+    class Empty(Module):
+        def val_dataloader(self):
+            return []
+
+    module = Empty()
+    with pytest.raises(ConfigurationError, match="val holds no samples"):
+        update(model(), module, val=None)
+    assert module.calls[-1] == "teardown fit"
+    assert module.trainer is None
+
+
 def test_hooks_of_a_data_module_are_refused():
     class Scales(Module):
         def on_after_batch_transfer(self, batch, dataloader_idx):
@@ -319,6 +350,11 @@ class Endless(IterableDataset):
         ({"new_data": TensorDataset(torch.zeros(0, 2))}, "new_data holds no samples"),
         ({"new_data": DataLoader(TensorDataset(torch.zeros(0, 2)))}, "new_data holds no samples"),
         ({"new_data": None}, "new_data is None"),
+        ({"new_data": torch.zeros(9, 2)}, r"new_data is a Tensor.*TensorDataset\(inputs"),
+        ({"new_data": np.zeros((9, 2))}, "new_data is a ndarray"),
+        ({"new_data": {"x": 1}}, "new_data is a dict"),
+        ({"new_data": "images/"}, "new_data is a str"),
+        ({"val": (torch.zeros(9, 2), torch.zeros(9))}, "val is a tuple of tensors"),
         ({"new_data": Endless()}, "IterableDataset"),
         ({"new_data": DataLoader(Endless())}, "IterableDataset"),
         ({"new_data": DataLoader(NEW, batch_size=None)}, "its own batches"),
@@ -378,6 +414,60 @@ def test_a_model_that_logs_nothing_is_refused():
         update(model(Silent))
 
 
+def test_a_metric_of_steps_alone_is_named_with_the_fix():
+    class OfSteps(Sized):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_acc", 0.5, on_step=True, on_epoch=False)
+
+    for monitor in (None, "val_acc"):
+        with pytest.raises(ConfigurationError, match=r"'val_acc'.*on_epoch=False.*on_epoch=True"):
+            update(model(OfSteps), monitor=monitor)
+
+
+class Recall(Sized):
+    """Logs a metric only for batches with the last class."""
+
+    def validation_step(self, batch, batch_idx):
+        samples, labels = batch
+        if (labels == 3).any():
+            right = self.layer(samples).argmax(1) == labels
+            self.log("val_recall", right[labels == 3].float().mean())
+
+
+def test_a_metric_of_some_batches_is_found_in_sorted_data():
+    assert int(VAL.tensors[1][0]) == 0  # the held-out samples are sorted by their class
+    result = update(model(Recall), policy=WARM)
+    assert (result.monitor, result.kept, result.metric_before) == ("val_recall", True, 0.0)
+    assert result.metric_after > 0.9
+    rare = ConcatDataset([blobs((0,), 400, 3), blobs((3,), 20, 4), blobs((1,), 80, 5)])
+    assert update(model(Recall), val=rare, policy=WARM).kept
+
+
+def test_a_plateau_of_any_validation_metric_is_refused_before_anything_is_paid(tmp_path):
+    class Plateau(Sized):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("quality", 1.0)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+            schedule = {"scheduler": ReduceLROnPlateau(optimizer), "monitor": "quality"}
+            return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    clock = Clock()
+    with pytest.raises(ConfigurationError, match="a ReduceLROnPlateau of 'quality'"):
+        update(model(Plateau), monitor="val_acc", clock=clock)
+    assert clock.seconds == 0.0  # nothing was trained
+    assert not (tmp_path / "greentrain_logs").exists()
+
+
+def test_weights_that_cannot_be_compared_are_refused():
+    given = model()
+    given.other = nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(ConfigurationError, match="float8"):
+        update(given)
+
+
 # The model.
 
 
@@ -417,6 +507,44 @@ def with_file() -> LightningModule:
 def test_a_model_that_cannot_be_updated_is_refused(given, message):
     with pytest.raises(ConfigurationError, match=message):
         update(given)
+
+
+def test_a_model_with_a_nan_is_refused(tmp_path):
+    given = model()
+    with torch.no_grad():
+        given.layer.weight[0, 0] = torch.nan
+    with pytest.raises(ConfigurationError, match="a weight that is NaN or infinite"):
+        update(given)
+    assert not (tmp_path / "greentrain_logs").exists()
+
+
+class Flat(Sized):
+    def __init__(self, classes=4):
+        super().__init__(classes)
+        self.layer = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, classes))
+
+
+class Long(Flat):
+    """Normalises ten values of each channel, so that one sample is enough."""
+
+    def __init__(self):
+        super().__init__()
+        first = nn.Sequential(nn.Unflatten(1, (2, 1)), nn.Upsample(10), nn.BatchNorm1d(2))
+        self.layer = nn.Sequential(first, nn.Flatten(), nn.Linear(20, 4))
+
+
+ONE = Subset(NEW, [0])
+
+
+@pytest.mark.parametrize("new_data", [ONE, DataLoader(NEW, batch_size=1)])
+def test_a_batch_of_one_sample_cannot_be_normalised(new_data, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"normalises batches in 'layer.0'.*two samples"):
+        update(Flat(), new_data)
+    assert not (tmp_path / "greentrain_logs").exists()
+    update(Long(), new_data, max_epochs=1)
+    still = Flat()
+    still.layer[0].eval()
+    update(still, new_data, max_epochs=1)
 
 
 def test_a_model_in_evaluation_mode_is_trained_and_returned_in_it():
@@ -500,6 +628,13 @@ def test_the_updated_model_can_be_saved_as_a_checkpoint(tmp_path):
         ({"budget": "2 gCO2e"}, "needs a carbon intensity"),
         ({"buffer": 100}, r"ReservoirBuffer\(100\)"),
         ({"make_model": 3}, "make_model is 3"),
+        ({"meter": "best"}, "meter is 'best'; give a meter of greentrain.energy"),
+        ({"meter": ConstantMeter}, "meter is <class"),
+        ({"carbon": "DE"}, r"carbon is 'DE'; give a CarbonConfig.*zone='DE'"),
+        ({"first_step": "5"}, "first_step is '5'"),
+        ({"first_step": -1}, "first_step is -1"),
+        ({"policy": PricedPolicy}, r"policy is the class PricedPolicy; give .* PricedPolicy\(\)"),
+        ({"ledger": False}, "ledger is False, and each update is recorded"),
         ({"make_model": lambda: Sized(2)}, "do not fit"),
         ({"callbacks": [ModelCheckpoint()]}, r"save that one: torch\.save"),
         ({"callbacks": [EarlyStopping("val_acc")]}, "EarlyStopping on 'val_acc'"),
@@ -699,6 +834,24 @@ def test_an_update_that_fails_leaves_the_state_free_and_its_joules_spent():
     result = update(model(), state_dir="state", policy=WARM)
     assert result.kept
     assert result.left_j == pytest.approx(2000.0 - spent_j - result.energy_j)
+
+
+@pytest.mark.parametrize("state_dir", [None, "state"])
+def test_each_error_is_raised_and_nothing_is_set_aside(state_dir, caplog):
+    class Fails(Sized):
+        error = ""
+
+        def training_step(self, batch, batch_idx):
+            if Fails.error:
+                raise RuntimeError(Fails.error)
+            return super().training_step(batch, batch_idx)
+
+    for Fails.error in ("first", "another", "a third"):
+        with pytest.raises(RuntimeError, match=Fails.error):
+            update(model(Fails), state_dir=state_dir)
+    assert "set aside" not in caplog.text
+    Fails.error = ""
+    assert update(model(Fails), state_dir=state_dir).kept
 
 
 def test_a_state_of_another_model_is_refused():

@@ -250,10 +250,25 @@ def with_plateau(monitor, *, form=0, **options):
 @pytest.mark.parametrize("form", [0, 1, 2])
 @pytest.mark.parametrize("monitor", ["val_loss", "val_acc", "valid/loss"])
 def test_a_plateau_of_validation_is_refused_at_construction(tmp_path, monitor, form):
-    message = rf"returns a ReduceLROnPlateau of '{monitor}', and the fits of a stream run no valid"
+    message = rf"returns a ReduceLROnPlateau of '{monitor}', and the fits of an update run no valid"
     with pytest.raises(ConfigurationError, match=message):
         streaming(tmp_path, with_plateau(monitor, form=form))
     assert not (tmp_path / "greentrain.db").exists()
+
+
+def test_a_plateau_of_any_validation_metric_is_refused_before_the_first_fit(tmp_path):
+    class Quality(with_plateau("quality")):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("quality", 1.0)
+
+    clock = Clock()
+    with (
+        streaming(tmp_path, Quality, clock=clock) as stream,
+        pytest.raises(ConfigurationError, match="a ReduceLROnPlateau of 'quality'"),
+    ):
+        stream.update(experience("0", range(4)))
+    assert clock.seconds == 0.0  # nothing was trained
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from pytorch_lightning import Callback
 from torch import nn
 
 from greentrain.callbacks import BudgetGuard
-from greentrain.control import Action, UpdateMode
+from greentrain.control import Action, Always, UpdateMode
 from greentrain.training.fit_callbacks import WeightAveraging
-from tests.models import Classifier, Clock, Tick, constant_meter
+from tests.models import Classifier, Clock, Tick, constant_meter, experience
 from tests.training.fitting import parts, train
+from tests.training.streaming import open_stream
 
 
 class Trail(Callback):
@@ -73,6 +74,51 @@ def test_running_statistics_are_averaged_with_the_weights_and_counters_are_not()
     norm = model.layer[0]
     assert torch.allclose(norm.running_mean, torch.stack(seen.means).mean(0), atol=1e-6)
     assert int(norm.num_batches_tracked) == 10
+
+
+class Buffered(Classifier):
+    """Has the buffers of a causal mask, of a sparse matrix and of a table that never changes."""
+
+    def __init__(self):
+        super().__init__()
+        mask = torch.triu(torch.full((4, 4), -torch.inf), diagonal=1)
+        self.register_buffer("mask", mask)
+        self.register_buffer("hidden", mask.clone(), persistent=False)
+        self.register_buffer("sparse", torch.eye(2).to_sparse())
+        self.register_buffer("huge", torch.tensor(3e38))
+
+    def training_step(self, batch, batch_idx):
+        seen = torch.softmax(self.mask, -1) + torch.softmax(self.hidden, -1)
+        return super().training_step(batch, batch_idx) * seen.sum() / 8
+
+
+def test_buffers_that_have_no_mean_keep_their_values():
+    model, _ = train(parts(Buffered), steps=10)
+    fresh = Buffered()
+    for name, buffer in fresh.named_buffers():
+        assert torch.equal(dict(model.named_buffers())[name].to_dense(), buffer.to_dense()), name
+
+
+def test_a_successor_with_a_new_nan_in_a_buffer_is_not_kept(tmp_path):
+    class Spoils(Classifier):
+        bad = False
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(2))
+            self.register_buffer("unknown", torch.tensor([torch.nan]))  # from the start on
+
+        def training_step(self, batch, batch_idx):
+            if Spoils.bad:
+                self.scale.fill_(torch.nan)
+            return super().training_step(batch, batch_idx)
+
+    policy = Always(mode=UpdateMode.WARM_START)
+    with open_stream(tmp_path, Spoils, policy=policy) as stream:
+        assert stream.update(experience("0", range(4))).kept
+        Spoils.bad = True
+        assert not stream.update(experience("1", range(4), seed=1)).kept
+        assert float(stream.model.scale.sum()) == 2.0
 
 
 def test_accumulated_batches_count_as_one_step_of_the_mean():
