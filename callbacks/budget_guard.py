@@ -113,7 +113,7 @@ class BudgetGuard(Callback):
     ) -> None:
         self._cap = parse_cap(cap, several=budget is not None)
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
-        check_options(on_exceed, keep_j)
+        check_options(meter, on_exceed, keep_j)
         check_budget(ledger, budget, num_fits, on_exceed)
         self.meter = meter
         self.ledger = ledger

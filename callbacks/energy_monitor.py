@@ -28,10 +28,12 @@ from greentrain.energy import (
     WallMeter,
     Window,
     WindowRecorder,
+    check_meter,
     energy_html,
     predict_total,
 )
 from greentrain.errors import ConfigurationError
+from greentrain.units import is_number
 
 _PREDICTION_EPOCHS = 100
 """Last epochs on which a prediction is based; a limit keeps its cost constant in a long fit."""
@@ -97,7 +99,9 @@ class EnergyMonitor(Callback):
         summary: bool = True,
     ) -> None:
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
-        if not (math.isfinite(idle_s) and idle_s >= 0):
+        if not isinstance(meter, WindowRecorder):
+            check_meter(meter, "EnergyMonitor(meter=...)")
+        if not (is_number(idle_s) and math.isfinite(idle_s) and idle_s >= 0):
             raise ConfigurationError(
                 f"EnergyMonitor(idle_s={idle_s!r}) is not allowed; give seconds, 0 or more"
             )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from greentrain.carbon.intensity import IntensityProvider, Provenance, mean_intensity
 from greentrain.carbon.static import StaticIntensity
 from greentrain.errors import ConfigurationError
-from greentrain.units import J_PER_WH
+from greentrain.units import J_PER_WH, is_number
 
 
 class MeteredEnergy(Protocol):
@@ -95,13 +95,18 @@ class CarbonAccount:
             raise ConfigurationError(
                 f"zone is {zone!r} and intensity is given too; give one of them"
             )
-        if pue is not None and not (math.isfinite(pue) and pue >= 1):
+        if pue is not None and not (is_number(pue) and math.isfinite(pue) and pue >= 1):
             raise ConfigurationError(
                 f"pue is {pue!r}; it must be the facility's energy over the computers', 1 or more"
             )
         if pue is None and pue_source is not None:
             raise ConfigurationError(
                 f"pue_source is {pue_source!r} and there is no PUE; give pue too, such as 1.2"
+            )
+        if intensity is not None and not callable(getattr(intensity, "history", None)):
+            raise ConfigurationError(
+                f"intensity is {intensity!r}; it must be a provider of greentrain.carbon, such as "
+                "CsvIntensity('de.csv', zone='DE'). A zone alone is given as zone='DE'"
             )
         self._provider = StaticIntensity(zone) if zone is not None else intensity
         if self._provider is not None and self._provider.provenance.signal == "marginal":

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.errors import ConfigurationError
 from greentrain.training.fit import RESERVED_OPTIONS, as_list, trainer_options
+from greentrain.units import is_whole
 
 
 def check_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +39,19 @@ def check_options(given: Mapping[str, Any]) -> dict[str, Any]:
             "training, such as CSVLogger('logs'), so that its curves continue"
         )
     return trainer_options(given)
+
+
+def check_places(ledger: object, first_step: object) -> None:
+    """Refuse a ledger that is no URL, and a first step that is no number of steps."""
+    if ledger is not None and not (isinstance(ledger, str) and ledger):
+        raise ConfigurationError(
+            f"ledger is {ledger!r}; it must be a URL such as 'sqlite:///greentrain.db', or None "
+            "for a file of this update. The budget of an update is always recorded"
+        )
+    if first_step is not None and not is_whole(first_step):
+        raise ConfigurationError(
+            f"first_step is {first_step!r}; it must be a whole number of steps, 0 or more, or None"
+        )
 
 
 def check_callbacks(options: Mapping[str, Any], logged: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ from greentrain.training.fit import ModelTrainer, as_list
 from greentrain.training.fit_callbacks import LoggerSteps
 from greentrain.training.given_data import GivenData, read_data
 from greentrain.training.given_model import check_given_model, copy_model
-from greentrain.training.given_options import check_callbacks, check_options
+from greentrain.training.given_options import check_callbacks, check_options, check_places
 from greentrain.training.loaders import check_loader
 from greentrain.training.shadow import check_model
 from greentrain.training.stream_opening import open_runner
@@ -126,7 +126,8 @@ def update(
     """
     given = check_given_model(model)
     options = check_options(trainer)
-    config.check_arguments(make_model or check_given_model, buffer, policy)
+    config.check_arguments(make_model or check_given_model, buffer, policy, meter, carbon)
+    check_places(ledger, first_step)
     wanted = budget if isinstance(budget, Budget) else Budget.parse(budget)
     check_intensity(wanted, carbon.account())
     data, close_data = read_data(new_data, val)

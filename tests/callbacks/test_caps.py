@@ -210,6 +210,8 @@ def test_ranks_share_a_part(url, tmp_path):
     [
         ({"budget": "kfold"}, "add ledger='sqlite:///greentrain.db'"),
         ({"num_fits": 3}, "budget='kfold'"),
+        ({"keep_j": "3"}, "keep_j='3'"),
+        ({"meter": "best"}, "meter=...) is 'best', and that is no meter"),
         ({"budget": "kfold", "ledger": "x.db", "num_fits": 0}, "1 or more"),
         ({"budget": "kfold", "ledger": "x.db", "num_fits": 2.5}, "1 or more"),
         ({"budget": "kfold", "ledger": "x.db", "on_exceed": "warn"}, "'stop' or 'raise'"),

@@ -26,7 +26,7 @@ from torch.utils.data import (
 import greentrain
 from greentrain import Budget, ModelUpdate, UpdateMode
 from greentrain.callbacks import EnergyMonitor
-from greentrain.control import Always
+from greentrain.control import Always, PricedPolicy
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.logged_metric import BATCH
@@ -498,6 +498,11 @@ def test_the_updated_model_can_be_saved_as_a_checkpoint(tmp_path):
         ({"budget": 5}, "the budget is 5; write a text"),
         ({"budget": "5"}, "alone says no unit"),
         ({"budget": "2 gCO2e"}, "needs a carbon intensity"),
+        ({"carbon": "DE"}, r"CarbonConfig\(zone='DE'\)"),
+        ({"first_step": "5"}, "first_step is '5'"),
+        ({"policy": PricedPolicy}, "it is a class"),
+        ({"ledger": False}, "ledger is False"),
+        ({"meter": "best"}, "meter is 'best', and that is no meter"),
         ({"buffer": 100}, r"ReservoirBuffer\(100\)"),
         ({"make_model": 3}, "make_model is 3"),
         ({"make_model": lambda: Sized(2)}, "do not fit"),
