@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import weakref
+from dataclasses import replace
 from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.util import Finalize
@@ -65,9 +66,16 @@ class _SharedMeter:
             )
 
     def end_setup(self) -> None:
-        """Close the window from the start of the meter."""
-        reading = self.recorder.read() - self._first
-        self.setup = Window(phase="setup", started=self._began, ended=utc_now(), reading=reading)
+        """Close the window from the start of the meter, after waiting for late joules."""
+        ended, last = utc_now(), self.recorder.read()
+        if last.late:
+            _ = self.recorder.sources
+            known = self.recorder.read()
+            energy_j = {**known.energy_j, **dict.fromkeys(known.late)}  # it did not come
+            known = replace(known, energy_j=energy_j, late=frozenset())
+            last, self._first = last.spread(known), self._first.spread(known)
+        reading = last - self._first
+        self.setup = Window(phase="setup", started=self._began, ended=ended, reading=reading)
 
 
 class MeterLease:
@@ -168,9 +176,11 @@ def _close_callbacks(trainer: weakref.ref[Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         # Sent as soon as another process has failed, and Lightning's handler would wait for that.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for callback in getattr(trainer(), "callbacks", ()):
+    if (ended := trainer()) is None:
+        return
+    for callback in ended.callbacks:
         if isinstance(callback, Callback):
-            callback.on_exception(trainer(), SystemExit())
+            callback.on_exception(ended, ended.lightning_module, SystemExit())
 
 
 def _meter_of(given: Meter | WindowRecorder | None) -> Meter | None:

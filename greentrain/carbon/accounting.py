@@ -126,6 +126,25 @@ class CarbonAccount:
         """The PUE; ``None`` without one."""
         return self._pue
 
+    def agrees_with(self, other: CarbonAccount) -> bool:
+        """Return whether both convert alike, as far as both have an intensity and a PUE.
+
+        Example:
+            >>> germany = CarbonAccount(zone="DE")
+            >>> germany.agrees_with(CarbonAccount(zone="DEU", pue=1.2))
+            True
+            >>> germany.agrees_with(CarbonAccount(zone="FR"))
+            False
+        """
+        own, given = self._provider, other._provider
+        if None not in (self.pue, other.pue) and self.pue != other.pue:
+            return False
+        if own is None or given is None or own == given:
+            return True
+        # A provider that does not say when it equals another is known by its description only.
+        plain = type(own).__eq__ is object.__eq__ and type(own) is type(given)
+        return plain and own.provenance == given.provenance
+
     def of(self, window: MeteredWindow) -> Emissions:
         """Return the grams of a window's measured sources."""
         return self.emissions(window.reading.total_j, window.started, window.ended)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pytorch_lightning import Callback
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks.handover import Origin
@@ -142,7 +143,8 @@ def test_a_fit_that_fails_in_its_processes_is_settled_and_closed(tmp_path, ranks
     meter = constant_meter(clock)
     monitor = EnergyMonitor(meter, ledger=url)
     guard = BudgetGuard("500 J", meter=meter, ledger=url, budget="kfold")
-    with pytest.raises(Exception, match="a bad epoch|Connection closed|ended by|SIGTERM"):
+    # That of the rank that failed first, or the other one's, which lost its connection.
+    with pytest.raises((ProcessExitedException, ProcessRaisedException)):
         fit(tmp_path, 2, monitor, guard, Tick(clock), FailingEpoch(ranks))
     assert 10.0 <= monitor.total.total_j <= 20.0  # 1 J a step, in the first epoch
     assert 0.0 < guard.used_j <= monitor.total.total_j
