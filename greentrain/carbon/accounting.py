@@ -127,7 +127,7 @@ class CarbonAccount:
         return self._pue
 
     def agrees_with(self, other: CarbonAccount) -> bool:
-        """Return whether both convert alike, as far as both have an intensity and a PUE.
+        """Return whether both convert alike, where both have an intensity or a PUE.
 
         Example:
             >>> germany = CarbonAccount(zone="DE")
