@@ -113,7 +113,7 @@ class BudgetGuard(Callback):
     ) -> None:
         self._cap = parse_cap(cap, several=budget is not None)
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
-        check_options(on_exceed, keep_j)
+        check_options(meter, on_exceed, keep_j)
         check_budget(ledger, budget, num_fits, on_exceed)
         self.meter = meter
         self.ledger = ledger
@@ -170,7 +170,8 @@ class BudgetGuard(Callback):
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint."""
         # A cap may be raised on resuming, and a cap of energy may accompany a cap of carbon.
-        return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}}}"
+        name = "" if self.budget is None else f", 'budget': {self.budget!r}"
+        return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}{name}}}"
 
     def on_prepare_data(self, trainer: Trainer) -> None:
         """Start to measure the preparation of a fit's data, which the cap includes."""

@@ -10,10 +10,12 @@ from greentrain.budget import Budget, Unit, format_amount
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.measurement import RunMeasurement
+from greentrain.callbacks.messages import inform
 from greentrain.callbacks.run_record import RunRecord
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Meter, WindowRecorder
 from greentrain.errors import BudgetExceeded
+from greentrain.ledger.sqlite import same_place
 
 
 class CapAccount:
@@ -67,8 +69,16 @@ class CapAccount:
         """Record the cap as a budget of this fit alone, unless another guard reserves for it."""
         ours = (callback for callback in trainer.callbacks if isinstance(callback, Callback))
         reserves = any(getattr(callback, "budget", None) for callback in ours)
-        if self.record is not None and not reserves:
+        if self.record is None or self.record.run_id is None:
+            return
+        if not reserves and not self.record.pays:
             self.record.reserve(None, cap, parts=1, carbon=self._carbon)
+        else:
+            amount = format_amount(cap.amount or 0.0, cap.unit)
+            inform(
+                f"BudgetGuard enforces the cap of {amount}, and the ledger does not show it: the "
+                "budget of another guard pays for this fit"
+            )
 
     def reserve(self, trainer: Any, name: str, budget: Budget, num_fits: int) -> float | str:
         """Reserve this fit's part of a budget; every process has to call this.
@@ -110,24 +120,32 @@ def carbon_of(trainer: Any, own: CarbonAccount) -> CarbonAccount:
         own: Account of the guard's own arguments.
 
     Raises:
-        MisconfigurationException: If the monitor has another zone, intensity or PUE.
+        MisconfigurationException: If the monitor or another guard has another zone, intensity or
+            PUE.
     """
+    used = own
     for callback in trainer.callbacks:
-        found = callback.carbon if isinstance(callback, EnergyMonitor) else None
-        if found is None or found.provenance is None:
+        found = getattr(callback, "carbon", None) if isinstance(callback, Callback) else None
+        if not isinstance(found, CarbonAccount) or found.provenance is None:
             continue
-        if own.provenance not in (None, found.provenance) or own.pue not in (None, found.pue):
+        monitors = isinstance(callback, EnergyMonitor)
+        differs = monitors and own.pue not in (None, found.pue)
+        if differs or not own.agrees_with(found):
             raise MisconfigurationException(
-                f"BudgetGuard converts joules to grams {_in_words(own)}, and EnergyMonitor "
-                f"{_in_words(found)}; give both the same, or omit it in BudgetGuard"
+                f"BudgetGuard converts joules to grams {_in_words(own)}, and "
+                f"{type(callback).__name__} {_in_words(found)}; give both the same intensity and "
+                "PUE, or omit them in BudgetGuard"
             )
-        return found
-    return own
+        if monitors:
+            used = found
+    return used
 
 
 def _monitor_with(trainer: Any, ledger: str | None) -> EnergyMonitor | None:
     for callback in trainer.callbacks:
-        if isinstance(callback, EnergyMonitor) and ledger in (None, callback.ledger):
+        if isinstance(callback, EnergyMonitor) and (
+            ledger is None or same_place(ledger, callback.ledger)
+        ):
             return callback
     return None
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 
 from greentrain.budget import Budget
+from greentrain.energy import WindowRecorder, check_meter
 from greentrain.errors import ConfigurationError
-from greentrain.units import is_whole
+from greentrain.units import is_number, is_whole
 
 _ON_EXCEED = ("stop", "warn", "raise")
 
 
-def check_options(on_exceed: str, keep_j: float) -> None:
-    """Check the arguments that concern the end of a fit.
+def check_options(meter: object, on_exceed: str, keep_j: float) -> None:
+    """Check the meter, and the arguments that concern the end of a fit.
 
     Raises:
         ConfigurationError: If one of them has a value that is not allowed.
     """
+    if not isinstance(meter, WindowRecorder):
+        check_meter(meter, "BudgetGuard(meter=...)")
     if on_exceed not in _ON_EXCEED:
         raise ConfigurationError(
             f"BudgetGuard(on_exceed={on_exceed!r}) is not allowed; choose one of {_ON_EXCEED}"
         )
-    if not (math.isfinite(keep_j) and keep_j >= 0):
+    if not (is_number(keep_j) and math.isfinite(keep_j) and keep_j >= 0):
         raise ConfigurationError(
             f"BudgetGuard(keep_j={keep_j!r}) is not allowed; give joules, 0 or more"
         )

@@ -28,10 +28,12 @@ from greentrain.energy import (
     WallMeter,
     Window,
     WindowRecorder,
+    check_meter,
     energy_html,
     predict_total,
 )
 from greentrain.errors import ConfigurationError
+from greentrain.units import is_number
 
 _PREDICTION_EPOCHS = 100
 """Last epochs on which a prediction is based; a limit keeps its cost constant in a long fit."""
@@ -97,7 +99,9 @@ class EnergyMonitor(Callback):
         summary: bool = True,
     ) -> None:
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
-        if not (math.isfinite(idle_s) and idle_s >= 0):
+        if not isinstance(meter, WindowRecorder):
+            check_meter(meter, "EnergyMonitor(meter=...)")
+        if not (is_number(idle_s) and math.isfinite(idle_s) and idle_s >= 0):
             raise ConfigurationError(
                 f"EnergyMonitor(idle_s={idle_s!r}) is not allowed; give seconds, 0 or more"
             )
@@ -110,6 +114,7 @@ class EnergyMonitor(Callback):
         self._measured: RunMeasurement | None = None
         self._fit: RunMeasurement | None = None  # the last one, whose totals are saved
         self._done = NO_RUNS
+        self._resumed: dict[str | None, WindowTotal] = {}  # largest total of each other monitor
         self._default_url: str | None = None
         self._said_url = False
         self._logger = EpochLogger()
@@ -273,14 +278,25 @@ class EnergyMonitor(Callback):
         """Continue a fit from the totals of a checkpoint; other stages use the weights alone."""
         if self._measured is None or self._measured is not self._fit:
             return
-        self._measured.resumed = WindowTotal.from_dict(state_dict)
-        self._measured.resumes_own = state_dict.get("monitor") == self.origin.token
+        self._measured.resumed = resumed = WindowTotal.from_dict(state_dict)
+        self._measured.new = self._beyond_counted(state_dict.get("monitor"), resumed)
         self._epochs_j = list(state_dict["epochs_j"])
         self._used_j = self._measured.closed.known_j or 0.0
 
     def take_back(self, results: Mapping[str, Any]) -> None:
         """Add a run in a process that Lightning started from this one."""
         self._done = self._done.plus(results["runs"])
+        self._resumed.update(results.get("resumed", {}))
+
+    def _beyond_counted(self, monitor: str | None, resumed: WindowTotal) -> WindowTotal:
+        """Return what a checkpoint of a monitor has beyond its earlier checkpoints loaded here."""
+        if monitor == self.origin.token:
+            return WindowTotal()
+        before = self._resumed.get(monitor)
+        if before is not None and (before.known_j or 0.0) >= (resumed.known_j or 0.0):
+            return WindowTotal()
+        self._resumed[monitor] = resumed
+        return resumed if before is None else resumed - before
 
     @property
     def _runs(self) -> MonitoredRuns:
@@ -341,7 +357,7 @@ class EnergyMonitor(Callback):
         self._done = self._done.plus(run)
         if not trainer.is_global_zero:
             return
-        self.origin.hand_over({"runs": run})
+        self.origin.hand_over({"runs": run, "resumed": self._resumed})
         if self.summary and run.windows:
             Console().print(summary_table(self._measured))
         if run.ledger_url is not None and run.ledger_url == self._default_url:

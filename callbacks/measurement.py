@@ -54,6 +54,14 @@ class WindowTotal:
             grams=None if self.grams is None or other.grams is None else self.grams + other.grams,
         )
 
+    def __sub__(self, other: WindowTotal) -> WindowTotal:
+        """Return what this later total has beyond an earlier one of the same windows."""
+        return WindowTotal(
+            reading=self.reading - other.reading,
+            known_j=None if self.known_j is None else self.known_j - (other.known_j or 0.0),
+            grams=None if self.grams is None or other.grams is None else self.grams - other.grams,
+        )
+
     def plus(self, reading: Reading, grams: float | None) -> WindowTotal:
         """Return the total with one more window."""
         return self + WindowTotal(reading=reading, known_j=reading.total_j, grams=grams)
@@ -87,7 +95,7 @@ class RunMeasurement:
     Attributes:
         windows: The last closed windows, without the window of the idle machine.
         resumed: Total of the fit before a resume.
-        resumes_own: Whether the same monitor measured that.
+        new: The part of it that no earlier run of the same monitor counts.
         own: Total of all closed windows of this measurement.
         phase: The stage of the Trainer.
         name: Class of the model.
@@ -107,8 +115,7 @@ class RunMeasurement:
         record: RunRecord,
     ) -> None:
         self.windows: deque[Window] = deque(maxlen=KEPT_WINDOWS)
-        self.resumed, self.own = WindowTotal(), WindowTotal()
-        self.resumes_own = False
+        self.resumed, self.new, self.own = WindowTotal(), WindowTotal(), WindowTotal()
         self.phase = self.name = ""
         self.idle: Reading | None = None
         self.calibration: Calibration | None = None

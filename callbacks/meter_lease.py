@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import weakref
+from dataclasses import replace
 from functools import partial
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from greentrain.callbacks.base import Callback
 from greentrain.callbacks.ranks import (
     AssignedMeter,
     ProcessDevices,
@@ -59,9 +66,16 @@ class _SharedMeter:
             )
 
     def end_setup(self) -> None:
-        """Close the window from the start of the meter."""
-        reading = self.recorder.read() - self._first
-        self.setup = Window(phase="setup", started=self._began, ended=utc_now(), reading=reading)
+        """Close the window from the start of the meter, after waiting for late joules."""
+        ended, last = utc_now(), self.recorder.read()
+        if last.late:
+            _ = self.recorder.sources
+            known = self.recorder.read()
+            energy_j = {**known.energy_j, **dict.fromkeys(known.late)}  # it did not come
+            known = replace(known, energy_j=energy_j, late=frozenset())
+            last, self._first = last.spread(known), self._first.spread(known)
+        reading = last - self._first
+        self.setup = Window(phase="setup", started=self._began, ended=ended, reading=reading)
 
 
 class MeterLease:
@@ -101,6 +115,7 @@ class MeterLease:
             )
         if shared.users == 0:
             shared.connect(trainer)
+            _close_at_exit(trainer)
             if early:
                 shared.end_setup()
         shared.users += 1
@@ -146,6 +161,26 @@ def abandon_early(trainer: Any) -> None:
         del _shared[trainer]
         if not shared.borrowed:
             close_meter(shared.recorder.meter)
+
+
+def _close_at_exit(trainer: Any) -> None:
+    """Close the callbacks of a Trainer when a process that was started for it ends.
+
+    Lightning calls ``on_exception`` in the process that started the others, and in no other.
+    """
+    if parent_process() is not None:
+        Finalize(None, _close_callbacks, (weakref.ref(trainer),), exitpriority=0)
+
+
+def _close_callbacks(trainer: weakref.ref[Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        # Sent as soon as another process has failed, and Lightning's handler would wait for that.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if (ended := trainer()) is None:
+        return
+    for callback in ended.callbacks:
+        if isinstance(callback, Callback):
+            callback.on_exception(ended, ended.lightning_module, SystemExit())
 
 
 def _meter_of(given: Meter | WindowRecorder | None) -> Meter | None:

@@ -52,7 +52,7 @@ class MonitoredRuns:
             stage=measured.phase,
             model=measured.name,
             run_id=measured.record.run_id,
-            total=measured.own if measured.resumes_own else measured.closed,
+            total=measured.new + measured.own,
         )
         return cls(
             runs=(run,),

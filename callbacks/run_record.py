@@ -69,6 +69,11 @@ class RunRecord:
             except (ConfigurationError, LedgerError) as error:
                 self._fail(error)
 
+    @property
+    def pays(self) -> bool:
+        """``True`` once a reservation pays for the windows."""
+        return self._payment is not None
+
     def begin(
         self,
         kind: str,

@@ -20,6 +20,7 @@ from greentrain.energy import (
     Reading,
     Source,
     WindowRecorder,
+    check_meter,
     close_meter,
     energy_html,
     start_meter,
@@ -145,6 +146,7 @@ def measure(
         prepare data used 1 Wh in 36.00 s: constant 1 Wh (given)
     """
     name = check_name(name, "name", "prepare data")
+    check_meter(meter, "meter")
     measured = Measurement(name)
     carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
     warn = _warn_once(f"the run {name!r} is not fully recorded")

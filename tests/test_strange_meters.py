@@ -9,6 +9,7 @@ from contextlib import closing
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from greentrain import StreamTrainer, measure
+from greentrain import StreamTrainer, measure, open_controller, update
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
-from greentrain.energy import Reading, Source
-from greentrain.errors import MeterError
+from greentrain.energy import ConstantMeter, Reading, Source
+from greentrain.errors import ConfigurationError, MeterError
+from greentrain.integrations import TransformersCallback
 from greentrain.ledger import Ledger, verify
 from tests.models import Classifier, experience
 
@@ -222,3 +224,81 @@ def test_measure(meter: Strange, tmp_path: Path) -> None:
     energy_j = measured.reading.total_j
     assert energy_j is None or 0 <= energy_j <= POWER_W * meter.count
     sound(rows(tmp_path / "ledger.db"), meter)
+
+
+def test_transformers_callback(
+    meter: Strange, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("transformers", reason="it is in the extra [transformers]")
+    callback = TransformersCallback("1 kWh", meter=meter, ledger=str(tmp_path / "ledger.db"))
+    args = None
+    state = SimpleNamespace(
+        is_world_process_zero=True, epoch=0.0, global_step=0, max_steps=6, log_history=[]
+    )
+    control = SimpleNamespace(should_training_stop=False, should_evaluate=False, should_save=False)
+    callback.on_train_begin(args, state, control)
+    for epoch in range(2):
+        state.epoch = float(epoch)
+        callback.on_epoch_begin(args, state, control)
+        for _ in range(3):
+            callback.on_step_begin(args, state, control)
+            state.global_step += 1
+            callback.on_step_end(args, state, control)
+        callback.on_epoch_end(args, state, control)
+    callback.on_train_end(args, state, control)
+    assert not callback.stopped and not control.should_training_stop
+    known = sound(rows(tmp_path / "ledger.db"), meter)
+    assert known > 0 or meter.name not in MEASURED
+    assert warned(caplog) <= 3
+
+
+def streaming(given: Any) -> None:
+    StreamTrainer(
+        Classifier, budget="1 kWh", num_experiences=2, monitor="val_acc", meter=given, ledger="s.db"
+    )
+
+
+def measuring(given: Any) -> None:
+    with measure("work", meter=given, ledger="m.db"):
+        pass
+
+
+def controlling(given: Any) -> None:
+    with open_controller("c", budget="1 Wh", num_experiences=1, meter=given, ledger="c.db"):
+        pass
+
+
+def updating(given: Any) -> None:
+    data = experience("a", (0, 1), seed=0)
+    update(Classifier(), data.train, val=data.val, monitor="val_acc", meter=given)
+
+
+TAKERS: dict[str, Callable[[Any], Any]] = {
+    "EnergyMonitor": EnergyMonitor,
+    "BudgetGuard": lambda given: BudgetGuard("1 Wh", meter=given),
+    "TransformersCallback": lambda given: TransformersCallback(meter=given),
+    "StreamTrainer": streaming,
+    "update": updating,
+    "measure": measuring,
+    "open_controller": controlling,
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("DE", "Write zone='DE'"),
+        (ConstantMeter, "write ConstantMeter"),
+        (100.0, "is 100.0, and that is no meter"),
+    ],
+)
+def test_anything_but_a_meter_is_refused_before_anything_starts(
+    taker: str, given: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if taker == "TransformersCallback":
+        pytest.importorskip("transformers", reason="it is in the extra [transformers]")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=said):
+        TAKERS[taker](given)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from greentrain.carbon.intensity import IntensityProvider, Provenance, mean_intensity
 from greentrain.carbon.static import StaticIntensity
 from greentrain.errors import ConfigurationError
-from greentrain.units import J_PER_WH
+from greentrain.units import J_PER_WH, is_number
 
 
 class MeteredEnergy(Protocol):
@@ -95,13 +95,18 @@ class CarbonAccount:
             raise ConfigurationError(
                 f"zone is {zone!r} and intensity is given too; give one of them"
             )
-        if pue is not None and not (math.isfinite(pue) and pue >= 1):
+        if pue is not None and not (is_number(pue) and math.isfinite(pue) and pue >= 1):
             raise ConfigurationError(
                 f"pue is {pue!r}; it must be the facility's energy over the computers', 1 or more"
             )
         if pue is None and pue_source is not None:
             raise ConfigurationError(
                 f"pue_source is {pue_source!r} and there is no PUE; give pue too, such as 1.2"
+            )
+        if intensity is not None and not callable(getattr(intensity, "history", None)):
+            raise ConfigurationError(
+                f"intensity is {intensity!r}; it must be a provider of greentrain.carbon, such as "
+                "CsvIntensity('de.csv', zone='DE'). A zone alone is given as zone='DE'"
             )
         self._provider = StaticIntensity(zone) if zone is not None else intensity
         if self._provider is not None and self._provider.provenance.signal == "marginal":
@@ -120,6 +125,25 @@ class CarbonAccount:
     def pue(self) -> float | None:
         """The PUE; ``None`` without one."""
         return self._pue
+
+    def agrees_with(self, other: CarbonAccount) -> bool:
+        """Return whether both convert alike, where both have an intensity or a PUE.
+
+        Example:
+            >>> germany = CarbonAccount(zone="DE")
+            >>> germany.agrees_with(CarbonAccount(zone="DEU", pue=1.2))
+            True
+            >>> germany.agrees_with(CarbonAccount(zone="FR"))
+            False
+        """
+        own, given = self._provider, other._provider
+        if None not in (self.pue, other.pue) and self.pue != other.pue:
+            return False
+        if own is None or given is None or own == given:
+            return True
+        # A provider that does not say when it equals another is known by its description only.
+        plain = type(own).__eq__ is object.__eq__ and type(own) is type(given)
+        return plain and own.provenance == given.provenance
 
     def of(self, window: MeteredWindow) -> Emissions:
         """Return the grams of a window's measured sources."""

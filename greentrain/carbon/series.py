@@ -18,9 +18,9 @@ _VALUE_COLUMNS: dict[str, Basis | None] = {
     "carbon_intensity_g_per_kwh": None,
     "carbon_intensity": None,
     "carbon intensity": None,
-    "carbon intensity gco₂eq/kwh (life cycle)": "life-cycle",
-    "carbon intensity gco₂eq/kwh (lca)": "life-cycle",
-    "carbon intensity gco₂eq/kwh (direct)": "direct",
+    "carbon intensity gco2eq/kwh (life cycle)": "life-cycle",
+    "carbon intensity gco2eq/kwh (lca)": "life-cycle",
+    "carbon intensity gco2eq/kwh (direct)": "direct",
 }
 """Columns of values, and the basis that a column's name states."""
 
@@ -61,6 +61,16 @@ class CsvIntensity:
             source=source or self._path.name, zone=zone, data_year=None, signal=signal, basis=basis
         )
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether both have the same values and description."""
+        return isinstance(other, CsvIntensity) and (self._intervals, self._provenance) == (
+            other._intervals,
+            other._provenance,
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._provenance)
+
     @property
     def provenance(self) -> Provenance:
         """Origin of the values: the file, and the arguments that describe it."""
@@ -82,10 +92,10 @@ def _load(path: Path, basis: Basis | None) -> tuple[list[Interval], Basis]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if row]
+            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"{title} holds something else: {error}") from None
-    header = [name.strip().lower() for name in (rows[0][1] if rows else [])]
+    header = [name.strip().lower().replace("₂", "2") for name in (rows[0][1] if rows else [])]
     time = next((header.index(name) for name in _TIME_COLUMNS if name in header), None)
     values = [name for name in _VALUE_COLUMNS if name in header]
     if time is None or not values or len(rows) < 3:
@@ -94,6 +104,8 @@ def _load(path: Path, basis: Basis | None) -> tuple[list[Interval], Basis]:
             f"separated by commas, and two or more rows; it has {sorted(header)}"
         )
     fitting = [name for name in values if basis in (None, _VALUE_COLUMNS[name] or basis)]
+    # A column that names the basis is before one that names none.
+    fitting.sort(key=lambda name: basis is not None and _VALUE_COLUMNS[name] is None)
     if not fitting:
         raise ConfigurationError(
             f"basis is {basis!r}, and {title} has only the column {values[0]!r}; omit basis or "

@@ -35,11 +35,14 @@ class StaticIntensity:
         ('DE', 'average')
         >>> germany.provenance.data_year is not None
         True
+        >>> germany == StaticIntensity("DEU")
+        True
     """
 
     def __init__(self, zone: str) -> None:
         code = zone.strip().upper() if isinstance(zone, str) else ""
-        found = _zones().get(code) or _zones().get(_alpha3(code))
+        self._key = code if code in _zones() else _alpha3(code)
+        found = _zones().get(self._key)
         if found is None:
             raise ConfigurationError(
                 f"no carbon intensity is known for the zone {zone!r}. Give a country such as 'DE' "
@@ -49,6 +52,13 @@ class StaticIntensity:
         self.g_per_kwh, publisher, year, basis = found
         source = f"{publisher}, as bundled with CodeCarbon"
         self._provenance = Provenance(source=source, zone=code, data_year=year, basis=basis)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are of one zone, also if it is written in two ways."""
+        return isinstance(other, StaticIntensity) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     @property
     def provenance(self) -> Provenance:

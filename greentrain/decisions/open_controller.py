@@ -17,10 +17,10 @@ from greentrain.decisions.budget_arguments import (
 )
 from greentrain.decisions.session import ControllerSession
 from greentrain.decisions.stream_budget import StreamBudget
-from greentrain.energy import Meter, WindowRecorder, close_meter, start_meter
+from greentrain.energy import Meter, WindowRecorder, check_meter, close_meter, start_meter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DEFAULT_URL, Ledger, environment
-from greentrain.units import is_whole
+from greentrain.units import is_number, is_whole
 
 
 @contextlib.contextmanager
@@ -105,9 +105,10 @@ def open_controller(
             "give an amount, such as '20 Wh' or '500 gCO2e'"
         )
     check_intensity(terms, carbon)
+    check_meter(meter, "meter")
     control = BudgetController(policy=policy)
     for given, joules in (("step_j", step_j), ("first_j", first_j)):
-        if joules is not None and not (math.isfinite(joules) and joules > 0):
+        if joules is not None and not (is_number(joules) and math.isfinite(joules) and joules > 0):
             raise ConfigurationError(f"{given} is {joules!r}; it must be in joules, above 0")
     if step_j is not None:
         control.cost.calibrate(fixed_j=fixed_j, step_j=step_j)

@@ -11,7 +11,7 @@ from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.energy.nvml import NvmlMeter
 from greentrain.energy.replay import ReplayMeter
 from greentrain.energy.run_forecast import Forecast, predict_total
-from greentrain.energy.starting import UnknownMeter, close_meter, start_meter
+from greentrain.energy.starting import UnknownMeter, check_meter, close_meter, start_meter
 from greentrain.energy.wall import WallMeter
 from greentrain.energy.wall_calibration import Calibration, calibrate, calibrate_windows
 from greentrain.energy.windows import Window, WindowRecorder, total
@@ -37,6 +37,7 @@ __all__ = [
     "boundary_note",
     "calibrate",
     "calibrate_windows",
+    "check_meter",
     "close_meter",
     "detect",
     "energy_html",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ CPU_METHODS: dict[str, tuple[Method, float | None, str]] = {
 _LISTED = " in CodeCarbon's table"
 # CodeCarbon's modules are changed during a set-up.
 _SETTING_UP = threading.Lock()
+# More than any CPU package uses: a counter that fell was reset if a wrap would be more.
+_MAX_PACKAGE_W = 1000.0
 # Modes that are quick to read, so that they can be read every second.
 _QUICK = ("RAPL", "Windows EMI", "cpu_load")
 
@@ -86,17 +89,24 @@ class HardwarePart:
         Returns:
             ``None`` if a counter could not be read. CodeCarbon reports 0 J then, and forgets where
             the counter was. Here the next call covers this one too, because a counter goes on.
+            NaN if a counter was reset, which CodeCarbon takes for a wrap: these joules are lost.
         """
         interface = getattr(self.hardware, "_intel_interface", None)
         files = tuple(getattr(interface, "_rapl_files", ()))
         before = [file.last_energy for file in files]
         with quiet():
             _, energy = self.hardware.measure_power_and_energy(seconds)
-        if any(file.sample_skipped for file in files):
+        if any(file.last_energy is None for file in files):
             for file, last in zip(files, before, strict=True):
-                if file.last_energy is None or not file.sample_skipped:
-                    file.last_energy = last
+                file.last_energy = last
             return None
+        most_kwh = _MAX_PACKAGE_W * seconds / _J_PER_KWH
+        if any(
+            file.sample_skipped  # without an earlier value, or after a fall of unknown range
+            or (file.last_energy < last and file.energy_delta.kWh > most_kwh)
+            for file, last in zip(files, before, strict=True)
+        ):
+            return math.nan
         return float(energy.kWh) * _J_PER_KWH
 
     @property

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from greentrain.errors import ConfigurationError
+from greentrain.units import is_number
 
 NODE = "node"
 """Name of the source for the whole node, measured at the wall."""
@@ -40,7 +41,7 @@ def boundary(names: Iterable[str], pue: float | None = None) -> str | None:
         >>> boundary(["gpu:0", "node"]), boundary(["node"], pue=1.2), boundary([])
         ('node', 'facility', None)
     """
-    if pue is not None and not (math.isfinite(pue) and pue >= 1.0):
+    if pue is not None and not (is_number(pue) and math.isfinite(pue) and pue >= 1.0):
         raise ConfigurationError(f"pue is {pue!r}; it must be a factor of 1 or more, or None")
     hosts: dict[str, set[str]] = defaultdict(set)
     for name in names:

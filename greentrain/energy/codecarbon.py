@@ -8,6 +8,7 @@ no energy between two readings is lost.
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -44,7 +45,8 @@ class CodeCarbonMeter:
 
     A counter goes on while it cannot be read. Its last power is assumed for up to ten seconds;
     then it is unknown. Once it can be read again, its joules are exact, and the source's note
-    names the gap.
+    names the gap. A counter that is reset, as after a suspend, loses joules. Its last power is
+    assumed for them, for up to ten seconds; else it is unknown until the meter is closed.
 
     Args:
         clock: Returns seconds.
@@ -75,15 +77,18 @@ class CodeCarbonMeter:
         # Start of a gap in which a counter cannot be read, and the seconds of all gaps.
         self._gap_from_s: dict[str, float] = {}
         self._gaps_s = 0.0
+        # Seconds of joules that a reset has lost; the parts that are unknown since a reset.
+        self._reset_s = 0.0
+        self._lost: set[str] = set()
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """``cpu`` and ``ram``, once they are set up; empty before the start."""
         if self._thread is not None:
             self._ready.wait()
-        notes = [note for note in (self._gap_note(), self._shared_note()) if note]
+        notes = (self._gap_note(), self._reset_note(), self._shared_note())
         return tuple(
-            dataclasses.replace(source, note="; ".join([source.note, *notes]))
+            dataclasses.replace(source, note="; ".join(filter(None, [source.note, *notes])))
             if source.name == "cpu"
             else source
             for source in self._sources
@@ -109,6 +114,7 @@ class CodeCarbonMeter:
         self._energy_j, self._power_w = dict.fromkeys(_NAMES, 0.0), {}
         self._reported = dict.fromkeys(_NAMES, (0.0, self._started_s))
         self._gap_from_s, self._gaps_s = {}, 0.0
+        self._reset_s, self._lost = 0.0, set()
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(self._stop,), name="greentrain-codecarbon", daemon=True
@@ -189,6 +195,8 @@ class CodeCarbonMeter:
                 self._gap_from_s[name] = last_s
                 self._warn_of_gap()
             return
+        if math.isnan(joules):
+            joules = self._bridged_j(name, counted_s)
         self._power_w[name] = joules / counted_s
         # The time before a counter was set up is charged with its first power.
         self._energy_j[name] += self._power_w[name] * (now_s - last_s)
@@ -198,7 +206,7 @@ class CodeCarbonMeter:
 
     def _estimate_j(self, name: str, now_s: float) -> float | None:
         """Return the joules of a part since the start; a reported figure never falls."""
-        if now_s - self._gap_from_s.get(name, now_s) > _MAX_GAP_S:
+        if name in self._lost or now_s - self._gap_from_s.get(name, now_s) > _MAX_GAP_S:
             return None
         if name in self._power_w:
             elapsed_s, part = now_s - self._last_s[name], self._parts[name]
@@ -212,6 +220,19 @@ class CodeCarbonMeter:
                 joules = min(joules, before_j + part.rated_w * (now_s - before_s))
             self._reported[name] = max(before_j, joules), now_s
         return self._reported[name][0]
+
+    def _bridged_j(self, name: str, seconds: float) -> float:
+        """Return the joules to assume for a time in which a counter was reset."""
+        if not self._reset_s:  # the first time
+            _log.warning(
+                "the CPU's energy counter was reset; its last power is assumed for the time since "
+                "it was read, or its joules are unknown if that is more than %g s",
+                _MAX_GAP_S,
+            )
+        self._reset_s += seconds
+        if name not in self._power_w or seconds > _MAX_GAP_S:
+            self._lost.add(name)
+        return self._power_w.get(name, 0.0) * seconds
 
     def _warn_of_gap(self) -> None:
         if not self._gaps_s:  # the first of them
@@ -228,6 +249,12 @@ class CodeCarbonMeter:
         if not gaps_s:
             return ""
         return f"its counter could not be read for {gaps_s:.1f} s; a later reading has those joules"
+
+    def _reset_note(self) -> str:
+        if not self._reset_s:
+            return ""
+        after = "unknown since then" if self._lost else "its last power is assumed for that time"
+        return f"its counter was reset, which lost {self._reset_s:.1f} s; {after}"
 
     def _shared_note(self) -> str:
         if self._share is None or not self._share.shared:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from greentrain.energy.meter import Reading, Source
 from greentrain.errors import ConfigurationError
+from greentrain.units import is_number
 
 
 class ConstantMeter:
@@ -37,7 +38,7 @@ class ConstantMeter:
     ) -> None:
         powers = dict(power_w) if isinstance(power_w, Mapping) else {"constant": power_w}
         for name, value in powers.items():
-            if not (math.isfinite(value) and value >= 0):
+            if not (is_number(value) and math.isfinite(value) and value >= 0):
                 raise ConfigurationError(
                     f"power_w of source {name!r} is {value!r}; it must be in watts, finite, "
                     "0 or more"

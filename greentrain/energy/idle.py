@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from greentrain.energy.meter import Meter, Reading
 from greentrain.errors import ConfigurationError
+from greentrain.units import is_number
 
 
 def idle_power(
@@ -44,7 +45,7 @@ def idle_power(
         >>> idle.power_w, source_power_w(idle)
         (100.0, {'gpu:0': 70.0, 'cpu': 30.0})
     """
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not (is_number(seconds) and math.isfinite(seconds) and seconds > 0):
         raise ConfigurationError(
             f"seconds is {seconds!r}; it must be a time to measure for, above 0"
         )

@@ -41,6 +41,31 @@ class UnknownMeter:
         """Do nothing."""
 
 
+def check_meter(given: object, argument: str) -> None:
+    """Refuse anything but a meter, before anything is measured or capped with it.
+
+    Args:
+        given: The argument; ``None`` is allowed.
+        argument: Its name for the error, such as ``"EnergyMonitor(meter=...)"``.
+
+    Raises:
+        ConfigurationError: If it is no meter: a text, a class, or an object without the methods
+            ``start``, ``read`` and ``close``.
+    """
+    has_all = all(callable(getattr(given, name, None)) for name in ("start", "read", "close"))
+    if given is None or (has_all and not isinstance(given, type)):
+        return
+    hint = ""
+    if isinstance(given, str):
+        hint = f". Is {given!r} a zone? Write zone={given!r}"
+    elif isinstance(given, type):
+        hint = f". It is a class: write {given.__name__}(...)"
+    raise ConfigurationError(
+        f"{argument} is {given!r}, and that is no meter; give one of greentrain.energy, such as "
+        f"ConstantMeter(100.0), or omit it for the best meter of this machine{hint}"
+    )
+
+
 def start_meter(given: Meter | None, find: Callable[[], Meter] | None = None) -> Meter:
     """Start a meter, and return it.
 
@@ -51,8 +76,10 @@ def start_meter(given: Meter | None, find: Callable[[], Meter] | None = None) ->
         find: Function that finds and starts a meter; by default the best one of this machine.
 
     Raises:
-        ConfigurationError: If the meter is configured wrongly, or needs a device that is missing.
+        ConfigurationError: If the meter is none, is configured wrongly, or needs a device that is
+            missing.
     """
+    check_meter(given, "meter")
     try:
         if given is None:
             return (find or detect)()

@@ -233,8 +233,12 @@ class WindowRecorder:
         self._edge = reading
 
     def _spread(self, known: Reading) -> None:
-        """Share out late joules by time: to the spans of open phases, and before the last edge."""
-        known = dataclasses.replace(known, late=frozenset())
+        """Share out late joules by time: to the spans of open phases, and before the last edge.
+
+        Joules that are still late are unknown: their source did not come after waiting for it.
+        """
+        energy_j = {**known.energy_j, **dict.fromkeys(known.late)}
+        known = dataclasses.replace(known, energy_j=energy_j, late=frozenset())
         for frame in self._frames:
             for earlier, later in frame.unknown:
                 frame.used += self._difference(later.spread(known), earlier.spread(known))

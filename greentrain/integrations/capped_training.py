@@ -12,12 +12,19 @@ from greentrain.callbacks.run_record import RunRecord
 from greentrain.callbacks.stop_reason import CapUse
 from greentrain.callbacks.usage_bounds import DEFAULT_LAG_S, EndBound, StepBound, UsagePoint
 from greentrain.carbon import CarbonAccount
-from greentrain.energy import NOTHING, Meter, Reading, Source, Window, WindowRecorder, detect
-from greentrain.errors import ConfigurationError, MeterError
-from greentrain.texts import get_logger
+from greentrain.energy import (
+    NOTHING,
+    Meter,
+    Reading,
+    Source,
+    Window,
+    WindowRecorder,
+    close_meter,
+    start_meter,
+)
+from greentrain.errors import ConfigurationError
 from greentrain.units import utc_now
 
-_log = get_logger(__name__)
 _EVALUATION, _SAVING = "validating", "epoch"
 
 
@@ -51,7 +58,7 @@ class CappedTraining:
         self.sources: tuple[Source, ...] = ()
         self._carbon = carbon
         try:
-            self.recorder = WindowRecorder(_started(meter), self._take)
+            self.recorder = WindowRecorder(start_meter(meter), self._take)
             self._of_carbon = False
             record.begin(
                 "fit",
@@ -73,7 +80,7 @@ class CappedTraining:
 
     @property
     def use(self) -> CapUse:
-        """Use of the cap up to the last reading."""
+        """Amount used of the cap at the last reading."""
         unit: Unit = "g" if self._of_carbon else "J"
         used = self._grams if self._of_carbon else self._last_j
         limit, budget = self._limit, self._budget
@@ -145,7 +152,7 @@ class CappedTraining:
         self.recorder.leave_to(0)
         self.sources = self.recorder.sources
         self.record.close(status)
-        self.recorder.meter.close()
+        close_meter(self.recorder.meter)
 
     def _measure(self) -> UsagePoint:
         reading, now = self.recorder.read() - self._first, utc_now()
@@ -170,30 +177,3 @@ class CappedTraining:
         known = grams is not None and (first or self.emissions_g is not None)
         self.emissions_g = (self.emissions_g or 0.0) + (grams or 0.0) if known else None
         self.record.window(window)
-
-
-class EmptyMeter:
-    """A meter for a process that measures nothing."""
-
-    sources: tuple[Source, ...] = ()
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def read(self) -> Reading:
-        """Return a reading without joules."""
-        return NOTHING
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-def _started(meter: Meter | None) -> Meter:
-    try:
-        if meter is None:
-            return detect()
-        meter.start()
-        return meter
-    except MeterError as error:  # a failing meter never stops training
-        _log.warning("energy is not measured: %s", error)
-        return EmptyMeter()

@@ -11,9 +11,9 @@ from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.cap_arguments import check_budget, parse_cap
 from greentrain.callbacks.run_record import RunRecord
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.energy import NOTHING, Meter, Reading, Source
+from greentrain.energy import NOTHING, Meter, Reading, Source, UnknownMeter, check_meter
 from greentrain.errors import ConfigurationError
-from greentrain.integrations.capped_training import CappedTraining, EmptyMeter
+from greentrain.integrations.capped_training import CappedTraining
 from greentrain.ledger import DEFAULT_URL
 from greentrain.texts import get_logger
 from greentrain.tracking import names
@@ -87,6 +87,7 @@ class TransformersCallback(TrainerCallback):
                 "TransformersCallback needs the package transformers; install the extra: "
                 f"pip install '{DISTRIBUTION}[transformers]'"
             )
+        check_meter(meter, "TransformersCallback(meter=...)")
         self._cap = None if cap is None else parse_cap(cap, several=budget is not None)
         if budget is not None and self._cap is None:
             raise ConfigurationError(
@@ -130,7 +131,7 @@ class TransformersCallback(TrainerCallback):
         name = type(kwargs["model"]).__name__ if kwargs.get("model") is not None else "training"
         main = bool(state.is_world_process_zero)
         self._training = CappedTraining(
-            self.meter if main else EmptyMeter(),
+            self.meter if main else UnknownMeter(),
             RunRecord(self.ledger if main else None, self.carbon, required=True),
             self.carbon,
             name,

@@ -47,6 +47,14 @@ def parsed(url: str) -> URL | None:
     return URL.create(driver, database=unquote(path))
 
 
+def same_place(first: object, second: object) -> bool:
+    """Return whether two URLs or paths name one ledger: ``k.db`` is ``sqlite:///k.db``."""
+    if first == second or not (isinstance(first, str) and isinstance(second, str)):
+        return first == second
+    files = [None if found is None else found.database for found in map(parsed, (first, second))]
+    return None not in files and len({Path(str(file)).resolve() for file in files}) == 1
+
+
 def check_url(url: URL, given: str) -> None:
     """Refuse a SQLite URL that names no file.
 

@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule
 from greentrain.budget import Budget
 from greentrain.control import SKIP, Action, UpdateMode
 from greentrain.control.step_plan import STEP_FRACTIONS
-from greentrain.energy import Meter, WindowRecorder, detect
+from greentrain.energy import Meter, WindowRecorder, check_meter, detect
 from greentrain.errors import ConfigurationError, MeterError
 from greentrain.evaluation.comparison import MetricHistory
 from greentrain.evaluation.evaluator import Evaluator
@@ -116,6 +116,7 @@ def record(
             f"the budget of a recording is {asked}; give an energy, such as '50 Wh'"
         )
     price = _price(cost, joules_per_sample, fixed_j)
+    check_meter(meter, "meter")
     model_trainer = ModelTrainer(
         make_model, options=options, loader=loader or {}, modes=modes, seed=seed
     )

@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.control import LeastEnergy, Policy
+from greentrain.energy import check_meter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.held_out import EvalOn
 from greentrain.memory import Buffer, FullBuffer
@@ -104,7 +105,9 @@ class ModeConfig:
             )
 
 
-def check_arguments(make_model: object, buffer: object, policy: object) -> None:
+def check_arguments(
+    make_model: object, buffer: object, policy: object, meter: object, carbon: object
+) -> None:
     """Refuse arguments of the wrong kind before anything is opened.
 
     Raises:
@@ -131,12 +134,14 @@ def check_arguments(make_model: object, buffer: object, policy: object) -> None:
             f"buffer is {buffer!r}; it must be 'all', a buffer such as ReservoirBuffer(2000), or "
             "None to keep no past data"
         )
-    if isinstance(policy, type):
+    check_meter(meter, "meter")
+    if not isinstance(carbon, CarbonConfig):
         raise ConfigurationError(
-            f"policy is the class {policy.__name__}; give an instance: {policy.__name__}()"
+            f"carbon is {carbon!r}; it must be a CarbonConfig, such as CarbonConfig(zone='DE')"
         )
-    if policy is not None and not callable(getattr(policy, "decide", None)):
-        hint = ""
+    is_class = isinstance(policy, type)
+    if policy is not None and (is_class or not callable(getattr(policy, "decide", None))):
+        hint = "; it is a class, so write its arguments in brackets after it" if is_class else ""
         if isinstance(policy, str):
             hint = f"; names such as {policy!r} work for `greentrain simulate` only"
         raise ConfigurationError(

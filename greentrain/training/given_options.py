@@ -11,7 +11,6 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.errors import ConfigurationError
-from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import RESERVED_OPTIONS, as_list, trainer_options
 from greentrain.units import is_whole
 
@@ -43,32 +42,16 @@ def check_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return trainer_options(given)
 
 
-def check_values(*, carbon: object, first_step: object, ledger: object, meter: object) -> None:
-    """Refuse arguments of the wrong kind before anything is opened.
-
-    Raises:
-        ConfigurationError: If an argument cannot be used.
-    """
-    if not isinstance(carbon, CarbonConfig):
+def check_places(ledger: object, first_step: object) -> None:
+    """Refuse a ledger that is no place, and a first step that is no number of steps."""
+    if not (ledger is None or (isinstance(ledger, (str, Path)) and str(ledger))):
         raise ConfigurationError(
-            f"carbon is {carbon!r}; give a CarbonConfig of greentrain.training, such as "
-            "CarbonConfig(zone='DE')"
+            f"ledger is {ledger!r}; it must be a URL such as 'sqlite:///greentrain.db', or None "
+            "for a file of this update. The budget of an update is always recorded"
         )
     if first_step is not None and not is_whole(first_step, 0):
         raise ConfigurationError(
-            f"first_step is {first_step!r}; give the next step of the loggers, a whole number of 0 "
-            "or more, or omit it"
-        )
-    if not (ledger is None or (isinstance(ledger, (str, Path)) and str(ledger))):
-        raise ConfigurationError(
-            f"ledger is {ledger!r}, and each update is recorded; give a URL such as "
-            "'sqlite:///all.db', or omit it for a new file"
-        )
-    methods = (getattr(meter, name, None) for name in ("start", "read", "close"))
-    if meter is not None and (isinstance(meter, type) or not all(map(callable, methods))):
-        raise ConfigurationError(
-            f"meter is {meter!r}; give a meter of greentrain.energy, such as ConstantMeter(60.0), "
-            "or omit it for the best one of this machine"
+            f"first_step is {first_step!r}; it must be a whole number of steps, 0 or more, or None"
         )
 
 

@@ -41,7 +41,7 @@ from greentrain.training.given_model import (
     copy_model,
     flat_layers,
 )
-from greentrain.training.given_options import check_callbacks, check_options, check_values
+from greentrain.training.given_options import check_callbacks, check_options, check_places
 from greentrain.training.loaders import check_loader
 from greentrain.training.module_checks import check_module
 from greentrain.training.shadow import check_model
@@ -132,9 +132,9 @@ def update(
     """
     given = check_given_model(model)
     options = check_options(trainer)
-    config.check_arguments(make_model or check_given_model, buffer, policy)
+    config.check_arguments(make_model or check_given_model, buffer, policy, meter, carbon)
+    check_places(ledger, first_step)
     wanted = budget if isinstance(budget, Budget) else Budget.parse(budget)
-    check_values(carbon=carbon, first_step=first_step, ledger=ledger, meter=meter)
     check_intensity(wanted, carbon.account())
     data, close_data = read_data(new_data, val, options)
     try:

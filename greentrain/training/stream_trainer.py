@@ -125,7 +125,7 @@ class StreamTrainer:
         shadow: bool = False,
         baseline_every: int | None = None,
     ) -> None:
-        config.check_arguments(make_model, buffer, policy)
+        config.check_arguments(make_model, buffer, policy, meter, carbon)
         check_names(name, shared_budget, monitor, mode)
         check_baseline_every(baseline_every)
         if shadow:

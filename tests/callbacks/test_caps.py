@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks.stop_reason import StopReason
-from greentrain.carbon import StaticIntensity
+from greentrain.carbon import CsvIntensity, StaticIntensity
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build
@@ -210,6 +210,8 @@ def test_ranks_share_a_part(url, tmp_path):
     [
         ({"budget": "kfold"}, "add ledger='sqlite:///greentrain.db'"),
         ({"num_fits": 3}, "budget='kfold'"),
+        ({"keep_j": "3"}, "keep_j='3'"),
+        ({"meter": "best"}, "meter=...) is 'best', and that is no meter"),
         ({"budget": "kfold", "ledger": "x.db", "num_fits": 0}, "1 or more"),
         ({"budget": "kfold", "ledger": "x.db", "num_fits": 2.5}, "1 or more"),
         ({"budget": "kfold", "ledger": "x.db", "on_exceed": "warn"}, "'stop' or 'raise'"),
@@ -332,6 +334,66 @@ def test_two_different_zones_in_one_trainer_are_refused(arguments, named):
     with pytest.raises(MisconfigurationException, match=named):
         fit(clock, monitor, BudgetGuard("5 gCO2e", meter=constant_meter(clock), **arguments))
     assert clock.seconds == 0.0
+
+
+def test_two_guards_of_different_zones_are_refused():
+    clock = Clock()
+    meter = constant_meter(clock)
+    guards = (
+        BudgetGuard("5 gCO2e", zone="DE", meter=meter),
+        BudgetGuard("500 J", zone="FR", meter=meter),
+    )
+    with pytest.raises(MisconfigurationException, match="and BudgetGuard of zone 'FR'"):
+        fit(clock, *guards)
+    assert clock.seconds == 0.0
+
+
+def test_one_zone_in_two_spellings_is_accepted():
+    clock = Clock()
+    guard = BudgetGuard("5 gCO2e", meter=constant_meter(clock), zone="DEU")
+    fit(clock, EnergyMonitor(ledger=False, summary=False, zone="DE"), guard, max_epochs=1)
+    assert guard.used_g > 0
+
+
+def test_two_files_of_one_name_and_zone_are_different(tmp_path):
+    files = []
+    for folder, g_per_kwh in (("a", 300), ("b", 900)):
+        file = tmp_path / folder / "de.csv"
+        file.parent.mkdir()
+        lines = f"2020-01-01T00:00Z,{g_per_kwh}\n2099-01-01T00:00Z,500\n"
+        file.write_text(f"datetime_utc,carbon_intensity\n{lines}")
+        files.append(CsvIntensity(file, zone="DE"))
+    clock = Clock()
+    monitor = EnergyMonitor(ledger=False, summary=False, intensity=files[0])
+    guard = BudgetGuard("5 gCO2e", meter=constant_meter(clock), intensity=files[1])
+    with pytest.raises(MisconfigurationException, match="give both the same intensity"):
+        fit(clock, monitor, guard)
+
+
+@pytest.mark.parametrize("written", ["kfold.db", "./kfold.db", "{folder}/kfold.db"])
+def test_a_ledger_in_two_spellings_has_the_fit_once(tmp_path, monkeypatch, written):
+    monkeypatch.chdir(tmp_path)
+    clock = Clock()
+    monitor = EnergyMonitor(constant_meter(clock), ledger="sqlite:///kfold.db", summary=False)
+    guard = BudgetGuard("100 J", ledger=written.format(folder=tmp_path), budget="kfold")
+    fit(clock, monitor, guard, max_epochs=1)
+    ledger = checked("sqlite:///kfold.db")
+    assert len(ledger.rows("run")) == 1
+    (settled,) = ledger.rows("settlement")
+    assert settled["actual_j"] == pytest.approx(monitor.total.total_j)
+
+
+def test_a_cap_of_one_fit_beside_a_budget_of_several(url, caplog):
+    clock = Clock()
+    meter = constant_meter(clock)
+    own = BudgetGuard("5 J", meter=meter)
+    shared = BudgetGuard("100 J", ledger=url, budget="kfold", num_fits=2)
+    monitor = EnergyMonitor(meter, ledger=url, summary=False)
+    with caplog.at_level("INFO"):
+        fit(clock, monitor, own, shared)
+    assert (own.stopped, shared.stopped) == (True, False)
+    assert "the cap of 5 J, and the ledger does not show it" in caplog.text
+    assert own.state_key != shared.state_key
 
 
 def test_the_same_zone_twice_and_a_zone_of_the_guard_alone_are_accepted():

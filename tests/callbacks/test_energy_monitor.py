@@ -408,10 +408,34 @@ def test_the_summary_says_what_is_known_and_how(capsys, monkeypatch):
         assert text in printed
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), "3", True])
 def test_an_idle_time_that_is_none_is_refused(seconds):
     with pytest.raises(ConfigurationError, match="idle_s"):
         EnergyMonitor(idle_s=seconds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [({"pue": "1.2"}, "pue is '1.2'"), ({"intensity": "DE"}, "given as zone='DE'")],
+)
+def test_texts_in_place_of_values_are_refused(arguments, named):
+    with pytest.raises(ConfigurationError, match=named):
+        EnergyMonitor(**arguments)
+
+
+def test_a_checkpoint_that_is_resumed_three_times_counts_once(tmp_path):
+    clock = Clock()
+    path = tmp_path / "before.ckpt"
+    before = trainer(EnergyMonitor(constant_meter(clock), ledger=False), Tick(clock), max_epochs=1)
+    before.fit(Classifier(), loader())
+    before.save_checkpoint(path)
+    first_j = 100.0 * clock.seconds
+    monitor = EnergyMonitor(constant_meter(clock), ledger=False)
+    for _ in range(3):
+        resumed = trainer(monitor, Tick(clock), max_epochs=2)
+        resumed.fit(Classifier(), loader(), ckpt_path=path)
+        assert monitor.total.total_j == pytest.approx(100.0 * clock.seconds)
+    assert monitor.total.total_j == pytest.approx(4 * first_j)
 
 
 def test_an_epoch_resumed_in_its_middle_has_a_window_and_does_not_mislead_the_prediction(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pytorch_lightning import Callback
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks.handover import Origin
@@ -117,6 +118,42 @@ def test_a_rank_that_fails_waits_for_no_other(tmp_path):
     monitor = EnergyMonitor(constant_meter(clock), ledger=f"sqlite:///{tmp_path / 'greentrain.db'}")
     with pytest.raises(Exception, match="a bad batch"):
         fit(tmp_path, 2, monitor, Tick(clock), Failing())
+
+
+class FailingEpoch(Callback):
+    """Let some ranks fail after their first epoch.
+
+    Args:
+        ranks: The ranks.
+    """
+
+    def __init__(self, ranks: tuple[int, ...]) -> None:
+        self.ranks = ranks
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.global_rank in self.ranks:
+            raise ValueError("a bad epoch")
+
+
+@FORKS
+@pytest.mark.parametrize("ranks", [(0, 1), (1,)])
+def test_a_fit_that_fails_in_its_processes_is_settled_and_closed(tmp_path, ranks):
+    url = f"sqlite:///{tmp_path / 'greentrain.db'}"
+    clock = Clock()
+    meter = constant_meter(clock)
+    monitor = EnergyMonitor(meter, ledger=url)
+    guard = BudgetGuard("500 J", meter=meter, ledger=url, budget="kfold")
+    # That of the rank that failed first, or the other one's, which lost its connection.
+    with pytest.raises((ProcessExitedException, ProcessRaisedException)):
+        fit(tmp_path, 2, monitor, guard, Tick(clock), FailingEpoch(ranks))
+    assert 10.0 <= monitor.total.total_j <= 20.0  # 1 J a step, in the first epoch
+    assert 0.0 < guard.used_j <= monitor.total.total_j
+    ledger = Ledger(url, create=False)
+    assert [row["status"] for row in ledger.rows("closing")] == ["failed"]
+    (settled,) = ledger.rows("settlement")
+    balance = ledger.balance(ledger.find_budget("kfold")["budget_id"])
+    ledger.close()
+    assert (balance.reserved_j, balance.spent_j) == (0.0, settled["sum_spent"])
 
 
 @FORKS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,34 @@ def test_a_guard_measures_no_set_up_of_other_stages():
     trainer(guard, Tick(clock)).test(Prepares(clock), datamodule=Slow(clock), verbose=False)
     assert guard.used_j == 0.0
     assert not guard.meter.running
+
+
+class Late(ConstantMeter):
+    """A meter that is being set up until its sources are asked for."""
+
+    ready = False
+
+    @property
+    def sources(self):
+        self.ready = True
+        return super().sources
+
+    def read(self):
+        reading = super().read()
+        if self.ready:
+            return reading
+        return replace(reading, energy_j={"constant": 0.0}, late=frozenset({"constant"}))
+
+
+def test_joules_of_a_meter_that_is_set_up_late_are_in_the_preparation():
+    clock = Clock()
+    monitor = EnergyMonitor(Late(100.0, clock=clock), ledger=False, summary=False)
+    guard = BudgetGuard("1e6 J")
+    trainer(monitor, guard, Tick(clock)).fit(Classifier(), datamodule=Slow(clock))
+    assert monitor.windows[0].phase == "setup"
+    assert monitor.windows[0].reading.total_j == pytest.approx(PREPARE_J + SETUP_J)
+    assert monitor.total.total_j == pytest.approx(clock.seconds * 100.0)
+    assert guard.used_j == pytest.approx(clock.seconds * 100.0)
 
 
 class Closing(ConstantMeter):

@@ -227,3 +227,30 @@ def test_marginal_intensity_is_not_for_reports(tmp_path):
     provider = CsvIntensity(csv_file(tmp_path, *rows), zone="X", signal="marginal")
     with pytest.raises(ConfigurationError, match="may steer decisions only"):
         CarbonAccount(intensity=provider)
+
+
+@pytest.mark.parametrize("two", ["2", "₂"])
+def test_of_a_column_of_the_basis_and_one_without_the_first_is_read(
+    tmp_path: Path, two: str
+) -> None:
+    path = tmp_path / "de.csv"
+    path.write_text(
+        f"datetime_utc,carbon_intensity,Carbon intensity gCO{two}eq/kWh (direct)\n"
+        "2026-01-01T00:00Z,400,9\n2026-01-01T01:00Z,400,9\n",
+        encoding="utf-8",
+    )
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    direct = CsvIntensity(path, zone="DE", basis="direct")
+    assert mean_intensity(direct, start, start) == 9.0
+    assert direct.provenance.basis == "direct"
+    assert mean_intensity(CsvIntensity(path, zone="DE"), start, start) == 400.0
+
+
+def test_blank_rows_are_skipped(tmp_path):
+    path = tmp_path / "de.csv"
+    path.write_text(
+        "datetime_utc,carbon_intensity\n2026-01-01T00:00Z,400\n   \n,\n\n"
+        "2026-01-01T01:00Z,300\n , \n"
+    )
+    start = datetime(2026, 1, 1, 1, tzinfo=UTC)
+    assert mean_intensity(CsvIntensity(path, zone="DE"), start, start) == 300.0

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from greentrain.energy import CodeCarbonMeter, Reading, Source
+from greentrain.energy import CodeCarbonMeter, Reading, Source, Window, WindowRecorder
 from greentrain.energy import _codecarbon_hardware as adapter
 from greentrain.energy import codecarbon as metering
 from greentrain.errors import MeterError
@@ -403,6 +403,75 @@ def test_a_counter_that_stays_away_is_unknown_and_comes_back_exact(
     write_counter(rapl, 4600.0)
     seconds[0] = 36.0
     assert counting.read().energy_j["cpu"] == pytest.approx(3600.0, rel=2e-6)
+
+
+def test_a_counter_that_wraps_goes_on(
+    rapl: Path, counting: CodeCarbonMeter, seconds: list[float]
+) -> None:
+    write_counter(rapl, 262_100.0)
+    seconds[0] = 1000.0
+    before = counting.read()
+    write_counter(rapl, 56.67115)  # 100 J later, past its range of 262,143.32885 J
+    seconds[0] = 1001.0
+    assert (counting.read() - before).energy_j["cpu"] == pytest.approx(100.0, rel=1e-4)
+    assert "reset" not in by_name(counting)["cpu"].note
+
+
+def test_a_counter_that_was_reset_has_no_joules_of_a_wrap(
+    rapl: Path,
+    counting: CodeCarbonMeter,
+    seconds: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_counter(rapl, 1100.0)
+    seconds[0] = 1.0
+    counting.read()  # 100 J in a second
+    write_counter(rapl, 5.0)  # as a wrap it would be 261,048 J
+    seconds[0] = 2.0
+    assert counting.read().energy_j["cpu"] == pytest.approx(200.0, rel=2e-6)
+    write_counter(rapl, 55.0)
+    seconds[0] = 3.0
+    assert counting.read().energy_j["cpu"] == pytest.approx(250.0, rel=2e-6)
+    assert "its counter was reset, which lost 1.0 s" in by_name(counting)["cpu"].note
+    assert "energy counter was reset" in caplog.text
+
+
+def test_a_counter_that_was_reset_in_a_long_gap_is_unknown(
+    rapl: Path, counting: CodeCarbonMeter, seconds: list[float]
+) -> None:
+    write_counter(rapl, 1100.0)
+    seconds[0] = 1.0
+    counting.read()
+    write_counter(rapl, 5.0)
+    for seconds[0] in (21.0, 22.0):
+        assert counting.read().energy_j["cpu"] is None
+    assert "unknown since then" in by_name(counting)["cpu"].note
+
+
+def test_a_counter_that_cannot_be_read_from_the_first_reading_on_is_unknown(
+    rapl: Path, counting: CodeCarbonMeter, seconds: list[float]
+) -> None:
+    (rapl / "energy_uj").unlink()
+    recorder = WindowRecorder(counting)
+
+    def window(end_s: float) -> Reading:
+        with recorder.phase("fit"):
+            seconds[0] = end_s
+        return windows.pop().reading
+
+    windows: list[Window] = []
+    recorder.sinks.append(windows.append)
+    first = window(5.0)
+    assert first.energy_j["cpu"] is None
+    assert not first.complete
+    with recorder.phase("fit"):
+        write_counter(rapl, 1900.0)
+        seconds[0] = 9.0
+    # 900 J in 9 s, spread evenly: 4 s of them are in this window.
+    assert windows.pop().reading.energy_j["cpu"] == pytest.approx(400.0, rel=2e-6)
+    assert counting.read().energy_j["cpu"] == pytest.approx(900.0, rel=2e-6)
+    write_counter(rapl, 2000.0)
+    assert window(10.0).energy_j["cpu"] == pytest.approx(100.0, rel=2e-6)
 
 
 @pytest.mark.parametrize("quiet_s", [0.03, 0.05, 0.09])
