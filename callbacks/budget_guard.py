@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 
-from greentrain.budget import Budget
+from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.anneal import RateScaler, annealed_rates
 from greentrain.callbacks.base import Callback, ReturnedResult
 from greentrain.callbacks.cap_account import CapAccount, carbon_of
@@ -19,7 +19,7 @@ from greentrain.callbacks.stop_reason import CapUse, StopReason, stop_reason
 from greentrain.callbacks.trainer_plan import is_finished, validates
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.energy import Meter, WindowRecorder
+from greentrain.energy import Meter, WindowRecorder, energy_html
 from greentrain.errors import BudgetExceeded, ConfigurationError
 
 _GOES_ON = "; training continues: on_exceed='warn'"
@@ -118,7 +118,7 @@ class BudgetGuard(Callback):
         self.meter = meter
         self.ledger = ledger
         self.budget = budget
-        self.num_fits = num_fits
+        self.num_fits = int(num_fits)
         self.log_metrics = log
         self.on_exceed = on_exceed
         self.anneal = anneal
@@ -171,6 +171,10 @@ class BudgetGuard(Callback):
         """Key of this callback's state in a checkpoint."""
         # A cap may be raised on resuming, and a cap of energy may accompany a cap of carbon.
         return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}}}"
+
+    def _repr_html_(self) -> str:
+        title = f"BudgetGuard: {format_amount(self._used, self._cap.unit)} of {self._cap} used"
+        return energy_html(title, {"fit": self.used_j}, grams=self.used_g)
 
     def on_prepare_data(self, trainer: Trainer) -> None:
         """Start to measure the preparation of a fit's data, which the cap includes."""
@@ -297,10 +301,7 @@ class BudgetGuard(Callback):
         return dict(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the usage of an earlier part of the fit.
-
-        A budget for several fits has paid for that part already.
-        """
+        """Continue from the usage of an earlier part of the fit; a named budget has paid it."""
         if self._usage is not None:
             paid = {"used_j": 0.0, "used_g": 0.0} if self.budget is not None else {}
             self._usage.resume({**state_dict, **paid})

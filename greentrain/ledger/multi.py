@@ -168,8 +168,8 @@ def _lines(name: str, found: Verification, exported: ExportedHeads | None) -> It
         )
     if exported is None:
         yield (
-            "No exported heads were given (--heads FILE), so rows at the end could have been cut "
-            "off unnoticed. Compare the heads above with a report, an MLflow tag or a log."
+            "To find rows that are cut off at the end, add --heads FILE: it keeps the heads above, "
+            "and the next verify compares with them. A report and MLflow tags hold them, too."
         )
         return
     last = exported.heads.get(RUN_CHAIN)

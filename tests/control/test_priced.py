@@ -95,7 +95,7 @@ def test_what_is_to_come_sets_the_price():
     )
     assert decision.action is SKIP
     assert decision.reason is Reason.NO_GAIN
-    assert "no update reaches the minimum gain of 3.6 per Wh" in decision.sentence  # 0.02 for 20 J
+    assert "no update brings 3.6 for each Wh" in decision.sentence  # 0.02 for 20 J
 
 
 @pytest.mark.parametrize(("weight", "chosen"), [(1.0, WARM), (4.0, SKIP)])
@@ -128,7 +128,7 @@ def test_nothing_to_gain_is_skipped_however_much_is_left():
     assert decision.action is SKIP
     assert decision.reason is Reason.NO_GAIN
     assert decision.sentence == (
-        "No drop on the new data; no update reaches the minimum gain of 0.001 "
+        "No drop on the new data; no update brings at least 0.001 "
         "(best: +0.001 ± 0.000 from FULL_RETRAIN)"
     )
 

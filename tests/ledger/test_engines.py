@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from greentrain.callbacks.run_record import default_url
 from greentrain.budget import Budget
+from greentrain.callbacks.run_record import default_url
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, file_url, filesystems, open_ledgers, verify
 from tests.ledger.cluster import Cluster
