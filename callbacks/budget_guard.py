@@ -16,7 +16,7 @@ from greentrain.callbacks.messages import inform, warn
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, budget_metrics, show
 from greentrain.callbacks.stop_reason import CapUse, StopReason, stop_reason
-from greentrain.callbacks.trainer_plan import is_finished, validates
+from greentrain.callbacks.trainer_plan import is_finished, is_trial, validates
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import Meter, WindowRecorder, energy_html
@@ -207,7 +207,7 @@ class BudgetGuard(Callback):
         """Record the cap, or reserve this fit's part of a budget for several fits."""
         if self._usage is None or self._account is None:
             return
-        if self.budget is None:
+        if self.budget is None or is_trial(trainer):  # a trial run pays from no budget
             self._account.note_cap(trainer, self._cap)
             return
         reserved = self._account.reserve(trainer, self.budget, self._cap, self.num_fits)
@@ -389,11 +389,11 @@ class BudgetGuard(Callback):
         if self._account is not None:
             self._account.close(status, alone=alone)
             self._account = None
-        if self._lease is not None:
-            self._lease.release()
         if self._usage is not None:
-            self._state = self._usage.state()
+            self._state = self._usage.end_state(alone=alone)
             if trainer.is_global_zero:
                 returned = ("stopped", "stop_reason", "reason", "_state")
                 self.origin.hand_over({name: getattr(self, name) for name in returned})
+        if self._lease is not None:
+            self._lease.release()
         self._lease = self._usage = None

@@ -40,6 +40,15 @@ def default_ledgers(folder: Path) -> str:
     return str(logs / "*.db")
 
 
+def newest_ledger(folder: Path) -> str:
+    """Return the one ledger of a folder that was written last: see :func:`default_ledgers`.
+
+    Raises:
+        ConfigurationError: If the folder has none.
+    """
+    return max(_named(default_ledgers(folder)), key=lambda path: Path(path).stat().st_mtime)
+
+
 def open_ledgers(patterns: Iterable[str]) -> list[Ledger]:
     """Open ledgers for reading, each once.
 
