@@ -62,7 +62,7 @@ def layout_of(sample: Any) -> Layout:
     if kind in _KINDS:
         return (_KINDS[kind], "", ())
     raise ConfigurationError(
-        f"a sample holds a {kind.__name__}, which a buffer cannot store; use tensors, NumPy "
+        f"a sample holds a {kind.__name__}, which a buffer cannot store. Use tensors, NumPy "
         "arrays, numbers, texts, bytes and None, in tuples, lists, and dicts with texts or whole "
         "numbers as keys"
     )

@@ -290,3 +290,12 @@ def test_exploring_draws_what_is_doubtful_and_only_at_first():
 def test_experiences_to_explore_are_counted(explore):
     with pytest.raises(ConfigurationError, match=r"explore is .*; set it to a whole"):
         PricedPolicy(explore=explore)
+
+
+def test_the_drop_of_a_diverged_metric_is_short():
+    offers = options((100.0, 0.3), (10.0, 0.1), (1.0, 0.01))
+    diverged = state(metric_new=-1e28, n_new=1)
+    sentence = PricedPolicy().decide(diverged, offers, balance(1e6)).sentence
+    assert sentence.startswith("Drop of ")
+    assert "e+2" in sentence
+    assert len(sentence) < 160
