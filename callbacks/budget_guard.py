@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 
-from greentrain.budget import Budget
+from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.anneal import RateScaler, annealed_rates
 from greentrain.callbacks.base import Callback, ReturnedResult
 from greentrain.callbacks.cap_account import CapAccount, carbon_of
@@ -16,10 +16,10 @@ from greentrain.callbacks.messages import inform, warn
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, budget_metrics, show
 from greentrain.callbacks.stop_reason import CapUse, StopReason, stop_reason
-from greentrain.callbacks.trainer_plan import is_finished, validates
+from greentrain.callbacks.trainer_plan import is_finished, is_trial, validates
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.energy import Meter, WindowRecorder
+from greentrain.energy import Meter, WindowRecorder, energy_html
 from greentrain.errors import BudgetExceeded, ConfigurationError
 
 _GOES_ON = "; training continues: on_exceed='warn'"
@@ -118,7 +118,7 @@ class BudgetGuard(Callback):
         self.meter = meter
         self.ledger = ledger
         self.budget = budget
-        self.num_fits = num_fits
+        self.num_fits = int(num_fits)
         self.log_metrics = log
         self.on_exceed = on_exceed
         self.anneal = anneal
@@ -173,6 +173,10 @@ class BudgetGuard(Callback):
         name = "" if self.budget is None else f", 'budget': {self.budget!r}"
         return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}{name}}}"
 
+    def _repr_html_(self) -> str:
+        title = f"BudgetGuard: {format_amount(self._used, self._cap.unit)} of {self._cap} used"
+        return energy_html(title, {"fit": self.used_j}, grams=self.used_g)
+
     def on_prepare_data(self, trainer: Trainer) -> None:
         """Start to measure the preparation of a fit's data, which the cap includes."""
         if trainer.state.fn == "fit":
@@ -204,7 +208,7 @@ class BudgetGuard(Callback):
         """Record the cap, or reserve this fit's part of a budget for several fits."""
         if self._usage is None or self._account is None:
             return
-        if self.budget is None:
+        if self.budget is None or is_trial(trainer):  # a trial run pays from no budget
             self._account.note_cap(trainer, self._cap)
             return
         reserved = self._account.reserve(trainer, self.budget, self._cap, self.num_fits)
@@ -298,10 +302,7 @@ class BudgetGuard(Callback):
         return dict(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the usage of an earlier part of the fit.
-
-        A budget for several fits has paid for that part already.
-        """
+        """Continue from the usage of an earlier part of the fit; a named budget has paid it."""
         if self._usage is not None:
             paid = {"used_j": 0.0, "used_g": 0.0} if self.budget is not None else {}
             self._usage.resume({**state_dict, **paid})
@@ -389,11 +390,11 @@ class BudgetGuard(Callback):
         if self._account is not None:
             self._account.close(status, alone=alone)
             self._account = None
-        if self._lease is not None:
-            self._lease.release()
         if self._usage is not None:
-            self._state = self._usage.state()
+            self._state = self._usage.end_state(alone=alone)
             if trainer.is_global_zero:
                 returned = ("stopped", "stop_reason", "reason", "_state")
                 self.origin.hand_over({name: getattr(self, name) for name in returned})
+        if self._lease is not None:
+            self._lease.release()
         self._lease = self._usage = None

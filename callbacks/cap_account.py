@@ -12,6 +12,7 @@ from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.measurement import RunMeasurement
 from greentrain.callbacks.messages import inform
 from greentrain.callbacks.run_record import RunRecord
+from greentrain.callbacks.trainer_plan import is_trial
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Meter, WindowRecorder
 from greentrain.errors import BudgetExceeded
@@ -49,7 +50,8 @@ class CapAccount:
         self._monitor = _monitor_with(trainer, ledger)
         self._own: RunMeasurement | None = None
         if self._monitor is None and ledger is not None:
-            url = ledger if trainer.is_global_zero else None
+            writes = trainer.is_global_zero and not is_trial(trainer)
+            url = ledger if writes else None
             record = RunRecord(url, carbon, required=True)
             self._own = RunMeasurement(trainer, meter, carbon, None, record)
             try:

@@ -19,6 +19,7 @@ from greentrain.callbacks.metric_logging import EpochLogger, show
 from greentrain.callbacks.monitored_runs import NO_RUNS, MonitoredRuns
 from greentrain.callbacks.run_record import RunRecord, default_url
 from greentrain.callbacks.summary import record_sentence, summary_table
+from greentrain.callbacks.trainer_plan import is_trial
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import (
     Calibration,
@@ -335,7 +336,8 @@ class EnergyMonitor(Callback):
             url = self._default_url = self._default_url or default_url(trainer)
         else:
             url = None
-        return url if trainer.is_global_zero else None
+        # As Lightning's own trial runs, it leaves no files, not even those that were asked for.
+        return None if is_trial(trainer) or not trainer.is_global_zero else url
 
     def _begin_epoch(self, trainer: Trainer, *, whole: bool) -> None:
         self._enter("train_epoch", trainer.current_epoch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from greentrain.budget import Unit, format_amount
-from greentrain.units import format_energy
+from greentrain.units import format_energy, plural
 
 _ROUNDING_J = 1e-9
 
@@ -82,8 +82,8 @@ class CapUse:
             needed_j: Joules that one more step and the ending may use.
         """
         return (
-            f"the {self.work} used {self._used} of {self._cap} in {steps} steps, and one more step "
-            f"with {ending} may use {format_energy(needed_j)}"
+            f"the {self.work} used {self._used} of {self._cap} in {plural(steps, 'step')}, and "
+            f"one more step with {ending} may use {format_energy(needed_j)}"
         )
 
     @property

@@ -60,3 +60,8 @@ def _batch_sizes(loaders: Any) -> Iterator[int]:
             yield from _batch_sizes(each)
     elif isinstance(size := getattr(loaders, "batch_size", None), int):
         yield size
+
+
+def is_trial(trainer: Any) -> bool:
+    """Return whether a Trainer only tries a few batches (``fast_dev_run``) and leaves no files."""
+    return bool(trainer.fast_dev_run)

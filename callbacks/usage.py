@@ -219,6 +219,19 @@ class FitUsage:
             "after_j": dict(self.end.other_j),
         }
 
+    def end_state(self, *, alone: bool) -> dict[str, Any]:
+        """Return the :meth:`state` at the end of the fit.
+
+        Lightning's tuner replaces the callbacks during its own training. That is measured here.
+
+        Args:
+            alone: Whether other processes may not have come here, so that none can be waited for.
+        """
+        unseen = self._phase is not None and self._phase[0] == "start"
+        if unseen and not alone:
+            self.measure()
+        return self.state()
+
     def resume(self, state: Mapping[str, Any]) -> None:
         """Continue from the :meth:`state` of an earlier part of the fit."""
         self._resumed = state

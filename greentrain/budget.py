@@ -118,6 +118,7 @@ class Budget:
                 f"num_experiences is {short_repr(self.num_experiences)}; it must be the number of "
                 "experiences that the budget has to last for, 1 or more"
             )
+        object.__setattr__(self, "num_experiences", int(self.num_experiences))
         self._check_time()
         if self.parent is not None:
             object.__setattr__(
@@ -210,8 +211,8 @@ class Budget:
         per = "" if self.per is None else f" per {self.per}"
         carry = " with carry-over" if self.carry_over else ""
         until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M} UTC"
-        many = "s" if self.num_experiences > 1 else ""
-        return f"{amount}{per}{carry} for {self.num_experiences} experience{many}{until}"
+        many = "" if self.num_experiences == 1 else f" for {self.num_experiences} experiences"
+        return f"{amount}{per}{carry}{many}{until}"
 
     def _bare_amount(self) -> str:
         if self.share_of_full is not None:

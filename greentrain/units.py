@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from numbers import Real
+from numbers import Integral, Real
 from typing import TypeGuard
 
 from greentrain.errors import ConfigurationError
@@ -108,6 +108,16 @@ def format_number(value: float) -> str:
         ('0.123', '12,346')
     """
     return f"{value:,.0f}" if abs(value) >= _LARGEST_DIGITS else f"{value:.3g}"
+
+
+def plural(count: int, word: str) -> str:
+    """Write a number of things.
+
+    Example:
+        >>> plural(1, "run"), plural(2, "run")
+        ('1 run', '2 runs')
+    """
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def format_carbon(carbon_g: float | None) -> str:
@@ -257,11 +267,25 @@ def utc_text(moment: datetime) -> str:
 def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
     """Return whether a value is a whole number, and at least ``least``; ``True`` is not one.
 
+    An integer of NumPy is one. Convert it by ``int`` before it is kept: no database and no JSON
+    file takes it.
+
     Example:
         >>> is_whole(3), is_whole(0, 1), is_whole(2.0), is_whole(True)
         (True, False, False, False)
     """
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def whole_seed(seed: object) -> int:
+    """Return a seed as a plain ``int``.
+
+    Raises:
+        ConfigurationError: If it is no whole number, 0 or more.
+    """
+    if not is_whole(seed):
+        raise ConfigurationError(f"seed is {seed!r}; it must be a whole number, 0 or more")
+    return int(seed)
 
 
 def plain_quantity(text: object, what: str, example: str) -> str:

@@ -80,12 +80,12 @@ def test_an_amount_is_positive_and_finite(name: str, amount: float) -> None:
     ("budget", "text"),
     [
         (Budget(energy_j=72e3, num_experiences=8), "20 Wh for 8 experiences"),
-        (Budget(energy_j=3600.0), "1 Wh for 1 experience"),
+        (Budget(energy_j=3600.0), "1 Wh"),
         (Budget(share_of_full=0.4, num_experiences=2), "40 % of full for 2 experiences"),
-        (Budget(carbon_g=500.0, per="day"), "500 g CO2e per day for 1 experience"),
+        (Budget(carbon_g=500.0, per="day"), "500 g CO2e per day"),
         (
             Budget(energy_j=3600.0, per="week", carry_over=True),
-            "1 Wh per week with carry-over for 1 experience",
+            "1 Wh per week with carry-over",
         ),
     ],
 )

@@ -61,7 +61,7 @@ ROOMS: dict[str, str] = {
     "units": "",
     "_about": "",
 }
-TOP = {"__init__", "auto", "cli", "configuration", "demo"}
+TOP = {"__init__", "__main__", "auto", "cli", "configuration", "demo"}
 HEAVY = {"torch", "pytorch_lightning", "lightning", "mlflow"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -271,6 +272,19 @@ def test_the_next_command_names_the_server_without_its_password(
     assert (
         capsys.readouterr().out == "Next: greentrain report --ledger postgresql://host/database\n"
     )
+
+
+def test_the_outcome_of_an_update_is_shown_without_the_password() -> None:
+    from greentrain.control import UpdateMode
+    from greentrain.training import ModelUpdate
+
+    names = dict.fromkeys(field.name for field in dataclasses.fields(ModelUpdate))
+    url = f"postgresql://me:{SECRET}@host/database"
+    values = {**names, "update_mode": UpdateMode.SKIP, "energy_j": 5.0, "steps": 0, "ledger": url}
+    made = ModelUpdate(**{**values, "not_offered": {}})  # type: ignore[arg-type]
+    assert made.ledger == url  # to open it
+    assert str(made).splitlines()[-1] == "ledger: postgresql://host/database"
+    assert SECRET not in repr(made) + str(made) + made._repr_html_()
 
 
 def test_a_name_with_the_password_of_a_url_is_refused(ledger: Ledger) -> None:

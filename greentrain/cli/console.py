@@ -28,6 +28,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LedgerOption = Annotated[
     str, typer.Option("--ledger", help="The ledger: a file or a URL.", metavar="URL")
 ]
+FoundLedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        help="The ledger: a file or a URL.",
+        metavar="URL",
+        show_default="greentrain.db, or else the newest in greentrain_logs/",
+    ),
+]
 ZoneOption = Annotated[
     str | None,
     typer.Option(help="Zone of the electricity grid, such as 'DE', to report emissions."),
@@ -69,6 +78,21 @@ def print_next(*words: object, err: bool = False) -> None:
         err: Whether to print it to standard error.
     """
     print_line(f"Next: greentrain {shlex.join(masked(str(word)) for word in words)}", err=err)
+
+
+def found_ledgers(given: Sequence[str] | None) -> Sequence[str]:
+    """Return the given ledgers, or else those of the current folder, which are named then.
+
+    Raises:
+        ConfigurationError: If none are given, and the folder has none.
+    """
+    from greentrain.ledger import default_ledgers
+
+    if given:
+        return given
+    found = default_ledgers(Path())
+    print_line(f"reading {found}", err=True)
+    return [found]
 
 
 def print_json(value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,7 +68,7 @@ STATE_FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def explain(
-    ledger: console.LedgerOption = "greentrain.db",
+    ledger: console.FoundLedgerOption = None,
     stream: Annotated[
         str | None,
         typer.Option(
@@ -84,8 +85,11 @@ def explain(
 ) -> None:
     """Show the decision about each experience, its reason and its outcome."""
     from greentrain.cli.explained_decisions import explained_decisions
-    from greentrain.ledger import Ledger
+    from greentrain.ledger import Ledger, newest_ledger
 
+    if ledger is None:
+        ledger = newest_ledger(Path())
+        console.print_line(f"reading {ledger}", err=True)
     opened = Ledger(ledger, create=False)
     try:
         name, found = explained_decisions(opened, stream, experience)

@@ -64,7 +64,12 @@ def _explained(
     deciding = {row["run_id"] for row in contents.each("decision", "run_id")}
     names = {row["run_id"]: row["name"] for row in decided.runs if row["run_id"] in deciding}
     if not names:
-        raise ConfigurationError(f"the ledger {ledger!r} holds no decision")
+        runs = [row["name"] for row in decided.runs]
+        held = f"; it holds the energy of {runs[-1]}" if runs else ""
+        raise ConfigurationError(
+            f"the ledger {ledger!r} holds no decision of a controller{held}. Decisions come from "
+            "StreamTrainer, update and open_controller; see a fit by: greentrain report"
+        )
     name = list(names.values())[-1] if stream is None else stream
     if name not in names.values():
         streams = list(dict.fromkeys(names.values()))

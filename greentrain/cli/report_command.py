@@ -58,14 +58,12 @@ def report(
     ] = None,
 ) -> None:
     """Write a report of all measurements, decisions and budgets."""
-    from greentrain.ledger import close_ledgers, default_ledgers, open_ledgers
+    from greentrain.ledger import close_ledgers, open_ledgers
     from greentrain.report import build_and_write, missing
     from greentrain.report.disclosures import read_disclosures
     from greentrain.report.exports import write_card
 
-    patterns = ledgers or [default_ledgers(Path())]
-    if not ledgers:
-        typer.echo(f"reading {patterns[0]}", err=True)
+    patterns = console.found_ledgers(ledgers)
     stated = None if disclosures is None else read_disclosures(disclosures)
     chosen = tuple(name.strip() for name in formats.split(","))
     opened = open_ledgers(patterns)

@@ -14,12 +14,13 @@ from greentrain.errors import ConfigurationError
 
 def verify(
     targets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Ledgers: files, patterns such as 'runs/*.db', URLs; or one report.json.",
             metavar="LEDGER...|REPORT",
+            show_default="greentrain.db, or else greentrain_logs/*.db",
         ),
-    ],
+    ] = None,
     heads: Annotated[
         Path | None,
         typer.Option(
@@ -47,6 +48,7 @@ def verify(
     Exit code 4: a file is no readable ledger: it is empty, cut short, or no SQLite database, or a
     text in it is not UTF-8.
     """
+    targets = list(targets or ([] if ledgers else console.found_ledgers(None)))
     if ledgers or targets[0].endswith(".json"):
         from greentrain.report.recheck import check_file
 

@@ -76,6 +76,7 @@ class UpdateOutcome(EnergyTotal):
             raise ConfigurationError(
                 f"steps is {self.steps!r}; it must be a whole number, 0 or more"
             )
+        object.__setattr__(self, "steps", int(self.steps))
         if self.kept not in (True, False):
             raise ConfigurationError(f"kept is {self.kept!r}; it must be True or False")
         used_j = self.energy_j

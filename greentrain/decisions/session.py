@@ -211,7 +211,8 @@ class ControllerSession:
         """
         self._refuse_if_open()
         experience_id = check_name(experience_id, "experience_id", "monday")
-        _check_counts(n_new=n_new, n_stored=n_stored)
+        n_new = _plain_count(n_new, "n_new")
+        n_stored = None if n_stored is None else _plain_count(n_stored, "n_stored")
         position, left = self._budget.position, self._budget.experiences_left()
         state = self._status.state(
             experience_id,
@@ -374,10 +375,10 @@ def first_decision(candidates: Sequence[Candidate], state: State, reserved_j: fl
     )
 
 
-def _check_counts(**counts: int | None) -> None:
-    for name, count in counts.items():
-        if count is not None and not is_whole(count):
-            raise ConfigurationError(f"{name} is {count!r}; it must be a whole number, 0 or more")
+def _plain_count(count: int, name: str) -> int:
+    if not is_whole(count):
+        raise ConfigurationError(f"{name} is {count!r}; it must be a whole number, 0 or more")
+    return int(count)
 
 
 def _signals(

@@ -11,7 +11,15 @@ from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.cap_arguments import check_budget, parse_cap
 from greentrain.callbacks.run_record import RunRecord
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.energy import NOTHING, Meter, Reading, Source, UnknownMeter, check_meter
+from greentrain.energy import (
+    NOTHING,
+    Meter,
+    Reading,
+    Source,
+    UnknownMeter,
+    check_meter,
+    energy_html,
+)
 from greentrain.errors import ConfigurationError
 from greentrain.integrations.capped_training import CappedTraining
 from greentrain.ledger import DEFAULT_URL
@@ -104,7 +112,7 @@ class TransformersCallback(TrainerCallback):
         self.meter = meter
         self.ledger = ledger
         self.budget = budget
-        self.num_fits = num_fits
+        self.num_fits = int(num_fits)
         self.total: Reading = NOTHING
         self.emissions_g: float | None = None
         self.sources: tuple[Source, ...] = ()
@@ -122,6 +130,10 @@ class TransformersCallback(TrainerCallback):
         emitted = "" if grams is None else f" and emitted {format_amount(grams, 'g')}"
         used = f"the training used {energy}{emitted} in {self.total.duration_s:.2f} s"
         return f"{used}; stopped: {self.reason}" if self.stopped else used
+
+    def _repr_html_(self) -> str:
+        methods = {source.name: source.method for source in self.sources}
+        return energy_html(str(self), self.total.energy_j, methods=methods, grams=self.emissions_g)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start to measure, and reserve the cap."""

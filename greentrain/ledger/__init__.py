@@ -7,7 +7,13 @@ from greentrain.ledger.environment import environment
 from greentrain.ledger.hashing import canonical
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import DEFAULT_URL, Ledger
-from greentrain.ledger.multi import LOG_FOLDER, close_ledgers, default_ledgers, open_ledgers
+from greentrain.ledger.multi import (
+    LOG_FOLDER,
+    close_ledgers,
+    default_ledgers,
+    newest_ledger,
+    open_ledgers,
+)
 from greentrain.ledger.recovery import last_descriptions, with_recovered
 from greentrain.ledger.release import Release
 from greentrain.ledger.row_stream import LedgerRows
@@ -76,6 +82,7 @@ __all__ = [
     "environment",
     "file_url",
     "last_descriptions",
+    "newest_ledger",
     "open_ledgers",
     "terms_of",
     "totals_of",

@@ -40,6 +40,15 @@ def default_ledgers(folder: Path) -> str:
     return str(logs / "*.db")
 
 
+def newest_ledger(folder: Path) -> str:
+    """Return the one ledger of a folder that was written last: see :func:`default_ledgers`.
+
+    Raises:
+        ConfigurationError: If the folder has none.
+    """
+    return max(_named(default_ledgers(folder)), key=lambda path: Path(path).stat().st_mtime)
+
+
 def open_ledgers(patterns: Iterable[str]) -> list[Ledger]:
     """Open ledgers for reading, each once.
 
@@ -168,8 +177,8 @@ def _lines(name: str, found: Verification, exported: ExportedHeads | None) -> It
         )
     if exported is None:
         yield (
-            "No exported heads were given (--heads FILE), so rows at the end could have been cut "
-            "off unnoticed. Compare the heads above with a report, an MLflow tag or a log."
+            "To find rows that are cut off at the end, add --heads FILE: it keeps the heads above, "
+            "and the next verify compares with them. A report and MLflow tags hold them, too."
         )
         return
     last = exported.heads.get(RUN_CHAIN)

@@ -74,7 +74,7 @@ class ClassBalancedBuffer(BoundedBuffer):
                 f"per_class is {per_class!r}; it must be the most samples of a class to keep: a "
                 "whole number, 1 or more, or None"
             )
-        self._per_class = per_class
+        self._per_class = None if per_class is None else int(per_class)
         self._per_experience = per_experience
         self._label = label
         self._warned = False

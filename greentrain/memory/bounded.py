@@ -26,7 +26,7 @@ from greentrain.memory.protocol import Sample
 from greentrain.memory.retention import RetentionInput
 from greentrain.memory.sample_table import Indices, Key, RetentionPlan, SampleTable
 from greentrain.memory.slot_storage import SlotStorage
-from greentrain.units import is_whole, parse_bytes
+from greentrain.units import is_whole, parse_bytes, whole_seed
 
 _PLAN_STREAM, _SAMPLE_STREAM = 0, 1
 """Second part of the seeds, so that plans and samples have independent random numbers."""
@@ -74,15 +74,14 @@ class BoundedBuffer(ABC):
         world_size: int = 1,
     ) -> None:
         self._samples, self._bytes = _limits(max_size)
-        check_seed(seed)
         if not (is_whole(rank) and is_whole(world_size) and rank < world_size):
             raise ConfigurationError(
                 f"rank and world_size are {rank!r} and {world_size!r}; a rank is a whole number "
                 "from 0 to world_size - 1"
             )
-        self._seed = seed
+        self._seed = whole_seed(seed)
         self._folder = None if folder is None else Path(folder)
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size = int(rank), int(world_size)
         self._layout: Layout | None = None
         self._table = SampleTable()
         self._storage = SlotStorage(self._folder)
@@ -267,20 +266,10 @@ def sample_positions(total: int, n: int, seed: list[int]) -> list[int]:
     return chosen.tolist()  # type: ignore[no-any-return]
 
 
-def check_seed(seed: object) -> None:
-    """Check that a seed is a whole number, 0 or more.
-
-    Raises:
-        ConfigurationError: If it is not.
-    """
-    if not is_whole(seed):
-        raise ConfigurationError(f"seed is {seed!r}; it must be a whole number, 0 or more")
-
-
 def _limits(max_size: object) -> tuple[int | None, int | None]:
     """Return the limit in samples and the limit in bytes, one of them ``None``."""
     if is_whole(max_size, 1):
-        return max_size, None
+        return int(max_size), None
     if isinstance(max_size, str):
         try:
             nbytes = parse_bytes(max_size)

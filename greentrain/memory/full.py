@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory.bounded import check_seed, sample_positions
+from greentrain.memory.bounded import sample_positions
 from greentrain.memory.datasets import (
     BatchedConcatDataset,
     ColumnDataset,
@@ -23,6 +23,7 @@ from greentrain.memory.datasets import (
 from greentrain.memory.layout import from_text, layout_of, to_text
 from greentrain.memory.protocol import Sample
 from greentrain.memory.sample_log import Place, SampleLog
+from greentrain.units import whole_seed
 
 _BLOCK = 64
 """Experiences that are joined once, so that joining all does not take longer and longer."""
@@ -50,10 +51,9 @@ class FullBuffer:
     """
 
     def __init__(self, *, folder: str | Path | None = None, seed: int = 0) -> None:
-        check_seed(seed)
         self._log = None if folder is None else SampleLog(Path(folder))
         self._last: Place | None = None
-        self._seed = seed
+        self._seed = whole_seed(seed)
         self._n_sampled = 0
         self._blocks: list[_Part] = []
         self._newest: list[_Part] = []

@@ -53,6 +53,7 @@ def reshard(states: Sequence[dict[str, Any]], world_size: int) -> list[dict[str,
         raise ConfigurationError(
             f"world_size is {world_size!r}; it must be the number of ranks, 1 or more"
         )
+    world_size = int(world_size)
     states = sorted(states, key=lambda state: int(state.get("rank", -1)))
     _check_complete(states)
     if len(states) == world_size:

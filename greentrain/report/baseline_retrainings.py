@@ -14,7 +14,7 @@ from greentrain.ledger import DecisionRow
 from greentrain.report.document import RunFigures
 from greentrain.report.experiences import Outcomes, settings_of
 from greentrain.report.row_helpers import MeasuredWindow
-from greentrain.units import wh
+from greentrain.units import plural, wh
 
 PROBE = "probe"
 """Phase that measures the stream's own model, which a full retraining alone would not need."""
@@ -96,7 +96,7 @@ def measured(
     saved = [pair.baseline_j - pair.stream_j for pair in pairs]
     return {
         **counts,
-        "method": f"measured ({len(pairs)} baseline retraining{'s' if len(pairs) > 1 else ''})",
+        "method": f"measured ({plural(len(pairs), 'baseline retraining')})",
         "baseline_j": baseline_j,
         "stream_j": stream_j,
         "share": stream_j / baseline_j if baseline_j > 0 else None,

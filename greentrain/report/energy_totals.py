@@ -18,7 +18,7 @@ from greentrain.report.run_windows import RunWindows, phases_of
 from greentrain.report.sources import combined_j, idle, sensors
 from greentrain.report.sums import Sum, joined
 from greentrain.report.system_boundaries import together
-from greentrain.units import wh
+from greentrain.units import plural, wh
 
 COVERAGE_FACTOR = 2.0
 """Standard uncertainties that the interval extends to either side: about 95 %."""
@@ -172,7 +172,7 @@ def _boundary_note(runs: Sequence[RunFigures]) -> str | None:
     counts = Counter(run["boundary"] for run in runs if run["boundary"] is not None)
     if len(counts) < 2:
         return None
-    parts = [f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in counts.items()]
+    parts = [f"{name} ({plural(count, 'run')})" for name, count in counts.items()]
     return f"the runs were measured within different boundaries: {', '.join(parts)}"
 
 

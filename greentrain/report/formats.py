@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from greentrain.texts import visible
-from greentrain.units import energy_in, energy_unit, format_carbon, format_energy, format_number
+from greentrain.units import (
+    energy_in,
+    energy_unit,
+    format_carbon,
+    format_energy,
+    format_number,
+    plural,
+)
 
 UNKNOWN = "unknown"
 
@@ -51,16 +58,6 @@ def energy(energy_j: float | None, unit: str | None = None) -> str:
     if energy_j is None or unit is None:
         return format_energy(energy_j)
     return format_number(energy_in(energy_j, unit))
-
-
-def plural(count: int, word: str) -> str:
-    """Write a number of things.
-
-    Example:
-        >>> plural(1, "run"), plural(2, "run")
-        ('1 run', '2 runs')
-    """
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def metric(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from greentrain.control import UPDATE_MODES
 from greentrain.report.document import Report, RunFigures
 from greentrain.report.experiences import ENDINGS
-from greentrain.report.formats import FILTERS, energy, inert, plural, short
+from greentrain.report.formats import FILTERS, energy, inert, short
 from greentrain.report.row_helpers import grouped, total
 from greentrain.report.svg import (
     MODE_COLOURS,
@@ -20,6 +20,7 @@ from greentrain.report.svg import (
     spending_chart,
 )
 from greentrain.report.window_list import epoch_energies
+from greentrain.units import plural
 
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60

@@ -20,7 +20,7 @@ from greentrain.ledger import SourceRow
 from greentrain.report.document import EnergyTotals, Overlap, PhaseFigures, ReportTotals
 from greentrain.report.row_helpers import MeasuredWindow, Span, known_wh, total
 from greentrain.report.times import length
-from greentrain.units import format_energy
+from greentrain.units import format_energy, plural
 
 Identity = tuple[str, ...]
 _Owned = tuple[int, int, str]
@@ -182,7 +182,7 @@ def with_overlaps(totals: EnergyTotals, listed: Sequence[Overlap]) -> ReportTota
     overlap_j = math.fsum(one["energy_j"] for one in listed)
     pairs = len({(one["counted_in"], one["not_again_in"]) for one in listed})
     sentence = (
-        f"{pairs} pair{'s' if pairs > 1 else ''} of runs metered the same source at once; the "
+        f"{plural(pairs, 'pair')} of runs metered the same source at once; the "
         f"totals count {format_energy(overlap_j)} only in the run that was opened first, and the "
         "figures of both runs include it"
     )

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.streams.stream import check_dataset
-from greentrain.units import is_whole
+from greentrain.units import is_whole, whole_seed
 
 
 def check_count(value: Any, name: str, most: int, of: str) -> None:
@@ -39,8 +39,7 @@ def check_split(val_share: Any, seed: Any) -> None:
             f"val_share is {val_share!r}; it must be the share of validation samples, "
             "between 0 and 1"
         )
-    if not is_whole(seed):
-        raise ConfigurationError(f"seed is {seed!r}; it must be a whole number, 0 or more")
+    whole_seed(seed)
 
 
 def first_image(

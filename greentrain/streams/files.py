@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Names of files that are still being written end so, or begin with a dot.
 _UNFINISHED = (".part", ".tmp")
 _SUFFIXES = (".csv", ".npz", ".pt")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def entries(folder: Path, pattern: str = "*") -> Iterator[Path]:
@@ -78,19 +79,27 @@ def from_frame(frame: pandas.DataFrame, target: str | None, name: str) -> Tensor
         name: Name of the table in errors.
 
     Raises:
-        ConfigurationError: If there is no such column, or values are missing or no numbers.
+        ConfigurationError: If there is no such column or no row, or values are missing, infinite or
+            no numbers.
     """
     columns = ", ".join(map(str, frame.columns))
     if target is None:
         raise ConfigurationError(f"{name} has the columns {columns}; say by target= which is y")
     if target not in frame.columns:
         raise ConfigurationError(f"{name} has no column {target!r}; it has {columns}")
+    if not len(frame):
+        raise ConfigurationError(f"{name} holds no samples: it has columns and no rows")
     for column in frame.columns:
         if frame[column].isna().any():
             raise ConfigurationError(f"{name} has missing values in column {column!r}")
         if frame[column].dtype.kind not in "biuf":
             raise ConfigurationError(
                 f"{name} holds {frame[column].dtype} in column {column!r}; it has to be numbers"
+            )
+        if frame[column].dtype.kind == "f" and not (frame[column].abs() <= _LARGEST).all():
+            raise ConfigurationError(
+                f"{name} has an infinite value in column {column!r}, or one beyond float32; "
+                "correct it, or leave out the row"
             )
     features = frame.drop(columns=target).to_numpy(dtype=np.float32)
     return from_arrays(features, frame[target].to_numpy(), name)
@@ -105,7 +114,8 @@ def from_arrays(features: NDArray[Any], labels: NDArray[Any], name: str) -> Tens
         name: Name of the arrays in errors.
 
     Raises:
-        ConfigurationError: If their lengths differ, or they are no numbers.
+        ConfigurationError: If their lengths differ, they are no numbers, or a label is beyond
+            ``int64``.
     """
     for what, values in (("x", features), ("y", labels)):
         if values.dtype.kind not in "biuf" or not values.ndim:
@@ -117,6 +127,11 @@ def from_arrays(features: NDArray[Any], labels: NDArray[Any], name: str) -> Tens
         raise ConfigurationError(
             f"{name} holds {len(features)} samples and {len(labels)} labels; it needs "
             "as many labels as samples"
+        )
+    if labels.dtype.kind == "u" and labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise ConfigurationError(
+            f"{name} holds the label {labels.max()}, which is beyond int64; number the classes "
+            "from 0"
         )
     x_type = np.float32 if features.dtype.kind == "f" else features.dtype
     y_type = np.float32 if labels.dtype.kind == "f" else np.int64

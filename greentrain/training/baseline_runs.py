@@ -41,8 +41,8 @@ _FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 _log = get_logger(__name__)
 
 
-def check_baseline_every(every: int | None) -> None:
-    """Refuse a number of experiences that cannot be counted.
+def check_baseline_every(every: int | None) -> int | None:
+    """Return a number of experiences as a plain ``int``; ``None`` stays.
 
     Raises:
         ConfigurationError: If it is no whole number, 1 or more.
@@ -52,6 +52,7 @@ def check_baseline_every(every: int | None) -> None:
             f"baseline_every is {every!r}; it must be a whole number of experiences, 1 or more, or "
             "None for no baseline retrainings"
         )
+    return None if every is None else int(every)
 
 
 def is_due(every: int, position: int) -> bool:

@@ -268,7 +268,7 @@ def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
             f"trainer has max_epochs={epochs!r}; it must be the usual number of epochs of a full "
             "retraining, 1 or more"
         )
-    return {**options, "max_epochs": epochs}
+    return {**options, "max_epochs": int(epochs)}
 
 
 def number_of_ranks(options: Mapping[str, Any]) -> int:

@@ -57,6 +57,7 @@ def check_loader(options: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"batch_size is {batch_size!r}; it must be a whole number, 1 or more"
         )
+    checked["batch_size"] = int(batch_size)
     try:
         ordered_loader(SampleList([0]), checked)
     except (TypeError, ValueError) as error:

@@ -48,7 +48,7 @@ from greentrain.training.shadow import check_model
 from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
 from greentrain.training.update_outcome import ModelUpdate, modes_not_offered, outcome_of
-from greentrain.units import utc_now
+from greentrain.units import utc_now, whole_seed
 
 _CALIBRATION = "1 Wh"
 _FILE = "greentrain.db"
@@ -156,7 +156,7 @@ def update(
             carbon=carbon,
             meter=meter,
             first_step=first_step,
-            seed=seed,
+            seed=whole_seed(seed),
         )
     finally:
         close_data()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from greentrain.control import SKIP, Action, Decision, Reason, UpdateMode
 from greentrain.energy import EnergyTotal, energy_html
+from greentrain.texts import one_line
+from greentrain.units import format_energy, plural
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,55 @@ class UpdateResult(EnergyTotal):
         """True if the budget could not even pay for a probe."""
         return self.decision.reason is Reason.BUDGET_EXHAUSTED
 
+    def __str__(self) -> str:
+        """Return the experience and its outcome in one line."""
+        outcome = outcome_line(
+            self.decision.action,
+            kept=self.kept,
+            monitor="metric",
+            before=self.metric_before,
+            after=self.metric_after,
+            steps=self.steps,
+            energy_j=self.energy_j,
+        )
+        return f"{one_line(self.experience_id)}: {outcome}{' (shadow mode)' if self.shadow else ''}"
+
     def _repr_html_(self) -> str:
         title = f"{self.experience_id}: {self.decision.action}. {self.reason}"
         used_j = {"update": self.update_j, "probes": self.energy_j - self.update_j}
         return energy_html(title, used_j, grams=self.emissions_g)
+
+
+def outcome_line(
+    action: UpdateMode | Action,
+    *,
+    kept: bool,
+    monitor: str,
+    before: float | None,
+    after: float | None,
+    steps: int,
+    energy_j: float,
+) -> str:
+    """Return the outcome of an update in one line.
+
+    Args:
+        action: The action, or its update mode.
+        kept: Whether the updated model is in use.
+        monitor: Name of the metric.
+        before: The metric before the update; ``None`` if unknown.
+        after: The metric after it; ``None`` if unknown.
+        steps: Steps that were trained.
+        energy_j: Joules that were used.
+
+    Example:
+        >>> outcome_line(
+        ...     SKIP, kept=False, monitor="acc", before=0.6, after=None, steps=0, energy_j=5.0
+        ... )
+        'SKIP, nothing trained: acc 0.6 -> unknown, 0 steps, 5 J'
+    """
+    state = "kept" if kept else "not kept"
+    if action in (SKIP, UpdateMode.SKIP):
+        state = "nothing trained"
+    shown = (("unknown" if each is None else f"{each:.4g}") for each in (before, after))
+    metrics = f"{monitor} {' -> '.join(shown)}"
+    return f"{action}, {state}: {metrics}, {plural(steps, 'step')}, {format_energy(energy_j)}"

@@ -245,7 +245,7 @@ def check_report(
         )
     mode = UpdateMode(update_mode)
     usual = plan.steps(Action(mode=mode), **data.counts)
-    taken = usual if steps is None else steps
+    taken = usual if steps is None else int(steps)
     fraction = min(1.0, taken / usual) if usual else 1.0
     return ReportedTraining(
         action=Action(mode=mode, step_fraction=fraction), steps=taken, energy_j=energy_j

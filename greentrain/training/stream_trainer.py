@@ -42,6 +42,7 @@ from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT
 from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
+from greentrain.units import whole_seed
 
 
 class StreamTrainer:
@@ -127,7 +128,7 @@ class StreamTrainer:
     ) -> None:
         config.check_arguments(make_model, buffer, policy, meter, carbon)
         check_names(name, shared_budget, monitor, mode)
-        check_baseline_every(baseline_every)
+        baseline_every, seed = check_baseline_every(baseline_every), whole_seed(seed)
         if shadow:
             shadow_mode.check_shadow(
                 baseline_every=baseline_every,

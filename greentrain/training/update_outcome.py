@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pytorch_lightning import LightningModule
 
 from greentrain.control import Decision, UpdateMode
+from greentrain.energy import EnergyTotal, energy_html
+from greentrain.texts import masked
 from greentrain.training.given_model import return_like
-from greentrain.training.result import UpdateResult
+from greentrain.training.result import UpdateResult, outcome_line
 from greentrain.training.runner import StreamRunner
-from greentrain.units import J_PER_WH, format_energy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ModelUpdate:
+class ModelUpdate(EnergyTotal):
     """The outcome of :func:`update`.
 
     Args:
@@ -35,7 +36,8 @@ class ModelUpdate:
         logged_steps: The next step of the loggers: ``first_step`` of the next update.
         not_offered: The update modes that were not possible, each with its reason.
         decision: The decision, with its alternatives.
-        ledger: Path of the ledger that recorded everything, or its URL if it is on a server.
+        ledger: Path of the ledger that recorded everything, or its URL if it is on a server: the
+            URL as it was given, with its user and password. ``print`` shows it without them.
         run_id: Id of the run in the ledger.
     """
 
@@ -58,9 +60,9 @@ class ModelUpdate:
     run_id: str
 
     @property
-    def energy_wh(self) -> float:
-        """The energy in watt-hours."""
-        return self.energy_j / J_PER_WH
+    def total_j(self) -> float:
+        """Joules that the update used: the same as ``energy_j``."""
+        return self.energy_j
 
     def __repr__(self) -> str:
         """Return the outcome in one line."""
@@ -70,17 +72,22 @@ class ModelUpdate:
         """Return the outcome, its reason and the ledger, each in a line."""
         lines = [self._outcome, f"reason: {self.reason}"]
         lines += [f"not offered: {mode}, as {why}" for mode, why in self.not_offered.items()]
-        return "\n".join([*lines, f"ledger: {self.ledger}"])
+        return "\n".join([*lines, f"ledger: {masked(self.ledger)}"])
+
+    def _repr_html_(self) -> str:
+        title = f"{self._outcome}. {self.reason}"
+        return energy_html(title, {"update": self.energy_j}, grams=self.emissions_g)
 
     @property
     def _outcome(self) -> str:
-        state = "kept" if self.kept else "not kept"
-        state = "nothing trained" if self.update_mode is UpdateMode.SKIP else state
-        used = format_energy(self.energy_j)
-        before, after = (_number(each) for each in (self.metric_before, self.metric_after))
-        return (
-            f"{self.update_mode}, {state}: {self.monitor} {before} -> {after}, {self.steps} steps, "
-            f"{used}"
+        return outcome_line(
+            self.update_mode,
+            kept=self.kept,
+            monitor=self.monitor,
+            before=self.metric_before,
+            after=self.metric_after,
+            steps=self.steps,
+            energy_j=self.energy_j,
         )
 
 
@@ -159,7 +166,3 @@ def _without_rounding(*metrics: float | None) -> list[float | None]:
     largest = max((abs(each) for each in metrics if each is not None), default=0.0)
     digits = 6 - math.floor(math.log10(largest)) if largest else 0
     return [None if each is None else round(each, digits) for each in metrics]
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"

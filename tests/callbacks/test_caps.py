@@ -72,6 +72,16 @@ def test_three_folds_keep_within_one_cap(url):
     assert [row["status"] for row in ledger.rows("closing")] == ["stopped"] * 3
 
 
+def test_a_trial_run_writes_no_ledger_and_pays_from_no_budget(url, tmp_path):
+    clock = Clock()
+    meter = constant_meter(clock)
+    guard = BudgetGuard("0.02 Wh", ledger=url, budget="kfold", num_fits=3, meter=meter)
+    fit(clock, guard, EnergyMonitor(meter, ledger=url), fast_dev_run=True)
+    assert guard.used_j > 0
+    assert not guard.stopped
+    assert list(tmp_path.glob("caps.db*")) == []
+
+
 def test_the_fit_after_a_used_up_cap_takes_no_step_and_no_sanity_check(url, caplog):
     clock = Clock()
     for expected in (True, False):

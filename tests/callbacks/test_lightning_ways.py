@@ -96,6 +96,21 @@ def test_the_tuner_works_and_is_measured(what):
     assert monitor.total.complete
 
 
+def test_a_guard_counts_the_energy_of_the_tuner_as_the_monitor_does():
+    clock = Clock()
+
+    class Ticking(Tunable):
+        def training_step(self, *batch):
+            clock.seconds += 0.01
+            return super().training_step(*batch)
+
+    meter = constant_meter(clock)
+    monitor, guard = EnergyMonitor(meter, ledger=False, summary=False), BudgetGuard("1 kJ")
+    fit = trainer(monitor, guard, logger=False)
+    Tuner(fit).lr_find(Ticking(), loader(), num_training=10, update_attr=False)
+    assert (monitor.total.total_j, guard.used_j) == pytest.approx((10.0, 10.0))
+
+
 def test_gradient_accumulation_counts_batches_as_samples():
     clock = Clock()
     fit = trainer(EnergyMonitor(constant_meter(clock)), Tick(clock), accumulate_grad_batches=4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,22 @@ def test_without_a_ledger_the_error_says_where_to_find_one(folder: Path) -> None
     with pytest.raises(ConfigurationError, match="the path that EnergyMonitor prints"):
         report()
     assert list(folder.iterdir()) == []
+
+
+def test_verify_and_explain_find_what_report_finds(folder: Path) -> None:
+    for name in ("first", "second"):
+        make(folder / "greentrain_logs" / f"{name}.db", name)
+    done = CliRunner().invoke(app, ["verify"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "reading greentrain_logs/*.db" in done.stderr
+    assert done.stdout.count("everything follows") == 2
+    with pytest.raises(ConfigurationError) as caught:
+        CliRunner().invoke(app, ["explain"], catch_exceptions=False)
+    assert "no decision of a controller; it holds the energy of second" in str(caught.value)
+
+
+def test_the_command_is_a_module_too(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "greentrain", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("greentrain ")

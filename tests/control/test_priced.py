@@ -95,7 +95,7 @@ def test_what_is_to_come_sets_the_price():
     )
     assert decision.action is SKIP
     assert decision.reason is Reason.NO_GAIN
-    assert "no update reaches the minimum gain of 3.6 per Wh" in decision.sentence  # 0.02 for 20 J
+    assert "no update brings 3.6 for each Wh" in decision.sentence  # 0.02 for 20 J
 
 
 @pytest.mark.parametrize(("weight", "chosen"), [(1.0, WARM), (4.0, SKIP)])
@@ -128,7 +128,7 @@ def test_nothing_to_gain_is_skipped_however_much_is_left():
     assert decision.action is SKIP
     assert decision.reason is Reason.NO_GAIN
     assert decision.sentence == (
-        "No drop on the new data; no update reaches the minimum gain of 0.001 "
+        "No drop on the new data; no update brings at least 0.001 "
         "(best: +0.001 ± 0.000 from FULL_RETRAIN)"
     )
 
@@ -290,3 +290,12 @@ def test_exploring_draws_what_is_doubtful_and_only_at_first():
 def test_experiences_to_explore_are_counted(explore):
     with pytest.raises(ConfigurationError, match=r"explore is .*; set it to a whole"):
         PricedPolicy(explore=explore)
+
+
+def test_the_drop_of_a_diverged_metric_is_short():
+    offers = options((100.0, 0.3), (10.0, 0.1), (1.0, 0.01))
+    diverged = state(metric_new=-1e28, n_new=1)
+    sentence = PricedPolicy().decide(diverged, offers, balance(1e6)).sentence
+    assert sentence.startswith("Drop of ")
+    assert "e+2" in sentence
+    assert len(sentence) < 160

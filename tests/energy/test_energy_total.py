@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from greentrain.callbacks import EnergyMonitor
+from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.carbon import Emissions
 from greentrain.control import SKIP, Decision, Reason
 from greentrain.control.action import NOTHING as NO_COST
@@ -82,6 +82,18 @@ def test_the_table_of_a_measurement_has_method_and_grams() -> None:
     assert "<tr><td>cpu</td><td>2,000 J</td><td>estimated</td></tr>" in page
     assert "<tr><td>emissions</td><td>0.4 g CO2e</td><td></td></tr>" in page
     assert measurement().emissions_g == 0.4
+
+
+def test_a_result_of_a_stream_is_one_line() -> None:
+    assert (
+        str(update_result(3600.0))
+        == "a: SKIP, nothing trained: metric unknown -> unknown, 0 steps, 1 Wh"
+    )
+
+
+def test_a_guard_shows_what_it_used_of_its_cap() -> None:
+    page = BudgetGuard("2 Wh")._repr_html_()
+    assert "<caption>BudgetGuard: 0 Wh of 2 Wh used</caption>" in page
 
 
 def test_a_monitor_shows_its_total() -> None:

@@ -99,6 +99,7 @@ def test_epochs_and_evaluations_are_measured_and_recorded(url, tmp_path):
     assert callback.emissions_g > 0
     assert [source.name for source in callback.sources] == ["constant"]
     assert str(callback).startswith("the training used 48 J and emitted")
+    assert "<tr><td>constant</td><td>48 J</td>" in callback._repr_html_()
     rows = checked(url).rows("window")
     energy_j = {}
     for row in rows:

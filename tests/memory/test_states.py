@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import signal
 import stat
 import subprocess
 import sys
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import Subset, TensorDataset
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory import (
@@ -128,6 +132,52 @@ def test_texts_of_numpy_are_stored_whatever_their_length(
         expected = ["a", "bcde", "fg", "", "hij", "klmnop", "a longer text"]
         assert [by_number[number] for number in range(7)] == expected
         assert {type(text) for text in by_number.values()} == {str}
+
+
+class Point(NamedTuple):
+    x: NDArray[Any]
+    label: int
+
+
+KINDS = [
+    lambda n: (n, np.array((n, 0.5), dtype=[("a", "<i4"), ("b", "<f8")])),
+    lambda n: (n, np.array([(n, [1, 2])] * 3, dtype=[("a", "<i4"), ("b", "<i2", (2,))])),
+    lambda n: (n, np.bytes_(b"ab\xff" * n)),
+    lambda n: (n, b"trailing zeros\0" * n),
+    lambda n: (n, np.array(["a" * n, "b"])),
+    lambda n: (n, np.array([[b"a" * n], [b"\xff"]])),
+    lambda n: Point(np.full(2, n), n),
+    lambda n: OrderedDict(number=n, text="a" * n),
+    lambda n: {"number": n, "inner": Point(np.full(2, n), n)},
+]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("buffer_type", [ReservoirBuffer, FullBuffer])
+@pytest.mark.parametrize("make", KINDS)
+def test_a_sample_comes_back_as_it_was(
+    tmp_path: Path, make: Callable[[int], Any], buffer_type: Any, folder: bool
+) -> None:
+    arguments = {"folder": tmp_path} if folder else {}
+    sizes = () if buffer_type is FullBuffer else (9,)
+    buffer, again = (buffer_type(*sizes, **arguments) for _ in range(2))
+    samples = [make(n) for n in range(4)]
+    buffer.add(SampleList(samples[:3]), origin="first")
+    buffer.add(SampleList(samples[3:]), origin="second")
+    again.load_state_dict(through_a_file(buffer.state_dict()))
+    for each in (buffer, again):
+        found = pickle.loads(pickle.dumps(fetch(each.select(lambda origin: True), range(4))))
+        for sample, expected in zip(found, samples, strict=True):
+            np.testing.assert_equal(sample, expected)
+            assert getattr(sample, "_fields", None) == getattr(expected, "_fields", None)
+
+
+def test_a_batch_of_named_tuples_is_one_named_tuple() -> None:
+    buffer = ReservoirBuffer(4)
+    buffer.add(SampleList([Point(np.full(2, n), n) for n in range(4)]), origin="first")
+    loader = DataLoader(buffer.select(lambda origin: True), batch_size=4, num_workers=1)
+    (batch,) = loader
+    assert batch.x[:, 0].tolist() == batch.label.tolist()
 
 
 def test_texts_are_kept_on_disk_buffers_too(tmp_path: Path) -> None:

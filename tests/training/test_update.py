@@ -120,7 +120,7 @@ def test_an_update_returns_a_better_model_and_leaves_the_given_one_alone():
     assert result.metric_after > 0.9
     assert result.steps == 4 * 5  # four more epochs of 160 samples in batches of 32
     assert result.energy_j == pytest.approx(100.0 * clock.seconds)
-    assert result.energy_wh == pytest.approx(result.energy_j / 3600)
+    assert result.total_wh == pytest.approx(result.energy_j / 3600)
     assert result.left_j == pytest.approx(2000.0 - result.energy_j)
 
 
@@ -145,6 +145,7 @@ def test_the_result_reads_well():
     assert lines[1] == f"reason: {result.reason}"
     assert lines[2] == "not offered: REPLAY, as no buffer was given"
     assert lines[-1] == f"ledger: {result.ledger}"
+    assert "<td>update</td>" in result._repr_html_()
 
 
 def test_nothing_is_trained_where_nothing_can_be_gained():

@@ -130,6 +130,7 @@ class CaraPeriodic(Rule):
     def __post_init__(self) -> None:
         for name, value, least in (("period", self.period, 1), ("offset", self.offset, 0)):
             require(is_whole(value, least), name, value, f"a whole number, {least} or more")
+            object.__setattr__(self, name, int(value))
         check_mode(self.mode)
 
     def judge(self, state: State, option: Option, left_j: float) -> Verdict:

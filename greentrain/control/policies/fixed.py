@@ -67,6 +67,7 @@ class Periodic(Rule):
 
     def __post_init__(self) -> None:
         require(is_whole(self.every, 1), "every", self.every, "a whole number, 1 or more")
+        object.__setattr__(self, "every", int(self.every))
         check_mode(self.mode)
 
     def judge(self, state: State, option: Option, left_j: float) -> Verdict:

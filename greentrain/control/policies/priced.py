@@ -59,6 +59,7 @@ class PricedPolicy(BasePolicy):
         share = self.first_share
         require(0 < share <= 1, "first_share", share, "a number above 0 and at most 1")
         require(is_whole(self.explore, 0), "explore", self.explore, "a whole number, 0 or more")
+        object.__setattr__(self, "explore", int(self.explore))
 
     def first(self, offered: OptionSet) -> Decision:
         """Train the first model at the largest step fraction within :attr:`first_share`."""
@@ -102,7 +103,7 @@ class PricedPolicy(BasePolicy):
         )
 
         def gain(value: float) -> str:
-            return f"{value:+.3f}" if state.unit == 1 else f"{value:+.3g}"
+            return _fixed(value, state, sign="+")
 
         least = gain(min_gain)[1:]
 
@@ -111,21 +112,21 @@ class PricedPolicy(BasePolicy):
                 return f"gain {gain(option.gain.mean)} is below the minimum of {least}"
             return f"net gain {gain(nets[option.action])}, {best.action} {gain(nets[best.action])}"
 
-        per_wh = f"{price * J_PER_WH:.3g} per Wh"
+        per_wh = f"{price * J_PER_WH:.3g}"
         if best is not offered.skip:
             reason = Reason.BEST_NET_GAIN
-            limit = f"minimum gain {per_wh}" if price else "energy unconstrained"
+            limit = f"each Wh has to bring {per_wh}" if price else "the budget is large enough"
             outcome = (
                 f"{gain(best.gain.mean)} ± {gain(best.gain.sd)[1:]} expected from {best.action} "
                 f"for {format_energy(best.cost_j.mean)}; {limit}"
             )
         else:
             reason = Reason.NO_GAIN
-            outcome = f"no update reaches the minimum gain of {per_wh}"
+            outcome = f"no update brings {per_wh} for each Wh"
             if not worthwhile:
                 most = max(offered.affordable, key=lambda option: values[option.action])
                 outcome = (
-                    f"no update reaches the minimum gain of {least} (best: "
+                    f"no update brings at least {least} (best: "
                     f"{gain(most.gain.mean)} ± {gain(most.gain.sd)[1:]} from {most.action})"
                 )
         sentence = f"{_drop_sentence(state)}; {outcome}"
@@ -188,9 +189,14 @@ def _drop_sentence(state: State) -> str:
     elif state.drop < 0.0005 * state.unit:
         drop = "No drop on the new data"
     else:
-        drop = f"Drop of {state.drop:.3{'f' if state.unit == 1 else 'g'}} by the new data"
+        drop = f"Drop of {_fixed(state.drop, state)} by the new data"
     return (
         drop
         if state.room is not None
         else f"{drop} (model error {UNKNOWN_ROOM * state.unit:.3g} assumed)"
     )
+
+
+def _fixed(value: float, state: State, sign: str = "") -> str:
+    """Write an amount of the metric; that of a metric up to 1 has three decimals."""
+    return f"{value:{sign}.3{'f' if state.unit == 1 and abs(value) < 1000 else 'g'}}"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts
-from greentrain.report.formats import energy, metric, plural
+from greentrain.report.formats import energy, metric
 from greentrain.texts import markdown
-from greentrain.units import format_carbon
+from greentrain.units import format_carbon, plural
 
 MOST_ROWS = 20
 
