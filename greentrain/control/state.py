@@ -152,8 +152,8 @@ class State:
     def unit(self) -> float:
         """Unit of the metric, in which gains are compared with constants such as a minimum gain.
 
-        It is 1 for a metric with the best possible value 1, such as accuracy. A loss has none of
-        its own, so its present value counts as an error of :data:`UNKNOWN_ROOM`. A metric above 1,
+        It is 1 for a metric with the best possible value 1, such as accuracy. A loss has no such
+        unit, so its present value counts as an error of :data:`UNKNOWN_ROOM`. A metric above 1,
         such as an accuracy in percent, is its own unit. So the scale of a loss changes no decision.
 
         Example:
