@@ -167,11 +167,12 @@ def render(folder: Path) -> str:
             for row in content["rows"]
         ]
         versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+        commands = content["command"].splitlines()
         parts += [
             f"## {path.stem}",
             f"- Date: {content['date']}, commit {content['commit']}\n"
             f"- Machine: {content['machine']}\n- Versions: {versions}",
-            f"```console\n$ {content['command']}\n```",
+            "\n".join(["```console", *(f"$ {one}" for one in commands), "```"]),
             table(rows),
             "",
         ]

@@ -111,12 +111,15 @@ def _updated(content: dict[str, object]) -> dict[str, object]:
     before, rows = json.loads(file.read_text(encoding="utf-8")), list(content["rows"])  # type: ignore[call-overload]
     ids = {row["id"] for row in rows}
     rows += [row for row in before["rows"] if row["id"] not in ids]
-    both = {
+    both: dict[str, object] = {
         name: content[name]
         if content[name] == before[name]
         else f"{before[name]}; {', '.join(sorted(ids))}: {content[name]}"
-        for name in ("command", "commit", "date")
+        for name in ("commit", "date")
     }
+    both["command"] = "\n".join(
+        dict.fromkeys([*before["command"].splitlines(), content["command"]])
+    )
     return {**content, **both, "rows": sorted(rows, key=lambda row: IDS.index(row["id"]))}
 
 

@@ -453,7 +453,8 @@ def test_a_full_disk_keeps_the_model_and_the_experience_is_taken_again(tmp_path,
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(bytes(512)):
                 pass
-        result = trainer.update(arrivals(2)[1])
+        # More than the rest of the last block of any file.
+        result = trainer.update(experience("1", (1,), count=1000))
         assert result.kept
         assert result.steps > 0
         assert "experience 1 could not be stored, because" in caplog.text
