@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -44,7 +43,7 @@ def check_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_places(ledger: object, first_step: object) -> None:
     """Refuse a ledger that is no place, and a first step that is no number of steps."""
-    if not (ledger is None or (isinstance(ledger, (str, Path)) and str(ledger))):
+    if ledger is not None and not (isinstance(ledger, str) and ledger):
         raise ConfigurationError(
             f"ledger is {ledger!r}; it must be a URL such as 'sqlite:///greentrain.db', or None "
             "for a file of this update. The budget of an update is always recorded"
