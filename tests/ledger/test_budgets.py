@@ -139,7 +139,7 @@ def test_one_name_has_one_budget(ledger: Ledger, changes: dict[str, Any]) -> Non
 def test_a_budget_stays_with_its_parent(ledger: Ledger) -> None:
     ledger.open_budget("project", Budget(energy_j=3600.0))
     ledger.open_budget("digits", Budget(energy_j=360.0, parent="project"))
-    with pytest.raises(ConfigurationError, match=r"experience out of 'project', and 360 J for"):
+    with pytest.raises(ConfigurationError, match=r"360 J out of 'project', and 360 J was"):
         ledger.open_budget("digits", Budget(energy_j=360.0))
 
 

@@ -265,8 +265,18 @@ class Interrupted(Classifier):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def ctrl_c():
+    """The usual handler: a process that was started in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("place", ["training", "validation"])
-def test_ctrl_c_settles_and_the_stream_goes_on_before_the_experience(tmp_path, place, caplog):
+def test_ctrl_c_settles_and_the_stream_goes_on_before_the_experience(
+    tmp_path, place, caplog, ctrl_c
+):
     handler = signal.getsignal(signal.SIGINT)
     clock = Clock()
     with (

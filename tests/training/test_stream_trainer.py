@@ -411,7 +411,7 @@ def test_a_metric_that_the_model_does_not_log_is_found_before_any_training(tmp_p
     streaming.close()
     ledger = open_ledger(tmp_path)
     assert [row["phase"] for row in ledger.rows("window")] == ["update"]  # without an epoch
-    assert ledger.rows("settlement")[0]["actual_j"] < 0.1
+    assert ledger.rows("settlement")[0]["actual_j"] < 0.5  # two validations of a few samples
     assert ledger.rows("closing")[0]["status"] == "failed"
     assert verify(ledger).ok
     ledger.close()

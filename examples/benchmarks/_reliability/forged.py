@@ -103,7 +103,7 @@ def is_found(database: Path, heads: ExportedHeads | None = None) -> bool:
     """Return whether ``verify`` has failures; an error other than our own is none."""
     try:
         with closing(Ledger(str(database), create=False, key=KEY)) as ledger:
-            return verify(ledger, heads).exit_code == 1
+            return not verify(ledger, heads).ok
     except GreentrainError:
         return True
     except Exception:
