@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 from sqlalchemy import Column, Connection, Select, func, select
 
@@ -74,6 +75,12 @@ class LedgerRows(RowReader):
         self.after = after
         self._counts = None if as_of is None else {one: as_of[one]["count"] for one in as_of}
         self._orphans: tuple[str, ...] = ()
+        self._unread: WeakSet[Generator[Any]] = WeakSet()
+
+    def close(self) -> None:
+        """Close the cursors of rows that were not read to their end, as after an error."""
+        for rows in list(self._unread):
+            rows.close()
 
     @property
     def damage(self) -> tuple[str, ...]:
@@ -87,10 +94,10 @@ class LedgerRows(RowReader):
 
     def in_order(self) -> Iterator[tuple[Entry, Content | None]]:
         """Yield each entry with its content by column name; ``None`` if that was removed."""
-        contents = {kind: _Contents(self.connection, kind, self.after) for kind in CONTENT}
+        contents = {kind: _Contents(self._chunked, kind, self.after) for kind in CONTENT}
         query = _after(select(entries), entries.c.id, self.after)
         counts = self._counts
-        for entry in map(Entry._make, chunked(self.connection, query)):
+        for entry in map(Entry._make, self._chunked(query)):
             found = contents.get(entry.kind)
             content = None if found is None else found.of(entry.id)
             if counts is None or entry.seq < counts.get(entry.chain, 0):
@@ -119,7 +126,7 @@ class LedgerRows(RowReader):
             **equals: Values that columns must have.
         """
         names, query = _with_entry(kind, equals, columns)
-        for row in chunked(self.connection, query):
+        for row in self._chunked(query):
             if self._holds(row[0], row[1]):
                 yield dict(zip(names, row[2:], strict=True))
 
@@ -155,12 +162,17 @@ class LedgerRows(RowReader):
             spine = select(entries.c.chain, entries.c.seq, recorded).where(
                 entries.c.kind.in_(kinds), recorded >= since, recorded < until
             )
-            for chain, seq, moment in chunked(self.connection, spine):
+            for chain, seq, moment in self._chunked(spine):
                 if seq < counts.get(chain, 0):
                     first, last = found.get(chain, (moment, moment))
                     found[chain] = min(first, moment), max(last, moment)
             return found
         return {row[0]: (row[1], row[2]) for row in self.connection.execute(query)}
+
+    def _chunked(self, query: Select[Any]) -> Iterator[Any]:
+        rows = chunked(self.connection, query)
+        self._unread.add(rows)
+        return rows
 
     def _holds(self, chain: str, seq: int) -> bool:
         return self._counts is None or seq < self._counts.get(chain, 0)
@@ -190,12 +202,14 @@ def _with_entry(
 class _Contents:
     """The content of one kind, which is read once, in order."""
 
-    def __init__(self, connection: Connection, kind: str, after: int | None) -> None:
+    def __init__(
+        self, read: Callable[[Select[Any]], Iterator[Any]], kind: str, after: int | None
+    ) -> None:
         table = CONTENT[kind]
         # Sorted, as the hash takes them.
         self._names = sorted({*table.c.keys()} - {"entry_id"})
         query = select(table.c.entry_id, *(table.c[name] for name in self._names))
-        self._rows = chunked(connection, _after(query, table.c.entry_id, after))
+        self._rows = read(_after(query, table.c.entry_id, after))
         self._next = next(self._rows, None)
         self._skipped = 0
 
@@ -224,7 +238,11 @@ def read_rows(store: LedgerStore, *, as_of: Heads | None = None) -> Iterator[Led
         LedgerError: If the ledger cannot be read.
     """
     with store.read() as connection:
-        yield LedgerRows(connection, as_of=as_of)
+        rows = LedgerRows(connection, as_of=as_of)
+        try:
+            yield rows
+        finally:
+            rows.close()
 
 
 def _after(query: Select[Any], number: Column[Any], after: int | None) -> Select[Any]:
@@ -232,7 +250,7 @@ def _after(query: Select[Any], number: Column[Any], after: int | None) -> Select
     return (query if after is None else query.where(number > after)).order_by(number)
 
 
-def chunked(connection: Connection, query: Select[Any]) -> Iterator[Any]:
+def chunked(connection: Connection, query: Select[Any]) -> Generator[Any]:
     """Yield the rows of a query, of which :data:`CHUNK` are in memory at once."""
     with connection.execute(query, execution_options={"yield_per": CHUNK}) as result:
         for part in result.partitions():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -185,6 +186,16 @@ def test_another_value_for_true_is_found(database: Path, forged: str) -> None:
 def test_a_chain_that_is_no_text_is_found(database: Path) -> None:
     alter(database, "UPDATE entries SET chain = CAST(chain AS BLOB) WHERE id = 9")
     assert failures(database)
+
+
+@pytest.mark.parametrize(("table", "column"), [("reservations", "purpose"), ("entries", "hash")])
+def test_a_text_that_is_no_utf_8_is_found_without_a_traceback(
+    database: Path, caplog: pytest.LogCaptureFixture, table: str, column: str
+) -> None:
+    alter(database, f"UPDATE {table} SET {column} = CAST(x'ff' AS TEXT)")
+    assert failures(database)
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_an_emptied_cell_is_found(database: Path) -> None:
