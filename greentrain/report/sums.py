@@ -47,23 +47,25 @@ class Sum:
     def compress(self) -> None:
         """Replace the values by a few that have exactly the same sum."""
         parts: list[float] = []
-        while rest := math.fsum(chain(self._values, (-part for part in parts))):
+        while rest := _exact(chain(self._values, (-part for part in parts))):
             parts.append(rest)
+            if not math.isfinite(rest):
+                break
         self._values = parts
 
     @property
     def total(self) -> float | None:
         """The sum; ``None`` if no value is known."""
-        return math.fsum(self._values) if self.known else None
+        return _exact(self._values) if self.known else None
 
     def plus(self, others: Iterable[float]) -> float:
         """Return the sum with other values."""
-        return math.fsum(chain(self._values, others))
+        return _exact(chain(self._values, others))
 
     @property
     def number(self) -> float:
         """The sum; 0 if no value is known."""
-        return math.fsum(self._values)
+        return _exact(self._values)
 
 
 class EnergySum:
@@ -128,3 +130,11 @@ def joined(sums: Iterable[EnergySum]) -> EnergySum:
     for one in sums:
         together.join(one)
     return together
+
+
+def _exact(values: Iterable[float]) -> float:
+    """Return a sum that is rounded once; NaN for forged values whose sum is no number."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return math.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ from greentrain.report.model import build
 
 def render_json(report: Report) -> str:
     """Write the document as JSON: sorted keys, floats in full, plain ASCII."""
-    return json.dumps(report, sort_keys=True, indent=2, allow_nan=False) + "\n"
+    return json_text(report, sort_keys=True)
 
 
 def _nothing(_: Report) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from greentrain.budget import Budget
 from greentrain.cli.app import app
-from greentrain.errors import ConfigurationError
+from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger
 from tests.ledger.events import window
 
@@ -80,3 +83,16 @@ def test_the_command_is_a_module_too(folder: Path) -> None:
         [sys.executable, "-m", "greentrain", "--version"], capture_output=True, text=True
     )
     assert done.stdout.startswith("greentrain ")
+
+
+def test_a_forged_infinite_amount_is_one_error_and_writes_nothing(folder: Path) -> None:
+    ledger = Ledger("forged.db")
+    with ledger.open_run("stream", "forged") as run:
+        account = ledger.account(ledger.open_budget("day", Budget(energy_j=100.0)), run)
+        account.settle(account.reserve(10.0, "an update"), 5.0)
+    ledger.close()
+    with closing(sqlite3.connect("forged.db")) as database, database:
+        database.execute("UPDATE settlements SET actual_j = 9e999")
+    with pytest.raises(LedgerError, match=r"infinite or NaN.*greentrain verify"):
+        report("--ledger", "forged.db", "--out", "out")
+    assert not list((folder / "out").glob("*"))

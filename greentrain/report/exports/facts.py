@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from greentrain._about import DISTRIBUTION
 from greentrain.control import UPDATE_MODES
+from greentrain.errors import LedgerError
 from greentrain.report.carbon_figures import Electricity, Impact, IntensityProvenance
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import Report, SourceFigures
@@ -49,9 +50,19 @@ def one_line(text: str, limit: int = MOST_CHARACTERS) -> str:
     return " ".join(shown(text, limit).split())
 
 
-def json_text(value: Any) -> str:
-    """Write plain values as JSON in ASCII, with their keys in order."""
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+def json_text(value: Any, *, sort_keys: bool = False) -> str:
+    """Write plain values as JSON in ASCII, with numbers in full.
+
+    Raises:
+        LedgerError: If a figure is infinite or NaN, because the ledger was altered.
+    """
+    try:
+        return json.dumps(value, indent=2, allow_nan=False, sort_keys=sort_keys) + "\n"
+    except ValueError:
+        raise LedgerError(
+            "a figure of the report is infinite or NaN, and greentrain writes no such figure into "
+            "a ledger: a row was altered. Run `greentrain verify` on the ledger to find it"
+        ) from None
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
