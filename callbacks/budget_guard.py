@@ -28,10 +28,10 @@ _GOES_ON = "; training continues: on_exceed='warn'"
 class BudgetGuard(Callback):
     """Keep one fit within a cap of energy or carbon, including its closing validation and saving.
 
-    The guard reads the meter as seldom as the cap allows. From the joules per step measured so far,
-    it derives how many steps cannot exceed the cap. It sets energy aside for one step, one
-    validation, saving a checkpoint, and the lag of the meter (0.1 s for most meters). These amounts
-    are measured in this fit; until then, they are bounded from its training steps.
+    The guard reads the meter as seldom as the cap allows, by the joules per step measured so far.
+    It sets energy aside for one step, one validation, saving a checkpoint, and the lag of the meter
+    (0.1 s for most meters). These amounts are measured in this fit; until then, they are estimated
+    from its training steps. A step that uses more than expected is an overrun, which is reported.
 
     At the cap, the fit ends cleanly after the current batch, even if ``min_epochs`` demands more.
     If it is known before the first batch that no step fits, no step is taken. All energy that the
