@@ -178,8 +178,8 @@ def _check_payers(trainer: Any) -> None:
             if same_place(payer.ledger, other.ledger):  # type: ignore[attr-defined]
                 raise MisconfigurationException(
                     f"two BudgetGuards of this Trainer pay from the budgets {other.budget!r} and "  # type: ignore[attr-defined]
-                    f"{payer.budget!r} of one ledger, and energy is paid for once; omit budget= "  # type: ignore[attr-defined]
-                    "and ledger= in one of them: its cap is recorded with the run"
+                    f"{payer.budget!r} of one ledger, and energy is paid for once. Omit "  # type: ignore[attr-defined]
+                    "budget= in one of them: its cap is recorded with the run"
                 )
 
 

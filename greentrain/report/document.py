@@ -100,7 +100,7 @@ class BoundaryEnergy(TypedDict, total=False):
     basis: list[dict[str, Any]]
 
 
-class EnforcedCap(TypedDict):
+class CapFigures(TypedDict):
     """A cap of a run at its end, as texts with units."""
 
     cap: str
@@ -120,7 +120,7 @@ class RunFigures(EnergyFigures):
     host: str | None
     opened_utc: str
     closed_utc: str | None
-    caps: list[EnforcedCap]
+    caps: list[CapFigures]
     environment: dict[str, Any]
     sources: list[SourceDescription]
     overlap_j: float

@@ -28,7 +28,7 @@ from greentrain.ledger.schema import run_chain
 from greentrain.report.budget_status import budgets
 from greentrain.report.decided import read_decisions
 from greentrain.report.disclosures import Disclosures
-from greentrain.report.document import EnforcedCap, Overlap, Report, RunFigures
+from greentrain.report.document import CapFigures, Overlap, Report, RunFigures
 from greentrain.report.emissions import carbon
 from greentrain.report.energy_totals import boundary, energy_totals, not_measured
 from greentrain.report.hourly import Hours
@@ -201,7 +201,7 @@ def _runs(
     ]
 
 
-def _caps(text: str | None) -> list[EnforcedCap]:
+def _caps(text: str | None) -> list[CapFigures]:
     listed: list[object] = parse(text, [])
     return [
         {
