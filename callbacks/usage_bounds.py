@@ -12,8 +12,6 @@ WARM_UP_STEPS = 5
 """Steps left out of the mean: the first steps compile, tune and allocate."""
 STEP_FACTOR = 2.0
 """Factor above the mean that a step may use without having been measured before."""
-SECOND_SHARE = 0.5
-"""Most of the first step that the second one is expected to use: the first one warms up."""
 STEADY_STEPS = 2
 """Last steps that bound the next one while steps warm up."""
 MARGIN = 1.05
@@ -141,11 +139,12 @@ class StepBound:
 
         In the first ten steps, a step that compiles does not represent the next one. So twice the
         last two steps bound it, but no more than the mean so far unless one of the two used more.
-        After the first step alone, the bound is from an earlier fit, or half of that step.
+        After the first step alone, the bound is from an earlier fit, or all of that step. So equal
+        steps never exceed a cap that pays for the first one.
         """
         steps, mean_j = self.last.steps, self.mean_j or 0.0
         if steps == 1:
-            return STEP_FACTOR * (self.known_j or 0.0) or SECOND_SHARE * mean_j
+            return STEP_FACTOR * (self.known_j or 0.0) or mean_j
         next_j = STEP_FACTOR * (self.likely_j or mean_j)
         if 0 < steps < 2 * WARM_UP_STEPS:
             recent_j = max(self.recent_steps_j)

@@ -12,6 +12,10 @@ _CHECK_S = 5.0
 _CHECK_MAX_GAP_S = 0.5
 _CHECK_MAX_RATIO = 1.5
 _CHECK_MIN_J = 25.0
+# The longest time between two ticks of a counter.
+_TICK_S = 0.1
+# After so long, a tick is a tenth of what was counted: the counter alone is more exact.
+_SHORT_S = 1.0
 
 
 class EnergyCounter:
@@ -44,6 +48,63 @@ class EnergyCounter:
             if value_mj <= 1e3 * _MAX_POWER_W * (now_s - self._last_s + 1.0):
                 self._total_mj += value_mj
         self._last_mj, self._last_s = value_mj, now_s
+
+
+class TickSpreader:
+    """Spread a counter's ticks over the time in which their joules were used.
+
+    A counter does not change between two ticks. So it shows 0 J for a window that is shorter than a
+    tick, or the joules of a whole tick. Within a second of the last reading, joules are therefore
+    the present power multiplied by the time. They stay within one tick of the counter, in both
+    directions. After a second or more, they are those of the counter: none is lost or doubled.
+
+    Joules that arrive faster than the power limit allows are kept for the next reading. If they are
+    more than two ticks at that limit, the card exceeds it, and they are passed on.
+
+    Args:
+        counter: The counter.
+        read_w: Returns the power in W, or ``None`` if it cannot be read. Then the counter's mean
+            power over a second is used.
+        now_s: The present time in seconds.
+
+    Attributes:
+        energy_j: Joules until the last update; they never fall.
+    """
+
+    def __init__(
+        self, counter: EnergyCounter, read_w: Callable[[], float | None], now_s: float
+    ) -> None:
+        self._counter = counter
+        self._read_w = read_w
+        self._last_s = self._mean_from_s = now_s
+        self._mean_from_j = self._mean_w = 0.0
+        self.energy_j = 0.0
+
+    def update(self, now_s: float, limit_w: float | None) -> None:
+        """Read the counter.
+
+        Args:
+            now_s: The present time in seconds.
+            limit_w: The power that the card cannot exceed; ``None`` if unknown.
+        """
+        self._counter.update(now_s)
+        seconds, counted_j = now_s - self._last_s, self._counter.energy_j
+        joules = counted_j
+        if seconds < _SHORT_S:
+            read_w = self._read_w()
+            power_w = self._mean_w if read_w is None else read_w
+            reach_j = _TICK_S * max(power_w, self._mean_w)
+            joules = self.energy_j + power_w * seconds
+            joules = min(max(joules, counted_j - reach_j), counted_j + reach_j)
+        if limit_w is not None:
+            highest_j = self.energy_j + limit_w * seconds
+            exceeds = counted_j - highest_j > 2.0 * _TICK_S * limit_w
+            joules = counted_j if exceeds else min(joules, highest_j)
+        self.energy_j = max(self.energy_j, joules)
+        self._last_s = now_s
+        if (mean_s := now_s - self._mean_from_s) >= _SHORT_S:
+            self._mean_w = (counted_j - self._mean_from_j) / mean_s
+            self._mean_from_s, self._mean_from_j = now_s, counted_j
 
 
 class PowerIntegrator:

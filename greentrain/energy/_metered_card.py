@@ -8,7 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from greentrain.energy._joule_counters import CounterCheck, EnergyCounter, PowerIntegrator
+from greentrain.energy._joule_counters import (
+    CounterCheck,
+    EnergyCounter,
+    PowerIntegrator,
+    TickSpreader,
+)
 from greentrain.energy.meter import Source
 from greentrain.errors import MeterError
 from greentrain.texts import get_logger
@@ -84,6 +89,7 @@ class MeteredCard(ABC):
         self._card, self._errors = card, errors
         self._gone = self._suspect = False
         self._joules: EnergyCounter | PowerIntegrator | None = None
+        self._spread: TickSpreader | None = None
         self._check: CounterCheck | None = None
         readers = self._readers()
         self.covers_cpu = bool(readers.cpu_note)
@@ -148,7 +154,12 @@ class MeteredCard(ABC):
         if self._gone or self._joules is None:
             return None
         try:
-            self._joules.update(now_s)
+            if self._spread is None:
+                self._joules.update(now_s)
+            else:
+                self.update_limit(now_s)
+                # The limit does not hold for a CPU in the same package.
+                self._spread.update(now_s, None if self.covers_cpu else self._limit_w)
         except self._errors as error:
             self._fail(error)
             return None
@@ -160,7 +171,7 @@ class MeteredCard(ABC):
             )
         if now_s - self._counted_others_s >= _COUNT_OTHERS_EVERY_S:
             self._count_others(now_s)
-        return self._joules.energy_j
+        return (self._spread or self._joules).energy_j
 
     @abstractmethod
     def _readers(self) -> CardReaders:
@@ -182,6 +193,7 @@ class MeteredCard(ABC):
         (energy_mj, no_energy), (power_w, no_power) = readers.energy_mj, readers.power_w
         if energy_mj is not None:
             self._joules = EnergyCounter(energy_mj, now_s)
+            self._spread = TickSpreader(self._joules, self._power_now_w(power_w), now_s)
             if power_w is not None:
                 self._check = CounterCheck(self._joules, power_w, now_s)
         elif power_w is not None:
@@ -196,6 +208,17 @@ class MeteredCard(ABC):
                 f"not measurable: neither energy {self.counter} ({no_energy}) nor power "
                 f"({no_power})",
             )
+
+    def _power_now_w(self, power_w: Callable[[], float] | None) -> Callable[[], float | None]:
+        """Return a function that reads the power, and returns ``None`` if it cannot be read."""
+
+        def read_w() -> float | None:
+            try:
+                return None if power_w is None else power_w()
+            except self._errors:
+                return None
+
+        return read_w
 
     def _compare(self, check: CounterCheck, now_s: float) -> None:
         """Compare the counter with the power over the first seconds."""

@@ -71,11 +71,15 @@ class NvmlMeter(CardMeter):
     """Measure the NVIDIA cards that this process can see.
 
     Each card's energy counter is read at the edges of a window, after the work queued by the
-    thread that started the meter is done. If a card has no counter, a thread samples its power and
-    integrates it, and its source says ``sampled``. The thread takes 125 samples a second, or 10
-    where a slow driver allows no more. During the first seconds the thread also compares counters
-    with power, and the source's note calls a counter that contradicts it ``suspect``. Cards are
-    read whole: if MIG or other processes share one, the note says so and nothing is divided.
+    thread that started the meter is done. A counter does not change for 0.1 s at a time. So less
+    than a second after the last reading, joules are the present power multiplied by the time,
+    within one tick of the counter. No reading rises faster than the card's power limit.
+
+    If a card has no counter, a thread samples its power and integrates it, and its source says
+    ``sampled``. The thread takes 125 samples a second, or 10 where a slow driver allows no more.
+    During the first seconds the thread also compares counters with power, and the source's note
+    calls a counter that contradicts it ``suspect``. Cards are read whole: if MIG or other processes
+    share one, the note says so and nothing is divided.
 
     Args:
         devices: The cards to measure: numbers as this process's CUDA counts the visible cards, or

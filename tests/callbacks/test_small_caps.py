@@ -45,22 +45,24 @@ def share_used(cap_steps: float, share: float = 0.0, slow: int = 1) -> float:
     return clock.seconds / cap_s
 
 
-@pytest.mark.parametrize("slow", [1, 2, 3])
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
+@pytest.mark.parametrize(
+    ("share", "slow"), [(0.3, 1), (0.45, 1), *((s, n) for s in (0.3, 0.5, 0.6) for n in (2, 3))]
+)
 @pytest.mark.parametrize("cap_steps", [20, 100])
 def test_slow_first_steps_leave_the_rest_of_a_small_cap_to_be_used(slow, share, cap_steps):
     used = share_used(cap_steps, share, slow)
     assert (0.85 if cap_steps == 20 else 0.95) <= used <= 1.0
 
 
-@pytest.mark.parametrize("share", [0.7, 0.8, 0.9])
-def test_a_first_step_of_most_of_a_cap_ends_the_fit(share):
-    # The second step may use half of the first: 0.35 of 0.3, 0.4 of 0.2, 0.45 of 0.1.
+@pytest.mark.parametrize("share", [0.55, 0.7, 0.9])
+def test_a_first_step_of_more_than_half_of_a_cap_ends_the_fit(share):
+    # The second step may use as much as the first.
     assert share_used(50, share) == pytest.approx(share)
 
 
-@pytest.mark.parametrize("steps", [1.2, 1.5, 1.6, 1.99, 2.5, 3.5])
-def test_equal_steps_exceed_a_cap_of_less_than_two_by_a_third_at_most(steps):
+@pytest.mark.parametrize("steps", [1.2, 1.5, 1.99, 2.2, 2.5, 3.5, 5, 8, 12])
+def test_equal_steps_never_exceed_a_cap(steps):
     used = share_used(steps)
-    assert used <= 4 / 3
-    assert used <= 1.0 or steps < 2
+    assert used <= 1.0 + 1e-9
+    assert used >= 0.5  # one step of a cap of almost two
+    assert used >= 0.74 or steps < 2

@@ -117,7 +117,7 @@ def test_a_card_that_tells_nothing_is_unknown(
 
 
 def test_a_card_that_fails_for_a_moment_is_unknown_while_it_does(
-    amd: Machine, make: Callable[..., AmdMeter]
+    amd: Machine, make: Callable[..., AmdMeter], clock: Clock
 ) -> None:
     meter = make()
     amd.devices[0].broken = True
@@ -126,6 +126,7 @@ def test_a_card_that_fails_for_a_moment_is_unknown_while_it_does(
     assert reading.energy_j["gpu:1"] == 0.0
     amd.devices[0].broken = False
     amd.devices[0].use(100.0)
+    clock.now_s += 1.0
     assert meter.read().energy_j["gpu:0"] == pytest.approx(100.0)
     assert "unknown while" in meter.sources[0].note
 
@@ -353,6 +354,7 @@ def test_it_begins_at_zero_each_time_and_leaves_no_thread(amd: Machine, clock: C
     assert meter.sources == ()
     meter.start()
     amd.devices[0].use(100.0)
+    clock.now_s += 1.0
     assert meter.read().energy_j["gpu:0"] == pytest.approx(100.0)
     meter.start()  # harmless
     assert meter.read().energy_j["gpu:0"] == pytest.approx(100.0)
