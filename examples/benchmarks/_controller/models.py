@@ -69,7 +69,7 @@ class Tabular(LightningModule):
 
 
 class Delay(Tabular):
-    """Whether a flight is late; it logs a torchmetrics object, the area under the ROC curve."""
+    """A perceptron for late flights; it logs a torchmetrics object, the area under the ROC."""
 
     def __init__(self, features: int = FEATURES) -> None:
         super().__init__(features)

@@ -206,7 +206,7 @@ def monthly(seed: int, *, size: int = 600, tested: int = 2000) -> Stream:
 def cifar10(seed: int, *, count: int, tested: int = 4000) -> Pair:
     """Decode some images of CIFAR-10, ``(3, 32, 32)``, at a mean of 0 and a deviation of 1.
 
-    The images at hand are JPEG files, which costs a little accuracy against the original.
+    The stored images are JPEG files, which costs a little accuracy against the original.
 
     Args:
         seed: Chooses the images.
