@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 IDS = {
     *("gap_a_10", "gap_a_5", "gap_b_15", "gap_c_15", "gap_c_5", "gap_d_10", "gap_d_5"),
-    *("gap_e_10", "gap_f", "premium", "cells", "bounded", "regret", "violations"),
+    *("gap_e_10", "gap_f_10", "gap_new_5", "gap_new_15", "premium", "cells", "bounded"),
+    *("plenty", "unspent", "units", "regret", "violations"),
     *("overhead", "decide_ms", "cost_error", "cost_cover"),
 }
 
@@ -31,10 +32,14 @@ def parts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from _controller import (
         accounts,
+        clocks,
         collecting,
         gaps,
         jobs,
+        kinds,
         memories,
+        new_rows,
+        new_streams,
         running,
         shares,
         speed,
@@ -45,7 +50,8 @@ def parts(monkeypatch: pytest.MonkeyPatch):
     return SimpleNamespace(
         **{"accounts": accounts, "collecting": collecting, "gaps": gaps, "jobs": jobs},
         **{"memories": memories, "running": running, "shares": shares, "speed": speed},
-        **{"streams": streams, "tables": tables},
+        **{"streams": streams, "tables": tables, "clocks": clocks, "kinds": kinds},
+        **{"new_rows": new_rows, "new_streams": new_streams},
     )
 
 
@@ -170,6 +176,10 @@ def test_without_runs_each_row_says_so(parts) -> None:
         *parts.gaps.gap_rows({}),
         *parts.gaps.premium_rows({}),
         *parts.gaps.cell_rows({}),
+        *parts.new_rows.mean_rows({}),
+        *parts.new_rows.plenty_rows({}),
+        *parts.new_rows.unspent_rows({}),
+        *parts.new_rows.units_rows({}),
         *parts.memories.memory_rows({}),
         *parts.accounts.violation_rows({}),
         *parts.accounts.overhead_rows({}),
@@ -212,7 +222,7 @@ def test_overhead_is_a_share_of_the_budget(parts) -> None:
 
 def test_a_stopped_clock_does_not_count(parts) -> None:
     seconds = [0.0]
-    clock = parts.running.ProcessorClock(lambda: seconds[0])
+    clock = parts.clocks.ProcessorClock(lambda: seconds[0])
     seconds[0] = 2.0
     with clock.stopped():
         seconds[0] = 7.0

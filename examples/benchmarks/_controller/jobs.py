@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2, 3, 4, 5)
-PARTS = ("table", "default", "baselines", "cnn", "bounded", "full")
+PARTS = ("table", "new", "default", "baselines", "cnn", "bounded", "full", "plenty", "units")
 STREAMS = ("a", "b", "c", "d", "e")
-BASELINES = ("greedy", "always-warm", "always-replay")
+DESIGN = ("g", "i", "k", "m")
+"""New streams on which the design of the default was chosen."""
+APART = ("f", "h", "j", "l")
+"""New streams that are reported apart."""
+NEW = tuple(sorted((*DESIGN, *APART)))
+BASELINES = ("greedy", "always-warm", "always-replay", "even-warm")
 IN_TABLE: Mapping[str, Sequence[int]] = {
     "a": (10, 5),
     "b": (15,),
@@ -23,7 +28,15 @@ IN_TABLE: Mapping[str, Sequence[int]] = {
     "e": (10,),
 }
 """Budgets in % of full's joules for which a share of the gap is a target, by stream."""
-BUDGETS = (5, 10, 20, 2, 50)
+BUDGETS = (5, 10, 20, 2, 15, 50)
+IN_NEW: Mapping[str, Sequence[int]] = {stream: (15, 5) for stream in NEW} | {"f": (10, 15, 5)}
+"""Budgets of the new streams, likewise."""
+PLENTY = "g"
+"""Stream that is also learned without a limit."""
+UNITS = "l"
+"""Stream whose metric is also logged times these factors."""
+FACTORS = (1.0, 0.01, 1000.0)
+_UNITS_BUDGET = 15
 BOUNDED = ("b", "c")
 """Streams that are also learned with a bounded memory."""
 MEMORIES = ("2000", "none")
@@ -42,8 +55,10 @@ class Job:
         stream: Name of the stream.
         seed: Seed of the stream and of the weights.
         policy: Name of the policy; ``"full"`` is the reference.
-        budget: Budget in % of the joules of the reference; ``None`` for the reference.
+        budget: Budget in % of the joules of the reference; ``None`` for no limit.
         memory: Past data that is kept: all, a number of samples, or none.
+        logged: Factor of the logged metric, in a run whose joules follow from counted samples;
+            ``None`` for joules of processor time.
     """
 
     stream: str
@@ -51,19 +66,22 @@ class Job:
     policy: str = "full"
     budget: int | None = None
     memory: str = _ALL
+    logged: float | None = None
 
     @property
     def name(self) -> str:
         """Name of the job."""
         share = "" if self.budget is None else f"-{self.budget}"
         kept = "" if self.memory == _ALL else f"-memory-{self.memory}"
-        return f"{self.stream}-{self.seed}-{self.policy}{share}{kept}"
+        factor = "" if self.logged is None else f"-logged-{self.logged:g}"
+        return f"{self.stream}-{self.seed}-{self.policy}{share}{kept}{factor}"
 
     @property
     def reference(self) -> Job:
         """The run whose joules are 100 %: full retraining on the kept data, if any is kept."""
         memory = _ALL if self.memory == _ALL else MEMORIES[0]
-        return Job(stream=self.stream, seed=self.seed, memory=memory)
+        logged = None if self.logged is None else FACTORS[0]
+        return Job(stream=self.stream, seed=self.seed, memory=memory, logged=logged)
 
 
 def jobs(
@@ -72,6 +90,7 @@ def jobs(
     seeds: Sequence[int] = SEEDS,
     parts: Collection[str] = PARTS,
     budgets: Collection[int] = (),
+    policies: Collection[str] = (),
 ) -> list[Job]:
     """Return the requested runs and their references, the most important ones first.
 
@@ -80,6 +99,7 @@ def jobs(
         seeds: The seeds; a stream may have fewer.
         parts: Some of :data:`PARTS`.
         budgets: The budgets; all unless given.
+        policies: The policies besides the references; all unless given.
 
     Example:
         >>> [job.name for job in jobs(streams=["a"], seeds=[0], parts=["table"])]
@@ -89,12 +109,13 @@ def jobs(
     for part in PARTS:
         for seed in seeds if part in parts else ():
             found |= dict.fromkeys(_of_part(part, seed))
-    wanted = streams or ((*STREAMS, "a_cnn") if "cnn" in parts else STREAMS)
+    wanted = streams or (*STREAMS, *NEW, "a_cnn")
     ordered = [
         job
         for job in found
         if job.stream in wanted
         and (not budgets or job.budget is None or job.budget in budgets or job.memory != _ALL)
+        and (not policies or job.policy in policies)
         and job.seed < (_seeds(job.stream) if job.memory == _ALL else _SEEDS_OF_REST)
     ]
     return _references_first(ordered)
@@ -118,6 +139,19 @@ def _of_part(part: str, seed: int) -> Iterator[Job]:
             for stream in STREAMS:
                 for policy in BASELINES:
                     yield Job(stream=stream, seed=seed, policy=policy, budget=budget)
+    elif part == "new":
+        for stream in (*DESIGN, *APART):
+            yield Job(stream=stream, seed=seed)
+            for budget in IN_NEW[stream]:
+                for policy in ("default", *BASELINES):
+                    yield Job(stream=stream, seed=seed, policy=policy, budget=budget)
+    elif part == "plenty":
+        yield Job(stream=PLENTY, seed=seed, policy="default")
+    elif part == "units":
+        for factor in FACTORS:
+            yield Job(
+                stream=UNITS, seed=seed, policy="default", budget=_UNITS_BUDGET, logged=factor
+            )
     elif part == "cnn":
         for budget in IN_TABLE["a"]:
             yield Job(stream="a_cnn", seed=seed, policy="default", budget=budget)

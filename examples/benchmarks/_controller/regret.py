@@ -81,7 +81,7 @@ def regret_rows(runs: Mapping[str, Run]) -> list[Row]:
     found = [run for name, run in runs.items() if name.startswith("regret-")]
     what = "points of share behind the best schedule"
     if not found:
-        return [Row(id="regret", what=what, value=None, unit="points", reach=10.0, note="not run")]
+        return [Row(id="regret", what=what, value=None, unit="points", reach=5.0, note="not run")]
     each = {budget: [_regret(run, budget) for run in found] for budget in SHARES}
     means = {budget: statistics.fmean(values) for budget, values in each.items()}
     over_all = mean([statistics.fmean(_regrets(run)) for run in found])
@@ -103,7 +103,7 @@ def regret_rows(runs: Mapping[str, Run]) -> list[Row]:
             what=f"{what}, {which}",
             value=value,
             unit="points",
-            reach=10.0,
+            reach=5.0,
             seeds=len(found),
             interval=interval,
             note=note,

@@ -5,19 +5,18 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pytorch_lightning import Callback, LightningModule
-from torch.utils.data import TensorDataset
 
+from _controller.clocks import ProcessorClock, counted_clock
 from _controller.jobs import Job
-from _controller.models import model_of
+from _controller.kinds import kind_of
+from _controller.policies import POLICIES
 from greentrain import StreamTrainer
-from greentrain.control import Always, Greedy, Policy, UpdateMode
 from greentrain.energy import ConstantMeter
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import Buffer, ReservoirBuffer
@@ -28,37 +27,6 @@ POWER_W = 10.0
 """Watts of one core in this benchmark, which converts processor time to joules."""
 NEVER_BINDS = "1 kWh"
 EPOCHS, BATCH_SIZE = 10, 64
-POLICIES: dict[str, Policy | None] = {
-    "default": None,
-    "full": Always(mode=UpdateMode.FULL_RETRAIN),
-    "greedy": Greedy(),
-    "always-warm": Always(mode=UpdateMode.WARM_START),
-    "always-replay": Always(mode=UpdateMode.REPLAY),
-}
-
-
-class ProcessorClock:
-    """Processor time of this process, which other processes hardly affect.
-
-    Args:
-        clock: Returns seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
-        self._clock = clock
-        self._stopped_s = 0.0
-
-    def __call__(self) -> float:
-        return self._clock() - self._stopped_s
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Leave the processor time of a block out."""
-        began_s = self._clock()
-        try:
-            yield
-        finally:
-            self._stopped_s += self._clock() - began_s
 
 
 class Fits(Callback):
@@ -102,18 +70,20 @@ def run(
     Returns:
         Joules of each phase, and the outcome of each experience, as plain values.
     """
-    clock, fits = ProcessorClock(), Fits()
+    fits, kind = Fits(), kind_of(job.stream, logged=job.logged)
     tests: list[Any] = [experience.test for experience in experiences]
     memory = _memory(job)
     entries: list[dict[str, Any]] = []
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _clock(job) as clock:
         url = f"sqlite:///{Path(folder) / 'run.db'}"
         trainer = StreamTrainer(
-            make or model_of(job.stream),
+            make or kind.make,
             budget=NEVER_BINDS if budget_j is None else f"{budget_j / 3600!r} Wh",
             num_experiences=len(experiences),
-            monitor="val_acc",
+            monitor=kind.monitor,
+            mode=kind.mode,
+            evaluation=kind.evaluation,
             buffer=memory,
             ledger=url,
             trainer={"max_epochs": epochs, "accelerator": "cpu", "callbacks": [fits]},
@@ -127,12 +97,14 @@ def run(
         def note(experience: Experience, result: UpdateResult) -> None:
             with clock.stopped():
                 known = tests[: result.position + 1]
-                entry = _entry(result, [right_of(trainer.model, test) for test in known])
+                entry = _entry(result, kind.values(trainer.model, known))
                 entry["samples"] = fits.samples
                 entry["bytes"] = None if isinstance(memory, str) else _bytes(memory)
                 if job.policy == "full" and fits.trained is not None:
                     # The model of any schedule that retrains here and skips what follows.
-                    entry["trained"] = [right_of(fits.trained, test) for test in tests]
+                    entry["trained"] = kind.values(fits.trained, tests)
+                if "copy_of" in experience.metadata:
+                    entry["copy"] = True
                 entries.append(entry)
                 fits.samples, fits.trained = 0, None
 
@@ -146,6 +118,8 @@ def run(
         "policy": job.policy,
         "share": job.budget,
         "memory": job.memory,
+        "logged": job.logged,
+        "direct": kind.direct,
         "wall_s": round(time.monotonic() - began_s, 2),
         "budget_j": budget_j,
         "update_j": round(sum(entry["update_j"] for entry in entries), 4),
@@ -155,18 +129,7 @@ def run(
     }
 
 
-def right_of(model: LightningModule, test: TensorDataset) -> int:
-    """Count the test samples that a model classifies correctly."""
-    images, labels = test.tensors
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        found = torch.cat([model(part).argmax(1) for part in torch.split(images, 1000)])
-    model.train(was_training)
-    return int((found == labels).sum())
-
-
-def _entry(result: UpdateResult, right: Sequence[int]) -> dict[str, Any]:
+def _entry(result: UpdateResult, right: Sequence[float]) -> dict[str, Any]:
     decision = result.decision
     return {
         "mode": str(result.update_mode),
@@ -184,6 +147,13 @@ def _entry(result: UpdateResult, right: Sequence[int]) -> dict[str, Any]:
         "after": _rounded(result.metric_after),
         "right": list(right),
     }
+
+
+def _clock(job: Job) -> AbstractContextManager[ProcessorClock]:
+    """Return the clock: of processor time, or of counted samples if decisions are compared."""
+    if job.logged is None:
+        return nullcontext(ProcessorClock())
+    return counted_clock()
 
 
 def _rounded(metric: float | None) -> float | None:

@@ -56,7 +56,9 @@ def mean(values: Collection[float]) -> Mean:
 
 
 def anytime(run: Run) -> float:
-    """Return the mean over experiences of the accuracy on the test samples of all of them so far.
+    """Return the mean over experiences of the yardstick: accuracy on all test samples so far.
+
+    Some streams have another yardstick, see ``kinds.py``.
 
     Example:
         >>> experiences = [{"right": [8]}, {"right": [6, 12]}]
@@ -64,13 +66,28 @@ def anytime(run: Run) -> float:
         0.7
     """
     each = [
-        accuracy(entry["right"], run["n_test"], position)
-        for position, entry in enumerate(run["experiences"])
+        score(run, entry["right"], position) for position, entry in enumerate(run["experiences"])
     ]
     return statistics.fmean(each)
 
 
-def accuracy(right: Sequence[int], n_test: Sequence[int], position: int) -> float:
+def score(run: Run, values: Sequence[float], position: int) -> float:
+    """Return the yardstick of a stream after an experience, from the values of a model.
+
+    Args:
+        run: A run of the stream.
+        values: The model's value for each experience: a sum over its test samples, such as the
+            number of right ones, or the yardstick itself in a stream with ``direct``.
+        position: The experience.
+
+    Example:
+        >>> score({"n_test": [10, 20]}, [6, 12], 1), score({"direct": True}, [0.5, 0.7], 1)
+        (0.6, 0.7)
+    """
+    return values[position] if run.get("direct") else accuracy(values, run["n_test"], position)
+
+
+def accuracy(right: Sequence[float], n_test: Sequence[int], position: int) -> float:
     """Return the accuracy on the test samples of the experiences up to one."""
     return sum(right[: position + 1]) / sum(n_test[: position + 1])
 
@@ -95,7 +112,7 @@ def schedule_anytime(full: Run, fulls: Collection[int]) -> float:
     for position in range(len(full["experiences"])):
         trained = [at for at in fulls if at <= position]
         right = full["experiences"][max(trained)]["trained"] if trained else [0] * (position + 1)
-        each.append(accuracy(right, full["n_test"], position))
+        each.append(score(full, right, position))
     return statistics.fmean(each)
 
 
@@ -182,7 +199,7 @@ def _of_kind(
 ) -> Iterator[Run]:
     wanted = (stream, policy, budget, memory)
     for run in runs:
-        if "stream" not in run:  # a measurement of another kind
+        if "stream" not in run or run.get("logged") is not None:  # a measurement of another kind
             continue
         if (run["stream"], run["policy"], run["share"], run.get("memory", "all")) == wanted:
             yield run

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from _controller.new_streams import NEW_BUILDERS
 from greentrain.streams import (
     Experience,
     Stream,
@@ -172,6 +173,7 @@ BUILDERS: Mapping[str, Callable[[int], Stream]] = {
     "d": lambda seed: stationary(mnist(), seed),
     "e": lambda seed: mixture(mnist(), seed),
     "a_cnn": lambda seed: iid(thinned(fashion_mnist(), 10_000, seed), seed),
+    **NEW_BUILDERS,
 }
 """The streams by name, for a seed."""
 SMALL: Mapping[str, Callable[[int], Stream]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from _controller.running import BATCH_SIZE, EPOCHS
-from _controller.shares import Run, accuracy
+from _controller.shares import Run, score
 from greentrain.control import (
     RCCDA,
     SKIP,
@@ -56,11 +56,12 @@ def table_of(full: Run) -> RecordedTable:
 
     A probe returns accuracies on test data, too. The metric before an update is on the test data of
     all experiences so far, and the metric on new samples is on the test data of the experience.
+    A stream with another yardstick has that one in place of accuracies.
 
     Args:
         full: The reference.
     """
-    entries, n_test = full["experiences"], full["n_test"]
+    entries = full["experiences"]
     arrived = [round(entry["planned"] * BATCH_SIZE / EPOCHS) for entry in entries]  # so far
     probes: dict[Place, RecordedProbe] = {}
     rows: dict[Place, tuple[RecordedRow, ...]] = {}
@@ -68,7 +69,7 @@ def table_of(full: Run) -> RecordedTable:
         for before in [UNTRAINED, *map(_key, range(position))]:
             last = -1 if before == UNTRAINED else int(before.partition("-")[2])
             right = None if last < 0 else entries[last]["trained"]
-            metric = None if right is None else accuracy(right, n_test, position)
+            metric = None if right is None else score(full, right, position)
             seen, pending = (arrived[last] if last >= 0 else 0), 0
             if position:
                 pending = arrived[position - 1] - seen
@@ -77,13 +78,13 @@ def table_of(full: Run) -> RecordedTable:
                 position=position,
                 before=before,
                 metric_before=metric,
-                metric_new=None if right is None else right[position] / n_test[position],
+                metric_new=None if right is None else _alone(full, right, position),
                 n_new=arrived[position] - seen,
                 n_stored=seen,
                 n_pending=pending,
                 metric_past=None
                 if right is None or not position
-                else accuracy(right, n_test, position - 1),
+                else score(full, right, position - 1),
             )
             retrained = RecordedRow(
                 position=position,
@@ -92,7 +93,7 @@ def table_of(full: Run) -> RecordedTable:
                 steps=entry["steps"],
                 energy_j=entry["update_j"],
                 samples=entry["samples"],
-                metric_after=accuracy(entry["trained"], n_test, position),
+                metric_after=score(full, entry["trained"], position),
                 kept=True,
                 after=_key(position),
             )
@@ -141,6 +142,13 @@ def simulated(fulls: Sequence[Run], budget: int) -> dict[str, list[float]]:
         ]
         found[name] = max(each, key=sum)
     return found
+
+
+def _alone(full: Run, values: Sequence[float], position: int) -> float:
+    """Return the metric on one experience; a direct yardstick may be of all so far."""
+    if full.get("direct"):
+        return values[position]
+    return float(values[position] / full["n_test"][position])
 
 
 def _key(position: int) -> str:
