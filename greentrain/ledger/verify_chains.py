@@ -54,7 +54,7 @@ class ChainCheck:
     def add(self, entry: Entry, held: Content | None) -> None:
         """Add the next row; ``held`` is its content, ``None`` if that was removed."""
         _, kind, chain, seq, _, prev_hash, found = entry
-        if not _is_number(seq):
+        if not isinstance(seq, int):  # SQLite keeps even a text in a column of integers
             self.failures.append(f"{_name(entry)}: was altered")
             return
         last = self._last.get(chain)
@@ -122,13 +122,9 @@ def _name(entry: Entry) -> str:
     return f"row {entry.seq} of {entry.chain} ({entry.kind})"
 
 
-def _is_number(seq: object) -> bool:
-    return isinstance(seq, int)  # SQLite keeps even a text in a column of integers
-
-
 def _hashes(entry: Entry, held: Content, key: bytes | None) -> bool:
     try:
-        return digest(*entry[1:6], held.items(), key) == entry.hash
+        return digest(*entry[1:6], held, key) == entry.hash
     except (TypeError, ValueError):  # it was altered to a value that a ledger cannot hold
         return False
 
