@@ -54,7 +54,7 @@ class ChainCheck:
     def add(self, entry: Entry, held: Content | None) -> None:
         """Add the next row; ``held`` is its content, ``None`` if that was removed."""
         _, kind, chain, seq, _, prev_hash, found = entry
-        if not isinstance(seq, int):  # SQLite keeps even a text in a column of integers
+        if not _is_number(seq):
             self.failures.append(f"{_name(entry)}: was altered")
             return
         last = self._last.get(chain)
@@ -120,6 +120,10 @@ def needs_key(first: Sequence[tuple[Entry, Content | None]]) -> bool:
 
 def _name(entry: Entry) -> str:
     return f"row {entry.seq} of {entry.chain} ({entry.kind})"
+
+
+def _is_number(seq: object) -> bool:
+    return isinstance(seq, int)  # SQLite keeps even a text in a column of integers
 
 
 def _hashes(entry: Entry, held: Content, key: bytes | None) -> bool:

@@ -17,7 +17,7 @@ from tests.ledger.cluster import programs
 QUICK = 2
 SCALE = 0.05
 SLEEPERS = 12
-"""Processes that each wait for a server of its own; most of their time they sleep."""
+"""Processes that wait for frozen servers, each for another; most of the time they sleep."""
 WORKERS = 2
 _TESTS = {
     "sick": Cases(
