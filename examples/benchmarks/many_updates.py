@@ -42,6 +42,8 @@ PARTS = 40
 T_95 = 2.024
 """Quantile of Student's t for 95 %, with two degrees of freedom fewer than parts."""
 SAMPLES = 12
+BATCH = 64
+"""Samples of a batch; the held-out data of past experiences, 2,000 samples, are then 32 batches."""
 _POWER_W = 100.0
 _BATCH_S = 0.01
 _QUIET = ("pytorch_lightning", "lightning.pytorch", "greentrain")
@@ -119,7 +121,7 @@ def updates(folder: Path, experiences: int) -> Iterator[float]:
         ledger=f"sqlite:///{folder / 'greentrain.db'}",
         state_dir=folder / "state",
         trainer={"max_epochs": 4, "accelerator": "cpu", "callbacks": [_Tick(seconds)]},
-        loader={"batch_size": 6},
+        loader={"batch_size": BATCH},
         meter=ConstantMeter(_POWER_W, clock=lambda: seconds[0]),
     ) as trainer:
         for number in range(experiences):

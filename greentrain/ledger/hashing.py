@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
@@ -25,10 +26,10 @@ _ENCODER = json.JSONEncoder(
 
 _WRITERS: Mapping[type, Callable[[Any], str]] = {
     str: _quoted,
-    float: float.__repr__,
-    int: int.__repr__,
     bool: {False: "false", True: "true"}.__getitem__,
 }
+_TEMPLATES = 1000
+"""Templates of rows that are kept; a ledger needs a few dozen."""
 
 
 def canonical(value: Any) -> str:
@@ -61,7 +62,7 @@ def row_hash(entry: Mapping[str, Any], content: Mapping[str, Any], key: bytes | 
         >>> row_hash(entry, {"a": 1}) == row_hash(entry, {"a": 1, "later": 0})
         False
     """
-    held = sorted(item for item in content.items() if item[0] != "entry_id")
+    held = {name: content[name] for name in sorted(content) if name != "entry_id"}
     return digest(
         entry["kind"],
         entry["chain"],
@@ -79,7 +80,7 @@ def digest(
     seq: int,
     recorded_utc: str,
     prev_hash: str,
-    held: Iterable[tuple[str, Any]],
+    held: Mapping[str, Any],
     key: bytes | None,
 ) -> str:
     """Return the hash of a row, see :func:`row_hash`.
@@ -92,26 +93,46 @@ def digest(
         seq: Its number in the chain.
         recorded_utc: Time at which it was appended.
         prev_hash: Hash of the row before it.
-        held: Names and values of the content, sorted by name, without ``entry_id``.
+        held: The content by column, sorted by name, without ``entry_id``.
         key: The key; ``None`` for a plain hash.
 
     Raises:
         TypeError, ValueError: If JSON cannot hold a value.
     """
-    values = ",".join(
-        [
-            f'"{name}":{_WRITERS.get(type(value), canonical)(value)}'
-            for name, value in held
-            if value is not None
-        ]
-    )
+    values = [*held.values()]
+    template, to_write = _template((*held,), (*map(type, values),))
+    for number, write in to_write:
+        values[number] = write(values[number])
     text = (
         f'[{{"chain":{_quoted(chain)},"kind":{_quoted(kind)},"prev_hash":{_quoted(prev_hash)},'
-        f'"recorded_utc":{_quoted(recorded_utc)},"seq":{seq}}},{{{values}}}]'
+        f'"recorded_utc":{_quoted(recorded_utc)},"seq":{seq}}},{{{template % (*values,)}}}]'
     ).encode()
     if key is None:
         return hashlib.sha256(text).hexdigest()
     return hmac.digest(key, text, "sha256").hex()
+
+
+@lru_cache(_TEMPLATES)
+def _template(
+    names: tuple[str, ...], types: tuple[type, ...]
+) -> tuple[str, tuple[tuple[int, Callable[[Any], str]], ...]]:
+    """Return a format string for the values of these columns.
+
+    Returns:
+        The format string, and functions by the numbers of the values that they have to write first.
+    """
+    parts: list[str] = []
+    to_write: list[tuple[int, Callable[[Any], str]]] = []
+    begin = ""
+    for number, (name, one) in enumerate(zip(names, types, strict=True)):
+        if one is type(None):
+            parts.append("%.0s")  # writes nothing
+            continue
+        parts.append(f'{begin}"{name}":' + ("%r" if one in (float, int) else "%s"))
+        begin = ","
+        if one not in (float, int):
+            to_write.append((number, _WRITERS.get(one, canonical)))
+    return "".join(parts), tuple(to_write)
 
 
 def genesis(key: bytes | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
@@ -97,9 +98,10 @@ class LedgerRows(RowReader):
         contents = {kind: _Contents(self._chunked, kind, self.after) for kind in CONTENT}
         query = _after(select(entries), entries.c.id, self.after)
         counts = self._counts
-        for entry in map(Entry._make, self._chunked(query)):
-            found = contents.get(entry.kind)
-            content = None if found is None else found.of(entry.id)
+        # `Entry._make` takes three times as long.
+        for entry in map(partial(tuple.__new__, Entry), self._chunked(query)):
+            found = contents.get(entry[1])
+            content = None if found is None else found.of(entry[0])
             if counts is None or entry.seq < counts.get(entry.chain, 0):
                 yield entry, content
         left_over = {kind: found.left_over() for kind, found in contents.items()}
@@ -113,7 +115,7 @@ class LedgerRows(RowReader):
         names, query = _with_entry(kind, equals)
         return [
             dict(zip(names, row[2:], strict=True))
-            for row in self.connection.execute(query)
+            for row in self.connection.execute(query).all()
             if self._holds(row[0], row[1])
         ]
 

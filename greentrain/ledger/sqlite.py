@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -101,6 +101,13 @@ def open_engine(url: URL, *, create: bool, keep_open: bool, timeout_s: float) ->
             retry_while_locked(
                 lambda: connection.execute("PRAGMA journal_mode=TRUNCATE"), timeout_s
             )
+
+    @event.listens_for(engine, "handle_error")
+    def _open_anew(context: ExceptionContext) -> None:
+        # SQLite opens a file or its log for reading alone where a disk is read-only for a moment,
+        # and the connection stays so. The next transaction gets another one.
+        if "readonly database" in str(context.original_exception):
+            context.is_disconnect = True
 
     return _with_transactions(engine)
 

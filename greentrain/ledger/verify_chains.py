@@ -128,7 +128,7 @@ def _is_number(seq: object) -> bool:
 
 def _hashes(entry: Entry, held: Content, key: bytes | None) -> bool:
     try:
-        return digest(*entry[1:6], held.items(), key) == entry.hash
+        return digest(*entry[1:6], held, key) == entry.hash
     except (TypeError, ValueError):  # it was altered to a value that a ledger cannot hold
         return False
 

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -36,6 +37,8 @@ from greentrain.money import (
 from greentrain.units import format_energy
 
 _TOLERANCE = 1e-9
+_alike = partial(math.isclose, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+_payer = itemgetter("budget_id", "period", "run_id")
 _WRITING = timedelta(minutes=1)
 """Time that may pass between a decision to reserve and the date of its row."""
 
@@ -264,8 +267,7 @@ class _BudgetCheck:
         if reservation is None:
             yield f"the settlement of {row['reservation_id']} has no open reservation"
             return
-        same = itemgetter("budget_id", "period", "run_id")
-        if same(row) != same(reservation):
+        if _payer(row) != _payer(reservation):
             yield f"{entry}: the settlement of {row['reservation_id']} is not of its reservation"
         unit, actual, beyond = _settled(row)
         amount = _reserved(reservation)[1]
@@ -277,14 +279,12 @@ class _BudgetCheck:
         yield from self._wrong_sums(row, entry)
 
     def _wrong_sums(self, row: PaymentRow, entry: str) -> Iterator[str]:
-        expected, held = self._totals[row["budget_id"], row["period"]], totals_of(row)
-        alike = all(
-            math.isclose(
-                getattr(expected, name), getattr(held, name), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE
-            )
-            for name in ("reserved", "spent", "overrun")
-        )
-        if expected.open != held.open or not alike:
+        expected = self._totals[row["budget_id"], row["period"]]
+        if expected.open != row["sum_open"] or not (
+            _alike(expected.reserved, row["sum_reserved"])
+            and _alike(expected.spent, row["sum_spent"])
+            and _alike(expected.overrun, row["sum_overrun"])
+        ):
             yield f"{entry}: its sums over the budget {row['budget_id']} do not follow"
 
     def _over(self, terms: Terms, period: str, now: datetime, entry: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from greentrain.report.document import HourFigures
@@ -24,13 +24,20 @@ class Hours:
     def __init__(self) -> None:
         self._sums: dict[int, tuple[Sum, Sum]] = defaultdict(lambda: (Sum(), Sum()))
 
-    def add(self, window: MeasuredWindow) -> None:
-        """Add a window with ``times``, see :func:`greentrain.report.times.with_times`."""
-        energy_j, grams = window["energy_j"], window["emissions_g"]
-        for hour, share in _shares(window):
-            joules, emissions = self._sums[hour]
-            joules.add(None if energy_j is None else share * energy_j)
-            emissions.add(None if grams is None else share * grams)
+    def add_all(self, windows: Iterable[MeasuredWindow]) -> None:
+        """Add windows with ``times``, see :func:`greentrain.report.times.with_times`."""
+        parts: dict[int, tuple[list[float | None], list[float | None]]] = {}
+        for window in windows:
+            energy_j, grams = window["energy_j"], window["emissions_g"]
+            for hour, share in _shares(window):
+                of_hour = parts.get(hour)
+                if of_hour is None:
+                    of_hour = parts[hour] = [], []
+                of_hour[0].append(None if energy_j is None else share * energy_j)
+                of_hour[1].append(None if grams is None else share * grams)
+        for hour, (joules, emissions) in parts.items():
+            self._sums[hour][0].add_all(joules)
+            self._sums[hour][1].add_all(emissions)
 
     def join(self, other: Hours) -> None:
         """Add all windows of others."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from greentrain.report.hourly import Hours
-from greentrain.report.row_helpers import MeasuredWindow, Span
+from greentrain.report.row_helpers import MeasuredWindow, Span, grouped
 from greentrain.report.sums import EnergySum, Sum
 
 IDLE = "idle"
@@ -51,7 +52,7 @@ class RunWindows:
         without_intensity: ``True`` if the carbon intensity of a window is not known.
     """
 
-    def __init__(self, windows: Iterable[MeasuredWindow]) -> None:
+    def __init__(self, windows: Sequence[MeasuredWindow]) -> None:
         self.phases: dict[str, EnergySum] = defaultdict(EnergySum)
         self.sources: dict[str, SourceSum] = defaultdict(SourceSum)
         self.gaps: dict[tuple[str, tuple[str, ...]], EnergySum] = defaultdict(EnergySum)
@@ -59,12 +60,20 @@ class RunWindows:
         self.unpaid, self.grams, self.covered = Sum(), Sum(), Sum()
         self.hours = Hours()
         self.spans: list[Span] = []
-        self.without_intensity = False
-        spans: list[Span] = []
-        for window in windows:
-            self._add(window)
-            spans += window["times"]
-        self.spans = merged(spans)
+        self.without_intensity = any([one["intensity_g_per_kwh"] is None for one in windows])
+        self.spans = merged([span for one in windows for span in one["times"]])
+        for phase, held in grouped(windows, itemgetter("phase")).items():
+            self.phases[phase].add_all(held)
+        self._add_sources(windows)
+        incomplete = [one for one in windows if not one["complete"]]
+        for place, held in grouped(incomplete, _gap).items():
+            self.gaps[place].add_all(held)
+        self.recovered.add_all([one for one in windows if one["recovered"]])
+        self.unpaid.add_all([one["energy_j"] for one in windows if one["reservation_id"] is None])
+        known = [one for one in windows if one["emissions_g"] is not None]
+        self.grams.add_all([one["emissions_g"] for one in known])
+        self.covered.add_all([one["energy_j"] or 0.0 for one in known])
+        self.hours.add_all(windows)
         self._compress()
 
     @property
@@ -75,32 +84,22 @@ class RunWindows:
             together.join(one)
         return together
 
-    def _add(self, window: MeasuredWindow) -> None:
-        energy_j, grams = window["energy_j"], window["emissions_g"]
-        self.phases[window["phase"]].add(window)
-        for name, joules in window["joules"].items():
-            source = self.sources[name]
-            if joules is None:
-                source.unknown += 1
-            else:
-                source.joules.add(joules)
-                if window["phase"] == IDLE:
-                    source.first_idle = source.first_idle or window["entry_id"]
-                    source.idle[0].add(joules)
-                    source.idle[1].add(window["duration_s"])
-        if not window["complete"]:
-            unknown = tuple(name for name, joules in window["joules"].items() if joules is None)
-            self.gaps[window["phase"], unknown].add(window)
-        if window["recovered"]:
-            self.recovered.add(window)
-        if window["reservation_id"] is None:
-            self.unpaid.add(energy_j)
-        if grams is not None:
-            self.grams.add(grams)
-            self.covered.add(energy_j or 0.0)
-        if window["intensity_g_per_kwh"] is None:
-            self.without_intensity = True
-        self.hours.add(window)
+    def _add_sources(self, windows: Sequence[MeasuredWindow]) -> None:
+        of_sources: dict[str, list[float | None]] = defaultdict(list)
+        for window in windows:
+            for name, joules in window["joules"].items():
+                of_sources[name].append(joules)
+        for name, held in of_sources.items():
+            self.sources[name].joules.add_all(held)
+            self.sources[name].unknown = held.count(None)
+        for window in windows:
+            if window["phase"] == IDLE:
+                for name, joules in window["joules"].items():
+                    if joules is not None:
+                        source = self.sources[name]
+                        source.first_idle = source.first_idle or window["entry_id"]
+                        source.idle[0].add(joules)
+                        source.idle[1].add(window["duration_s"])
 
     def _compress(self) -> None:
         for one in (*self.phases.values(), *self.gaps.values(), self.recovered):
@@ -109,6 +108,11 @@ class RunWindows:
             source.joules.compress()
         for each in (self.unpaid, self.grams, self.covered, self.hours):
             each.compress()
+
+
+def _gap(window: MeasuredWindow) -> tuple[str, tuple[str, ...]]:
+    unknown = tuple(name for name, joules in window["joules"].items() if joules is None)
+    return window["phase"], unknown
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from greentrain.report.document import EnergyFigures
@@ -37,6 +37,14 @@ class Sum:
             self._values.append(value)
             if len(self._values) > _MOST:
                 self.compress()
+
+    def add_all(self, values: Iterable[float | None]) -> None:
+        """Add values, which takes less time than one by one."""
+        known = [value for value in values if value is not None]
+        self.known += len(known)
+        self._values += known
+        if len(self._values) > _MOST:
+            self.compress()
 
     def join(self, other: Sum) -> None:
         """Add all values of another sum."""
@@ -82,15 +90,14 @@ class EnergySum:
         self.windows = self.incomplete = self.recovered = 0
         self.first = math.inf
 
-    def add(self, window: MeasuredWindow) -> None:
-        """Add a window."""
-        self._energy.add(window["energy_j"])
-        self._seconds.add(window["duration_s"])
-        self.windows += 1
-        self.incomplete += not window["complete"]
-        self.recovered += window["recovered"]
-        if window["entry_id"] < self.first:
-            self.first = window["entry_id"]
+    def add_all(self, windows: Sequence[MeasuredWindow]) -> None:
+        """Add windows."""
+        self._energy.add_all([one["energy_j"] for one in windows])
+        self._seconds.add_all([one["duration_s"] for one in windows])
+        self.windows += len(windows)
+        self.incomplete += sum([not one["complete"] for one in windows])
+        self.recovered += sum([one["recovered"] for one in windows])
+        self.first = min(self.first, min((one["entry_id"] for one in windows), default=math.inf))
 
     def join(self, other: EnergySum) -> None:
         """Add all windows of another sum."""

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -159,6 +160,27 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 run.close()
 print(written, len(ledger.rows("window")), verify(ledger).exit_code)
 """
+
+
+def test_a_connection_that_was_opened_on_a_read_only_disk_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "greentrain.db"
+    connect = sqlite3.connect
+    modes = ["mode=rw"]
+
+    def connected(name: str, *args: Any, **options: Any) -> sqlite3.Connection:
+        return connect(name.replace("mode=rw", modes[-1]), *args, **options)
+
+    Ledger(str(path)).close()
+    modes.append("mode=ro")  # as SQLite does on a read-only disk
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    with closing(Ledger(str(path))) as ledger:
+        with pytest.raises(LedgerError, match="readonly"):
+            ledger.open_budget("stream", Budget.parse("1 kWh"))
+        modes.pop()
+        ledger.open_budget("stream", Budget.parse("1 kWh"))
+        assert len(ledger.rows("budget")) == 1
 
 
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:

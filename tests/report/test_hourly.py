@@ -95,8 +95,7 @@ def test_the_hours_sum_to_the_windows(drawn):
         ]
     )
     hours = Hours()
-    for one in windows:
-        hours.add(one)
+    hours.add_all(windows)
     listed = hours.figures()
     for key, name in (("energy_j", "energy_j"), ("carbon_g", "emissions_g")):
         known = [one[name] for one in windows if one[name] is not None]

@@ -40,7 +40,14 @@ def forked(work: Callable[[], Any]) -> Any:
     return result
 
 
-def spread(count: int, most: int) -> list[int]:
-    """Return the numbers from 1 to ``count``, or ``most`` of them, evenly spread."""
+def spread(count: int, most: int, part: tuple[int, int] = (0, 1)) -> list[int]:
+    """Return the numbers from 1 to ``count``, or ``most`` of them, evenly spread.
+
+    Args:
+        count: The highest number.
+        most: How many numbers; 0 for all.
+        part: Which part of how many: one of several processes that share the numbers.
+    """
     some = min(count, most) if most else count
-    return sorted({1 + (2 * each + 1) * count // (2 * some) for each in range(some)})
+    numbers = sorted({1 + (2 * each + 1) * count // (2 * some) for each in range(some)})
+    return numbers[part[0] :: part[1]]

@@ -90,9 +90,9 @@ class Host:
         return stream.differences(self.expected, found)
 
 
-def kills(host: Host, most: int, *, again: bool) -> Iterator[dict[str, Any]]:
+def kills(host: Host, most: int, part: tuple[int, int], *, again: bool) -> Iterator[dict[str, Any]]:
     """Kill an update at each of its calls, or at some of them."""
-    for point in spread(host.calls, most):
+    for point in spread(host.calls, most, part):
         second = 1 + 37 * point % host.finishing if again else None
         differ = host.kill(point, second)
         yield {"case": f"call {point}", "of": host.calls, "differ": differ}
@@ -111,7 +111,11 @@ def main() -> None:
     parser.add_argument("tries", nargs="+", metavar="SETUP:KIND")
     parser.add_argument("--most", type=int, default=0, help="cases of each kind; 0 for all")
     parser.add_argument("--scale", type=float, default=1.0, help="of all times of a frozen server")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), help="which part of how many of the cases"
+    )
     given = parser.parse_args()
+    part = (given.part[0], given.part[1])
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     # Each Trainer looks through all installed packages, which takes longer than the rest of it.
@@ -121,15 +125,15 @@ def main() -> None:
     for each in given.tries:
         setup, _, kind = each.partition(":")
         if kind == "frozen":
-            cases = frozen(given.folder / "frozen", given.most, scale=given.scale)
+            cases = frozen(given.folder / "frozen", given.most, scale=given.scale, part=part)
         else:
             if setup not in hosts:
                 hosts[setup] = Host(given.folder / setup, setup)
             host = hosts[setup]
             cases = (
-                sick(host, given.most)
+                sick(host, given.most, part)
                 if kind == "sick"
-                else kills(host, given.most, again=kind == "again")
+                else kills(host, given.most, part, again=kind == "again")
             )
         for case in cases:
             print(json.dumps({"try": each, **case}), flush=True)

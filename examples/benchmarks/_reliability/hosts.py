@@ -26,6 +26,7 @@ def tried(
     *,
     most: int = 0,
     together: bool = False,
+    parts: int = 1,
     options: Sequence[str] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the cases of some tries, such as ``"policy:kill"``.
@@ -35,16 +36,21 @@ def tried(
         tries: Setup and kind of each.
         most: Cases of each try; 0 for all.
         together: Whether one process has all tries, which imports everything only once.
+        parts: Number of processes that share the cases of a try, and run at once.
         options: Further options of the processes.
     """
     folder.mkdir(parents=True)
     library = build(folder)
-    jobs = [list(tries)] if together else [[each] for each in tries]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    jobs = [
+        (each, part)
+        for each in ([list(tries)] if together else [[one] for one in tries])
+        for part in range(parts)
+    ]
+    with ThreadPoolExecutor(max(_AT_ONCE, parts)) as pool:
         results = pool.map(
             lambda job: _host(
-                folder / job[0].replace(":", "-"),
-                [*job, *options, "--most", f"{most}"],
+                folder / f"{job[0][0].replace(':', '-')}-{job[1]}",
+                [*job[0], *options, "--most", f"{most}", "--part", f"{job[1]}", f"{parts}"],
                 library,
             ),
             jobs,
@@ -57,9 +63,13 @@ def row_of(id: str, what: str, cases: Sequence[dict[str, Any]], *, unit: str, no
     """Return the row of some cases; ``None`` as a difference says that nothing happened."""
     ended = sum(case["differ"] is None for case in cases)
     failed = [case for case in cases if case["differ"]]
-    # The cases of one sickness all have the same total.
-    total = sum({case["case"].rpartition(" ")[0]: case["of"] for case in cases}.values())
-    some = "" if total == len(cases) else f"{len(cases)} of {total}, evenly spread"
+    # Each process counts for itself, and beats differ a little in number.
+    totals: dict[str, int] = {}
+    for case in cases:
+        name = case["case"].rpartition(" ")[0]
+        totals[name] = max(case["of"], totals.get(name, 0))
+    total = sum(totals.values())
+    some = "" if total <= len(cases) else f"{len(cases)} of {total}, evenly spread"
     notes = [each for each in (note, some) if each]
     if ended:
         notes.append(f"{ended} more ended before their call came")

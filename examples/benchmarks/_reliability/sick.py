@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from tests.ledger.cluster import programs
 
 QUICK = 2
 SCALE = 0.05
-FOR_A_MINUTE = 4
+SLEEPERS = 12
+"""Processes that wait for frozen servers, each for another; most of the time they sleep."""
+WORKERS = 2
 _TESTS = {
     "sick": Cases(
         what="tests of sick disks and servers that failed: full, read-only, deleted, silent",
@@ -38,12 +41,15 @@ def sick(folder: Path, *, most: int = 0) -> list[Row]:
         folder: A folder for everything.
         most: Cases of each sickness; 0 for all.
     """
-    disks = tried(folder / "disks", ["buffer:sick"], most=most)["buffer:sick"]
-    if programs() is None:
-        note = "not run: PostgreSQL is not installed"
-        servers = [Row(id="sick", what="frozen servers", value=None, unit="cases", note=note)]
-    else:
-        servers = _frozen(folder, {SCALE: most, 1.0: FOR_A_MINUTE})
+    with ThreadPoolExecutor(1) as pool:
+        if programs() is None:
+            note = "not run: PostgreSQL is not installed"
+            servers = [Row(id="sick", what="frozen servers", value=None, unit="cases", note=note)]
+        else:
+            asleep = pool.submit(_frozen, folder, 1.0, most, parts=SLEEPERS)
+        disks = tried(folder / "disks", ["buffer:sick"], most=most, parts=WORKERS)["buffer:sick"]
+        if programs() is not None:
+            servers = [_frozen(folder, SCALE, most, parts=WORKERS), asleep.result()]
     return [_disk_row(disks), *servers, cases("sick", folder, quick=False, of=_TESTS)]
 
 
@@ -69,24 +75,20 @@ def _disk_row(disks: Sequence[dict[str, Any]]) -> Row:
     )
 
 
-def _frozen(folder: Path, runs: Mapping[float, int]) -> list[Row]:
-    rows = []
-    for scale, most in runs.items():
-        found = tried(
-            folder / f"frozen-{scale}",
-            ["policy:frozen"],
-            most=most,
-            options=["--scale", f"{scale}"],
-        )["policy:frozen"]
-        rows.append(
-            row_of(
-                "sick",
-                f"statements at which PostgreSQL froze for {60 * scale:g} s, after which {_LOST}",
-                found,
-                unit="statements",
-                note="all processes of a real server are stopped"
-                if scale == 1
-                else f"with {scale:g} times the time-outs, so that every statement can be tried",
-            )
-        )
-    return rows
+def _frozen(folder: Path, scale: float, most: int, *, parts: int) -> Row:
+    found = tried(
+        folder / f"frozen-{scale}",
+        ["policy:frozen"],
+        most=most,
+        parts=parts,
+        options=["--scale", f"{scale}"],
+    )["policy:frozen"]
+    return row_of(
+        "sick",
+        f"statements at which PostgreSQL froze for {60 * scale:g} s, after which {_LOST}",
+        found,
+        unit="statements",
+        note="all processes of a real server are stopped"
+        if scale == 1
+        else f"with {scale:g} times the time-outs",
+    )

@@ -43,20 +43,20 @@ class Batches(Callback):
             self._act()
 
 
-def sick(host: Host, most: int) -> Iterator[dict[str, Any]]:
+def sick(host: Host, most: int, part: tuple[int, int] = (0, 1)) -> Iterator[dict[str, Any]]:
     """Try every sickness at each of its calls, or at some of them."""
     batches = 0
     for name, how in SICKNESSES.items():
         healthy = host.with_copy(lambda how=how: failing(host, **how))
         batches = healthy["batches"]
-        for number in spread(healthy["calls"], most):
+        for number in spread(healthy["calls"], most, part):
             tried = case(
                 host,
                 f"{name} {number}",
                 lambda how=how, first=number: failing(host, first=first, **how),
             )
             yield {**tried, "of": healthy["calls"]}
-    for number in spread(batches, most):
+    for number in spread(batches, most, part):
         tried = case(host, f"{DELETED} {number}", lambda at=number: deleted(host, at))
         yield {**tried, "of": batches}
 

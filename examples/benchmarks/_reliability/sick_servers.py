@@ -18,13 +18,16 @@ from tests.ledger.cluster import Cluster, programs
 FROZEN_S = 60.0
 
 
-def frozen(folder: Path, most: int, *, scale: float) -> Iterator[dict[str, Any]]:
+def frozen(
+    folder: Path, most: int, *, scale: float, part: tuple[int, int] = (0, 1)
+) -> Iterator[dict[str, Any]]:
     """Freeze a server at each statement of an update, or at some of them.
 
     Args:
         folder: An empty folder.
         most: Number of statements; 0 for all.
         scale: Factor of the time that the server is frozen, and of greentrain's time-outs.
+        part: Which part of how many, as :func:`spread` takes it.
     """
     found = programs()
     if found is None:
@@ -38,7 +41,7 @@ def frozen(folder: Path, most: int, *, scale: float) -> Iterator[dict[str, Any]]
         stream.prepare(folder / "warm", "policy", ledger=cluster.new())  # imports late ones
         url = cluster.new()
         statements = forked(lambda: _update(folder / "all", cluster, url, 0, 0.0))["calls"]
-        for number in spread(statements, most):
+        for number in spread(statements, most, part):
             case = _case(folder / f"{number}", cluster, number, FROZEN_S * scale)
             yield {**case, "of": statements}
     finally:
@@ -53,6 +56,8 @@ def _case(folder: Path, cluster: Cluster, number: int, frozen_s: float) -> dict[
     except RuntimeError as error:
         cluster.thaw()
         return {"case": name, "differ": [str(error)]}
+    if found["calls"] < number:
+        return {"case": name, "differ": None}
     return {"case": name, "differ": [*found["differ"], *lost(found["facts"], found["results"])]}
 
 

@@ -7,7 +7,8 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,12 +58,44 @@ def json_text(value: Any, *, sort_keys: bool = False) -> str:
         LedgerError: If a figure is infinite or NaN, because the ledger was altered.
     """
     try:
-        return json.dumps(value, indent=2, allow_nan=False, sort_keys=sort_keys) + "\n"
+        return _indented(value, "\n", sort_keys=sort_keys) + "\n"
     except ValueError:
         raise LedgerError(
             "a figure of the report is infinite or NaN, and greentrain writes no such figure into "
             "a ledger: a row was altered. Run `greentrain verify` on the ledger to find it"
         ) from None
+
+
+def _indented(value: Any, begin: str, *, sort_keys: bool) -> str:
+    """Return what ``json.dumps`` with ``indent=2`` returns, which takes four times as long."""
+    write = _WRITERS.get(type(value))
+    if write is not None:
+        return write(value)
+    inner = f"{begin}  "
+    if isinstance(value, dict) and value:
+        items = sorted(value.items()) if sort_keys else value.items()
+        parts = [
+            f"{_quoted(name)}: {_indented(one, inner, sort_keys=sort_keys)}" for name, one in items
+        ]
+        return f"{{{inner}{f',{inner}'.join(parts)}{begin}}}"
+    if isinstance(value, list | tuple) and value:
+        parts = [_indented(one, inner, sort_keys=sort_keys) for one in value]
+        return f"[{inner}{f',{inner}'.join(parts)}{begin}]"
+    return json.dumps(value, allow_nan=False)
+
+
+def _finite(value: float) -> str:
+    if not math.isfinite(value):
+        raise ValueError(value)
+    return repr(value)
+
+
+_WRITERS: Mapping[type, Callable[[Any], str]] = {
+    str: _quoted,
+    float: _finite,
+    int: repr,
+    bool: {False: "false", True: "true"}.__getitem__,
+}
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
