@@ -12,6 +12,8 @@ CONSTRAINTS := $(shell test -e /proc/driver/nvidia/version || echo --constraint 
 INSTALL ?= $(BIN)/pip install -qq
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
+# Else each of the hundreds of processes of the tests compiles anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # Lint, types and docs run beside the tests; if one of them fails, so does make.
 MAKEFLAGS += --jobs=5
 
