@@ -3,16 +3,21 @@
 PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p; done))
 VENV ?= .venv
-JOBS ?= 2
+# One more than two cores: tests wait for disks, servers and each other.
+JOBS ?= 3
 BIN := $(VENV)/bin
 # Without an NVIDIA GPU, torch's CPU build: the default one brings gigabytes of CUDA packages.
 CONSTRAINTS := $(shell test -e /proc/driver/nvidia/version || echo --constraint constraints.txt)
 # Twice quiet: errors are printed, and the warnings about a machine's own package indexes are not.
-INSTALL := $(BIN)/pip install -qq $(CONSTRAINTS)
+INSTALL ?= $(BIN)/pip install -qq
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
+# Else each of the hundreds of processes of the tests compiles anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+# Lint, types and docs run beside the tests; if one of them fails, so does make.
+MAKEFLAGS += --jobs=5
 
-.PHONY: demo test lint types unit docs clean
+.PHONY: demo test lint types unit docs packages clean
 
 demo: $(VENV)/installed
 	@$(BIN)/greentrain demo --out demo-out
@@ -24,13 +29,16 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/installed-test
-	$(BIN)/mypy
+	nice $(BIN)/mypy
 
 unit: $(VENV)/installed-test
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 docs: $(VENV)/installed-test
-	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+	nice $(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+packages:
+	nice .ci/packages
 
 clean:
 	rm -rf $(VENV) build docs/_build demo-out *.egg-info
@@ -41,10 +49,10 @@ $(BIN)/python:
 
 $(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml constraints.txt
 	@echo "Installing greentrain and its packages into $(VENV) (once, about two minutes)"
-	@$(INSTALL) --editable .
+	@$(INSTALL) $(CONSTRAINTS) --editable .
 	@touch $@
 
 $(VENV)/installed-test: $(BIN)/python setup.cfg pyproject.toml constraints.txt constraints-test.txt
 	@echo "Installing greentrain and what its tests need into $(VENV) (once, about three minutes)"
-	@$(INSTALL) --constraint constraints-test.txt --editable ".[test,docs]"
+	@$(INSTALL) $(CONSTRAINTS) --constraint constraints-test.txt --editable ".[test,docs]"
 	@touch $(VENV)/installed $@

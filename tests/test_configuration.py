@@ -31,6 +31,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ReservoirBuffer
 from greentrain.training import CarbonConfig, EvaluationConfig, ModeConfig, StreamTrainer
+from tests import prepared
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "digits" / "stream.yaml"
@@ -132,15 +133,7 @@ def command(*arguments: str) -> Result:
 
 
 def greentrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from greentrain.cli.app import main; main()", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return prepared.python(*prepared.CLI, *arguments, cwd=cwd)
 
 
 def listing(folder: Path) -> set[str]:

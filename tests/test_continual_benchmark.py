@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.streams import mnist
+from tests import prepared
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
@@ -40,14 +39,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     except ConfigurationError as error:
         pytest.skip(str(error))
     out = tmp_path_factory.mktemp("continual") / "rows.json"
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / "continual.py", "--quick", "--out", out],
-        cwd=out.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = BENCHMARKS / "continual.py"
+    done = prepared.python(script, "--quick", "--out", out, cwd=out.parent)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, list[dict]] = {}
     for row in json.loads(out.read_text())["rows"]:

@@ -17,11 +17,17 @@ from mlflow.tracking import MlflowClient
 from greentrain.cli.app import main
 from greentrain.ledger import Ledger, verify
 from greentrain.streams import digits_stream
+from tests import prepared
 
 ROOT = Path(__file__).parent.parent
 
 
 def greentrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return prepared.python(*prepared.CLI, *arguments, cwd=cwd)
+
+
+def new_interpreter(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a newcomer does, with nothing loaded."""
     return subprocess.run(
         [sys.executable, "-c", "from greentrain.cli.app import main; main()", *arguments],
         cwd=cwd,
@@ -35,7 +41,7 @@ def greentrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    run = greentrain("demo", "--out", "out", cwd=folder)
+    run = new_interpreter("demo", "--out", "out", cwd=folder)
     assert run.returncode == 0, run.stderr
     return run, folder / "out"
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from greentrain.ledger import Ledger, verify
+from tests import prepared
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -19,15 +17,7 @@ DECISION = r"(?:SKIP|(?:REPLAY|WARM_START|FULL_RETRAIN)(?: at \d+%)?): [A-Z]"
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = prepared.python(EXAMPLES / name, *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import prepared
 
 ROOT = Path(__file__).parents[1]
 TIMED = {"append_ms", "verify_s", "balance_ms", "guard_us"}
@@ -18,15 +17,9 @@ TESTED = {"invariant", "crash", "forgery", "sick_disk"}  # their tests run anywa
 @pytest.mark.slow
 def test_every_row_is_there_and_no_cap_is_overshot(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
-    script = str(ROOT / "examples" / "benchmarks" / "ledger.py")
-    done = subprocess.run(
-        [sys.executable, script, "--quick", "--only", "overshoot", *sorted(TIMED), "--out", out],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = ROOT / "examples" / "benchmarks" / "ledger.py"
+    arguments = "--quick", "--only", "overshoot", *sorted(TIMED), "--out", out
+    done = prepared.python(script, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads(out.read_text())["rows"]
     assert {row["id"] for row in rows} == {"overshoot", *TIMED}

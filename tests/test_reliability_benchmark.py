@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import prepared
 
 ROOT = Path(__file__).parents[1]
 ATTACKS = ("kills", "forged", "sick")
@@ -25,14 +26,9 @@ needs_compiler = pytest.mark.skipif(
 @pytest.mark.slow
 def test_attacks_change_nothing(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
-    script = str(ROOT / "examples" / "benchmarks" / "reliability.py")
-    done = subprocess.run(
-        [sys.executable, script, "--quick", "--only", *ATTACKS, *GROWTH, "--out", out],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = ROOT / "examples" / "benchmarks" / "reliability.py"
+    arguments = "--quick", "--only", *ATTACKS, *GROWTH, "--out", out
+    done = prepared.python(script, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads(out.read_text())["rows"]
     assert {row["id"] for row in rows} == {*ATTACKS, *GROWTH}

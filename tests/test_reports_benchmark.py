@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import prepared
 
 ROOT = Path(__file__).parents[1]
 TIMED = {"report_s", "report_mb"}
@@ -18,15 +17,9 @@ TESTED = {"recomputed", "hostile", "empty"}  # their tests run anyway
 @pytest.mark.slow
 def test_the_large_report_is_the_same_in_every_process(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
-    script = str(ROOT / "examples" / "benchmarks" / "reports.py")
-    done = subprocess.run(
-        [sys.executable, script, "--quick", "--only", *sorted(TIMED), "--out", out],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = ROOT / "examples" / "benchmarks" / "reports.py"
+    arguments = "--quick", "--only", *sorted(TIMED), "--out", out
+    done = prepared.python(script, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {row["id"]: row for row in json.loads(out.read_text())["rows"]}
     assert set(rows) == {*TIMED, "deterministic"}

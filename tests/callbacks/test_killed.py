@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build
+from tests import prepared
 
-ROOT = Path(__file__).parents[2]
 HEARTBEAT_S = 0.2
 SCRIPT = f"""
 import time
@@ -39,20 +34,11 @@ Trainer(accelerator="cpu", max_epochs=1000, logger=False, enable_checkpointing=F
 
 @pytest.mark.parametrize("after_batches", [30, 80])  # within the first epoch, within the second
 def test_kill_9_loses_a_heartbeat_at_most(tmp_path, after_batches):
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout as lines:
+    with prepared.running("-c", SCRIPT, cwd=tmp_path) as (process, lines):
         times = [float(line) for line in islice(filter(_is_time, lines), after_batches)]
         time.sleep(1.5 * HEARTBEAT_S)  # the beat in which the last of these batches lies
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     used_j = 100.0 * (times[-1] - times[0])
     ledger = Ledger(str(tmp_path / "run.db"), create=False)
     checked = verify(ledger)

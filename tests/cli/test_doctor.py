@@ -17,6 +17,7 @@ from greentrain.cli.doctor_command import doctor, show_diagnosis
 from greentrain.energy import Reading, Source, codecarbon
 from greentrain.energy._codecarbon_hardware import HardwarePart
 from greentrain.errors import ConfigurationError, MeterError
+from tests import prepared
 from tests.energy import amdsmi_standin
 from tests.energy.amdsmi_standin import Machine, show_cards
 from tests.nvml import simulation
@@ -56,14 +57,8 @@ def the_one_on(topic: str, found: Diagnosis) -> Missing:
 
 
 def greentrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from greentrain.cli.app import main; main()", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = {**os.environ, "COLUMNS": "160"}
+    return prepared.python(*prepared.CLI, *arguments, cwd=cwd, env=env)
 
 
 def test_it_shows_what_is_measured_and_what_is_missing(tmp_path: Path) -> None:

@@ -8,10 +8,7 @@ import itertools
 import json
 import logging
 import math
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +26,7 @@ from greentrain.energy import ConstantMeter
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build, write
+from tests import prepared
 
 ROOT = Path(__file__).parents[2]
 FULL = candidates_of({"FULL_RETRAIN": 100}, step_fractions=(1.0,))
@@ -566,14 +564,7 @@ with open_controller(
 
 
 def test_a_kill_in_mid_update_leaves_its_reservation_spent(opened, seconds, url):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, url],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = prepared.python("-c", KILLED, url, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     reserved_j, spent_j = map(float, done.stdout.split())
     assert reserved_j > 0
@@ -621,12 +612,8 @@ with open_controller(
 def test_whatever_is_killed_the_budget_holds_and_the_stream_goes_on(url):
     numbers = []
     for turns in (1, 3, 2, 4, 60):  # the last ones are skipped: nothing is left
-        process = subprocess.Popen(
-            [sys.executable, "-c", LOOP, url], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        with process:
-            numbers.append([int(process.stdout.readline()) for _ in range(turns)])
-            process.kill()
+        with prepared.running("-c", LOOP, url, cwd=ROOT) as (_, printed):
+            numbers.append([int(printed.readline()) for _ in range(turns)])
         ledger = Ledger(url, create=False)
         balance = ledger.balance(ledger.find_budget("churn")["budget_id"])
         assert verify(ledger).failures == ()  # the rule holds after every single row
@@ -827,15 +814,8 @@ def test_the_names_are_handed_on():
 @pytest.mark.slow
 def test_the_example_goes_on_where_it_was(tmp_path):
     def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "examples" / "own_training.py"), *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        script = ROOT / "examples" / "own_training.py"
+        done = prepared.python(script, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return [line.split(":")[0] for line in done.stdout.splitlines()]
 

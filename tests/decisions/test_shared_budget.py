@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import os
 import re
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -50,8 +46,10 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import DecisionSummary, Ledger, RunLog, canonical, verify
 from greentrain.report import build
 from greentrain.training import EvaluationConfig
+from tests import prepared
 from tests.ledger.cluster import Cluster
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter
+from tests.prepared import CONTEXT
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 ZERO = Estimate(mean=0.0, sd=0.0, upper=0.0)
@@ -490,10 +488,9 @@ def _contend(folder: str, number: int, ready: Barrier) -> None:
 
 @pytest.mark.slow
 def test_two_processes_at_once_never_use_more_than_the_budget(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Barrier(2)
+    ready = CONTEXT.Barrier(2)
     workers = [
-        context.Process(target=_contend, args=(str(tmp_path), number, ready)) for number in (0, 1)
+        CONTEXT.Process(target=_contend, args=(str(tmp_path), number, ready)) for number in (0, 1)
     ]
     for worker in workers:
         worker.start()
@@ -523,15 +520,7 @@ def test_two_processes_at_once_never_use_more_than_the_budget(tmp_path):
 @pytest.mark.slow
 def test_the_example_pays_from_one_budget(tmp_path):
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, str(root / "examples" / "many_streams.py"), "--quick"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = prepared.python(root / "examples" / "many_streams.py", "--quick", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"(?m)^\w+ \d: [A-Z_]+(?: at \d+%)?: [A-Z]", done.stdout)) == 4
     ledger = Ledger(str(tmp_path / "team.db"), create=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 import sys
 from contextlib import closing
@@ -18,6 +17,7 @@ from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, file_url, filesystems, open_ledgers, verify
 from tests.ledger.cluster import Cluster
 from tests.ledger.events import window
+from tests.prepared import CONTEXT
 
 
 def journal_mode(path: Path) -> str:
@@ -218,8 +218,7 @@ def _write_many(url: str, number: int) -> None:
 
 
 def test_processes_that_begin_with_an_empty_database_agree(url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write_many, args=(url, number)) for number in range(3)]
+    workers = [CONTEXT.Process(target=_write_many, args=(url, number)) for number in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

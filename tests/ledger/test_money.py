@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from greentrain.budget import Balance, Budget
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, LedgerAccount, RunLog, verify
 from tests.ledger.events import window
+from tests.prepared import CONTEXT
 
 WORKERS = 4
 
@@ -154,9 +154,8 @@ def _spend_until_it_is_gone(database: str, number: int) -> None:
 
 def test_four_processes_on_one_budget_never_overdraw_it(tmp_path: Path) -> None:
     database = str(tmp_path / "shared.db")
-    context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=_spend_until_it_is_gone, args=(database, number))
+        CONTEXT.Process(target=_spend_until_it_is_gone, args=(database, number))
         for number in range(WORKERS)
     ]
     for worker in workers:
@@ -211,7 +210,7 @@ def test_what_a_killed_process_reserved_stays_spent(
     tmp_path: Path, doomed: object, reserved_j: float, notes: list[str]
 ) -> None:
     database = str(tmp_path / "shared.db")
-    worker = multiprocessing.get_context("spawn").Process(target=doomed, args=(database,))  # type: ignore[arg-type]
+    worker = CONTEXT.Process(target=doomed, args=(database,))  # type: ignore[arg-type]
     worker.start()
     worker.join()
     assert worker.exitcode == -signal.SIGKILL

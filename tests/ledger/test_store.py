@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 import stat
 from contextlib import closing
@@ -15,6 +14,7 @@ from greentrain.ledger import Ledger
 from greentrain.ledger.creation import STATEMENTS, create_file
 from greentrain.ledger.schema import REVISIONS
 from tests.ledger.events import window
+from tests.prepared import CONTEXT
 
 
 @pytest.fixture(autouse=True)
@@ -182,8 +182,7 @@ def _open_all_at_once(folder: str) -> None:
 
 
 def test_processes_that_create_one_ledger_at_once_agree(here: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_open_all_at_once, args=(str(here),)) for _ in range(4)]
+    workers = [CONTEXT.Process(target=_open_all_at_once, args=(str(here),)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import signal
 import stat
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +28,7 @@ from greentrain.memory import (
     SampleList,
 )
 from greentrain.memory.datasets import fetch
+from tests import prepared
 from tests.memory.samples import BOUNDED, arrivals, everything, held, labelled, numbers
 
 ROOT = Path(__file__).parents[2]
@@ -414,19 +412,12 @@ for turn in range(1000):
     [("ReservoirBuffer", 5), ("ClassBalancedBuffer", 8), ("HerdingBuffer", 11), ("FullBuffer", 7)],
 )
 def test_kill_9_leaves_the_last_state_readable(kind: str, after: int, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, kind, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout as lines:
+    with prepared.running("-c", SCRIPT, kind, tmp_path, cwd=tmp_path) as (process, lines):
         for line in lines:
             if line == f"added {after}\n":
                 break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     state, was = torch.load(tmp_path / "state.pt", weights_only=True)
     buffers: dict[str, Any] = {
         "FullBuffer": FullBuffer,

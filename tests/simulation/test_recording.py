@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
 import signal
 import time
@@ -23,6 +22,7 @@ from greentrain.simulation.recorded_table import UNTRAINED, RecordedTable
 from greentrain.simulation.recording import record
 from greentrain.streams import Experience, Stream
 from tests.models import Classifier, Clock, Tick, constant_meter, experience
+from tests.prepared import CONTEXT
 
 FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 WARM = Action(mode=UpdateMode.WARM_START)
@@ -346,13 +346,11 @@ def _record(folder: str) -> None:
 
 @pytest.mark.slow
 def test_a_recording_that_is_killed_again_and_again_goes_on(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     made, kills = tmp_path / "made", 0
     made.touch()
     while True:
         before = made.stat().st_size
-        worker = context.Process(target=_record, args=(str(tmp_path),))
+        worker = CONTEXT.Process(target=_record, args=(str(tmp_path),))
         worker.start()
         while made.stat().st_size < before + 4 and worker.is_alive():
             time.sleep(0.005)

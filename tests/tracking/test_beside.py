@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -13,6 +10,7 @@ from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
 from greentrain.tracking import MlflowTracker, names
+from tests import prepared
 from tests.models import Clock, Tick, constant_meter, experience
 from tests.tracking.test_mlflow import ARRIVALS, streaming, told
 
@@ -88,15 +86,7 @@ def test_beside_autologging(tmp_path, store, call):
     """In a process of its own: autologging leaves threads, and patches what others use."""
     script = tmp_path / "script.py"
     script.write_text(AUTOLOGGING.format(call=call))
-    done = subprocess.run(
-        [sys.executable, script, store, tmp_path],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = prepared.python(script, store, tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "greentrain" not in done.stderr  # nothing was warned of
     run_id, updates = done.stdout.split()[-2:]

@@ -15,6 +15,7 @@ import torch
 from greentrain import Budget, StreamTrainer
 from greentrain.ledger import Ledger, verify
 from tests.models import Clock, Tick, constant_meter, experience
+from tests.prepared import CONTEXT
 from tests.training.fitting import timed
 
 KILLS = int(os.environ.get("GREENTRAIN_KILLS", "10"))
@@ -44,9 +45,7 @@ def _stream(folder: str, experiences: int) -> None:
 
 
 def _start(folder: Path, experiences: int) -> multiprocessing.process.BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "mlflow"])
-    worker = context.Process(target=_stream, args=(str(folder), experiences))
+    worker = CONTEXT.Process(target=_stream, args=(str(folder), experiences))
     worker.start()
     return worker
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -28,6 +27,7 @@ from greentrain.report import build
 from greentrain.training import EvaluationConfig
 from greentrain.training.checkpoint import Checkpoint
 from tests.models import Classifier, Clock, Tick, blobs, constant_meter, experience
+from tests.prepared import CONTEXT
 from tests.training.fitting import timed
 from tests.training.streaming import open_stream, rows
 
@@ -138,13 +138,11 @@ def _train(folder: str) -> None:
 
 @pytest.mark.slow
 def test_a_stream_that_is_killed_loses_and_repeats_no_experience(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "mlflow"])
     chance, killed, counted_j = random.Random(1), 0, 0.0
     for number in range(KILLS):
         for sign in ("at-work", "training"):
             (tmp_path / sign).unlink(missing_ok=True)
-        worker = context.Process(target=_train, args=(str(tmp_path),))
+        worker = CONTEXT.Process(target=_train, args=(str(tmp_path),))
         worker.start()
         sign = tmp_path / ("training" if number % 3 else "at-work")
         while not sign.exists() and worker.is_alive():

@@ -34,7 +34,7 @@ _LONGEST_S = 0.4  # from an update's start until its process is killed
 
 def memory_flat(folder: Path, *, quick: bool) -> list[Row]:
     """Process a long stream with a bounded buffer, and measure what grows."""
-    before, arrivals = (2, 8) if quick else (_BEFORE, _ARRIVALS)
+    before, arrivals = (2, 4) if quick else (_BEFORE, _ARRIVALS)
     buffer, times = ClassBalancedBuffer(1000), StepTimes(clock=time.thread_time)
     stream = data_incremental(mnist()[0], n_experiences=_BEFORE + _ARRIVALS)[: before + arrivals]
     held, resident, bare_s = [], [], []
