@@ -34,6 +34,8 @@ from greentrain.training.loaders import MixedBatches, check_loader, train_loader
 from greentrain.units import is_whole
 
 RESERVED_OPTIONS = (
+    "barebones",
+    "fast_dev_run",
     "limit_train_batches",
     "max_steps",
     "max_time",
