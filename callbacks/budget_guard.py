@@ -15,14 +15,13 @@ from greentrain.callbacks.cap_arguments import check_budget, check_options, pars
 from greentrain.callbacks.messages import inform, warn
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, budget_metrics, show
+from greentrain.callbacks.run_record import RunRecord
 from greentrain.callbacks.stop_reason import CapUse, StopReason, stop_reason
 from greentrain.callbacks.trainer_plan import is_finished, is_trial, validates
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import Meter, WindowRecorder, energy_html
 from greentrain.errors import BudgetExceeded, ConfigurationError
-
-_GOES_ON = "; training continues: on_exceed='warn'"
 
 
 class BudgetGuard(Callback):
@@ -173,8 +172,13 @@ class BudgetGuard(Callback):
         name = "" if self.budget is None else f", 'budget': {self.budget!r}"
         return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}{name}}}"
 
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of the present fit, with which another guard notes its cap."""
+        return self._account.record if self._account else None
+
     def _repr_html_(self) -> str:
-        title = f"BudgetGuard: {format_amount(self._used, self._cap.unit)} of {self._cap} used"
+        title = f"BudgetGuard: {format_amount(self._use.used, self._cap.unit)} of {self._cap} used"
         return energy_html(title, {"fit": self.used_j}, grams=self.used_g)
 
     def on_prepare_data(self, trainer: Trainer) -> None:
@@ -333,23 +337,18 @@ class BudgetGuard(Callback):
     ) -> None:
         """Record why the cap does not hold, and stop, warn or raise."""
         known = self.stop_reason is reason
-        use = CapUse(
-            work="fit",
-            used=self._used,
-            limit=self._limit,
-            unit=self._cap.unit,
-            budget=self.budget,
-        )
-        self.stop_reason, self.reason = reason, use.exceeded
+        self.stop_reason, self.reason = reason, self._use.exceeded
         if reason is StopReason.NO_ROOM:
-            self.reason = use.no_room(self.steps, "the end of the fit", needed_j)
+            self.reason = self._use.no_room(self.steps, "the end of the fit", needed_j)
         if self.on_exceed == "raise":
+            self._end()
             left_j = max(0.0, self._usage.left_j) if self._usage else 0.0
             raise BudgetExceeded(self.reason, requested_j=needed_j, left_j=left_j)
         if reason is StopReason.NO_ROOM:
             self._stop(trainer)
         elif not known and not isinstance(self.meter, WindowRecorder):  # its owner says it
-            goes_on = _GOES_ON if self.on_exceed == "warn" and not ended else ""
+            continues = self.on_exceed == "warn" and not ended
+            goes_on = "; training continues: on_exceed='warn'" if continues else ""
             warn(f"BudgetGuard: {self.reason}{goes_on}")
 
     def _refuse(self, trainer: Trainer, reason: str) -> None:
@@ -378,12 +377,12 @@ class BudgetGuard(Callback):
 
     def _end(self) -> None:
         if self._account is not None:
-            self._account.end(self._limit, self._used, self._cap.unit, stopped=self.stopped)
+            self._account.end(self._use, stopped=self.stopped)
 
     @property
-    def _used(self) -> float:
-        """Amount used, in the cap's unit."""
-        return (self.used_j if self.cap_g is None else self.used_g) or 0.0
+    def _use(self) -> CapUse:
+        used, unit = (self.used_j if self.cap_g is None else self.used_g) or 0.0, self._cap.unit
+        return CapUse(work="fit", used=used, limit=self._limit, unit=unit, budget=self.budget)
 
     def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
         self._rates.remove()

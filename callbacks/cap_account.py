@@ -6,12 +6,12 @@ from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from greentrain.budget import Budget, Unit, format_amount
+from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.measurement import RunMeasurement
-from greentrain.callbacks.messages import inform
-from greentrain.callbacks.run_record import RunRecord
+from greentrain.callbacks.run_record import EnforcedCap, RunRecord
+from greentrain.callbacks.stop_reason import CapUse
 from greentrain.callbacks.trainer_plan import is_trial
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Meter, WindowRecorder
@@ -22,8 +22,8 @@ from greentrain.ledger.sqlite import same_place
 class CapAccount:
     """The record of a guarded fit, and the reservation that pays for it.
 
-    The fit is recorded once. If an :class:`EnergyMonitor` of the Trainer records it in the same
-    ledger, its windows are paid for. If not, the fit is measured and recorded here.
+    The fit is recorded once. If an :class:`EnergyMonitor` or another guard of the Trainer records
+    it in the same ledger, its windows are paid for. If not, the fit is measured and recorded here.
 
     Args:
         trainer: The Trainer, in ``setup``.
@@ -35,6 +35,7 @@ class CapAccount:
     Raises:
         ConfigurationError: If the URL cannot be used.
         LedgerError: If the ledger cannot be opened or written.
+        MisconfigurationException: If two guards of the Trainer have a budget in one ledger.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class CapAccount:
         meter: Meter | WindowRecorder | None,
         carbon: CarbonAccount,
     ) -> None:
+        _check_payers(trainer)
+        self._trainer = trainer
         self._carbon = carbon
-        self._monitor = _monitor_with(trainer, ledger)
+        self._recording = _recording_in(trainer, ledger)
         self._own: RunMeasurement | None = None
-        if self._monitor is None and ledger is not None:
+        if self._recording is None and ledger is not None:
             writes = trainer.is_global_zero and not is_trial(trainer)
             url = ledger if writes else None
             record = RunRecord(url, carbon, required=True)
@@ -65,22 +68,16 @@ class CapAccount:
         """The record of the fit; ``None`` without one, and before the monitor is set up."""
         if self._own is not None:
             return self._own.record
-        return None if self._monitor is None else self._monitor.record
+        return None if self._recording is None else _record_of(self._recording)
 
     def note_cap(self, trainer: Any, cap: Budget) -> None:
-        """Record the cap as a budget of this fit alone, unless another guard reserves for it."""
-        ours = (callback for callback in trainer.callbacks if isinstance(callback, Callback))
-        reserves = any(getattr(callback, "budget", None) for callback in ours)
-        if self.record is None or self.record.run_id is None:
-            return
-        if not reserves and not self.record.pays:
+        """Record the cap as a budget of this fit alone, unless another guard reserves for it.
+
+        A window has one reservation. A second cap is in the closing row alone.
+        """
+        reserves = any(getattr(callback, "budget", None) for callback in _ours(trainer))
+        if self.record is not None and not reserves and not self.record.pays:
             self.record.reserve(None, cap, parts=1, carbon=self._carbon)
-        else:
-            amount = format_amount(cap.amount or 0.0, cap.unit)
-            inform(
-                f"BudgetGuard enforces the cap of {amount}, and the ledger does not show it: the "
-                "budget of another guard pays for this fit"
-            )
 
     def reserve(self, trainer: Any, name: str, budget: Budget, num_fits: int) -> float | str:
         """Reserve this fit's part of a budget; every process has to call this.
@@ -101,12 +98,19 @@ class CapAccount:
         reserved = trainer.strategy.broadcast(reserved)
         return f"the ledger of the budget {name!r} is closed" if reserved is None else reserved
 
-    def end(self, cap: float, used: float, unit: Unit, *, stopped: bool) -> None:
-        """Note how the fit ended, for its status and its table."""
-        if self.record is not None:
-            self.record.stopped = self.record.stopped or stopped
-            ending = "used, stopped" if stopped else "used"
-            self.record.caps[format_amount(cap, unit)] = f"{format_amount(used, unit)} {ending}"
+    def end(self, use: CapUse, *, stopped: bool) -> None:
+        """Note how the fit ended, in each of its records: for status, closing row and table."""
+        enforced = EnforcedCap(
+            cap=format_amount(use.limit, use.unit),
+            used=format_amount(use.used, use.unit),
+            left=format_amount(max(0.0, use.limit - use.used), use.unit),
+            stopped=stopped,
+            budget=use.budget,
+        )
+        found = (_record_of(callback) for callback in _ours(self._trainer))
+        for record in {id(each): each for each in found if each is not None}.values():
+            record.stopped = record.stopped or stopped
+            record.caps.append(enforced)
 
     def close(self, status: str, *, alone: bool = False) -> None:
         """Settle and close the record if it was opened here; harmless if repeated."""
@@ -143,13 +147,40 @@ def carbon_of(trainer: Any, own: CarbonAccount) -> CarbonAccount:
     return used
 
 
-def _monitor_with(trainer: Any, ledger: str | None) -> EnergyMonitor | None:
-    for callback in trainer.callbacks:
+def _ours(trainer: Any) -> list[Callback]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Callback)]
+
+
+def _record_of(callback: Callback) -> RunRecord | None:
+    record = getattr(callback, "record", None)
+    return record if isinstance(record, RunRecord) else None
+
+
+def _recording_in(trainer: Any, ledger: str | None) -> Callback | None:
+    """Return the monitor, or else another guard, that records this fit in a ledger."""
+    for callback in _ours(trainer):
         if isinstance(callback, EnergyMonitor) and (
             ledger is None or same_place(ledger, callback.ledger)
         ):
             return callback
+    for callback in _ours(trainer):
+        same = ledger is not None and same_place(ledger, getattr(callback, "ledger", None))
+        if same and not isinstance(callback, EnergyMonitor) and _record_of(callback) is not None:
+            return callback
     return None
+
+
+def _check_payers(trainer: Any) -> None:
+    """Refuse two budgets of one ledger: a window has one reservation."""
+    payers = [callback for callback in _ours(trainer) if getattr(callback, "budget", None)]
+    for index, payer in enumerate(payers):
+        for other in payers[:index]:
+            if same_place(payer.ledger, other.ledger):  # type: ignore[attr-defined]
+                raise MisconfigurationException(
+                    f"two BudgetGuards of this Trainer pay from the budgets {other.budget!r} and "  # type: ignore[attr-defined]
+                    f"{payer.budget!r} of one ledger, and energy is paid for once. Omit "  # type: ignore[attr-defined]
+                    "budget= in one of them: its cap is recorded with the run"
+                )
 
 
 def _in_words(carbon: CarbonAccount) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,6 +33,25 @@ _BEFORE_RESERVING = ("idle", "setup")
 """Phases before a reservation: their windows wait for it, or for the next window."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EnforcedCap:
+    """A cap of a run, at its end.
+
+    Args:
+        cap: The cap, with its unit.
+        used: How much of it was used, with its unit.
+        left: How much was left, with its unit.
+        stopped: Whether it ended the run.
+        budget: The budget of several fits that it is from; ``None`` without.
+    """
+
+    cap: str
+    used: str
+    left: str
+    stopped: bool
+    budget: str | None
+
+
 class RunRecord:
     """A run in a ledger, from its opening row to its closing row; inactive without a ledger.
 
@@ -45,7 +65,7 @@ class RunRecord:
         url: URL of the ledger; ``None`` if nothing is recorded.
         run_id: Id of the run; ``None`` before :meth:`begin`, and if nothing is recorded.
         stopped: Whether a cap ended the run, which is closed as ``"stopped"`` then.
-        caps: What each cap of the run was and how much of it was used, for a table.
+        caps: Each cap of the run, for the closing row and for a table.
 
     Raises:
         ConfigurationError: If the URL of a required ledger cannot be used.
@@ -62,7 +82,7 @@ class RunRecord:
         self._payment: _Payment | None = None
         self._waiting: list[Window] = []
         self.stopped = False
-        self.caps: dict[str, str] = {}
+        self.caps: list[EnforcedCap] = []
         if url is not None:
             try:
                 self._ledger, self.url = Ledger(url), url
@@ -171,7 +191,12 @@ class RunRecord:
             warn(f"BudgetGuard: the energy used could not be settled: {error}")
         try:
             if self._run is not None:
-                self._run.close(STOPPED if self.stopped and status == "completed" else status)
+                self._run.close(
+                    STOPPED if self.stopped and status == "completed" else status,
+                    caps=json.dumps([dataclasses.asdict(cap) for cap in self.caps])
+                    if self.caps
+                    else None,
+                )
         except LedgerError as error:  # a missing closing row must not lose a trained model
             warn(f"EnergyMonitor: the run could not be closed: {error}")
         if self._ledger is not None:

@@ -52,8 +52,9 @@ def summary_table(measured: RunMeasurement) -> Table:
             "",
             f"factor {calibration.factor:.3g}{band}",
         )
-    for amount, used in measured.record.caps.items():
-        table.add_row(f"cap of {amount}", used)
+    for cap in measured.record.caps:
+        ending = "used, stopped" if cap.stopped else "used"
+        table.add_row(f"cap of {cap.cap}", f"{cap.used} {ending}")
     if idle is not None:
         power = _power(idle.total_j, idle.duration_s)
         table.add_row("idle before the run", "", power, "not subtracted")

@@ -123,7 +123,7 @@ class StepBound:
 
     @property
     def warms_up(self) -> bool:
-        """Whether the steps so far may be slower than later ones."""
+        """``True`` while the steps so far may be slower than later ones."""
         return self.last.steps < WARM_UP_STEPS
 
     @property
@@ -245,7 +245,7 @@ class EndBound:
         return saving_j + self.batches * self.batch_steps * step_j
 
     def unmeasured_steps(self, *due: str, validates: bool = True) -> float:
-        """Return the mean steps that stand in for a validation and savings never measured.
+        """Return the mean steps that bound a validation and savings never measured.
 
         Args:
             *due: Savings that are due before another step, as in ``other_j``.

@@ -71,9 +71,8 @@ def logged_in_validation(
             break
     else:
         raise ConfigurationError(
-            f"the model's {found[0]!r} is NaN on all held-out samples, so nothing can be better or "
-            "worse; look for a division by zero in validation_step, and for held-out data without "
-            "the labels that the metric needs"
+            f"the model's {found[0]!r} is NaN on all held-out samples, so no model could be "
+            "compared; look for a division by zero in validation_step, and for missing labels"
         )
     return names
 

@@ -52,10 +52,13 @@ class ClosingRow(EntryRow):
     Attributes:
         run_id: The run.
         status: ``"completed"``, ``"stopped"`` (at its cap) or ``"failed"``.
+        caps: JSON list of the caps that were enforced: ``cap``, ``used`` and ``left`` as texts with
+            their units, ``stopped``, and ``budget`` (its name, or null); ``None`` without.
     """
 
     run_id: str
     status: str
+    caps: str | None
 
 
 class SourceRow(EntryRow):

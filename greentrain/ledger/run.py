@@ -90,7 +90,7 @@ class RunLog:
         """Wait until all rows recorded so far are in the ledger, or in a local file."""
         self._writer.flush()
 
-    def close(self, status: str = "completed") -> None:
+    def close(self, status: str = "completed", *, caps: str | None = None) -> None:
         """Write the closing row; calling it again has no effect.
 
         In a forked process it has no effect either: only the process that opened a run closes it.
@@ -98,6 +98,7 @@ class RunLog:
 
         Args:
             status: ``"completed"`` or ``"failed"``.
+            caps: The caps that were enforced, as in :class:`greentrain.ledger.rows.ClosingRow`.
 
         Raises:
             LedgerError: If the row can be written neither to the database nor to a file.
@@ -106,7 +107,7 @@ class RunLog:
             self._closed = True
             self._writer.close()
             try:
-                row = ("closing", {"run_id": self.run_id, "status": status})
+                row = ("closing", {"run_id": self.run_id, "status": status, "caps": caps})
                 if self._outbox.send([row]):
                     self._log_head(status)
             finally:

@@ -37,7 +37,7 @@ BUDGET_CHAIN = "budgets"
 """Chain of the budget rows."""
 RETIRED_REVISIONS = ("0001",)
 """Revisions of pre-releases whose tables cannot be upgraded."""
-REVISIONS = ("0002",)
+REVISIONS = ("0002", "0003")
 """Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
 
 
@@ -142,6 +142,7 @@ closings = _content(
     "closings",
     Column("run_id", String(36), nullable=False, unique=True),
     Column("status", String(16), nullable=False),
+    Column("caps", Text),
 )
 sources = _content(
     "sources",

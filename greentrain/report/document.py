@@ -100,6 +100,16 @@ class BoundaryEnergy(TypedDict, total=False):
     basis: list[dict[str, Any]]
 
 
+class CapFigures(TypedDict):
+    """A cap of a run at its end, as texts with units."""
+
+    cap: str
+    used: str
+    left: str
+    stopped: bool
+    budget: str | None
+
+
 class RunFigures(EnergyFigures):
     """A run as it was measured."""
 
@@ -110,6 +120,7 @@ class RunFigures(EnergyFigures):
     host: str | None
     opened_utc: str
     closed_utc: str | None
+    caps: list[CapFigures]
     environment: dict[str, Any]
     sources: list[SourceDescription]
     overlap_j: float

@@ -28,7 +28,7 @@ from greentrain.ledger.schema import run_chain
 from greentrain.report.budget_status import budgets
 from greentrain.report.decided import read_decisions
 from greentrain.report.disclosures import Disclosures
-from greentrain.report.document import Overlap, Report, RunFigures
+from greentrain.report.document import CapFigures, Overlap, Report, RunFigures
 from greentrain.report.emissions import carbon
 from greentrain.report.energy_totals import boundary, energy_totals, not_measured
 from greentrain.report.hourly import Hours
@@ -201,6 +201,21 @@ def _runs(
     ]
 
 
+def _caps(text: str | None) -> list[CapFigures]:
+    listed: list[object] = parse(text, [])
+    return [
+        {
+            "cap": str(one.get("cap")),
+            "used": str(one.get("used")),
+            "left": str(one.get("left")),
+            "stopped": one.get("stopped") is True,
+            "budget": None if one.get("budget") is None else str(one["budget"]),
+        }
+        for one in listed
+        if isinstance(one, dict)
+    ]
+
+
 def _run(
     row: RunRow,
     closing: ClosingRow | None,
@@ -222,6 +237,7 @@ def _run(
         "host": host_of(row),
         "opened_utc": row["recorded_utc"],
         "closed_utc": None if closing is None else closing["recorded_utc"],
+        "caps": [] if closing is None else _caps(closing["caps"]),
         "environment": environment,
         "sources": [description(source) for source in sources.values()],
         **energy,

@@ -222,9 +222,9 @@ class WeightAveraging(Callback):
     ``mean += (theta - mean) * max(1 / t, 1 / horizon)``: a plain mean at first (Polyak & Juditsky
     1992), then an exponential one. A fit that a cap ends early is averaged, too. Buffers of real
     or complex numbers, such as the running statistics of batch normalisation, are averaged
-    alike, as they describe the activations under the averaged weights. Other buffers keep their
-    last values: counters, sparse ones, those with an infinity, such as a causal mask, and those
-    that appear or change their shape or type during the fit, such as a queue of samples.
+    alike, as they describe the activations under the averaged weights. Counters, sparse buffers
+    and those with an infinity, such as a causal mask, keep their last values. So do buffers that
+    appear, or change their shape or type during the fit, such as a queue of samples.
 
     Args:
         horizon_steps: Steps over which the exponential mean forgets.

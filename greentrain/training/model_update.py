@@ -43,7 +43,7 @@ from greentrain.training.given_model import (
 )
 from greentrain.training.given_options import check_callbacks, check_options, check_places
 from greentrain.training.loaders import check_loader
-from greentrain.training.module_checks import check_module
+from greentrain.training.module_checks import check_module, check_validation_step
 from greentrain.training.shadow import check_model
 from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
@@ -131,6 +131,7 @@ def update(
         ``result = greentrain.update(model, new_data, val=held_out, max_epochs=3)``
     """
     given = check_given_model(model)
+    check_validation_step(given)
     options = check_options(trainer)
     config.check_arguments(make_model or check_given_model, buffer, policy, meter, carbon)
     check_places(ledger, first_step)

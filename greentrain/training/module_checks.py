@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,21 @@ _NO_VALIDATION = "and the fits of an update run no validation"
 _log = get_logger(__name__)
 
 
+def check_validation_step(model: LightningModule) -> None:
+    """Refuse a ``validation_step`` that cannot be called with one loader.
+
+    Raises:
+        ConfigurationError: If it has a ``dataloader_idx`` without a default. ``Trainer.validate``
+            raises an error for it, too.
+    """
+    index = inspect.signature(model.validation_step).parameters.get("dataloader_idx")
+    if index is not None and index.default is inspect.Parameter.empty:
+        raise ConfigurationError(
+            f"validation_step of {type(model).__name__} needs a dataloader_idx, which Lightning "
+            "does not pass for a single loader; give it a default: dataloader_idx=0"
+        )
+
+
 def check_module(model: LightningModule, *, monitor: str, logged: Collection[str] = ()) -> None:
     """Refuse a module whose weights or learning rate an update cannot work with.
 
@@ -28,9 +44,10 @@ def check_module(model: LightningModule, *, monitor: str, logged: Collection[str
         logged: All names that are logged in validation, if they are known.
 
     Raises:
-        ConfigurationError: If its weights have no norm, or its learning rate follows a metric of
-            validation.
+        ConfigurationError: If its weights have no norm, its learning rate follows a metric of
+            validation, or its ``validation_step`` needs several loaders.
     """
+    check_validation_step(model)
     name = type(model).__name__
     try:
         weight_norm(model)

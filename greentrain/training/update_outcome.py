@@ -28,7 +28,7 @@ class ModelUpdate(EnergyTotal):
         monitor: Name of the metric that the two models were compared by.
         metric_before: The metric of the given model on ``val``; ``None`` if unknown.
         metric_after: The metric of the returned model on it; ``None`` if unknown.
-        energy_j: Joules that the update used, with its calibration and its probe.
+        total_j: Joules that the update used, with its calibration and its probe.
         emissions_g: Grams of CO2 equivalent; ``None`` without a zone or an intensity.
         left_j: Joules left of the budget.
         overrun_j: Joules used beyond what was reserved.
@@ -48,7 +48,7 @@ class ModelUpdate(EnergyTotal):
     monitor: str
     metric_before: float | None
     metric_after: float | None
-    energy_j: float
+    total_j: float
     emissions_g: float | None
     left_j: float
     overrun_j: float
@@ -58,11 +58,6 @@ class ModelUpdate(EnergyTotal):
     decision: Decision
     ledger: str
     run_id: str
-
-    @property
-    def total_j(self) -> float:
-        """Joules that the update used: the same as ``energy_j``."""
-        return self.energy_j
 
     def __repr__(self) -> str:
         """Return the outcome in one line."""
@@ -76,7 +71,7 @@ class ModelUpdate(EnergyTotal):
 
     def _repr_html_(self) -> str:
         title = f"{self._outcome}. {self.reason}"
-        return energy_html(title, {"update": self.energy_j}, grams=self.emissions_g)
+        return energy_html(title, {"update": self.total_j}, grams=self.emissions_g)
 
     @property
     def _outcome(self) -> str:
@@ -87,7 +82,7 @@ class ModelUpdate(EnergyTotal):
             before=self.metric_before,
             after=self.metric_after,
             steps=self.steps,
-            energy_j=self.energy_j,
+            energy_j=self.total_j,
         )
 
 
@@ -129,7 +124,7 @@ def outcome_of(
         monitor=monitor,
         metric_before=before,
         metric_after=after,
-        energy_j=result.energy_j,
+        total_j=result.energy_j,
         emissions_g=run.emissions_g,
         left_j=result.left_j,
         overrun_j=result.overrun_j,

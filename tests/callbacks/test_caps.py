@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import CSVLogger
 
-from greentrain.budget import Budget
+from greentrain.budget import Budget, format_amount
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.callbacks.stop_reason import StopReason
 from greentrain.carbon import CsvIntensity, StaticIntensity
@@ -393,17 +395,66 @@ def test_a_ledger_in_two_spellings_has_the_fit_once(tmp_path, monkeypatch, writt
     assert settled["actual_j"] == pytest.approx(monitor.total.total_j)
 
 
-def test_a_cap_of_one_fit_beside_a_budget_of_several(url, caplog):
+def caps_of(url: str) -> list[dict[str, Any]]:
+    """Return the caps in the only closing row of a ledger, which the report has, too."""
+    ledger = checked(url)
+    (closing,) = ledger.rows("closing")
+    assert closing["status"] == "stopped"
+    (run,) = build(ledger)["runs"]
+    ledger.close()
+    assert run["caps"] == json.loads(closing["caps"] or "[]")
+    return [dict(cap) for cap in run["caps"]]
+
+
+@pytest.mark.parametrize("monitored", [True, False])
+@pytest.mark.parametrize("own_ledger", [None, "the same"])
+@pytest.mark.parametrize("own_first", [True, False])
+def test_both_caps_of_a_fit_are_in_its_closing_row(url, monitored, own_ledger, own_first):
     clock = Clock()
     meter = constant_meter(clock)
-    own = BudgetGuard("5 J", meter=meter)
-    shared = BudgetGuard("100 J", ledger=url, budget="kfold", num_fits=2)
-    monitor = EnergyMonitor(meter, ledger=url, summary=False)
-    with caplog.at_level("INFO"):
-        fit(clock, monitor, own, shared)
+    own = BudgetGuard("5 J", meter=meter, ledger=url if own_ledger else None)
+    shared = BudgetGuard("100 J", meter=meter, ledger=url, budget="kfold", num_fits=2)
+    guards = [own, shared] if own_first else [shared, own]
+    monitors = [EnergyMonitor(meter, ledger=url, summary=False)] if monitored else []
+    fit(clock, *monitors, *guards)
     assert (own.stopped, shared.stopped) == (True, False)
-    assert "the cap of 5 J, and the ledger does not show it" in caplog.text
+    used, left = format_amount(own.used_j, "J"), format_amount(5.0 - own.used_j, "J")
+    caps = sorted(caps_of(url), key=lambda cap: len(cap["cap"]))
+    assert caps == [
+        {"cap": "5 J", "used": used, "left": left, "stopped": True, "budget": None},
+        {
+            "cap": "50 J",
+            "used": used,
+            "left": format_amount(50.0 - shared.used_j, "J"),
+            "stopped": False,
+            "budget": "kfold",
+        },
+    ]
     assert own.state_key != shared.state_key
+    ledger = Ledger(url)
+    assert len(ledger.rows("run")) == len(ledger.rows("settlement")) == 1
+    assert [row["name"] for row in ledger.rows("budget")] == ["kfold"]
+    ledger.close()
+
+
+def test_a_cap_of_energy_and_one_of_carbon_are_both_in_the_report(url):
+    clock = Clock()
+    meter = constant_meter(clock)
+    energy, carbon = BudgetGuard("5 J", meter=meter), BudgetGuard("1 kgCO2e", meter=meter)
+    fit(clock, EnergyMonitor(meter, ledger=url, zone="DE", summary=False), energy, carbon)
+    assert [(cap["cap"], cap["stopped"]) for cap in caps_of(url)] == [
+        ("5 J", True),
+        (format_amount(1000.0, "g"), False),
+    ]
+
+
+def test_two_budgets_of_one_ledger_are_refused(url):
+    clock = Clock()
+    meter = constant_meter(clock)
+    guards = [BudgetGuard("100 J", meter=meter, ledger=url, budget=name) for name in ("a", "b")]
+    with pytest.raises(MisconfigurationException, match="budgets 'a' and 'b' of one ledger"):
+        fit(clock, *guards)
+    assert clock.seconds == 0.0
 
 
 def test_the_same_zone_twice_and_a_zone_of_the_guard_alone_are_accepted():

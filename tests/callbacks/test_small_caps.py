@@ -41,9 +41,7 @@ def share_used(cap_steps: float, share: float = 0.0, slow: int = 1, **options) -
     tick = Tick(clock, STEP_S, 0.3 * STEP_S)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="BudgetGuard: .* more than its cap")
-        trainer(guard, tick, slower, max_epochs=50, **options).fit(
-            Classifier(), loader(200)
-        )
+        trainer(guard, tick, slower, max_epochs=50, **options).fit(Classifier(), loader(200))
     assert guard.stopped or guard.reason
     return clock.seconds / cap_s
 

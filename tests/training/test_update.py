@@ -119,9 +119,9 @@ def test_an_update_returns_a_better_model_and_leaves_the_given_one_alone():
     assert (result.monitor, result.metric_before) == ("val_acc", 0.25)
     assert result.metric_after > 0.9
     assert result.steps == 4 * 5  # four more epochs of 160 samples in batches of 32
-    assert result.energy_j == pytest.approx(100.0 * clock.seconds)
-    assert result.total_wh == pytest.approx(result.energy_j / 3600)
-    assert result.left_j == pytest.approx(2000.0 - result.energy_j)
+    assert result.total_j == pytest.approx(100.0 * clock.seconds)
+    assert result.total_wh == pytest.approx(result.total_j / 3600)
+    assert result.left_j == pytest.approx(2000.0 - result.total_j)
 
 
 def test_the_ledger_is_named_once_and_records_every_joule(tmp_path, caplog):
@@ -133,7 +133,7 @@ def test_the_ledger_is_named_once_and_records_every_joule(tmp_path, caplog):
     assert verify(ledger).ok
     outcomes = ledger.rows("outcome", run_id=result.run_id)
     ledger.close()
-    assert [row["energy_j"] for row in outcomes] == [pytest.approx(result.energy_j)]
+    assert [row["energy_j"] for row in outcomes] == [pytest.approx(result.total_j)]
     assert {"calibration", "probe", "update", "validation"} <= set(phases(result.ledger))
 
 
@@ -197,7 +197,7 @@ def test_a_budget_that_does_not_pay_for_a_comparison_trains_nothing(budget):
     result = update(given, budget=budget)
     assert (result.update_mode, result.steps, result.model) == (UpdateMode.SKIP, 0, given)
     assert " left" in result.reason
-    assert result.energy_j <= Budget.parse(budget).energy_j + result.overrun_j
+    assert result.total_j <= Budget.parse(budget).energy_j + result.overrun_j
 
 
 @pytest.mark.filterwarnings("ignore:BudgetGuard.*over the cap")
@@ -843,16 +843,16 @@ def test_later_calls_continue_with_everything_learned():
 
 def test_an_amount_is_for_each_call_and_a_budget_for_all_of_them():
     one = [update(model(), state_dir="one", policy=WARM) for _ in range(2)]
-    assert one[1].left_j == pytest.approx(2000.0 - one[1].energy_j)
+    assert one[1].left_j == pytest.approx(2000.0 - one[1].total_j)
     budget = Budget.parse("2000 J", num_experiences=10)
     all_ = [update(model(), state_dir="all", policy=WARM, budget=budget) for _ in range(2)]
-    assert all_[1].left_j == pytest.approx(2000.0 - all_[0].energy_j - all_[1].energy_j)
+    assert all_[1].left_j == pytest.approx(2000.0 - all_[0].total_j - all_[1].total_j)
 
 
 def test_updates_in_one_ledger_have_their_own_budgets(tmp_path):
     url = f"sqlite:///{tmp_path / 'all.db'}"
     results = [update(model(), ledger=url) for _ in range(2)]
-    assert all(each.left_j == pytest.approx(2000.0 - each.energy_j) for each in results)
+    assert all(each.left_j == pytest.approx(2000.0 - each.total_j) for each in results)
     assert results[0].ledger == str(tmp_path / "all.db")
     ledger = open_ledger(results[0].ledger)
     assert verify(ledger).ok
@@ -879,7 +879,7 @@ def test_an_update_that_fails_leaves_the_state_free_and_its_joules_spent():
     spent_j = 100.0 * clock.seconds
     result = update(model(), state_dir="state", policy=WARM)
     assert result.kept
-    assert result.left_j == pytest.approx(2000.0 - spent_j - result.energy_j)
+    assert result.left_j == pytest.approx(2000.0 - spent_j - result.total_j)
 
 
 @pytest.mark.parametrize("state_dir", [None, "state"])
@@ -910,4 +910,4 @@ def test_the_evaluation_takes_time_too():
     clock = Clock()
     result = update(model(timed(clock, Classifier)), monitor="val_acc", clock=clock)
     before_j = 100.0 * BATCH * PROBE_S  # to find the metric, before the budget is opened
-    assert result.energy_j + before_j == pytest.approx(100.0 * clock.seconds)
+    assert result.total_j + before_j == pytest.approx(100.0 * clock.seconds)

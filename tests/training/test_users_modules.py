@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
+import greentrain
 from greentrain import StreamTrainer, UpdateMode
 from greentrain.control import Action, Always
 from greentrain.errors import ConfigurationError
+from greentrain.evaluation.evaluator import Evaluator
 from greentrain.memory import SampleList
 from greentrain.training.data import UpdateData
 from greentrain.training.fit import shrink_and_perturb
@@ -283,6 +287,43 @@ def test_a_plateau_of_training_works(tmp_path, make_model):
 def test_a_plateau_that_may_lack_its_metric_is_not_refused(tmp_path):
     with streaming(tmp_path, with_plateau("val_loss", strict=False)) as stream:
         assert stream.update(experience("0", range(4))).kept
+
+
+class NeedsIndex(Classifier):
+    """A module for several loaders of validation."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx):
+        super().validation_step(batch, batch_idx)
+
+
+class HasIndex(Classifier):
+    """The same, with a default."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        assert dataloader_idx == 0
+        super().validation_step(batch, batch_idx)
+
+
+def test_an_index_of_loaders_is_refused_before_anything_is_paid_unless_it_has_a_default(tmp_path):
+    message = "validation_step of NeedsIndex needs a dataloader_idx.*give it a default"
+    with pytest.raises(ConfigurationError, match=message):
+        open_stream(tmp_path, NeedsIndex)
+    with pytest.raises(ConfigurationError, match=message):
+        greentrain.update(NeedsIndex(), blobs((0, 1), 40), val=VAL)
+    assert list(tmp_path.iterdir()) == []
+    # With one loader, a Trainer raises its own error.
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    validating = Trainer(accelerator="cpu", enable_checkpointing=False, **quiet)
+    with pytest.raises(RuntimeError, match="dataloader_idx=0"):
+        validating.validate(NeedsIndex(), DataLoader(VAL, 32), verbose=False)
+    model = HasIndex()
+    (logged,) = validating.validate(model, DataLoader(VAL, 32), verbose=False)
+    for fast in (True, False):
+        evaluator = Evaluator(
+            monitor="val_acc", options={"accelerator": "cpu"}, loader={"batch_size": 32}
+        )
+        evaluator._fast = fast
+        assert evaluator.metric(model, VAL) == pytest.approx(logged["val_acc"])
 
 
 def test_an_early_stopping_on_validation_is_refused(tmp_path):
