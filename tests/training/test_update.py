@@ -348,7 +348,7 @@ def test_a_data_module_whose_teardown_fails_loses_no_paid_result():
 
     with pytest.warns(UserWarning, match="Fails.teardown failed.*the share is busy"):
         result = update(model(), Fails(), val=None)
-    assert result.kept and result.energy_j > 0
+    assert result.kept and result.total_j > 0
 
 
 def test_hooks_of_a_data_module_are_refused():
