@@ -68,11 +68,19 @@ class Callback(_LightningCallback):
         super().__init_subclass__(**kwargs)
         # Building a callback opens and runs nothing. So `torch.load(weights_only=True)` may build
         # one, as in a checkpoint of a library that saves the arguments of its Trainer.
-        if cls.__module__.startswith("greentrain."):
-            _allow_in_checkpoints(cls)
+        known = hasattr(torch.serialization, "add_safe_globals")  # since torch 2.4
+        if known and cls.__module__.startswith("greentrain."):
+            torch.serialization.add_safe_globals([cls])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return rebuild, (type(self), *self._arguments, tuple(self.origin))
+    def __getstate__(self) -> tuple[Any, ...]:
+        return (*self._arguments, tuple(self.origin))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        args, kwargs, origin = state
+        self._arguments = (args, kwargs)
+        self.__init__(*args, **kwargs)  # type: ignore[misc]
+        if origin[0] != self.origin.pid:
+            self.origin = Origin(*origin)
 
     def __copy__(self) -> Self:
         args, kwargs = self._arguments
@@ -119,28 +127,7 @@ class ReturnedResult:
         vars(callback)[self._name] = value
 
 
-def rebuild(
-    cls: type[Callback],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    origin: tuple[int, str],
-) -> Callback:
-    """Build a callback from its pickled arguments."""
-    callback = cls(*args, **kwargs)
-    if origin[0] != callback.origin.pid:
-        callback.origin = Origin(*origin)
-    return callback
-
-
 def _has_data_to_prepare(trainer: Any, module: Any) -> bool:
     own = getattr(type(module), "prepare_data", None)
     overridden = own is not None and not own.__module__.endswith(".core.hooks")
     return overridden or trainer.datamodule is not None
-
-
-def _allow_in_checkpoints(*allowed: Any) -> None:
-    if hasattr(torch.serialization, "add_safe_globals"):  # since torch 2.4
-        torch.serialization.add_safe_globals(list(allowed))
-
-
-_allow_in_checkpoints(rebuild)

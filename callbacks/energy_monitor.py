@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -115,7 +116,9 @@ class EnergyMonitor(Callback):
         self._measured: RunMeasurement | None = None
         self._fit: RunMeasurement | None = None  # the last one, whose totals are saved
         self._done = NO_RUNS
-        self._resumed: dict[str | None, WindowTotal] = {}  # largest total of each other monitor
+        self._fit_id = ""
+        self._before: dict[str, Any] = {}  # totals of the fits that the present one resumed
+        self._resumed: dict[str, WindowTotal] = {}  # largest total of each fit of other monitors
         self._default_url: str | None = None
         self._said_url = False
         self._logger = EpochLogger()
@@ -205,6 +208,7 @@ class EnergyMonitor(Callback):
         self._measured = RunMeasurement(trainer, self.meter, self.carbon, self.wall, record)
         if stage == "fit":
             self._fit, self._epochs_j = self._measured, []
+            self._fit_id, self._before = f"{self.origin.token} {uuid.uuid4().hex}", {}
         self._measured.begin(stage, type(pl_module).__name__, self.idle_s)
         self._used_j = self._measured.closed.known_j or 0.0
 
@@ -268,19 +272,27 @@ class EnergyMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals of the last fit so far, in mid-epoch too."""
-        so_far = self._fit.so_far() if self._fit else WindowTotal()
+        so_far, own = WindowTotal(), {}
+        if self._fit is not None:
+            so_far = self._fit.so_far()
+            new = so_far - self._fit.resumed if self._before else so_far
+            own = {self._fit_id: new.as_dict()}
         return {
             **so_far.as_dict(),
             "epochs_j": list(self._epochs_j),
-            "monitor": self.origin.token,
+            "fits": {**self._before, **own},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue a fit from the totals of a checkpoint; other stages use the weights alone."""
         if self._measured is None or self._measured is not self._fit:
             return
-        self._measured.resumed = resumed = WindowTotal.from_dict(state_dict)
-        self._measured.new = self._beyond_counted(state_dict.get("monitor"), resumed)
+        self._measured.resumed = WindowTotal.from_dict(state_dict)
+        # A release without "fits" saved the total of all of them, by monitor.
+        self._before = dict(state_dict.get("fits", {str(state_dict.get("monitor")): state_dict}))
+        fits = {name: WindowTotal.from_dict(total) for name, total in self._before.items()}
+        beyond = (self._beyond_counted(name, total) for name, total in fits.items())
+        self._measured.new = sum(beyond, start=WindowTotal())
         self._epochs_j = list(state_dict["epochs_j"])
         self._used_j = self._measured.closed.known_j or 0.0
 
@@ -289,14 +301,14 @@ class EnergyMonitor(Callback):
         self._done = self._done.plus(results["runs"])
         self._resumed.update(results.get("resumed", {}))
 
-    def _beyond_counted(self, monitor: str | None, resumed: WindowTotal) -> WindowTotal:
-        """Return what a checkpoint of a monitor has beyond its earlier checkpoints loaded here."""
-        if monitor == self.origin.token:
+    def _beyond_counted(self, fit: str, resumed: WindowTotal) -> WindowTotal:
+        """Return what a checkpoint has of a fit beyond earlier checkpoints loaded here."""
+        if fit.startswith(self.origin.token):
             return WindowTotal()
-        before = self._resumed.get(monitor)
+        before = self._resumed.get(fit)
         if before is not None and (before.known_j or 0.0) >= (resumed.known_j or 0.0):
             return WindowTotal()
-        self._resumed[monitor] = resumed
+        self._resumed[fit] = resumed
         return resumed if before is None else resumed - before
 
     @property

@@ -14,7 +14,13 @@ from greentrain.budget import Budget
 from greentrain.callbacks import trainer_plan
 from greentrain.callbacks.messages import warn
 from greentrain.callbacks.meter_lease import MeterLease
-from greentrain.callbacks.usage_bounds import DEFAULT_LAG_S, EndBound, StepBound, UsagePoint
+from greentrain.callbacks.usage_bounds import (
+    DEFAULT_LAG_S,
+    UNMEASURED_SHARE,
+    EndBound,
+    StepBound,
+    UsagePoint,
+)
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Reading
 from greentrain.errors import ConfigurationError
@@ -182,10 +188,14 @@ class FitUsage:
         Returns:
             Joules for the savings, one step, the end of the fit and the lag of the meter.
         """
-        likely_j = self.step.likely_j
-        end_j = self.end.total_j(likely_j, validates=validates)
-        self.kept_j = end_j + self.step.lag_j + more_j
-        due_j = self.end.saving_j(likely_j, *due) if due else 0.0
+        end = self.end
+        step_j = self.step.likely_j
+        if self.step.warms_up:
+            # A slow first step does not represent the steps that bound an end never measured.
+            steps = end.unmeasured_steps(*due, validates=validates)
+            step_j = min(step_j, UNMEASURED_SHARE * max(0.0, self.left_j) / max(1.0, steps))
+        self.kept_j = end.total_j(step_j, validates=validates) + self.step.lag_j + more_j
+        due_j = end.saving_j(step_j, *due) if due else 0.0
         return due_j + self.step.step_j + self.kept_j
 
     def share_used(self, *, whole: bool = False) -> float:

@@ -18,6 +18,8 @@ MARGIN = 1.05
 """Factor above the highest measurement that the next validation or saving may use."""
 SAVE_STEPS = 20
 """Mean steps whose joules are set aside for saving a checkpoint until one was measured."""
+UNMEASURED_SHARE = 0.5
+"""Largest share of what is left that an end never measured sets aside in the first steps."""
 _MIN_MEASURED_S = 0.5
 _POWER_S = 1.0
 _CHECK_SHARE = 0.25
@@ -120,13 +122,18 @@ class StepBound:
         return max(self.recent_j, mean_j * (1.0 + 2.0 / math.sqrt(steps)))
 
     @property
+    def warms_up(self) -> bool:
+        """``True`` while the steps so far may be slower than later ones."""
+        return self.last.steps < WARM_UP_STEPS
+
+    @property
     def likely_j(self) -> float:
         """Upper bound of the mean joules of a step, or a lower bound until enough was measured.
 
         A first step that compiles, or the first tick of a meter, does not represent later steps.
         """
         now = self.last
-        if now.steps < WARM_UP_STEPS:
+        if self.warms_up:
             return min(self.recent_steps_j, default=0.0)
         if now.steps >= 2 * WARM_UP_STEPS and now.seconds >= _MIN_MEASURED_S:
             return self.mean_bound_j
@@ -236,6 +243,21 @@ class EndBound:
         if self.validation_j is not None:
             return saving_j + MARGIN * self.validation_j
         return saving_j + self.batches * self.batch_steps * step_j
+
+    def unmeasured_steps(self, *due: str, validates: bool = True) -> float:
+        """Return the mean steps that bound a validation and savings never measured.
+
+        Args:
+            *due: Savings that are due before another step, as in ``other_j``.
+            validates: Whether ending the fit now includes a validation.
+
+        Example:
+            >>> EndBound(batches=50, saves=True).unmeasured_steps()
+            70.0
+        """
+        measured_j = self.total_j(0.0, validates=validates)
+        steps = self.total_j(1.0, validates=validates) - measured_j
+        return steps + (self.saving_j(1.0) if due else 0.0)
 
     def saving_j(self, step_j: float, *after: str) -> float:
         """Return the joules to set aside for saving after a validation, an epoch or a batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -49,10 +50,11 @@ def logged_in_validation(
         monitor: The metric to look for; ``None`` for any.
 
     Raises:
-        ConfigurationError: If the metric is logged with ``on_epoch=False``.
+        ConfigurationError: If the metric is logged with ``on_epoch=False``, or is NaN on all
+            samples.
     """
     names: list[str] = []
-    for most in (BATCH, MORE):
+    for tries, most in enumerate((BATCH, MORE, size(dataset))):
         samples = Subset(dataset, range(0, size(dataset), -(-size(dataset) // most)))
         listener = MetricListener("", [])
         with isolated_rng(), quiet():
@@ -62,8 +64,16 @@ def logged_in_validation(
         steps_only = sorted(listener.of_steps_only - set(names))
         if steps_only and (monitor in steps_only or (monitor is None and not names)):
             raise ConfigurationError(of_steps_only(monitor or steps_only[0]))
-        if names and monitor in (None, *names):
+        found = names if monitor is None else sorted({monitor} & set(names))
+        if any(not math.isnan(float(trainer.callback_metrics[name])) for name in found):
             break
+        if tries and not found:
+            break
+    else:
+        raise ConfigurationError(
+            f"the model's {found[0]!r} is NaN on all held-out samples, so no model could be "
+            "compared; look for a division by zero in validation_step, and for missing labels"
+        )
     return names
 
 
@@ -100,6 +110,11 @@ def choose_metric(
                 f"the one that decides which model is better: monitor= one of {shown}"
             )
         monitor = names[0]
+    elif monitor not in logged and (epoch := _of_the_epoch(monitor, logged)):
+        raise ConfigurationError(
+            f"{monitor!r} is the value of each batch, which decides nothing; the value of the "
+            f"whole validation is {' or '.join(map(repr, epoch))}: give monitor={epoch[-1]!r}"
+        )
     elif monitor not in {*names, *logged}:
         raise ConfigurationError(
             f"the model logs no {monitor!r} in validation. It logs {shown}: give one of these "
@@ -125,6 +140,11 @@ def _distinct(logged: Iterable[str]) -> list[str]:
         for name in names
         if (plain := re.sub(r"_(step|epoch)$", "", name)) == name or plain not in names
     ]
+
+
+def _of_the_epoch(monitor: str, logged: Iterable[str]) -> list[str]:
+    plain = monitor.removesuffix("_step")
+    return sorted({plain, f"{plain}_epoch"} & set(logged), reverse=True) if plain != monitor else []
 
 
 def _direction(name: str) -> Direction | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import distributed
@@ -76,18 +77,29 @@ class CappedTraining:
         self._pauses_j = 0.0
         self._first = self._last = self.recorder.read()
         self._last_j, self._grams, self._time = 0.0, 0.0, utc_now()
+        self._used_before = 0.0  # in the cap's unit
         self._next_check = 0.0
 
     @property
     def use(self) -> CapUse:
         """Amount used of the cap at the last reading."""
         unit: Unit = "g" if self._of_carbon else "J"
-        used = self._grams if self._of_carbon else self._last_j
+        used = self._used_before + (self._grams if self._of_carbon else self._last_j)
         limit, budget = self._limit, self._budget
         return CapUse(work="training", used=used, limit=limit, unit=unit, budget=budget)
 
-    def begin_cap(self, cap: Budget, budget: str | None, num_fits: int) -> None:
-        """Reserve the cap, or this training's part of a budget."""
+    def begin_cap(
+        self, cap: Budget, budget: str | None, num_fits: int, before: Mapping[str, Any]
+    ) -> None:
+        """Reserve the cap, or this training's part of a budget.
+
+        Args:
+            cap: The cap.
+            budget: Name of the budget; ``None`` for a cap of this training alone.
+            num_fits: Number of trainings that the budget is for.
+            before: The :meth:`state` of the part of the training before a resume, or nothing. A
+                budget has paid for that part.
+        """
         self._of_carbon = cap.unit == "g"
         if self._of_carbon and self._carbon.upper_g_per_j(utc_now()) is None:
             raise ConfigurationError(
@@ -97,12 +109,21 @@ class CappedTraining:
         reserved = self.record.reserve(budget, cap, parts=num_fits, carbon=self._carbon)
         self._limit = (cap.amount if reserved is None else reserved) or 0.0
         self._budget = budget
+        self._used_before = 0.0 if budget is not None else float(before.get("used", 0.0))
         sources = self.recorder.sources
+        step_j = before.get("joules_per_step")
         self._step = StepBound(
+            mean_j=step_j,
+            known_j=step_j,
             power_w=math.fsum(source.power_limit_w or 0.0 for source in sources),
             lag_s=max((source.lag_s for source in sources), default=DEFAULT_LAG_S),
         )
         self._measure()
+
+    def state(self) -> dict[str, float | None]:
+        """Return the use of the cap up to now, in its unit, and the mean joules of a step."""
+        self._measure()
+        return {"used": self.use.used, "joules_per_step": self._step.mean_j}
 
     def used_reading(self) -> Reading:
         """Return the energy of all windows up to now."""

@@ -42,7 +42,8 @@ class TransformersCallback(TrainerCallback):
     each evaluation with its saving, and the time around them. The cap works as that
     of :class:`greentrain.callbacks.BudgetGuard`. It sets energy aside for one step, the most
     expensive evaluation so far and the lag of the meter. At least one step is taken, and the first
-    evaluation is not known in advance.
+    evaluation is not known in advance. A training that is resumed from a checkpoint continues under
+    the same cap.
 
     With several processes, the main process measures all GPUs that it can see, CPU and RAM. It
     decides for all processes. GPUs of other hosts are not measured.
@@ -151,7 +152,8 @@ class TransformersCallback(TrainerCallback):
         atexit.register(self.close)
         if self._cap is not None:
             try:
-                self._training.begin_cap(self._cap, self.budget, self.num_fits)
+                before = state.stateful_callbacks.get(self._state_key, {})
+                self._training.begin_cap(self._cap, self.budget, self.num_fits, before)
             except BaseException:
                 self.close()
                 raise
@@ -175,6 +177,7 @@ class TransformersCallback(TrainerCallback):
         training.steps += 1
         if training.is_due():
             self._check(training, state, control)
+        self._note(state, control)
         training.pause(control)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -182,6 +185,7 @@ class TransformersCallback(TrainerCallback):
         training = self._training
         if training is not None and training.resume():
             self._check(training, state, control)
+            self._note(state, control)
             training.pause(control, saves=True)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -189,6 +193,7 @@ class TransformersCallback(TrainerCallback):
         if self._training is not None:
             self._training.resume()
             self._training.recorder.leave()
+            self._note(state, control)
             self._training.pause(control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -222,6 +227,16 @@ class TransformersCallback(TrainerCallback):
         training.close(status)
         self.total, self.emissions_g = training.total, training.emissions_g
         self.sources = training.sources
+
+    @property
+    def _state_key(self) -> str:
+        unit = None if self._cap is None else self._cap.unit
+        return f"greentrain.TransformersCallback of {unit}"
+
+    def _note(self, state: Any, control: Any) -> None:
+        """Add the use of the cap to the state of the Trainer, which a checkpoint includes."""
+        if self._training is not None and self._cap is not None and control.should_save:
+            state.stateful_callbacks[self._state_key] = self._training.state()
 
     def _check(self, training: CappedTraining, state: Any, control: Any) -> None:
         last = control.should_training_stop or state.global_step >= state.max_steps

@@ -31,9 +31,12 @@ from greentrain.training.config import ModeConfig
 from greentrain.training.data import UpdateData
 from greentrain.training.fit_callbacks import BeginFit, WeightAveraging
 from greentrain.training.loaders import MixedBatches, check_loader, train_loader
+from greentrain.training.weights import load_weights
 from greentrain.units import is_whole
 
 RESERVED_OPTIONS = (
+    "barebones",
+    "fast_dev_run",
     "limit_train_batches",
     "max_steps",
     "max_time",
@@ -199,7 +202,7 @@ class ModelTrainer:
         shrink, perturb = self.modes.shrink, self.modes.perturb
         plain = mode is not UpdateMode.WARM_START or (shrink, perturb) == (1.0, 0.0)
         fresh = [] if plain else [each.detach().clone() for each in model.parameters()]
-        model.load_state_dict(weights)
+        load_weights(model, weights)
         if not plain:
             shrink_and_perturb(model.parameters(), fresh, shrink=shrink, perturb=perturb)
 

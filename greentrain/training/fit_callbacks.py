@@ -222,8 +222,9 @@ class WeightAveraging(Callback):
     ``mean += (theta - mean) * max(1 / t, 1 / horizon)``: a plain mean at first (Polyak & Juditsky
     1992), then an exponential one. A fit that a cap ends early is averaged, too. Buffers of real
     or complex numbers, such as the running statistics of batch normalisation, are averaged
-    alike, as they describe the activations under the averaged weights. Other buffers keep their
-    last values: counters, sparse ones, and those with an infinity, such as a causal mask.
+    alike, as they describe the activations under the averaged weights. Counters, sparse buffers
+    and those with an infinity, such as a causal mask, keep their last values. So do buffers that
+    appear, or change their shape or type during the fit, such as a queue of samples.
 
     Args:
         horizon_steps: Steps over which the exponential mean forgets.
@@ -236,7 +237,7 @@ class WeightAveraging(Callback):
     def __init__(self, horizon_steps: float) -> None:
         self.last: dict[str, torch.Tensor] | None = None
         self._horizon = max(1.0, horizon_steps)
-        self._mean: list[torch.Tensor] = []
+        self._mean: dict[str, torch.Tensor] = {}
         self._steps = 0
         self._global_step = 0
 
@@ -249,19 +250,31 @@ class WeightAveraging(Callback):
         self._global_step = trainer.global_step
         self._steps += 1
         if self._steps == 1:
-            self._mean = [each.clone() for each in _averaged(pl_module)]
+            self._mean = {name: each.clone() for name, each in _averaged(pl_module).items()}
             return
+        weights = self._unchanged(pl_module)
         decay = 1.0 - max(1.0 / self._steps, 1.0 / self._horizon)
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average(self._mean, _averaged(pl_module), self._steps)
+        average(list(self._mean.values()), weights, self._steps)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the last weights by the mean."""
         if self._mean:
             self.last = {name: each.clone() for name, each in pl_module.state_dict().items()}
-            for weights, mean in zip(_averaged(pl_module), self._mean, strict=True):
+            weights = self._unchanged(pl_module)
+            for last, mean in zip(weights, self._mean.values(), strict=True):
                 if torch.isfinite(mean).all():  # the mean of two infinities is NaN
-                    weights.copy_(mean)
+                    last.copy_(mean)
+
+    def _unchanged(self, module: LightningModule) -> list[torch.Tensor]:
+        """Return what is averaged, and leave out what changed its shape, type or device."""
+        now = _averaged(module)
+        self._mean = {
+            name: mean
+            for name, mean in self._mean.items()
+            if name in now and _form(now[name]) == _form(mean)
+        }
+        return [now[name] for name in self._mean]
 
 
 class LoggerSteps(Callback):
@@ -367,8 +380,13 @@ def nan_buffers(model: nn.Module) -> set[str]:
     }
 
 
-def _averaged(module: LightningModule) -> list[torch.Tensor]:
-    return [each.detach() for each in (*module.parameters(), *module.buffers()) if _is_dense(each)]
+def _averaged(module: LightningModule) -> dict[str, torch.Tensor]:
+    named = (*module.named_parameters(), *module.named_buffers())
+    return {name: each.detach() for name, each in named if _is_dense(each)}
+
+
+def _form(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

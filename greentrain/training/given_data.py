@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.core.hooks import DataHooks
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -22,6 +23,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from greentrain.callbacks.messages import warn
 from greentrain.errors import ConfigurationError
 from greentrain.streams.stream import check_dataset
 from greentrain.training.fit import plain_trainer
@@ -92,11 +94,23 @@ def read_data(
     try:
         module.prepare_data()
         module.setup("fit")
-        train = module.train_dataloader()
-        return _read_both(train, module.val_dataloader() if val is None else val), close
+        train = _loaders_of(module, "train_dataloader", "new_data")
+        if val is None:
+            val = _loaders_of(module, "val_dataloader", "val")
+        return _read_both(train, val), close
     except BaseException:
         close()
         raise
+
+
+def _loaders_of(module: LightningDataModule, hook: str, name: str) -> Any:
+    loaders = getattr(module, hook)() if is_overridden(hook, module) else None
+    if loaders is None or loaders == []:
+        raise ConfigurationError(
+            f"{type(module).__name__} has no {hook}, or it gives no loader; define it to return a "
+            f"DataLoader, or give the data themselves as {name}"
+        )
+    return loaders
 
 
 def _read_both(new_data: object, val: object) -> GivenData:
@@ -204,7 +218,10 @@ def _check_hooks(module: LightningDataModule) -> None:
 
 def _teardown(module: LightningDataModule, trainer: Trainer | None) -> Callable[[], None]:
     def close() -> None:
-        module.teardown("fit")
+        try:
+            module.teardown("fit")
+        except Exception as error:  # the update is paid, and its result must not be lost
+            warn(f"{type(module).__name__}.teardown failed, so its data may stay open: {error!r}")
         module.trainer = trainer
 
     return close

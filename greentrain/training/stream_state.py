@@ -22,6 +22,7 @@ from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import TrainedModel, Weights
 from greentrain.training.fit_callbacks import LoggerSteps
 from greentrain.training.given_model import same_weights
+from greentrain.training.weights import load_weights
 
 _REMEMBERED = 3
 
@@ -110,14 +111,14 @@ class CurrentModel:
         """
         own = copy.deepcopy(dict(self.module.state_dict())) if self.given else state["model"]
         try:
-            self.module.load_state_dict(state["model"])
+            load_weights(self.module, state["model"])
         except RuntimeError as error:
             model = "given model" if self.given else "model that make_model returns"
             raise ConfigurationError(
                 f"the saved weights do not fit the {model}: {error}"
             ) from error
         if not same_weights(own, state["model"]):
-            self.module.load_state_dict(own)
+            load_weights(self.module, own)
             return
         self._last, self._full_norm = state["last"], state["full_norm"]
         self.weight_growth = state["weight_growth"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import pickletools
+import zipfile
 
 import pytest
 import torch
@@ -91,6 +93,18 @@ def test_a_checkpoint_with_callbacks_among_its_parameters_is_loaded_with_weights
     monitor, guard = loaded["callbacks"]
     assert monitor.carbon.as_dict()["intensity"]["zone"] == "DE"
     assert guard.cap_j == 1.8e6
+
+
+def test_a_pickled_callback_needs_no_global_besides_its_class(tmp_path):
+    # Darts has a list of its own, to which the user adds these.
+    torch.save([EnergyMonitor(ledger=False), BudgetGuard("1 Wh")], tmp_path / "model.ckpt")
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "model.ckpt")
+    with zipfile.ZipFile(tmp_path / "model.ckpt") as archive:
+        data = archive.read("model/data.pkl")
+    found = {arg for _, arg, _ in pickletools.genops(data) if isinstance(arg, str) and " " in arg}
+    classes = {f"{cls.__module__} {cls.__name__}" for cls in (EnergyMonitor, BudgetGuard)}
+    assert found - {"1 Wh"} == classes
+    assert names == []
 
 
 def test_a_class_of_the_user_in_a_checkpoint_has_to_be_allowed_by_the_user(tmp_path):

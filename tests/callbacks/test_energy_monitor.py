@@ -438,6 +438,28 @@ def test_a_checkpoint_that_is_resumed_three_times_counts_once(tmp_path):
     assert monitor.total.total_j == pytest.approx(4 * first_j)
 
 
+def test_two_branches_of_one_fit_count_their_common_part_once(tmp_path):
+    clock = Clock()
+    a, b = (EnergyMonitor(constant_meter(clock), ledger=False, summary=False) for _ in range(2))
+
+    def fit(monitor, epochs, start, end=None):
+        fitted = trainer(monitor, Tick(clock), max_epochs=epochs)
+        fitted.fit(Classifier(), loader(), ckpt_path=start and tmp_path / start)
+        if end is not None:
+            fitted.save_checkpoint(tmp_path / end)
+
+    fit(a, 1, None, "trunk.ckpt")
+    fit(a, 2, "trunk.ckpt", "left.ckpt")
+    fit(a, 2, "trunk.ckpt", "right.ckpt")
+    assert a.total.total_j == pytest.approx(3 * EPOCH_J)
+    fit(b, 3, "left.ckpt", "end.ckpt")
+    assert b.total.total_j == pytest.approx(3 * EPOCH_J)
+    fit(b, 3, "right.ckpt")
+    assert b.total.total_j == pytest.approx(5 * EPOCH_J)
+    fit(a, 4, "end.ckpt")  # one epoch of the other monitor, and one of its own
+    assert a.total.total_j == pytest.approx(5 * EPOCH_J)
+
+
 def test_an_epoch_resumed_in_its_middle_has_a_window_and_does_not_mislead_the_prediction(tmp_path):
     clock = Clock()
 

@@ -25,13 +25,14 @@ class SlowSteps(Callback):
             self.clock.seconds += self.seconds[trainer.global_step]
 
 
-def share_used(cap_steps: float, share: float = 0.0, slow: int = 1) -> float:
+def share_used(cap_steps: float, share: float = 0.0, slow: int = 1, **options) -> float:
     """Return the share of a cap that is used.
 
     Args:
         cap_steps: The cap, in steady steps.
         share: Share of it that the slow steps use together.
         slow: Number of slow steps.
+        **options: Of the Trainer.
     """
     clock = Clock()
     cap_s = cap_steps * STEP_S
@@ -40,7 +41,7 @@ def share_used(cap_steps: float, share: float = 0.0, slow: int = 1) -> float:
     tick = Tick(clock, STEP_S, 0.3 * STEP_S)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="BudgetGuard: .* more than its cap")
-        trainer(guard, tick, slower, max_epochs=50).fit(Classifier(), loader(200))
+        trainer(guard, tick, slower, max_epochs=50, **options).fit(Classifier(), loader(200))
     assert guard.stopped or guard.reason
     return clock.seconds / cap_s
 
@@ -66,3 +67,16 @@ def test_equal_steps_never_exceed_a_cap(steps):
     assert used <= 1.0 + 1e-9
     assert used >= 0.5  # one step of a cap of almost two
     assert used >= 0.74 or steps < 2
+
+
+@pytest.mark.parametrize(("share", "slow"), [(0.16, 2), (0.3, 2), (0.3, 3)])
+def test_slow_first_steps_do_not_bound_a_saving_that_was_never_measured(share, slow, tmp_path):
+    # 20 of the 100 steady steps are set aside for the saving, and 20 % of the uncertain mean.
+    options = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    assert 0.6 <= share_used(100, share, slow, **options) <= 0.8
+
+
+def test_equal_first_steps_bound_a_saving_that_was_never_measured(tmp_path):
+    # A saving may use 10 steps, half of this cap.
+    used = share_used(20, enable_checkpointing=True, default_root_dir=tmp_path)
+    assert 0.05 <= used <= 0.5

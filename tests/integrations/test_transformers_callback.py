@@ -49,6 +49,7 @@ def train(clock: Clock, callback: Any, folder: Path, *others: Any, **options: An
         max_position_embeddings=8,
         num_labels=2,
     )
+    resume = options.pop("resume_from_checkpoint", None)
     samples = [
         {"input_ids": [1 + n % 9, 2, 3], "attention_mask": [1, 1, 1], "labels": n % 2}
         for n in range(80)
@@ -74,7 +75,7 @@ def train(clock: Clock, callback: Any, folder: Path, *others: Any, **options: An
         eval_dataset=samples,
         callbacks=[Passing(clock), callback, *others],
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -175,6 +176,48 @@ def test_a_budget_of_several_trainings_is_shared(url, tmp_path):
     ledger.close()
     with pytest.raises(BudgetExceeded, match="0 Wh of 80 J are left"):
         train(clock, callback, tmp_path)
+    checked(url)
+
+
+@pytest.mark.parametrize("budget", [None, "several"])
+def test_a_resumed_training_continues_under_its_cap(budget, url, tmp_path):
+    clock = Clock()
+
+    def callback() -> TransformersCallback:
+        return TransformersCallback("80 J", meter=constant_meter(clock), ledger=url, budget=budget)
+
+    saves = {"save_strategy": "steps", "save_steps": 10}
+    train(clock, callback(), tmp_path, max_steps=30, **saves)
+    resumed = callback()
+    trainer = train(clock, resumed, tmp_path, resume_from_checkpoint=True, **saves)
+    assert resumed.stopped
+    assert 75.0 <= clock.seconds * 100.0 <= 80.0
+    assert 75 <= trainer.state.global_step <= 80
+    afresh = callback()
+    if budget is None:  # another training with the same cap
+        train(clock, afresh, tmp_path / "other")
+        assert 75.0 <= afresh.total.total_j <= 80.0
+    checked(url)
+
+
+def test_a_checkpoint_without_the_callback_is_resumed(tmp_path):
+    clock = Clock()
+    saves = {"save_strategy": "steps", "save_steps": 10}
+    train(clock, transformers.TrainerCallback(), tmp_path, max_steps=10, **saves)
+    callback = TransformersCallback("20 J", meter=constant_meter(clock), ledger=None)
+    train(clock, callback, tmp_path, resume_from_checkpoint=True, **saves)
+    assert callback.stopped
+    assert 17.0 <= callback.total.total_j <= 20.0
+
+
+def test_an_evaluation_or_a_prediction_after_the_training_changes_nothing(url, tmp_path):
+    clock = Clock()
+    callback = TransformersCallback("80 J", meter=constant_meter(clock), ledger=url)
+    trainer = train(clock, callback, tmp_path, max_steps=10)
+    used = callback.total.total_j
+    trainer.evaluate()
+    trainer.predict(trainer.eval_dataset)
+    assert callback.total.total_j == used
     checked(url)
 
 

@@ -323,10 +323,32 @@ def test_a_data_module_whose_data_cannot_be_read_is_torn_down():
             return []
 
     module = Empty()
-    with pytest.raises(ConfigurationError, match="val holds no samples"):
+    with pytest.raises(ConfigurationError, match="Empty has no val_dataloader"):
         update(model(), module, val=None)
     assert module.calls[-1] == "teardown fit"
     assert module.trainer is None
+
+
+@pytest.mark.parametrize("hook", ["train_dataloader", "val_dataloader"])
+def test_a_data_module_without_a_loader_is_refused(hook):
+    methods = {name: each for name, each in vars(Module).items() if name != hook}
+    part = type("Part", (LightningDataModule,), {**methods, "__init__": lambda self: None})
+    module = part()
+    module.__dict__.update(vars(Module()))
+    with pytest.raises(ConfigurationError, match=f"Part has no {hook}.*return a DataLoader"):
+        update(model(), module, val=None)
+    if hook == "val_dataloader":
+        assert update(model(), module).kept
+
+
+def test_a_data_module_whose_teardown_fails_loses_no_paid_result():
+    class Fails(Module):
+        def teardown(self, stage):
+            raise RuntimeError("the share is busy")
+
+    with pytest.warns(UserWarning, match="Fails.teardown failed.*the share is busy"):
+        result = update(model(), Fails(), val=None)
+    assert result.kept and result.total_j > 0
 
 
 def test_hooks_of_a_data_module_are_refused():
@@ -423,6 +445,27 @@ def test_a_metric_of_steps_alone_is_named_with_the_fix():
     for monitor in (None, "val_acc"):
         with pytest.raises(ConfigurationError, match=r"'val_acc'.*on_epoch=False.*on_epoch=True"):
             update(model(OfSteps), monitor=monitor)
+
+
+def test_a_metric_of_each_batch_is_refused_with_the_name_of_the_epochs_value():
+    class Both(Sized):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_acc", 0.5, on_step=True, on_epoch=True)
+
+    with pytest.raises(ConfigurationError, match="'val_acc_epoch' or 'val_acc': give monitor='val"):
+        update(model(Both), monitor="val_acc_step")
+
+
+def test_a_metric_that_is_nan_on_all_samples_is_refused_before_anything_is_paid(tmp_path):
+    class Empty(Sized):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_acc", torch.tensor(float("nan")))
+
+    clock = Clock()
+    with pytest.raises(ConfigurationError, match="'val_acc' is NaN on all held-out samples"):
+        update(model(Empty), clock=clock, callbacks=[Tick(clock)])
+    assert clock.seconds == 0.0
+    assert not (tmp_path / "greentrain_logs").exists()
 
 
 class Recall(Sized):
@@ -637,6 +680,8 @@ def test_the_updated_model_can_be_saved_as_a_checkpoint(tmp_path):
         ({"meter": ConstantMeter}, "meter is <class"),
         ({"first_step": -1}, "first_step is -1"),
         ({"make_model": lambda: Sized(2)}, "do not fit"),
+        ({"fast_dev_run": True}, "fast_dev_run cannot be given"),
+        ({"overfit_batches": 2}, "overfit_batches cannot be given"),
         ({"callbacks": [ModelCheckpoint()]}, r"save that one: torch\.save"),
         ({"callbacks": [EarlyStopping("val_acc")]}, "EarlyStopping on 'val_acc'"),
         ({"callbacks": [EnergyMonitor()]}, "EnergyMonitor, and update measures"),

@@ -352,6 +352,30 @@ def test_a_metric_of_steps_alone_is_named_with_the_fix(tmp_path):
     assert clock.seconds == 0.0  # nothing was trained
 
 
+# --- buffers that grow ----------------------------------------------------------------------------
+
+
+class Queued(Classifier):
+    """Keeps its last samples in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(1, 2))
+
+    def training_step(self, batch, batch_idx):
+        self.queue = torch.cat([self.queue, batch[0][:1]])[-4:]
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_stream_of_models_with_a_growing_buffer_goes_on_and_is_resumed(tmp_path):
+    clock, policy = Clock(), Always(mode=UpdateMode.WARM_START)
+    for number in range(2):
+        with streaming(tmp_path, Queued, clock=clock, policy=policy) as each:
+            assert each.update(experience(str(number), range(4))).kept
+            assert each.update(experience(f"{number} again", range(4))).steps > 0
+            assert each.model.queue.shape == (4, 2)
+
+
 # --- batches of one sample ------------------------------------------------------------------------
 
 

@@ -186,3 +186,35 @@ def test_a_model_from_elsewhere_is_where_it_goes_on_itself():
     updating.keep(other, FULL)
     train(updating, mode=UpdateMode.WARM_START, callbacks=[start], steps=4)
     assert torch.equal(start.weight, other.layer.weight)
+
+
+class Queued(Classifier):
+    """Has buffers that change their shape, their type or their existence during a fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(1, 2))
+        self.register_buffer("halved", torch.ones(2))
+        self.register_buffer("gone", torch.ones(2))
+        self.steps = 0
+
+    def training_step(self, batch, batch_idx):
+        self.steps += 1
+        self.queue = torch.cat([self.queue, batch[0][:1]])[-4:]
+        if self.steps == 3:
+            self.halved = self.halved.half()
+            del self.gone
+            self.register_buffer("late", torch.zeros(2))
+        if self.steps >= 3:
+            self.late = self.late + 1.0
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_buffer_that_changes_its_shape_or_type_keeps_its_last_value():
+    trail = Trail()
+    model, _ = train(plain(Queued), callbacks=[trail, WeightAveraging(12)], steps=12)
+    assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)
+    assert model.queue.shape == (4, 2)
+    assert model.halved.dtype == torch.float16
+    assert not hasattr(model, "gone")
+    assert model.late.tolist() == [10.0, 10.0]
