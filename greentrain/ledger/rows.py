@@ -1,8 +1,7 @@
 """Types of the rows that a ledger returns, one for each kind of entry.
 
-Each has the columns of its table in ``schema.py``; ``tests/ledger/test_rows.py`` compares them.
+Each has the columns of its table in ``schema.py``; ``None`` means unknown, or not applicable.
 Fields that end in ``_id`` hold a UUID as text, fields that end in ``_utc`` an ISO 8601 time in UTC.
-``None`` means unknown, or not applicable.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ class ClosingRow(EntryRow):
     Attributes:
         run_id: The run.
         status: ``"completed"``, ``"stopped"`` (at its cap) or ``"failed"``.
-        caps: JSON list of the caps that were enforced: ``cap``, ``used`` and ``left`` as texts with
-            their units, ``stopped``, and ``budget`` (its name, or null); ``None`` without.
+        caps: JSON list of the enforced caps, as in ``runs[].caps`` of a report; ``None`` without.
     """
 
     run_id: str
