@@ -280,7 +280,7 @@ def test_the_outcome_of_an_update_is_shown_without_the_password() -> None:
 
     names = dict.fromkeys(field.name for field in dataclasses.fields(ModelUpdate))
     url = f"postgresql://me:{SECRET}@host/database"
-    values = {**names, "update_mode": UpdateMode.SKIP, "energy_j": 5.0, "steps": 0, "ledger": url}
+    values = {**names, "update_mode": UpdateMode.SKIP, "total_j": 5.0, "steps": 0, "ledger": url}
     made = ModelUpdate(**{**values, "not_offered": {}})  # type: ignore[arg-type]
     assert made.ledger == url  # to open it
     assert str(made).splitlines()[-1] == "ledger: postgresql://host/database"

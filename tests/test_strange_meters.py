@@ -233,7 +233,12 @@ def test_transformers_callback(
     callback = TransformersCallback("1 kWh", meter=meter, ledger=str(tmp_path / "ledger.db"))
     args = None
     state = SimpleNamespace(
-        is_world_process_zero=True, epoch=0.0, global_step=0, max_steps=6, log_history=[]
+        is_world_process_zero=True,
+        epoch=0.0,
+        global_step=0,
+        max_steps=6,
+        log_history=[],
+        stateful_callbacks={},
     )
     control = SimpleNamespace(should_training_stop=False, should_evaluate=False, should_save=False)
     callback.on_train_begin(args, state, control)

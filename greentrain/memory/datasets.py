@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from greentrain.errors import ConfigurationError
+from greentrain.memory.disk_files import map_bytes
 from greentrain.memory.layout import (
     Column,
     Layout,
@@ -90,9 +91,12 @@ class ColumnDataset(Dataset[Sample]):
 
 
 def map_file(path: Path, rows: int, width: int) -> torch.Tensor:
-    """Map a file as a column of bytes ``(rows, width)``; writes go to the file."""
-    mapped = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.uint8)
-    return mapped.view(rows, width)
+    """Map a file as a column of bytes ``(rows, width)``; writes go to the file.
+
+    Raises:
+        OSError: If the system cannot open or map it.
+    """
+    return map_bytes(path, rows * width, writes=True).view(rows, width)
 
 
 def _for_worker(dataset: ColumnDataset) -> tuple[Any, ...]:

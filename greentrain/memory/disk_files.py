@@ -39,6 +39,23 @@ def open_own(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "r+b")
 
 
+def map_bytes(path: Path, size: int, *, writes: bool) -> torch.Tensor:
+    """Map the first bytes of a file as a tensor ``(size,)``.
+
+    Args:
+        path: The file.
+        size: Number of bytes.
+        writes: Whether writes to the tensor go to the file.
+
+    Raises:
+        OSError: If the system cannot open or map it, which torch reports as a ``RuntimeError``.
+    """
+    try:
+        return torch.from_file(str(path), shared=writes, size=size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be mapped ({error})") from error
+
+
 def save_tensors(content: Any, file: IO[bytes] | Path) -> None:
     """Write plain values and tensors with ``torch.save``.
 

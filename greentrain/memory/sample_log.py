@@ -18,7 +18,7 @@ from typing import IO, Any
 import torch
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory.disk_files import flush_to_disk, open_own
+from greentrain.memory.disk_files import flush_to_disk, map_bytes, open_own
 from greentrain.memory.layout import Column, from_text, widths
 
 FILE = "samples.log"
@@ -136,7 +136,7 @@ class SampleLog:
         size = self.path.stat().st_size
         found: list[Record] = []
         if last.end <= size:
-            mapped = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8)
+            mapped = map_bytes(self.path, size, writes=False)
             place: Place | None = last
             while place is not None:
                 limit = found[-1].place.start if found else size

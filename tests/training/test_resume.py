@@ -12,6 +12,7 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -463,3 +464,17 @@ def test_a_full_disk_keeps_the_model_and_the_experience_is_taken_again(tmp_path,
     assert [row["experience_id"] for row in rows(tmp_path, "outcome")] == ["0", "1", "1", "2"]
     with streaming(tmp_path, buffer=made(), state_dir=small / "state") as trainer:
         assert list(trainer.known) == ["0", "1", "2"]
+
+
+def test_a_buffer_that_cannot_be_mapped_keeps_the_model_too(tmp_path, monkeypatch, caplog):
+    """As with too many open files: torch reports it as a ``RuntimeError``."""
+    buffer = ClassBalancedBuffer(20, folder=tmp_path / "buffer")
+    with streaming(tmp_path, buffer=buffer) as trainer:
+        refused = Mock(side_effect=RuntimeError("unable to open file: Too many open files (24)"))
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "from_file", refused)
+            assert trainer.update(arrivals(1)[0]).kept
+        assert refused.called
+        assert "experience 0 could not be stored, because" in caplog.text
+        assert "cannot be mapped (unable to open file: Too many" in caplog.text
+        assert [one.experience_id for one in trainer.run(arrivals(2))] == ["0", "1"]
