@@ -4,7 +4,7 @@ First collect runs into a shared folder, with one process for each core:
 
     python examples/benchmarks/controller.py --runs /tmp/runs
 
-takes about three hours with two processes. Runs that exist already are skipped. Then
+takes hours: about six of one core, by an estimate from single runs. Runs that exist already are skipped. Then
 
     python examples/benchmarks/controller.py --rows /tmp/runs
 

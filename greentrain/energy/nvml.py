@@ -73,7 +73,8 @@ class NvmlMeter(CardMeter):
     Each card's energy counter is read at the edges of a window, after the work queued by the
     thread that started the meter is done. A counter does not change for 0.1 s at a time. So less
     than a second after the last reading, joules are the present power multiplied by the time,
-    within one tick of the counter. No reading rises faster than the card's power limit.
+    within one tick of the counter. Joules beyond the card's power limit wait for the next reading,
+    unless they are more than two ticks at that limit.
 
     If a card has no counter, a thread samples its power and integrates it, and its source says
     ``sampled``. The thread takes 125 samples a second, or 10 where a slow driver allows no more.

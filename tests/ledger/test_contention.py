@@ -21,6 +21,7 @@ from tests.prepared import CONTEXT
 
 PROCESSES = 16
 SECONDS = float(os.environ.get("GREENTRAIN_CONTENTION_S", "5"))
+MOST_S = 120.0
 PROJECT = Budget(energy_j=3000.0)
 TEAM = Budget(energy_j=2000.0, parent="project")
 
@@ -44,7 +45,7 @@ def _pay(url: str, number: int, ready: Barrier, told: dict[str, Any]) -> None:
     account = ledger.account(ledger.open_budget(name, budget), run)
     ready.wait(120.0)  # sixteen interpreters take their time to start
     until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
+    while time.monotonic() < until or _too_few(ledger, until):
         amount_j = chance.uniform(400.0, 900.0)
         try:
             reservation = account.reserve(amount_j, "an update")
@@ -62,6 +63,11 @@ def _pay(url: str, number: int, ready: Barrier, told: dict[str, Any]) -> None:
         told["settled"] += 1
     run.close()
     ledger.close()
+
+
+def _too_few(ledger: Ledger, until: float) -> bool:
+    """Return whether a loaded machine needs more time for as many reservations as processes."""
+    return time.monotonic() < until + MOST_S and len(ledger.rows("reservation")) < PROCESSES
 
 
 @pytest.mark.slow
@@ -85,7 +91,7 @@ def test_sixteen_processes_on_one_budget(url: str, tmp_path: Path) -> None:
     reserved = sum(one["reserved"] for one in told)
     print(f"{reserved} reservations, {sum(one['refused'] for one in told)} refusals")
     assert counts == dict.fromkeys(counts, reserved)
-    assert reserved == sum(one["settled"] for one in told) > 0
+    assert reserved == sum(one["settled"] for one in told) >= PROCESSES
     for row in ledger.rows("budget"):
         status = ledger.status(row["budget_id"])
         assert (status.within, status.taken.open, status.taken.reserved) == (True, 0, 0.0)

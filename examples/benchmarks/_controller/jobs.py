@@ -15,9 +15,9 @@ SEEDS = (0, 1, 2, 3, 4, 5)
 PARTS = ("table", "new", "default", "baselines", "cnn", "bounded", "full", "plenty", "units")
 STREAMS = ("a", "b", "c", "d", "e")
 DESIGN = ("g", "i", "k", "m")
-"""New streams on which the design of the default was chosen."""
+"""New streams on which the design of the default may be chosen."""
 APART = ("f", "h", "j", "l")
-"""New streams that are reported apart."""
+"""New streams that are reported apart, and that no choice may depend on."""
 NEW = tuple(sorted((*DESIGN, *APART)))
 BASELINES = ("greedy", "always-warm", "always-replay", "even-warm")
 IN_TABLE: Mapping[str, Sequence[int]] = {

@@ -158,10 +158,10 @@ def regression(seed: int, *, n_experiences: int = 10, size: int = 900) -> Stream
         target = (factors * terms).sum(1) + random.normal(0.0, 1.0, count)
         return np.column_stack([features, season]), target
 
-    drawn = [sample(position, size + _TESTED) for position in range(n_experiences)]
-    every = np.concatenate([target for _, target in drawn])
+    sampled = [sample(position, size + _TESTED) for position in range(n_experiences)]
+    every = np.concatenate([target for _, target in sampled])
     arrivals = []
-    for position, (features, target) in enumerate(drawn):
+    for position, (features, target) in enumerate(sampled):
         inputs = torch.from_numpy(features).float()
         scaled = torch.from_numpy((target - every.mean()) / every.std()).float()
         whole = TensorDataset(inputs, scaled)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from greentrain.control import Always, Decision, Greedy, Option, OptionForecast, Policy, State
+from greentrain.control import Always, Decision, Greedy, OptionForecast, Policy, State
 from greentrain.control import UpdateMode as Mode
 from greentrain.control.decision import Reason
 from greentrain.control.options import OptionSet
@@ -20,16 +20,12 @@ class EvenWarm(BasePolicy):
     def choose(self, state: State, offered: OptionSet, forecast: OptionForecast) -> Decision:
         """Choose the largest step fraction within the even share, or ``SKIP``."""
         even_j = offered.left_j / state.remaining
-        within = [option for option in offered.affordable if _expected_j(option) <= even_j]
+        within = [option for option in offered.affordable if option.cost_j.mean <= even_j]
         cheap = dataclasses.replace(offered, affordable=within)
         option = cheap.largest(Mode.WARM_START)
         if option is None:
             return cheap.without(Mode.WARM_START)
         return cheap.update(option, Reason.FIXED, "The policy spends evenly on warm starts")
-
-
-def _expected_j(option: Option) -> float:
-    return option.cost_j.mean
 
 
 POLICIES: Mapping[str, Policy | None] = {
