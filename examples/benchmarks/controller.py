@@ -4,7 +4,8 @@ First collect runs into a shared folder, with one process for each core:
 
     python examples/benchmarks/controller.py --runs /tmp/runs
 
-takes hours: about six of one core, by an estimate from single runs. Runs that exist already are skipped. Then
+takes about six hours of one core, by an estimate from single runs. Runs that exist already are
+skipped. Then
 
     python examples/benchmarks/controller.py --rows /tmp/runs
 
