@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from greentrain.control.decision import Decision, Reason, decided, unweighed
 from greentrain.control.forecast import Prospect, forecast_options
 from greentrain.control.policies.policy import DecisionOutcome, Policy
 from greentrain.control.policies.priced import PricedPolicy
+from greentrain.control.staleness import Case, drop_cases
 from greentrain.control.state import HISTORY_KEPT, Past, State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
@@ -81,24 +83,10 @@ class BudgetController:
         if not self.cost.calibrated:
             state = dataclasses.replace(state, left_j=balance.left_j)
             return state, _untried(state, candidates, balance.left_j)
-        options = [SKIP_OPTION]
-        for candidate in candidates:
-            options.append(
-                Option(
-                    candidate=candidate,
-                    cost_j=self.cost.predict(candidate.action.mode, candidate.steps),
-                    gain=self.utility.predict(candidate.action, state),
-                )
-            )
+        state = self._informed(state, candidates, balance)
+        options = self._options(state, candidates, drop_cases(state, self._stale))
         forecast = forecast_options(
             options, state, self.utility, self._stale, balance.left_j, others
-        )
-        state = dataclasses.replace(
-            state,
-            left_j=balance.left_j,
-            since_update=_since(self._history, _TRAINED),
-            since_full=_since(self._history, {UpdateMode.FULL_RETRAIN}),
-            history=tuple(self._history),
         )
         decision = self.policy.decide(state, options, balance, forecast)
         return state, dataclasses.replace(
@@ -106,6 +94,73 @@ class BudgetController:
             alternatives=decision.alternatives or unweighed(options),
             forecast=forecast,
         )
+
+    def worth_of_probe_j(
+        self,
+        state: State,
+        candidates: Sequence[Candidate],
+        *,
+        others: Sequence[Prospect] = (),
+    ) -> float | None:
+        """Return the joules that a probe of the new data is worth.
+
+        A probe tells which of the possible drops the new data cause. The value of that information
+        is the net gain of the best option for each drop, on average, less the net gain of the
+        option that is best on average (Howard 1966, "Information value theory"). Divided by the
+        price of a joule it is the worth in joules.
+
+        Args:
+            state: The state before a probe.
+            candidates: The feasible updates, without ``SKIP``.
+            others: As for :meth:`decide`.
+
+        Returns:
+            0 if no update is affordable, or each drop has the same best option; infinity if joules
+            are plentiful. ``None`` if the policy does not say what a probe is worth.
+        """
+        worth = getattr(self.policy, "worth_of_probe_j", None)
+        if worth is None or not self.cost.calibrated:
+            return None
+        balance = self._paying().balance()
+        state = self._informed(state, candidates, balance)
+        cases = drop_cases(state, self._stale)
+        options = self._options(state, candidates, cases)
+        forecast = forecast_options(
+            options, state, self.utility, self._stale, balance.left_j, others
+        )
+        offered = [
+            (self._options(state, candidates, [(drop, 1.0)]), weight) for drop, weight in cases
+        ]
+        found: float = worth(state, options, offered, balance, forecast)
+        return found
+
+    def _informed(
+        self, state: State, candidates: Sequence[Candidate], balance: Balance
+    ) -> State:
+        """Add what the controller knows to a state."""
+        return dataclasses.replace(
+            state,
+            left_j=balance.left_j,
+            effort=_effort(self._history, candidates),
+            since_update=_since(self._history, _TRAINED),
+            since_full=_since(self._history, {UpdateMode.FULL_RETRAIN}),
+            history=tuple(self._history),
+        )
+
+    def _options(
+        self, state: State, candidates: Sequence[Candidate], drops: Sequence[Case]
+    ) -> list[Option]:
+        """Return ``SKIP``, and the candidates with their predicted cost and gain."""
+        options = [SKIP_OPTION]
+        for candidate in candidates:
+            options.append(
+                Option(
+                    candidate=candidate,
+                    cost_j=self.cost.predict(candidate.action.mode, candidate.steps),
+                    gain=self.utility.predict(candidate.action, state, drops),
+                )
+            )
+        return options
 
     def reserve(self, decision: Decision, purpose: str) -> str | None:
         """Reserve the upper bound of the decision; return ``None`` for ``SKIP``.
@@ -153,7 +208,11 @@ class BudgetController:
             if gain is None and metric_after is not None and before is not None:
                 gain = metric_after - before
             if gain is not None and state.has_model:
-                self.utility.observe(decision.action, state, gain, gain_sd)
+                cases = drop_cases(state, self._stale)
+                drop = math.fsum(drop * weight for drop, weight in cases)
+                scatter = math.fsum(weight * (each - drop) ** 2 for each, weight in cases)
+                sd = math.hypot(gain_sd, math.sqrt(scatter))
+                self.utility.observe(decision.action, state, gain, sd, drop=drop)
         self._history.append(
             Past(
                 position=state.position,
@@ -216,6 +275,22 @@ def _since(history: Sequence[Past], modes: Collection[UpdateMode]) -> int:
         if past.mode in modes:
             return count
     return 0
+
+
+def _effort(history: Sequence[Past], candidates: Sequence[Candidate]) -> float | None:
+    """Return the steps since the last full retraining, as a share of those of one now."""
+    whole = max(
+        (each.steps for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN),
+        default=0,
+    )
+    if not whole:
+        return None
+    steps = 0
+    for past in reversed(history):
+        steps += past.steps
+        if past.mode is UpdateMode.FULL_RETRAIN:
+            break
+    return steps / whole
 
 
 def broke(sentence: str) -> Decision:

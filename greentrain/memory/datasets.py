@@ -180,6 +180,14 @@ def item_column(dataset: Dataset[Sample], item: int) -> torch.Tensor | None:
     return None
 
 
+def item_columns(dataset: Dataset[Sample]) -> list[torch.Tensor] | None:
+    """Return all items of all samples of tensor datasets: see :func:`item_column`."""
+    columns = []
+    while (column := item_column(dataset, len(columns))) is not None:
+        columns.append(column)
+    return columns or None
+
+
 def gather(dataset: Dataset[Sample], indices: Sequence[int], layout: Layout) -> ColumnDataset:
     """Copy some samples into columns.
 

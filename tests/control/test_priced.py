@@ -251,7 +251,7 @@ def test_what_is_not_known_is_said(metric):
 
     assert "No drop on the new data;" in sentence()
     assert "Drop of 0.100 by the new data;" in sentence(metric_new=0.4, n_new=1)
-    assert "New data not probed: no drop assumed" in sentence(metric_new=metric)
+    assert "New data not probed: a drop as at earlier experiences expected" in sentence(metric_new=metric)
     assert "Metric of the last update unknown: no drop assumed" in sentence(metric_last=metric)
     assert "(model error 0.1 assumed)" in sentence(metric_ceiling=metric)
 
