@@ -22,6 +22,8 @@ from greentrain.units import format_energy
 
 FIRST_SHARES = 2.0
 """Even shares of the budget that the first training may use while its cost is unknown."""
+FIRST_LEAST = 0.1
+"""Share of the budget that it may use at least: its model is in use for longest."""
 MOST_OF_IT = 0.6
 """Largest share of what is left that it may use, if more experiences are to come."""
 
@@ -312,7 +314,8 @@ def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> De
     full = [each for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN]
     if not full or left_j <= 0:
         return broke(f"Budget exhausted: {format_energy(left_j)} left")
-    share = min(FIRST_SHARES / state.remaining, MOST_OF_IT) if state.remaining > 1 else 1.0
+    shares = max(FIRST_SHARES / state.remaining, FIRST_LEAST)
+    share = min(shares, MOST_OF_IT) if state.remaining > 1 else 1.0
     cap_j = share * left_j
     option = Option(
         candidate=max(full, key=lambda each: each.action.step_fraction),

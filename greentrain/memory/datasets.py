@@ -169,7 +169,7 @@ def item_column(dataset: Dataset[Sample], item: int) -> torch.Tensor | None:
         return dataset.tensors[item]
     if type(dataset) is Subset:
         whole = item_column(dataset.dataset, item)
-        return None if whole is None else whole[torch.as_tensor(dataset.indices)]
+        return None if whole is None else whole[torch.as_tensor(dataset.indices, dtype=torch.int64)]
     if isinstance(dataset, ConcatDataset) and type(dataset) in (
         ConcatDataset,
         BatchedConcatDataset,

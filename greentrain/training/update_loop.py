@@ -44,7 +44,7 @@ from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent,
 from greentrain.units import format_energy
 
 FIRST_AT_LEAST_J = 1.0
-"""Smallest cap of a first training: a small computer's energy in a tenth of a second.
+"""Smallest balance for a first training: a small computer's energy in a tenth of a second.
 
 The energy of its first step is unknown, and must not exceed the budget.
 """
@@ -339,7 +339,7 @@ class UpdateLoop:
             others=self._budget.prospects(left),
         )
         calibrated = self._state.controller.cost.calibrated
-        if not calibrated and decision.cost_j.upper < FIRST_AT_LEAST_J:
+        if not calibrated and account.balance().left_j < FIRST_AT_LEAST_J:
             decision = _budget_exhausted(account)
         return state, decision
 
