@@ -14,7 +14,7 @@ from greentrain.control.decision import Decision, Reason, decided, unweighed
 from greentrain.control.forecast import Prospect, forecast_options
 from greentrain.control.policies.policy import DecisionOutcome, Policy
 from greentrain.control.policies.priced import PricedPolicy
-from greentrain.control.staleness import Case, drop_cases
+from greentrain.control.staleness import Case, drop_cases, staleness_found, staleness_of
 from greentrain.control.state import HISTORY_KEPT, Past, State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
@@ -202,9 +202,8 @@ class BudgetController:
             kept: Whether the trained model is in use from now on.
         """
         before = state.metric_before
-        if state.metric_new is not None and state.has_model:
-            self._stale.append(state.staleness)
-            del self._stale[:-HISTORY_KEPT]
+        if state.has_model:
+            self._learn_staleness(state, metric_after, gain)
         if decision.action.mode is not UpdateMode.SKIP:
             self.cost.observe(decision.action.mode, steps, actual_j)
             if gain is None and metric_after is not None and before is not None:
@@ -243,6 +242,17 @@ class BudgetController:
                     kept=kept,
                 )
             )
+
+    def _learn_staleness(
+        self, state: State, metric_after: float | None, gain: float | None
+    ) -> None:
+        stale = staleness_of(state, self._stale)
+        if state.metric_new is None:
+            found = staleness_found(state, metric_after, gain)
+            stale = stale if found is None else found
+        if stale is not None:
+            self._stale.append(stale)
+            del self._stale[:-HISTORY_KEPT]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the models, the history and the policy as plain values."""

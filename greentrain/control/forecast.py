@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from greentrain.control.action import Option
-from greentrain.control.staleness import staleness_cases
+from greentrain.control.staleness import staleness_cases, staleness_of
 from greentrain.control.state import State
 from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 from greentrain.control.utility import UtilityModel
@@ -142,8 +142,8 @@ def _own(
     lines = _lines(options)
     n_all = state.n_new + state.n_stored
     n_each = max(1.0, n_all / (state.position + 1))
-    seen = [*stale, state.staleness] if state.metric_new is not None else stale
-    cases = staleness_cases(seen, state.unit)
+    present = staleness_of(state, stale)
+    cases = staleness_cases(stale if present is None else [*stale, present], state.unit)
     even_j = left_j / state.remaining
     rate = _rate(options, lines, even_j)
     tables, weights = [], []

@@ -14,6 +14,8 @@ EXPECTED_STALENESS = ((0.0, 0.7), (0.1, 0.15), (0.5, 0.15))
 It is in units of the metric. The stream's own experiences soon outweigh it.
 """
 _BREAK = max(value for value, _ in EXPECTED_STALENESS)
+_TELLING = 0.05
+"""Smallest share of new data in all data at which a drop tells the staleness on the new."""
 
 Case = tuple[float, float]
 """A possible value with its probability."""
@@ -61,11 +63,47 @@ def drop_cases(state: State, stale: Sequence[float]) -> list[Case]:
         # A negative drop (the new data score better) is chance: no update removes it.
         return [(max(0.0, state.drop), 1.0)]
     share = state.n_new / max(1, state.n_new + state.n_stored)
+    return [(share * value, weight) for value, weight in _of_present(state, stale)]
+
+
+def staleness_of(state: State, stale: Sequence[float]) -> float | None:
+    """Return the staleness on the present data: as probed, or as their labels tell.
+
+    ``None`` if they were not probed, and bring no class that was never seen.
+
+    Args:
+        state: The state.
+        stale: Staleness at earlier experiences.
+    """
+    if state.metric_new is not None:
+        return state.staleness
+    if not state.unseen:
+        return None
+    return math.fsum(value * weight for value, weight in _of_present(state, stale))
+
+
+def staleness_found(state: State, metric_after: float | None, gain: float | None) -> float | None:
+    """Return the staleness that a comparison after an update tells; ``None`` if it tells none.
+
+    Args:
+        state: The state before the update.
+        metric_after: The metric of the trained model, oriented.
+        gain: Its gain.
+    """
+    share = state.n_new / max(1, state.n_new + state.n_stored)
+    if metric_after is None or gain is None or state.metric_last is None or share < _TELLING:
+        return None
+    stale = (state.metric_last - (metric_after - gain)) / share
+    return min(max(0.0, stale), state.unit) if math.isfinite(stale) else None
+
+
+def _of_present(state: State, stale: Sequence[float]) -> list[Case]:
+    """Return the possible stalenesses on data that were not probed."""
     unseen = state.unseen or 0.0
     known = max(0.0, 1.0 - unseen - (state.copies or 0.0))
     by_class = state.metric_last if state.metric_ceiling == 1 else None
     lost = _BREAK * state.unit if by_class is None else by_class
     return [
-        (share * (known * value + unseen * lost), weight)
+        (known * value + unseen * lost, weight)
         for value, weight in staleness_cases(stale, state.unit)
     ]
