@@ -102,6 +102,7 @@ class BudgetController:
         state: State,
         candidates: Sequence[Candidate],
         *,
+        keep_j: float = 0.0,
         others: Sequence[Prospect] = (),
     ) -> float | None:
         """Return the joules that a probe of the new data is worth.
@@ -114,6 +115,7 @@ class BudgetController:
         Args:
             state: The state before a probe.
             candidates: The feasible updates, without ``SKIP``.
+            keep_j: Joules for this probe and for those of later experiences.
             others: As for :meth:`decide`.
 
         Returns:
@@ -123,7 +125,7 @@ class BudgetController:
         worth = getattr(self.policy, "worth_of_probe_j", None)
         if worth is None or not self.cost.calibrated:
             return None
-        balance = self._paying().balance()
+        balance = _less(self._paying().balance(), keep_j)
         state = self._informed(state, candidates, balance)
         cases = drop_cases(state, self._stale)
         options = self._options(state, candidates, cases)
@@ -136,9 +138,7 @@ class BudgetController:
         found: float = worth(state, options, offered, balance, forecast)
         return found
 
-    def _informed(
-        self, state: State, candidates: Sequence[Candidate], balance: Balance
-    ) -> State:
+    def _informed(self, state: State, candidates: Sequence[Candidate], balance: Balance) -> State:
         """Add what the controller knows to a state."""
         return dataclasses.replace(
             state,

@@ -35,7 +35,8 @@ class UtilityModel:
     2. the room (error of the last model) times the line;
     3. the second feature times the growth of the data;
     4. the room times the plasticity debt (updates since the last full retraining, over ten);
-    5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room.
+    5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room or 0.1,
+       the larger of the two.
 
     The prior weights are in :class:`~greentrain.control.update_modes.ModeTraits`. Gains, drops and
     room are in units of the metric: see :attr:`~greentrain.control.state.State.unit`.
@@ -192,13 +193,15 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     debt = min(state.warm_starts, 10) / 10
     growth = math.log1p(state.n_new / max(1, state.n_stored))
     lacking = 1.0 / action.step_fraction - 1.0 if full else 0.0
+    # A short training from fresh weights misses as much, however good the last model is.
+    missed = lacking * max(room, UNKNOWN_ROOM)
     return np.array(
         [
             drop / state.unit * math.sqrt(line),
             room * line,
             room * line * growth,
             room * debt,
-            room * lacking,
+            missed,
         ],
         dtype=np.float64,
     )

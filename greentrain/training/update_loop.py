@@ -300,16 +300,20 @@ class UpdateLoop:
         """Return the number of samples to probe: 0 if a probe is not worth its joules."""
         probe = self._state.probe
         samples = probe.affordable(account.balance().left_j / left)
+        least = max(samples, FEWEST)
         state = self._state.build_state(
             look, None, context.data, position=context.position, left=left
         )
         worth_j = self._core.worth_of_probe_j(
-            state, self._candidates(context), account, others=self._budget.prospects(left)
+            state,
+            self._candidates(context),
+            account,
+            keep_j=probe.expected_j(least) * left,
+            others=self._budget.prospects(left),
         )
         if worth_j is None:
             return samples
-        samples = max(samples, FEWEST)
-        return samples if probe.expected_j(samples) <= worth_j else 0
+        return least if probe.expected_j(least) <= worth_j else 0
 
     def _candidates(self, context: UpdateContext) -> list[Candidate]:
         return self._trainer.plan.candidates(

@@ -318,9 +318,11 @@ def test_a_probe_is_worth_the_joules_that_it_saves():
     calm, broken = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, gain)] for gain in (0.0, 0.2))
     blind = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.1)]
     later = ((0.0, 0.0), (20.0, 0.08))  # 20 J are left for each of two: energy has a price
-    price = PricedPolicy().decide(
-        state(position=0), blind, balance(39.0), forecast(later)
-    ).min_gain_per_j
+    price = (
+        PricedPolicy()
+        .decide(state(position=0), blind, balance(39.0), forecast(later))
+        .min_gain_per_j
+    )
     assert price == pytest.approx(0.08 / 20)
     # Half of the time it saves an update that brings nothing: 20 J.
     found = worth(blind, [(calm, 0.5), (broken, 0.5)], 39.0, later)

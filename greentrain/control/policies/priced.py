@@ -128,7 +128,6 @@ class PricedPolicy(BasePolicy):
         decision = offered.take(best, reason, sentence, why_lost)
         return dataclasses.replace(decision, min_gain_per_j=price)
 
-
     def worth_of_probe_j(
         self,
         state: State,
@@ -171,9 +170,7 @@ class PricedPolicy(BasePolicy):
             return 0.0
         return value / price if price > 0 else math.inf
 
-    def _worthwhile(
-        self, updates: Sequence[Option], state: State, even_j: float
-    ) -> list[Option]:
+    def _worthwhile(self, updates: Sequence[Option], state: State, even_j: float) -> list[Option]:
         """Return the updates whose gain is above the minimum, beyond doubt."""
         return [
             each
@@ -185,8 +182,7 @@ class PricedPolicy(BasePolicy):
 
 def _discounted(options: Sequence[Option], even_j: float) -> dict[Action, float]:
     return {
-        option.action: option.gain.mean
-        - risk_discount(option.cost_j.mean, even_j) * option.gain.sd
+        option.action: option.gain.mean - risk_discount(option.cost_j.mean, even_j) * option.gain.sd
         for option in options
     }
 
