@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from greentrain.control.update_modes import UpdateMode
@@ -14,7 +15,9 @@ class Action:
 
     Args:
         mode: The update mode.
-        step_fraction: Share of the mode's usual steps, in (0, 1]; 0 for ``SKIP``.
+        step_fraction: Share of the mode's usual steps, above 0; 0 for ``SKIP``. A full retraining
+            has at most 1. A warm start may have more: 5 times its usual steps are as many as those
+            of a full retraining, if a fifth of its epochs is usual.
 
     Raises:
         ConfigurationError: If the step fraction is out of range.
@@ -24,11 +27,12 @@ class Action:
     step_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        skip = self.mode is UpdateMode.SKIP
-        if not (self.step_fraction == 0 if skip else 0 < self.step_fraction <= 1):
+        most = {UpdateMode.SKIP: 0.0, UpdateMode.WARM_START: sys.float_info.max}.get(self.mode, 1.0)
+        least = 0.0 if most == 0 else sys.float_info.min
+        if not least <= self.step_fraction <= most:
             raise ConfigurationError(
                 f"step_fraction is {self.step_fraction!r} for {self.mode}; set it to 0 for SKIP, "
-                "and above 0 and at most 1 for the other modes"
+                "above 0 for WARM_START, and above 0 and at most 1 for the other modes"
             )
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from greentrain.control.decision import Decision, Reason, decided, unweighed
 from greentrain.control.forecast import Prospect, forecast_options
 from greentrain.control.policies.policy import DecisionOutcome, Policy
 from greentrain.control.policies.priced import PricedPolicy
+from greentrain.control.staleness import Case, drop_cases, staleness_found, staleness_of
 from greentrain.control.state import HISTORY_KEPT, Past, State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
@@ -20,6 +22,8 @@ from greentrain.units import format_energy
 
 FIRST_SHARES = 2.0
 """Even shares of the budget that the first training may use while its cost is unknown."""
+FIRST_LEAST = 0.1
+"""Share of the budget that it may use at least: its model is in use for longest."""
 MOST_OF_IT = 0.6
 """Largest share of what is left that it may use, if more experiences are to come."""
 
@@ -81,24 +85,10 @@ class BudgetController:
         if not self.cost.calibrated:
             state = dataclasses.replace(state, left_j=balance.left_j)
             return state, _untried(state, candidates, balance.left_j)
-        options = [SKIP_OPTION]
-        for candidate in candidates:
-            options.append(
-                Option(
-                    candidate=candidate,
-                    cost_j=self.cost.predict(candidate.action.mode, candidate.steps),
-                    gain=self.utility.predict(candidate.action, state),
-                )
-            )
+        state = self._informed(state, candidates, balance)
+        options = self._options(state, candidates, drop_cases(state, self._stale))
         forecast = forecast_options(
             options, state, self.utility, self._stale, balance.left_j, others
-        )
-        state = dataclasses.replace(
-            state,
-            left_j=balance.left_j,
-            since_update=_since(self._history, _TRAINED),
-            since_full=_since(self._history, {UpdateMode.FULL_RETRAIN}),
-            history=tuple(self._history),
         )
         decision = self.policy.decide(state, options, balance, forecast)
         return state, dataclasses.replace(
@@ -106,6 +96,73 @@ class BudgetController:
             alternatives=decision.alternatives or unweighed(options),
             forecast=forecast,
         )
+
+    def worth_of_probe_j(
+        self,
+        state: State,
+        candidates: Sequence[Candidate],
+        *,
+        keep_j: float = 0.0,
+        others: Sequence[Prospect] = (),
+    ) -> float | None:
+        """Return the joules that a probe of the new data is worth.
+
+        A probe tells which of the possible drops the new data cause. The value of that information
+        is the net gain of the best option for each drop, on average, less the net gain of the
+        option that is best on average (Howard 1966, "Information value theory"). Divided by the
+        price of a joule it is the worth in joules.
+
+        Args:
+            state: The state before a probe.
+            candidates: The feasible updates, without ``SKIP``.
+            keep_j: Joules for this probe and for those of later experiences.
+            others: As for :meth:`decide`.
+
+        Returns:
+            0 if no update is affordable, or each drop has the same best option; infinity if joules
+            are plentiful. ``None`` if the policy does not say what a probe is worth.
+        """
+        worth = getattr(self.policy, "worth_of_probe_j", None)
+        if worth is None or not self.cost.calibrated:
+            return None
+        balance = _less(self._paying().balance(), keep_j)
+        state = self._informed(state, candidates, balance)
+        cases = drop_cases(state, self._stale)
+        options = self._options(state, candidates, cases)
+        forecast = forecast_options(
+            options, state, self.utility, self._stale, balance.left_j, others
+        )
+        offered = [
+            (self._options(state, candidates, [(drop, 1.0)]), weight) for drop, weight in cases
+        ]
+        found: float = worth(state, options, offered, balance, forecast)
+        return found
+
+    def _informed(self, state: State, candidates: Sequence[Candidate], balance: Balance) -> State:
+        """Add what the controller knows to a state."""
+        return dataclasses.replace(
+            state,
+            left_j=balance.left_j,
+            effort=_effort(self._history, candidates),
+            since_update=_since(self._history, _TRAINED),
+            since_full=_since(self._history, {UpdateMode.FULL_RETRAIN}),
+            history=tuple(self._history),
+        )
+
+    def _options(
+        self, state: State, candidates: Sequence[Candidate], drops: Sequence[Case]
+    ) -> list[Option]:
+        """Return ``SKIP``, and the candidates with their predicted cost and gain."""
+        options = [SKIP_OPTION]
+        for candidate in candidates:
+            options.append(
+                Option(
+                    candidate=candidate,
+                    cost_j=self.cost.predict(candidate.action.mode, candidate.steps),
+                    gain=self.utility.predict(candidate.action, state, drops),
+                )
+            )
+        return options
 
     def reserve(self, decision: Decision, purpose: str) -> str | None:
         """Reserve the upper bound of the decision; return ``None`` for ``SKIP``.
@@ -145,15 +202,18 @@ class BudgetController:
             kept: Whether the trained model is in use from now on.
         """
         before = state.metric_before
-        if state.metric_new is not None and state.has_model:
-            self._stale.append(state.staleness)
-            del self._stale[:-HISTORY_KEPT]
+        if state.has_model:
+            self._learn_staleness(state, metric_after, gain)
         if decision.action.mode is not UpdateMode.SKIP:
             self.cost.observe(decision.action.mode, steps, actual_j)
             if gain is None and metric_after is not None and before is not None:
                 gain = metric_after - before
             if gain is not None and state.has_model:
-                self.utility.observe(decision.action, state, gain, gain_sd)
+                cases = drop_cases(state, self._stale)
+                drop = math.fsum(drop * weight for drop, weight in cases)
+                scatter = math.fsum(weight * (each - drop) ** 2 for each, weight in cases)
+                sd = math.hypot(gain_sd, math.sqrt(scatter))
+                self.utility.observe(decision.action, state, gain, sd, drop=drop)
         self._history.append(
             Past(
                 position=state.position,
@@ -182,6 +242,17 @@ class BudgetController:
                     kept=kept,
                 )
             )
+
+    def _learn_staleness(
+        self, state: State, metric_after: float | None, gain: float | None
+    ) -> None:
+        stale = staleness_of(state, self._stale)
+        if state.metric_new is None:
+            found = staleness_found(state, metric_after, gain)
+            stale = stale if found is None else found
+        if stale is not None:
+            self._stale.append(stale)
+            del self._stale[:-HISTORY_KEPT]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the models, the history and the policy as plain values."""
@@ -218,6 +289,22 @@ def _since(history: Sequence[Past], modes: Collection[UpdateMode]) -> int:
     return 0
 
 
+def _effort(history: Sequence[Past], candidates: Sequence[Candidate]) -> float | None:
+    """Return the steps since the last full retraining, as a share of those of one now."""
+    whole = max(
+        (each.steps for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN),
+        default=0,
+    )
+    if not whole:
+        return None
+    steps = 0
+    for past in reversed(history):
+        steps += past.steps
+        if past.mode is UpdateMode.FULL_RETRAIN:
+            break
+    return steps / whole
+
+
 def broke(sentence: str) -> Decision:
     """Return the ``SKIP`` of a budget that cannot pay for a probe of the data."""
     return decided(SKIP_OPTION, Reason.BUDGET_EXHAUSTED, sentence)
@@ -237,7 +324,8 @@ def _untried(state: State, candidates: Sequence[Candidate], left_j: float) -> De
     full = [each for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN]
     if not full or left_j <= 0:
         return broke(f"Budget exhausted: {format_energy(left_j)} left")
-    share = min(FIRST_SHARES / state.remaining, MOST_OF_IT) if state.remaining > 1 else 1.0
+    shares = max(FIRST_SHARES / state.remaining, FIRST_LEAST)
+    share = min(shares, MOST_OF_IT) if state.remaining > 1 else 1.0
     cap_j = share * left_j
     option = Option(
         candidate=max(full, key=lambda each: each.action.step_fraction),

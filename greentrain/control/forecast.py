@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from greentrain.control.action import Option
+from greentrain.control.staleness import staleness_cases, staleness_of
 from greentrain.control.state import State
 from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 from greentrain.control.utility import UtilityModel
@@ -23,12 +23,6 @@ CLOSING = 2.4
 
 Measured on the trainings that the prior weights of the utility model come from.
 """
-EXPECTED_STALENESS = ((0.0, 0.7), (0.1, 0.15), (0.5, 0.15))
-"""Prior of the staleness on new data, with its weight in experiences: none, a drift, a break.
-
-It is in units of the metric. The stream's own experiences soon outweigh it.
-"""
-
 Table = tuple[tuple[float, float], ...]
 """The (joules, gain) of every option at one experience, ``SKIP`` included."""
 Prospect = tuple[Sequence[Option], float]
@@ -148,15 +142,18 @@ def _own(
     lines = _lines(options)
     n_all = state.n_new + state.n_stored
     n_each = max(1.0, n_all / (state.position + 1))
-    seen = [*stale, state.staleness] if state.metric_new is not None else stale
-    cases = _cases(seen, state.unit)
+    present = staleness_of(state, stale)
+    cases = staleness_cases(stale if present is None else [*stale, present], state.unit)
     even_j = left_j / state.remaining
     rate = _rate(options, lines, even_j)
     tables, weights = [], []
     for first, last in _spans(state.remaining - 1):
         middle = (first + last) / 2
         then = dataclasses.replace(
-            state, n_new=round(n_each), n_stored=round(n_all + (middle - 1) * n_each)
+            state,
+            n_new=round(n_each),
+            n_stored=round(n_all + (middle - 1) * n_each),
+            copies=None,
         )
         share = n_each / (n_each + then.n_stored)
         lasting = _lasting(rate, state.remaining - middle) / _lasting(rate, state.remaining)
@@ -209,23 +206,6 @@ def _spans(ahead: int) -> list[tuple[int, int]]:
     points = min(POINTS, ahead)
     edges = [round(point * ahead / points) for point in range(points + 1)]
     return [(edges[point] + 1, edges[point + 1]) for point in range(points)]
-
-
-def _cases(stale: Sequence[float], unit: float) -> list[tuple[float, float]]:
-    """Return possible stalenesses with their probability, from the prior and from the past.
-
-    The past is summarised in thirds, lowest first, so that a long past costs no more time.
-    """
-    seen = sorted(max(0.0, each) for each in stale)
-    prior = sum(weight for _, weight in EXPECTED_STALENESS)
-    total = prior + len(seen)
-    cases = [(value * unit, weight / total) for value, weight in EXPECTED_STALENESS]
-    parts = min(3, len(seen))
-    edges = [round(part * len(seen) / parts) for part in range(parts + 1)] if parts else []
-    for begin, end in itertools.pairwise(edges):
-        part = seen[begin:end]
-        cases.append((sum(part) / len(part), len(part) / total))
-    return cases
 
 
 def _lines(options: Sequence[Option]) -> dict[UpdateMode, tuple[float, float]]:

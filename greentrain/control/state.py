@@ -76,6 +76,10 @@ class State:
         loss_new: The loss on new data, if the model logs one; lower is better.
         loss_past: The loss on held-out data of earlier experiences, likewise.
         unseen: Share of the new samples whose class is new; ``None`` without classes.
+        copies: Share of the new samples that are exact copies of samples an update has trained on;
+            ``None`` if unknown.
+        effort: Steps since the last full retraining, its own included, as a share of those of a
+            full retraining now; ``None`` if unknown.
         shift: Distance of the new data from the old; ``None`` if not measured.
         shift_by: Name of that distance, such as ``"MMD2 of penultimate features"``.
         weight_growth: Growth of the norm of the weights since the last full retraining, as a share.
@@ -105,6 +109,8 @@ class State:
     loss_new: float | None = None
     loss_past: float | None = None
     unseen: float | None = None
+    copies: float | None = None
+    effort: float | None = None
     shift: float | None = None
     shift_by: str = ""
     weight_growth: float | None = None

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from greentrain.control.action import Action, Candidate
 from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 
-FEWEST_STEPS = 50
+FEWEST_STEPS = 20
 """Smallest number of steps of a candidate: a fresh optimizer needs about as many to settle."""
-STEP_FRACTIONS = (0.0625, 0.088, 0.125, 0.177, 0.25, 0.354, 0.5, 0.707, 1.0)
+STEP_FRACTIONS = (
+    *(0.022, 0.031, 0.044, 0.0625, 0.088, 0.125, 0.177),
+    *(0.25, 0.354, 0.5, 0.707, 1.0),
+)
+LONGER = (1.41, 2.0, 2.83, 4.0, 5.66, 8.0)
+"""Further step fractions of a warm start, up to the steps of a full retraining."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,7 @@ class StepPlan:
         actions = [
             Action(mode=mode, step_fraction=fraction)
             for mode in modes
-            for fraction in STEP_FRACTIONS
+            for fraction in self.step_fractions(mode)
         ]
         candidates = [
             Candidate(
@@ -90,6 +95,22 @@ class StepPlan:
             for each in candidates
             if each.steps >= FEWEST_STEPS or each.action.step_fraction == 1
         ]
+
+    def step_fractions(self, mode: UpdateMode) -> list[float]:
+        """Return the step fractions of an update mode, in rising order.
+
+        The longest warm start has the steps of a full retraining: its step fraction is
+        ``1 / reuse_fraction``.
+
+        Example:
+            >>> StepPlan(epochs=10, batch_size=64, reuse_fraction=0.2).step_fractions(
+            ...     UpdateMode.WARM_START)[-4:]
+            [2.0, 2.83, 4.0, 5.0]
+        """
+        if mode is not UpdateMode.WARM_START:
+            return list(STEP_FRACTIONS)
+        whole = 1.0 / self.reuse_fraction
+        return [*STEP_FRACTIONS, *(each for each in LONGER if each < whole), *[whole] * (whole > 1)]
 
     def full_retraining_steps(
         self, sizes: Sequence[int], *, max_size: int | None = None

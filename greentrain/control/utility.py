@@ -11,6 +11,7 @@ import numpy as np
 
 from greentrain.control.action import Action, Estimate
 from greentrain.control.regression import Vector, posterior
+from greentrain.control.staleness import Case
 from greentrain.control.state import UNKNOWN_ROOM, State
 from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 
@@ -34,7 +35,8 @@ class UtilityModel:
     2. the room (error of the last model) times the line;
     3. the second feature times the growth of the data;
     4. the room times the plasticity debt (updates since the last full retraining, over ten);
-    5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room.
+    5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room or 0.1,
+       the larger of the two.
 
     The prior weights are in :class:`~greentrain.control.update_modes.ModeTraits`. Gains, drops and
     room are in units of the metric: see :attr:`~greentrain.control.state.State.unit`.
@@ -45,11 +47,28 @@ class UtilityModel:
         self._gains: dict[UpdateMode, list[tuple[float, float]]] = defaultdict(list)
         self._posterior: dict[UpdateMode, tuple[Vector, Vector]] = {}
 
-    def observe(self, action: Action, state: State, gain: float, sd: float = 0.0) -> None:
-        """Learn from a measured gain and its standard error."""
+    def observe(
+        self,
+        action: Action,
+        state: State,
+        gain: float,
+        sd: float = 0.0,
+        *,
+        drop: float | None = None,
+    ) -> None:
+        """Learn from a measured gain.
+
+        Args:
+            action: The action.
+            state: The state before it.
+            gain: The gain.
+            sd: Its standard error.
+            drop: The drop by the new data; that of the state unless given.
+        """
         if action.mode is UpdateMode.SKIP or not (math.isfinite(gain) and math.isfinite(sd)):
             return
-        self._rows[action.mode].append(_features(action, state, _drop(state)))
+        known = max(0.0, state.drop) if drop is None else drop
+        self._rows[action.mode].append(_features(action, state, known))
         self._gains[action.mode].append((gain / state.unit, sd / state.unit))
         del self._rows[action.mode][:-_REMEMBERED], self._gains[action.mode][:-_REMEMBERED]
         self._posterior.clear()
@@ -72,12 +91,24 @@ class UtilityModel:
             self._rows[UpdateMode(mode)] = [np.array(row[:-2]) for row in observed]
             self._gains[UpdateMode(mode)] = [(row[-2], row[-1]) for row in observed]
 
-    def predict(self, action: Action, state: State) -> Estimate:
-        """Predict the gain of an action in a state."""
-        mean, sd = self.gains([action], state, [_drop(state)])
-        return Estimate(
-            mean=float(mean[0, 0]), sd=float(sd[0, 0]), upper=float(mean[0, 0] + 2 * sd[0, 0])
-        )
+    def predict(
+        self, action: Action, state: State, drops: Sequence[Case] | None = None
+    ) -> Estimate:
+        """Predict the gain of an action in a state.
+
+        Args:
+            action: The action.
+            state: The state.
+            drops: Possible drops by the new data, with their probabilities; that of the state
+                unless given.
+        """
+        drops = [(max(0.0, state.drop), 1.0)] if drops is None else drops
+        means, sds = self.gains([action], state, [drop for drop, _ in drops])
+        weights = np.array([weight for _, weight in drops])
+        mean = float(weights @ means[:, 0])
+        variance = float(weights @ (sds[:, 0] ** 2 + (means[:, 0] - mean) ** 2))
+        sd = math.sqrt(variance)
+        return Estimate(mean=mean, sd=sd, upper=mean + 2 * sd)
 
     def gains(
         self, actions: Sequence[Action], state: State, drops: Sequence[float]
@@ -133,9 +164,21 @@ def _alike(mode: UpdateMode) -> list[tuple[UpdateMode, float]]:
     ]
 
 
-def _drop(state: State) -> float:
-    # A negative drop (the new data score better) is chance: no update removes it.
-    return max(0.0, state.drop)
+def freshness(state: State) -> float:
+    """Return the share of the room that further training on the new data may still close.
+
+    Copies of samples bring nothing once the model is trained to the end: once it had as many steps
+    as a full retraining has. A model that had fewer gains from them as from any other sample.
+
+    Example:
+        >>> def of(copies, effort):
+        ...     return freshness(State(position=1, num_experiences=2, has_model=True,
+        ...         metric_before=None, copies=copies, effort=effort))
+        >>> of(copies=0.0, effort=1.0), of(copies=1.0, effort=0.25), of(copies=1.0, effort=1.0)
+        (1.0, 0.75, 0.0)
+    """
+    effort = 0.0 if state.effort is None else min(1.0, state.effort)
+    return 1.0 - (state.copies or 0.0) * effort
 
 
 def _features(action: Action, state: State, drop: float) -> Vector:
@@ -146,16 +189,19 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     full = not traits.keeps_weights
     line = 1.0 if full else math.log2(1.0 + 15.0 * share) / 4.0
     room = UNKNOWN_ROOM if state.room is None else state.room / state.unit
+    room *= freshness(state)
     debt = min(state.warm_starts, 10) / 10
     growth = math.log1p(state.n_new / max(1, state.n_stored))
     lacking = 1.0 / action.step_fraction - 1.0 if full else 0.0
+    # A short training from fresh weights misses as much, however good the last model is.
+    missed = lacking * max(room, UNKNOWN_ROOM)
     return np.array(
         [
             drop / state.unit * math.sqrt(line),
             room * line,
             room * line * growth,
             room * debt,
-            room * lacking,
+            missed,
         ],
         dtype=np.float64,
     )

@@ -233,6 +233,19 @@ class DecisionCore:
         self.controller.account = account
         return self.controller.decide(state, candidates, keep_j=keep_j, others=others)
 
+    def worth_of_probe_j(
+        self,
+        state: State,
+        candidates: Sequence[Candidate],
+        account: BudgetAccount,
+        *,
+        keep_j: float = 0.0,
+        others: Sequence[Prospect] = (),
+    ) -> float | None:
+        """Return the joules that a probe is worth; ``None`` if the policy does not say."""
+        self.controller.account = account
+        return self.controller.worth_of_probe_j(state, candidates, keep_j=keep_j, others=others)
+
     def ask(
         self,
         experience_id: str,

@@ -38,7 +38,7 @@ _log = get_logger(__name__)
 
 FIRST_SHARE = 0.1
 """Share of the balance that is reserved for an update whose cost cannot be predicted yet."""
-SIGNALS = ("metric_past", "loss_new", "loss_past", "unseen", "shift", "shift_by")
+SIGNALS = ("metric_past", "loss_new", "loss_past", "unseen", "copies", "shift", "shift_by")
 """Fields of the state that a caller may give."""
 
 
@@ -200,7 +200,8 @@ class ControllerSession:
             metric_new: The same on its training data, before training on them; ``None`` if unknown.
             n_stored: Stored samples that an update has trained on; by default all that updates had.
             **signals: Further inputs of policies: ``metric_past``, ``loss_new``, ``loss_past``,
-                ``unseen``, ``shift``, ``shift_by``, as in :class:`greentrain.control.State`.
+                ``unseen``, ``copies``, ``shift``, ``shift_by``, as in
+                :class:`greentrain.control.State`.
 
         Returns:
             The update, with the decision.

@@ -20,11 +20,12 @@ from greentrain.evaluation.comparison import Measured, mean
 from greentrain.evaluation.metric_states import BlockStates, value_of
 from greentrain.evaluation.signals.features import FeatureTap
 from greentrain.memory import size
+from greentrain.memory.datasets import item_columns
 from greentrain.texts import get_logger
 
 BLOCKS = 16
 """Largest number of blocks of a fast evaluation."""
-_SMALLEST_BLOCK = 8
+_SMALLEST_BLOCK = 16
 _FOR_WORKERS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 _TRAINING_ONLY = ("sampler", "drop_last")
 _LOG = inspect.signature(LightningModule.log)
@@ -79,8 +80,10 @@ def fast_evaluation(
         return None
     trainer = getattr(model, "_trainer", None)
     try:
-        # The Trainer of the last fit, with its loaders and data, is not copied.
-        module = copy.deepcopy(model, {id(trainer): None})
+        # The Trainer of the last fit, with its loaders and data, is not copied. Neither are the
+        # weights, which a validation does not change.
+        kept = {id(each): each for each in model.parameters()}
+        module = copy.deepcopy(model, {id(trainer): None, **kept})
         module.eval()
         with torch.no_grad():
             found = [_evaluate(module, each, monitor, loader, features) for each in datasets]
@@ -95,7 +98,7 @@ def block_size(samples: int, loader: Mapping[str, Any]) -> int:
 
     Example:
         >>> block_size(512, {"batch_size": 64}), block_size(64, {"batch_size": 64})
-        (32, 8)
+        (32, 16)
     """
     most: int = loader["batch_size"]
     return max(1, min(most, max(_SMALLEST_BLOCK, math.ceil(samples / BLOCKS))))
@@ -296,7 +299,7 @@ def _evaluate(
         tap.attach(module)
     # Workers would take longer to start than the samples take to evaluate.
     plain = {name: value for name, value in loader.items() if name not in _FOR_WORKERS}
-    for number, batch in enumerate(ordered_loader(dataset, {**plain, "batch_size": block})):
+    for number, batch in enumerate(_batches(dataset, {**plain, "batch_size": block})):
         listener.on_validation_batch_start()
         if tap is not None:
             tap.begin()
@@ -315,6 +318,15 @@ def _evaluate(
         features={} if tap is None else tap.features,
         states=states,
     )
+
+
+def _batches(dataset: Dataset[Any], loader: Mapping[str, Any]) -> Iterable[Any]:
+    """Return the batches of a loader; those of plain tensors are slices, equal to its stacks."""
+    columns = item_columns(dataset) if loader.keys() == {"batch_size"} else None
+    if columns is None:
+        return ordered_loader(dataset, loader)
+    parts = [column.split(loader["batch_size"]) for column in columns]
+    return (list(batch) for batch in zip(*parts, strict=True))
 
 
 def _number(value: Any) -> float | None:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 from greentrain.evaluation.comparison import Comparison, Measured, MetricHistory
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import KEPT, HeldOut
+from greentrain.evaluation.signals.copies import SeenSamples
 from greentrain.evaluation.signals.drift import Drift
 from greentrain.evaluation.signals.features import drift_between
 from greentrain.evaluation.signals.unseen_classes import SeenClasses, labels_in, unseen_share
@@ -47,7 +48,6 @@ class ProbeResult:
         past: The metric on those of past experiences; ``None`` if there are none.
         measured: The metric on all of them.
         new: The metric on a sample of the new training data.
-        unseen: Share of the new samples whose class was never seen; ``None`` if unknown.
         drift: The distance of the new data from the old; ``None`` if unknown.
         metric_current: The metric on all held-out data of the current experience; ``None`` unless
             it was requested.
@@ -57,7 +57,6 @@ class ProbeResult:
     past: Measured | None
     measured: Measured
     new: Measured
-    unseen: float | None = None
     drift: Drift | None = None
     metric_current: float | None = None
 
@@ -70,6 +69,19 @@ class ProbeResult:
     def samples(self) -> int:
         """Number of samples that were evaluated."""
         return self.measured.samples + self.new.samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What new data show without a model, at no cost.
+
+    Args:
+        unseen: Share of the new samples whose class was never seen; ``None`` if unknown.
+        copies: Share of them that are copies of samples that were trained on; ``None`` if unknown.
+    """
+
+    unseen: float | None = None
+    copies: float | None = None
 
 
 class Probe:
@@ -89,6 +101,7 @@ class Probe:
         self._evaluator = evaluator
         self._held_out = held_out
         self._seen = SeenClasses()
+        self._trained = SeenSamples()
         self._random = torch.Generator().manual_seed(seed)
         self._validation_sample_j: float | None = None
         self._probe_sample_j: list[float] = []
@@ -128,7 +141,7 @@ class Probe:
         if not self._validation_sample_j:
             return held_out
         most = max(FEWEST_VALIDATED, int(VALIDATION_SHARE * update_j / self._validation_sample_j))
-        return held_out if size(held_out) <= most else self._sample(held_out, most)
+        return held_out if size(held_out) <= most else self.some(held_out, most)
 
     def run(
         self,
@@ -148,11 +161,11 @@ class Probe:
             samples: Samples to evaluate; at most half of them, and 512, are new ones.
             current_alone: Whether to measure the experience's held-out data alone, too.
         """
-        new = self._sample(new, min(samples // 2, MOST_NEW))
+        new = self.some(new, min(samples // 2, MOST_NEW))
         past, present = self._held_out.past, experience.val
         rest = samples - size(new)
         n_past = round(rest * size(past) / max(1, size(past) + size(present)))
-        held_out = [self._sample(past, n_past), self._sample(present, rest - n_past)]
+        held_out = [self.some(past, n_past), self.some(present, rest - n_past)]
         held_out = [each for each in held_out if size(each)]
         compare_features = samples >= SAMPLES_FOR_DRIFT
         measured = self._evaluator.measure(model, [*held_out, new], features=compare_features)
@@ -162,16 +175,27 @@ class Probe:
             past=measured[0] if has_past else None,
             measured=self._evaluator.as_one(model, held_out, measured[:-1]),
             new=measured[-1],
-            unseen=unseen_share(labels_in(new), self._seen),
             drift=drift_between(measured[0].features, measured[-1].features)
             if has_past and compare_features
             else None,
             metric_current=self._evaluator.metric(model, present) if current_alone else None,
         )
 
-    def add_experience(self, experience: Experience) -> None:
-        """Count an experience's classes as seen."""
+    def look(self, new: Dataset[Any]) -> Look:
+        """Look at the labels of new data, and for copies among them."""
+        unseen = unseen_share(labels_in(new), self._seen) if len(self._seen) else None
+        return Look(unseen=unseen, copies=self._trained.share(new))
+
+    def add_experience(self, experience: Experience, *, trained: Dataset[Any] | None) -> None:
+        """Count an experience's classes as seen, and samples as trained on.
+
+        Args:
+            experience: The experience.
+            trained: The new samples that an update has trained on; ``None`` after ``SKIP``.
+        """
         self._seen.add(labels_in(experience.train))
+        if trained is not None:
+            self._trained.add(trained)
 
     def learn_probe(self, samples: int, energy_j: float) -> None:
         """Learn from the joules of a probe."""
@@ -195,6 +219,7 @@ class Probe:
             "probe_sample_j": list(self._probe_sample_j),
             "validation_j": self.validation_j,
             "seen": self._seen.state_dict(),
+            "trained": self._trained.state_dict(),
             "random": self._random.get_state(),
         }
 
@@ -205,6 +230,7 @@ class Probe:
         self.validation_j = state["validation_j"]
         self._evaluator.known |= self._validation_sample_j is not None
         self._seen.load_state_dict(state["seen"])
+        self._trained.load_state_dict(state["trained"])
         self._random.set_state(state["random"])
 
     def _sample_j(self) -> float | None:
@@ -218,7 +244,8 @@ class Probe:
         validated_j = self._validation_sample_j
         return None if validated_j is None else _WITHOUT_A_TRAINER * validated_j
 
-    def _sample(self, dataset: Dataset[Any], count: int) -> Dataset[Any]:
+    def some(self, dataset: Dataset[Any], count: int) -> Dataset[Any]:
+        """Return a uniform sample of a dataset; all of it if it has no more."""
         chosen = torch.randperm(size(dataset), generator=self._random)[:count]
         return Subset(dataset, chosen.tolist())
 

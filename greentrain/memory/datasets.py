@@ -173,7 +173,7 @@ def item_column(dataset: Dataset[Sample], item: int) -> torch.Tensor | None:
         return dataset.tensors[item]
     if type(dataset) is Subset:
         whole = item_column(dataset.dataset, item)
-        return None if whole is None else whole[torch.as_tensor(dataset.indices)]
+        return None if whole is None else whole[torch.as_tensor(dataset.indices, dtype=torch.int64)]
     if isinstance(dataset, ConcatDataset) and type(dataset) in (
         ConcatDataset,
         BatchedConcatDataset,
@@ -182,6 +182,14 @@ def item_column(dataset: Dataset[Sample], item: int) -> torch.Tensor | None:
         known = [part for part in parts if part is not None]
         return torch.cat(known) if len(known) == len(parts) else None
     return None
+
+
+def item_columns(dataset: Dataset[Sample]) -> list[torch.Tensor] | None:
+    """Return all items of all samples of tensor datasets: see :func:`item_column`."""
+    columns = []
+    while (column := item_column(dataset, len(columns))) is not None:
+        columns.append(column)
+    return columns or None
 
 
 def gather(dataset: Dataset[Sample], indices: Sequence[int], layout: Layout) -> ColumnDataset:

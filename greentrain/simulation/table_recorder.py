@@ -198,7 +198,7 @@ class TableRecorder:
         if place not in self._file.probes:
             oriented, found = self._progress.oriented, dict[str, Any]()
             if probe is not None:
-                found = {"loss_new": probe.new.loss, "unseen": probe.unseen}
+                found = {"loss_new": probe.new.loss}
                 if probe.drift is not None:
                     found |= {"shift": probe.drift.value, "shift_by": probe.drift.measure}
             self._file.append(

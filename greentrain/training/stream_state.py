@@ -17,7 +17,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.evaluation.comparison import MetricHistory
 from greentrain.evaluation.held_out import HeldOut
 from greentrain.evaluation.per_experience import PerExperienceMetrics
-from greentrain.evaluation.probe import Probe, ProbeResult
+from greentrain.evaluation.probe import Look, Probe, ProbeResult
 from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import TrainedModel, Weights
 from greentrain.training.fit_callbacks import LoggerSteps
@@ -208,11 +208,12 @@ class StreamState:
         self.slope: float | None = None
 
     def build_state(
-        self, probe: ProbeResult | None, data: UpdateData, *, position: int, left: int
+        self, look: Look, probe: ProbeResult | None, data: UpdateData, *, position: int, left: int
     ) -> State:
         """Return the state in which the controller decides.
 
         Args:
+            look: What the new data show without a model.
             probe: The probe of the current model; ``None`` without one.
             data: The data that an update may train on.
             position: Number of the experience.
@@ -229,7 +230,6 @@ class StreamState:
                 "metric_past": None if past is None else oriented(past.value),
                 "loss_new": probe.new.loss,
                 "loss_past": None if past is None else past.loss,
-                "unseen": probe.unseen,
                 "shift": None if probe.drift is None else probe.drift.value,
                 "shift_by": "" if probe.drift is None else probe.drift.measure,
             }
@@ -246,6 +246,8 @@ class StreamState:
             warm_starts=self.model.warm_starts,
             weight_growth=self.model.weight_growth,
             slope=self.slope,
+            unseen=look.unseen,
+            copies=look.copies,
             **probed,
         )
 

@@ -13,7 +13,7 @@ from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.control import Candidate, Decision
 from greentrain.evaluation.comparison import Comparison
 from greentrain.evaluation.evaluator import Evaluator
-from greentrain.evaluation.probe import compare_on_all, compare_on_probe
+from greentrain.evaluation.probe import FEWEST_VALIDATED, compare_on_all, compare_on_probe
 from greentrain.memory import size
 from greentrain.payments import Payment, paying
 from greentrain.training.config import CarbonConfig
@@ -107,7 +107,7 @@ class TrainStage:
             )
             with recorder.phase("validation"):
                 after = self._validate(model.module, held_out)
-                compared = self._compare(asked, model.module, payment)
+                compared = self._compare(asked, model.module, payment, held_out)
                 new_nans = nan_buffers(model.module) - nan_buffers(self._state.model.module)
                 finite = has_finite_weights(model.module) and math.isfinite(after) and not new_nans
                 kept = finite and not nan.stopped and not self._loses(compared)
@@ -158,16 +158,24 @@ class TrainStage:
         return after
 
     def _compare(
-        self, asked: AskedUpdate, model: LightningModule, payment: Payment
+        self,
+        asked: AskedUpdate,
+        model: LightningModule,
+        payment: Payment,
+        held_out: Dataset[Any],
     ) -> Comparison | None:
         """Compare a successor with the current model, on more samples if it seems to be worse.
 
         On the few samples of a probe it may seem worse by chance, and the update would be lost.
+        Without a probe, both are measured on held-out samples.
         """
-        if asked.probe is None:
-            return None
         probe, history, evaluator = self._state.probe, self._state.history, self._evaluator
         current = self._state.model.module
+        if asked.probe is None:
+            if not self._state.model.trained:
+                return None
+            some = probe.some(held_out, FEWEST_VALIDATED)
+            return compare_on_all(some, current, model, evaluator=evaluator, history=history)
         compared = compare_on_probe(
             asked.probe, current, model, evaluator=evaluator, history=history
         )

@@ -12,7 +12,16 @@ from typing import Any
 
 from torch.utils.data import Dataset, Subset
 
-from greentrain.control import Action, Decision, Reason, State, UpdateMode, broke, set_aside
+from greentrain.control import (
+    Action,
+    Candidate,
+    Decision,
+    Reason,
+    State,
+    UpdateMode,
+    broke,
+    set_aside,
+)
 from greentrain.decisions.core import (
     BudgetAccount,
     DecisionCore,
@@ -22,7 +31,7 @@ from greentrain.decisions.core import (
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.errors import BudgetExceeded, LedgerError
 from greentrain.evaluation.evaluator import Evaluator
-from greentrain.evaluation.probe import FEWEST, ProbeResult
+from greentrain.evaluation.probe import FEWEST, Look, ProbeResult
 from greentrain.memory import size
 from greentrain.payments import paying
 from greentrain.training.cost_calibration import MAX_STEPS, calibrate, share_of_full
@@ -35,7 +44,7 @@ from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent,
 from greentrain.units import format_energy
 
 FIRST_AT_LEAST_J = 1.0
-"""Smallest cap of a first training: a small computer's energy in a tenth of a second.
+"""Smallest balance for a first training: a small computer's energy in a tenth of a second.
 
 The energy of its first step is unknown, and must not exceed the budget.
 """
@@ -251,14 +260,15 @@ class UpdateLoop:
         left_j, left = account.balance().left_j, self._budget.experiences_left()
         trained, each = self._state.model.trained, self._state.per_experience
         given = self._state.model.given  # nothing replaces it without a comparison
-        samples = probe.affordable(left_j / left) if trained else 0
+        look = probe.look(context.data.new) if trained else Look()
+        samples = self._probed_samples(context, look, account, left) if trained else 0
         current_alone = each is not None and trained
         if current_alone or given:
             samples = max(samples, FEWEST)
         alone = size(context.experience.val) if current_alone else 0
         reserved_j = probe.upper_bound_j(samples + alone)
         if not samples or reserved_j > left_j:
-            state, decision = self._decide(context, account, None, left)
+            state, decision = self._decide(context, look, account, None, left)
             if given:
                 decision = _budget_exhausted(account, "compare two models")
             return None, state, decision, Spent()
@@ -277,33 +287,63 @@ class UpdateLoop:
             )
             probe_j = recorder.used(recorder.depth - 1).total_j or 0.0
             keep_j = probe.expected_j(samples) * (left - 1)
-            decided = self._decide(context, account, found, left, keep_j=keep_j)
+            decided = self._decide(context, look, account, found, left, keep_j=keep_j)
         probe.learn_probe(found.samples + alone, probe_j)
         if each is not None and found.metric_current is not None:
             each.add_before(len(self._state.data.known), found.metric_current)
         spent = Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
         return found, *decided, spent
 
+    def _probed_samples(
+        self, context: UpdateContext, look: Look, account: BudgetAccount, left: int
+    ) -> int:
+        """Return the number of samples to probe: 0 if a probe is not worth its joules."""
+        probe = self._state.probe
+        samples = probe.affordable(account.balance().left_j / left)
+        least = max(samples, FEWEST)
+        state = self._state.build_state(
+            look, None, context.data, position=context.position, left=left
+        )
+        worth_j = self._core.worth_of_probe_j(
+            state,
+            self._candidates(context),
+            account,
+            keep_j=probe.expected_j(least) * left,
+            others=self._budget.prospects(left),
+        )
+        if worth_j is None:
+            return samples
+        return least if probe.expected_j(least) <= worth_j else 0
+
+    def _candidates(self, context: UpdateContext) -> list[Candidate]:
+        return self._trainer.plan.candidates(
+            **context.data.counts,
+            has_model=self._state.model.trained,
+            keeps_data=self._state.may_retrain(context.data),
+        )
+
     def _decide(
         self,
         context: UpdateContext,
+        look: Look,
         account: BudgetAccount,
         probe: ProbeResult | None,
         left: int,
         *,
         keep_j: float = 0.0,
     ) -> tuple[State, Decision]:
-        state = self._state.build_state(probe, context.data, position=context.position, left=left)
-        candidates = self._trainer.plan.candidates(
-            **context.data.counts,
-            has_model=self._state.model.trained,
-            keeps_data=self._state.may_retrain(context.data),
+        state = self._state.build_state(
+            look, probe, context.data, position=context.position, left=left
         )
         state, decision = self._core.decide(
-            state, candidates, account, keep_j=keep_j, others=self._budget.prospects(left)
+            state,
+            self._candidates(context),
+            account,
+            keep_j=keep_j,
+            others=self._budget.prospects(left),
         )
         calibrated = self._state.controller.cost.calibrated
-        if not calibrated and decision.cost_j.upper < FIRST_AT_LEAST_J:
+        if not calibrated and account.balance().left_j < FIRST_AT_LEAST_J:
             decision = _budget_exhausted(account)
         return state, decision
 
@@ -318,7 +358,8 @@ class UpdateLoop:
         if state.per_experience is not None and not trained:
             state.per_experience.repeat(n_known)
         state.held_out.add(experience)
-        state.probe.add_experience(experience)
+        new = asked.context.data.new if trained else None
+        state.probe.add_experience(experience, trained=new)
 
     def result(
         self,

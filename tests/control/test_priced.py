@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -251,7 +253,8 @@ def test_what_is_not_known_is_said(metric):
 
     assert "No drop on the new data;" in sentence()
     assert "Drop of 0.100 by the new data;" in sentence(metric_new=0.4, n_new=1)
-    assert "New data not probed: no drop assumed" in sentence(metric_new=metric)
+    unprobed = "New data not probed: a drop as at earlier experiences expected"
+    assert unprobed in sentence(metric_new=metric)
     assert "Metric of the last update unknown: no drop assumed" in sentence(metric_last=metric)
     assert "(model error 0.1 assumed)" in sentence(metric_ceiling=metric)
 
@@ -299,3 +302,44 @@ def test_the_drop_of_a_diverged_metric_is_short():
     assert sentence.startswith("Drop of ")
     assert "e+2" in sentence
     assert len(sentence) < 160
+
+
+# The worth of a probe.
+
+
+def worth(offers, offered, left_j: float, *tables) -> float:
+    return PricedPolicy().worth_of_probe_j(
+        state(position=0, metric_new=None), offers, offered, balance(left_j), forecast(*tables)
+    )
+
+
+def test_a_probe_is_worth_the_joules_that_it_saves():
+    # No drop or one of 0.2, each at a half: 0.1 is expected, and an update for 20 J takes all.
+    calm, broken = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, gain)] for gain in (0.0, 0.2))
+    blind = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.1)]
+    later = ((0.0, 0.0), (20.0, 0.08))  # 20 J are left for each of two: energy has a price
+    price = (
+        PricedPolicy()
+        .decide(state(position=0), blind, balance(39.0), forecast(later))
+        .min_gain_per_j
+    )
+    assert price == pytest.approx(0.08 / 20)
+    # Half of the time it saves an update that brings nothing: 20 J.
+    found = worth(blind, [(calm, 0.5), (broken, 0.5)], 39.0, later)
+    assert found == pytest.approx(0.5 * 20.0)
+
+
+def test_a_probe_that_changes_nothing_is_worth_nothing():
+    offers = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.1)]
+    assert worth(offers, [(offers, 0.5), (offers, 0.5)], 30.0, ((0.0, 0.0), (20.0, 0.08))) == 0.0
+
+
+def test_a_probe_is_worth_nothing_if_no_update_can_be_paid():
+    calm, broken = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, gain)] for gain in (0.0, 0.2))
+    assert worth(calm, [(calm, 0.5), (broken, 0.5)], 19.0) == 0.0
+
+
+def test_any_use_pays_for_a_probe_if_joules_are_plentiful():
+    calm, broken = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, gain)] for gain in (0.0, 0.2))
+    blind = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.0005)]  # below the smallest gain
+    assert worth(blind, [(calm, 0.9), (broken, 0.1)], 1e6) == math.inf

@@ -231,7 +231,7 @@ def test_blocks_are_many_and_not_tiny(samples, batch_size):
         assert block >= 8
 
 
-@pytest.mark.parametrize(("samples", "block"), [(48, 8), (256, 16), (1024, 64), (5000, 64)])
+@pytest.mark.parametrize(("samples", "block"), [(48, 16), (512, 32), (1024, 64), (5000, 64)])
 def test_blocks_by_hand(samples, block):
     assert block_size(samples, {"batch_size": 64}) == block
     sizes = [size for size, _ in evaluated(Classifier(), [blobs((0,), 48)])[0].blocks]

@@ -20,6 +20,7 @@ from greentrain.evaluation.probe import (
     MOST_NEW,
     SAMPLES_FOR_DRIFT,
     VALIDATION_SHARE,
+    Look,
     Probe,
 )
 from greentrain.memory import size
@@ -117,7 +118,6 @@ def test_half_of_a_probe_is_new_and_the_rest_in_proportion(model):
     chosen = [each.indices for each in look.held_out]
     assert all(len(set(each)) == len(each) for each in chosen)
     assert look.drift is None  # so few samples are not worth comparing features for
-    assert look.unseen == 1.0
     assert look.metric_current is None
 
 
@@ -174,12 +174,15 @@ def test_classes_that_came_are_seen(model):
     updating, held_out = model
     looking = probe(held_out, updating)
     arrived = experience("now", (0, 2), count=200)
-    looking.add_experience(experience("past", (0, 1)))
-    share = looking.run(updating.model, arrived, arrived.train, 400).unseen
+    assert looking.look(arrived.train).unseen is None
+    looking.add_experience(experience("past", (0, 1)), trained=None)
+    share = looking.look(arrived.train).unseen
     labels = torch.tensor([int(label) for _, label in arrived.train])
     assert share == pytest.approx(float((labels == 2).float().mean()), abs=0.1)
-    looking.add_experience(arrived)
-    assert looking.run(updating.model, arrived, arrived.train, 400).unseen == 0.0
+    looking.add_experience(arrived, trained=None)
+    assert looking.look(arrived.train) == Look(unseen=0.0, copies=None)
+    looking.add_experience(arrived, trained=arrived.train)
+    assert looking.look(arrived.train) == Look(unseen=0.0, copies=1.0)
 
 
 def test_the_same_seed_looks_at_the_same_samples_after_a_restart(model):
@@ -189,7 +192,7 @@ def test_the_same_seed_looks_at_the_same_samples_after_a_restart(model):
     looking.learn_validation(64, 1.0)
     looking.learn_probe(100, 3.0)
     looking.run(updating.model, arrived, arrived.train, 200)
-    looking.add_experience(arrived)
+    looking.add_experience(arrived, trained=arrived.train)
     file = io.BytesIO()
     torch.save(looking.state_dict(), file)
     file.seek(0)
@@ -199,7 +202,7 @@ def test_the_same_seed_looks_at_the_same_samples_after_a_restart(model):
         each.indices for each in looks[1].held_out
     ]
     assert looks[0].new == looks[1].new
-    assert looks[0].unseen == looks[1].unseen == 0.0
+    assert again.look(arrived.train) == looking.look(arrived.train) == Look(unseen=0.0, copies=1.0)
     assert again.affordable(1000.0) == looking.affordable(1000.0) > 0
     assert again.upper_bound_j(100) == looking.upper_bound_j(100)
     assert again.validation_j == 1.0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 
-from greentrain.control.action import Option
+from greentrain.budget import Balance
+from greentrain.control.action import Action, Option
 from greentrain.control.decision import Decision, Reason
 from greentrain.control.forecast import OptionForecast, Table, risk_discount
 from greentrain.control.options import OptionSet
@@ -85,19 +87,12 @@ class PricedPolicy(BasePolicy):
             * (random.gauss() if exploring else -risk_discount(option.cost_j.mean, even_j))
             for option in offered.options
         }
-        now = tuple((option.cost_j.mean, values[option.action]) for option in offered.options)
-        price = solve_price((*forecast.tables, now), even_j, weights=(*forecast.weights, 1.0))
-
+        price = _price(offered.options, values, even_j, forecast)
         nets = {
             option.action: values[option.action] - price * option.cost_j.mean
             for option in offered.options
         }
-        worthwhile = [
-            each
-            for each in offered.affordable
-            if each.gain.mean - max(_DOUBT, risk_discount(each.cost_j.mean, even_j)) * each.gain.sd
-            >= min_gain
-        ]
+        worthwhile = self._worthwhile(offered.affordable, state, even_j)
         best = max(
             (offered.skip, *worthwhile), key=lambda each: (nets[each.action], -each.cost_j.mean)
         )
@@ -132,6 +127,74 @@ class PricedPolicy(BasePolicy):
         sentence = f"{_drop_sentence(state)}; {outcome}"
         decision = offered.take(best, reason, sentence, why_lost)
         return dataclasses.replace(decision, min_gain_per_j=price)
+
+    def worth_of_probe_j(
+        self,
+        state: State,
+        options: Sequence[Option],
+        offered: Sequence[tuple[Sequence[Option], float]],
+        balance: Balance,
+        forecast: OptionForecast,
+    ) -> float:
+        """Return the joules that a probe is worth.
+
+        Args:
+            state: The state before it.
+            options: The options without it.
+            offered: The options for each possible drop, with its probability.
+            balance: The budget.
+            forecast: Options expected at later experiences.
+        """
+        left_j = balance.left_j
+        even_j = left_j / state.remaining
+        price = _price(options, _discounted(options, even_j), even_j, forecast)
+
+        def net(option: Option) -> float:
+            gain = option.gain.mean
+            return gain - risk_discount(option.cost_j.mean, even_j) * option.gain.sd
+
+        def chosen(those: Sequence[Option]) -> int:
+            updates = OptionSet.of(those, balance).affordable
+            worthwhile = self._worthwhile(updates, state, even_j)
+            best = max(
+                (those[0], *worthwhile), key=lambda each: net(each) - price * each.cost_j.mean
+            )
+            return those.index(best)
+
+        blind, value = chosen(options), 0.0
+        for those, weight in offered:
+            seen = chosen(those)
+            saved_j = those[blind].cost_j.mean - those[seen].cost_j.mean
+            value += weight * (net(those[seen]) - net(those[blind]) + price * saved_j)
+        if value <= 0:
+            return 0.0
+        return value / price if price > 0 else math.inf
+
+    def _worthwhile(self, updates: Sequence[Option], state: State, even_j: float) -> list[Option]:
+        """Return the updates whose gain is above the minimum, beyond doubt."""
+        return [
+            each
+            for each in updates
+            if each.gain.mean - max(_DOUBT, risk_discount(each.cost_j.mean, even_j)) * each.gain.sd
+            >= self.min_gain * state.unit
+        ]
+
+
+def _discounted(options: Sequence[Option], even_j: float) -> dict[Action, float]:
+    return {
+        option.action: option.gain.mean - risk_discount(option.cost_j.mean, even_j) * option.gain.sd
+        for option in options
+    }
+
+
+def _price(
+    options: Sequence[Option],
+    values: Mapping[Action, float],
+    even_j: float,
+    forecast: OptionForecast,
+) -> float:
+    now = tuple((option.cost_j.mean, values[option.action]) for option in options)
+    return solve_price((*forecast.tables, now), even_j, weights=(*forecast.weights, 1.0))
 
 
 def solve_price(
@@ -183,7 +246,7 @@ def solve_price(
 
 def _drop_sentence(state: State) -> str:
     if known(state.metric_new) is None:
-        drop = "New data not probed: no drop assumed"
+        drop = "New data not probed: a drop as at earlier experiences expected"
     elif known(state.metric_last) is None:
         drop = "Metric of the last update unknown: no drop assumed"
     elif state.drop < 0.0005 * state.unit:
