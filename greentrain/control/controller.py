@@ -107,10 +107,10 @@ class BudgetController:
     ) -> float | None:
         """Return the joules that a probe of the new data is worth.
 
-        A probe tells which of the possible drops the new data cause. The value of that information
-        is the net gain of the best option for each drop, on average, less the net gain of the
-        option that is best on average (Howard 1966, "Information value theory"). Divided by the
-        price of a joule it is the worth in joules.
+        A probe finds which of the possible drops the new data cause. With it, the best option for
+        that drop is chosen; without it, the option that is best on average. The value of the
+        information is the difference of their expected net gains (Howard 1966, "Information value
+        theory"). Divided by the price of a joule it is the worth in joules.
 
         Args:
             state: The state before a probe.
@@ -139,7 +139,7 @@ class BudgetController:
         return found
 
     def _informed(self, state: State, candidates: Sequence[Candidate], balance: Balance) -> State:
-        """Add what the controller knows to a state."""
+        """Add the balance and the history to a state."""
         return dataclasses.replace(
             state,
             left_j=balance.left_j,

@@ -15,7 +15,7 @@ It is in units of the metric. The stream's own experiences soon outweigh it.
 """
 _BREAK = max(value for value, _ in EXPECTED_STALENESS)
 _TELLING = 0.05
-"""Smallest share of new data in all data at which a drop tells the staleness on the new."""
+"""Smallest share of new data in all data at which a drop gives the staleness on the new."""
 
 Case = tuple[float, float]
 """A possible value with its probability."""
@@ -67,7 +67,7 @@ def drop_cases(state: State, stale: Sequence[float]) -> list[Case]:
 
 
 def staleness_of(state: State, stale: Sequence[float]) -> float | None:
-    """Return the staleness on the present data: as probed, or as their labels tell.
+    """Return the staleness on the present data: as probed, or as expected from their labels.
 
     ``None`` if they were not probed, and bring no class that was never seen.
 
@@ -83,7 +83,7 @@ def staleness_of(state: State, stale: Sequence[float]) -> float | None:
 
 
 def staleness_found(state: State, metric_after: float | None, gain: float | None) -> float | None:
-    """Return the staleness that a comparison after an update tells; ``None`` if it tells none.
+    """Return the staleness that follows from a comparison after an update, or ``None``.
 
     Args:
         state: The state before the update.

@@ -31,7 +31,8 @@ class UtilityModel:
     doubling gains about the same again. The share is relative to a warm start at step fraction 1.
     The five features are:
 
-    1. the drop times the square root of that line, as a drop is recovered first;
+    1. the drop times the square root of that line, or 1 if that is less, as a drop is recovered
+       first and cannot be recovered twice;
     2. the room (error of the last model) times the line;
     3. the second feature times the growth of the data;
     4. the room times the plasticity debt (updates since the last full retraining, over ten);
@@ -197,7 +198,7 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     missed = lacking * max(room, UNKNOWN_ROOM)
     return np.array(
         [
-            drop / state.unit * math.sqrt(line),
+            drop / state.unit * min(1.0, math.sqrt(line)),
             room * line,
             room * line * growth,
             room * debt,

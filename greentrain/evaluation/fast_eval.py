@@ -325,7 +325,7 @@ def _batches(dataset: Dataset[Any], loader: Mapping[str, Any]) -> Iterable[Any]:
     columns = item_columns(dataset) if loader.keys() == {"batch_size"} else None
     if columns is None:
         return ordered_loader(dataset, loader)
-    parts = [column.split(loader["batch_size"]) for column in columns]
+    parts = [torch.split(column, loader["batch_size"]) for column in columns]
     return (list(batch) for batch in zip(*parts, strict=True))
 
 

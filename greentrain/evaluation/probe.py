@@ -73,7 +73,7 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What new data show without a model, at no cost.
+    """Labels and copies in new data, which need no model and cost nothing.
 
     Args:
         unseen: Share of the new samples whose class was never seen; ``None`` if unknown.

@@ -186,7 +186,7 @@ def item_column(dataset: Dataset[Sample], item: int) -> torch.Tensor | None:
 
 def item_columns(dataset: Dataset[Sample]) -> list[torch.Tensor] | None:
     """Return all items of all samples of tensor datasets: see :func:`item_column`."""
-    columns = []
+    columns: list[torch.Tensor] = []
     while (column := item_column(dataset, len(columns))) is not None:
         columns.append(column)
     return columns or None

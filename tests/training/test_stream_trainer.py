@@ -192,10 +192,10 @@ def test_the_first_training_ends_at_two_even_shares_and_is_the_calibration(tmp_p
     ledger.close()
 
 
-@pytest.mark.parametrize(("budget", "looks"), [("120 J", True), ("90 J", False)])
+@pytest.mark.parametrize(("budget", "looks"), [("120 J", True), ("25 J", False)])
 def test_what_is_left_says_whether_there_is_a_probe(tmp_path, budget, looks):
-    # A third of it goes into the first training. A validation drew 0.0122 J a sample, and a look is
-    # expected to draw a quarter of that: 1 % of 80 J / 5 are 52 samples, of 60 J / 5 they are 39.
+    # More than a third of it goes into the first training. The shortest update takes 20 J and more:
+    # of 25 J none is affordable any more, so nothing is worth a look.
     clock = Clock()
     with trainer(tmp_path, clock, budget=budget) as streaming:
         _, second = (streaming.update(each) for each in stream(2))
@@ -207,7 +207,7 @@ def test_what_is_left_says_whether_there_is_a_probe(tmp_path, budget, looks):
     for name in ("metric_before", "metric_new", "metric_new_sd"):
         assert (state[name] is not None) == looks
     assert (second.metric_before is not None) == looks
-    assert ("New data not probed" in second.reason) != looks
+    assert ("WARM_START may use" in second.reason) != looks
 
 
 def test_a_meter_that_sees_no_probe_is_no_error(tmp_path):
@@ -383,15 +383,17 @@ def test_what_seems_worse_on_a_few_samples_is_looked_at_on_more(tmp_path, valida
         torch.nn.init.zeros_(sour.layer.weight)
         reserved_j = validations * state.probe.validation_j
         payment = Payment(runner.run.recorder, "r", reserved_j=reserved_j)
-        found = stage._compare(asked, sour, payment)
+        found = stage._compare(asked, sour, payment, context.held_out)
         # On what was looked at; then both on all of it, where three validations are left.
         assert clock.seconds - before_s == pytest.approx(samples * PROBE_S)
         assert found.worse
         assert found.gain <= -0.4
-        same = stage._compare(asked, streaming.model, payment)
+        same = stage._compare(asked, streaming.model, payment, context.held_out)
         assert (same.gain, same.worse) == (0.0, False)
-        asked = dataclasses.replace(asked, probe=None)
-        assert stage._compare(asked, sour, payment) is None  # there is nothing to compare it on
+        asked = dataclasses.replace(asked, probe=None)  # then held-out samples are looked at
+        blind = stage._compare(asked, sour, payment, context.held_out)
+        assert blind.worse
+        assert blind.gain <= -0.4
 
 
 def test_a_metric_where_less_is_better(tmp_path):
