@@ -81,15 +81,11 @@ class BudgetController:
         if not self.cost.calibrated:
             state = dataclasses.replace(state, left_j=balance.left_j)
             return state, _untried(state, candidates, balance.left_j)
+        gains = self.utility.predict_all([each.action for each in candidates], state)
         options = [SKIP_OPTION]
-        for candidate in candidates:
-            options.append(
-                Option(
-                    candidate=candidate,
-                    cost_j=self.cost.predict(candidate.action.mode, candidate.steps),
-                    gain=self.utility.predict(candidate.action, state),
-                )
-            )
+        for candidate, gain in zip(candidates, gains, strict=True):
+            cost_j = self.cost.predict(candidate.action.mode, candidate.steps)
+            options.append(Option(candidate=candidate, cost_j=cost_j, gain=gain))
         forecast = forecast_options(
             options, state, self.utility, self._stale, balance.left_j, others
         )

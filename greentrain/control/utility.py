@@ -74,10 +74,15 @@ class UtilityModel:
 
     def predict(self, action: Action, state: State) -> Estimate:
         """Predict the gain of an action in a state."""
-        mean, sd = self.gains([action], state, [_drop(state)])
-        return Estimate(
-            mean=float(mean[0, 0]), sd=float(sd[0, 0]), upper=float(mean[0, 0] + 2 * sd[0, 0])
-        )
+        return self.predict_all([action], state)[0]
+
+    def predict_all(self, actions: Sequence[Action], state: State) -> list[Estimate]:
+        """Predict the gains of several actions in a state, in less time than one by one."""
+        means, sds = (found[0].tolist() for found in self.gains(actions, state, [_drop(state)]))
+        return [
+            Estimate(mean=mean, sd=sd, upper=mean + 2 * sd)
+            for mean, sd in zip(means, sds, strict=True)
+        ]
 
     def gains(
         self, actions: Sequence[Action], state: State, drops: Sequence[float]
@@ -93,14 +98,16 @@ class UtilityModel:
             Means and standard deviations, ``(drops, actions)``.
         """
         means, sds = (np.zeros((len(drops), len(actions))) for _ in range(2))
-        for column, action in enumerate(actions):
-            if action.mode is UpdateMode.SKIP:
+        for mode in dict.fromkeys(action.mode for action in actions):
+            if mode is UpdateMode.SKIP:
                 continue
-            weights, covariance = self._weights(action.mode)
-            rows = np.tile(_features(action, state, 1.0), (len(drops), 1))
-            rows[:, 0] *= np.asarray(drops)
-            means[:, column] = rows @ weights
-            sds[:, column] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=1)))
+            columns = [column for column, action in enumerate(actions) if action.mode is mode]
+            weights, covariance = self._weights(mode)
+            features = np.array([_features(actions[column], state, 1.0) for column in columns])
+            rows = np.tile(features, (len(drops), 1, 1))  # (drops, columns, features)
+            rows[:, :, 0] *= np.asarray(drops)[:, None]
+            means[:, columns] = rows @ weights
+            sds[:, columns] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=2)))
         return means * state.unit, sds * state.unit
 
     def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:

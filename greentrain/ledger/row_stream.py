@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import Column, Connection, Select, func, select
+from sqlalchemy.exc import DBAPIError
 
 from greentrain.ledger.integrity import file_faults, foreign_objects
 from greentrain.ledger.rows import Heads, RowReader
-from greentrain.ledger.schema import CONTENT, entries, runs
+from greentrain.ledger.schema import CONTENT, Flag, entries, read_flag, runs
 from greentrain.ledger.store import LedgerStore
 
 CHUNK = 500
@@ -254,6 +257,32 @@ def _after(query: Select[Any], number: Column[Any], after: int | None) -> Select
 
 def chunked(connection: Connection, query: Select[Any]) -> Generator[Any]:
     """Yield the rows of a query, of which :data:`CHUNK` are in memory at once."""
+    if connection.dialect.name == "sqlite":
+        yield from _of_driver(connection, query)
+        return
     with connection.execute(query, execution_options={"yield_per": CHUNK}) as result:
         for part in result.partitions():
             yield from part
+
+
+def _of_driver(connection: Connection, query: Select[Any]) -> Iterator[Any]:
+    """Yield rows as SQLite's driver returns them, in half the time of SQLAlchemy's rows."""
+    flags = [
+        place for place, one in enumerate(query.selected_columns) if isinstance(one.type, Flag)
+    ]
+    with connection.execute(query) as result:
+        rows = chain.from_iterable(iter(partial(_fetch, result.cursor), []))
+        if not flags:
+            yield from rows
+        for row in map(list, rows):
+            for place in flags:
+                row[place] = read_flag(row[place])
+            yield row
+
+
+def _fetch(cursor: Any) -> list[Any]:
+    try:
+        rows: list[Any] = cursor.fetchmany(CHUNK)
+    except sqlite3.Error as error:
+        raise DBAPIError(None, None, error) from error
+    return rows
