@@ -170,7 +170,7 @@ def render(folder: Path) -> str:
         commands = content["command"].splitlines()
         parts += [
             f"## {path.stem}",
-            f"- Date: {content['date']}, commit {content['commit']}\n"
+            f"- Date: {content['date']}\n- Commit: {content['commit']}\n"
             f"- Machine: {content['machine']}\n- Versions: {versions}",
             "\n".join(["```console", *(f"$ {one}" for one in commands), "```"]),
             table(rows),

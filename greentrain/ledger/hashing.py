@@ -24,12 +24,15 @@ _ENCODER = json.JSONEncoder(
 )
 
 
-_WRITERS: Mapping[type, Callable[[Any], str]] = {
-    str: _quoted,
-    bool: {False: "false", True: "true"}.__getitem__,
+_WRITERS: Mapping[type, str] = {
+    float: "{%s!r}",
+    int: "{%s!r}",
+    str: "{quoted(%s)}",
+    bool: "{'true' if %s else 'false'}",
 }
-_TEMPLATES = 1000
-"""Templates of rows that are kept; a ledger needs a few dozen."""
+"""The part of an f-string that writes a value of each type; ``canonical`` writes all others."""
+_KEPT = 1000
+"""Functions that write rows and are kept; a ledger needs a few dozen."""
 
 
 def canonical(value: Any) -> str:
@@ -99,40 +102,34 @@ def digest(
     Raises:
         TypeError, ValueError: If JSON cannot hold a value.
     """
-    values = [*held.values()]
-    template, to_write = _template((*held,), (*map(type, values),))
-    for number, write in to_write:
-        values[number] = write(values[number])
+    values = held.values()
+    content = _writer((*held,), (*map(type, values),))(*values)
     text = (
         f'[{{"chain":{_quoted(chain)},"kind":{_quoted(kind)},"prev_hash":{_quoted(prev_hash)},'
-        f'"recorded_utc":{_quoted(recorded_utc)},"seq":{seq}}},{{{template % (*values,)}}}]'
+        f'"recorded_utc":{_quoted(recorded_utc)},"seq":{seq}}},{{{content}}}]'
     ).encode()
     if key is None:
         return hashlib.sha256(text).hexdigest()
     return hmac.digest(key, text, "sha256").hex()
 
 
-@lru_cache(_TEMPLATES)
-def _template(
-    names: tuple[str, ...], types: tuple[type, ...]
-) -> tuple[str, tuple[tuple[int, Callable[[Any], str]], ...]]:
-    """Return a format string for the values of these columns.
+@lru_cache(_KEPT)
+def _writer(names: tuple[str, ...], types: tuple[type, ...]) -> Callable[..., str]:
+    """Return a function that writes the values of these columns as JSON, without the braces.
 
-    Returns:
-        The format string, and functions by the numbers of the values that they have to write first.
+    It is compiled from one f-string, and reads no text of a row: for ``("a", "b")`` and
+    ``(int, str)`` it is ``lambda _0, _1: '"a":' f'{_0!r}' ',"b":' f'{quoted(_1)}'``.
     """
     parts: list[str] = []
-    to_write: list[tuple[int, Callable[[Any], str]]] = []
-    begin = ""
     for number, (name, one) in enumerate(zip(names, types, strict=True)):
-        if one is type(None):
-            parts.append("%.0s")  # writes nothing
-            continue
-        parts.append(f'{begin}"{name}":' + ("%r" if one in (float, int) else "%s"))
-        begin = ","
-        if one not in (float, int):
-            to_write.append((number, _WRITERS.get(one, canonical)))
-    return "".join(parts), tuple(to_write)
+        if one is not type(None):
+            begin = f'{"," if parts else ""}"{name}":'
+            write = _WRITERS.get(one, "{canonical(%s)}") % f"_{number}"
+            parts.append(f'{begin!r} f"{write}"')
+    taken = ", ".join(f"_{number}" for number in range(len(names)))
+    source = f"lambda {taken}: {' '.join(parts) or repr('')}"
+    write_row: Callable[..., str] = eval(source, {"quoted": _quoted, "canonical": canonical})
+    return write_row
 
 
 def genesis(key: bytes | None = None) -> str:

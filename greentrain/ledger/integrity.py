@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from greentrain.ledger.schema import budgets, metadata, reservations, settlements
 
@@ -46,10 +48,38 @@ def broken_indexes(connection: Connection) -> Iterator[str]:
             yield from _faults(connection, f"integrity_check({table})")
 
 
-def file_faults(connection: Connection) -> Iterator[str]:
-    """Yield each fault that SQLite finds in the whole file, its indexes included."""
+def damage(connection: Connection) -> tuple[str, ...]:
+    """Return a sentence for each fault in the whole file, and for each object from outside."""
+    faults: Iterator[str] = iter(())
     if connection.dialect.name == "sqlite":
-        yield from _faults(connection, f"integrity_check({_MOST})")
+        faults = _faults(connection, f"integrity_check({_MOST})")
+    return (*faults, *foreign_objects(connection))
+
+
+@contextmanager
+def damage_meanwhile(connection: Connection) -> Iterator[Callable[[], tuple[str, ...]]]:
+    """Look for :func:`damage` while the ``with`` block reads the same database.
+
+    SQLite checks a file in a thread with its own connection, which leaves the processor core of
+    this thread free.
+
+    Args:
+        connection: A connection to the database, which the ``with`` block uses.
+
+    Yields:
+        A function that waits for the result, and returns it.
+    """
+    if connection.dialect.name != "sqlite" or connection.engine.url.database in (None, ""):
+        found = damage(connection)
+        yield lambda: found
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        yield thread.submit(_damage_of, connection.engine).result
+
+
+def _damage_of(engine: Engine) -> tuple[str, ...]:
+    with engine.begin() as connection:
+        return damage(connection)
 
 
 def _faults(connection: Connection, pragma: str) -> Iterator[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import Column, Connection, Select, func, select
+from sqlalchemy.exc import DBAPIError
 
-from greentrain.ledger.integrity import file_faults, foreign_objects
+from greentrain.ledger.integrity import damage_meanwhile
 from greentrain.ledger.rows import Heads, RowReader
-from greentrain.ledger.schema import CONTENT, entries, runs
+from greentrain.ledger.schema import CONTENT, Flag, entries, read_flag, runs
 from greentrain.ledger.store import LedgerStore
 
 CHUNK = 500
@@ -44,9 +47,11 @@ class RowLookup(Protocol):
 class OrderedRows(RowLookup, Protocol):
     """All rows of a ledger at one moment: a :class:`LedgerRows`, or a snapshot."""
 
-    @property
-    def damage(self) -> tuple[str, ...]:
-        """Sentences about damage to the database itself."""
+    def damage(self) -> AbstractContextManager[Callable[[], tuple[str, ...]]]:
+        """Look for damage to the database itself, until the end of a ``with`` block.
+
+        Its value is a function that returns sentences about the damage.
+        """
         ...
 
     @property
@@ -83,10 +88,9 @@ class LedgerRows(RowReader):
         for rows in list(self._unread):
             rows.close()
 
-    @property
-    def damage(self) -> tuple[str, ...]:
-        """Sentences about damage to the database itself; each use looks for it again."""
-        return (*file_faults(self.connection), *foreign_objects(self.connection))
+    def damage(self) -> AbstractContextManager[Callable[[], tuple[str, ...]]]:
+        """Look for damage while rows are read: see :func:`integrity.damage_meanwhile`."""
+        return damage_meanwhile(self.connection)
 
     @property
     def orphans(self) -> tuple[str, ...]:
@@ -112,12 +116,7 @@ class LedgerRows(RowReader):
         )
 
     def _rows(self, kind: str, equals: Mapping[str, Any]) -> list[dict[str, Any]]:
-        names, query = _with_entry(kind, equals)
-        return [
-            dict(zip(names, row[2:], strict=True))
-            for row in self.connection.execute(query).all()
-            if self._holds(row[0], row[1])
-        ]
+        return list(self.each(kind, **equals))
 
     def each(self, kind: str, *columns: str, **equals: Any) -> Iterator[dict[str, Any]]:
         """Yield rows as :meth:`rows` returns them, without having all in memory.
@@ -128,8 +127,9 @@ class LedgerRows(RowReader):
             **equals: Values that columns must have.
         """
         names, query = _with_entry(kind, equals, columns)
+        counts = self._counts
         for row in self._chunked(query):
-            if self._holds(row[0], row[1]):
+            if counts is None or row[1] < counts.get(row[0], 0):
                 yield dict(zip(names, row[2:], strict=True))
 
     def without_run(self, kind: str) -> set[str]:
@@ -172,12 +172,9 @@ class LedgerRows(RowReader):
         return {row[0]: (row[1], row[2]) for row in self.connection.execute(query)}
 
     def _chunked(self, query: Select[Any]) -> Iterator[Any]:
-        rows = chunked(self.connection, query)
-        self._unread.add(rows)
-        return rows
-
-    def _holds(self, chain: str, seq: int) -> bool:
-        return self._counts is None or seq < self._counts.get(chain, 0)
+        parts = chunks(self.connection, query)
+        self._unread.add(parts)
+        return chain.from_iterable(parts)
 
 
 def _with_entry(
@@ -210,7 +207,7 @@ class _Contents:
         table = CONTENT[kind]
         # Sorted, as the hash takes them.
         self._names = sorted({*table.c.keys()} - {"entry_id"})
-        query = select(table.c.entry_id, *(table.c[name] for name in self._names))
+        query = select(*(table.c[name] for name in self._names), table.c.entry_id)
         self._rows = read(_after(query, table.c.entry_id, after))
         self._next = next(self._rows, None)
         self._skipped = 0
@@ -218,14 +215,14 @@ class _Contents:
     def of(self, entry_id: int) -> Content | None:
         """Return the content of an entry; entries have to be asked for in order."""
         row = self._next
-        while row is not None and row[0] < entry_id:
+        while row is not None and row[-1] < entry_id:
             self._skipped += 1
             row = next(self._rows, None)
-        if row is None or row[0] != entry_id:
+        if row is None or row[-1] != entry_id:
             self._next = row
             return None
         self._next = next(self._rows, None)
-        return dict(zip(self._names, row[1:], strict=True))
+        return dict(zip(self._names, row, strict=False))  # without the number
 
     def left_over(self) -> int:
         """Return how many rows no entry asked for."""
@@ -252,8 +249,32 @@ def _after(query: Select[Any], number: Column[Any], after: int | None) -> Select
     return (query if after is None else query.where(number > after)).order_by(number)
 
 
-def chunked(connection: Connection, query: Select[Any]) -> Generator[Any]:
-    """Yield the rows of a query, of which :data:`CHUNK` are in memory at once."""
-    with connection.execute(query, execution_options={"yield_per": CHUNK}) as result:
-        for part in result.partitions():
-            yield from part
+def chunks(connection: Connection, query: Select[Any]) -> Generator[Sequence[Any]]:
+    """Yield the rows of a query in lists of :data:`CHUNK`, of which one is in memory at once."""
+    if connection.dialect.name == "sqlite":
+        yield from _of_driver(connection, query)
+    else:
+        with connection.execute(query, execution_options={"yield_per": CHUNK}) as result:
+            yield from result.partitions()
+
+
+def _of_driver(connection: Connection, query: Select[Any]) -> Iterator[list[Any]]:
+    """Yield rows as SQLite's driver returns them, in half the time of SQLAlchemy's rows."""
+    columns = enumerate(query.selected_columns)
+    flags = [place for place, column in columns if isinstance(column.type, Flag)]
+    with connection.execute(query) as result:
+        while rows := _fetch(result.cursor):
+            if flags:
+                rows = [*map(list, rows)]
+            for place in flags:
+                for row in rows:
+                    row[place] = read_flag(row[place])
+            yield rows
+
+
+def _fetch(cursor: Any) -> list[Any]:
+    try:
+        rows: list[Any] = cursor.fetchmany(CHUNK)
+    except sqlite3.Error as error:
+        raise DBAPIError(None, None, error) from error
+    return rows

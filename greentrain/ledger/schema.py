@@ -51,10 +51,11 @@ class Flag(Boolean):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         """Return the function that converts what the database returns."""
-        return None if dialect.supports_native_boolean else _flag
+        return None if dialect.supports_native_boolean else read_flag
 
 
-def _flag(stored: Any) -> Any:
+def read_flag(stored: Any) -> Any:
+    """Return true or false as SQLite stores them, and any other value unchanged."""
     return bool(stored) if stored in (0, 1) else stored
 
 

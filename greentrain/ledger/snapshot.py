@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from sqlalchemy import Connection, Select, func, select
 
-from greentrain.ledger.integrity import file_faults, foreign_objects
+from greentrain.ledger.integrity import damage
 from greentrain.ledger.row_stream import Content, Entry
 from greentrain.ledger.rows import Head, Heads, RowReader, RowsByKind
 from greentrain.ledger.schema import CONTENT, entries
@@ -26,14 +27,18 @@ class Snapshot(RowReader):
     Args:
         spine: The entries, in order.
         content: Content of each kind of entry by the entry's id, in order.
-        damage: Sentences about damage to the database itself.
+        found_damage: Sentences about damage to the database itself.
         orphans: Sentences about content without an entry.
     """
 
     spine: list[Row]
     content: Mapping[str, Mapping[int, Row]]
-    damage: tuple[str, ...] = ()
+    found_damage: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
+
+    def damage(self) -> AbstractContextManager[Callable[[], tuple[str, ...]]]:
+        """Return the damage that was found, as ``LedgerRows.damage`` does."""
+        return nullcontext(lambda: self.found_damage)
 
     def in_order(self) -> Iterator[tuple[Entry, Content | None]]:
         """Yield each entry with its content by column name; ``None`` if that was removed."""
@@ -98,14 +103,14 @@ def take_snapshot(store: LedgerStore) -> Snapshot:
     """
     texts: dict[str, str] = {}
     with store.read() as connection:
-        damage = (*file_faults(connection), *foreign_objects(connection))
+        found = damage(connection)
         spine = list(_read(connection, select(entries).order_by(entries.c.id), texts))
         content: dict[str, Mapping[int, Row]] = {}
         for kind, table in CONTENT.items():
             query = select(table).order_by(table.c.entry_id)
             content[kind] = {row["entry_id"]: row for row in _read(connection, query, texts)}
         orphans = tuple(_orphans(connection))
-    return Snapshot(spine=spine, content=content, damage=damage, orphans=orphans)
+    return Snapshot(spine=spine, content=content, found_damage=found, orphans=orphans)
 
 
 def _read(connection: Connection, query: Select[Any], texts: dict[str, str]) -> Iterator[Row]:

@@ -118,24 +118,25 @@ def verify_snapshot(
     Raises:
         LedgerError: If the ledger was created with a key and none is given.
     """
-    damage, in_order = rows.damage, rows.in_order()
-    first = list(islice(in_order, _KEYED))
-    _refuse_missing_key(ledger, first)
-    check = _Check(rows, ledger.store.key, {} if exported is None else exported.places())
-    for entry, held in chain(first, in_order):
-        check.add(entry, held)
-    return check.result(ledger, damage, exported)
+    with rows.damage() as damage:
+        in_order = rows.in_order()
+        first = list(islice(in_order, _KEYED))
+        _refuse_missing_key(ledger, first)
+        check = _Check(rows, ledger.store.key, {} if exported is None else exported.places())
+        for entry, held in chain(first, in_order):
+            check.add(entry, held)
+        return check.result(ledger, damage(), exported)
 
 
 def _verify_new(rows: LedgerRows, ledger: Ledger, exported: ExportedHeads) -> Verification:
     """Verify the rows after exported heads, which were found in the ledger."""
-    damage = rows.damage
-    _refuse_missing_key(ledger, list(islice(LedgerRows(rows.connection).in_order(), _KEYED)))
-    check = _Check(rows, ledger.store.key, {})
-    earlier.restore(rows, exported, check.chains, check.money, check.notes)
-    for entry, held in rows.in_order():
-        check.add(entry, held)
-    return check.result(ledger, damage, exported, earlier=exported.total)
+    with rows.damage() as damage:
+        _refuse_missing_key(ledger, list(islice(LedgerRows(rows.connection).in_order(), _KEYED)))
+        check = _Check(rows, ledger.store.key, {})
+        earlier.restore(rows, exported, check.chains, check.money, check.notes)
+        for entry, held in rows.in_order():
+            check.add(entry, held)
+        return check.result(ledger, damage(), exported, earlier=exported.total)
 
 
 def _refuse_missing_key(ledger: Ledger, first: list[tuple[Entry, Content | None]]) -> None:

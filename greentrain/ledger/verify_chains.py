@@ -12,6 +12,7 @@ from greentrain.ledger.rows import Head
 from greentrain.ledger.schema import BUDGET_CHAIN, RUN_CHAIN, run_chain
 
 _Heads = dict[str, list[Any]]
+_OPENINGS = frozenset((RUN_CHAIN, BUDGET_CHAIN))
 
 
 class ChainCheck:
@@ -73,14 +74,14 @@ class ChainCheck:
         if held is None:
             self.failures.append(f"{_name(entry)}: its content was removed")
             return
-        own = chain in (RUN_CHAIN, BUDGET_CHAIN)
+        own = chain in _OPENINGS
         known = own or chain in self._openings
         if not known:
             self.failures.append(f"{_name(entry)}: the run's opening row was removed")
-        count, head = self._heads.get(chain) or (
-            0,
-            self._begins if own else self._openings.get(chain, ""),
-        )
+        before = self._heads.get(chain)
+        if before is None:
+            before = [0, self._begins if own else self._openings.get(chain, "")]
+        count, head = before
         if seq != count:
             self.failures.append(
                 f"{_name(entry)}: follows row {count - 1}, so rows were removed, inserted or "

@@ -165,6 +165,8 @@ class MoneyCheck:
 def _settled_notes(payment: SettlementRow, windows: Sequence[WindowRow]) -> Iterator[str]:
     unit, actual, beyond = _settled(payment)
     reservation = payment["reservation_id"]
+    if windows and beyond <= 0 and payment["released"] is None:
+        return
     settled_at = f"{reservation} was settled at {format_amount(actual, unit)}"
     if payment["released"] is not None:
         yield f"released: {settled_at} ({payment['released']}) after its run had died"

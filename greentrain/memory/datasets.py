@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
@@ -80,7 +80,9 @@ class ColumnDataset(Dataset[Sample]):
         """Return copies of some rows of the columns."""
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)]
         return [
-            column[rows] if isinstance(column, torch.Tensor) else [column[row] for row in rows]
+            column[rows]
+            if isinstance(column, torch.Tensor)
+            else [column[row] for row in rows.tolist()]
             for column in self.columns
         ]
 
@@ -212,7 +214,7 @@ def gather(dataset: Dataset[Sample], indices: Sequence[int], layout: Layout) -> 
 def column_runs(dataset: Dataset[Sample], indices: Sequence[int]) -> list[ColumnDataset]:
     """Copy some samples into columns, separately for each run of samples with the same layout.
 
-    A tensor dataset, or a subset of one, is copied in one step.
+    Tensor datasets and columns are copied in one step, and so are subsets and joins of them.
 
     Raises:
         ConfigurationError: If a sample contains what cannot be stored.
@@ -227,11 +229,45 @@ def column_runs(dataset: Dataset[Sample], indices: Sequence[int]) -> list[Column
         tensors = [tensor.detach()[chosen].cpu() for tensor in dataset.tensors]
         layout: Layout = ("tuple", tuple(layout_of(tensor[0]) for tensor in tensors), ())
         return [ColumnDataset(layout, list(map(as_bytes, tensors)), torch.arange(len(chosen)))]
+    if type(dataset) is ColumnDataset:
+        columns = dataset.copied(indices)
+        return [ColumnDataset(dataset.layout, columns, torch.arange(len(indices)))]
+    if type(dataset) is BatchedConcatDataset:
+        parts = _by_part(dataset, indices)
+        return _joined([run for part, places in parts for run in column_runs(part, places)])
     runs = []
     for layout, group in groupby(fetch(dataset, indices), key=layout_of):
         samples = list(group)
         runs.append(ColumnDataset(layout, encode(layout, samples), torch.arange(len(samples))))
     return runs
+
+
+def _by_part(
+    dataset: BatchedConcatDataset, indices: Sequence[int]
+) -> Iterator[tuple[Dataset[Sample], list[int]]]:
+    """Yield parts of a join, each with positions in it that follow each other in ``indices``."""
+    ends = dataset.cumulative_sizes
+    for part, group in groupby(indices, key=lambda index: bisect_right(ends, index)):
+        start = ends[part - 1] if part else 0
+        yield dataset.datasets[part], [index - start for index in group]
+
+
+def _joined(runs: Sequence[ColumnDataset]) -> list[ColumnDataset]:
+    """Join neighbouring runs of the same layout, whose rows are all in order."""
+    joined = []
+    for layout, group in groupby(runs, key=lambda run: run.layout):
+        same = list(group)
+        columns = [
+            _one_after_another(parts) for parts in zip(*(run.columns for run in same), strict=True)
+        ]
+        joined.append(ColumnDataset(layout, columns, torch.arange(sum(map(len, same)))))
+    return joined
+
+
+def _one_after_another(parts: Sequence[Column]) -> Column:
+    if isinstance(parts[0], torch.Tensor):
+        return torch.cat(cast(list[torch.Tensor], parts))
+    return list(chain.from_iterable(parts))
 
 
 def check_layout(new: Layout, stored: Layout) -> None:

@@ -15,6 +15,7 @@ from greentrain.memory.bounded import sample_positions
 from greentrain.memory.datasets import (
     BatchedConcatDataset,
     ColumnDataset,
+    SampleList,
     column_runs,
     concat,
     fetch,
@@ -92,7 +93,7 @@ class FullBuffer:
         """Return the samples whose origin ``keep`` accepts."""
         chosen: list[Dataset[Sample]] = []
         for part in self._all():
-            kept = [keep(origin) for origin in part.origins]
+            kept = [*map(keep, part.origins)]
             if all(kept):
                 chosen.append(part.dataset)
             elif any(kept) and isinstance(part.dataset, ConcatDataset):
@@ -205,13 +206,12 @@ def unpack(runs: list[dict[str, Any]]) -> Dataset[Sample]:
     )
 
 
-def owned(dataset: Dataset[Sample]) -> list[Sample]:
+def owned(dataset: Dataset[Sample]) -> Dataset[Sample]:
     """Return samples that share no memory with their dataset, where they can be copied."""
-    indices = range(size(dataset))
     try:
-        return fetch(unpack(pack(dataset)), indices) if indices else []
+        return unpack(pack(dataset))
     except ConfigurationError:  # samples of a kind that only the dataset can make
-        return fetch(dataset, indices)
+        return SampleList(fetch(dataset, range(size(dataset))))
 
 
 def _dataset_bytes(dataset: Dataset[Sample]) -> int | None:

@@ -18,8 +18,9 @@ import numpy as np
 
 from greentrain.control import UpdateMode
 from greentrain.ledger import DecisionRow
-from greentrain.report.document import EnergyInterval, ExperienceEntry, RunFigures
+from greentrain.report.document import EnergyInterval, RunFigures
 from greentrain.report.energy_totals import interval
+from greentrain.report.experiences import UpdateFigures
 from greentrain.report.row_helpers import carbon_settings, number, parse
 from greentrain.report.run_windows import IDLE, RunWindows
 from greentrain.report.sums import Sum, joined
@@ -79,7 +80,7 @@ class AvoidedEnergy:
         self._interrupted = 0
         self._attributed: dict[str, Sum] = defaultdict(Sum)
 
-    def add(self, decision: DecisionRow, one: ExperienceEntry) -> None:
+    def add(self, decision: DecisionRow, one: UpdateFigures) -> None:
         """Add an experience and the decision about it."""
         if one["shadow"]:  # another job trained in an unknown way, so nothing was avoided here
             return
@@ -201,7 +202,7 @@ def interval_j(
     for replicate in range(REPLICATES):
         sample = (random.random(count) * count).astype(int)
         error = normal.inv_cdf(min(max(random.random(), 1e-12), 1 - 1e-12))
-        sums[replicate] = values[sample].sum() + error * sds[sample].sum() - overhead_j
+        sums[replicate] = (values + error * sds)[sample].sum() - overhead_j
     low, high = np.quantile(sums, (0.025, 0.975))
     return float(f"{low:.6g}"), float(f"{high:.6g}")
 
@@ -214,7 +215,7 @@ def _judged(spread: EnergyInterval | None) -> str:
     return MORE if spread["high_j"] < 0 else NOT_SIGNIFICANT
 
 
-def _full(decision: DecisionRow, one: ExperienceEntry) -> tuple[float, float] | None:
+def _full(decision: DecisionRow, one: UpdateFigures) -> tuple[float, float] | None:
     """Return joules and standard deviation of retraining in full; ``None`` if not predicted."""
     full = (UpdateMode.FULL_RETRAIN, 1.0)
     finished = one["status"] == "done" and one["steps"] == one["planned_steps"]

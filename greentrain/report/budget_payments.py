@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from greentrain.budget import Unit, overrun
 from greentrain.ledger import ReservationRow, SettlementRow
 from greentrain.ledger.budgets import totals_of
 from greentrain.money import BudgetTotals
-from greentrain.report.row_helpers import MeasuredWindow
+from greentrain.report.row_helpers import MeasuredWindow, grouped
 from greentrain.report.sums import Sum
 
 
@@ -39,16 +40,16 @@ NO_WINDOWS = PaidWindows()
 
 def pay(paid: dict[str, PaidWindows], windows: Iterable[MeasuredWindow]) -> None:
     """Add windows to the sums of their reservations, by id."""
-    found: dict[str, PaidWindows] = {}
-    for window in windows:
-        if (reservation := window["reservation_id"]) is not None:
-            one = found[reservation] = paid.setdefault(reservation, PaidWindows())
-            one.energy.add(window["energy_j"])
-            one.grams.add(window["emissions_g"])
-            one.complete = one.complete and bool(window["complete"])
-    for one in found.values():
-        one.energy.compress()
-        one.grams.compress()
+    for reservation, held in grouped(windows, itemgetter("reservation_id")).items():
+        if reservation is not None:
+            one = paid.get(reservation)
+            if one is None:
+                one = paid[reservation] = PaidWindows()
+            one.energy.add_all([window["energy_j"] for window in held])
+            one.grams.add_all([window["emissions_g"] for window in held])
+            one.complete = one.complete and all([window["complete"] for window in held])
+            one.energy.compress()
+            one.grams.compress()
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from greentrain.report.experiences import (
     summary,
 )
 from greentrain.report.ledger_reading import LedgerContents
-from greentrain.report.limits import MOST_EXPERIENCES, Latest, Sink
+from greentrain.report.limits import MOST_EXPERIENCES, NO_SINK, Latest, Sink
 from greentrain.report.measured import Windows
 from greentrain.report.row_helpers import MeasuredWindow
 from greentrain.report.scope import Scope
@@ -85,19 +85,20 @@ class Decided:
             runs: The runs of the report.
             sink: Takes each experience.
         """
-        reader, latest = self.reader(statuses), Latest[ExperienceEntry](MOST_EXPERIENCES)
+        reader, latest = self.reader(statuses), Latest[DecisionRow](MOST_EXPERIENCES)
         sums: dict[str, ExperienceSums] = defaultdict(ExperienceSums)
         avoided, baselines = AvoidedEnergy(), []
         for decision in self.decisions():
             if is_baseline(decision):
                 baselines.append(decision)
                 continue
-            one = reader.entry(decision)
+            one = reader.figures(decision)
             sums[one["run_id"]].add(one)
             avoided.add(decision, one)
-            latest.add(one)
-            sink.experience(one)
-        listed = latest.listed()
+            latest.add(decision)
+            if sink is not NO_SINK:
+                sink.experience(reader.entry(decision))
+        listed = [reader.entry(decision) for decision in latest.listed()]
         return ExperienceFigures(
             listed=listed,
             left_out=latest.count - len(listed),
@@ -123,23 +124,26 @@ def read_decisions(
         chosen: Ids of its runs; ``None`` for all.
         windows: Its windows.
     """
+    about: dict[str, set[str]] = defaultdict(set)
+    decided_runs, decided_budgets = set(), set()
 
-    def decisions(*columns: str) -> Iterator[DecisionRow]:
-        for row in contents.each("decision", *columns):
+    def noted_decisions() -> Iterator[DecisionRow]:
+        for row in contents.each("decision", *_SHORT):
+            about[row["budget_id"]].add(row["run_id"])
+            if _in(chosen, row) and scope.holds(row["recorded_utc"]):
+                decided_runs.add(row["run_id"])
+                decided_budgets.add(row["budget_id"])
+                yield row
+
+    def decisions() -> Iterator[DecisionRow]:
+        for row in contents.each("decision"):
             if _in(chosen, row) and scope.holds(row["recorded_utc"]):
                 yield row
 
     kept = contents.rows
-    about: dict[str, set[str]] = defaultdict(set)
-    for row in contents.each("decision", "run_id", "budget_id"):
-        about[row["budget_id"]].add(row["run_id"])
-    decided_runs, decided_budgets = set(), set()
-    for decision in decisions(*_SHORT):
-        decided_runs.add(decision["run_id"])
-        decided_budgets.add(decision["budget_id"])
     shown = [row for row in kept["run"] if _in(chosen, row)]
     outcomes = Outcomes(
-        shown, decisions(*_SHORT), (row for row in contents.each("outcome") if _in(chosen, row))
+        shown, noted_decisions(), (row for row in contents.each("outcome") if _in(chosen, row))
     )
     overruns_j: dict[str, float | None] = {}
     payers: dict[str, set[str]] = defaultdict(set)

@@ -40,6 +40,18 @@ _OPTION = (
 )
 
 
+class UpdateFigures(ReportedOutcome):
+    """The figures of an experience, without the texts and the budget of its decision."""
+
+    run_id: str
+    reason: str
+    update_mode: str
+    step_fraction: float
+    update_energy_j: float | None
+    shadow: bool
+    reported_energy_j: float | None
+
+
 class Experiences:
     """The decisions of a report, each with its outcome.
 
@@ -76,24 +88,35 @@ class Experiences:
         """Return a decision with its outcome, as the report has it."""
         outcome = self._outcomes.of(decision)
         last = decision["entry_id"] if outcome is None else outcome["entry_id"]
+        return {
+            **_decision(decision),
+            **self.figures(decision),
+            "overrun_j": self._overruns_j.get(decision["reservation_id"] or ""),
+            "budget": self._budgets.get(decision["budget_id"]),
+            "budget_left_after_j": self._history.left_j(decision["budget_id"], last),
+        }
+
+    def figures(self, decision: DecisionRow) -> UpdateFigures:
+        """Return the part of :meth:`entry` that sums need, in a fraction of the time."""
+        outcome = self._outcomes.of(decision)
         reservation_id = decision["reservation_id"]
         paid = self._paid.get(reservation_id or "", NO_WINDOWS)
         status = self._statuses.get(decision["run_id"], "unclosed")
-        entry: ExperienceEntry = {
-            **_decision(decision),
+        found: UpdateFigures = {
+            "run_id": decision["run_id"],
+            "reason": decision["reason"],
+            "update_mode": decision["update_mode"],
+            "step_fraction": decision["step_fraction"],
             **(_interrupted(paid, status) if outcome is None else _done(outcome)),
             "update_energy_j": 0.0 if reservation_id is None else _update_j(paid),
             "shadow": decision["run_id"] in self._shadow,
             "reported_energy_j": None,
-            "overrun_j": self._overruns_j.get(reservation_id or ""),
-            "budget": self._budgets.get(decision["budget_id"]),
-            "budget_left_after_j": self._history.left_j(decision["budget_id"], last),
         }
-        if entry["shadow"]:  # the energy of another job is no figure of this ledger
+        if found["shadow"]:  # the energy of another job is no figure of this ledger
             if outcome is not None and outcome["steps"] > 0:
-                entry["reported_energy_j"] = outcome["energy_j"]
-            entry["energy_j"] = entry["update_energy_j"] = None
-        return entry
+                found["reported_energy_j"] = outcome["energy_j"]
+            found["energy_j"] = found["update_energy_j"] = None
+        return found
 
 
 class Outcomes:
@@ -213,7 +236,7 @@ class ExperienceSums:
         self._reached = Sum()
         self.energy = Sum()
 
-    def add(self, one: ExperienceEntry) -> None:
+    def add(self, one: UpdateFigures) -> None:
         """Add an experience."""
         self._all += 1
         if not one["shadow"]:

@@ -33,10 +33,10 @@ class Latest(Generic[_One]):
         self._held: list[_One] = []
         self.count = 0
 
-    def add(self, one: _One) -> None:
-        """Add one."""
-        self.count += 1
-        self._held.append(one)
+    def add(self, *ones: _One) -> None:
+        """Add some."""
+        self.count += len(ones)
+        self._held += ones
         if len(self._held) >= 2 * self._most:
             self._held = self.listed()
 

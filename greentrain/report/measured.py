@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -66,9 +65,9 @@ def read_windows(
         within = _within(windows, scope)
         if within:
             found.measured[run_id] = RunWindows(within)
-        for window in within:
-            latest.add(window)
-            if sink is not NO_SINK:
+        latest.add(*within)
+        if sink is not NO_SINK:
+            for window in within:
                 sink.window(window_figures(window))
     found.listed = [window_figures(window) for window in latest.listed()]
     found.left_out = latest.count - len(found.listed)
@@ -128,11 +127,13 @@ def _metered(rows: ReportRows, among: Collection[str]) -> list[MeteredRun]:
 def _spans(windows: list[MeasuredWindow]) -> dict[str, Span]:
     """Return the time from the first to the last joule of each source."""
     starts: dict[str, int] = {}
-    ends: dict[str, int] = defaultdict(int)
+    ends: dict[str, int] = {}
     for window in windows:
         start, end = window["times"][0][0], window["times"][-1][1]
         for name, joules in window["joules"].items():
             if joules is not None:
-                starts[name] = min(starts.get(name, start), start)
-                ends[name] = max(ends[name], end)
+                if start < starts.get(name, start + 1):
+                    starts[name] = start
+                if end > ends.get(name, end - 1):
+                    ends[name] = end
     return {name: (start, ends[name]) for name, start in starts.items()}

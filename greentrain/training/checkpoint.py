@@ -19,7 +19,7 @@ from greentrain.memory import pack
 from greentrain.memory.disk_files import flush_to_disk, open_fresh, save_tensors
 from greentrain.streams import Experience
 
-FORMAT = 5
+FORMAT = 6
 """Version of the saved format."""
 _MARK = b"\ngreentrain state, SHA-256 "
 """Text before the checksum at the end of a file."""

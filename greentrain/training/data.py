@@ -73,6 +73,7 @@ class StreamData:
         self.buffer = buffer
         self.pending: list[str] = []
         self._known: dict[str, int] = {}
+        self._known_json: list[str] = []  # of each, so that only new ones have to be written
         self._arrived = 0  # samples of all known experiences
 
     @property
@@ -100,7 +101,9 @@ class StreamData:
             return UpdateData(new=experience.train, stored=SampleList([]), held=experience.train)
         held = self.buffer.after(experience.train, origin=experience.id)
         waiting = set(self.pending)
-        pending = self.buffer.select(lambda origin: origin in waiting)
+        pending: Dataset[Any] = SampleList([])
+        if waiting:
+            pending = self.buffer.select(waiting.__contains__)
         stored = self.buffer.select(lambda origin: origin not in waiting)
         return UpdateData(
             new=concat([experience.train, pending]),
@@ -136,25 +139,25 @@ class StreamData:
             )
             self.pending = [] if trained else self.pending
             return False
-        self._known[experience.id] = size(experience.train)
-        self._arrived += size(experience.train)
+        self._know(experience.id, size(experience.train))
         self.pending = [] if trained else [*self.pending, experience.id]
         return True
 
     def set_aside(self, experience: Experience) -> None:
         """Count an experience as known without keeping its data."""
-        self._known[experience.id] = 0
+        self._know(experience.id, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer's state, and the pending and known experiences as JSON.
 
-        A text of thousands of names is saved in no time, and a list of them is not.
+        A text of thousands of names is saved in no time, and a list of them is not. It is joined
+        from parts that were written once.
         """
         buffer = None if self.buffer is None else self.buffer.state_dict()
         return {
             "buffer": buffer,
             "pending": json.dumps(self.pending),
-            "known": json.dumps(self._known),
+            "known": f"{{{', '.join(self._known_json)}}}",
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -162,5 +165,11 @@ class StreamData:
         if self.buffer is not None:
             self.buffer.load_state_dict(state["buffer"])
         self.pending = json.loads(state["pending"])
-        self._known = json.loads(state["known"])
-        self._arrived = sum(self._known.values())
+        self._known, self._known_json, self._arrived = {}, [], 0
+        for name, samples in json.loads(state["known"]).items():
+            self._know(name, samples)
+
+    def _know(self, name: str, samples: int) -> None:
+        self._known[name] = samples
+        self._known_json.append(f"{json.dumps(name)}: {samples}")
+        self._arrived += samples

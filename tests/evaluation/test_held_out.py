@@ -100,6 +100,24 @@ def test_kept_samples_do_not_hold_on_to_their_dataset():
     assert sorted(float(held.of("0")[index][0]) for index in range(8)) == list(range(8))
 
 
+def leaves(state) -> int:
+    """Count the values in a state."""
+    parts = state.values() if isinstance(state, dict) else state
+    return sum(leaves(part) for part in parts) if isinstance(state, dict | list) else 1
+
+
+def test_a_state_holds_as_many_values_however_many_experiences_there_were():
+    few, many = (gone_through("seen", [50] * count) for count in (2, 100))
+    assert leaves(few.state_dict()) == leaves(many.state_dict())
+    assert size(many.past) == KEPT
+
+
+def test_the_order_of_arrival_stays():
+    held = gone_through("seen", [700] * 6)
+    kept = shown(held.past)
+    assert kept == sorted(kept)
+
+
 def test_no_other_eval_on_is_known():
     with pytest.raises(ConfigurationError, match="eval_on is 'past'; allowed are 'seen'"):
         HeldOut("past", seed=0)

@@ -27,7 +27,8 @@ from greentrain.memory import (
     ReservoirBuffer,
     SampleList,
 )
-from greentrain.memory.datasets import fetch
+from greentrain.memory.datasets import concat, fetch
+from greentrain.memory.full import owned, pack, unpack
 from tests import prepared
 from tests.memory.samples import BOUNDED, arrivals, everything, held, labelled, numbers
 
@@ -437,3 +438,19 @@ def test_kill_9_leaves_the_last_state_readable(kind: str, after: int, tmp_path: 
         TensorDataset(torch.arange(9), torch.arange(9) % 3, torch.zeros(9, 500, dtype=torch.int64)),
         origin="after it",
     )
+
+
+@pytest.mark.parametrize("order", [range(11), [10, 0, 5, 4, 9, 1, 1], [7]])
+def test_a_join_of_columns_is_packed_as_its_samples_are(order: Any) -> None:
+    tensors = TensorDataset(torch.arange(4.0).reshape(4, 1), torch.arange(4))
+    texts = SampleList([("a", 1), ("b", 2), ("c", None)])
+    joined = concat([owned(tensors), owned(texts), tensors])
+    packed = pack(Subset(joined, order))
+    expected = pack(SampleList([joined[place] for place in order]))
+    assert [run["layout"] for run in packed] == [run["layout"] for run in expected]
+    assert [run["size"] for run in packed] == [run["size"] for run in expected]
+    for one, other in zip(packed, expected, strict=True):
+        for found, wanted in zip(one["columns"], other["columns"], strict=True):
+            same = isinstance(found, list) and found == wanted
+            assert same or torch.equal(found, wanted)
+    assert str(fetch(unpack(packed), range(len(order)))) == str(fetch(joined, order))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from greentrain.memory import FullBuffer, ReservoirBuffer
@@ -29,3 +31,16 @@ def test_without_a_memory_all_is_new():
     material.store(experience("a", (0, 1)), trained=True)
     batch = material.gather(experience("b", (0, 1)))
     assert (batch.n_stored, batch.n_past, batch.share_new) == (0, 0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["b", 'say "b"', "café", "空"])
+def test_names_that_were_written_once_are_saved_as_if_written_whole(name):
+    material = StreamData(None)
+    assert material.state_dict()["known"] == "{}"
+    material.store(experience("a", (0, 1), count=5), trained=True)
+    material.set_aside(experience(name, (0, 1)))
+    saved = material.state_dict()
+    assert saved["known"] == json.dumps({"a": 10, name: 0})
+    restored = StreamData(None)
+    restored.load_state_dict(saved)
+    assert list(restored.known) == ["a", name] and restored.state_dict() == saved

@@ -347,7 +347,7 @@ def test_states_are_for_their_owner_and_are_not_written_through_a_link(tmp_path)
 def test_a_state_of_an_earlier_format_is_named(tmp_path):
     (tmp_path / "state").mkdir()
     torch.save({"format": 4, "stream": {}}, tmp_path / "state" / "state.pt")
-    with pytest.raises(ConfigurationError, match="has format 4, and this release reads 5"):
+    with pytest.raises(ConfigurationError, match="has format 4, and this release reads 6"):
         streaming(tmp_path)
 
 
