@@ -65,9 +65,14 @@ def _energy(document: Report) -> str:
 
 
 def _metric(document: Report) -> str:
-    value = document["summary"]["final_metric"]
-    name = document["summary"]["metric"]
-    return metric(value) if value is None else f"{metric(value)} ({escaped(name or 'unknown')})"
+    known = [one for one in document["summary"]["by_stream"] if one["final_metric"] is not None]
+    shown = [
+        f"{metric(one['final_metric'])} ({escaped(one['metric'] or 'unknown')}"
+        + (f" of {escaped(one['name'])})" if len(known) > 1 else ")")
+        for one in known
+    ]
+    more = len(shown) - MOST_ROWS
+    return ", ".join(shown[:MOST_ROWS]) + (f" and {more} more" if more > 0 else "") or metric(None)
 
 
 def _budgets(document: Report) -> list[str]:
