@@ -74,7 +74,6 @@ class Experiences:
     def entry(self, decision: DecisionRow) -> ExperienceEntry:
         """Return a decision with its outcome, as the report has it."""
         outcome = self._outcomes.of(decision)
-        last = decision["entry_id"] if outcome is None else outcome["entry_id"]
         reservation_id = decision["reservation_id"]
         paid = self._paid.get(reservation_id or "", NO_WINDOWS)
         status = self._statuses.get(decision["run_id"], "unclosed")
@@ -86,7 +85,9 @@ class Experiences:
             "reported_energy_j": None,
             "overrun_j": self._overruns_j.get(reservation_id or ""),
             "budget": self._budgets.get(decision["budget_id"]),
-            "budget_left_after_j": self._history.left_j(decision["budget_id"], last),
+            "budget_left_after_j": self._history.left_j(
+                decision["budget_id"], decision["entry_id"], reservation_id
+            ),
         }
         if entry["shadow"]:  # the energy of another job is no figure of this ledger
             if outcome is not None and outcome["steps"] > 0:
