@@ -24,7 +24,7 @@ def render(document: Report) -> str:
                 ("energy", _energy(document)),
                 ("boundary", _word(facts.boundary(document))),
                 ("measured by", escaped(facts.measured_words(document)) or "unknown"),
-                ("emissions", format_carbon(facts.emissions_g(document))),
+                ("emissions", _emissions(document)),
                 ("experiences", str(document["summary"]["experiences"])),
                 ("last metric", _metric(document)),
             ],
@@ -62,6 +62,13 @@ def _energy(document: Report) -> str:
         else f" (95 % interval {energy(interval['low_j'])} to {energy(interval['high_j'])})"
     )
     return f"{least}{energy(totals['energy_j'])}{spread}"
+
+
+def _emissions(document: Report) -> str:
+    shown = format_carbon(facts.emissions_g(document))
+    if len(document["carbon"]["by_basis"]) < 2:
+        return shown
+    return f"{shown} (factors of different bases: {escaped(facts.bases_words(document))})"
 
 
 def _metric(document: Report) -> str:
