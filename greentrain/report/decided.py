@@ -17,7 +17,7 @@ from greentrain.report.experiences import (
     Experiences,
     ExperienceSums,
     Outcomes,
-    Stream,
+    StreamKey,
     is_baseline,
     shadow_runs,
     summary,
@@ -72,7 +72,7 @@ class Decided:
     budgets: list[BudgetRow]
     payments: Mapping[str, BudgetPayments]
     about: Collection[str]
-    streams: Mapping[str, Stream]
+    streams: Mapping[str, StreamKey]
     outcomes: Outcomes
     reader: Callable[[Mapping[str, str]], Experiences]
     decisions: Callable[[], Iterator[DecisionRow]]
@@ -89,7 +89,7 @@ class Decided:
             sink: Takes each experience.
         """
         reader, latest = self.reader(statuses), Latest[ExperienceEntry](MOST_EXPERIENCES)
-        sums: dict[Stream, ExperienceSums] = defaultdict(ExperienceSums)
+        sums: dict[StreamKey, ExperienceSums] = defaultdict(ExperienceSums)
         avoided, baselines = AvoidedEnergy(), []
         for decision in self.decisions():
             if is_baseline(decision):
@@ -186,7 +186,7 @@ def read_decisions(
         payments=payments,
         about=about.keys(),
         streams={
-            row["run_id"]: Stream(place, row["kind"], row["name"])
+            row["run_id"]: StreamKey(place, row["kind"], row["name"])
             for place, ledger in enumerate(contents.ledgers)
             for row in ledger.kept["run"]
         },

@@ -175,7 +175,7 @@ def settings_of(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def summary(counts: Mapping[Stream, ExperienceSums]) -> Summary:
+def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
     """Sum up the experiences of all streams, and of each over all its runs.
 
     Metrics of different streams are not averaged. If more than one stream has a metric, the figures
@@ -205,8 +205,8 @@ def summary(counts: Mapping[Stream, ExperienceSums]) -> Summary:
     }
 
 
-class Stream(NamedTuple):
-    """A stream: all runs of one kind and name in one ledger.
+class StreamKey(NamedTuple):
+    """The identity of a stream: all runs of one kind and name in one ledger are parts of it.
 
     Args:
         ledger: Number of the ledger.

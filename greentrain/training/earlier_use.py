@@ -16,7 +16,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierUse:
-    """What some runs used.
+    """Energy and emissions of some runs.
 
     Args:
         energy_j: Joules.

@@ -20,13 +20,13 @@ _UNKNOWN = {
     "market_based_t": "give market_based_g_per_kwh and market_based_source",
     "market_total_t": "give market_based_g_per_kwh and market_based_source",
     "hardware_t": (
-        "give the embodied emissions of the hardware (Scope 3 category 2); upstream emissions of "
-        "the electricity (category 3) are in no value of their own"
+        "give the embodied emissions of the hardware (Scope 3 category 2); the upstream emissions "
+        "of the electricity (category 3) are not known separately"
     ),
 }
 _LIFE_CYCLE = (
-    "Scope 2 takes direct factors, and the factor is of basis {}: a life-cycle factor includes the "
-    "upstream emissions of the electricity, which are Scope 3 category 3; give a direct factor"
+    "Scope 2 takes direct factors, and the factor is of basis {}. A life-cycle factor includes "
+    "upstream emissions, which are Scope 3 category 3. Give a direct factor"
 )
 _MIXED = "factors of different bases are not added: {}"
 _INCLUDES = {
