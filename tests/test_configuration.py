@@ -31,6 +31,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.memory import ReservoirBuffer
 from greentrain.training import CarbonConfig, EvaluationConfig, ModeConfig, StreamTrainer
+from greentrain.units import format_energy
 from tests import prepared
 
 ROOT = Path(__file__).parents[1]
@@ -658,6 +659,22 @@ def test_arguments_are_made_anew_each_time(folder):
 
 LINE = re.compile(r"^ ?(\d+)  \S.* (?:J|Wh)\b.*$", re.M)
 """The line of an experience."""
+
+
+@pytest.mark.parametrize("every", [1, None])
+def test_the_last_line_says_what_is_left_after_all_payments(folder, every):
+    write(folder, limit=2, baseline_every=every)
+    done = command("run", "stream.yaml")
+    assert done.exit_code == 0, done.output
+    (used, left) = re.findall(r"experiences: (.*) used.*; (.*) are left of", done.output)[0]
+    ledger = Ledger("greentrain.db", create=False)
+    status = ledger.status(ledger.rows("budget")[0]["budget_id"])
+    windows = ledger.rows("window")
+    reasons = [row["reason"] for row in ledger.rows("decision")]
+    ledger.close()
+    assert reasons.count("BASELINE") == (1 if every else 0)
+    assert left == format_energy(status.left)
+    assert used == format_energy(sum(row["energy_j"] for row in windows))
 
 
 def test_a_run_goes_on_where_it_was(folder):

@@ -19,6 +19,17 @@ from _reports.outage import outage
 from _results import Row, arguments, document, report, rows_of
 
 CASES = {
+    "wrong": Cases(
+        what="situations of wrong numbers, in several variants, whose figure is still wrong",
+        files=(
+            "tests/report/test_streams.py",
+            "tests/report/test_budget_left.py",
+            "tests/training/test_earlier_use.py",
+            "tests/carbon/test_daylight_saving.py",
+            "tests/report/exports/test_values.py",
+            "tests/test_configuration.py::test_the_last_line_says_what_is_left_after_all_payments",
+        ),
+    ),
     "recomputed": Cases(
         what="tests that change a report.json, each digit of it among them, and did not find it",
         files=("tests/report/test_recheck.py",),

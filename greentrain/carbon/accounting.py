@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from greentrain.carbon.intensity import IntensityProvider, Provenance, mean_intensity
@@ -176,6 +176,7 @@ class CarbonAccount:
         """
         if self._provider is None:
             return None
+        moment = moment.astimezone(UTC)  # an hour from now, also across a change of daylight saving
         ahead = self._provider.history(moment, moment + _AHEAD)
         if not any(one.start <= moment < one.end for one in ahead):
             return None

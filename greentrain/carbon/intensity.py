@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Protocol, runtime_checkable
 
 from greentrain.errors import ConfigurationError
@@ -19,8 +19,8 @@ class Interval:
     """The intensity over a half-open interval of time.
 
     Args:
-        start: Its first moment, aware.
-        end: The first moment after it, aware.
+        start: Its first moment, aware; held in UTC.
+        end: The first moment after it, aware; held in UTC.
         g_per_kwh: Grams of CO2 equivalent per kilowatt-hour.
         low_g_per_kwh: Lower bound, if there is one.
         high_g_per_kwh: Upper bound, if there is one.
@@ -39,6 +39,9 @@ class Interval:
     def __post_init__(self) -> None:
         if self.start.tzinfo is None or self.end.tzinfo is None:
             raise ConfigurationError("an interval of intensity has a naive time; give it a zone")
+        # Python subtracts and compares times of one zone without its changes of daylight saving.
+        object.__setattr__(self, "start", self.start.astimezone(UTC))
+        object.__setattr__(self, "end", self.end.astimezone(UTC))
         if self.end <= self.start:
             raise ConfigurationError(
                 f"an interval of intensity ends at {self.end}, not after its start {self.start}"
@@ -106,6 +109,7 @@ def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) 
         >>> mean_intensity(Fixed(), noon, noon.replace(hour=15)) is None
         True
     """
+    start, end = start.astimezone(UTC), end.astimezone(UTC)  # see Interval
     end = max(start, end)
     intervals = provider.history(start, end)
     if start == end:

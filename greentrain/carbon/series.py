@@ -80,6 +80,7 @@ class CsvIntensity:
         """Return the intervals that overlap ``[start, end)``; none outside the file."""
         if start.tzinfo is None or end.tzinfo is None:
             raise ConfigurationError("a history of intensity got a naive time; give it a zone")
+        start, end = start.astimezone(UTC), end.astimezone(UTC)
         first = max(0, bisect.bisect_right(self._starts, start) - 1)
         last = max(bisect.bisect_left(self._starts, end), first + 1)
         return [one for one in self._intervals[first:last] if one.end > start]

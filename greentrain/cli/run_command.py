@@ -11,8 +11,8 @@ import typer
 
 from greentrain.cli import console
 from greentrain.cli.experience_lines import ExperienceLines, most_instructive
-from greentrain.errors import ConfigurationError
-from greentrain.units import format_energy
+from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.units import format_carbon, format_energy
 
 if TYPE_CHECKING:
     from greentrain.budget import Budget
@@ -73,13 +73,14 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
         calibrated = trainer.budget.share_of_full is not None
         new = islice(_new_experiences(stream, trainer.known), configuration.get("limit"))
         results = trainer.run(announced(new), on_result=show)
-        n_known = len(trainer.known)
+        n_known, run_id = len(trainer.known), trainer.run_id
     if not results:
         console.print_line(f"Nothing new has arrived: the stream has had {n_known} experiences.")
         if n_known:
             console.print_next("explain", "--ledger", configuration.get("ledger"))
         return
-    console.print_line(_closing(results, trainer.budget, calibrated=calibrated))
+    settled = None if configuration.get("shadow") else _settled(configuration, run_id)
+    console.print_line(_closing(results, trainer.budget, settled, calibrated=calibrated))
     for path in _write_report(configuration, tracker):
         console.print_line(f"wrote {path}")
     shown = most_instructive(results).experience_id
@@ -99,16 +100,48 @@ def _new_experiences(stream: Iterable[Experience], known: Collection[str]) -> It
             yield experience
 
 
-def _closing(results: Sequence[UpdateResult], budget: Budget, *, calibrated: bool) -> str:
-    used_j = sum(result.energy_j for result in results)
+def _settled(configuration: Configuration, run_id: str | None) -> tuple[str, str] | None:
+    """Read from the ledger what a closed run used, and what is left of its budget now.
+
+    Returns:
+        Both as texts; ``None`` if the ledger cannot be read, or the run has no decision.
+    """
+    from greentrain.ledger import Ledger
+
+    try:
+        ledger = Ledger(configuration.get("ledger"), create=False)
+        try:
+            decisions = ledger.rows("decision", run_id=run_id)
+            if not decisions:
+                return None
+            windows = ledger.rows("window", run_id=run_id)
+            status = ledger.status(decisions[-1]["budget_id"])
+        finally:
+            ledger.close()
+    except LedgerError:  # its rows wait on disk
+        return None
+    left = format_energy(status.left) if status.unit == "J" else format_carbon(status.left)
+    return format_energy(sum(row["energy_j"] or 0.0 for row in windows)), left
+
+
+def _closing(
+    results: Sequence[UpdateResult],
+    budget: Budget,
+    settled: tuple[str, str] | None,
+    *,
+    calibrated: bool,
+) -> str:
+    """Sum up the run: as the ledger has it after all payments, or else as the last result has it.
+
+    The last result is too early: a baseline retraining after it is paid for from the same budget.
+    """
+    used = format_energy(sum(result.energy_j for result in results))
+    used, left = settled or (used, format_energy(results[-1].left_j))
     overrun_j = sum(result.overrun_j for result in results)
     calibration = ", including the calibration of the budget" if calibrated else ""
     beyond = f", {format_energy(overrun_j)} of it beyond the reservations" if overrun_j else ""
     number = "1 experience" if len(results) == 1 else f"{len(results)} experiences"
-    return (
-        f"{number}: {format_energy(used_j)} used{calibration}{beyond}; "
-        f"{format_energy(results[-1].left_j)} are left of a budget of {budget}."
-    )
+    return f"{number}: {used} used{calibration}{beyond}; {left} are left of a budget of {budget}."
 
 
 def _tracker(tracking_uri: str | None) -> MlflowTracker | None:

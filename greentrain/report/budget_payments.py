@@ -77,6 +77,7 @@ class BudgetPayments:
         released: Settlements of dead runs, as the report has them.
         spending: Time of each settlement, and the amount spent until then.
         last_utc: Time of the last payment; ``None`` without one.
+        settled: Entry of each settlement, by id of its reservation.
     """
 
     def __init__(self, unit: Unit, paid: Mapping[str, PaidWindows]) -> None:
@@ -89,6 +90,7 @@ class BudgetPayments:
         self.released: list[dict[str, Any]] = []
         self.spending: list[tuple[str, float]] = []
         self.last_utc: str | None = None
+        self.settled: dict[str, int] = {}
         # The sums in the ledger after each payment: entry, open, reserved, spent, overrun.
         self._entries = array("q")
         self._open = array("q")
@@ -104,6 +106,7 @@ class BudgetPayments:
     def settlement(self, row: SettlementRow) -> None:
         """Add a settlement."""
         self._remember(row)
+        self.settled[row["reservation_id"]] = row["entry_id"]
         reservation = self.still_open.pop(row["reservation_id"], None)
         actual, beyond = self._amount(row, "actual"), self._amount(row, "overrun")
         if reservation is not None:

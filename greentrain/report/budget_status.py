@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -79,18 +80,34 @@ class BudgetHistory:
             budget_id: _children(terms, self._terms) for budget_id, terms in self._terms.items()
         }
 
-    def left_j(self, budget_id: str, entry_id: int) -> float | None:
-        """Return the joules left after a row; ``None`` for a budget of carbon or not known."""
+    def left_j(
+        self, budget_id: str, entry_id: int, reservation_id: str | None = None
+    ) -> float | None:
+        """Return the joules that are not spent after a payment, open reservations not subtracted.
+
+        Rows of decisions and outcomes may wait, and be written after payments for later
+        experiences. So the amount after an experience is that after its own settlement.
+
+        Args:
+            budget_id: The budget.
+            entry_id: The row of the ledger, if there is no settlement of the reservation.
+            reservation_id: The reservation that paid, if there is one.
+
+        Returns:
+            ``None`` for a budget of carbon or one that is not known.
+        """
         terms = self._terms.get(budget_id)
         if terms is None or terms.budget.unit != "J":
             return None
-        taken, now = self._payments[budget_id].after(entry_id) or (BudgetTotals(), terms.opened)
+        payments = self._payments[budget_id]
+        entry_id = payments.settled.get(reservation_id or "", entry_id)
+        taken, now = payments.after(entry_id) or (BudgetTotals(), terms.opened)
         children = [
             child
             for child in self._children[budget_id]
             if self._opened[child.budget_id] <= entry_id
         ]
-        return _status(terms, children, taken, now).left
+        return _status(terms, children, replace(taken, open=0, reserved=0.0), now).left
 
 
 def _budget(

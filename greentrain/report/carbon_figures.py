@@ -23,6 +23,13 @@ class EmissionFactors(TypedDict):
     pue_source: str | None
 
 
+class BasisGrams(TypedDict):
+    """The grams that were computed with factors of one basis; ``None`` for an unknown one."""
+
+    basis: str | None
+    emissions_g: float
+
+
 class CarbonFigures(TypedDict):
     """The grams of all windows, the energy that they cover, and their factors."""
 
@@ -31,6 +38,7 @@ class CarbonFigures(TypedDict):
     complete: bool
     covered_j: float
     windows: int
+    by_basis: list[BasisGrams]
     intensities: list[EmissionFactors]
     sentence: str
 

@@ -17,6 +17,7 @@ from greentrain.report.experiences import (
     Experiences,
     ExperienceSums,
     Outcomes,
+    StreamKey,
     is_baseline,
     shadow_runs,
     summary,
@@ -60,6 +61,7 @@ class Decided:
         budgets: The budgets of the report, in order.
         payments: The payments from each budget.
         about: Ids of the budgets that decisions were made about.
+        streams: The stream of each run, by the run's id.
         outcomes: The outcomes of the decisions.
         reader: Returns the entry of each decision, given the status of each run.
         decisions: Returns the decisions in order.
@@ -70,6 +72,7 @@ class Decided:
     budgets: list[BudgetRow]
     payments: Mapping[str, BudgetPayments]
     about: Collection[str]
+    streams: Mapping[str, StreamKey]
     outcomes: Outcomes
     reader: Callable[[Mapping[str, str]], Experiences]
     decisions: Callable[[], Iterator[DecisionRow]]
@@ -86,14 +89,14 @@ class Decided:
             sink: Takes each experience.
         """
         reader, latest = self.reader(statuses), Latest[DecisionRow](MOST_EXPERIENCES)
-        sums: dict[str, ExperienceSums] = defaultdict(ExperienceSums)
+        sums: dict[StreamKey, ExperienceSums] = defaultdict(ExperienceSums)
         avoided, baselines = AvoidedEnergy(), []
         for decision in self.decisions():
             if is_baseline(decision):
                 baselines.append(decision)
                 continue
             one = reader.figures(decision)
-            sums[one["run_id"]].add(one)
+            sums[self.streams[one["run_id"]]].add(decision, one)
             avoided.add(decision, one)
             latest.add(decision)
             if sink is not NO_SINK:
@@ -102,7 +105,7 @@ class Decided:
         return ExperienceFigures(
             listed=listed,
             left_out=latest.count - len(listed),
-            summary=summary(sums, runs),
+            summary=summary(sums),
             avoided=avoided,
             baselines=measured(baselines, self.outcomes, self.windows_of, runs),
         )
@@ -186,6 +189,11 @@ def read_decisions(
         budgets=budgets,
         payments=payments,
         about=about.keys(),
+        streams={
+            row["run_id"]: StreamKey(place, row["kind"], row["name"])
+            for place, ledger in enumerate(contents.ledgers)
+            for row in ledger.kept["run"]
+        },
         outcomes=outcomes,
         reader=reader,
         decisions=decisions,

@@ -284,17 +284,17 @@ class ExperienceCounts(TypedDict):
     anytime_metric: float | None
 
 
-class RunSummary(ExperienceCounts):
-    """Counts and metrics of one run."""
+class StreamSummary(ExperienceCounts):
+    """Counts and metrics of one stream, over all its runs."""
 
-    run_id: str
     name: str
+    run_ids: list[str]
 
 
 class Summary(ExperienceCounts):
-    """Counts and metrics of all runs, and of each."""
+    """Counts and metrics of all streams, and of each; an experience counts once."""
 
-    by_run: list[RunSummary]
+    by_stream: list[StreamSummary]
 
 
 class NotMeasured(TypedDict):

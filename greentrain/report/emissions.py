@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from greentrain.ledger import canonical
 from greentrain.report.carbon_figures import CarbonFigures, EmissionFactors
@@ -21,13 +22,13 @@ KNOWN = (
 
 
 def carbon(
-    runs: Sequence[RunFigures], windows: Iterable[RunWindows], totals: EnergyTotals
+    runs: Sequence[RunFigures], windows: Mapping[str, RunWindows], totals: EnergyTotals
 ) -> CarbonFigures:
     """Sum up the grams of all windows.
 
     Args:
         runs: The runs of the report.
-        windows: The windows of each run.
+        windows: The windows of each run that has any, by its id.
         totals: The totals of the report, whose relative uncertainty the grams share.
 
     Returns:
@@ -35,9 +36,15 @@ def carbon(
         where nothing is known.
     """
     grams, covered = Sum(), Sum()
-    for run in windows:
+    by_basis: dict[str | None, Sum] = defaultdict(Sum)
+    settings = {run["run_id"]: carbon_settings(run) or {} for run in runs}
+    for run_id, run in windows.items():
         grams.join(run.grams)
         covered.join(run.covered)
+        if run.grams.known:
+            intensity = settings.get(run_id, {}).get("intensity")
+            basis = intensity.get("basis") if isinstance(intensity, dict) else None
+            by_basis[basis if isinstance(basis, str) else None].join(run.grams)
     emissions_g, known = grams.total, grams.known
     intensities = _intensities(runs)
     complete = known == totals["windows"] > 0
@@ -47,6 +54,10 @@ def carbon(
         "complete": complete,
         "covered_j": covered.number,
         "windows": known,
+        "by_basis": [
+            {"basis": basis, "emissions_g": one.number}
+            for basis, one in sorted(by_basis.items(), key=lambda item: item[0] or "")
+        ],
         "intensities": intensities,
         "sentence": _sentence(intensities, known, complete=complete),
     }

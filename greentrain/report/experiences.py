@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from greentrain.control import Reason, UpdateMode
 from greentrain.ledger import DecisionRow, OutcomeRow, RunRow
@@ -15,8 +15,7 @@ from greentrain.report.document import (
     ExperienceEntry,
     ReportedDecision,
     ReportedOutcome,
-    RunFigures,
-    RunSummary,
+    StreamSummary,
     Summary,
 )
 from greentrain.report.row_helpers import parse
@@ -86,14 +85,15 @@ class Experiences:
 
     def entry(self, decision: DecisionRow) -> ExperienceEntry:
         """Return a decision with its outcome, as the report has it."""
-        outcome = self._outcomes.of(decision)
-        last = decision["entry_id"] if outcome is None else outcome["entry_id"]
+        reservation_id = decision["reservation_id"]
         return {
             **_decision(decision),
             **self.figures(decision),
-            "overrun_j": self._overruns_j.get(decision["reservation_id"] or ""),
+            "overrun_j": self._overruns_j.get(reservation_id or ""),
             "budget": self._budgets.get(decision["budget_id"]),
-            "budget_left_after_j": self._history.left_j(decision["budget_id"], last),
+            "budget_left_after_j": self._history.left_j(
+                decision["budget_id"], decision["entry_id"], reservation_id
+            ),
         }
 
     def figures(self, decision: DecisionRow) -> UpdateFigures:
@@ -198,80 +198,105 @@ def settings_of(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def summary(counts: Mapping[str, ExperienceSums], runs: Sequence[RunFigures]) -> Summary:
-    """Sum up the experiences of all runs, and of each.
+def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
+    """Sum up the experiences of all streams, and of each over all its runs.
 
-    Metrics of different runs are not averaged. If more than one run has a metric, the figures over
-    all runs are ``None``, and ``by_run`` has those of each run.
+    Metrics of different streams are not averaged. If more than one stream has a metric, the figures
+    over all streams are ``None``, and ``by_stream`` has those of each stream.
 
     Args:
-        counts: The sums of each run with experiences, by run id.
-        runs: The runs of the report.
+        counts: The sums of each stream with experiences.
     """
-    each: list[RunSummary] = [
-        {"run_id": run["run_id"], "name": run["name"], **counts[run["run_id"]].counts()}
-        for run in runs
-        if run["run_id"] in counts
+    each: list[StreamSummary] = [
+        {"name": stream.name, "run_ids": list(sums.run_ids), **sums.counts()}
+        for stream, sums in counts.items()
     ]
-    together = ExperienceSums()
-    for one in counts.values():
-        together.join(one)
-    found: Summary = {**together.counts(), "by_run": each}
     with_metric = [one for one in each if one["final_metric"] is not None]
     alone = with_metric[0] if len(with_metric) == 1 else None
-    found["metric"] = None if alone is None else alone["metric"]
-    found["final_metric"] = None if alone is None else alone["final_metric"]
-    found["anytime_metric"] = None if alone is None else alone["anytime_metric"]
-    return found
+    return {
+        "experiences": sum(one["experiences"] for one in each),
+        "done": sum(one["done"] for one in each),
+        "interrupted": sum(one["interrupted"] for one in each),
+        "not_kept": sum(one["not_kept"] for one in each),
+        "update_modes": {
+            str(mode): sum(one["update_modes"][mode] for one in each) for mode in UpdateMode
+        },
+        "metric": None if alone is None else alone["metric"],
+        "final_metric": None if alone is None else alone["final_metric"],
+        "anytime_metric": None if alone is None else alone["anytime_metric"],
+        "by_stream": each,
+    }
+
+
+class StreamKey(NamedTuple):
+    """The identity of a stream: all runs of one kind and name in one ledger are parts of it.
+
+    Args:
+        ledger: Number of the ledger.
+        kind: Kind of its runs.
+        name: Its name.
+    """
+
+    ledger: int
+    kind: str
+    name: str
+
+
+class _Tried(NamedTuple):
+    """The last try of an experience that counts; ``mode`` is ``None`` in shadow mode."""
+
+    done: bool
+    mode: str | None
+    discarded: bool
+    value: float | None
 
 
 class ExperienceSums:
-    """Counts and metrics of the experiences of one run; :meth:`add` adds the next one."""
+    """Counts and metrics of the experiences of one stream; :meth:`add` adds the next entry.
+
+    An experience counts once, also if a killed run tried it first: its last finished try counts.
+
+    Attributes:
+        run_ids: Ids of the stream's runs with experiences, in order.
+    """
 
     def __init__(self) -> None:
-        self._all = self._done = self._not_kept = 0
-        self._modes: Counter[str] = Counter()
+        self.run_ids: dict[str, None] = {}
+        self._tried: dict[tuple[int, str], _Tried] = {}
         self._metric: str | None = None
         self._final: float | None = None
-        self._reached = Sum()
-        self.energy = Sum()
 
-    def add(self, one: UpdateFigures) -> None:
-        """Add an experience."""
-        self._all += 1
-        if not one["shadow"]:
-            self.energy.add(one["energy_j"] or 0.0)
-        if one["status"] == "done":
-            self._done += 1
-            if not one["shadow"]:
-                self._modes[one["update_mode"]] += 1
-            if one["metric_after"] is not None:
-                self._metric, self._final = one["metric"], one["metric_after"]
-                self._reached.add(one["metric_after"])
-        self._not_kept += one["kept"] is False
-
-    def join(self, other: ExperienceSums) -> None:
-        """Add the experiences of another run."""
-        self._all += other._all
-        self._done += other._done
-        self._not_kept += other._not_kept
-        self._modes += other._modes
-        self._reached.join(other._reached)
-        if other._final is not None:
-            self._metric, self._final = other._metric, other._final
+    def add(self, decision: DecisionRow, one: UpdateFigures) -> None:
+        """Add a decision with its figures."""
+        self.run_ids[one["run_id"]] = None
+        done = one["status"] == "done"
+        place = decision["position"], decision["experience_id"]
+        if done or place not in self._tried:
+            self._tried[place] = _Tried(
+                done,
+                None if one["shadow"] else one["update_mode"],
+                one["kept"] is False,
+                one["metric_after"],
+            )
+        if done and one["metric_after"] is not None:
+            self._metric, self._final = one["metric"], one["metric_after"]
 
     def counts(self) -> ExperienceCounts:
         """Return the counts as the report has them."""
-        summed = self._reached.total
+        tried = self._tried.values()
+        modes = Counter(one.mode for one in tried if one.done)
+        reached = Sum()
+        reached.add_all(one.value for one in tried)
+        summed, done = reached.total, sum(one.done for one in tried)
         return {
-            "experiences": self._all,
-            "done": self._done,
-            "interrupted": self._all - self._done,
-            "not_kept": self._not_kept,
-            "update_modes": {str(mode): self._modes[mode] for mode in UpdateMode},
+            "experiences": len(tried),
+            "done": done,
+            "interrupted": len(tried) - done,
+            "not_kept": sum(one.discarded for one in tried),
+            "update_modes": {str(mode): modes[mode] for mode in UpdateMode},
             "metric": self._metric,
             "final_metric": self._final,
-            "anytime_metric": None if summed is None else summed / self._reached.known,
+            "anytime_metric": None if summed is None else summed / reached.known,
         }
 
 

@@ -116,7 +116,7 @@ def document(
     runs = _runs(decided.runs, kept, measured, windows.overlaps)
     counting = _runs(decided.runs, kept, counted, windows.overlaps) if windows.overlaps else runs
     totals = with_finer_phases(energy_totals(counting, counted, measured=measured), windows.finer_j)
-    grams = carbon(runs, counted.values(), totals)
+    grams = carbon(runs, counted, totals)
     statuses = {run["run_id"]: run["status"] for run in runs}
     experiences = decided.experiences(statuses, runs, sink)
     hours = Hours()

@@ -17,6 +17,7 @@ from greentrain.streams import Experience
 from greentrain.texts import get_logger
 from greentrain.tracking import NullTracker, Tracker, names
 from greentrain.training import tracking_payloads as payloads
+from greentrain.training.earlier_use import EarlierUse, earlier_use
 from greentrain.training.result import UpdateResult
 from greentrain.training.update_context import StreamTotals
 
@@ -36,6 +37,8 @@ class RunContext:
         carbon: Converts joules to grams.
         settings: The stream's configuration.
         before: The :meth:`state_dict` of an earlier run of the stream.
+        continues: Whether the stream has a saved state, so that its earlier runs in the ledger are
+            parts of it.
 
     Attributes:
         recorder: Records the windows of energy.
@@ -54,9 +57,13 @@ class RunContext:
         carbon: CarbonAccount,
         settings: Mapping[str, Any],
         before: Mapping[str, Any] | None = None,
+        continues: bool = False,
     ) -> None:
         self.failed = False
-        self.emissions_g: float | None = None if before is None else before["emissions_g"]
+        earlier = EarlierUse() if not continues else earlier_use(ledger, stream, before)
+        self._earlier = earlier
+        self._used_j = earlier.energy_j
+        self.emissions_g: float | None = earlier.emissions_g
         self._ledger = ledger
         self._tracker = tracker
         self._stream = stream
@@ -109,7 +116,7 @@ class RunContext:
         """Add a result to the stream's totals, before its state is saved."""
         if self._tracks:
             self._start_tracker()
-        totals = replace(self._totals, energy_j=self._totals.energy_j + result.energy_j)
+        totals = replace(self._totals, energy_j=self._used_j)  # as the windows in the ledger
         if not baseline:  # a baseline retraining is no further experience
             self._results.append(result)
             totals = replace(
@@ -163,7 +170,7 @@ class RunContext:
         """Return the totals and the tracker's state as plain values."""
         return {
             "totals": asdict(self._totals),
-            "emissions_g": self.emissions_g,
+            "earlier": {**asdict(self._earlier), "run_id": self.run.run_id},
             "tracker": self._tracker.state_dict(),
         }
 
@@ -198,6 +205,7 @@ class RunContext:
 
     def _record(self, window: Window) -> None:
         emissions = self._carbon.of(window)
+        self._used_j += window.reading.total_j or 0.0
         if emissions.grams is not None:
             self.emissions_g = (self.emissions_g or 0.0) + emissions.grams
         self.run.record(window, emissions)

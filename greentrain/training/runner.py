@@ -284,6 +284,7 @@ class StreamRunner:
                 carbon=self._carbon.account(),
                 settings=self._settings,
                 before=None if before is None else before.get("run"),
+                continues=self._checkpoint is not None,
             )
             state, trainer, evaluator = self.state, self.trainer, self.evaluator
             self._core = core = DecisionCore(

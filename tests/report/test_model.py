@@ -183,7 +183,7 @@ def test_metrics_of_two_streams_are_not_mixed(ledger):
     run.close()
     summary = build(ledger)["summary"]
     assert summary["final_metric"] is None
-    assert [one["final_metric"] for one in summary["by_run"]] == [0.8, 0.1]
+    assert [one["final_metric"] for one in summary["by_stream"]] == [0.8, 0.1]
 
 
 CARBON = {

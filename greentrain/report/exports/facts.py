@@ -20,6 +20,7 @@ from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import Report, SourceFigures
 from greentrain.report.formats import shown
 from greentrain.report.row_helpers import grouped, known_wh, mean_pue, pue
+from greentrain.units import format_carbon
 
 MOST_CHARACTERS = 200
 FINE_TUNING = frozenset(mode for mode, traits in UPDATE_MODES.items() if traits.keeps_weights)
@@ -155,6 +156,16 @@ def emissions_g(document: Report) -> float | None:
     """
     carbon = document["carbon"]
     return carbon["emissions_g"] if carbon["complete"] else None
+
+
+def bases_words(document: Report) -> str:
+    """Name the basis of the grams' factors; of several bases, each with its grams."""
+    found = document["carbon"]["by_basis"]
+    names = [one_line(one["basis"] or "unknown") for one in found]
+    if len(found) < 2:
+        return "".join(names)
+    grams = (format_carbon(one["emissions_g"]) for one in found)
+    return " and ".join(f"{name} ({each})" for name, each in zip(names, grams, strict=True))
 
 
 def average_g(document: Report) -> float | None:

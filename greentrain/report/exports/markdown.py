@@ -24,7 +24,7 @@ def render(document: Report) -> str:
                 ("energy", _energy(document)),
                 ("boundary", _word(facts.boundary(document))),
                 ("measured by", escaped(facts.measured_words(document)) or "unknown"),
-                ("emissions", format_carbon(facts.emissions_g(document))),
+                ("emissions", _emissions(document)),
                 ("experiences", str(document["summary"]["experiences"])),
                 ("last metric", _metric(document)),
             ],
@@ -64,10 +64,22 @@ def _energy(document: Report) -> str:
     return f"{least}{energy(totals['energy_j'])}{spread}"
 
 
+def _emissions(document: Report) -> str:
+    shown = format_carbon(facts.emissions_g(document))
+    if len(document["carbon"]["by_basis"]) < 2:
+        return shown
+    return f"{shown} (factors of different bases: {escaped(facts.bases_words(document))})"
+
+
 def _metric(document: Report) -> str:
-    value = document["summary"]["final_metric"]
-    name = document["summary"]["metric"]
-    return metric(value) if value is None else f"{metric(value)} ({escaped(name or 'unknown')})"
+    known = [one for one in document["summary"]["by_stream"] if one["final_metric"] is not None]
+    shown = [
+        f"{metric(one['final_metric'])} ({escaped(one['metric'] or 'unknown')}"
+        + (f" of {escaped(one['name'])})" if len(known) > 1 else ")")
+        for one in known
+    ]
+    more = len(shown) - MOST_ROWS
+    return ", ".join(shown[:MOST_ROWS]) + (f" and {more} more" if more > 0 else "") or metric(None)
 
 
 def _budgets(document: Report) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from datetime import timedelta
 
 import openpyxl
 import pytest
@@ -13,7 +14,7 @@ import yaml
 
 from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError
-from greentrain.report import build
+from greentrain.report import build, render_html
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.exports import (
     boamps,
@@ -30,7 +31,7 @@ from greentrain.report.exports import (
 )
 from greentrain.report.write import FORMATS, missing, write
 from tests.report.exports.documents import ENVIRONMENT, INTENSITY, known, rendered, without
-from tests.report.ledgers import stream, window
+from tests.report.ledgers import STARTED, stream, window
 
 
 def read_csv(text):
@@ -174,45 +175,84 @@ def test_fine_tuning_of_unknown_energy_is_missing(ledger):
     assert "ai_finetuningEnergyConsumption" in package["comment"]
 
 
+EMBODIED = {
+    "embodied_kg": 1314.0,
+    "embodied_lifetime_h": 26280.0,
+    "embodied_reserved_share": 0.5,
+}
+"""0.5 g in the 72 s of the report: 1314 kg * 72 s / 26,280 h * 0.5."""
+
+
 @pytest.mark.parametrize(
-    ("hosting", "expected"),
+    ("hosting", "basis", "embodied", "expected"),
     [
+        # 1.44 g by location; 3.6 Wh at 100 g/kWh are 0.36 g by market.
+        ("own", "direct", False, {"Scope2L": 1.44, "Scope2M": 0.36, "L": 1.44, "M": 0.36}),
+        ("own", "life-cycle", False, {"Scope2M": 0.36, "L": 1.44, "M": 0.36}),
+        ("own", None, False, {"Scope2M": 0.36, "L": 1.44, "M": 0.36}),
         (
             "own",
-            {
-                "EnergyConsumptionRelatedToOwnOperations": 3.6e-6,
-                "GrossLocationBasedScope2GreenhouseGasEmissions": 1.44e-6,
-                "GrossMarketBasedScope2GreenhouseGasEmissions": 3.6e-7,  # 3.6 Wh at 100 g/kWh
-                "LocationBasedGreenhouseGasEmissions": 1.44e-6,
-                "MarketBasedGreenhouseGasEmissions": 3.6e-7,
-            },
+            "direct",
+            True,
+            {"Scope2L": 1.44, "Scope2M": 0.36, "Scope3": 0.5, "L": 1.94, "M": 0.86},
         ),
-        (
-            "colocated",
-            {
-                "LocationBasedGreenhouseGasEmissions": 1.44e-6,
-                "MarketBasedGreenhouseGasEmissions": 3.6e-7,
-            },
-        ),
-        (
-            "cloud",
-            {
-                "GrossScope3GreenhouseGasEmissions": 1.44e-6,
-                "LocationBasedGreenhouseGasEmissions": 1.44e-6,
-            },
-        ),
-        (None, {}),
+        ("own", "life-cycle", True, {"Scope2M": 0.36, "Scope3": 0.5, "L": 1.94, "M": 0.86}),
+        ("colocated", "direct", False, {"L": 1.44, "M": 0.36}),
+        ("cloud", "life-cycle", False, {"Scope3": 1.44, "L": 1.44}),
+        ("cloud", "direct", True, {"Scope3": 1.94, "L": 1.94}),
+        (None, "direct", True, {}),
     ],
 )
-def test_esrs_puts_figures_where_the_hosting_says(ledger, hosting, expected):
-    given = Disclosures(hosting=hosting, market_based_g_per_kwh=100.0)
-    table = esrs.table(known(ledger, disclosures=given))
+def test_esrs_puts_figures_where_hosting_and_basis_say(ledger, hosting, basis, embodied, expected):
+    names = {
+        "Scope2L": "GrossLocationBasedScope2GreenhouseGasEmissions",
+        "Scope2M": "GrossMarketBasedScope2GreenhouseGasEmissions",
+        "Scope3": "GrossScope3GreenhouseGasEmissions",
+        "L": "LocationBasedGreenhouseGasEmissions",
+        "M": "MarketBasedGreenhouseGasEmissions",
+    }
+    given = Disclosures(
+        hosting=hosting, market_based_g_per_kwh=100.0, **(EMBODIED if embodied else {})
+    )
+    carbon = {**ENVIRONMENT["carbon"], "intensity": {**INTENSITY, "basis": basis}}
+    table = esrs.table(known(ledger, disclosures=given, carbon=carbon))
     values = {row["concept"].removeprefix("esrs:"): row["value"] for row in table["rows"]}
+    energy = values.pop("EnergyConsumptionRelatedToOwnOperations")
+    assert energy == (pytest.approx(3.6e-6) if hosting == "own" else None)
     assert {name: value for name, value in values.items() if value is not None} == {
-        name: pytest.approx(value) for name, value in expected.items()
+        names[name]: pytest.approx(grams / 1e6) for name, grams in expected.items()
     }
     for name, value in values.items():
         assert any(name in sentence for sentence in table["missing"]) is (value is None)
+
+
+def test_factors_of_two_bases_are_added_in_no_line_that_does_not_say_so(ledger):
+    direct = {**ENVIRONMENT["carbon"], "intensity": {**INTENSITY, "basis": "direct"}}
+    with ledger.open_run("fit", "other", environment={**ENVIRONMENT, "carbon": direct}) as run:
+        later = STARTED + timedelta(hours=2)
+        window(
+            run,
+            *(3600.0, 0.0),
+            started=later,
+            emissions=Emissions(grams=2.0, intensity_g_per_kwh=400.0),
+        )
+    given = Disclosures(hosting="own", **EMBODIED)
+    document = known(ledger, disclosures=given)
+    assert document["carbon"]["by_basis"] == [
+        {"basis": "direct", "emissions_g": 2.0},
+        {"basis": "life-cycle", "emissions_g": pytest.approx(1.44)},
+    ]
+    table = esrs.table(document)
+    values = {row["concept"].removeprefix("esrs:"): row["value"] for row in table["rows"]}
+    assert values["GrossLocationBasedScope2GreenhouseGasEmissions"] is None
+    assert values["LocationBasedGreenhouseGasEmissions"] is None
+    assert any(
+        "direct (2 g CO2e) and life-cycle (1.44 g CO2e)" in line for line in table["missing"]
+    )
+    row = next(line for line in markdown.render(document).splitlines() if "| emissions" in line)
+    assert all(grams in row for grams in ("3.44 g", "2 g", "1.44 g"))
+    page = render_html(document)
+    assert "of different bases: direct 2 g, life-cycle 1.44 g" in page
 
 
 def test_the_ai_acts_rows_have_two_significant_digits(ledger):
