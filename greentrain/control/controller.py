@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from greentrain.budget import Account, Balance
-from greentrain.control.action import NOTHING, SKIP_OPTION, Candidate, Estimate, Option
+from greentrain.control.action import NOTHING, SKIP_OPTION, Action, Candidate, Estimate, Option
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import Decision, Reason, decided, unweighed
 from greentrain.control.forecast import Prospect, forecast_options
@@ -140,10 +140,15 @@ class BudgetController:
 
     def _informed(self, state: State, candidates: Sequence[Candidate], balance: Balance) -> State:
         """Add the balance and the history to a state."""
+        steps = {each.action: each.steps for each in candidates}
+        whole = steps.get(Action(mode=UpdateMode.FULL_RETRAIN))
+        warm = steps.get(Action(mode=UpdateMode.WARM_START))
         return dataclasses.replace(
             state,
             left_j=balance.left_j,
-            effort=_effort(self._history, candidates),
+            effort=_share(_effort(self._history), whole),
+            last_share=_share(_last_steps(self._history), whole),
+            warm_share=_share(warm, whole) or state.warm_share,
             since_update=_since(self._history, _TRAINED),
             since_full=_since(self._history, {UpdateMode.FULL_RETRAIN}),
             history=tuple(self._history),
@@ -153,15 +158,11 @@ class BudgetController:
         self, state: State, candidates: Sequence[Candidate], drops: Sequence[Case]
     ) -> list[Option]:
         """Return ``SKIP``, and the candidates with their predicted cost and gain."""
+        gains = self.utility.predict_all([each.action for each in candidates], state, drops)
         options = [SKIP_OPTION]
-        for candidate in candidates:
-            options.append(
-                Option(
-                    candidate=candidate,
-                    cost_j=self.cost.predict(candidate.action.mode, candidate.steps),
-                    gain=self.utility.predict(candidate.action, state, drops),
-                )
-            )
+        for candidate, gain in zip(candidates, gains, strict=True):
+            cost_j = self.cost.predict(candidate.action.mode, candidate.steps)
+            options.append(Option(candidate=candidate, cost_j=cost_j, gain=gain))
         return options
 
     def reserve(self, decision: Decision, purpose: str) -> str | None:
@@ -289,20 +290,26 @@ def _since(history: Sequence[Past], modes: Collection[UpdateMode]) -> int:
     return 0
 
 
-def _effort(history: Sequence[Past], candidates: Sequence[Candidate]) -> float | None:
-    """Return the steps since the last full retraining, as a share of those of one now."""
-    whole = max(
-        (each.steps for each in candidates if each.action.mode is UpdateMode.FULL_RETRAIN),
-        default=0,
-    )
-    if not whole:
-        return None
+def _effort(history: Sequence[Past]) -> int:
+    """Return the steps since the last full retraining, its own included."""
     steps = 0
     for past in reversed(history):
         steps += past.steps
         if past.mode is UpdateMode.FULL_RETRAIN:
             break
-    return steps / whole
+    return steps
+
+
+def _last_steps(history: Sequence[Past]) -> int | None:
+    """Return the steps of the last update that was kept; ``None`` if there was none."""
+    for past in reversed(history):
+        if past.steps and (past.metric_before is None or past.metric_after != past.metric_before):
+            return past.steps
+    return None
+
+
+def _share(steps: int | None, whole: int | None) -> float | None:
+    return steps / whole if steps is not None and whole else None
 
 
 def broke(sentence: str) -> Decision:

@@ -102,7 +102,9 @@ def forecast_options(
         tuple(
             (
                 option.cost_j.mean,
-                option.gain.mean - risk_discount(option.cost_j.mean, even_j) * option.gain.sd,
+                kept_gain(
+                    option.gain.mean, option.gain.sd, risk_discount(option.cost_j.mean, even_j)
+                ),
             )
             for option in offered
         )
@@ -132,6 +134,29 @@ def risk_discount(cost_j: float, even_j: float) -> float:
     return min(1.0, max(0.0, (shares - 1.0) / 2.0))
 
 
+def kept_gain(mean: float, sd: float, discount: float = 0.0) -> float:
+    """Return the expected gain of an update that is not kept if it turns out worse.
+
+    It is the mean of the positive part of a normal distribution, ``m * P(z) + sd * p(z)`` with
+    ``z = m / sd``: the "expected improvement" of Bayesian optimisation (Jones et al. 1998).
+
+    Args:
+        mean: Predicted gain.
+        sd: Its standard deviation.
+        discount: Standard deviations to subtract from the mean: see :func:`risk_discount`.
+
+    Example:
+        >>> [round(kept_gain(mean, 0.01), 4) for mean in (-0.01, 0.0, 0.01)]
+        [0.0008, 0.004, 0.0108]
+    """
+    mean -= discount * sd
+    if sd <= 0:
+        return max(0.0, mean)
+    z = mean / sd
+    density = math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return 0.5 * mean * math.erfc(-z / math.sqrt(2)) + sd * density
+
+
 def _own(
     options: Sequence[Option],
     state: State,
@@ -154,6 +179,7 @@ def _own(
             n_new=round(n_each),
             n_stored=round(n_all + (middle - 1) * n_each),
             copies=None,
+            last_share=_later(state.last_share, n_all / (n_each + n_all + (middle - 1) * n_each)),
         )
         share = n_each / (n_each + then.n_stored)
         lasting = _lasting(rate, state.remaining - middle) / _lasting(rate, state.remaining)
@@ -175,11 +201,18 @@ def _own(
             [option.action for option in options], then, [stale_by * share for stale_by, _ in cases]
         )
         discounts = np.array([risk_discount(cost_j, even_j) for cost_j in costs_j])
-        values = lasting * (means - discounts * sds)
+        values = lasting * _kept_gains(means, sds, discounts)
         for row, (_, weight) in zip(values.tolist(), cases, strict=True):
             tables.append(tuple(zip(costs_j, row, strict=True)))
             weights.append(weight * (last - first + 1))
     return OptionForecast(tables=tuple(tables), weights=tuple(weights))
+
+
+def _later(share: float | None, factor: float) -> float | None:
+    return None if share is None else share * factor
+
+
+_kept_gains = np.vectorize(kept_gain, otypes=[np.float64])
 
 
 def _rate(

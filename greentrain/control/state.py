@@ -80,6 +80,10 @@ class State:
             ``None`` if unknown.
         effort: Steps since the last full retraining, its own included, as a share of those of a
             full retraining now; ``None`` if unknown.
+        last_share: Steps of the last update that was kept, as a share of those of a full
+            retraining now; ``None`` if unknown.
+        warm_share: Steps of a warm start at step fraction 1, as a share of those of a full
+            retraining.
         shift: Distance of the new data from the old; ``None`` if not measured.
         shift_by: Name of that distance, such as ``"MMD2 of penultimate features"``.
         weight_growth: Growth of the norm of the weights since the last full retraining, as a share.
@@ -111,6 +115,8 @@ class State:
     unseen: float | None = None
     copies: float | None = None
     effort: float | None = None
+    last_share: float | None = None
+    warm_share: float = 0.2
     shift: float | None = None
     shift_by: str = ""
     weight_growth: float | None = None

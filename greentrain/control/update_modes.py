@@ -69,7 +69,7 @@ UPDATE_MODES: Mapping[UpdateMode, ModeTraits] = {
         step=1,
         data="new",
         keeps_weights=True,
-        prior_weights=(0.93, 0.2, 0.06, -0.05, 0.0),
+        prior_weights=(0.93, 0.15, 0.35, -0.05, 0.0),
     ),
     UpdateMode.WARM_START: ModeTraits(
         label="Warm start",
@@ -78,7 +78,7 @@ UPDATE_MODES: Mapping[UpdateMode, ModeTraits] = {
         step=2,
         data="all",
         keeps_weights=True,
-        prior_weights=(0.93, 0.2, 0.08, -0.05, 0.0),
+        prior_weights=(0.93, 0.15, 0.4, -0.05, 0.0),
     ),
     UpdateMode.FULL_RETRAIN: ModeTraits(
         label="Full retrain",
@@ -87,7 +87,7 @@ UPDATE_MODES: Mapping[UpdateMode, ModeTraits] = {
         step=3,
         data="all",
         keeps_weights=False,
-        prior_weights=(0.95, 0.2, 0.1, 0.0, -0.1),
+        prior_weights=(0.95, 0.15, 0.26, 0.0, -0.1),
     ),
 }
 """The traits of each update mode. A new mode needs a row here, its steps and its loader."""

@@ -19,23 +19,27 @@ _NOISE_SD = 0.01
 """Scatter of a measured gain in units of the metric, in addition to its sampling error."""
 _OTHER_MODES = 0.5
 """Weight of gains measured for other modes that keep the last weights."""
+_PER_FULL = 75.0
+"""Step scale of the gain: a full retraining in these units."""
 _REMEMBERED = 200
 """Updates of each mode that are kept."""
-_PRIOR_SD = np.array([0.15, 0.1, 0.08, 0.05, 0.05])
+_PRIOR_SD = np.array([0.15, 0.07, 0.15, 0.05, 0.02])
 
 
 class UtilityModel:
     """Predict the gain of an action by Bayesian ridge regression, one for each update mode.
 
-    The gain grows with the logarithm of the steps, ``line = log2(1 + 15 * share) / 4``: each
-    doubling gains about the same again. The share is relative to a warm start at step fraction 1.
+    The gain grows with the logarithm of the steps, ``line = log2(1 + 75 * share) / 4``: each
+    doubling gains about the same again. The share is relative to a full retraining now.
     The five features are:
 
     1. the drop times the square root of that line, or 1 if that is less, as a drop is recovered
        first and cannot be recovered twice;
-    2. the room (error of the last model) times the line;
-    3. the second feature times the growth of the data;
-    4. the room times the plasticity debt (updates since the last full retraining, over ten);
+    2. the room (error of the last model) times the line less that of the last update: a model that
+       was trained for long gains nothing from a short one;
+    3. the room times the line times the growth of the data;
+    4. the room times the line times the plasticity debt (updates since the last full retraining,
+       over ten);
     5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room or 0.1,
        the larger of the two.
 
@@ -95,21 +99,29 @@ class UtilityModel:
     def predict(
         self, action: Action, state: State, drops: Sequence[Case] | None = None
     ) -> Estimate:
-        """Predict the gain of an action in a state.
+        """Predict the gain of an action in a state: see :meth:`predict_all`."""
+        return self.predict_all([action], state, drops)[0]
+
+    def predict_all(
+        self, actions: Sequence[Action], state: State, drops: Sequence[Case] | None = None
+    ) -> list[Estimate]:
+        """Predict the gains of several actions in a state, in less time than one by one.
 
         Args:
-            action: The action.
+            actions: The actions.
             state: The state.
             drops: Possible drops by the new data, with their probabilities; that of the state
                 unless given.
         """
         drops = [(max(0.0, state.drop), 1.0)] if drops is None else drops
-        means, sds = self.gains([action], state, [drop for drop, _ in drops])
+        means, sds = self.gains(actions, state, [drop for drop, _ in drops])
         weights = np.array([weight for _, weight in drops])
-        mean = float(weights @ means[:, 0])
-        variance = float(weights @ (sds[:, 0] ** 2 + (means[:, 0] - mean) ** 2))
-        sd = math.sqrt(variance)
-        return Estimate(mean=mean, sd=sd, upper=mean + 2 * sd)
+        mean = weights @ means
+        sd = np.sqrt(weights @ (sds**2 + (means - mean) ** 2))
+        return [
+            Estimate(mean=each, sd=error, upper=each + 2 * error)
+            for each, error in zip(mean.tolist(), sd.tolist(), strict=True)
+        ]
 
     def gains(
         self, actions: Sequence[Action], state: State, drops: Sequence[float]
@@ -125,14 +137,16 @@ class UtilityModel:
             Means and standard deviations, ``(drops, actions)``.
         """
         means, sds = (np.zeros((len(drops), len(actions))) for _ in range(2))
-        for column, action in enumerate(actions):
-            if action.mode is UpdateMode.SKIP:
+        for mode in dict.fromkeys(action.mode for action in actions):
+            if mode is UpdateMode.SKIP:
                 continue
-            weights, covariance = self._weights(action.mode)
-            rows = np.tile(_features(action, state, 1.0), (len(drops), 1))
-            rows[:, 0] *= np.asarray(drops)
-            means[:, column] = rows @ weights
-            sds[:, column] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=1)))
+            columns = [column for column, action in enumerate(actions) if action.mode is mode]
+            weights, covariance = self._weights(mode)
+            features = np.array([_features(actions[column], state, 1.0) for column in columns])
+            rows = np.tile(features, (len(drops), 1, 1))  # (drops, columns, features)
+            rows[:, :, 0] *= np.asarray(drops)[:, None]
+            means[:, columns] = rows @ weights
+            sds[:, columns] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=2)))
         return means * state.unit, sds * state.unit
 
     def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:
@@ -182,13 +196,19 @@ def freshness(state: State) -> float:
     return 1.0 - (state.copies or 0.0) * effort
 
 
+def _line(share: float) -> float:
+    """Return the logarithm of the steps, which are a share of those of a full retraining."""
+    return math.log2(1.0 + _PER_FULL * share) / 4.0
+
+
 def _features(action: Action, state: State, drop: float) -> Vector:
     n_all, traits = max(1, state.n_new + state.n_stored), UPDATE_MODES[action.mode]
-    share = action.step_fraction
+    full = not traits.keeps_weights
+    share = action.step_fraction * (1.0 if full else state.warm_share)
     if traits.data == "new":
         share *= 2 * state.n_new / n_all
-    full = not traits.keeps_weights
-    line = 1.0 if full else math.log2(1.0 + 15.0 * share) / 4.0
+    line = _line(share)
+    last = _line(state.warm_share if state.last_share is None else state.last_share)
     room = UNKNOWN_ROOM if state.room is None else state.room / state.unit
     room *= freshness(state)
     debt = min(state.warm_starts, 10) / 10
@@ -199,9 +219,9 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     return np.array(
         [
             drop / state.unit * min(1.0, math.sqrt(line)),
-            room * line,
+            room * (line - last),
             room * line * growth,
-            room * debt,
+            room * line * debt,
             missed,
         ],
         dtype=np.float64,

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.control import Candidate, Decision
+from greentrain.control.action import Estimate
 from greentrain.evaluation.comparison import Comparison
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import FEWEST_VALIDATED, compare_on_all, compare_on_probe
@@ -110,7 +111,7 @@ class TrainStage:
                 compared = self._compare(asked, model.module, payment, held_out)
                 new_nans = nan_buffers(model.module) - nan_buffers(self._state.model.module)
                 finite = has_finite_weights(model.module) and math.isfinite(after) and not new_nans
-                kept = finite and not nan.stopped and not self._loses(compared)
+                kept = finite and not nan.stopped and not self._loses(compared, decision)
                 if kept:
                     self.evaluate_each(model.module, context.experience.val)
             if steps.ended_j is not None:
@@ -180,19 +181,26 @@ class TrainStage:
             asked.probe, current, model, evaluator=evaluator, history=history
         )
         left_j = payment.reserved_j - (payment.used.total_j or 0.0)
-        if not self._loses(compared) or left_j < CONFIRMING * probe.validation_j:
+        if (
+            not self._loses(compared, asked.pending.decision)
+            or left_j < CONFIRMING * probe.validation_j
+        ):
             return compared
         more = probe.validation_data(asked.context.experience, left_j)
         return compare_on_all(more, current, model, evaluator=evaluator, history=history)
 
-    def _loses(self, compared: Comparison | None) -> bool:
-        """Return whether a successor is not kept: it is worse by more than chance.
+    def _loses(self, compared: Comparison | None, decision: Decision) -> bool:
+        """Return whether a successor is not kept.
 
-        The owner of a given model chose the samples, and gets the better model on them.
+        It is not if it is worse by more than chance, or if the gain that is expected from both the
+        prediction and the measurement is negative. The owner of a given model chose the samples,
+        and gets the better model on them.
         """
         if compared is None:
             return False
-        return compared.gain < -_ROUNDING if self._state.model.given else compared.worse
+        if self._state.model.given:
+            return compared.gain < -_ROUNDING
+        return compared.worse or _expected(decision.gain, compared) < 0
 
     def _fixed_j(self, decision: Decision) -> float | None:
         """Return the expected joules of an update besides its steps."""
@@ -210,3 +218,12 @@ class TrainStage:
         if self._state.per_experience is not None:
             other_j += validation_j
         return self._state.closing.upper_bound_j(validation_j, unknown_j=other_j)
+
+
+def _expected(predicted: Estimate, compared: Comparison) -> float:
+    """Return the mean of a predicted and a measured gain, each weighted by its precision."""
+    variance = predicted.sd**2 + compared.sd**2
+    if not (variance > 0 and math.isfinite(compared.gain) and math.isfinite(predicted.mean)):
+        return compared.gain
+    share = predicted.sd**2 / variance  # of the measurement
+    return share * compared.gain + (1.0 - share) * predicted.mean

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greentrain.control import SKIP, Action, Candidate, Option, UpdateMode, UtilityModel
-from greentrain.control.forecast import NO_FORECAST, POINTS, forecast_options, risk_discount
+from greentrain.control.forecast import (
+    NO_FORECAST,
+    POINTS,
+    forecast_options,
+    kept_gain,
+    risk_discount,
+)
 from tests.control import offers
 from tests.control.offers import REPLAY, WARM, option
 
@@ -58,14 +64,15 @@ def test_the_next_experience_by_hand():
     tables = found.tables
     assert weights == pytest.approx((0.7 / 2, 0.15 / 2, 0.15 / 2, 1 / 2))
     # 210 J are 210 / 110 even shares, and what takes more than one has to be sure.
-    careful = 0.01 * (210 / 110 - 1) / 2
+    careful = (210 / 110 - 1) / 2
     # What comes last lasts for one experience, and what comes now for one and what is left of it.
     lasting = 1 / (1 + (1 - RATE))
     for table, lost in zip(tables, (0.0, 0.1, 0.5, 0.0), strict=True):
         (skip, half, warm) = table
         assert skip == (0.0, 0.0)
-        assert half == pytest.approx((110.0, lasting * lost))  # an even share: taken as it is
-        assert warm == pytest.approx((210.0, lasting * (lost - careful)))
+        # An update that turns out worse is not kept.
+        assert half == pytest.approx((110.0, lasting * kept_gain(lost, 0.01)))
+        assert warm == pytest.approx((210.0, lasting * kept_gain(lost, 0.01, careful)))
 
 
 def test_replay_grows_with_the_new_data_alone():
@@ -92,13 +99,26 @@ def test_what_was_seen_outweighs_what_was_expected():
     # Half of all samples, twice the drop: what was lost. All of it can be had each time, so it
     # lasts no longer than until the next one.
     lost = [warm[1] for _, _, warm in tables]
-    assert lost == pytest.approx([0.0, 0.1, 0.5, 0.05, 0.25, 0.45])
+    assert lost == pytest.approx([kept_gain(0.0, 0.01), 0.1, 0.5, 0.05, 0.25, 0.45], rel=1e-4)
 
 
 def test_a_probe_that_found_the_new_data_better_counts_as_nothing_lost():
     found = forecast_options(OPTIONS, looked(metric_new=1.0), Mends(), [-0.5], left_j=1e6)
     tables = found.tables
-    assert all(warm[1] == 0.0 for _, _, warm in tables[3:])
+    nothing = kept_gain(0.0, 0.01)
+    assert all(warm[1] == pytest.approx(nothing) for _, _, warm in tables[3:])
+
+
+@given(mean=st.floats(-1.0, 1.0), sd=st.floats(0.0, 1.0), discount=st.floats(0.0, 1.0))
+def test_a_kept_gain_is_at_least_the_mean_and_never_negative(mean, sd, discount):
+    found = kept_gain(mean, sd, discount)
+    assert found >= max(0.0, mean - discount * sd) - 1e-12
+    assert kept_gain(mean, 0.0) == max(0.0, mean)
+
+
+def test_a_kept_gain_is_the_mean_of_the_positive_part():
+    draws = np.random.default_rng(0).normal(-0.01, 0.02, 200_000)
+    assert kept_gain(-0.01, 0.02) == pytest.approx(np.maximum(0.0, draws).mean(), rel=0.02)
 
 
 @pytest.mark.parametrize("changes", [{"has_model": False}, {"position": 1}, {"position": 7}])

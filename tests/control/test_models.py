@@ -26,7 +26,8 @@ from tests.control.offers import FULL, REPLAY, WARM, past
 MODES = [mode for mode in UpdateMode if mode is not UpdateMode.SKIP]
 QUARTER = Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=0.25)
 LINE = math.log2(1 + 15 * 0.5) / 4
-"""How far half the steps of a warm start at step fraction 1 get."""
+"""The line of half the steps of a warm start at step fraction 1."""
+FULL_LINE, QUARTER_LINE = math.log2(1 + 75) / 4, math.log2(1 + 75 / 4) / 4
 
 
 def state(**changes) -> State:
@@ -163,18 +164,35 @@ GROWTH = math.log(4 / 3)
 @pytest.mark.parametrize(
     ("action", "gain"),
     [
-        # 0.95 x drop 0.2 + 0.2 x room 0.1 + 0.1 x room x growth
-        (FULL, 0.19 + 0.02 + 0.01 * GROWTH),
+        # 0.95 x drop 0.2 + 0.15 x room 0.1 x more steps + 0.26 x room x growth
+        (FULL, 0.19 + 0.015 * (FULL_LINE - 1) + 0.026 * FULL_LINE * GROWTH),
         # A quarter of the steps lacks 1 / 0.25 - 1 = 3 times the room, at -0.1.
-        (QUARTER, 0.19 + 0.02 + 0.01 * GROWTH - 0.03),
-        # log2(1 + 15) / 4 = 1, as a warm start at step fraction 1 is the unit
-        (WARM, 0.93 * 0.2 + 0.02 + 0.008 * GROWTH),
+        (QUARTER, 0.19 + 0.015 * (QUARTER_LINE - 1) + 0.026 * QUARTER_LINE * GROWTH - 0.03),
+        # The last update is taken as a warm start at step fraction 1, too: log2(1 + 15) / 4 = 1.
+        (WARM, 0.93 * 0.2 + 0.04 * GROWTH),
         # A replay of a quarter of the data at step fraction 1 has half of a warm start's steps.
-        (REPLAY, 0.186 * math.sqrt(LINE) + 0.02 * LINE + 0.006 * GROWTH * LINE),
+        (REPLAY, 0.186 * math.sqrt(LINE) + 0.015 * (LINE - 1) + 0.035 * GROWTH * LINE),
     ],
 )
 def test_gain_starts_from_its_prior(action, gain):
     assert UtilityModel().predict(action, state()).mean == pytest.approx(gain)
+
+
+def test_a_short_update_adds_nothing_to_a_model_that_was_trained_for_long():
+    same = {"metric_new": 0.9, "n_new": 1, "n_stored": 10_000}
+    gains = [
+        UtilityModel().predict(WARM, state(last_share=share, **same)).mean
+        for share in (0.01, 0.2, 1.0)
+    ]
+    assert gains[0] > 0.0
+    assert gains[1] == pytest.approx(0.0, abs=1e-4)
+    assert gains[2] < 0.0
+
+
+def test_no_length_recovers_more_than_the_drop():
+    long = Action(mode=UpdateMode.WARM_START, step_fraction=5.0)
+    no_room = state(metric_last=1.0, metric_new=0.2)
+    assert UtilityModel().predict(long, no_room).mean == pytest.approx(0.93 * 0.2)
 
 
 def test_warm_starts_in_a_row_are_worth_less():

@@ -117,11 +117,17 @@ def test_a_table_counts_for_as_many_experiences_as_it_stands_for(weight, chosen)
 
 def test_a_dear_gain_has_to_be_sure():
     # 20 J are two even shares of the 20 J left for two: half a standard deviation is taken off.
-    sure, vague = ([option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.02, sd=sd)] for sd in (0.03, 0.04))
+    sure, vague = (
+        [option(SKIP, 0.0, 0.0), option(WARM, 20.0, gain, sd=0.002)] for gain in (2e-3, 0.0)
+    )
     now, later = state(position=0), forecast(((0.0, 0.0),))  # and nothing is to come
-    assert PricedPolicy().decide(now, sure, balance(20.0), later).action is WARM  # 0.02 - 0.015
-    assert PricedPolicy().decide(now, vague, balance(20.0), later).action is SKIP  # 0.02 - 0.02
-    assert PricedPolicy().decide(now, vague, balance(40.0), later).action is WARM  # an even share
+    assert PricedPolicy().decide(now, sure, balance(20.0), later).action is WARM
+    assert PricedPolicy().decide(now, vague, balance(20.0), later).action is SKIP
+    doubtful = [option(SKIP, 0.0, 0.0), option(WARM, 20.0, 0.0, sd=0.004)]
+    assert PricedPolicy().decide(now, doubtful, balance(20.0), later).action is SKIP
+    assert (
+        PricedPolicy().decide(now, doubtful, balance(40.0), later).action is WARM
+    )  # an even share
 
 
 def test_nothing_to_gain_is_skipped_however_much_is_left():

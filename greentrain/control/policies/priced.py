@@ -13,7 +13,7 @@ import numpy as np
 from greentrain.budget import Balance
 from greentrain.control.action import Action, Option
 from greentrain.control.decision import Decision, Reason
-from greentrain.control.forecast import OptionForecast, Table, risk_discount
+from greentrain.control.forecast import OptionForecast, Table, kept_gain, risk_discount
 from greentrain.control.options import OptionSet
 from greentrain.control.policies.rules import BasePolicy, known, require
 from greentrain.control.state import UNKNOWN_ROOM, State
@@ -21,8 +21,6 @@ from greentrain.control.update_modes import UpdateMode
 from greentrain.units import J_PER_WH, format_energy, is_whole
 
 _BISECTIONS = 60
-_DOUBT = 0.25
-"""Standard deviations that a gain has to exceed at least, so that noise starts no update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +80,9 @@ class PricedPolicy(BasePolicy):
         random = Random(f"{self.seed}/{state.position}")
         exploring = state.position < self.explore
         values = {
-            option.action: option.gain.mean
-            + option.gain.sd
-            * (random.gauss() if exploring else -risk_discount(option.cost_j.mean, even_j))
+            option.action: option.gain.mean + option.gain.sd * random.gauss()
+            if exploring
+            else _value(option, even_j)
             for option in offered.options
         }
         price = _price(offered.options, values, even_j, forecast)
@@ -150,8 +148,7 @@ class PricedPolicy(BasePolicy):
         price = _price(options, _discounted(options, even_j), even_j, forecast)
 
         def net(option: Option) -> float:
-            gain = option.gain.mean
-            return gain - risk_discount(option.cost_j.mean, even_j) * option.gain.sd
+            return _value(option, even_j)
 
         def chosen(those: Sequence[Option]) -> int:
             updates = OptionSet.of(those, balance).affordable
@@ -171,20 +168,18 @@ class PricedPolicy(BasePolicy):
         return value / price if price > 0 else math.inf
 
     def _worthwhile(self, updates: Sequence[Option], state: State, even_j: float) -> list[Option]:
-        """Return the updates whose gain is above the minimum, beyond doubt."""
-        return [
-            each
-            for each in updates
-            if each.gain.mean - max(_DOUBT, risk_discount(each.cost_j.mean, even_j)) * each.gain.sd
-            >= self.min_gain * state.unit
-        ]
+        """Return the updates whose value is above the minimum."""
+        least = self.min_gain * state.unit
+        return [each for each in updates if _value(each, even_j) >= least]
 
 
 def _discounted(options: Sequence[Option], even_j: float) -> dict[Action, float]:
-    return {
-        option.action: option.gain.mean - risk_discount(option.cost_j.mean, even_j) * option.gain.sd
-        for option in options
-    }
+    return {option.action: _value(option, even_j) for option in options}
+
+
+def _value(option: Option, even_j: float) -> float:
+    gain = option.gain
+    return kept_gain(gain.mean, gain.sd, risk_discount(option.cost_j.mean, even_j))
 
 
 def _price(
