@@ -29,11 +29,11 @@ from greentrain.payments import MIN_RESERVATION_J, paying
 from greentrain.texts import get_logger
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.fit_callbacks import StopOnNan, has_finite_weights
-from greentrain.training.result import UpdateResult
+from greentrain.training.result import UpdateResult, outcome_of
 from greentrain.training.stream_state import StreamState
 from greentrain.training.train_stage import TrainStage
 from greentrain.training.update_context import AskedUpdate, Spent
-from greentrain.training.update_loop import UpdateLoop, outcome_of
+from greentrain.training.update_loop import UpdateLoop
 from greentrain.units import format_energy, is_whole
 
 PHASE = "baseline"

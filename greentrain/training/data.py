@@ -121,8 +121,14 @@ class StreamData:
         held = experience.train if self.buffer is None else self.buffer.select(lambda origin: True)
         return UpdateData(new=held, stored=SampleList([]), held=held) if size(held) else None
 
-    def store(self, experience: Experience, *, trained: bool) -> bool:
+    def store(self, experience: Experience, *, trained: bool, copies: bool = False) -> bool:
         """Store an experience in the buffer: as pending, or as trained on with all pending data.
+
+        Args:
+            experience: The experience.
+            trained: Whether an update has trained on it and on the pending data.
+            copies: Whether it only has copies of samples that were trained on; then it never
+                becomes pending.
 
         Returns:
             ``False``, after a warning, if the disk took no more: the experience is then not known
@@ -140,7 +146,10 @@ class StreamData:
             self.pending = [] if trained else self.pending
             return False
         self._know(experience.id, size(experience.train))
-        self.pending = [] if trained else [*self.pending, experience.id]
+        if trained:
+            self.pending = []
+        elif not copies:
+            self.pending = [*self.pending, experience.id]
         return True
 
     def set_aside(self, experience: Experience) -> None:

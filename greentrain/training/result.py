@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from greentrain.control import SKIP, Action, Decision, Reason, UpdateMode
+from greentrain.decisions.core import UpdateOutcome
 from greentrain.energy import EnergyTotal, energy_html
 from greentrain.texts import one_line
 from greentrain.units import format_energy, plural
@@ -152,3 +153,14 @@ def outcome_line(
     shown = (("unknown" if each is None else f"{each:.4g}") for each in (before, after))
     metrics = f"{monitor} {' -> '.join(shown)}"
     return f"{action}, {state}: {metrics}, {plural(steps, 'step')}, {format_energy(energy_j)}"
+
+
+def outcome_of(result: UpdateResult) -> UpdateOutcome:
+    """Return the outcome of a result, as the ledger records it."""
+    return UpdateOutcome(
+        steps=result.steps,
+        metric_before=result.metric_before,
+        metric_after=result.metric_after,
+        kept=result.kept,
+        energy_j=result.energy_j,
+    )

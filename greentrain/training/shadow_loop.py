@@ -17,11 +17,11 @@ from greentrain.evaluation.probe import PROBE_SHARE
 from greentrain.memory import size
 from greentrain.payments import MIN_RESERVATION_J, paying
 from greentrain.training.fit import TrainedModel
-from greentrain.training.result import ReportedTraining, UpdateResult
+from greentrain.training.result import ReportedTraining, UpdateResult, outcome_of
 from greentrain.training.shadow import evaluated_after
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, Spent
-from greentrain.training.update_loop import UpdateLoop, outcome_of
+from greentrain.training.update_loop import UpdateLoop
 
 
 class ShadowLoop:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from greentrain.decisions.core import PendingUpdate
+from greentrain.decisions.core import BudgetAccount, PendingUpdate
+from greentrain.errors import LedgerError
 from greentrain.evaluation.comparison import Comparison
 from greentrain.evaluation.probe import ProbeResult
 from greentrain.streams import Experience
@@ -43,6 +44,12 @@ class Spent:
 
     energy_j: float = 0.0
     overrun_j: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        """Return the sum of both."""
+        return Spent(
+            energy_j=self.energy_j + other.energy_j, overrun_j=self.overrun_j + other.overrun_j
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +109,11 @@ class JudgedUpdate:
     spent: Spent
     slope: float | None = None
     projected_j: float | None = None
+
+
+def left_of(account: BudgetAccount) -> float:
+    """Return the joules left of an account's budget; 0 if the ledger cannot be read."""
+    try:
+        return account.balance().left_j
+    except LedgerError:  # an unknown balance cannot be reserved from
+        return 0.0

@@ -22,25 +22,26 @@ from greentrain.control import (
     broke,
     set_aside,
 )
-from greentrain.decisions.core import (
-    BudgetAccount,
-    DecisionCore,
-    UpdateOutcome,
-    finite,
-)
+from greentrain.decisions.core import BudgetAccount, DecisionCore, finite
 from greentrain.decisions.stream_budget import StreamBudget
-from greentrain.errors import BudgetExceeded, LedgerError
+from greentrain.errors import BudgetExceeded
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import FEWEST, Look, ProbeResult
 from greentrain.memory import size
 from greentrain.payments import paying
 from greentrain.training.cost_calibration import MAX_STEPS, calibrate, share_of_full
 from greentrain.training.fit import ModelTrainer
-from greentrain.training.result import UpdateResult
+from greentrain.training.result import UpdateResult, outcome_of
 from greentrain.training.run_context import RunContext
 from greentrain.training.shadow import FIRST_EVALUATED, shadow_decision
 from greentrain.training.stream_state import StreamState
-from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent, UpdateContext
+from greentrain.training.update_context import (
+    AskedUpdate,
+    JudgedUpdate,
+    Spent,
+    UpdateContext,
+    left_of,
+)
 from greentrain.units import format_energy
 
 FIRST_AT_LEAST_J = 1.0
@@ -101,8 +102,8 @@ class UpdateLoop:
             if self._calibrates:
                 decision = _budget_exhausted(account)
             else:
-                probe, state, decision, paid = self._observe(context, account)
-                spent = _sum(spent, paid)
+                probe, state, decision, paid = self._observe(context, account, shadow=shadow)
+                spent = spent + paid
                 if shadow and decision.reason is not Reason.BUDGET_EXHAUSTED:
                     calibrated = self._state.controller.cost.calibrated
                     decision = shadow_decision(decision, state, calibrated=calibrated)
@@ -253,7 +254,7 @@ class UpdateLoop:
             state.history.add(metric)
 
     def _observe(
-        self, context: UpdateContext, account: BudgetAccount
+        self, context: UpdateContext, account: BudgetAccount, *, shadow: bool
     ) -> tuple[ProbeResult | None, State, Decision, Spent]:
         """Probe the current model if the budget affords it, and decide."""
         probe, recorder = self._state.probe, self._run.recorder
@@ -263,7 +264,7 @@ class UpdateLoop:
         look = probe.look(context.data.new) if trained else Look()
         samples = self._probed_samples(context, look, account, left) if trained else 0
         current_alone = each is not None and trained
-        if current_alone or given:
+        if current_alone or given or (shadow and trained):  # whose owner reviews the metrics
             samples = max(samples, FEWEST)
         alone = size(context.experience.val) if current_alone else 0
         reserved_j = probe.upper_bound_j(samples + alone)
@@ -351,7 +352,8 @@ class UpdateLoop:
         """Add an experience to the past data, unless the disk takes no more."""
         state, experience = self._state, asked.context.experience
         n_known = len(state.data.known)
-        if not state.data.store(experience, trained=trained):
+        copies = not trained and state.probe.look(experience.train).copies == 1.0
+        if not state.data.store(experience, trained=trained, copies=copies):
             if state.per_experience is not None:
                 state.per_experience.withdraw(n_known)
             return
@@ -372,7 +374,7 @@ class UpdateLoop:
         kept: bool,
     ) -> UpdateResult:
         """Return the result of an update, with the balance after it."""
-        total = _sum(asked.spent, update)
+        total = asked.spent + update
         return UpdateResult(
             experience_id=asked.context.experience.id,
             position=asked.context.position,
@@ -388,33 +390,8 @@ class UpdateLoop:
         )
 
 
-def left_of(account: BudgetAccount) -> float:
-    """Return the joules left of an account's budget; 0 if the ledger cannot be read."""
-    try:
-        return account.balance().left_j
-    except LedgerError:  # an unknown balance cannot be reserved from
-        return 0.0
-
-
-def outcome_of(result: UpdateResult) -> UpdateOutcome:
-    """Return the outcome of a result, as the ledger records it."""
-    return UpdateOutcome(
-        steps=result.steps,
-        metric_before=result.metric_before,
-        metric_after=result.metric_after,
-        kept=result.kept,
-        energy_j=result.energy_j,
-    )
-
-
 def _budget_exhausted(
     account: BudgetAccount, purpose: str = "measure the cost of training"
 ) -> Decision:
     left_j = account.balance().left_j
     return broke(f"{format_energy(left_j)} are left, too little to {purpose}: nothing starts")
-
-
-def _sum(first: Spent, second: Spent) -> Spent:
-    return Spent(
-        energy_j=first.energy_j + second.energy_j, overrun_j=first.overrun_j + second.overrun_j
-    )

@@ -261,6 +261,8 @@ def test_what_is_not_known_is_said(metric):
     assert "Drop of 0.100 by the new data;" in sentence(metric_new=0.4, n_new=1)
     unprobed = "New data not probed: a drop as at earlier experiences expected"
     assert unprobed in sentence(metric_new=metric)
+    looked = sentence(metric_new=metric, unseen=0.25, copies=0.5)
+    assert "New data not probed: 25% of classes that were never seen and 50% copies;" in looked
     assert "Metric of the last update unknown: no drop assumed" in sentence(metric_last=metric)
     assert "(model error 0.1 assumed)" in sentence(metric_ceiling=metric)
 

@@ -33,7 +33,7 @@ from greentrain.control import (
     options_of,
     solve_price,
 )
-from greentrain.control.forecast import NO_FORECAST, forecast_options
+from greentrain.control.forecast import NO_FORECAST, forecast_options, kept_gain
 from greentrain.decisions.stream_budget import (
     DECISIONS_EACH,
     MOST_DECISIONS,
@@ -139,7 +139,9 @@ def test_the_experiences_to_come_are_shared_out(remaining, shares, gain):
 def test_what_is_dear_is_valued_with_caution():
     sure = Estimate(mean=0.3, sd=0.1, upper=0.5)
     dear = [offer(0.0)[0], Option(candidate=offer(0.0)[1].candidate, cost_j=sure, gain=sure)]
-    for left_j, expected in ((8 * 0.3, 0.3), (8 * 0.15, 0.25), (8 * 0.05, 0.2)):
+    # Up to one standard deviation is taken off, and what turns out worse is not kept.
+    for left_j, discount in ((8 * 0.3, 0.0), (8 * 0.15, 0.5), (8 * 0.05, 1.0)):
+        expected = kept_gain(0.3, 0.1, discount)
         others = [(dear, 2.0)]
         found = forecast_options(offer(0.1), state(8), Gains(0.1), (), left_j, others)
         assert found.tables[-1][1] == pytest.approx((0.3, expected))

@@ -26,6 +26,14 @@ def test_samples_that_there_have_been_are_counted_and_those_that_wait_are_new(me
         assert batch.share_new == pytest.approx(batch.n_new / (batch.n_new + 40))
 
 
+def test_skipped_copies_do_not_wait():
+    material = StreamData(FullBuffer())
+    material.store(experience("a", (0, 1), count=10), trained=True)
+    material.store(experience("again", (0, 1), count=10), trained=False, copies=True)
+    batch = material.gather(experience("b", (0, 1), count=10))
+    assert (batch.n_new, batch.n_pending, batch.n_stored) == (20, 0, 40)
+
+
 def test_without_a_memory_all_is_new():
     material = StreamData(None)
     material.store(experience("a", (0, 1)), trained=True)

@@ -239,9 +239,16 @@ def solve_price(
     return high
 
 
+def _expected_drop(state: State) -> str:
+    """Describe what the drop of data that were not probed is expected from."""
+    shares = ((state.unseen, "of classes that were never seen"), (state.copies, "copies"))
+    shown = [f"{share:.0%} {what}" for share, what in shares if share]
+    return " and ".join(shown) or "a drop as at earlier experiences expected"
+
+
 def _drop_sentence(state: State) -> str:
     if known(state.metric_new) is None:
-        drop = "New data not probed: a drop as at earlier experiences expected"
+        drop = f"New data not probed: {_expected_drop(state)}"
     elif known(state.metric_last) is None:
         drop = "Metric of the last update unknown: no drop assumed"
     elif state.drop < 0.0005 * state.unit:
