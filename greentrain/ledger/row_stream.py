@@ -78,6 +78,7 @@ class LedgerRows(RowReader):
         self, connection: Connection, *, as_of: Heads | None = None, after: int | None = None
     ) -> None:
         self.connection = connection
+        self.as_of = as_of
         self.after = after
         self._counts = None if as_of is None else {one: as_of[one]["count"] for one in as_of}
         self._orphans: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from greentrain.ledger.rows import Heads
 from greentrain.ledger.schema import RUN_CHAIN
 from greentrain.ledger.store import UnreadableError
 from greentrain.ledger.verify_chains import ChainCheck, needs_key
+from greentrain.ledger.verify_hashes import Altered, altered_meanwhile
 from greentrain.ledger.verify_money import MoneyCheck
 from greentrain.ledger.verify_notes import RunNotes
 
@@ -118,11 +119,12 @@ def verify_snapshot(
     Raises:
         LedgerError: If the ledger was created with a key and none is given.
     """
-    with rows.damage() as damage:
+    key, wanted = ledger.store.key, {} if exported is None else exported.places()
+    with rows.damage() as damage, altered_meanwhile(rows, key) as altered:
         in_order = rows.in_order()
         first = list(islice(in_order, _KEYED))
         _refuse_missing_key(ledger, first)
-        check = _Check(rows, ledger.store.key, {} if exported is None else exported.places())
+        check = _Check(rows, key, wanted, altered)
         for entry, held in chain(first, in_order):
             check.add(entry, held)
         return check.result(ledger, damage(), exported)
@@ -130,9 +132,10 @@ def verify_snapshot(
 
 def _verify_new(rows: LedgerRows, ledger: Ledger, exported: ExportedHeads) -> Verification:
     """Verify the rows after exported heads, which were found in the ledger."""
-    with rows.damage() as damage:
+    key = ledger.store.key
+    with rows.damage() as damage, altered_meanwhile(rows, key) as altered:
         _refuse_missing_key(ledger, list(islice(LedgerRows(rows.connection).in_order(), _KEYED)))
-        check = _Check(rows, ledger.store.key, {})
+        check = _Check(rows, key, {}, altered)
         earlier.restore(rows, exported, check.chains, check.money, check.notes)
         for entry, held in rows.in_order():
             check.add(entry, held)
@@ -148,9 +151,14 @@ class _Check:
     """All checks of a ledger; :meth:`add` adds the next row to each."""
 
     def __init__(
-        self, rows: OrderedRows, key: bytes | None, wanted: Mapping[tuple[str, int], str]
+        self,
+        rows: OrderedRows,
+        key: bytes | None,
+        wanted: Mapping[tuple[str, int], str],
+        altered: Callable[[], Altered] | None,
     ) -> None:
-        self.chains = ChainCheck(key)
+        self.chains = ChainCheck(key, hashes_rows=altered is None)
+        self._altered = altered
         self.money = MoneyCheck(rows)
         self.notes = RunNotes(rows)
         self._rows = rows
@@ -192,7 +200,8 @@ class _Check:
         earlier: int = 0,
     ) -> Verification:
         """Return what was found, after the last row."""
-        failures = [*damage, *self.chains.failures, *self._rows.orphans]
+        altered = {} if self._altered is None else self._altered()
+        failures = [*damage, *self.chains.failures(altered), *self._rows.orphans]
         if exported is not None and not earlier:
             failures += exported.failures(self._found)
         notes: list[str] = []

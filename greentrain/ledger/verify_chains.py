@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from greentrain.ledger.hashing import GENESIS, digest, genesis
+from greentrain.ledger.hashing import GENESIS, genesis
 from greentrain.ledger.row_stream import Content, Entry
 from greentrain.ledger.rows import Head
 from greentrain.ledger.schema import BUDGET_CHAIN, RUN_CHAIN, run_chain
+from greentrain.ledger.verify_hashes import hashes, row_name
 
 _Heads = dict[str, list[Any]]
 _OPENINGS = frozenset((RUN_CHAIN, BUDGET_CHAIN))
+_ALTERED, _HEADS = 1, 2  # failures of one row, in order
 
 
 class ChainCheck:
@@ -20,14 +23,13 @@ class ChainCheck:
 
     Args:
         key: Key that rows were hashed with; ``None`` for plain hashes.
-
-    Attributes:
-        failures: A sentence for each row that does not follow, in the order of the rows.
+        hashes_rows: Whether rows are hashed here; if not, :meth:`failures` takes the altered ones.
     """
 
-    def __init__(self, key: bytes | None) -> None:
-        self.failures: list[str] = []
+    def __init__(self, key: bytes | None, *, hashes_rows: bool = True) -> None:
         self._key = key
+        self._hashes_rows = hashes_rows
+        self._failures: list[tuple[int, int, str]] = []  # with entry and order in it
         self._begins = genesis(key)
         self._first = True
         self._foreign = False
@@ -56,7 +58,7 @@ class ChainCheck:
         """Add the next row; ``held`` is its content, ``None`` if that was removed."""
         _, kind, chain, seq, _, prev_hash, found = entry
         if not _is_number(seq):
-            self.failures.append(f"{_name(entry)}: was altered")
+            self._fail(entry, "was altered")
             return
         last = self._last.get(chain)
         if last is None or seq > last[0]:
@@ -68,41 +70,55 @@ class ChainCheck:
             if self._key is not None and prev_hash != self._begins:
                 plain = prev_hash == GENESIS
                 how = "without a key" if plain else "with another key than the given one"
-                self.failures.append(f"{_name(entry)}: was altered, or written {how}")
+                self._fail(entry, f"was altered, or written {how}")
                 self._foreign = True
                 return
         if held is None:
-            self.failures.append(f"{_name(entry)}: its content was removed")
+            self._fail(entry, "its content was removed")
             return
         own = chain in _OPENINGS
         known = own or chain in self._openings
         if not known:
-            self.failures.append(f"{_name(entry)}: the run's opening row was removed")
+            self._fail(entry, "the run's opening row was removed")
         before = self._heads.get(chain)
         if before is None:
             before = [0, self._begins if own else self._openings.get(chain, "")]
         count, head = before
         if seq != count:
-            self.failures.append(
-                f"{_name(entry)}: follows row {count - 1}, so rows were removed, inserted or "
-                "reordered"
+            self._fail(
+                entry, f"follows row {count - 1}, so rows were removed, inserted or reordered"
             )
         elif prev_hash != head and known:
-            self.failures.append(
-                f"{_name(entry)}: does not follow from the row before it, which was altered or "
-                "replaced"
+            self._fail(
+                entry, "does not follow from the row before it, which was altered or replaced"
             )
-        if not _hashes(entry, held, self._key):
-            self.failures.append(f"{_name(entry)}: was altered")
+        if self._hashes_rows and not hashes(entry, held, self._key):
+            self._fail(entry, "was altered", _ALTERED)
         elif own:
             expected = {one: self._heads[one] for one in self._changed if one != chain}
-            self.failures += _heads_failures(_name(entry), held["heads"], expected, self._heads)
+            for failure in _heads_failures(held["heads"], expected, self._heads):
+                self._fail(entry, failure, _HEADS)
         if own:
             self._changed.clear()
         self._heads[chain] = [seq + 1, found]
         self._changed.add(chain)
         if kind == "run":
             self._openings[run_chain(held["run_id"])] = found
+
+    def _fail(self, entry: Entry, failure: str, order: int = 0) -> None:
+        self._failures.append((entry.id, order, f"{row_name(entry)}: {failure}"))
+
+    def failures(self, altered: Mapping[int, str] = MappingProxyType({})) -> list[str]:
+        """Return a sentence for each row that does not follow, in the order of the rows.
+
+        Args:
+            altered: Names of the rows that another process found altered, by number of the entry.
+        """
+        if self._foreign or not altered:
+            return [text for *_, text in self._failures]
+        found = [one for one in self._failures if not (one[0] in altered and one[1] == _HEADS)]
+        found += [(number, _ALTERED, f"{name}: was altered") for number, name in altered.items()]
+        return [text for *_, text in sorted(found, key=lambda one: one[:2])]
 
     def heads(self) -> dict[str, Head]:
         """Return the heads of all chains, as ``Ledger.heads`` does."""
@@ -116,43 +132,32 @@ def needs_key(first: Sequence[tuple[Entry, Content | None]]) -> bool:
     """Return whether rows were hashed with a key: none of the first rows follows without one."""
     if not first or first[0][0].prev_hash == GENESIS:
         return False
-    return not any(held is not None and _hashes(entry, held, None) for entry, held in first)
-
-
-def _name(entry: Entry) -> str:
-    return f"row {entry.seq} of {entry.chain} ({entry.kind})"
+    return not any(held is not None and hashes(entry, held, None) for entry, held in first)
 
 
 def _is_number(seq: object) -> bool:
     return isinstance(seq, int)  # SQLite keeps even a text in a column of integers
 
 
-def _hashes(entry: Entry, held: Content, key: bytes | None) -> bool:
-    try:
-        return digest(*entry[1:6], held, key) == entry.hash
-    except (TypeError, ValueError):  # it was altered to a value that a ledger cannot hold
-        return False
-
-
-def _heads_failures(name: str, held: str, expected: _Heads, heads: _Heads) -> Iterator[str]:
+def _heads_failures(held: str, expected: _Heads, heads: _Heads) -> Iterator[str]:
     """Compare the heads in an opening row or a budget row with those of the chains."""
     try:
         then: _Heads = dict(json.loads(held))
     except (TypeError, ValueError):
-        yield f"{name}: holds no heads, so it was replaced"
+        yield "holds no heads, so it was replaced"
         return
     for chain in sorted({*then, *expected}, key=str):  # a forged one may be no text
         if then.get(chain) == expected.get(chain):
             continue
         found = heads.get(chain, [0, None])[0]
         if chain not in then:
-            yield f"{name}: does not hold the changes to {chain}, so rows were inserted there"
+            yield f"does not hold the changes to {chain}, so rows were inserted there"
         elif not found:
-            yield f"{name}: names {then[chain][0]} row(s) of {chain}, which was removed whole"
+            yield f"names {then[chain][0]} row(s) of {chain}, which was removed whole"
         elif found != then[chain][0]:
             yield (
-                f"{name}: names {then[chain][0]} row(s) of {chain}, and there are {found}, so "
+                f"names {then[chain][0]} row(s) of {chain}, and there are {found}, so "
                 "rows were removed, inserted or reordered"
             )
         else:
-            yield f"{name}: names another head of {chain}, so rows were replaced there"
+            yield f"names another head of {chain}, so rows were replaced there"

@@ -1,0 +1,140 @@
+"""Check the hash of each row in a second process, while the first one checks everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from sqlalchemy import create_engine
+
+from greentrain.ledger.hashing import digest
+from greentrain.ledger.row_stream import Content, Entry, LedgerRows, OrderedRows
+
+FEWEST = 200_000
+"""Fewest rows for a second process: it takes a second to start."""
+
+Altered = dict[int, str]
+"""Rows whose hash is another one: their names, by number of the entry."""
+
+_PROGRAM = "from greentrain.ledger.verify_hashes import main; main()"
+
+
+@contextmanager
+def altered_meanwhile(
+    rows: OrderedRows, key: bytes | None
+) -> Iterator[Callable[[], Altered] | None]:
+    """Hash the rows of a large SQLite file in a second process, during a ``with`` block.
+
+    It reads the same file in a separate transaction, up to the last row that this one sees. The
+    key goes to its standard input, where no other user can read it.
+
+    Args:
+        rows: The rows.
+        key: Key of the hashes; ``None`` for plain ones.
+
+    Yields:
+        A function that waits for the altered rows, and returns them. ``None`` if the rows are to be
+        hashed here, as they are few, in no file, or there is one processor core.
+    """
+    request = _request(rows, key)
+    if request is None or not isinstance(rows, LedgerRows):
+        yield None
+        return
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        yield None
+        return
+    with process:
+        try:
+            _send(process.stdin, request)
+            yield lambda: _received(process, rows, key)
+        finally:
+            process.kill()
+
+
+def altered(rows: LedgerRows, key: bytes | None, *, last: int | None = None) -> Altered:
+    """Return the rows whose hash is another one than that of their content.
+
+    Args:
+        rows: The rows.
+        key: Key of the hashes; ``None`` for plain ones.
+        last: Number of the last entry to check; ``None`` for all.
+    """
+    found: Altered = {}
+    for entry, held in rows.in_order():
+        if last is not None and entry.id > last:
+            break
+        if held is not None and isinstance(entry.seq, int) and not hashes(entry, held, key):
+            found[entry.id] = row_name(entry)
+    return found
+
+
+def hashes(entry: Entry, held: Content, key: bytes | None) -> bool:
+    """Return whether a row has the hash of its content."""
+    try:
+        return digest(*entry[1:6], held, key) == entry.hash
+    except (TypeError, ValueError):  # it was altered to a value that a ledger cannot hold
+        return False
+
+
+def row_name(entry: Entry) -> str:
+    """Return the name of a row in sentences about it."""
+    return f"row {entry.seq} of {entry.chain} ({entry.kind})"
+
+
+def main() -> None:
+    """Hash the rows that standard input names, and print the altered ones as JSON."""
+    request = json.load(sys.stdin)
+    key = None if request["key"] is None else bytes.fromhex(request["key"])
+    engine = create_engine(request["url"])
+    with engine.connect() as connection:
+        rows = LedgerRows(connection, as_of=request["as_of"], after=request["after"])
+        json.dump(altered(rows, key, last=request["last"]), sys.stdout)
+    engine.dispose()
+
+
+def _request(rows: OrderedRows, key: bytes | None) -> dict[str, Any] | None:
+    """Return what the second process has to know; ``None`` if there is none."""
+    if not isinstance(rows, LedgerRows) or not sys.executable or (os.cpu_count() or 1) < 2:
+        return None
+    url, last = rows.connection.engine.url, rows.last_entry()
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    if last - (rows.after or 0) < FEWEST:
+        return None
+    return {
+        "url": url.render_as_string(hide_password=False),
+        "key": None if key is None else key.hex(),
+        "as_of": rows.as_of,
+        "after": rows.after,
+        "last": last,
+    }
+
+
+def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
+    if stdin is not None:
+        try:
+            with stdin:
+                stdin.write(json.dumps(request).encode())
+        except OSError:  # it has ended, and its result says so
+            pass
+
+
+def _received(process: subprocess.Popen[bytes], rows: LedgerRows, key: bytes | None) -> Altered:
+    """Return the result of the second process; if it failed, hash the rows here."""
+    printed = b"" if process.stdout is None else process.stdout.read()
+    if process.wait() == 0:
+        return {int(number): name for number, name in json.loads(printed).items()}
+    again = LedgerRows(rows.connection, as_of=rows.as_of, after=rows.after)
+    return altered(again, key)
