@@ -18,7 +18,7 @@ from greentrain.ledger.rows import Heads
 from greentrain.ledger.schema import RUN_CHAIN
 from greentrain.ledger.store import UnreadableError
 from greentrain.ledger.verify_chains import ChainCheck, needs_key
-from greentrain.ledger.verify_hashes import Altered, altered_meanwhile
+from greentrain.ledger.verify_hashes import SecondProcess, altered_meanwhile
 from greentrain.ledger.verify_money import MoneyCheck
 from greentrain.ledger.verify_notes import RunNotes
 
@@ -120,11 +120,11 @@ def verify_snapshot(
         LedgerError: If the ledger was created with a key and none is given.
     """
     key, wanted = ledger.store.key, {} if exported is None else exported.places()
-    with rows.damage() as damage, altered_meanwhile(rows, key) as altered:
+    with rows.damage() as damage, altered_meanwhile(rows, key) as second:
         in_order = rows.in_order()
         first = list(islice(in_order, _KEYED))
         _refuse_missing_key(ledger, first)
-        check = _Check(rows, key, wanted, altered)
+        check = _Check(rows, key, wanted, second)
         for entry, held in chain(first, in_order):
             check.add(entry, held)
         return check.result(ledger, damage(), exported)
@@ -133,9 +133,9 @@ def verify_snapshot(
 def _verify_new(rows: LedgerRows, ledger: Ledger, exported: ExportedHeads) -> Verification:
     """Verify the rows after exported heads, which were found in the ledger."""
     key = ledger.store.key
-    with rows.damage() as damage, altered_meanwhile(rows, key) as altered:
+    with rows.damage() as damage, altered_meanwhile(rows, key) as second:
         _refuse_missing_key(ledger, list(islice(LedgerRows(rows.connection).in_order(), _KEYED)))
-        check = _Check(rows, key, {}, altered)
+        check = _Check(rows, key, {}, second)
         earlier.restore(rows, exported, check.chains, check.money, check.notes)
         for entry, held in rows.in_order():
             check.add(entry, held)
@@ -155,10 +155,12 @@ class _Check:
         rows: OrderedRows,
         key: bytes | None,
         wanted: Mapping[tuple[str, int], str],
-        altered: Callable[[], Altered] | None,
+        second: SecondProcess | None,
     ) -> None:
-        self.chains = ChainCheck(key, hashes_rows=altered is None)
-        self._altered = altered
+        self.chains = (
+            ChainCheck(key) if second is None else ChainCheck(key, hashed_until=second.last)
+        )
+        self._second = second
         self.money = MoneyCheck(rows)
         self.notes = RunNotes(rows)
         self._rows = rows
@@ -200,7 +202,7 @@ class _Check:
         earlier: int = 0,
     ) -> Verification:
         """Return what was found, after the last row."""
-        altered = {} if self._altered is None else self._altered()
+        altered = {} if self._second is None else self._second.altered()
         failures = [*damage, *self.chains.failures(altered), *self._rows.orphans]
         if exported is not None and not earlier:
             failures += exported.failures(self._found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -23,12 +24,13 @@ class ChainCheck:
 
     Args:
         key: Key that rows were hashed with; ``None`` for plain hashes.
-        hashes_rows: Whether rows are hashed here; if not, :meth:`failures` takes the altered ones.
+        hashed_until: Number of the last entry that is hashed elsewhere: :meth:`failures` takes the
+            altered ones.
     """
 
-    def __init__(self, key: bytes | None, *, hashes_rows: bool = True) -> None:
+    def __init__(self, key: bytes | None, *, hashed_until: float = -math.inf) -> None:
         self._key = key
-        self._hashes_rows = hashes_rows
+        self._hashed_until = hashed_until
         self._failures: list[tuple[int, int, str]] = []  # with entry and order in it
         self._begins = genesis(key)
         self._first = True
@@ -92,7 +94,7 @@ class ChainCheck:
             self._fail(
                 entry, "does not follow from the row before it, which was altered or replaced"
             )
-        if self._hashes_rows and not hashes(entry, held, self._key):
+        if entry.id > self._hashed_until and not hashes(entry, held, self._key):
             self._fail(entry, "was altered", _ALTERED)
         elif own:
             expected = {one: self._heads[one] for one in self._changed if one != chain}

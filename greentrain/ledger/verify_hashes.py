@@ -1,4 +1,4 @@
-"""Check the hash of each row in a second process, while the first one checks everything else."""
+"""Check the hashes of most rows in a second process, while the first one checks all else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from sqlalchemy import create_engine
 
@@ -17,29 +17,42 @@ from greentrain.ledger.row_stream import Content, Entry, LedgerRows, OrderedRows
 
 FEWEST = 200_000
 """Fewest rows for a second process: it takes a second to start."""
+SHARE = 0.75
+"""Share of the rows that it hashes. To read and hash these takes as long as all else."""
 
 Altered = dict[int, str]
 """Rows whose hash is another one: their names, by number of the entry."""
+
+
+class SecondProcess(NamedTuple):
+    """A second process that hashes rows.
+
+    Args:
+        last: Number of the last entry that it hashes.
+        altered: Waits for the altered rows, and returns them.
+    """
+
+    last: int
+    altered: Callable[[], Altered]
+
 
 _PROGRAM = "from greentrain.ledger.verify_hashes import main; main()"
 
 
 @contextmanager
-def altered_meanwhile(
-    rows: OrderedRows, key: bytes | None
-) -> Iterator[Callable[[], Altered] | None]:
-    """Hash the rows of a large SQLite file in a second process, during a ``with`` block.
+def altered_meanwhile(rows: OrderedRows, key: bytes | None) -> Iterator[SecondProcess | None]:
+    """Hash most rows of a large SQLite file in a second process, during a ``with`` block.
 
-    It reads the same file in a separate transaction, up to the last row that this one sees. The
-    key goes to its standard input, where no other user can read it.
+    It reads the same file in a separate transaction. The key goes to its standard input, where no
+    other user can read it.
 
     Args:
         rows: The rows.
         key: Key of the hashes; ``None`` for plain ones.
 
     Yields:
-        A function that waits for the altered rows, and returns them. ``None`` if the rows are to be
-        hashed here, as they are few, in no file, or there is one processor core.
+        The process. ``None`` if all rows are to be hashed here, as they are few, in no file, or
+        there is one processor core.
     """
     request = _request(rows, key)
     if request is None or not isinstance(rows, LedgerRows):
@@ -58,7 +71,7 @@ def altered_meanwhile(
     with process:
         try:
             _send(process.stdin, request)
-            yield lambda: _received(process, rows, key)
+            yield SecondProcess(request["last"], lambda: _received(process, rows, key, request))
         finally:
             process.kill()
 
@@ -108,17 +121,17 @@ def _request(rows: OrderedRows, key: bytes | None) -> dict[str, Any] | None:
     """Return what the second process has to know; ``None`` if there is none."""
     if not isinstance(rows, LedgerRows) or not sys.executable or (os.cpu_count() or 1) < 2:
         return None
-    url, last = rows.connection.engine.url, rows.last_entry()
+    url, before, last = rows.connection.engine.url, rows.after or 0, rows.last_entry()
     if url.get_backend_name() != "sqlite" or not url.database:
         return None
-    if last - (rows.after or 0) < FEWEST:
+    if last - before < FEWEST:
         return None
     return {
         "url": url.render_as_string(hide_password=False),
         "key": None if key is None else key.hex(),
         "as_of": rows.as_of,
         "after": rows.after,
-        "last": last,
+        "last": before + round(SHARE * (last - before)),
     }
 
 
@@ -131,10 +144,12 @@ def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
             pass
 
 
-def _received(process: subprocess.Popen[bytes], rows: LedgerRows, key: bytes | None) -> Altered:
+def _received(
+    process: subprocess.Popen[bytes], rows: LedgerRows, key: bytes | None, request: dict[str, Any]
+) -> Altered:
     """Return the result of the second process; if it failed, hash the rows here."""
     printed = b"" if process.stdout is None else process.stdout.read()
     if process.wait() == 0:
         return {int(number): name for number, name in json.loads(printed).items()}
     again = LedgerRows(rows.connection, as_of=rows.as_of, after=rows.after)
-    return altered(again, key)
+    return altered(again, key, last=request["last"])
