@@ -21,6 +21,8 @@ _OTHER_MODES = 0.5
 """Weight of gains measured for other modes that keep the last weights."""
 _PER_FULL = 75.0
 """Step scale of the gain: a full retraining in these units."""
+_MOST_GROWTH = 9.0
+"""Largest growth of the data that counts, as a share: beyond it the gain would exceed the room."""
 _REMEMBERED = 200
 """Updates of each mode that are kept."""
 _PRIOR_SD = np.array([0.15, 0.07, 0.15, 0.05, 0.02])
@@ -115,9 +117,10 @@ class UtilityModel:
         """
         drops = [(max(0.0, state.drop), 1.0)] if drops is None else drops
         means, sds = self.gains(actions, state, [drop for drop, _ in drops])
-        weights = np.array([weight for _, weight in drops])
-        mean = weights @ means
-        sd = np.sqrt(weights @ (sds**2 + (means - mean) ** 2))
+        # Sums over rows round alike for options that are alike, as a product of matrices does not.
+        weights = np.array([weight for _, weight in drops])[:, None]
+        mean = (weights * means).sum(axis=0)
+        sd = np.sqrt((weights * (sds**2 + (means - mean) ** 2)).sum(axis=0))
         return [
             Estimate(mean=each, sd=error, upper=each + 2 * error)
             for each, error in zip(mean.tolist(), sd.tolist(), strict=True)
@@ -212,7 +215,8 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     room = UNKNOWN_ROOM if state.room is None else state.room / state.unit
     room *= freshness(state)
     debt = min(state.warm_starts, 10) / 10
-    growth = math.log1p(state.n_new / max(1, state.n_stored))
+    # Of unknown earlier data, as many are assumed as there are new.
+    growth = math.log1p(min(state.n_new / (state.n_stored or max(1, state.n_new)), _MOST_GROWTH))
     lacking = 1.0 / action.step_fraction - 1.0 if full else 0.0
     # A short training from fresh weights misses as much, however good the last model is.
     missed = lacking * max(room, UNKNOWN_ROOM)

@@ -136,7 +136,7 @@ def test_the_grams_of_the_updates_are_part_of_those_of_the_stream(tracked):
     updates = [run.data.metrics[names.EMISSIONS_UPDATE] for run in children]
     grams = client.get_metric_history(parent.info.run_id, names.EMISSIONS_CUMULATIVE)
     assert min(updates) > 0
-    assert sum(updates) < grams[-1].value  # the looks are in it, too
+    assert sum(updates) <= grams[-1].value  # probes are in it, too
     assert updates[0] == pytest.approx(
         children[0].data.metrics["energy/update_wh"] * grams[-1].value / sum_wh(client, parent)
     )
