@@ -55,6 +55,7 @@ STATE_FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "unseen": ("share of new samples of new classes", _share),
     "copies": ("share of new samples that are copies of earlier ones", _share),
     "effort": ("steps since the last full retraining, of those of one now", _share),
+    "last_share": ("steps of the last update, of those of a full retraining now", _share),
     "shift": ("distance of the new data from the old", _number),
     "shift_by": ("measure of that distance", lambda value: value or "not measured"),
     "weight_growth": ("growth of the weights' norm since the last full retraining", _share),

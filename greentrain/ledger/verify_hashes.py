@@ -54,8 +54,7 @@ def altered_meanwhile(rows: OrderedRows, key: bytes | None) -> Iterator[SecondPr
         The process. ``None`` if all rows are to be hashed here, as they are few, in no file, or
         there is one processor core.
     """
-    request = _request(rows, key)
-    if request is None or not isinstance(rows, LedgerRows):
+    if not isinstance(rows, LedgerRows) or (request := _request(rows, key)) is None:
         yield None
         return
     try:
@@ -117,9 +116,9 @@ def main() -> None:
     engine.dispose()
 
 
-def _request(rows: OrderedRows, key: bytes | None) -> dict[str, Any] | None:
+def _request(rows: LedgerRows, key: bytes | None) -> dict[str, Any] | None:
     """Return what the second process has to know; ``None`` if there is none."""
-    if not isinstance(rows, LedgerRows) or not sys.executable or (os.cpu_count() or 1) < 2:
+    if not sys.executable or (os.cpu_count() or 1) < 2:
         return None
     url, before, last = rows.connection.engine.url, rows.after or 0, rows.last_entry()
     if url.get_backend_name() != "sqlite" or not url.database:

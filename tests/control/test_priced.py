@@ -166,7 +166,7 @@ def test_every_alternative_says_why_it_lost():
     lost = {str(each.action): each.why_lost for each in decision.alternatives}
     assert lost["WARM_START"] == ""
     assert "more than is left" in lost["FULL_RETRAIN"]
-    assert lost["REPLAY"] == "gain +0.001 is below the minimum of 0.001"
+    assert lost["REPLAY"] == "kept gain of 0.0009 is below the minimum of 0.001"
     assert lost["SKIP"] == "net gain +0.000, WARM_START +0.250"
 
 

@@ -102,7 +102,8 @@ class PricedPolicy(BasePolicy):
 
         def why_lost(option: Option) -> str:
             if option is not offered.skip and option not in worthwhile:
-                return f"gain {gain(option.gain.mean)} is below the minimum of {least}"
+                value = _value(option, even_j)
+                return f"kept gain of {value:.2g} is below the minimum of {least}"
             return f"net gain {gain(nets[option.action])}, {best.action} {gain(nets[best.action])}"
 
         per_wh = f"{price * J_PER_WH:.3g}"
