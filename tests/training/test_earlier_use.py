@@ -80,6 +80,7 @@ def test_windows_heartbeats_and_grams_of_earlier_runs_count_once(ledger):
     heartbeat(killed, 7.0, 0.0, phase="probe")
     other = ledger.open_run("stream", "b")
     window(other, 1000.0, 0.0)
+    other.flush()  # its writer is a thread
     assert earlier_use(ledger, "a", None) == EarlierUse(energy_j=122.0, emissions_g=4.0)
     saved = {"earlier": {"energy_j": 15.0, "emissions_g": 2.0, "run_id": killed.run_id}}
     assert earlier_use(ledger, "a", saved) == EarlierUse(energy_j=122.0, emissions_g=4.0)
