@@ -9,7 +9,7 @@ from rich.table import Table
 
 from greentrain.callbacks.measurement import RunMeasurement
 from greentrain.energy import Reading, boundary
-from greentrain.units import format_energy, uncertainty_j
+from greentrain.units import format_carbon, format_energy, uncertainty_j
 
 
 def summary_table(measured: RunMeasurement) -> Table:
@@ -59,7 +59,7 @@ def summary_table(measured: RunMeasurement) -> Table:
         power = _power(idle.total_j, idle.duration_s)
         table.add_row("idle before the run", "", power, "not subtracted")
     if grams is not None:
-        table.add_row("emissions", f"{grams:.3g} gCO2e")
+        table.add_row("emissions", format_carbon(grams))
     return table
 
 

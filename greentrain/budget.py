@@ -217,7 +217,7 @@ class Budget:
     def _bare_amount(self) -> str:
         if self.share_of_full is not None:
             return f"{self.share_of_full:.0%} of full"
-        return f"{self.amount:g} {'J' if self.carbon_g is None else 'g CO2e'}"
+        return format_amount(self.amount, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from greentrain.errors import LedgerError
 from greentrain.ledger import DEFAULT_URL, Ledger, RunLog, environment
 from greentrain.naming import check_name
 from greentrain.texts import get_logger
-from greentrain.units import format_energy
+from greentrain.units import format_carbon, format_energy
 
 _log = get_logger(__name__)
 
@@ -85,7 +85,7 @@ class Measurement(EnergyTotal):
         elif not reading.complete:
             used = f"at least {used}"
         if self.emissions.grams is not None:
-            used += f" and emitted {self.emissions.grams:.3g} g CO2e"
+            used += f" and emitted {format_carbon(self.emissions.grams)}"
         parts = ", ".join(
             f"{source.name} {format_energy(reading.energy_j.get(source.name))} ({source.method})"
             for source in self.sources

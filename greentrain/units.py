@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -54,8 +55,11 @@ _CARBON = re.compile(r"(.*?)(?:of)?co[2₂](?:e|eq|equiv|equivalents?)?", re.DOT
 _JOINTS = re.compile(r"[\s_.·⋅-]+")
 _LONGEST = 100
 """Most characters of a quantity: reading 8,000 spaces would take seconds."""
-# From here on, a number of three digits is written whole.
-_LARGEST_DIGITS = 999.5
+_SHOWN_G = {"g": 1.0, "kg": 1e3, "t": 1e6}
+_LEAST_G = 0.1
+_THREE_DIGITS = 999.5
+_SMALLEST = 1e-9
+"""Smaller numbers are rounding errors, and written as 0."""
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.,_]*[0-9.](?:[eE][+-]?[0-9]+)?)\s*([^\s0-9].*?)?\s*")
 
 
@@ -65,16 +69,18 @@ def wh(energy_j: float) -> float:
 
 
 def format_energy(energy_j: float | None, unit: str | None = None) -> str:
-    """Return an energy as text for people, with three significant digits.
+    """Return an energy as text for people, with three significant digits and no exponent.
 
     Args:
         energy_j: The energy in joules; ``None`` if unknown.
-        unit: The unit; by default J below 1 Wh, Wh below 1,000 Wh, and kWh above. A column of a
-            table takes the :func:`energy_unit` of its energies.
+        unit: The unit; by default J below 1 Wh, then Wh, kWh and MWh from 1,000 of the unit before.
+            A column of a table takes the :func:`energy_unit` of its energies.
 
     Example:
         >>> format_energy(125.0), format_energy(7200.0), format_energy(7.2e6), format_energy(None)
         ('125 J', '2 Wh', '2 kWh', 'unknown')
+        >>> format_energy(494016000.0 * 3600.0), format_energy(0.000026)
+        ('494 MWh', '0.000026 J')
     """
     if energy_j is None:
         return "unknown"
@@ -92,22 +98,25 @@ def energy_unit(energies_j: Iterable[float | None]) -> str:
     largest = max((abs(value) for value in energies_j if value is not None), default=J_PER_WH)
     if largest < J_PER_WH:
         return "J" if largest else "Wh"
-    return "Wh" if largest / J_PER_WH < _LARGEST_DIGITS else "kWh"
+    return _unit_of(largest, {name: JOULES_PER_UNIT[name] for name in ("Wh", "kWh", "MWh")})
 
 
 def energy_in(energy_j: float, unit: str) -> float:
-    """Convert joules to ``"J"``, ``"Wh"`` or ``"kWh"``; there is no minus zero."""
+    """Convert joules to a unit of :data:`JOULES_PER_UNIT`; there is no minus zero."""
     return energy_j / JOULES_PER_UNIT[unit] + 0.0
 
 
-def format_number(value: float) -> str:
-    """Write a number with three significant digits, and whole from 1,000 on.
+def format_number(value: float, digits: int = 3) -> str:
+    """Write a number with some significant digits, whole from 1,000 on, and without exponent.
 
     Example:
-        >>> format_number(0.12345), format_number(12345.6)
-        ('0.123', '12,346')
+        >>> format_number(0.12345), format_number(12345.6), format_number(2.64e-05)
+        ('0.123', '12,346', '0.0000264')
     """
-    return f"{value:,.0f}" if abs(value) >= _LARGEST_DIGITS else f"{value:.3g}"
+    if abs(value) >= 10.0**digits - 0.5:
+        return f"{value:,.0f}"
+    written = f"{value + 0.0:.{digits}g}" if abs(value) >= _SMALLEST else "0"
+    return f"{Decimal(written):f}" if "e" in written else written
 
 
 def plural(count: int, word: str) -> str:
@@ -121,13 +130,18 @@ def plural(count: int, word: str) -> str:
 
 
 def format_carbon(carbon_g: float | None) -> str:
-    """Return emissions as text for people: grams with three significant digits.
+    """Return emissions as text for people, in g, kg or t, and in mg below 0.1 g.
 
     Example:
-        >>> format_carbon(12.345), format_carbon(None), format_carbon(4e5)
-        ('12.3 g CO2e', 'unknown', '400,000 g CO2e')
+        >>> format_carbon(12.345), format_carbon(None), format_carbon(2.35e8), format_carbon(0.004)
+        ('12.3 g CO2e', 'unknown', '235 t CO2e', '4 mg CO2e')
     """
-    return "unknown" if carbon_g is None else f"{format_number(carbon_g + 0.0)} g CO2e"
+    if carbon_g is None:
+        return "unknown"
+    unit = _unit_of(abs(carbon_g), _SHOWN_G)
+    if 0 < abs(carbon_g) < _LEAST_G:
+        unit, carbon_g = "mg", 1000.0 * carbon_g
+    return f"{format_number(carbon_g / _SHOWN_G.get(unit, 1.0))} {unit} CO2e"
 
 
 def parse_energy(text: str) -> float:
@@ -327,6 +341,12 @@ def is_number(value: object) -> bool:
     except OverflowError:
         return False
     return True
+
+
+def _unit_of(value: float, units: Mapping[str, float]) -> str:
+    """Return the unit, of some in rising order, in which three digits say a value."""
+    fitting = (name for name, size in units.items() if value / size < _THREE_DIGITS)
+    return next(fitting, list(units)[-1])
 
 
 def _quantity(

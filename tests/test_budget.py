@@ -40,8 +40,8 @@ def test_reads_an_amount_or_a_share(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("0 Wh", "the budget is 0 J; it has to be more than zero"),
-        ("-1 Wh", "the budget is -3600 J; it has to be more than zero"),
+        ("0 Wh", "the budget is 0 Wh; it has to be more than zero"),
+        ("-1 Wh", "the budget is -1 Wh; it has to be more than zero"),
         ("0 % of full", "the budget is 0% of full; it has to be more than zero"),
         ("-40 % of full", "write a share as '40 % of full'"),
         ("40 %", "write a share as '40 % of full'"),

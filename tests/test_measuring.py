@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -510,7 +511,7 @@ def test_the_command_says_its_grams(tmp_path):
     arguments = ("--zone", "DE", "--pue", "1.2", "--pue-source", "a sign", "--", "true")
     code, _, err = run(*arguments, cwd=tmp_path)
     assert code == 0
-    assert " g CO2e in " in err or "an unknown energy" in err
+    assert re.search(r"[\d.]+ m?g CO2e in ", err) or "an unknown energy" in err
     ledger = Ledger(f"sqlite:///{tmp_path / 'greentrain.db'}")
     carbon = json.loads(ledger.rows("run")[0]["environment"])["carbon"]
     ledger.close()

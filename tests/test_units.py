@@ -13,7 +13,9 @@ from greentrain.units import (
     BYTES_PER_UNIT,
     JOULES_PER_UNIT,
     energy_unit,
+    format_carbon,
     format_energy,
+    format_number,
     parse_bytes,
     parse_energy,
     uncertainty_j,
@@ -97,10 +99,38 @@ def test_any_text_is_an_energy_or_a_configuration_error(text: str) -> None:
         (-3600.0 * 2.5, "-2.5 Wh"),
         (3600.0 * 999.4, "999 Wh"),
         (3600.0 * 999.7, "1 kWh"),
+        (3600.0 * 494016000.0, "494 MWh"),
+        (3600.0 * 12345e6, "12,345 MWh"),
+        (0.000026, "0.000026 J"),
+        (1e-13, "0 J"),
     ],
 )
 def test_writes_energies_for_people(energy_j: float | None, text: str) -> None:
     assert format_energy(energy_j) == text
+
+
+@pytest.mark.parametrize(
+    ("carbon_g", "text"),
+    [
+        (None, "unknown"),
+        (0.0, "0 g CO2e"),
+        (0.0123, "12.3 mg CO2e"),
+        (0.6, "0.6 g CO2e"),
+        (12.345, "12.3 g CO2e"),
+        (4e5, "400 kg CO2e"),
+        (2.35e8, "235 t CO2e"),
+        (-2.5, "-2.5 g CO2e"),
+    ],
+)
+def test_writes_emissions_for_people(carbon_g: float | None, text: str) -> None:
+    assert format_carbon(carbon_g) == text
+
+
+@given(st.floats(-1e18, 1e18))
+def test_no_quantity_has_an_exponent_or_more_than_a_few_digits(value: float) -> None:
+    for text in (format_energy(value), format_energy(value, "kWh"), format_carbon(value)):
+        assert "e" not in text.replace("CO2e", ""), text
+    assert len(format_number(value / 1e15)) < 16
 
 
 def test_a_column_of_energies_has_one_unit() -> None:

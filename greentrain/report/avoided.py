@@ -24,7 +24,7 @@ from greentrain.report.experiences import UpdateFigures
 from greentrain.report.row_helpers import carbon_settings, number, parse
 from greentrain.report.run_windows import IDLE, RunWindows
 from greentrain.report.sums import Sum, joined
-from greentrain.units import J_PER_WH, wh
+from greentrain.units import J_PER_WH, format_number, wh
 
 REPLICATES = 2000
 SEED = 0
@@ -263,8 +263,8 @@ def _carbon(
         "high_g": None if spread is None else spread["high_j"] * g_per_j,
         "g_per_kwh": g_per_kwh,
         "sentence": (
-            f"the avoided energy at {g_per_kwh:.4g} g/kWh, the mean intensity of these runs' "
-            "energy, with PUE where one was given"
+            f"the avoided energy at {format_number(g_per_kwh)} g/kWh, the mean intensity of these "
+            "runs' energy, with PUE where one was given"
         ),
     }
 

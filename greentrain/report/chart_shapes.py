@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from greentrain.units import format_number
+
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 28, 64
 
@@ -67,7 +69,7 @@ class Plot:
         y = self.y(tick)
         return [
             line(LEFT, y, WIDTH - RIGHT, y, "var(--grid, #d8dce1)", 1),
-            text(LEFT - 8, y + 4, f"{tick:g}", "end"),
+            text(LEFT - 8, y + 4, format_number(tick, 6), "end"),
         ]
 
 

@@ -16,9 +16,10 @@ NO_ZONE = "no zone was given, so no grams are claimed"
 NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"
 NOT_ALL = "not every window has a known energy and intensity, so the grams cover only a part"
 KNOWN = (
-    "energy of each window times PUE times its mean intensity; the interval is that of the energy "
-    "alone, because the intensity's uncertainty is not known"
+    "energy of each window{} times its mean intensity; the interval is that of the energy alone, "
+    "because the intensity's uncertainty is not known"
 )
+WITH_PUE = " times PUE where one was given"
 
 
 def carbon(
@@ -65,7 +66,8 @@ def carbon(
 
 def _sentence(intensities: Sequence[EmissionFactors], known: int, *, complete: bool) -> str:
     if known:
-        return KNOWN if complete else NOT_ALL
+        with_pue = any(one["pue"] is not None for one in intensities)
+        return KNOWN.format(WITH_PUE if with_pue else "") if complete else NOT_ALL
     return NONE_KNOWN if any(one["intensity"] for one in intensities) else NO_ZONE
 
 

@@ -23,6 +23,12 @@ from greentrain.units import plural, wh
 COVERAGE_FACTOR = 2.0
 """Standard uncertainties that the interval extends to either side: about 95 %."""
 
+BUILDING = "cooling and other overheads of the building (PUE)"
+NO_WATER = "water: neither in the energy nor in its emissions"
+NO_MANUFACTURE = (
+    "water, and the manufacture of the hardware: neither in the energy nor in its emissions"
+)
+"""Beginnings of sentences, and sentences, about what the figures leave out."""
 _NODE = "node"
 _PARTS = {"gpu": "graphics cards", "cpu": "processors", "ram": "memory"}
 
@@ -190,9 +196,7 @@ def _outside(within: str | None, facility: BoundaryEnergy | None) -> list[str]:
         sentences.append(
             "storage, mainboard, fans and the losses of the power supply: no source covers them"
         )
-    sentences.append(
-        "cooling and other overheads of the building (PUE): not added"
-        + (" to these figures; they are in the facility's" if facility else "")
-    )
-    sentences.append("water, and the manufacture of the hardware: in none of these figures")
+    beyond = "; they are in the energy of the facility and in the emissions" if facility else ""
+    sentences.append(f"{BUILDING}: not in the energy{beyond}")
+    sentences.append(NO_MANUFACTURE)
     return sentences

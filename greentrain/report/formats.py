@@ -48,8 +48,8 @@ def energy(energy_j: float | None, unit: str | None = None) -> str:
 
     Args:
         energy_j: Joules.
-        unit: ``"J"``, ``"Wh"`` or ``"kWh"``, for a column with one unit: the unit is not written.
-            By default the value decides: J below 1 Wh, Wh below 1,000 Wh, kWh above.
+        unit: A unit of energy, for a column with one unit: the unit is not written. By default the
+            value decides, as in :func:`greentrain.units.format_energy`.
 
     Example:
         >>> energy(125.0), energy(7.2e6), energy(None), energy(-0.0), energy(125.0, "Wh")
@@ -62,7 +62,7 @@ def energy(energy_j: float | None, unit: str | None = None) -> str:
 
 def metric(value: float | None) -> str:
     """Write a metric with four significant digits."""
-    return UNKNOWN if value is None else f"{value:.4g}"
+    return UNKNOWN if value is None else format_number(value, 4)
 
 
 def amount(row: Mapping[str, Any], name: str) -> str:
@@ -72,7 +72,15 @@ def amount(row: Mapping[str, Any], name: str) -> str:
 
 
 def _with_unit(unit: str) -> Callable[[float | None], str]:
-    return lambda value: UNKNOWN if value is None else f"{value + 0.0:.3g} {unit}"
+    return lambda value: UNKNOWN if value is None else f"{format_number(value)} {unit}"
+
+
+def _grams(carbon_g: float | None) -> str:
+    return format_carbon(carbon_g).replace("CO2e", "CO₂e")
+
+
+def _number(value: float | None) -> str:
+    return UNKNOWN if value is None else format_number(value)
 
 
 def _share(budget: Mapping[str, Any], name: str) -> float:
@@ -95,13 +103,14 @@ def _moment(utc: str | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{100 * share:.3g} %"
+    return UNKNOWN if share is None else f"{format_number(100 * share)} %"
 
 
 def _seconds(duration_s: float) -> str:
-    if duration_s < 120:
-        return f"{duration_s:.3g} s"
-    return f"{duration_s / 60:.3g} min" if duration_s < 7200 else f"{duration_s / 3600:.3g} h"
+    sizes = {"s": (120, 1), "min": (120, 60), "h": (1000, 3600)}
+    fitting = ((unit, size) for unit, (most, size) in sizes.items() if duration_s < most * size)
+    unit, size = next(fitting, ("days", 86400))
+    return f"{format_number(duration_s / size)} {unit}"
 
 
 def _sentence(text: str) -> str:
@@ -113,10 +122,11 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "energy": energy,
     "energy_unit": energy_unit,
     "gain": _gain,
-    "grams": _with_unit("g"),
+    "grams": _grams,
     "litres": _with_unit("l"),
     "metric": metric,
     "moment": _moment,
+    "number": _number,
     "percent": _percent,
     "plural": plural,
     "power": _with_unit("W"),

@@ -179,7 +179,8 @@ def _lead(report: Report) -> str:
     if totals["energy_j"] is None:
         used = "No energy was measured, so the energy used is unknown"
     else:
-        used = f"{'' if totals['complete'] else 'At least '}{energy(totals['energy_j'])} used"
+        part = "" if totals["complete"] else " in the measured part"
+        used = f"{energy(totals['energy_j'])} used{part}"
     if summary["experiences"]:
         used += f" over {plural(summary['experiences'], 'experience')}"
     if not budgets:

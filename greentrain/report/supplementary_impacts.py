@@ -120,7 +120,9 @@ def _water(disclosures: Disclosures, totals: EnergyTotals) -> Impact:
     return {
         "water_l": litres,
         "unit": "l",
-        "method": None if litres is None else "metered energy, times the litres given for each kWh",
+        "method": None
+        if litres is None
+        else "energy of the sources, times the litres given for each kWh",
         "source": _source(factor, disclosures.water_source),
         "l_per_kwh": factor,
         "sentence": NO_WATER if factor is None else NO_ENERGY if energy_j is None else None,
@@ -208,7 +210,8 @@ def _by_market(
         "unit": "g CO2e",
         "method": None
         if grams is None
-        else "metered energy, times PUE where one was given, times the factor of the contract",
+        else "energy of the sources, times PUE where one was given, "
+        "times the factor of the contract",
         "source": _source(factor, disclosures.market_based_source),
         "complete": grams is not None and totals["complete"],
         "covered_j": None if grams is None else energy_j,

@@ -33,7 +33,7 @@ from greentrain.report.document import (
     SourceFigures,
 )
 from greentrain.report.formats import amount, energy, metric, shown
-from greentrain.units import J_PER_WH, energy_in, energy_unit
+from greentrain.units import J_PER_WH, energy_in, energy_unit, format_number
 
 MODE_COLOURS: Mapping[str, str] = {
     mode: f"var(--{traits.short_name}, {traits.colour})" for mode, traits in UPDATE_MODES.items()
@@ -224,7 +224,8 @@ def intensity_chart(hours: Sequence[HourFigures]) -> str:
         x, y = plot.x(begin_s / end_s), plot.y(value)
         path += f"{'V' if begin_s == last_s else f'M{x:.1f},'}{y:.1f}H{plot.x(until_s / end_s):.1f}"
         last_s = until_s
-    title = f"Carbon intensity over time: {min(values):.3g} to {max(values):.3g} g/kWh"
+    low, high = format_number(min(values)), format_number(max(values))
+    title = f"Carbon intensity over time: {low} to {high} g/kWh"
     return svg(title, plot, [_stroke(path), *_time_ticks(plot, end_s, unit_s)])
 
 
@@ -244,7 +245,7 @@ def _stroke(path: str) -> str:
 
 def _time_ticks(plot: Plot, end_s: float, unit_s: float) -> list[str]:
     return [
-        text(plot.x(tick * unit_s / end_s), plot.y(0) + 18, f"{tick:g}", "middle")
+        text(plot.x(tick * unit_s / end_s), plot.y(0) + 18, format_number(tick, 6), "middle")
         for tick in ticks(end_s / unit_s)
     ]
 

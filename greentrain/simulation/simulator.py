@@ -19,6 +19,7 @@ from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.simulation.recorded_table import UNTRAINED, RecordedRow, RecordedTable
+from greentrain.units import format_energy
 
 FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 _ROUNDING = 1e-9
@@ -97,7 +98,8 @@ class InMemoryAccount:
         left_j = self.balance().left_j
         if upper_bound_j > left_j + _ROUNDING * self._total_j:
             raise BudgetExceeded(
-                f"{purpose} needs {upper_bound_j:g} J, and {left_j:g} J are left",
+                f"{purpose} needs {format_energy(upper_bound_j)}, and "
+                f"{format_energy(left_j)} are left",
                 requested_j=upper_bound_j,
                 left_j=left_j,
             )
@@ -156,7 +158,7 @@ def simulate(
     for position in range(table.num_experiences):
         left_j = account.balance().left_j
         if left_j < probe_j * (1 - _ROUNDING):
-            decisions.append(broke(f"{left_j:g} J left, too few for a probe"))
+            decisions.append(broke(f"{format_energy(left_j)} left, too few for a probe"))
             path.take(table.row(position, path.key, SKIP), 0.0)
             continue
         if probe_j:

@@ -335,7 +335,7 @@ def test_a_cap_of_carbon_counts_each_joule_at_its_hour(tmp_path, monkeypatch):
     assert 130 < trainer.global_step < 150
     assert guard.used_g == pytest.approx(true_g, rel=0.01)
     assert 0.007 < true_g <= 0.009
-    assert "of its cap of 0.009 g CO2e in" in guard.reason
+    assert "of its cap of 9 mg CO2e in" in guard.reason
 
 
 def test_grams_are_shown_next_to_a_cap_of_energy_and_go_on_over_a_resume(tmp_path):

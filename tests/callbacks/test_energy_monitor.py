@@ -404,7 +404,7 @@ def test_the_summary_says_what_is_known_and_how(capsys, monkeypatch):
     monitor = EnergyMonitor(constant_meter(clock), zone="FR")
     trainer(monitor, Tick(clock)).fit(Classifier(), loader())
     printed = capsys.readouterr().out
-    for text in ("constant", "40 J", "100.0 W", "given", "gCO2e"):
+    for text in ("constant", "40 J", "100.0 W", "given", "g CO2e"):
         assert text in printed
 
 

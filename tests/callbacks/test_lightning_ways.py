@@ -149,7 +149,7 @@ def test_lightning_cli_takes_both_from_yaml(package, tmp_path):
     (tmp_path / "train.py").write_text(CLI.format(package=package))
     (tmp_path / "config.yaml").write_text(CONFIG)
     printed = python(tmp_path, "train.py", "fit", "--config", "config.yaml")
-    assert "gCO2e" in printed
+    assert "g CO2e" in printed
     ledger = Ledger(f"sqlite:///{tmp_path / 'cli.db'}", create=False)
     assert sum(row["emissions_g"] for row in ledger.rows("window")) > 0
     ledger.close()

@@ -107,7 +107,7 @@ def test_the_page_shows_what_is_apart_from_the_metered_energy(ledger):
     text = render_html(build(ledger))
     killed.close()
     shown = re.sub(r"\s+", " ", Page(text).text)
-    assert "At least 3.7 Wh used" in shown  # 2 Wh, 0.7 Wh idle and 1 Wh recovered
+    assert "3.7 Wh used in the measured part" in shown  # 2 Wh, 0.7 Wh idle and 1 Wh recovered
     assert "Metered joules times 1.25 (1.2 to 1.3), from 5 spans" in shown
     assert "3.38 Wh, 3.24 Wh to 3.51 Wh, node for 2.7 Wh metered in 1 run" in shown
     assert "PUE 1.2, <b>a sign</b>, times the energy within node." in shown
@@ -142,7 +142,7 @@ def test_avoided_energy_and_what_stands_beside_are_shown_with_their_methods(ledg
     assert "Carbon shifted Nothing was shifted" in shown
     assert "location-based Scope 3" in shown
     # Half a watt-hour at two litres a kilowatt-hour.
-    assert "Water0.001 lMetered energy, times the litres given for each kWh.Source: a s" in shown
+    assert "Water0.001 lEnergy of the sources, times the litres given for each kWh.Source: a s" in shown
     assert "Manufacture of the hardwareunknownGive embodied_kg, embodied_lifetime_h and" in shown
 
 

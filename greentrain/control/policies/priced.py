@@ -18,7 +18,7 @@ from greentrain.control.options import OptionSet
 from greentrain.control.policies.rules import BasePolicy, known, require
 from greentrain.control.state import UNKNOWN_ROOM, State
 from greentrain.control.update_modes import UpdateMode
-from greentrain.units import J_PER_WH, format_energy, is_whole
+from greentrain.units import J_PER_WH, format_energy, format_number, is_whole
 
 _BISECTIONS = 60
 
@@ -106,7 +106,7 @@ class PricedPolicy(BasePolicy):
                 return f"kept gain of {value:.2g} is below the minimum of {least}"
             return f"net gain {gain(nets[option.action])}, {best.action} {gain(nets[best.action])}"
 
-        per_wh = f"{price * J_PER_WH:.3g}"
+        per_wh = format_number(price * J_PER_WH)
         if best is not offered.skip:
             reason = Reason.BEST_NET_GAIN
             limit = f"each Wh has to bring {per_wh}" if price else "the budget is large enough"

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 from greentrain.units import J_PER_WH
 
 VERSION = "1.1.0"
@@ -77,7 +77,7 @@ def missing(document: Report) -> list[str]:
     if _PLACES.get(facts.disclosures(document).hosting or "") is None:
         sentences.append("infrastructure.infraType: give hosting in the file of --disclosures")
     if not facts.hardware(document):
-        sentences.append("infrastructure.components: no device was metered")
+        sentences.append("infrastructure.components: no device has a figure")
     return sentences
 
 
@@ -155,7 +155,7 @@ def _measures(document: Report) -> list[dict[str, Any]] | None:
     idle_j = math.fsum(one["energy_j"] for one in idle)
     return [
         {
-            "measurementMethod": f"greentrain, {facts.measured_words(document)}",
+            "measurementMethod": f"greentrain, {method_text.measured_words(document)}",
             "version": document["generator"]["version"],
             "cpuTrackingMode": _tracking(document, "cpu"),
             "gpuTrackingMode": _tracking(document, "gpu"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 
 VERSION = "1.6"
 _G_PER_T = 1e6
@@ -69,7 +69,8 @@ def _consumption(document: Report) -> list[dict[str, Any]]:
         one["co2CostEquivalent"] = {"value": carbon_g / _G_PER_T, "unit": "tCO2eq"}
     tuned_kwh = facts.kwh(facts.fine_tuning_j(document))
     properties = {
-        "method": facts.method(document),
+        "method": method_text.method(document),
+        "emissions-method": method_text.emissions_method(document) or "unknown",
         "boundary": facts.boundary(document) or "unknown",
         "tool": facts.generator(document),
         "fine-tuning-kwh": "unknown" if tuned_kwh is None else repr(tuned_kwh),

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 
 TABLE = "esrs_2023-12-22.json"
 _G_PER_T = 1e6
@@ -67,7 +67,9 @@ def table(document: Report) -> dict[str, Any]:
         "period": document["period"],
         "hosting": hosting,
         "rows": rows,
-        "method": facts.method(document),
+        "method": method_text.method(
+            document, with_pue=True, with_embodied=_hardware_g(document) is not None
+        ),
         "intensity": facts.intensity_words(document),
         "note": _NOTE,
         "missing": missing(document),

@@ -12,26 +12,19 @@ from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from greentrain._about import DISTRIBUTION
 from greentrain.control import UPDATE_MODES
 from greentrain.errors import LedgerError
 from greentrain.report.carbon_figures import Electricity, Impact, IntensityProvenance
 from greentrain.report.disclosures import Disclosures
-from greentrain.report.document import Report, SourceFigures
+from greentrain.report.document import Report
 from greentrain.report.formats import shown
-from greentrain.report.row_helpers import grouped, known_wh, mean_pue, pue
+from greentrain.report.row_helpers import known_wh, mean_pue, pue
 from greentrain.units import format_carbon
 
 MOST_CHARACTERS = 200
 FINE_TUNING = frozenset(mode for mode, traits in UPDATE_MODES.items() if traits.keeps_weights)
 """The update modes that continue from the last weights."""
 _FIRST_UPDATE = "NO_MODEL"
-_METHODS = {
-    "counter": "by hardware energy counter",
-    "sampled": "by sampled power",
-    "estimated": "estimated by a model",
-    "given": "given, not measured",
-}
 
 
 class Hardware(NamedTuple):
@@ -139,12 +132,12 @@ def model_name(document: Report) -> str:
 
 
 def generator(document: Report) -> str:
-    """Return the name and the version of the tool that metered."""
+    """Return the name and the version of the tool that recorded the energy."""
     return f"greentrain {document['generator']['version']}"
 
 
 def boundary(document: Report) -> str | None:
-    """Name what was metered, such as ``"gpu+cpu"``; ``None`` where nothing was."""
+    """Name what the energy covers, such as ``"gpu+cpu"``; ``None`` where nothing is known."""
     within = document["totals"]["boundary"]
     return None if within is None else one_line(within)
 
@@ -202,10 +195,10 @@ def known_pues(document: Report) -> str:
 
 
 def with_pue_j(document: Report) -> float | None:
-    """Return the metered joules times the runs' mean PUE by energy, which the grams include too.
+    """Return the joules of all windows times the runs' mean PUE, which the grams include too.
 
     Returns:
-        Joules; ``None`` if nothing was metered. A run without a PUE counts with 1.
+        Joules; ``None`` if nothing was measured. A run without a PUE counts with 1.
     """
     energy_j = document["totals"]["energy_j"]
     return None if energy_j is None else float(energy_j) * mean_pue(document["runs"])
@@ -255,7 +248,7 @@ def _left_out(document: Report) -> int:
 
 
 def hardware(document: Report) -> list[Hardware]:
-    """Count the metered devices by kind and name."""
+    """Count the devices with a figure by kind and name."""
     devices: dict[object, tuple[str, str | None]] = {}
     for source in document["totals"]["sources"]:
         kind = source_kind(source["name"])
@@ -282,15 +275,6 @@ def hardware_words(document: Report) -> str | None:
     return ", ".join(f"{one.number} x {one.device}" for one in known) or None
 
 
-def measured_words(document: Report) -> str:
-    """Describe the method by which each kind of device was metered."""
-    by_method = grouped(document["totals"]["sources"], _method_words)
-    return "; ".join(
-        f"{' and '.join(dict.fromkeys(source_kind(one['name']) for one in held))} {words}"
-        for words, held in by_method.items()
-    )
-
-
 def intensity_words(document: Report) -> str | None:
     """Describe the intensities of the grams; ``None`` where there is none."""
     described = [
@@ -303,28 +287,6 @@ def intensity_words(document: Report) -> str | None:
     return "; ".join(described) or None
 
 
-def method(document: Report) -> str:
-    """Describe in about a hundred words how the energy was measured."""
-    totals = document["totals"]
-    if totals["energy_j"] is None:
-        return "No energy was measured."
-    interval = totals["interval"]
-    spread = (
-        "No interval is claimed, because the uncertainty of some source is unknown."
-        if interval is None
-        else f"Its 95 % interval is {interval['low_wh'] / 1000:.3g} to "
-        f"{interval['high_wh'] / 1000:.3g} kWh (k = 2, sensors in quadrature)."
-    )
-    return (
-        f"Electrical energy was metered by {generator(document)} ({DISTRIBUTION}) during the runs, "
-        "window by window: epochs, validation, checkpoints and all other phases. The "
-        f"boundary is {boundary(document) or 'unknown'}: {measured_words(document)}. {spread} "
-        "Failed, killed and interrupted runs are counted. Cooling and other overheads of the "
-        "building, network, storage and the manufacture of the hardware are not included. The "
-        "energy is recorded in a hash-chained ledger, from which the figure can be recomputed."
-    )
-
-
 def gaps(document: Report) -> list[str]:
     """List in sentences why the figure of energy is incomplete."""
     totals = document["totals"]
@@ -334,8 +296,8 @@ def gaps(document: Report) -> list[str]:
         return ["energy: nothing was measured"]
     if not totals["complete"]:
         return [
-            "energy: the figure is a lower bound, because some windows are incomplete or were cut "
-            f"short ({totals['windows_incomplete']} and {totals['windows_recovered']} of "
+            "energy: the figure is of the measured part, because some windows are incomplete or "
+            f"were cut short ({totals['windows_incomplete']} and {totals['windows_recovered']} of "
             f"{totals['windows']})"
         ]
     return []
@@ -374,10 +336,6 @@ def electricity(document: Report) -> Electricity | None:
     """Return the electricity's emissions of the report; ``None`` if it has no such line."""
     impacts = document.get("supplementary_impacts")
     return impacts["electricity"] if impacts else None
-
-
-def _method_words(source: SourceFigures) -> str:
-    return _METHODS.get(source["method"] or "", "in an unknown way")
 
 
 def _word(key: str, value: object) -> str:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 
 _S_PER_DAY = 86400.0
 _COMPUTE = "floating-point operations were not counted"
@@ -53,7 +53,7 @@ def form(document: Report) -> dict[str, Any]:
             ),
             _row(
                 "Measurement methodology of the energy",
-                None if energy_kwh is None else facts.method(document),
+                None if energy_kwh is None else method_text.method(document),
                 None,
                 "in about 100 words",
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 from greentrain.report.formats import energy, metric
 from greentrain.texts import markdown
 from greentrain.units import format_carbon, plural
@@ -23,7 +23,7 @@ def render(document: Report) -> str:
             [
                 ("energy", _energy(document)),
                 ("boundary", _word(facts.boundary(document))),
-                ("measured by", escaped(facts.measured_words(document)) or "unknown"),
+                ("obtained by", escaped(method_text.measured_words(document)) or "unknown"),
                 ("emissions", _emissions(document)),
                 ("experiences", str(document["summary"]["experiences"])),
                 ("last metric", _metric(document)),
@@ -54,14 +54,14 @@ def _energy(document: Report) -> str:
     totals = document["totals"]
     if totals["energy_j"] is None:
         return "unknown: nothing was measured"
-    least = "" if totals["complete"] else "at least "
+    part = "" if totals["complete"] else " in the measured part"
     interval = totals["interval"]
     spread = (
         ""
         if interval is None
         else f" (95 % interval {energy(interval['low_j'])} to {energy(interval['high_j'])})"
     )
-    return f"{least}{energy(totals['energy_j'])}{spread}"
+    return f"{energy(totals['energy_j'])}{part}{spread}"
 
 
 def _emissions(document: Report) -> str:

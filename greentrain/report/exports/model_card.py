@@ -13,7 +13,7 @@ from typing import Any
 
 from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 
 KEY = "co2_eq_emissions"
 _STAGES = {
@@ -172,7 +172,7 @@ def _source(document: Report) -> str:
         return f"{facts.generator(document)}: nothing was measured"
     pue = facts.known_pues(document)
     parts = [
-        f"{facts.generator(document)}: {facts.measured_words(document)}",
+        f"{facts.generator(document)}: {method_text.measured_words(document)}",
         facts.intensity_words(document),
         f"PUE {pue}" if pue else None,
     ]

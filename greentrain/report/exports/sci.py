@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 
 STANDARD = "ISO/IEC 21031:2024"
 EXCLUDED = (
@@ -46,8 +46,10 @@ def score(document: Report) -> dict[str, Any]:
         "R": {"value": units, "unit": unit},
         "score": {"value": value, "unit": f"gCO2e per {unit or 'functional unit'}"},
         "boundary": facts.boundary(document),
-        "outside_boundary": document["not_measured"]["outside_boundary"],
-        "method": facts.method(document),
+        "outside_boundary": method_text.outside(
+            document, with_pue=True, with_embodied=embodied_g is not None
+        ),
+        "method": method_text.method(document, with_pue=True, with_embodied=embodied_g is not None),
         "excluded": list(EXCLUDED),
         "missing": missing(document),
     }

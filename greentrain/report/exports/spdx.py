@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 
 VERSION = "3.0.1"
 CONTEXT = f"https://spdx.org/rdf/{VERSION}/spdx-context.jsonld"
@@ -83,7 +83,7 @@ def _package(document: Report, spdx_id: str) -> dict[str, Any]:
         "name": facts.model_name(document),
         "software_primaryPurpose": "model",
         "comment": f"Not known: {'; '.join(missing(document))}.",
-        "ai_informationAboutTraining": facts.method(document),
+        "ai_informationAboutTraining": method_text.method(document),
     }
     if (version := facts.stated(document, "version")) is not None:
         package["software_packageVersion"] = version

@@ -11,7 +11,7 @@ from typing import Any
 from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
-from greentrain.report.exports import facts
+from greentrain.report.exports import facts, method_text
 from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, inert
 
 _WIDTH = 22
@@ -58,8 +58,9 @@ def _summary(document: Report) -> list[list[Cell]]:
         ["energy, high (95 %)", facts.kwh(interval["high_j"] if interval else None), "kWh"],
         ["emissions", facts.emissions_g(document), "g CO2e"],
         ["boundary", facts.boundary(document), None],
-        ["measured", facts.measured_words(document) or None, None],
-        ["method", facts.method(document), None],
+        ["obtained by", method_text.measured_words(document) or None, None],
+        ["method of the energy", method_text.method(document), None],
+        ["method of the emissions", method_text.emissions_method(document), None],
         *([sentence] for sentence in unknown),
     ]
 

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -181,4 +182,13 @@ def _csv(table: Sequence[Sequence[Cell]]) -> str:
 
 
 def _inert(row: Iterable[Cell]) -> list[Cell]:
-    return [inert(cell) if isinstance(cell, str) else cell for cell in row]
+    return [
+        inert(cell) if isinstance(cell, str) else _digits(cell) if type(cell) is float else cell
+        for cell in row
+    ]
+
+
+def _digits(value: float) -> str:
+    """Write a number in full, without an exponent."""
+    written = repr(value)
+    return f"{Decimal(written):f}" if "e" in written else written

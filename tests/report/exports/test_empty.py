@@ -44,7 +44,7 @@ def crashed(ledger):
     heartbeat(run, 1800.0, 900.0)
     document = build(ledger)
     run.close()
-    return document, "a lower bound"
+    return document, "the measured part"
 
 
 CASES = [empty, without_epochs, unmeasured, without_intensity, crashed]
