@@ -55,7 +55,7 @@ _CARBON = re.compile(r"(.*?)(?:of)?co[2₂](?:e|eq|equiv|equivalents?)?", re.DOT
 _JOINTS = re.compile(r"[\s_.·⋅-]+")
 _LONGEST = 100
 """Most characters of a quantity: reading 8,000 spaces would take seconds."""
-_SHOWN_G = {"g": 1.0, "kg": 1e3, "t": 1e6}
+_SHOWN_G = {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6}
 _LEAST_G = 0.1
 _THREE_DIGITS = 999.5
 _SMALLEST = 1e-9
@@ -129,8 +129,8 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def format_carbon(carbon_g: float | None) -> str:
-    """Return emissions as text for people, in g, kg or t, and in mg below 0.1 g.
+def format_carbon(carbon_g: float | None, unit: str | None = None) -> str:
+    """Return emissions as text for people, by default in g, kg or t, and in mg below 0.1 g.
 
     Example:
         >>> format_carbon(12.345), format_carbon(None), format_carbon(2.35e8), format_carbon(0.004)
@@ -138,10 +138,15 @@ def format_carbon(carbon_g: float | None) -> str:
     """
     if carbon_g is None:
         return "unknown"
-    unit = _unit_of(abs(carbon_g), _SHOWN_G)
-    if 0 < abs(carbon_g) < _LEAST_G:
-        unit, carbon_g = "mg", 1000.0 * carbon_g
-    return f"{format_number(carbon_g / _SHOWN_G.get(unit, 1.0))} {unit} CO2e"
+    unit = unit or carbon_unit([carbon_g])
+    return f"{format_number(carbon_g / _SHOWN_G[unit])} {unit} CO2e"
+
+
+def carbon_unit(carbon_g: Iterable[float]) -> str:
+    """Choose one unit for emissions, by the largest of them."""
+    largest = max((abs(value) for value in carbon_g), default=0.0)
+    units = {name: size for name, size in _SHOWN_G.items() if name != "mg"}
+    return "mg" if 0 < largest < _LEAST_G else _unit_of(largest, units)
 
 
 def parse_energy(text: str) -> float:

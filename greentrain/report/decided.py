@@ -28,6 +28,7 @@ from greentrain.report.measured import Windows
 from greentrain.report.row_helpers import MeasuredWindow
 from greentrain.report.scope import Scope
 from greentrain.report.times import ended_utc
+from greentrain.report.uses import EnergyUses
 
 _SHORT = ("run_id", "position", "reservation_id", "experience_id", "reason", "budget_id")
 """The columns of a decision without those of long texts."""
@@ -43,6 +44,8 @@ class ExperienceFigures:
         summary: Counts and metrics of all.
         avoided: The comparison with always retraining in full.
         baselines: The comparison with baseline retrainings.
+        retrainings: The last baseline retrainings.
+        uses: The energy by what it was used for.
     """
 
     listed: list[ExperienceEntry]
@@ -50,6 +53,8 @@ class ExperienceFigures:
     summary: Summary
     avoided: AvoidedEnergy
     baselines: dict[str, Any] | None
+    retrainings: list[ExperienceEntry]
+    uses: EnergyUses
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,12 +95,16 @@ class Decided:
         """
         reader, latest = self.reader(statuses), Latest[DecisionRow](MOST_EXPERIENCES)
         sums: dict[StreamKey, ExperienceSums] = defaultdict(ExperienceSums)
-        avoided, baselines = AvoidedEnergy(), []
+        avoided, uses, baselines = AvoidedEnergy(), EnergyUses(), []
         for decision in self.decisions():
             if is_baseline(decision):
                 baselines.append(decision)
+                uses.add(reader.figures(decision), baseline=True)
+                if sink is not NO_SINK:
+                    sink.experience(reader.entry(decision))
                 continue
             one = reader.figures(decision)
+            uses.add(one)
             sums[self.streams[one["run_id"]]].add(decision, one)
             avoided.add(decision, one)
             latest.add(decision)
@@ -108,6 +117,8 @@ class Decided:
             summary=summary(sums),
             avoided=avoided,
             baselines=measured(baselines, self.outcomes, self.windows_of, runs),
+            retrainings=[reader.entry(one) for one in baselines[-MOST_EXPERIENCES:]],
+            uses=uses,
         )
 
 

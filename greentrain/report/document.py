@@ -291,10 +291,19 @@ class StreamSummary(ExperienceCounts):
     run_ids: list[str]
 
 
+class UseFigures(TypedDict):
+    """The energy that was used for one purpose, and how often."""
+
+    use: str
+    count: int | None
+    energy_j: float
+
+
 class Summary(ExperienceCounts):
     """Counts and metrics of all streams, and of each; an experience counts once."""
 
     by_stream: list[StreamSummary]
+    by_use: list[UseFigures]
 
 
 class NotMeasured(TypedDict):
@@ -361,6 +370,7 @@ class Report(TypedDict):
     overlaps: list[Overlap]
     budgets: list[BudgetFigures]
     experiences: list[ExperienceEntry]
+    baseline_retrainings: list[ExperienceEntry]
     summary: Summary
     not_measured: NotMeasured
     carbon: CarbonFigures

@@ -178,7 +178,7 @@ def _identity(row: DecisionRow | OutcomeRow, names: Mapping[str, str]) -> tuple[
     return names.get(row["run_id"]), row["experience_id"], row["position"]
 
 
-def is_baseline(row: DecisionRow | ExperienceEntry) -> bool:
+def is_baseline(row: DecisionRow | ExperienceEntry | UpdateFigures) -> bool:
     """Return whether a decision is about a baseline retraining."""
     return bool(row["reason"] == Reason.BASELINE)
 
@@ -225,6 +225,7 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
         "final_metric": None if alone is None else alone["final_metric"],
         "anytime_metric": None if alone is None else alone["anytime_metric"],
         "by_stream": each,
+        "by_use": [],
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from greentrain.texts import visible
 from greentrain.units import (
+    carbon_unit,
     energy_in,
     energy_unit,
     format_carbon,
@@ -60,6 +61,23 @@ def energy(energy_j: float | None, unit: str | None = None) -> str:
     return format_number(energy_in(energy_j, unit))
 
 
+def energies(low_j: float, high_j: float) -> str:
+    """Write an interval of energies in one unit.
+
+    Example:
+        >>> energies(1800.0, 7200.0)
+        '0.5 to 2 Wh'
+    """
+    unit = energy_unit([low_j, high_j])
+    return f"{energy(low_j, unit)} to {format_energy(high_j, unit)}"
+
+
+def _masses(low_g: float, high_g: float) -> str:
+    unit = carbon_unit([low_g, high_g])
+    low = format_carbon(low_g, unit).partition(" ")[0]
+    return f"{low} to {_grams(high_g, unit)}"
+
+
 def metric(value: float | None) -> str:
     """Write a metric with four significant digits."""
     return UNKNOWN if value is None else format_number(value, 4)
@@ -75,8 +93,8 @@ def _with_unit(unit: str) -> Callable[[float | None], str]:
     return lambda value: UNKNOWN if value is None else f"{format_number(value)} {unit}"
 
 
-def _grams(carbon_g: float | None) -> str:
-    return format_carbon(carbon_g).replace("CO2e", "CO₂e")
+def _grams(carbon_g: float | None, unit: str | None = None) -> str:
+    return format_carbon(carbon_g, unit).replace("CO2e", "CO₂e")
 
 
 def _number(value: float | None) -> str:
@@ -119,11 +137,13 @@ def _sentence(text: str) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "amount": amount,
+    "energies": energies,
     "energy": energy,
     "energy_unit": energy_unit,
     "gain": _gain,
     "grams": _grams,
     "litres": _with_unit("l"),
+    "masses": _masses,
     "metric": metric,
     "moment": _moment,
     "number": _number,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from greentrain.control import UPDATE_MODES
-from greentrain.report.document import Report, RunFigures
-from greentrain.report.experiences import ENDINGS
+from greentrain.report.document import ExperienceEntry, Report, RunFigures
+from greentrain.report.experiences import ENDINGS, settings_of
 from greentrain.report.formats import FILTERS, energy, inert, short
-from greentrain.report.row_helpers import grouped, total
+from greentrain.report.row_helpers import grouped, pue, total
 from greentrain.report.svg import (
+    BASELINE_COLOUR,
     MODE_COLOURS,
     energy_chart,
     epoch_chart,
@@ -19,8 +21,9 @@ from greentrain.report.svg import (
     source_chart,
     spending_chart,
 )
+from greentrain.report.uses import USES, with_baselines
 from greentrain.report.window_list import epoch_energies
-from greentrain.units import plural
+from greentrain.units import format_number, plural
 
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
@@ -51,11 +54,17 @@ METHOD_WORDS = {
 }
 
 
-def render_html(report: Report) -> str:
+NOT_WORSE = "in the comparison, the new model was not worse by more than its error"
+"""The rule by which an update is kept, as a page states it."""
+
+
+def render_html(report: Report, *, paper: bool = False) -> str:
     """Render the report document as one self-contained page.
 
     Args:
         report: The document of :func:`greentrain.report.build`.
+        paper: Whether the page is printed. Then the budgets follow the summary, each decision is a
+            row of a table, and nothing is folded.
 
     Returns:
         The page, with its styles and charts and without scripts. A policy in its head forbids
@@ -74,9 +83,12 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    charts = {place: [Markup(one) for one in plotted] for place, plotted in _charts(report).items()}
+    charts = {
+        place: [(name, Markup(one)) for name, one in plotted]
+        for place, plotted in _charts(report).items()
+    }
     page = environment.get_template("report.html.j2").render(
-        report=report, charts=charts, **_view(report)
+        report=report, charts=charts, paper=paper, **_view(report)
     )
     return page if page.endswith("\n") else page + "\n"
 
@@ -99,6 +111,15 @@ def _view(report: Report) -> dict[str, Any]:
             for mode, count in modes.items()
         ],
         "colours": MODE_COLOURS,
+        "baseline_colour": BASELINE_COLOUR,
+        "kept_why": partial(_kept_why, modes=_modes(runs)),
+        "overruns": sum(len(budget["overruns"]) for budget in budgets),
+        "use_words": USES,
+        "use_shares": {
+            one["use"]: one["energy_j"] / total_j if total_j else 0.0
+            for one in report["summary"]["by_use"]
+        },
+        "factor_words": _factor_words(report),
         "mode_words": MODE_WORDS,
         "phase_words": PHASE_WORDS,
         "method_words": METHOD_WORDS,
@@ -108,6 +129,7 @@ def _view(report: Report) -> dict[str, Any]:
         },
         "budget_kept": all(budget["kept"] for budget in budgets) if budgets else None,
         "main_budgets": [one for one in budgets if one["pays_for_updates"]] or budgets,
+        "streams": {run["name"] for run in runs},
         "names": {run["run_id"]: run["name"] for run in runs},
         "earlier_experiences": experiences[-MOST_EXPERIENCES:-UNFOLDED],
         "experiences": experiences[-UNFOLDED:],
@@ -120,16 +142,20 @@ def _view(report: Report) -> dict[str, Any]:
     }
 
 
-def _charts(report: Report) -> dict[str, list[str]]:
-    latest = report["experiences"][-MOST_EXPERIENCES:]
+def _charts(report: Report) -> dict[str, list[tuple[str, str]]]:
+    """Return the charts of each place, each with the name of what it shows."""
+    names = {run["run_id"]: run["name"] for run in report["runs"]}
+    latest = with_baselines(
+        report["experiences"][-MOST_EXPERIENCES:], report["baseline_retrainings"]
+    )
+    by_stream = grouped(latest, lambda one: names.get(one["run_id"], one["run_id"]))
     by_metric = grouped(
         (one for one in latest if one["metric"] is not None and one["metric_after"] is not None),
-        lambda one: str(one["metric"]),
+        lambda one: (names.get(one["run_id"], one["run_id"]), str(one["metric"])),
     )
     paid = [one for one in report["budgets"] if one["spending"]]
     main = [one for one in paid if one["pays_for_updates"]] or paid
     sources = [one for one in report["totals"]["sources"] if one["energy_j"]]
-    hours = [one for one in report.get("hourly", []) if one["carbon_g"] is not None]
     fits = {run["run_id"]: run["name"] for run in report["runs"] if run["kind"] != "stream"}
     epochs = [
         (fits[run_id], held[-MOST_EXPERIENCES:])
@@ -137,15 +163,60 @@ def _charts(report: Report) -> dict[str, list[str]]:
         if run_id in fits
     ]
     return {
-        "energy": [energy_chart(latest)] if latest else [],
-        "epochs": [epoch_chart(held, name) for name, held in epochs[-MOST_CHARTS:]],
-        "sources": [source_chart(sources)] if sources else [],
-        "intensity": [intensity_chart(hours)] if any(one["energy_j"] for one in hours) else [],
-        "spending": [spending_chart(budget) for budget in main[:MOST_CHARTS]],
+        "energy": [
+            (name, energy_chart(held, name)) for name, held in list(by_stream.items())[:MOST_CHARTS]
+        ],
+        "epochs": [(name, epoch_chart(held, name)) for name, held in epochs[-MOST_CHARTS:]],
+        "sources": [("", source_chart(sources))] if sources else [],
+        "intensity": _intensity(report),
+        "spending": [(budget["name"], spending_chart(budget)) for budget in main[:MOST_CHARTS]],
         "metric": [
-            metric_chart(held, name) for name, held in list(by_metric.items())[:MOST_CHARTS]
+            (name, metric_chart(held, metric, name))
+            for (name, metric), held in list(by_metric.items())[:MOST_CHARTS]
         ],
     }
+
+
+def _intensity(report: Report) -> list[tuple[str, str]]:
+    """Return a chart of the grid's intensity, if it is known by the hour.
+
+    One factor for a whole year is no series. The grams include the PUE, which is divided out. So
+    there is no chart of runs with different ones.
+    """
+    hours = [one for one in report["hourly"] if one["carbon_g"] is not None and one["energy_j"]]
+    known = [one["intensity"] for one in report["carbon"]["intensities"] if one["intensity"]]
+    pues = {pue(run) or 1.0 for run in report["runs"] if run["energy_j"]}
+    if not hours or len(pues) != 1 or all(one["data_year"] is not None for one in known):
+        return []
+    return [("", intensity_chart(hours, pues.pop()))]
+
+
+def _kept_why(one: ExperienceEntry, modes: Mapping[str, str]) -> str | None:
+    """Explain why a model was kept although its metric got worse; ``None`` otherwise."""
+    before, after = one["metric_before"], one["metric_after"]
+    sign = {"max": 1.0, "min": -1.0}.get(modes.get(one["run_id"], ""))
+    if not (one["kept"] and one["steps"]) or before is None or after is None or sign is None:
+        return None
+    if sign * (after - before) >= 0:
+        return None
+    way = "fell" if after < before else "rose"
+    by = format_number(abs(after - before), 2)
+    return f"kept although {short(str(one['metric']), 24)} {way} by {by}: {NOT_WORSE}"
+
+
+def _modes(runs: Sequence[RunFigures]) -> dict[str, str]:
+    """Return whether more or less of the metric is better, by run id, where it is recorded."""
+    return {run["run_id"]: str(settings_of(run["environment"]).get("mode")) for run in runs}
+
+
+def _factor_words(report: Report) -> list[str]:
+    """Name each intensity that is one factor for a whole year."""
+    found = [one["intensity"] for one in report["carbon"]["intensities"] if one["intensity"]]
+    return [
+        f"{short(str(one['zone']), 40)}, one factor for all of {one['data_year']}"
+        for one in found
+        if one["data_year"] is not None
+    ]
 
 
 def _not_completed(runs: Sequence[RunFigures]) -> list[dict[str, Any]]:

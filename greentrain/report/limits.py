@@ -52,7 +52,7 @@ class Sink:
         """Take a window. Runs come in the order in which they were opened."""
 
     def experience(self, one: ExperienceEntry) -> None:
-        """Take an experience, in the order of the decisions."""
+        """Take an experience or a baseline retraining, in the order of the decisions."""
 
 
 NO_SINK = Sink()

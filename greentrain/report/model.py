@@ -138,7 +138,11 @@ def document(
         # All payments from a budget count, whichever run made them, and whenever.
         "budgets": budgets(decided.budgets, decided.payments, decided.about),
         "experiences": experiences.listed,
-        "summary": experiences.summary,
+        "baseline_retrainings": experiences.retrainings,
+        "summary": {
+            **experiences.summary,
+            "by_use": experiences.uses.figures(totals["energy_j"]),
+        },
         "not_measured": not_measured(counting, counted, totals),
         "carbon": grams,
         "disclosures": stated,

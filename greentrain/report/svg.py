@@ -32,12 +32,15 @@ from greentrain.report.document import (
     HourFigures,
     SourceFigures,
 )
+from greentrain.report.experiences import is_baseline
 from greentrain.report.formats import amount, energy, metric, shown
-from greentrain.units import J_PER_WH, energy_in, energy_unit, format_number
+from greentrain.units import J_PER_WH, energy_in, energy_unit, format_number, plural
 
 MODE_COLOURS: Mapping[str, str] = {
     mode: f"var(--{traits.short_name}, {traits.colour})" for mode, traits in UPDATE_MODES.items()
 }
+BASELINE_COLOUR = "var(--baseline, #a8527a)"
+_BASE = "base"
 _LINE, _ALARM = "var(--accent, #1f7a5c)", "var(--alarm, #c0392b)"
 _SOFT = "var(--soft, #9aa3ad)"
 _SHORT: Mapping[str, str] = {mode: traits.short_name for mode, traits in UPDATE_MODES.items()}
@@ -49,11 +52,12 @@ _HOUR_S = 3600.0
 _TIMES = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
-def energy_chart(experiences: Sequence[ExperienceEntry]) -> str:
-    """Plot the energy of each experience as a bar in the colour of its update mode.
+def energy_chart(experiences: Sequence[ExperienceEntry], stream: str = "") -> str:
+    """Plot the energy of each experience of a stream as a bar in the colour of its update mode.
 
     The part above the coloured one is energy outside the update: probes and calibration. A tick
-    marks the predicted energy of the update.
+    marks the predicted energy of the update. Baseline retrainings are bars of a colour of their
+    own, after their experiences.
     """
     tops = [value for one in experiences for value in (one["energy_j"], one["predicted_j"])]
     plot, y_of = _energy_plot(tops, len(experiences), "experience")
@@ -66,21 +70,29 @@ def energy_chart(experiences: Sequence[ExperienceEntry]) -> str:
             marks.append(text(plot.centre(index), plot.y(0) - 6, "?", "middle"))
         else:
             y = y_of(energy_j if update_j is None else min(update_j, energy_j))
-            colour = MODE_COLOURS.get(one["update_mode"], _SOFT)
+            colour = _colour(one)
             marks.append(rect(left, y_of(energy_j), width, y, _SOFT))
             marks.append(rect(left, y, width, plot.y(0), colour))
         if one["predicted_j"]:
             y = y_of(one["predicted_j"])
             marks.append(line(left - 5, y, left + width + 5, y, "currentColor", 2.5))
         words = (
-            f"{one['experience_id']}, {one['update_mode']}: {energy(energy_j)}, the update "
+            f"{one['experience_id']}, {_kind(one)}: {energy(energy_j)} with its probe, the update "
             f"{energy(update_j)}, predicted {energy(one['predicted_j'])}"
         )
         marks.append(_tooltip(plot, index, words))
     labels = _labels(
-        plot, [(_name(one), _SHORT.get(one["update_mode"], "")) for one in experiences]
+        plot,
+        [
+            (_name(one), _BASE if is_baseline(one) else _SHORT.get(one["update_mode"], ""))
+            for one in experiences
+        ],
     )
-    return svg(f"Energy of each of {len(experiences)} experiences", plot, [*marks, *labels])
+    baselines = sum(map(is_baseline, experiences))
+    title = f"Energy of {plural(len(experiences) - baselines, 'experience')}"
+    title += f" and {plural(baselines, 'baseline retraining')}" if baselines else ""
+    title += f" of {shown(stream, 60)}" if stream else ""
+    return svg(title, plot, [*marks, *labels])
 
 
 def epoch_chart(epochs: Sequence[EpochEnergy], title: str) -> str:
@@ -146,10 +158,11 @@ def spending_chart(budget: BudgetFigures) -> str:
     return svg(title, plot, marks)
 
 
-def metric_chart(experiences: Sequence[ExperienceEntry], title: str) -> str:
+def metric_chart(experiences: Sequence[ExperienceEntry], title: str, stream: str = "") -> str:
     """Plot a metric before (hollow) and after (filled) each experience; a line joins the latter.
 
-    The line breaks between runs and where the metric is not known.
+    The line breaks between runs and where the metric is not known. A baseline retraining is a
+    square: the metric of its model.
     """
     values = [one[key] for one in experiences for key in ("metric_before", "metric_after")]
     name = shown(title, 24)
@@ -160,6 +173,13 @@ def metric_chart(experiences: Sequence[ExperienceEntry], title: str) -> str:
     last: tuple[str, float, float] | None = None
     for index, one in enumerate(experiences):
         before, after, x = one["metric_before"], one["metric_after"], plot.centre(index)
+        if is_baseline(one):
+            if after is not None:
+                y = plot.y(after)
+                marks.append(rect(x - 5, y - 5, 10, y + 5, BASELINE_COLOUR))
+            words = f"baseline retraining at {one['experience_id']}: {name} {metric(after)}"
+            marks.append(_tooltip(plot, index, words))
+            continue
         point = None if after is None else (one["run_id"], x, plot.y(after))
         if point and last and last[0] == point[0]:
             marks.insert(0, line(last[1], last[2], x, point[2], _LINE, 2.5))
@@ -173,7 +193,9 @@ def metric_chart(experiences: Sequence[ExperienceEntry], title: str) -> str:
         marks.append(_tooltip(plot, index, words))
         last = point
     labels = _labels(plot, [(_name(one), "") for one in experiences])
-    return svg(f"{name} before and after each experience", plot, [*marks, *labels])
+    title = f"{name} before and after each experience"
+    title += f" of {shown(stream, 60)}" if stream else ""
+    return svg(title, plot, [*marks, *labels])
 
 
 def source_chart(sources: Sequence[SourceFigures]) -> str:
@@ -197,11 +219,12 @@ def source_chart(sources: Sequence[SourceFigures]) -> str:
     return svg(f"Energy of {len(largest)} of {len(sources)} sources", plot, [*marks, *labels])
 
 
-def intensity_chart(hours: Sequence[HourFigures]) -> str:
-    """Plot the grams of each kilowatt-hour over time, in steps of one or more hours.
+def intensity_chart(hours: Sequence[HourFigures], pue: float = 1.0) -> str:
+    """Plot the grid's grams of each kilowatt-hour over time, in steps of one or more hours.
 
     Args:
         hours: Hours in order; where one is missing, the line breaks.
+        pue: The PUE that the grams include, and the intensity does not.
     """
     every = math.ceil(len(hours) / _MOST_POINTS)
     start_s = _seconds(hours[0]["hour_utc"])
@@ -213,7 +236,7 @@ def intensity_chart(hours: Sequence[HourFigures]) -> str:
         if energy_j > 0:
             grams = math.fsum(one["carbon_g"] or 0.0 for one in together)
             begin_s, last_s = (_seconds(one["hour_utc"]) for one in (together[0], together[-1]))
-            per_kwh = grams / energy_j * J_PER_WH * 1000.0
+            per_kwh = grams / (pue * energy_j) * J_PER_WH * 1000.0
             steps.append((begin_s - start_s, last_s + _HOUR_S - start_s, per_kwh))
     unit, unit_s = next((one for one in _TIMES[:2] if end_s >= 2 * one[1]), _TIMES[1])
     first = datetime.fromisoformat(hours[0]["hour_utc"]).strftime("%Y-%m-%d %H:%M UTC")
@@ -227,6 +250,14 @@ def intensity_chart(hours: Sequence[HourFigures]) -> str:
     low, high = format_number(min(values)), format_number(max(values))
     title = f"Carbon intensity over time: {low} to {high} g/kWh"
     return svg(title, plot, [_stroke(path), *_time_ticks(plot, end_s, unit_s)])
+
+
+def _colour(one: ExperienceEntry) -> str:
+    return BASELINE_COLOUR if is_baseline(one) else MODE_COLOURS.get(one["update_mode"], _SOFT)
+
+
+def _kind(one: ExperienceEntry) -> str:
+    return "baseline retraining" if is_baseline(one) else one["update_mode"]
 
 
 def _energy_plot(

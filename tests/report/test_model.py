@@ -334,7 +334,7 @@ def test_the_facility_is_what_was_metered_times_pue_and_apart_from_it(ledger):
     ]
     assert (totals["energy_j"], totals["boundary"]) == (5400.0, "gpu+cpu")
     outside = build(ledger)["not_measured"]["outside_boundary"]
-    assert any("they are in the facility's" in sentence for sentence in outside)
+    assert any("they are in the energy of the facility" in sentence for sentence in outside)
 
 
 def test_the_facility_of_a_calibrated_run_is_its_node_times_pue(ledger):

@@ -108,8 +108,8 @@ def test_the_page_shows_what_is_apart_from_the_metered_energy(ledger):
     killed.close()
     shown = re.sub(r"\s+", " ", Page(text).text)
     assert "3.7 Wh used in the measured part" in shown  # 2 Wh, 0.7 Wh idle and 1 Wh recovered
-    assert "Metered joules times 1.25 (1.2 to 1.3), from 5 spans" in shown
-    assert "3.38 Wh, 3.24 Wh to 3.51 Wh, node for 2.7 Wh metered in 1 run" in shown
+    assert "The joules of the sources times 1.25 (1.2 to 1.3), from 5 spans" in shown
+    assert "3.38 Wh, 3.24 to 3.51 Wh, node for 2.7 Wh of the sources in 1 run" in shown
     assert "PUE 1.2, <b>a sign</b>, times the energy within node." in shown
     assert "Idle power" in shown and "50 W" in shown and "20 W" in shown
     assert "killed was killed, or is still running: 1 Wh of 1 phase are known from" in shown
@@ -137,12 +137,15 @@ def test_avoided_energy_and_what_stands_beside_are_shown_with_their_methods(ledg
     given = Disclosures(hosting="cloud", water_l_per_kwh=2.0, water_source="a sign")
     shown = re.sub(r"\s+", " ", Page(render_html(build(ledger, disclosures=given))).text)
     # Five times 3,960 J less 360 J are 5 Wh, which at 400 g/kWh are 2 g.
-    assert "5 Wh modelled 5 Wh to 5 Wh (95 % interval; how) 2 g CO₂e significant" in shown
-    assert "5.5 Wh for retraining in full at every experience, 1,800 J used, over 5 exp" in shown
+    assert "5 Wh modelled 5 to 5 Wh (95 % interval; how) 2 g CO₂e significant" in shown
+    assert "5.5 Wh for retraining in full at every experience, 1,800 J used, probes and baseline retrainings included, over 5 exp" in shown
     assert "Carbon shifted Nothing was shifted" in shown
     assert "location-based Scope 3" in shown
     # Half a watt-hour at two litres a kilowatt-hour.
-    assert "Water0.001 lEnergy of the sources, times the litres given for each kWh.Source: a s" in shown
+    assert (
+        "Water0.001 lEnergy of the sources, times the litres given for each kWh.Source: a s"
+        in shown
+    )
     assert "Manufacture of the hardwareunknownGive embodied_kg, embodied_lifetime_h and" in shown
 
 

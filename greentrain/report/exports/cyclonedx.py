@@ -71,6 +71,7 @@ def _consumption(document: Report) -> list[dict[str, Any]]:
     properties = {
         "method": method_text.method(document),
         "emissions-method": method_text.emissions_method(document) or "unknown",
+        "reporting-period": facts.period_words(document) or "not limited",
         "boundary": facts.boundary(document) or "unknown",
         "tool": facts.generator(document),
         "fine-tuning-kwh": "unknown" if tuned_kwh is None else repr(tuned_kwh),

@@ -64,6 +64,7 @@ def table(document: Report) -> dict[str, Any]:
     ]
     return {
         "taxonomy": held["taxonomy"],
+        "reporting_period": facts.reporting_period(document),
         "period": document["period"],
         "hosting": hosting,
         "rows": rows,

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +118,21 @@ def kwh(energy_j: float | None) -> float | None:
 def disclosures(document: Report) -> Disclosures:
     """Return the user's disclosures."""
     return Disclosures(**document.get("disclosures", {}))
+
+
+def reporting_period(document: Report) -> dict[str, str | None]:
+    """Return the interval that the report was limited to; ``None`` for an open end.
+
+    ``period`` of the document is another thing: the first and the last moment of its rows.
+    """
+    return {key: document["scope"][key] for key in ("since_utc", "until_utc")}
+
+
+def period_words(document: Report) -> str | None:
+    """Describe the interval that the report was limited to; ``None`` if it was not."""
+    since, until = reporting_period(document).values()
+    parts = [f"from {_day(since)}" if since else "", f"before {_day(until)}" if until else ""]
+    return " and ".join(part for part in parts if part) or None
 
 
 def stated(document: Report, key: str) -> str | None:
@@ -336,6 +352,10 @@ def electricity(document: Report) -> Electricity | None:
     """Return the electricity's emissions of the report; ``None`` if it has no such line."""
     impacts = document.get("supplementary_impacts")
     return impacts["electricity"] if impacts else None
+
+
+def _day(utc: str) -> str:
+    return datetime.fromisoformat(utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _word(key: str, value: object) -> str:

@@ -30,6 +30,7 @@ def form(document: Report) -> dict[str, Any]:
         "form": "Model Documentation Form, Code of Practice for General-Purpose AI, July 2025",
         "law": "Regulation (EU) 2024/1689, Annex XI, section 1, 2 (d) and (e)",
         "model": facts.model_name(document),
+        "reporting_period": facts.reporting_period(document),
         "rows": [
             _row(
                 "Training time, wall clock",

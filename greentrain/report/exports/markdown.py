@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
-from greentrain.report.formats import energy, metric
+from greentrain.report.formats import energies, energy, metric
+from greentrain.report.uses import USES
 from greentrain.texts import markdown
 from greentrain.units import format_carbon, plural
 
@@ -29,6 +30,7 @@ def render(document: Report) -> str:
                 ("last metric", _metric(document)),
             ],
         ),
+        *_uses(document),
         *_budgets(document),
         *_runs(document),
         *_known_gaps(document),
@@ -47,7 +49,9 @@ def _lead(document: Report) -> str:
     if not runs:
         return "The ledger holds no run, so there is no figure to report."
     period = document["period"]
-    return f"{plural(len(runs), 'run')}, {period['first_utc']} to {period['last_utc']}."
+    limited = facts.period_words(document)
+    only = "" if limited is None else f" Reporting period: only {limited}."
+    return f"{plural(len(runs), 'run')}, {period['first_utc']} to {period['last_utc']}.{only}"
 
 
 def _energy(document: Report) -> str:
@@ -59,7 +63,7 @@ def _energy(document: Report) -> str:
     spread = (
         ""
         if interval is None
-        else f" (95 % interval {energy(interval['low_j'])} to {energy(interval['high_j'])})"
+        else f" (95 % interval {energies(interval['low_j'], interval['high_j'])})"
     )
     return f"{energy(totals['energy_j'])}{part}{spread}"
 
@@ -80,6 +84,16 @@ def _metric(document: Report) -> str:
     ]
     more = len(shown) - MOST_ROWS
     return ", ".join(shown[:MOST_ROWS]) + (f" and {more} more" if more > 0 else "") or metric(None)
+
+
+def _uses(document: Report) -> list[str]:
+    rows = [
+        (USES[one["use"]].lower(), str(one["count"] or ""), energy(one["energy_j"]))
+        for one in document["summary"]["by_use"]
+    ]
+    sentence = "The energy of an experience is its update and its probe or calibration together."
+    found = _section("Where the energy went", ("use", "number", "energy"), rows)
+    return [*found, sentence] if found else []
 
 
 def _budgets(document: Report) -> list[str]:

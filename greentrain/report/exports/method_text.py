@@ -8,7 +8,7 @@ from greentrain._about import DISTRIBUTION
 from greentrain.report.document import Report, SourceFigures
 from greentrain.report.energy_totals import BUILDING, NO_MANUFACTURE, NO_WATER
 from greentrain.report.exports import facts
-from greentrain.report.formats import energy
+from greentrain.report.formats import energies
 from greentrain.report.row_helpers import grouped, mean_pue
 
 METERED = frozenset({"counter", "sampled"})
@@ -105,11 +105,11 @@ def _spread(document: Report, *, with_pue: bool) -> str:
     if found is None:
         return "No interval is claimed, because the uncertainty of some source is unknown."
     factor = mean_pue(document["runs"]) if with_pue else 1.0
-    low, high = (energy(factor * found[key]) for key in ("low_j", "high_j"))
+    within = energies(factor * found["low_j"], factor * found["high_j"])
     including = ", PUE included," if with_pue else ""
     error = "; the error of the PUE is not known" if with_pue else ""
     return (
-        f"The 95 % interval of {part}the energy{including} is {low} to {high} (k = 2, sensors in "
+        f"The 95 % interval of {part}the energy{including} is {within} (k = 2, sensors in "
         f"quadrature{error})."
     )
 

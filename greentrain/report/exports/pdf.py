@@ -10,21 +10,21 @@ from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
 from greentrain.report.html import render_html
 
-# WeasyPrint misplaces grids that break over pages, and fails where one must not break.
-_PLAIN = "* { break-inside: auto !important } .decision, dl { display: block !important }"
 _SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 _VARIABLE = re.compile(r"var\(--([\w-]+)(?:,\s*([^()]*))?\)")
 _DEFINED = re.compile(r"--([\w-]+):\s*([^;}]+)")
 
 
 def render(document: Report) -> bytes:
-    """Print the HTML page as a PDF; nothing is fetched for it.
+    """Print the page as a tagged PDF (PDF/UA-1); nothing is fetched for it.
+
+    The summary and the budgets are first. Each decision is a row of a table.
 
     Raises:
         ConfigurationError: If WeasyPrint is not installed, or cannot load Pango.
     """
     try:
-        from weasyprint import CSS, HTML
+        from weasyprint import HTML
     except ImportError:
         raise ConfigurationError(
             f'the format pdf needs WeasyPrint; install it with pip install "{DISTRIBUTION}[pdf]"'
@@ -35,8 +35,8 @@ def render(document: Report) -> bytes:
             f"({str(error).splitlines()[0]}); Debian has it in the packages libpango-1.0-0, "
             "libpangoft2-1.0-0 and libharfbuzz-subset0"
         ) from None
-    page = HTML(string=with_colours(render_html(document)), url_fetcher=_refuse)
-    printed: bytes = page.write_pdf(stylesheets=[CSS(string=_PLAIN)])
+    page = HTML(string=with_colours(render_html(document, paper=True)), url_fetcher=_refuse)
+    printed: bytes = page.write_pdf(pdf_variant="pdf/ua-1")
     return printed
 
 

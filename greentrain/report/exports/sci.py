@@ -32,6 +32,7 @@ def score(document: Report) -> dict[str, Any]:
     return {
         "standard": STANDARD,
         "formula": "SCI = (E * I + M) / R",
+        "reporting_period": facts.reporting_period(document),
         "E": {"value": energy_kwh, "unit": "kWh", "pue": _pue_words(document)},
         "I": {
             "value": carbon_g / energy_kwh if carbon_g is not None and energy_kwh else None,

@@ -12,7 +12,7 @@ from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
-from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, inert
+from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, entries, inert
 
 _WIDTH = 22
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -36,7 +36,7 @@ def render(document: Report) -> bytes:
     for title, table in (
         ("Summary", _summary(document)),
         ("Runs", cells(RUNS, document["runs"])),
-        ("Experiences", cells(EXPERIENCES, document["experiences"])),
+        ("Experiences", cells(EXPERIENCES, entries(document))),
     ):
         _fill(workbook.create_sheet(title), table)
     written = io.BytesIO()
@@ -52,6 +52,7 @@ def _summary(document: Report) -> list[list[Cell]]:
     ]
     return [
         ["figure", "value", "unit"],
+        ["reporting period", facts.period_words(document) or "not limited", None],
         ["runs", len(document["runs"]), None],
         ["energy", facts.kwh(totals["energy_j"]), "kWh"],
         ["energy, low (95 %)", facts.kwh(interval["low_j"] if interval else None), "kWh"],

@@ -17,6 +17,7 @@ from greentrain.report.document import ExperienceEntry, Report, RunFigures, Wind
 from greentrain.report.exports import facts
 from greentrain.report.limits import Sink
 from greentrain.report.row_helpers import pue
+from greentrain.report.uses import kind_of, with_baselines
 
 Cell = str | float | int | None
 _Row = TypeVar("_Row")
@@ -49,6 +50,7 @@ RUNS: Columns[RunFigures] = {
 
 EXPERIENCES: Columns[ExperienceEntry] = {
     "run id": lambda row: _text(row["run_id"]),
+    "kind": kind_of,
     "position": lambda row: row["position"],
     "experience": lambda row: _text(row["experience_id"]),
     "decided (UTC)": lambda row: _text(row["decided_utc"]),
@@ -56,16 +58,16 @@ EXPERIENCES: Columns[ExperienceEntry] = {
     "step fraction": lambda row: row["step_fraction"],
     "reason": lambda row: _text(row["reason"]),
     "status": lambda row: _text(row["status"]),
-    "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
-    "energy of the update (kWh)": lambda row: facts.kwh(row["update_energy_j"]),
-    "predicted (kWh)": lambda row: facts.kwh(row["predicted_j"]),
+    "energy with probe and calibration (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "energy of the update alone (kWh)": lambda row: facts.kwh(row["update_energy_j"]),
+    "predicted for the update (kWh)": lambda row: facts.kwh(row["predicted_j"]),
     "overrun (kWh)": lambda row: facts.kwh(row["overrun_j"]),
     "budget": lambda row: _text(row["budget"]),
     "metric": lambda row: _text(row["metric"]),
     "metric before": lambda row: row["metric_before"],
     "metric after": lambda row: row["metric_after"],
 }
-"""The columns of the table of experiences; energy includes that of the probe."""
+"""The columns of the table of experiences and baseline retrainings."""
 
 WINDOWS: Columns[WindowFigures] = {
     "run id": lambda row: _text(row["run_id"]),
@@ -86,6 +88,11 @@ def cells(columns: Columns[_Row], rows: Sequence[_Row]) -> list[list[Cell]]:
     return [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
 
 
+def entries(document: Report) -> list[ExperienceEntry]:
+    """Return the experiences, each followed by its baseline retrainings."""
+    return with_baselines(document["experiences"], document["baseline_retrainings"])
+
+
 def render_runs(document: Report) -> str:
     """Write the runs as CSV; unknown cells are empty."""
     return _csv(cells(RUNS, document["runs"]))
@@ -93,7 +100,7 @@ def render_runs(document: Report) -> str:
 
 def render_experiences(document: Report) -> str:
     """Write the experiences as CSV; unknown cells are empty."""
-    return _csv(cells(EXPERIENCES, document["experiences"]))
+    return _csv(cells(EXPERIENCES, entries(document)))
 
 
 def render_windows(document: Report) -> str:

@@ -58,10 +58,10 @@ def test_a_text_has_the_pue_and_the_interval_of_its_own_figure(ledger):
     without = next(
         row for row in gpai.form(document)["rows"] if "methodology of the en" in row["row"]
     )
-    assert "interval of the energy is 2.55 Wh to 3.45 Wh" in without["value"]
+    assert "interval of the energy is 2.55 to 3.45 Wh" in without["value"]
     assert OWN in without["value"]
     for text in (esrs.table(document)["method"], sci.score(document)["method"]):
-        assert "energy, PUE included, is 3.06 Wh to 4.14 Wh" in text
+        assert "energy, PUE included, is 3.06 to 4.14 Wh" in text
         assert "included by the PUE (1.2)" in text
         assert OWN not in text
         assert "is not in the energy, and is added to the emissions" in text
