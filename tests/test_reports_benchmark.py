@@ -11,7 +11,7 @@ from tests import prepared
 
 ROOT = Path(__file__).parents[1]
 TIMED = {"report_s", "report_mb"}
-TESTED = {"wrong", "recomputed", "hostile", "empty"}  # their tests run anyway
+TESTED = {"wrong", "recomputed", "hostile", "readable", "empty"}  # their tests run anyway
 
 
 @pytest.mark.slow

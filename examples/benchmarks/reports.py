@@ -42,6 +42,14 @@ CASES = {
             "tests/report/test_page.py",
         ),
     ),
+    "readable": Cases(
+        what="findings of axe in light, in dark and at 390 px, what is clipped there, and PDFs of "
+        "28 updates that are untagged, or longer than 8 pages with 2 of summary",
+        files=(
+            "tests/report/test_readable.py",
+            "tests/report/test_page.py::test_axe_finds_nothing",
+        ),
+    ),
     "empty": Cases(
         what="tests of reports on very little, and on what went wrong, that failed",
         files=("tests/report/test_core.py", "tests/report/exports/test_empty.py"),
