@@ -35,6 +35,7 @@ from greentrain.energy import (
     predict_total,
 )
 from greentrain.errors import ConfigurationError
+from greentrain.naming import check_name
 from greentrain.units import is_number
 
 _PREDICTION_EPOCHS = 100
@@ -56,6 +57,7 @@ class EnergyMonitor(Callback):
     Args:
         meter: The source of joules. The default is the best meter for what the Trainer uses: its
             GPU, and CPU and RAM of the host.
+        name: Name of the runs in reports; the class of the model if ``None``.
         ledger: URL of a ledger in which to record the windows, such as
             ``"sqlite:///greentrain.db"``. ``True`` creates a ledger in ``greentrain_logs/`` under
             the Trainer's ``default_root_dir``; ``False`` records nothing.
@@ -90,6 +92,7 @@ class EnergyMonitor(Callback):
         self,
         meter: Meter | WindowRecorder | None = None,
         *,
+        name: str | None = None,
         ledger: str | bool = True,
         zone: str | None = None,
         intensity: IntensityProvider | None = None,
@@ -107,6 +110,7 @@ class EnergyMonitor(Callback):
             raise ConfigurationError(
                 f"EnergyMonitor(idle_s={idle_s!r}) is not allowed; give seconds, 0 or more"
             )
+        self.name = None if name is None else check_name(name, "name", "resnet on cifar")
         self.meter = meter
         self.ledger = ledger
         self.wall = wall
@@ -209,7 +213,7 @@ class EnergyMonitor(Callback):
         if stage == "fit":
             self._fit, self._epochs_j = self._measured, []
             self._fit_id, self._before = f"{self.origin.token} {uuid.uuid4().hex}", {}
-        self._measured.begin(stage, type(pl_module).__name__, self.idle_s)
+        self._measured.begin(stage, self.name or type(pl_module).__name__, self.idle_s)
         self._used_j = self._measured.closed.known_j or 0.0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

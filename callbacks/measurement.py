@@ -98,7 +98,7 @@ class RunMeasurement:
         new: The part of it that no earlier run of the same monitor counts.
         own: Total of all closed windows of this measurement.
         phase: The stage of the Trainer.
-        name: Class of the model.
+        name: Display name of the run.
         idle: Energy used while idle.
         calibration: Comparison of the windows with the wall meter.
         sources: The metered sources, known once the measurement is closed.
@@ -151,7 +151,7 @@ class RunMeasurement:
 
         Args:
             phase: The stage of the Trainer.
-            name: Class of the model, which is the display name of the run.
+            name: Display name of the run.
             idle_s: Seconds for which to measure the idle machine.
 
         Raises:

@@ -23,6 +23,7 @@ from greentrain.energy import (
 from greentrain.errors import ConfigurationError
 from greentrain.integrations.capped_training import CappedTraining
 from greentrain.ledger import DEFAULT_URL
+from greentrain.naming import check_name
 from greentrain.texts import get_logger
 from greentrain.tracking import names
 from greentrain.units import wh
@@ -52,6 +53,7 @@ class TransformersCallback(TrainerCallback):
         cap: The most that the training may use, such as ``"0.5 kWh"`` or ``"500 gCO2e"``. Omit it
             to measure only.
         meter: The source of joules, which is started and closed; by default the best meter.
+        name: Name of the runs in reports; the class of the model if ``None``.
         ledger: URL of the ledger; ``None`` to record nothing.
         budget: As for :class:`greentrain.callbacks.BudgetGuard`: the name of a budget in the ledger
             that several trainings pay from.
@@ -83,6 +85,7 @@ class TransformersCallback(TrainerCallback):
         cap: str | Budget | None = None,
         *,
         meter: Meter | None = None,
+        name: str | None = None,
         ledger: str | None = DEFAULT_URL,
         budget: str | None = None,
         num_fits: int = 1,
@@ -110,6 +113,7 @@ class TransformersCallback(TrainerCallback):
                 f"TransformersCallback(cap={str(cap)!r}) limits carbon, and the carbon intensity "
                 "is unknown; add a zone such as zone='DE', or an intensity"
             )
+        self.name = None if name is None else check_name(name, "name", "bert on imdb")
         self.meter = meter
         self.ledger = ledger
         self.budget = budget
@@ -141,7 +145,8 @@ class TransformersCallback(TrainerCallback):
         self.close()  # a training that failed calls no hook at its end
         self.total, self.emissions_g, self.sources = NOTHING, None, ()
         self.stopped, self.reason = False, ""
-        name = type(kwargs["model"]).__name__ if kwargs.get("model") is not None else "training"
+        model = kwargs.get("model")
+        name = self.name or ("training" if model is None else type(model).__name__)
         main = bool(state.is_world_process_zero)
         self._training = CappedTraining(
             self.meter if main else UnknownMeter(),

@@ -16,7 +16,7 @@ from greentrain._about import VERSION
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import canonical
 from greentrain.naming import check_place
-from greentrain.texts import get_logger, masked
+from greentrain.texts import get_logger, markdown, masked
 from greentrain.tracking import models, names
 from greentrain.tracking.delivery import Delivery, answers
 from greentrain.tracking.lightning_logger import QueueLogger, now_ms, points
@@ -104,6 +104,7 @@ class MlflowTracker:
         )
         self._before: Mapping[str, Any] = {}
         self._stream = ""
+        self._origin: dict[str, str] = {}
         self._key: str | None = None
         self._params: dict[str, str] = {}
         self._child: str | None = None
@@ -123,7 +124,7 @@ class MlflowTracker:
 
         given = {name: _text(value) for name, value in params.items()}
         before, self._before = self._before, {}
-        self._stream = _text(stream)
+        self._stream, self._origin = _text(stream), _origin()
         self._key = before.get("key") or uuid.uuid4().hex
         self._windows["stream"] = before.get("windows", 0)
         self._params = dict(before.get("params", given))
@@ -147,7 +148,7 @@ class MlflowTracker:
         self._fail_child()
         self._child = uuid.uuid4().hex
         self._windows["update"] = 0
-        tags = {names.TAG_EXPERIENCE: experience}
+        tags = {names.TAG_EXPERIENCE: experience, names.NOTE: self._begun(experience)}
         self._begin_run(self._child, experience, parent=self._key, again=False, tags=tags)
         if datasets:
             self._put(self._child, "inputs", [self._input(each) for each in datasets])
@@ -169,7 +170,8 @@ class MlflowTracker:
         self._put(child, "tags", _texts(tags))
         self._put_decision(child, "decision.json", decision)
         if self.log_models and model is not None:
-            self._put_model(child, model, metrics, tags)
+            of_model = {name: value for name, value in tags.items() if name != names.NOTE}
+            self._put_model(child, model, metrics, of_model)
         self._put_end(child, "FINISHED")
 
     def skip(self, experience: str, position: int, decision: Mapping[str, Any]) -> None:
@@ -267,9 +269,13 @@ class MlflowTracker:
             "parent": parent,
             "again": again,
             "begun_ms": now_ms(),
-            "tags": {names.TAG_STREAM: self._stream, **_texts(tags)},
+            "tags": {**self._origin, names.TAG_STREAM: self._stream, **_texts(tags)},
         }
         self._put(key, RUN, content)
+
+    def _begun(self, experience: str) -> str:
+        name, stream = markdown(_text(experience)), markdown(self._stream)
+        return f"An update of **{stream}** at the experience {name}, which has not ended or failed."
 
     def _put_end(self, key: str, status: str) -> None:
         self._put(key, END, {"status": status, "at_ms": now_ms()})
@@ -322,6 +328,16 @@ class MlflowTracker:
 
     def _patience_s(self) -> float:
         return _PATIENCE_S if self.tracking_uri.startswith("http") else _OWN_PATIENCE_S
+
+
+def _origin() -> dict[str, str]:
+    """Return MLflow's own tags for the user, the program and its type."""
+    from mlflow.tracking.context.default_context import DefaultRunContext
+
+    try:
+        return _texts(DefaultRunContext().tags())  # type: ignore[no-untyped-call]
+    except (KeyError, OSError):  # a user without a name
+        return {}
 
 
 def _cache_folder() -> Path | None:

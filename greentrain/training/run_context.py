@@ -153,6 +153,7 @@ class RunContext:
                 names.TAG_SENTENCE: result.reason,
                 names.TAG_KEPT: "true" if result.kept else "false",
                 names.TAG_LEDGER_RUN: self.run.run_id,
+                names.NOTE: payloads.update_note(self._stream, result),
                 **({names.TAG_SHADOW: str(result.decision.action)} if result.shadow else {}),
                 **self._surroundings(),
             }

@@ -13,7 +13,7 @@ from greentrain.texts import markdown
 from greentrain.tracking import DatasetUsed, names
 from greentrain.training.result import UpdateResult
 from greentrain.training.update_context import StreamTotals
-from greentrain.units import format_energy, wh
+from greentrain.units import format_energy, format_number, wh
 
 _LONGEST_NOTE = 4500
 """Characters of a note: MLflow accepts 8,000 bytes."""
@@ -30,6 +30,7 @@ def update_metrics(result: UpdateResult) -> dict[str, float]:
     metrics = {
         names.ENERGY_UPDATE: None if update_j is None else wh(update_j),
         names.ENERGY_PREDICTED: None if predicted_j is None else wh(predicted_j),
+        names.ENERGY_EXPERIENCE: None if result.shadow else wh(result.energy_j),
         names.BUDGET_OVERRUN: wh(result.overrun_j),
         names.METRIC_BEFORE: result.metric_before,
         names.METRIC_AFTER: result.metric_after,
@@ -59,6 +60,7 @@ def stream_metrics(result: UpdateResult, totals: StreamTotals) -> dict[str, floa
     min_gain_per_j = result.decision.min_gain_per_j
     metrics = {
         names.ENERGY_CUMULATIVE: wh(totals.energy_j),
+        names.ENERGY_EXPERIENCE: None if result.shadow else wh(result.energy_j),
         names.BUDGET_LEFT: wh(result.left_j),
         names.BUDGET_OVERRUN: wh(result.overrun_j),
         names.BUDGET_MIN_GAIN: None if min_gain_per_j is None else min_gain_per_j / wh(1.0),
@@ -118,7 +120,7 @@ def note(stream: str, results: Sequence[UpdateResult], totals: StreamTotals) -> 
     used = format_energy(totals.energy_j)
     title = f"**{_cell(stream)}**: {totals.experiences} experiences, {used} used."
     table = [
-        "| experience | update mode | energy used | metric | reason |",
+        "| experience | update mode | energy with probe | metric | reason |",
         "|---|---|---|---|---|",
     ]
     while True:
@@ -128,6 +130,32 @@ def note(stream: str, results: Sequence[UpdateResult], totals: StreamTotals) -> 
         if len(text) <= _LONGEST_NOTE or not rows:
             return text
         rows = rows[1:]
+
+
+def update_note(stream: str, result: UpdateResult) -> str:
+    """Return the description of an update's run in Markdown, with its whole reason."""
+    decided = result.decision
+    before, after = (
+        "not measured" if value is None else format_number(value, 4)
+        for value in (result.metric_before, result.metric_after)
+    )
+    update_j = result.update_j
+    if result.shadow:
+        used = f"Shadow mode: greentrain recommended {decided.action}."
+    else:
+        used = (
+            f"Energy: {format_energy(update_j)} for the update alone, "
+            f"{format_energy(decided.cost_j.mean)} predicted; {format_energy(result.energy_j)} for "
+            "the experience, its probe and calibration included."
+        )
+    state = "kept" if result.kept else "not kept: not better"
+    parts = [
+        f"**{result.done}** at the experience {_cell(result.experience_id)} of {_cell(stream)}.",
+        f"Reason ({decided.reason}): {markdown(' '.join(result.reason.split()))}",
+        f"Metric: {before} before, {after} after. The new model was {state}.",
+        used,
+    ]
+    return "\n\n".join(parts)
 
 
 def _row(result: UpdateResult) -> str:

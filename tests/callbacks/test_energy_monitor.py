@@ -536,3 +536,19 @@ def test_a_ledger_of_its_own_that_breaks_before_the_next_fit_is_done_without(tmp
     with pytest.warns(UserWarning, match="not recorded on disk"):
         fit.fit(Classifier(), loader())
     assert fit.global_step == 2 * BATCHES
+
+
+def test_runs_have_the_name_that_was_given_and_otherwise_that_of_the_model(tmp_path):
+    ledger = f"sqlite:///{tmp_path / 'names.db'}"
+    for name in ("digits, wide", None):
+        monitor = EnergyMonitor(ConstantMeter(1.0), name=name, ledger=ledger, summary=False)
+        trainer(monitor, max_epochs=1).fit(Classifier(), loader(count=8))
+    recorded = Ledger(ledger)
+    assert [row["name"] for row in recorded.rows("run")] == ["digits, wide", "Classifier"]
+    recorded.close()
+
+
+@pytest.mark.parametrize("name", ["", 3, "a\0b", "x" * 501])
+def test_a_name_that_cannot_be_stored_is_refused_at_once(name):
+    with pytest.raises(ConfigurationError, match="name "):
+        EnergyMonitor(name=name)

@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from greentrain import StreamTrainer
 from greentrain.control import UPDATE_MODES, Always, Reason, UpdateMode
 from greentrain.errors import ConfigurationError
+from greentrain.texts import markdown
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker, names
 from greentrain.training import CarbonConfig
 from tests.models import Classifier, Clock, experience
@@ -98,6 +99,19 @@ def test_each_update_is_a_child_with_its_epochs_and_its_decision(tracked):
     decision = artifact(first, "decision.json")
     assert decision["sentence"] == updates[0].reason
     assert decision["reason"] == "NO_MODEL"
+
+
+def test_a_child_has_a_description_a_source_and_a_user(tracked):
+    _, parent, children, results, _ = tracked
+    updates = [result for result in results if result.steps]
+    for run, result in zip(children, updates, strict=True):
+        note = run.data.tags[names.NOTE]
+        assert markdown(result.reason) in note  # whole
+        for text in ("at the experience", "for the update alone", "its probe and calibration"):
+            assert text in note
+        assert run.data.metrics[names.ENERGY_EXPERIENCE] == pytest.approx(result.energy_j / 3600)
+        for tag in ("mlflow.user", "mlflow.source.name", "mlflow.source.type"):
+            assert run.data.tags[tag] == parent.data.tags[tag] != ""
 
 
 def test_runs_are_found_by_their_tags(tracked):
