@@ -43,8 +43,8 @@ CASES = {
         ),
     ),
     "readable": Cases(
-        what="findings of axe in light, in dark and at 390 px, what is clipped there, and PDFs of "
-        "28 updates that are untagged, or longer than 8 pages with 2 of summary",
+        what="tests of readable pages that failed: axe in light, in dark and at 390 px, clipping "
+        "there, and a PDF of 28 updates with 8 tagged pages",
         files=(
             "tests/report/test_readable.py",
             "tests/report/test_page.py::test_axe_finds_nothing",

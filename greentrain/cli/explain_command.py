@@ -120,8 +120,9 @@ def explain(
 
 def _overview(name: str, found: Sequence[ExplainedExperience]) -> Iterator[str]:
     """Give a line with the figures of each experience, and below it the reason."""
-    unit = energy_unit(one[key] for one in found for key in ("predicted_j", "update_energy_j"))
+    unit = energy_unit(one[key] for one in found for key in ("predicted_j", "energy_j"))
     yield f"Decisions about {name}"
+    yield "(used: the experience, probe and calibration included; pred.: the update alone)"
     yield _columns("#", "experience", "action", "pred.", "used", "pred. gain", "gain")
     for one in found:
         line = _columns(
@@ -212,7 +213,7 @@ def _outcome(one: ExplainedExperience) -> Table:
 def _outcome_lines(one: ExplainedExperience) -> Iterator[tuple[str, str]]:
     if one["status"] != "done":
         yield "status", f"interrupted: {one['interruption']}"
-        yield "used", _used(one)
+        yield "used by the update alone", _used(one)
         return
     if one["shadow"]:
         yield "this decision", "in shadow mode: nothing was reserved or trained for it"
@@ -225,12 +226,12 @@ def _outcome_lines(one: ExplainedExperience) -> Iterator[tuple[str, str]]:
         kept = {True: "yes", False: "no: the model before stays in use"}
         yield "kept", "unknown" if one["kept"] is None else kept[one["kept"]]
         yield "steps", f"{one['steps']} of {one['planned_steps']} planned"
-        yield "used by the update", _compared(one["update_energy_j"], one["predicted_j"])
+        yield "used by the update alone", _compared(one["update_energy_j"], one["predicted_j"])
         yield "reserved for it", format_energy(one["upper_bound_j"])
         if one["overrun_j"]:
             yield "used beyond the reservation", format_energy(one["overrun_j"])
     if not one["shadow"]:
-        yield "used in total, with probes", format_energy(one["energy_j"])
+        yield "used, probe and calibration included", format_energy(one["energy_j"])
     metric = one["metric"] or "metric"
     yield f"{metric} before", _figure(one["metric_before"])
     yield f"{metric} after", _figure(one["metric_after"])
@@ -253,7 +254,7 @@ def _action(one: Mapping[str, Any]) -> str:
 def _used(one: ExplainedExperience, unit: str | None = None) -> str:
     if one["status"] != "done":
         return f"{format_energy(one['energy_j'], unit)} so far"
-    return "probes only" if one["shadow"] else format_energy(one["update_energy_j"], unit)
+    return "probes only" if one["shadow"] else format_energy(one["energy_j"], unit)
 
 
 def _compared(used_j: float | None, predicted_j: float | None) -> str:

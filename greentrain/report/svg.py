@@ -56,8 +56,8 @@ def energy_chart(experiences: Sequence[ExperienceEntry], stream: str = "") -> st
     """Plot the energy of each experience of a stream as a bar in the colour of its update mode.
 
     The part above the coloured one is energy outside the update: probes and calibration. A tick
-    marks the predicted energy of the update. Baseline retrainings are bars of a colour of their
-    own, after their experiences.
+    marks the predicted energy of the update. Baseline retrainings are bars of another colour,
+    after their experiences.
     """
     tops = [value for one in experiences for value in (one["energy_j"], one["predicted_j"])]
     plot, y_of = _energy_plot(tops, len(experiences), "experience")

@@ -85,10 +85,11 @@ def test_all_decisions_are_on_one_page(take: Callable[..., str]) -> None:
     for text in ("Decisions about churn", "monday", "tuesday", "FULL_RETRAIN", "WARM_START"):
         assert text in told
     assert "150 J" in told  # 1.5 s at 100 W
+    assert "used: the experience, probe and calibration included" in told
     assert "+0.125" in told  # 0.625 after 0.5
     assert "(not kept)" in told
     # A line of figures and at most two of reasons for each experience, at 80 columns.
-    assert len(page.output.splitlines()) <= 2 + 3 * 3 + 1
+    assert len(page.output.splitlines()) <= 3 + 3 * 3 + 1
     *lines, following = page.output.splitlines()
     assert following.startswith("Next: greentrain explain")
     assert max(len(line.removesuffix("  (not kept)")) for line in lines) <= 80
@@ -120,7 +121,7 @@ def test_one_experience_is_explained_whole(take: Callable[..., str]) -> None:
     assert told.count("chosen") == 1
     assert "auc before 0.5" in told
     assert "auc after 0.625" in told
-    assert "used by the update 150 J" in told
+    assert "used by the update alone 150 J" in told
     assert f"{one['predicted_gain']:+.3f} predicted" in told
 
 
@@ -144,7 +145,7 @@ def test_what_was_used_elsewhere_is_what_was_given(tmp_path: Path) -> None:
         controller.settle(update, metric_after=0.5, energy_j=360.0)
     assert [one["update_energy_j"] for one in answer("--ledger", file)] == [360.0]
     told = plain(ask("--ledger", file, "--experience", "a").output)
-    assert "used by the update 360 J" in told
+    assert "used by the update alone 360 J" in told
 
 
 def test_the_newest_stream_is_shown_unless_one_is_named(take: Callable[..., str]) -> None:
