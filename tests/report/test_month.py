@@ -70,7 +70,7 @@ def test_baseline_retrainings_are_in_charts_tables_and_csv_rows(month, page, tmp
     html = render_html(report)
     assert html.count("baseline retraining: 1,440 J with its probe") == 4
     assert "14 experiences and 2 baseline retrainings of sensor drift" in html
-    assert "| baseline retrainings | 4 | 1.6 Wh |" in markdown.render(report)
+    assert "| baseline retrainings | 4 | 1.6 |" in markdown.render(report)
     build_and_write(ledger, tmp_path, ("csv",))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "report.experiences.csv").read_text())))
     assert [row["kind"] for row in rows].count("baseline retraining") == 4
@@ -106,6 +106,7 @@ def test_a_kept_budget_with_overruns_is_not_green(month, page):
     assert "Kept with 2 overruns" in page
     assert 'class="figure good"' not in html
     assert "kept, with overruns" in page
+    assert "| yes, with 2 overruns |" in markdown.render(month[1])
 
 
 def test_a_model_kept_although_its_metric_fell_has_its_reason(page):

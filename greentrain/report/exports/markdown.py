@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greentrain.report.document import Report
+from greentrain.report.document import BudgetFigures, Report
 from greentrain.report.exports import facts, method_text
 from greentrain.report.formats import energies, energy, metric
 from greentrain.report.uses import USES
 from greentrain.texts import markdown
-from greentrain.units import format_carbon, plural
+from greentrain.units import energy_unit, format_carbon, plural
 
 MOST_ROWS = 20
 
@@ -87,12 +87,14 @@ def _metric(document: Report) -> str:
 
 
 def _uses(document: Report) -> list[str]:
+    uses = document["summary"]["by_use"]
+    unit = energy_unit(one["energy_j"] for one in uses)
     rows = [
-        (USES[one["use"]].lower(), str(one["count"] or ""), energy(one["energy_j"]))
-        for one in document["summary"]["by_use"]
+        (USES[one["use"]].lower(), str(one["count"] or ""), energy(one["energy_j"], unit))
+        for one in uses
     ]
     sentence = "The energy of an experience is its update and its probe or calibration together."
-    found = _section("Where the energy went", ("use", "number", "energy"), rows)
+    found = _section("Where the energy went", ("use", "number", f"energy ({unit})"), rows)
     return [*found, sentence] if found else []
 
 
@@ -102,19 +104,27 @@ def _budgets(document: Report) -> list[str]:
             escaped(one["name"]),
             escaped(one["given_as"]),
             format_carbon(one["spent_g"]) if one["unit"] == "g" else energy(one["spent_j"]),
-            "yes" if one["kept"] else "no",
+            _kept(one),
         )
         for one in document["budgets"]
     ]
     return _section("Budgets", ("budget", "amount", "spent", "kept"), rows)
 
 
+def _kept(budget: BudgetFigures) -> str:
+    if not budget["kept"]:
+        return "no"
+    overruns = len(budget["overruns"])
+    return f"yes, with {plural(overruns, 'overrun')}" if overruns else "yes"
+
+
 def _runs(document: Report) -> list[str]:
+    unit = energy_unit(one["energy_j"] for one in document["runs"])
     rows = [
-        (escaped(one["name"]), escaped(one["status"]), energy(one["energy_j"]))
+        (escaped(one["name"]), escaped(one["status"]), energy(one["energy_j"], unit))
         for one in document["runs"]
     ]
-    return _section("Runs", ("run", "status", "energy"), rows)
+    return _section("Runs", ("run", "status", f"energy ({unit})"), rows)
 
 
 def _known_gaps(document: Report) -> list[str]:
