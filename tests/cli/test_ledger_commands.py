@@ -62,7 +62,7 @@ def test_budgets_are_shown_of_several_ledgers(told: dict[str, str]) -> None:
     assert (green["total_g"], green["reserved_g"], green["per"]) == (1000.0, 200.0, "month")
     assert (green["total_j"], green["within"], green["over"]) == (None, True, False)
     page = ask("budgets", f"{told['folder']}/one.db").output
-    for text in ("digits", "out of project", "800 g CO2e", "1,000 g CO2e per"):
+    for text in ("digits", "out of project", "800 g CO2e", "1 kg CO2e per"):
         assert text in page
 
 
