@@ -22,6 +22,7 @@ from greentrain.report.exports import (
     spreadsheet,
     tables,
 )
+from greentrain.report.exports.claim import claim
 from greentrain.report.exports.facts import json_text, replace_file
 from greentrain.report.html import render_html
 from greentrain.report.model import build
@@ -153,7 +154,7 @@ def _write(
         out.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             if files is not None and (end := name.removeprefix("report.")) in streamed:
-                files.keep(streamed[end], out / name)
+                files.keep(streamed[end], out / name, claim(report))
             else:
                 replace_file(out / name, content)
     except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts
+from greentrain.report.exports.claim import claim
 from greentrain.report.formats import energy, metric
 from greentrain.texts import markdown
 from greentrain.units import format_carbon, plural
@@ -33,6 +34,7 @@ def render(document: Report) -> str:
         *_runs(document),
         *_known_gaps(document),
         f"Verify: `{_code(document['verification']['command'])}`",
+        f"Report: `{claim(document)}`",
     ]
     return "\n\n".join(parts) + "\n"
 

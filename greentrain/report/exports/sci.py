@@ -6,6 +6,7 @@ from typing import Any
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts
+from greentrain.report.exports.claim import claim
 
 STANDARD = "ISO/IEC 21031:2024"
 EXCLUDED = (
@@ -50,6 +51,7 @@ def score(document: Report) -> dict[str, Any]:
         "method": facts.method(document),
         "excluded": list(EXCLUDED),
         "missing": missing(document),
+        "report": str(claim(document)),
     }
 
 

@@ -12,6 +12,7 @@ from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
 from greentrain.report.exports import facts
+from greentrain.report.exports.claim import claim
 from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, inert
 
 _WIDTH = 22
@@ -60,6 +61,7 @@ def _summary(document: Report) -> list[list[Cell]]:
         ["boundary", facts.boundary(document), None],
         ["measured", facts.measured_words(document) or None, None],
         ["method", facts.method(document), None],
+        ["report", str(claim(document)), None],
         *([sentence] for sentence in unknown),
     ]
 
