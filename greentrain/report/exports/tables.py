@@ -178,9 +178,8 @@ class CsvFiles(Sink):
         return write
 
     def _temporary(self, name: str) -> Path:
-        return (
-            self._folder / f".report.{name}.csv.{os.getpid()}.rows.tmp"
-        )  # no name of replace_file
+        # Another name than that of replace_file, which may write a file of this name meanwhile.
+        return self._folder / f".report.{name}.csv.{os.getpid()}.rows.tmp"
 
 
 def _csv(table: Sequence[Sequence[Cell]], identity: Claim) -> str:
