@@ -13,6 +13,7 @@ from greentrain.cli import (
     demo_command,
     doctor_command,
     explain_command,
+    keys_command,
     ledger_commands,
     measure_command,
     record_command,
@@ -44,6 +45,7 @@ app.command()(report_command.report)
 app.command()(verify_command.verify)
 ledger_commands.app.command()(verify_command.verify)
 app.add_typer(ledger_commands.app, name="ledger")
+app.add_typer(keys_command.app, name="keys")
 
 
 def main() -> None:

@@ -50,6 +50,13 @@ def verify(
             show_default="report.json in the file's folder",
         ),
     ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Check signatures with this key: of FILE in FILE.sig, or of a ledger's heads.",
+            metavar="KEY",
+        ),
+    ] = None,
 ) -> None:
     """Recompute the chains and sums of ledgers, or every figure of a report's file.
 
@@ -63,9 +70,16 @@ def verify(
     """
     named = list(targets or ledgers or console.found_ledgers(None))
     if Path(named[0]).suffix.lower() in REPORT_FILES:
-        lines, code = _check_file(
-            named, ledgers or [], report, alone=heads is None and not new_only
-        )
+        lines: list[str] = []
+        code = 0
+        if public_key is not None:
+            from greentrain.ledger.signatures import check_signature
+
+            lines, code = check_signature(Path(named[0]), public_key)
+        if public_key is None or ledgers or report is not None or len(named) > 1:
+            alone = heads is None and not new_only
+            found, worst = _check_file(named, ledgers or [], report, alone=alone)
+            lines, code = [*lines, *found], max(code, worst)
     elif report is not None or (targets and ledgers):
         raise ConfigurationError(
             f"--report and --ledger belong to a file of a report, and {named[0]!r} is none by its "
@@ -75,7 +89,7 @@ def verify(
         from greentrain.ledger.multi import verify_all
 
         with few_collections():
-            lines, code = verify_all(named, heads, new_only=new_only)
+            lines, code = verify_all(named, heads, new_only=new_only, public_key=public_key)
     for line in lines:
         console.print_line(line)
     raise typer.Exit(code)

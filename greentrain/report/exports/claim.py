@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from greentrain.report.document import Report
 from greentrain.report.exports.facts import json_text
@@ -35,8 +36,9 @@ NO_CLAIM = Claim(f"urn:uuid:{uuid.UUID(int=0)}", "0" * 64)
 
 def claim(document: Report) -> Claim:
     """Return the identity of a report; the same document gives the same identity."""
-    heads = (document.get("verification") or {}).get("heads")
-    given = (document.get("scope") or {}).get("stated_sha256")
+    held: Mapping[str, Any] = document
+    heads = held.get("verification", {}).get("heads")
+    given = held.get("scope", {}).get("stated_sha256")
     about = json_text([heads, given], sort_keys=True)
     written = json_text(document, sort_keys=True).encode("utf-8")
     return Claim(f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, about)}", sha256(written).hexdigest())
