@@ -101,7 +101,9 @@ def _kind(factors: Factors, wanted: str | None) -> str:
 def _runs(
     ledger: Ledger, factors: Mapping[str, Any], upstream: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    windows = grouped(with_times(cast("list[MeasuredWindow]", ledger.windows())), lambda window: window["run_id"])
+    windows = grouped(
+        with_times(cast("list[MeasuredWindow]", ledger.windows())), lambda window: window["run_id"]
+    )
     return [
         _run(row["run_id"], row["name"], row["environment"], windows, factors, upstream)
         for row in ledger.rows("run")
