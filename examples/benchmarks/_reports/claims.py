@@ -111,7 +111,8 @@ def third_party(folder: Path, *, quick: bool) -> Row:
         unit="s",
         reach=10.0,
         note=f"one command at another path, {'no network' if offline else 'network not cut'}, "
-        f"no variable but PYTHONPATH, {public.name} and no private key; processor time {cpu_s:.3g} s"
+        f"no variable but PYTHONPATH, {public.name} and no private key; "
+        f"processor time {cpu_s:.3g} s"
         + (f"; FAILED: {done.stdout[-200:]}" if done.returncode else ""),
     )
 
