@@ -28,6 +28,19 @@ def test_the_large_report_is_the_same_in_every_process(tmp_path: Path) -> None:
     assert all(rows[id]["value"] > 0 for id in TIMED)
 
 
+@pytest.mark.slow
+def test_claims_are_judged_rightly(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    script = ROOT / "examples" / "benchmarks" / "reports.py"
+    arguments = "--quick", "--only", "forgery", "third_party", "restate", "--out", out
+    done = prepared.python(script, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["id"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows["forgery"]["value"] == 0
+    assert rows["third_party"]["value"] > 0
+    assert rows["restate"]["value"] <= 1e-9
+
+
 def test_rows_of_cases_name_tests_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
     from reports import CASES

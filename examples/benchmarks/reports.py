@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from _ledger.cases import Cases, cases
+from _reports.claims import forgery, restated, third_party
 from _reports.large import large
 from _reports.outage import outage
 from _results import Row, arguments, document, report, rows_of
@@ -73,6 +74,9 @@ def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
             (id,): lambda id=id: [cases(id, folder, quick=quick, of=CASES)]  # type: ignore[misc]
             for id in CASES
         },
+        ("forgery",): lambda: [forgery(folder, quick=quick)],
+        ("third_party",): lambda: [third_party(folder, quick=quick)],
+        ("restate",): lambda: [restated(folder, quick=quick)],
         ("spool",): lambda: outage(folder, quick=quick),
     }
     return rows_of(parts, only)

@@ -13,10 +13,12 @@ from greentrain.cli import (
     demo_command,
     doctor_command,
     explain_command,
+    keys_command,
     ledger_commands,
     measure_command,
     record_command,
     report_command,
+    restate_command,
     run_command,
     simulate_command,
     verify_command,
@@ -41,9 +43,11 @@ app.command()(doctor_command.doctor)
 app.command(context_settings={"allow_interspersed_args": False})(measure_command.measure)
 app.command()(explain_command.explain)
 app.command()(report_command.report)
+app.command()(restate_command.restate)
 app.command()(verify_command.verify)
 ledger_commands.app.command()(verify_command.verify)
 app.add_typer(ledger_commands.app, name="ledger")
+app.add_typer(keys_command.app, name="keys")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,16 @@ from greentrain.cli import console
 from greentrain.cli.few_collections import few_collections
 from greentrain.errors import ConfigurationError
 
+REPORT_FILES = (".html", ".pdf", ".json", ".csv", ".xlsx", ".md", ".yaml")
+"""Ends of the names of a report's files; every other name is that of a ledger."""
+
 
 def verify(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Ledgers: files, patterns such as 'runs/*.db', URLs; or one report.json.",
-            metavar="LEDGER...|REPORT",
+            help="Ledgers: files, patterns such as 'runs/*.db', URLs; or one file of a report.",
+            metavar="LEDGER...|FILE",
             show_default="greentrain.db, or else greentrain_logs/*.db",
         ),
     ] = None,
@@ -36,34 +40,73 @@ def verify(
     ] = False,
     ledgers: Annotated[
         list[str] | None,
+        typer.Option("--ledger", help="A ledger of the report. Can be repeated.", metavar="LEDGER"),
+    ] = None,
+    report: Annotated[
+        Path | None,
         typer.Option(
-            "--ledger", help="A ledger of the report.json. Can be repeated.", metavar="LEDGER"
+            help="The report.json that the file was rendered from.",
+            metavar="FILE",
+            show_default="report.json in the file's folder",
+        ),
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Check signatures with this key: of FILE in FILE.sig, or of a ledger's heads.",
+            metavar="KEY",
         ),
     ] = None,
 ) -> None:
-    """Recompute the chains and sums of ledgers, or every figure of a report from its ledgers.
+    """Recompute the chains and sums of ledgers, or every figure of a report's file.
+
+    A report.json is built again from its ledgers. Any other file of a report is rendered again from
+    its report.json, which is compared with the ledgers if they are given.
 
     Exit code 1: a row was altered, removed, inserted or reordered, or a figure of the report is
     not that of the ledger. Exit code 3: a run has no closing row, and no exported head covers it.
     Exit code 4: a file is no readable ledger: it is empty, cut short, or no SQLite database, or a
     text in it is not UTF-8.
     """
-    targets = list(targets or ([] if ledgers else console.found_ledgers(None)))
-    if ledgers or targets[0].endswith(".json"):
-        from greentrain.report.recheck import check_file
+    named = list(targets or ledgers or console.found_ledgers(None))
+    if Path(named[0]).suffix.lower() in REPORT_FILES:
+        lines: list[str] = []
+        code = 0
+        if public_key is not None:
+            from greentrain.ledger.signatures import check_signature
 
-        if len(targets) != 1 or not ledgers or heads is not None or new_only:
-            raise ConfigurationError(
-                "a report is checked alone, with its ledger: greentrain verify report.json "
-                "--ledger LEDGER"
-            )
-        with few_collections():
-            lines, code = check_file(Path(targets[0]), ledgers)
+            lines, code = check_signature(Path(named[0]), public_key)
+        if public_key is None or ledgers or report is not None or len(named) > 1:
+            alone = heads is None and not new_only
+            found, worst = _check_file(named, ledgers or [], report, alone=alone)
+            lines, code = [*lines, *found], max(code, worst)
+    elif report is not None or (targets and ledgers):
+        raise ConfigurationError(
+            f"--report and --ledger belong to a file of a report, and {named[0]!r} is none by its "
+            f"name; it ends with one of {', '.join(REPORT_FILES)}"
+        )
     else:
         from greentrain.ledger.multi import verify_all
 
         with few_collections():
-            lines, code = verify_all(targets, heads, new_only=new_only)
+            lines, code = verify_all(named, heads, new_only=new_only, public_key=public_key)
     for line in lines:
         console.print_line(line)
     raise typer.Exit(code)
+
+
+def _check_file(
+    named: Sequence[str], ledgers: Sequence[str], report: Path | None, *, alone: bool
+) -> tuple[list[str], int]:
+    from greentrain.report.recheck import check_file
+    from greentrain.report.recheck_exports import check_rendered, is_report
+
+    path = Path(named[0])
+    of_report = is_report(path.name)
+    if len(named) != 1 or not alone or (of_report and (not ledgers or report is not None)):
+        raise ConfigurationError(
+            "a report is checked alone, with its ledger: greentrain verify report.json "
+            "--ledger LEDGER"
+        )
+    with few_collections():
+        return check_file(path, ledgers) if of_report else check_rendered(path, ledgers, report)

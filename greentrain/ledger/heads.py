@@ -130,7 +130,7 @@ def read_heads(path: Path, names: Sequence[str]) -> dict[str, ExportedHeads]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = _of_report(document) or {
-            name: ExportedHeads(exported_utc=str(one["exported_utc"]), heads=_checked(one["heads"]))
+            name: ExportedHeads(exported_utc=str(one["exported_utc"]), heads=checked(one["heads"]))
             for name, one in document["ledgers"].items()
         }
     except OSError as error:
@@ -159,12 +159,17 @@ def _of_report(document: Mapping[str, Any]) -> dict[str, ExportedHeads]:
     verified = document["verification"]
     ledgers = verified.get("ledgers") or [{"name": "report", "heads": verified["heads"]}]
     return {
-        str(one["name"]): ExportedHeads(exported_utc=exported_utc, heads=_checked(one["heads"]))
+        str(one["name"]): ExportedHeads(exported_utc=exported_utc, heads=checked(one["heads"]))
         for one in ledgers
     }
 
 
-def _checked(heads: Mapping[str, Any]) -> Heads:
+def checked(heads: Mapping[str, Any]) -> Heads:
+    """Return heads read from JSON with the types of :class:`greentrain.ledger.rows.Head`.
+
+    Raises:
+        KeyError: If a head lacks its count or its hash.
+    """
     return {
         str(chain): {"count": int(head["count"]), "head": str(head["head"])}
         for chain, head in heads.items()

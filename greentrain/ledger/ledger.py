@@ -25,6 +25,7 @@ from greentrain.ledger.row_stream import LedgerRows, read_rows
 from greentrain.ledger.rows import BudgetRow, Head, Heads, RecoveredWindowRow, RowReader
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import RUN_CHAIN, SCHEMA_VERSION, run_chain
+from greentrain.ledger.signatures import Signer
 from greentrain.ledger.snapshot import Snapshot, take_snapshot
 from greentrain.ledger.sql_store import SqlStore
 from greentrain.ledger.store import LedgerStore
@@ -183,6 +184,7 @@ class Ledger(RowReader):
             "name": name,
             "environment": canonical({"schema": SCHEMA_VERSION, **(environment or {})}),
         }
+        Signer.configured()  # an invalid key is an error before anything is written
         with self.store.write() as connection:
             self.store.append(connection, "run", RUN_CHAIN, content)
             for source in described:

@@ -11,6 +11,8 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger.heads import ExportedHeads, read_heads, write_heads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.schema import RUN_CHAIN
+from greentrain.ledger.signatures import Checker, Signer
+from greentrain.ledger.signed_heads import head_faults
 from greentrain.ledger.store import UnreadableError
 from greentrain.ledger.verify import Verification, unreadable, verify
 from greentrain.naming import check_place
@@ -20,7 +22,7 @@ LOG_FOLDER = "greentrain_logs"
 """Folder of the ledgers that an ``EnergyMonitor`` makes by itself."""
 _SHOWN = 20
 _PREFIX = "sqlite:///"
-_NOT_LEDGERS = ("-wal", "-shm", "-journal", ".jsonl")
+_NOT_LEDGERS = ("-wal", "-shm", "-journal", ".jsonl", ".heads", ".sig")
 
 
 def default_ledgers(folder: Path) -> str:
@@ -77,7 +79,11 @@ def close_ledgers(ledgers: Iterable[Ledger]) -> None:
 
 
 def verify_all(
-    patterns: Sequence[str], heads: Path | None = None, *, new_only: bool = False
+    patterns: Sequence[str],
+    heads: Path | None = None,
+    *,
+    new_only: bool = False,
+    public_key: Path | None = None,
 ) -> tuple[list[str], int]:
     """Verify ledgers, and compare them with the heads in a file or write that file.
 
@@ -86,6 +92,8 @@ def verify_all(
         heads: A file of exported heads, or a report.json. A missing file is written if everything
             follows.
         new_only: ``True`` to recompute only the rows after these heads.
+        public_key: The file of a public key. The signatures of the heads next to each ledger, and
+            of an existing file of heads, are checked with it.
 
     Returns:
         Lines to print, and the exit code. It is 0 if everything follows, and 1 if a row does not
@@ -105,13 +113,18 @@ def verify_all(
                 found.append((ledger.name, ledger))
             except UnreadableError as error:
                 found.append((masked(name), error))
-        return _verified(found, heads, new_only=new_only)
+        checker = None if public_key is None else Checker(public_key)
+        return _verified(found, heads, new_only=new_only, checker=checker)
     finally:
         close_ledgers(ledger for _, ledger in found if isinstance(ledger, Ledger))
 
 
 def _verified(
-    found: Sequence[tuple[str, Ledger | UnreadableError]], heads: Path | None, *, new_only: bool
+    found: Sequence[tuple[str, Ledger | UnreadableError]],
+    heads: Path | None,
+    *,
+    new_only: bool,
+    checker: Checker | None,
 ) -> tuple[list[str], int]:
     ledgers = [ledger for _, ledger in found if isinstance(ledger, Ledger)]
     exported: dict[str, ExportedHeads] = {}
@@ -119,6 +132,10 @@ def _verified(
         exported = read_heads(heads, [ledger.name for ledger in ledgers])
     lines: list[str] = []
     codes = {0}
+    fault = checker.file_fault(heads) if checker and heads and heads.exists() else None
+    if fault is not None:
+        lines.append(f"FAILED: {heads}: {fault}")
+        codes.add(1)
     for name, ledger in found:
         if isinstance(ledger, UnreadableError):
             result = unreadable(ledger)
@@ -127,11 +144,28 @@ def _verified(
         codes.add(result.exit_code)
         if result.readable:
             lines += _lines(name, result, exported.get(name))
+            if checker is not None and isinstance(ledger, Ledger):
+                faults, covered = _signed(ledger, checker)
+                lines += [f"FAILED: {one}" for one in faults[:_SHOWN]]
+                codes |= {1} if faults else set()
+                if not faults:
+                    rows = result.rows + result.earlier
+                    lines.append(
+                        f"signed heads of the key {checker.fingerprint} cover {covered} of {rows} "
+                        "rows"
+                    )
         else:
             lines += [f"ledger {name}", f"UNREADABLE: {result.failures[0]}"]
     if heads is not None and not exported and ledgers:
         lines.append(_export(heads, ledgers, bool({1, 4} & codes)))
     return lines, 1 if 1 in codes else max(codes)
+
+
+def _signed(ledger: Ledger, checker: Checker) -> tuple[list[str], int]:
+    path = ledger.store.path
+    if path is None:
+        return ["a ledger on a server has no file of signed heads; check a file of --heads"], 0
+    return head_faults(ledger.store, path, checker)
 
 
 def _named(pattern: str) -> list[str]:
@@ -193,5 +227,8 @@ def _lines(name: str, found: Verification, exported: ExportedHeads | None) -> It
 def _export(path: Path, ledgers: Sequence[Ledger], failed: bool) -> str:
     if failed:
         return f"No heads were written to {path}, because the ledger has failures."
+    signer = Signer.configured()
     write_heads(path, {ledger.name: ledger.heads() for ledger in ledgers})
+    if signer is not None:
+        signer.sign_file(path)
     return f"The heads were written to {path}: keep it where the ledger's owner cannot change it."

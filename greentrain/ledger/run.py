@@ -12,6 +12,8 @@ from greentrain.ledger.events import EmissionsLike, Row, WindowLike, window_cont
 from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import Outbox
 from greentrain.ledger.schema import run_chain
+from greentrain.ledger.signatures import Signer
+from greentrain.ledger.signed_heads import sign_heads
 from greentrain.ledger.store import LedgerStore
 from greentrain.ledger.writer import Writer
 from greentrain.texts import get_logger
@@ -40,6 +42,7 @@ class RunLog:
         heartbeat_s: float = 10.0,
     ) -> None:
         self._store = store
+        self._signer = Signer.configured()
         self.run_id = run_id
         self._closed = False
         self._process = os.getpid()
@@ -110,6 +113,8 @@ class RunLog:
                 row = ("closing", {"run_id": self.run_id, "status": status, "caps": caps})
                 if self._outbox.send([row]):
                     self._log_head(status)
+                    if self._signer is not None and self._store.path is not None:
+                        sign_heads(self._signer, self._store, self._store.path, self.chain)
             finally:
                 self._outbox.close()
 

@@ -9,6 +9,7 @@ from typing import Any
 from greentrain.control import UPDATE_MODES
 from greentrain.report.document import ExperienceEntry, Report, RunFigures
 from greentrain.report.experiences import ENDINGS, settings_of
+from greentrain.report.exports.claim import claim
 from greentrain.report.formats import FILTERS, energy, inert, short
 from greentrain.report.row_helpers import grouped, pue, total
 from greentrain.report.svg import (
@@ -99,6 +100,7 @@ def _view(report: Report) -> dict[str, Any]:
     modes = report["summary"]["update_modes"]
     total_j = report["totals"]["energy_j"]
     return {
+        "claim": str(claim(report)),
         "heading": _heading(runs),
         "lead": _lead(report),
         "modes": [
@@ -108,7 +110,7 @@ def _view(report: Report) -> dict[str, Any]:
                 "count": count,
                 "colour": MODE_COLOURS.get(mode, "var(--soft)"),
             }
-            for mode, count in modes.items()
+            for mode, count in _in_order(modes).items()
         ],
         "colours": MODE_COLOURS,
         "baseline_colour": BASELINE_COLOUR,
@@ -140,6 +142,11 @@ def _view(report: Report) -> dict[str, Any]:
         "hidden_runs": max(0, len(runs) - MOST_RUNS),
         "most_charts": MOST_CHARTS,
     }
+
+
+def _in_order(modes: Mapping[str, int]) -> dict[str, int]:
+    """Return counts of modes in the order of the modes, and unknown ones after them."""
+    return {mode: modes[mode] for mode in [*UPDATE_MODES, *sorted(modes)] if mode in modes}
 
 
 def _charts(report: Report) -> dict[str, list[tuple[str, str]]]:

@@ -12,14 +12,20 @@ from typing import Any
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Head, Ledger, close_ledgers, open_ledgers
 from greentrain.report.disclosures import Disclosures
+from greentrain.report.document import Report
 from greentrain.report.formats import shown
 from greentrain.report.ledger_reading import names_of, read
+from greentrain.report.limits import NO_SINK, Sink
 from greentrain.report.model import SCHEMA_VERSION, document
 from greentrain.report.scope import Scope
 from greentrain.report.write import render_json
 
 _SHOWN = 50
 _NOTHING = object()
+
+
+class _LostError(ConfigurationError):
+    """The values that say how a report was made are invalid."""
 
 
 class _Number(str):
@@ -89,26 +95,46 @@ def check(text: str, ledgers: Sequence[Ledger]) -> CheckResult:
             of ledgers.
         LedgerError: If a ledger cannot be read.
     """
-    report = _load(text)
-    names, heads = _heads(report)
-    ledgers = _in_order(ledgers, names)
+    report = load(text)
     try:
-        disclosures = Disclosures(**_values(report.get("disclosures")))
-        scope = Scope.of(_values(report.get("scope")))
-        with read(ledgers, names=names, as_of=heads) as contents:
-            found = document(contents, scope, disclosures)
-    except (ConfigurationError, TypeError) as error:
+        found = build_again(report, ledgers)
+    except _LostError as error:
         lost = Difference(path="", in_report="invalid values", from_ledger=f"an error: {error}")
         return CheckResult(differences=(lost,), failures=(), rows=0, later=0)
     verification = found["verification"]
     rows = verification["rows"]
     present = sum(head["count"] for ledger in ledgers for head in ledger.heads().values())
     return CheckResult(
-        differences=tuple(differences(report, _load(render_json(found)))),
+        differences=tuple(differences(report, load(render_json(found)))),
         failures=tuple(verification["failures"]),
         rows=rows,
         later=present - rows,
     )
+
+
+def build_again(
+    report: Mapping[str, Any], ledgers: Sequence[Ledger], sink: Sink = NO_SINK
+) -> Report:
+    """Build a report again from the rows that its ledgers held when it was written.
+
+    Args:
+        report: The document.
+        ledgers: Its ledgers, as for :func:`check`.
+        sink: Takes each window and each experience.
+
+    Raises:
+        ConfigurationError: If the document is not about these ledgers, or says in an invalid way
+            how it was made.
+    """
+    names, heads = _heads(report)
+    ledgers = _in_order(ledgers, names)
+    try:
+        disclosures = Disclosures(**_values(report.get("disclosures")))
+        scope = Scope.of(_values(report.get("scope")))
+        with read(ledgers, names=names, as_of=heads) as contents:
+            return document(contents, scope, disclosures, sink=sink)
+    except (ConfigurationError, TypeError) as error:
+        raise _LostError(str(error)) from None
 
 
 def check_file(path: Path, patterns: Sequence[str]) -> tuple[list[str], int]:
@@ -124,17 +150,26 @@ def check_file(path: Path, patterns: Sequence[str]) -> tuple[list[str], int]:
     Raises:
         ConfigurationError: If the file cannot be read, or :func:`check` refuses it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot read {str(path)!r}: {reason}") from None
+    text = read_text(path)
     opened = open_ledgers(patterns)
     try:
         result = check(text, opened)
     finally:
         close_ledgers(opened)
     return list(_lines(path, result)), 0 if result.ok else 1
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        ConfigurationError: If the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {str(path)!r}: {reason}") from None
 
 
 def differences(report: Any, found: Any, path: str = "") -> Iterator[Difference]:
@@ -161,9 +196,14 @@ def differences(report: Any, found: Any, path: str = "") -> Iterator[Difference]
         yield Difference(path=path, in_report=_text(report), from_ledger=_text(found))
 
 
-def _load(text: str) -> dict[str, Any]:
+def exact(text: str) -> Any:
+    """Read JSON with every digit of its numbers, and refuse keys that occur twice.
+
+    Raises:
+        ConfigurationError: If the text is not such JSON.
+    """
     try:
-        report = json.loads(
+        return json.loads(
             text,
             parse_int=_Number,
             parse_float=_Number,
@@ -171,6 +211,18 @@ def _load(text: str) -> dict[str, Any]:
             object_pairs_hook=_without_repeats,
         )
     except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"this is not JSON that greentrain wrote: {error}") from None
+
+
+def load(text: str) -> dict[str, Any]:
+    """Read a report.json as :func:`exact` does.
+
+    Raises:
+        ConfigurationError: If the text is not a report of this version.
+    """
+    try:
+        report = exact(text)
+    except ConfigurationError as error:
         raise ConfigurationError(f"this is not a report.json: {error}") from None
     version = report.get("schema_version") if isinstance(report, dict) else None
     if version != str(SCHEMA_VERSION):

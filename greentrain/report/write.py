@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
+from greentrain.ledger.signatures import Signer
 from greentrain.report.document import Report
 from greentrain.report.exports import (
     boamps,
@@ -22,6 +23,7 @@ from greentrain.report.exports import (
     spreadsheet,
     tables,
 )
+from greentrain.report.exports.claim import claim
 from greentrain.report.exports.facts import json_text, replace_file
 from greentrain.report.html import render_html
 from greentrain.report.model import build
@@ -116,6 +118,8 @@ def build_and_write(
 def write(report: Report, out: Path, formats: Sequence[str] = ("json", "html")) -> list[Path]:
     """Write the files ``report.*`` of each format, replacing existing ones.
 
+    Each is signed in ``FILE.sig`` if ``GREENTRAIN_SIGNING_KEY`` names a private key.
+
     Args:
         report: The document of :func:`greentrain.report.build`.
         out: The folder, created if missing.
@@ -141,6 +145,7 @@ def write(report: Report, out: Path, formats: Sequence[str] = ("json", "html")) 
 def _write(
     report: Report, out: Path, formats: Sequence[str], files: tables.CsvFiles | None
 ) -> list[Path]:
+    signer = Signer.configured()
     left_out = report.get("left_out", {"windows": 0, "experiences": 0})
     streamed = {f"{name}.csv": name for name, count in left_out.items() if count and files}
     # All are rendered before the first is written, so that an error leaves the old files.
@@ -153,9 +158,11 @@ def _write(
         out.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             if files is not None and (end := name.removeprefix("report.")) in streamed:
-                files.keep(streamed[end], out / name)
+                files.keep(streamed[end], out / name, claim(report))
             else:
                 replace_file(out / name, content)
+            if signer is not None:
+                signer.sign_file(out / name)
     except OSError as error:
         raise _not_written(out, error) from None
     return [out / name for name in contents]

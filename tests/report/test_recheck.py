@@ -16,7 +16,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build, check, write
 from greentrain.report.disclosures import Disclosures
-from greentrain.report.recheck import _load, check_file, differences
+from greentrain.report.recheck import check_file, differences, load
 from greentrain.report.write import render_json
 from tests.ledger.test_verify import alter
 from tests.report.ledgers import SOURCES, heartbeat, stream, window
@@ -63,11 +63,11 @@ def test_any_digit_that_is_changed_differs_from_what_follows(ledger):
     """Every digit of every number and text, against the document that its ledger gives."""
     full(ledger)
     text = render_json(build(ledger, disclosures=GIVEN))
-    found = _load(text)
+    found = load(text)
     missed = []
     for at, forged in changed(text):
         try:
-            told = _load(forged)
+            told = load(forged)
         except ConfigurationError:  # the version of the form
             continue
         if not any(differences(told, found)):
@@ -76,8 +76,8 @@ def test_any_digit_that_is_changed_differs_from_what_follows(ledger):
     # Digits beyond what a float holds are digits as well.
     assert any(
         differences(
-            _load('{"schema_version": 3, "a": 0.30000000000000004}'),
-            _load('{"schema_version": 3, "a": 0.30000000000000003}'),
+            load('{"schema_version": 3, "a": 0.30000000000000004}'),
+            load('{"schema_version": 3, "a": 0.30000000000000003}'),
         )
     )
 

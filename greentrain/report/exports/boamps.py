@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import uuid
 from datetime import datetime
 from typing import Any
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 from greentrain.units import J_PER_WH
 
 VERSION = "1.1.0"
@@ -97,12 +97,12 @@ def _header(document: Report) -> dict[str, Any] | None:
     last_utc = document["period"]["last_utc"]
     if last_utc is None:
         return None
-    heads = facts.json_text(document["verification"]["heads"])
+    identity = claim(document)
     return {
         "formatVersion": VERSION,
         "formatVersionSpecificationUri": SPECIFICATION,
-        # The id depends on the heads alone, so one ledger always gives one id.
-        "reportId": str(uuid.uuid5(uuid.NAMESPACE_URL, heads)),
+        "reportId": identity.urn.removeprefix("urn:uuid:"),
+        "greentrainReport": str(identity),  # the schema allows more keys than it names
         "reportDatetime": _moment(last_utc),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 
 VERSION = "1.6"
 _G_PER_T = 1e6
@@ -32,13 +33,16 @@ def bom(document: Report) -> dict[str, Any]:
         component["modelCard"] = {
             "considerations": {"environmentalConsiderations": {"energyConsumptions": consumption}}
         }
+    identity = claim(document)
     component["properties"] = [
-        {"name": "greentrain:missing", "value": sentence} for sentence in missing(document)
+        {"name": "greentrain:report", "value": str(identity)},
+        *({"name": "greentrain:missing", "value": sentence} for sentence in missing(document)),
     ]
     return {
         "$schema": f"http://cyclonedx.org/schema/bom-{VERSION}.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": VERSION,
+        "serialNumber": identity.urn,
         "version": 1,
         "components": [component],
     }

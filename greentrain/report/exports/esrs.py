@@ -12,6 +12,7 @@ from typing import Any
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 
 TABLE = "esrs_2023-12-22.json"
 _G_PER_T = 1e6
@@ -74,6 +75,7 @@ def table(document: Report) -> dict[str, Any]:
         "intensity": facts.intensity_words(document),
         "note": _NOTE,
         "missing": missing(document),
+        "report": str(claim(document)),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 
 _S_PER_DAY = 86400.0
 _COMPUTE = "floating-point operations were not counted"
@@ -63,6 +64,7 @@ def form(document: Report) -> dict[str, Any]:
             ),
         ],
         "missing": missing(document),
+        "report": str(claim(document)),
     }
 
 

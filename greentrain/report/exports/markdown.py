@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from greentrain.report.document import BudgetFigures, Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 from greentrain.report.formats import energies, energy, metric
 from greentrain.report.uses import USES
 from greentrain.texts import markdown
@@ -35,6 +36,7 @@ def render(document: Report) -> str:
         *_runs(document),
         *_known_gaps(document),
         f"Verify: `{_code(document['verification']['command'])}`",
+        f"Report: `{claim(document)}`",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -14,6 +14,7 @@ from typing import Any
 from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 
 KEY = "co2_eq_emissions"
 _STAGES = {
@@ -58,6 +59,33 @@ def missing(document: Report) -> list[str]:
         *facts.emissions_gaps(document),
         *(f"{key}: neither recorded nor stated" for key, value in without.items() if not value),
     ]
+
+
+def entry_in(card: str) -> Any:
+    """Return the entry of a card, with all values as texts; ``None`` if it has none.
+
+    Raises:
+        ConfigurationError: If the header is not YAML, or has the entry twice.
+    """
+    import yaml
+
+    header = found[2] if (found := _HEADER.match(card)) else ""
+    try:
+        root = yaml.compose(header, Loader=yaml.SafeLoader)
+        if (
+            isinstance(root, yaml.MappingNode)
+            and [key.value for key, _ in root.value].count(KEY) > 1
+        ):
+            raise ConfigurationError(f"the model card has {KEY} twice in its header")
+        held = yaml.load(header, Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        raise ConfigurationError("the model card has a header that is not YAML") from None
+    return held.get(KEY) if isinstance(held, dict) else None
+
+
+def wanted_entry(document: Report) -> Any:
+    """Return the entry that a report gives, as :func:`entry_in` returns it."""
+    return entry_in(f"---\n{_entry(document)}---\n")
 
 
 def write_card(path: str | Path, document: Report) -> None:
@@ -169,12 +197,13 @@ def _entry(document: Report) -> str:
 
 def _source(document: Report) -> str:
     if document["totals"]["energy_j"] is None:
-        return f"{facts.generator(document)}: nothing was measured"
+        return f"{facts.generator(document)}: nothing was measured; report {claim(document)}"
     pue = facts.known_pues(document)
     parts = [
         f"{facts.generator(document)}: {method_text.measured_words(document)}",
         facts.intensity_words(document),
         f"PUE {pue}" if pue else None,
+        f"report {claim(document)}",
     ]
     return "; ".join(part for part in parts if part)
 

@@ -36,7 +36,7 @@ def render(document: Report) -> bytes:
             "libpangoft2-1.0-0 and libharfbuzz-subset0"
         ) from None
     page = HTML(string=with_colours(render_html(document, paper=True)), url_fetcher=_refuse)
-    printed: bytes = page.write_pdf(pdf_variant="pdf/ua-1")
+    printed: bytes = page.write_pdf(pdf_variant="pdf/ua-1", custom_metadata=True)
     return printed
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 
 STANDARD = "ISO/IEC 21031:2024"
 EXCLUDED = (
@@ -53,6 +54,7 @@ def score(document: Report) -> dict[str, Any]:
         "method": method_text.method(document, with_pue=True, with_embodied=embodied_g is not None),
         "excluded": list(EXCLUDED),
         "missing": missing(document),
+        "report": str(claim(document)),
     }
 
 

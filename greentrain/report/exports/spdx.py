@@ -5,12 +5,12 @@ See https://spdx.github.io/spdx-spec/v3.0.1/model/AI/Classes/EnergyConsumption/.
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from typing import Any
 
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 
 VERSION = "3.0.1"
 CONTEXT = f"https://spdx.org/rdf/{VERSION}/spdx-context.jsonld"
@@ -31,9 +31,8 @@ def json_ld(document: Report) -> dict[str, Any]:
 
 def graph(document: Report) -> list[dict[str, Any]]:
     """Return the elements: their creator, the model as an AI package, and the document."""
-    # The same ledger gives the same identifiers.
-    heads = facts.json_text(document["verification"]["heads"])
-    space = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, heads)}"
+    identity = claim(document)
+    space = identity.urn
     tool, package = f"{space}#greentrain", f"{space}#model"
     return [
         {
@@ -54,6 +53,7 @@ def graph(document: Report) -> list[dict[str, Any]]:
             "type": "SpdxDocument",
             "spdxId": f"{space}#document",
             "creationInfo": _CREATION,
+            "comment": f"Rendered from the report {identity}",
             "rootElement": [package],
             "element": [tool, package],
             "profileConformance": ["core", "software"],

@@ -12,6 +12,7 @@ from greentrain._about import DISTRIBUTION
 from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
+from greentrain.report.exports.claim import claim
 from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, entries, inert
 
 _WIDTH = 22
@@ -62,6 +63,7 @@ def _summary(document: Report) -> list[list[Cell]]:
         ["obtained by", method_text.measured_words(document) or None, None],
         ["method of the energy", method_text.method(document), None],
         ["method of the emissions", method_text.emissions_method(document), None],
+        ["report", str(claim(document)), None],
         *([sentence] for sentence in unknown),
     ]
 

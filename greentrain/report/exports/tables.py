@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from functools import lru_cache
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from greentrain.report.document import ExperienceEntry, Report, RunFigures, WindowFigures
 from greentrain.report.exports import facts
+from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
 from greentrain.report.limits import Sink
 from greentrain.report.row_helpers import pue
 from greentrain.report.uses import kind_of, with_baselines
@@ -95,17 +97,17 @@ def entries(document: Report) -> list[ExperienceEntry]:
 
 def render_runs(document: Report) -> str:
     """Write the runs as CSV; unknown cells are empty."""
-    return _csv(cells(RUNS, document["runs"]))
+    return _csv(cells(RUNS, document["runs"]), claim(document))
 
 
 def render_experiences(document: Report) -> str:
     """Write the experiences as CSV; unknown cells are empty."""
-    return _csv(cells(EXPERIENCES, entries(document)))
+    return _csv(cells(EXPERIENCES, entries(document)), claim(document))
 
 
 def render_windows(document: Report) -> str:
     """Write the windows as CSV; unknown cells are empty."""
-    return _csv(cells(WINDOWS, document["windows"]))
+    return _csv(cells(WINDOWS, document["windows"]), claim(document))
 
 
 def inert(text: str) -> str:
@@ -150,17 +152,22 @@ class CsvFiles(Sink):
         """Write an experience."""
         self._experience(one)
 
-    def keep(self, name: str, path: Path) -> None:
-        """Move a finished file to its place.
+    def keep(self, name: str, path: Path, identity: Claim) -> None:
+        """Write the report's identity into a finished file, and move it to its place.
 
         Args:
             name: ``"windows"`` or ``"experiences"``.
             path: The place.
+            identity: The identity of the report, which is known at its end.
 
         Raises:
             OSError: If it cannot be moved.
         """
         self._files[name].close()
+        with self._temporary(name).open("r+b") as file:
+            header = file.readline()
+            file.seek(0)
+            file.write(header.replace(str(NO_CLAIM).encode(), str(identity).encode()))
         if path.exists():
             shutil.copymode(path, self._temporary(name))
         self._temporary(name).replace(path)
@@ -171,21 +178,29 @@ class CsvFiles(Sink):
         file = self._stack.enter_context(path.open("w", encoding="utf-8", newline=""))
         self._files[name] = file
         writer = csv.writer(file, lineterminator="\r\n")
-        writer.writerow(columns)
+        writer.writerow([*columns, _mark(NO_CLAIM)])
 
         def write(row: Any) -> None:
-            writer.writerow(_inert(cell(row) for cell in columns.values()))
+            writer.writerow([*_inert(cell(row) for cell in columns.values()), None])
 
         return write
 
     def _temporary(self, name: str) -> Path:
-        return self._folder / f".report.{name}.csv.{os.getpid()}.tmp"
+        # Another name than that of replace_file, which may write a file of this name meanwhile.
+        return self._folder / f".report.{name}.csv.{os.getpid()}.rows.tmp"
 
 
-def _csv(table: Sequence[Sequence[Cell]]) -> str:
+def _csv(table: Sequence[Sequence[Cell]], identity: Claim) -> str:
     written = io.StringIO()
-    csv.writer(written, lineterminator="\r\n").writerows(_inert(row) for row in table)
+    writer = csv.writer(written, lineterminator="\r\n")
+    for row, mark in zip(table, chain([_mark(identity)], repeat(None)), strict=False):
+        writer.writerow([*_inert(row), mark])
     return written.getvalue()
+
+
+def _mark(identity: Claim) -> str:
+    """Return the header of an empty last column; CSV has no comments."""
+    return f"report {identity}"
 
 
 def _inert(row: Iterable[Cell]) -> list[Cell]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from greentrain.errors import ConfigurationError
 from greentrain.report import build
 from greentrain.report.exports import card_text, write_card
+from greentrain.report.exports.claim import claim
 from tests.report.exports.documents import known
 from tests.report.ledgers import stream
 
@@ -47,7 +48,9 @@ OLD = {
 }
 
 
-ENTRY = "co2_eq_emissions:\n  emissions: 400.0\n  source: 'greentrain 1: '\n"
+ENTRY = (
+    f"co2_eq_emissions:\n  emissions: 400.0\n  source: 'greentrain 1: ; report {claim(DOCUMENT)}'\n"
+)
 
 
 def header(text):

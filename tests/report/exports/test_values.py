@@ -29,6 +29,7 @@ from greentrain.report.exports import (
     spreadsheet,
     tables,
 )
+from greentrain.report.exports.claim import claim
 from greentrain.report.write import FORMATS, missing, write
 from tests.report.exports.documents import ENVIRONMENT, INTENSITY, known, rendered, without
 from tests.report.ledgers import STARTED, stream, window
@@ -79,11 +80,13 @@ def test_markdown_names_the_figures(ledger):
 
 
 def test_the_model_card_says_grams_and_how_they_came_about(ledger):
-    entry = yaml.safe_load(model_card.render(known(ledger)))["co2_eq_emissions"]
+    document = known(ledger)
+    entry = yaml.safe_load(model_card.render(document))["co2_eq_emissions"]
     assert entry == {
         "emissions": pytest.approx(1.44),
         "source": "greentrain 0.1.0: gpu by hardware energy counter; cpu estimated by a model; "
-        "average intensity of DE (a yearbook, 2025, life-cycle); PUE 1.2",
+        "average intensity of DE (a yearbook, 2025, life-cycle); PUE 1.2; "
+        f"report {claim(document)}",
         "training_type": "pre-training and fine-tuning",
         "geographical_location": "DE",
         "hardware_used": "1 x a card, 1 x a processor",
