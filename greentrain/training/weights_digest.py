@@ -82,8 +82,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     except Exception:  # torch raises errors of many kinds on other files
         raise ConfigurationError(
-            f"cannot read the weights in {shown}: it is no file of torch, or it holds objects that "
-            "only running code could load; save the state_dict of the model alone, with torch.save"
+            f"cannot read the weights in {shown}: it is no file of torch, or holds more than "
+            "values and tensors; save the state_dict of the model alone, with torch.save"
         ) from None
     found = _weights_in(content)
     if not found or not all(isinstance(name, str) for name in found):
