@@ -23,6 +23,7 @@ from greentrain.ledger.git_files import checked_out
 _DRIVER = Path("/proc/driver/nvidia/version")
 _WAIT_S = 2.0
 """Longest wait for the files of git: a folder may be on a server that does not respond."""
+_SLURM = {"slurm_job_id": "SLURM_JOB_ID", "slurm_account": "SLURM_JOB_ACCOUNT"}
 _PACKAGES = ("torch", "pytorch-lightning", "lightning", "codecarbon", "nvidia-ml-py", "mlflow")
 
 
@@ -43,6 +44,15 @@ def environment() -> dict[str, object]:
         "nvidia_driver": nvidia_driver(),
         "git_commit": _within_seconds(lambda: git_commit(Path.cwd())),
     }
+
+
+def slurm_job() -> dict[str, str | None]:
+    """Return the job of SLURM that this process belongs to, and its account.
+
+    Returns:
+        ``slurm_job_id`` and ``slurm_account``, the columns of a run; ``None`` outside of a job.
+    """
+    return {column: os.environ.get(name, "").strip() or None for column, name in _SLURM.items()}
 
 
 def host_hash() -> str:
