@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger.git_files import checked_out
+from greentrain.naming import LONGEST_TAG
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _WAIT_S = 2.0
@@ -52,7 +53,10 @@ def slurm_job() -> dict[str, str | None]:
     Returns:
         ``slurm_job_id`` and ``slurm_account``, the columns of a run; ``None`` outside of a job.
     """
-    return {column: os.environ.get(name, "").strip() or None for column, name in _SLURM.items()}
+    return {
+        column: os.environ.get(name, "").strip()[:LONGEST_TAG] or None
+        for column, name in _SLURM.items()
+    }
 
 
 def host_hash() -> str:

@@ -122,6 +122,10 @@ class RunFigures(EnergyFigures):
     closed_utc: str | None
     caps: list[CapFigures]
     environment: dict[str, Any]
+    slurm_job_id: str | None
+    slurm_account: str | None
+    team: str | None
+    project: str | None
     sources: list[SourceDescription]
     overlap_j: float
     boundary: str | None

@@ -82,6 +82,8 @@ class RunContext:
             sources=lambda: self.recorder.sources,
             beat=self.recorder.open_windows,
             emissions=carbon.of,
+            team=settings.get("team"),
+            project=settings.get("project"),
         )
         self._results: deque[UpdateResult] = deque(maxlen=_IN_NOTE)
         self._totals = StreamTotals() if before is None else StreamTotals(**before["totals"])
