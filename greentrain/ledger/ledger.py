@@ -16,7 +16,7 @@ from greentrain.ledger.budgets import Terms, open_budget, present, read_status, 
 from greentrain.ledger.decision_rows import DecisionSummary, alternatives_of, decisions_since
 from greentrain.ledger.environment import slurm_job
 from greentrain.ledger.events import EmissionsLike, SourceLike, WindowLike, source_content
-from greentrain.ledger.hashing import canonical
+from greentrain.ledger.hashing import canonical, config_sha256
 from greentrain.ledger.heads import all_heads
 from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import replay_left_behind
@@ -205,7 +205,14 @@ class Ledger(RowReader):
                 beat=beat or tuple,
                 emissions=emissions,
             )
-        return RunLog(self.store, run_id, heartbeat=heartbeat, heartbeat_s=heartbeat_s)
+        settings = (environment or {}).get("settings")
+        return RunLog(
+            self.store,
+            run_id,
+            heartbeat=heartbeat,
+            heartbeat_s=heartbeat_s,
+            config_sha256=None if settings is None else config_sha256(settings),
+        )
 
     def open_budget(self, name: str, budget: Budget) -> str:
         """Return the id of the budget of this name, and create the budget if there is none.

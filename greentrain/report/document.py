@@ -259,6 +259,15 @@ class ReportedOutcome(TypedDict):
     planned_steps: int | None
     energy_j: float | None
     kept: bool | None
+    gain: float | None
+    gain_sd: float | None
+    weights_sha256: str | None
+    data_sha256: str | None
+    data_samples: int | None
+    data_hashed: int | None
+    config_sha256: str | None
+    flops: float | None
+    flops_note: str | None
 
 
 class ExperienceEntry(ReportedDecision, ReportedOutcome):

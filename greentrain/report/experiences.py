@@ -340,6 +340,15 @@ def _interrupted(paid: PaidWindows, run_status: str) -> ReportedOutcome:
         "planned_steps": None,
         "energy_j": paid.energy.total,
         "kept": None,
+        "gain": None,
+        "gain_sd": None,
+        "weights_sha256": None,
+        "data_sha256": None,
+        "data_samples": None,
+        "data_hashed": None,
+        "config_sha256": None,
+        "flops": None,
+        "flops_note": None,
     }
 
 
@@ -355,6 +364,15 @@ def _done(outcome: OutcomeRow) -> ReportedOutcome:
         "planned_steps": outcome["planned_steps"],
         "energy_j": outcome["energy_j"],
         "kept": outcome["kept"],
+        "gain": outcome["gain"],
+        "gain_sd": outcome["gain_sd"],
+        "weights_sha256": outcome["weights_sha256"],
+        "data_sha256": outcome["data_sha256"],
+        "data_samples": outcome["data_samples"],
+        "data_hashed": outcome["data_hashed"],
+        "config_sha256": outcome["config_sha256"],
+        "flops": outcome["flops"],
+        "flops_note": outcome["flops_note"],
     }
 
 

@@ -160,6 +160,7 @@ class BaselineRuns:
                 )
                 (after,) = self._evaluator.measure(model.module, [held_out])
                 kept = not nan.stopped and has_finite_weights(model.module)
+                compared = self._state.history.compare(before, after)
                 kept = kept and self._is_better(before, after)
                 if kept:
                     state.model.keep(model, _FULL)
@@ -175,7 +176,10 @@ class BaselineRuns:
             steps=guard.steps,
             kept=kept,
         )
-        return result, self._core.outcome_row(pending, outcome_of(result))
+        row = self._core.outcome_row(
+            pending, outcome_of(result), gain=compared.gain, gain_sd=compared.sd
+        )
+        return result, row
 
     def _is_better(self, before: Measured, after: Measured) -> bool:
         """Return whether the stream's model is worse by more than one standard error."""
