@@ -94,6 +94,9 @@ class Decided:
         for decision in self.decisions():
             if is_baseline(decision):
                 baselines.append(decision)
+                if (baseline := self.outcomes.of(decision)) is not None and baseline["kept"]:
+                    stream = sums[self.streams[decision["run_id"]]]
+                    stream.weights_sha256 = baseline["weights_sha256"]
                 continue
             one = reader.figures(decision)
             sums[self.streams[one["run_id"]]].add(decision, one)

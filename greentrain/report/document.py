@@ -295,6 +295,7 @@ class ExperienceCounts(TypedDict):
     metric: str | None
     final_metric: float | None
     anytime_metric: float | None
+    weights_sha256: str | None
 
 
 class StreamSummary(ExperienceCounts):

@@ -213,6 +213,7 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
     ]
     with_metric = [one for one in each if one["final_metric"] is not None]
     alone = with_metric[0] if len(with_metric) == 1 else None
+    hashes = [one["weights_sha256"] for one in each if one["weights_sha256"] is not None]
     return {
         "experiences": sum(one["experiences"] for one in each),
         "done": sum(one["done"] for one in each),
@@ -224,6 +225,7 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
         "metric": None if alone is None else alone["metric"],
         "final_metric": None if alone is None else alone["final_metric"],
         "anytime_metric": None if alone is None else alone["anytime_metric"],
+        "weights_sha256": hashes[0] if len(hashes) == 1 else None,
         "by_stream": each,
     }
 
@@ -258,10 +260,12 @@ class ExperienceSums:
 
     Attributes:
         run_ids: Ids of the stream's runs with experiences, in order.
+        weights_sha256: Hash of the weights in use after the last outcome; ``None`` if unknown.
     """
 
     def __init__(self) -> None:
         self.run_ids: dict[str, None] = {}
+        self.weights_sha256: str | None = None
         self._tried: dict[tuple[int, str], _Tried] = {}
         self._metric: str | None = None
         self._final: float | None = None
@@ -270,6 +274,8 @@ class ExperienceSums:
         """Add a decision with its figures."""
         self.run_ids[one["run_id"]] = None
         done = one["status"] == "done"
+        if done:
+            self.weights_sha256 = one["weights_sha256"]
         place = decision["position"], decision["experience_id"]
         if done or place not in self._tried:
             self._tried[place] = _Tried(
@@ -297,6 +303,7 @@ class ExperienceSums:
             "metric": self._metric,
             "final_metric": self._final,
             "anytime_metric": None if summed is None else summed / reached.known,
+            "weights_sha256": self.weights_sha256,
         }
 
 
