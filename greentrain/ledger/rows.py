@@ -107,8 +107,8 @@ class WindowRow(EntryRow):
         complete: ``True`` if every source was measured.
         emissions_g: Grams of CO2 equivalent.
         intensity_g_per_kwh: Mean carbon intensity during the window.
-        intensity_by_hour: JSON list of the mean carbon intensity in each UTC hour of the window, in
-            g/kWh, from the hour of its start on; ``None`` if all are the same, or unknown.
+        intensity_by_hour: JSON list of mean carbon intensities in g/kWh, one for each UTC hour from
+            that of the start on. ``None`` if all are the same, or unknown.
     """
 
     run_id: str

@@ -305,7 +305,20 @@ class StreamSummary(ExperienceCounts):
     run_ids: list[str]
 
 
-class Summary(ExperienceCounts):
+class ComputeFigures(TypedDict):
+    """Floating-point operations of the trainings that were counted.
+
+    Probes and validation are not included. ``flops_note`` is the first reason for a training
+    without them.
+    """
+
+    flops: float | None
+    trainings: int
+    trainings_without_flops: int
+    flops_note: str | None
+
+
+class Summary(ExperienceCounts, ComputeFigures):
     """Counts and metrics of all streams, and of each; an experience counts once."""
 
     by_stream: list[StreamSummary]

@@ -11,6 +11,7 @@ from greentrain.ledger import DecisionRow, OutcomeRow, RunRow
 from greentrain.report.budget_payments import NO_WINDOWS, PaidWindows
 from greentrain.report.budget_status import BudgetHistory
 from greentrain.report.document import (
+    ComputeFigures,
     ExperienceCounts,
     ExperienceEntry,
     ReportedDecision,
@@ -198,7 +199,7 @@ def settings_of(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
+def summary(counts: Mapping[StreamKey, ExperienceSums], compute: ComputeFigures) -> Summary:
     """Sum up the experiences of all streams, and of each over all its runs.
 
     Metrics of different streams are not averaged. If more than one stream has a metric, the figures
@@ -206,6 +207,7 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
 
     Args:
         counts: The sums of each stream with experiences.
+        compute: The operations of all trainings.
     """
     each: list[StreamSummary] = [
         {"name": stream.name, "run_ids": list(sums.run_ids), **sums.counts()}
@@ -226,6 +228,7 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
         "final_metric": None if alone is None else alone["final_metric"],
         "anytime_metric": None if alone is None else alone["anytime_metric"],
         "weights_sha256": hashes[0] if len(hashes) == 1 else None,
+        **compute,
         "by_stream": each,
     }
 

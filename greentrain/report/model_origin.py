@@ -13,7 +13,7 @@ from greentrain.units import format_carbon, format_energy, plural
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class ModelOrigin:
     """An update that produced weights, as a ledger has it.
 
     Args:
@@ -62,7 +62,7 @@ class Origin:
         ]
 
 
-def origins(ledger: Ledger, weights_sha256: str) -> list[Origin]:
+def origins(ledger: Ledger, weights_sha256: str) -> list[ModelOrigin]:
     """Return the updates that produced weights, in order; an update that was skipped made none.
 
     Args:
@@ -78,7 +78,7 @@ def origins(ledger: Ledger, weights_sha256: str) -> list[Origin]:
     decisions = ledger.rows("decision")
     outcomes = Outcomes(runs, decisions, ledger.rows("outcome"))
     by_id = {row["run_id"]: row for row in runs}
-    found: list[Origin] = []
+    found: list[ModelOrigin] = []
     for decision in decisions:
         outcome, run = outcomes.of(decision), by_id.get(decision["run_id"])
         if (
@@ -90,7 +90,7 @@ def origins(ledger: Ledger, weights_sha256: str) -> list[Origin]:
             continue
         stream_j, stream_g = _used(ledger, runs, run, outcome["entry_id"])
         found.append(
-            Origin(
+            ModelOrigin(
                 ledger=ledger.public_name,
                 stream=run["name"],
                 run_id=run["run_id"],
