@@ -43,7 +43,7 @@ class StepFlops(Callback):
     """Count the operations of the first batch of a fit: forward, backward and optimizer.
 
     The batch is trained as any other: it is neither repeated nor copied. No module and no tensor
-    gets a hook, and no random number is drawn. What fails here is a reason in :attr:`note`.
+    gets a hook, and no random number is used. What fails here is a reason in :attr:`note`.
 
     Attributes:
         flops: Operations of the batch, on one rank; ``None`` if they could not be counted.
