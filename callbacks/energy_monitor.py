@@ -35,7 +35,7 @@ from greentrain.energy import (
     predict_total,
 )
 from greentrain.errors import ConfigurationError
-from greentrain.naming import check_name
+from greentrain.naming import check_name, check_tag
 from greentrain.units import is_number
 
 _PREDICTION_EPOCHS = 100
@@ -70,6 +70,8 @@ class EnergyMonitor(Callback):
             recorded separately and never subtracted.
         log: Whether to log metrics.
         summary: Whether to print a table at the end.
+        team: Tag of the team in the ledger.
+        project: Tag of the project in the ledger.
 
     Attributes:
         carbon: The :class:`greentrain.carbon.CarbonAccount` that converts joules to grams.
@@ -102,6 +104,8 @@ class EnergyMonitor(Callback):
         idle_s: float = 0.0,
         log: bool = True,
         summary: bool = True,
+        team: str | None = None,
+        project: str | None = None,
     ) -> None:
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
         if not isinstance(meter, WindowRecorder):
@@ -117,6 +121,7 @@ class EnergyMonitor(Callback):
         self.idle_s = idle_s
         self.log_metrics = log
         self.summary = summary
+        self.tags = {"team": check_tag(team, "team"), "project": check_tag(project, "project")}
         self._measured: RunMeasurement | None = None
         self._fit: RunMeasurement | None = None  # the last one, whose totals are saved
         self._done = NO_RUNS
@@ -208,7 +213,7 @@ class EnergyMonitor(Callback):
         self._first_batch, self._first_step, self._whole_epoch = 0, 0, True
         # Open the ledger first: a meter that starts in a thread would delay it.
         url, required = self._ledger_url(trainer), isinstance(self.ledger, str)
-        record = RunRecord(url, self.carbon, required=required)
+        record = RunRecord(url, self.carbon, required=required, tags=self.tags)
         self._measured = RunMeasurement(trainer, self.meter, self.carbon, self.wall, record)
         if stage == "fit":
             self._fit, self._epochs_j = self._measured, []

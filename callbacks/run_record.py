@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from greentrain.budget import Budget
@@ -60,6 +61,7 @@ class RunRecord:
         carbon: Converts joules to grams.
         required: Whether a ledger that fails is an error. If not, one warning is given and nothing
             is recorded.
+        tags: ``team`` and ``project``, if they are given.
 
     Attributes:
         url: URL of the ledger; ``None`` if nothing is recorded.
@@ -72,8 +74,16 @@ class RunRecord:
         LedgerError: If a required ledger is no ledger or cannot be written.
     """
 
-    def __init__(self, url: str | None, carbon: CarbonAccount, *, required: bool) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        carbon: CarbonAccount,
+        *,
+        required: bool,
+        tags: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> None:
         self._carbon = carbon
+        self._tags = tags
         self._required = required
         self._ledger: Ledger | None = None
         self._run: RunLog | None = None
@@ -125,6 +135,8 @@ class RunRecord:
                 beat=lambda: map(self._paid, [*self._waiting, *beat()]),
                 emissions=self._carbon.of,
                 heartbeat_s=HEARTBEAT_S,
+                team=self._tags.get("team"),
+                project=self._tags.get("project"),
             )
             self.run_id = self._run.run_id
         except LedgerError as error:

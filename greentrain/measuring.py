@@ -27,7 +27,7 @@ from greentrain.energy import (
 )
 from greentrain.errors import LedgerError
 from greentrain.ledger import DEFAULT_URL, Ledger, RunLog, environment
-from greentrain.naming import check_name
+from greentrain.naming import check_name, check_tag
 from greentrain.texts import get_logger
 from greentrain.units import format_carbon, format_energy
 
@@ -103,6 +103,8 @@ def measure(
     intensity: IntensityProvider | None = None,
     pue: float | None = None,
     pue_source: str | None = None,
+    team: str | None = None,
+    project: str | None = None,
 ) -> Iterator[Measurement]:
     """Measure a block, or each call of a function, as a separate run in the ledger.
 
@@ -125,13 +127,15 @@ def measure(
         intensity: A provider of carbon intensities, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
         pue_source: Where the PUE was published.
+        team: Tag of the team in the ledger.
+        project: Tag of the project in the ledger.
 
     Yields:
         A :class:`Measurement`, whose ``reading`` is set after the block.
 
     Raises:
-        ConfigurationError: If the name, the ledger's URL, zone, intensity or PUE cannot be used, or
-            the meter requests a missing device; before the block starts.
+        ConfigurationError: If the name, a tag, the ledger's URL, zone, intensity or PUE cannot be
+            used, or the meter requests a missing device; before the block starts.
         LedgerError: If the file is no ledger or cannot be written; before the block starts.
 
     Example:
@@ -146,6 +150,7 @@ def measure(
         prepare data used 1 Wh in 36.00 s: constant 1 Wh (given)
     """
     name = check_name(name, "name", "prepare data")
+    team, project = check_tag(team, "team"), check_tag(project, "project")
     check_meter(meter, "meter")
     measured = Measurement(name)
     carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
@@ -166,6 +171,8 @@ def measure(
                         beat=lambda: recorder.open_windows()[depth : depth + 1],
                         emissions=carbon.of,
                         heartbeat_s=HEARTBEAT_S,
+                        team=team,
+                        project=project,
                     )
             _ = recorder.sources  # a meter that is being set up would be measured with the block
             recorder.enter("measure")

@@ -10,6 +10,8 @@ from greentrain.texts import is_storable, short_repr
 
 LONGEST_NAME = 500
 """Most characters of a name: PostgreSQL indexes 2,704 bytes at most."""
+LONGEST_TAG = 100
+"""Most characters of a tag, which is a column of a table."""
 _WITH_PASSWORD = re.compile(r"://[^\s/]*:[^\s/]*@")
 _LOGIN = re.compile(r"[^/\\]*:.*@", re.DOTALL)
 """A colon in the first part of a path, and an "@" after it."""
@@ -59,6 +61,15 @@ def check_name(name: object, what: str, example: str, *, longest: int = LONGEST_
             f"{what} holds a URL with a password, which a ledger would show; leave the password out"
         )
     return text
+
+
+def check_tag(tag: object, what: str) -> str | None:
+    """Return a tag such as a team as plain text; ``None`` stays.
+
+    Raises:
+        ConfigurationError: As for :func:`check_name`.
+    """
+    return None if tag is None else check_name(tag, what, "vision", longest=LONGEST_TAG)
 
 
 def check_place(place: object, what: str, example: str) -> str:

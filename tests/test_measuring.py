@@ -228,6 +228,14 @@ def test_a_block_has_the_grams_of_its_zone(url, meter, seconds):
     )
 
 
+def test_a_block_has_tags(url, meter):
+    with greentrain.measure("a", ledger=url, meter=meter, team="vision", project="digits"):
+        pass
+    with contextlib.closing(Ledger(url)) as ledger:
+        (run,) = ledger.rows("run")
+    assert (run["team"], run["project"]) == ("vision", "digits")
+
+
 class Steady:
     """400 g/kWh at all times."""
 

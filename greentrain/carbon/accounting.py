@@ -7,7 +7,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from greentrain.carbon.intensity import IntensityProvider, Provenance, mean_intensity
+from greentrain.carbon.intensity import IntensityProvider, Provenance, mean_by_hour
 from greentrain.carbon.static import StaticIntensity
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH, is_number
@@ -48,10 +48,13 @@ class Emissions:
     Args:
         grams: Grams of CO2 equivalent, power usage effectiveness included; ``None`` if unknown.
         intensity_g_per_kwh: The window's mean intensity; ``None`` if unknown.
+        by_hour: Its mean intensity in each UTC hour, from the hour of the window's start on; empty
+            if all are the same, or unknown.
     """
 
     grams: float | None = None
     intensity_g_per_kwh: float | None = None
+    by_hour: tuple[float, ...] = ()
 
 
 UNKNOWN = Emissions()
@@ -153,11 +156,12 @@ class CarbonAccount:
         """Return the grams of joules used from ``start`` to ``end`` (aware times)."""
         if self._provider is None:
             return UNKNOWN
-        intensity = mean_intensity(self._provider, start, end)
+        intensity, by_hour = mean_by_hour(self._provider, start, end)
         if intensity is None or energy_j is None:
-            return Emissions(intensity_g_per_kwh=intensity)
+            return Emissions(intensity_g_per_kwh=intensity, by_hour=by_hour)
         kwh = energy_j / (1000.0 * J_PER_WH)
-        return Emissions(grams=kwh * (self._pue or 1.0) * intensity, intensity_g_per_kwh=intensity)
+        grams = kwh * (self._pue or 1.0) * intensity
+        return Emissions(grams=grams, intensity_g_per_kwh=intensity, by_hour=by_hour)
 
     def upper_g_per_j(self, moment: datetime) -> float | None:
         """Return the most grams that a joule may cause in the next hour, PUE included.

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 from greentrain.errors import ConfigurationError
 
 Signal = Literal["average", "marginal"]
 Basis = Literal["life-cycle", "direct"]
+
+MOST_HOURS = 31 * 24
+"""Longest time whose intensity is split over its hours, which bounds the size of a row."""
+_HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +113,54 @@ def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) 
         >>> mean_intensity(Fixed(), noon, noon.replace(hour=15)) is None
         True
     """
-    start, end = start.astimezone(UTC), end.astimezone(UTC)  # see Interval
-    end = max(start, end)
+    start, end = _in_order(start, end)
+    return _mean(provider.history(start, end), start, end)
+
+
+def mean_by_hour(
+    provider: IntensityProvider, start: datetime, end: datetime
+) -> tuple[float | None, tuple[float, ...]]:
+    """Return the mean intensity over ``[start, end)``, and that in each UTC hour of it.
+
+    Args:
+        provider: Provider of the intensity.
+        start: As for :func:`mean_intensity`.
+        end: As for :func:`mean_intensity`.
+
+    Returns:
+        The mean, and the means from the hour of ``start`` on: each over the part of its hour that
+        is in the interval. There are none if all are the same, the mean is unknown, or there are
+        more than :data:`MOST_HOURS`.
+    """
+    start, end = _in_order(start, end)
     intervals = provider.history(start, end)
+    mean = _mean(intervals, start, end)
+    first = start.replace(minute=0, second=0, microsecond=0)
+    count = math.ceil((end - first) / _HOUR)
+    if mean is None or not 1 < count <= MOST_HOURS or len({i.g_per_kwh for i in intervals}) == 1:
+        return mean, ()
+    found, place = [], 0
+    ordered = sorted(intervals, key=lambda one: one.start)
+    for number in range(count):
+        since, until = max(start, first + number * _HOUR), min(end, first + (number + 1) * _HOUR)
+        while place < len(ordered) and ordered[place].end <= since:
+            place += 1
+        last = place
+        while last < len(ordered) and ordered[last].start < until:
+            last += 1
+        of_hour = _mean(ordered[place:last], since, until)
+        if of_hour is None:
+            return mean, ()
+        found.append(of_hour)
+    return mean, tuple(found)
+
+
+def _in_order(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    start, end = start.astimezone(UTC), end.astimezone(UTC)  # see Interval
+    return start, max(start, end)
+
+
+def _mean(intervals: Sequence[Interval], start: datetime, end: datetime) -> float | None:
     if start == end:
         at = [one.g_per_kwh for one in intervals if one.start <= start < one.end]
         return at[0] if at else None

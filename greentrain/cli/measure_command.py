@@ -27,6 +27,8 @@ def measure(
         str | None,
         typer.Option(help="Where the PUE was published.", show_default="given by the user"),
     ] = None,
+    team: Annotated[str | None, typer.Option(help="Tag of the team in the ledger.")] = None,
+    project: Annotated[str | None, typer.Option(help="Tag of the project in the ledger.")] = None,
 ) -> None:
     """Run a command, measure its energy, and return its exit code.
 
@@ -36,7 +38,14 @@ def measure(
 
     try:
         measured, code = run_command(
-            command, name=name, ledger=ledger, zone=zone, pue=pue, pue_source=pue_source
+            command,
+            name=name,
+            ledger=ledger,
+            zone=zone,
+            pue=pue,
+            pue_source=pue_source,
+            team=team,
+            project=project,
         )
     except OSError as error:
         reason = error.strerror or error

@@ -57,18 +57,35 @@ def verify(
             metavar="KEY",
         ),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also find the update that produced the weights in this file: a checkpoint of "
+            "Lightning, a state_dict, or state.pt of a stream.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Recompute the chains and sums of ledgers, or every figure of a report's file.
 
     A report.json is built again from its ledgers. Any other file of a report is rendered again from
     its report.json, which is compared with the ledgers if they are given.
 
-    Exit code 1: a row was altered, removed, inserted or reordered, or a figure of the report is
-    not that of the ledger. Exit code 3: a run has no closing row, and no exported head covers it.
-    Exit code 4: a file is no readable ledger: it is empty, cut short, or no SQLite database, or a
-    text in it is not UTF-8.
+    Exit code 1: a row was altered, removed, inserted or reordered, a figure of the report is not
+    that of the ledger, or no update produced the model. Exit code 3: a run has no closing row, and
+    no exported head covers it. Exit code 4: a file is no readable ledger: it is empty, cut short,
+    or no SQLite database, or a text in it is not UTF-8.
     """
+    if model is not None:
+        targets, ledgers = [*(targets or ()), *(ledgers or ())], None
     named = list(targets or ledgers or console.found_ledgers(None))
+    of_report = [one for one in named if Path(one).suffix.lower() in REPORT_FILES]
+    if model is not None and of_report:
+        raise ConfigurationError(
+            f"a model is checked with ledgers, and {of_report[0]!r} is a file of a report; use: "
+            "greentrain verify --ledger LEDGER --model FILE"
+        )
+    weights = None if model is None else _hash_of(model)
     if Path(named[0]).suffix.lower() in REPORT_FILES:
         lines: list[str] = []
         code = 0
@@ -90,6 +107,9 @@ def verify(
 
         with few_collections():
             lines, code = verify_all(named, heads, new_only=new_only, public_key=public_key)
+        if model is not None and code in (0, 3):  # 3: a run is not closed
+            found, produced = _origins(model, str(weights), named)
+            lines, code = [*lines, *found], code if produced else 1
     for line in lines:
         console.print_line(line)
     raise typer.Exit(code)
@@ -110,3 +130,22 @@ def _check_file(
         )
     with few_collections():
         return check_file(path, ledgers) if of_report else check_rendered(path, ledgers, report)
+
+
+def _hash_of(model: Path) -> str:
+    """Return the hash of the weights in a file."""
+    from greentrain.training.weights_digest import read_weights, weights_sha256
+
+    return weights_sha256(read_weights(model))
+
+
+def _origins(model: Path, weights: str, targets: list[str]) -> tuple[list[str], bool]:
+    """Describe the updates that produced a file of weights, and return whether there are any."""
+    from greentrain.ledger import close_ledgers, open_ledgers
+    from greentrain.report.model_origin import describe_origins
+
+    opened = open_ledgers(targets)
+    try:
+        return describe_origins(opened, weights, model.name)
+    finally:
+        close_ledgers(opened)

@@ -30,11 +30,11 @@ from greentrain.control import (
     State,
     UpdateMode,
     broke,
-    inputs_as_dict,
 )
+from greentrain.decisions.decision_content import decision_content
 from greentrain.energy import EnergyTotal
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
-from greentrain.ledger import RunLog, canonical
+from greentrain.ledger import RunLog
 from greentrain.payments import Payment
 from greentrain.units import is_whole
 
@@ -294,7 +294,7 @@ class DecisionCore:
             metric_before=finite(metric_before),
         )
         try:
-            self._run.append("decision", **_decision_row(pending, predicted=predicted))
+            self._run.append("decision", **decision_content(pending, predicted=predicted))
         except BaseException:
             if reservation_id is not None:  # no energy was used for it
                 with contextlib.suppress(LedgerError):
@@ -344,10 +344,25 @@ class DecisionCore:
                 gain_sd=gain_sd,
                 kept=outcome.kept,
             )
-        return self.outcome_row(pending, outcome)
+        return self.outcome_row(pending, outcome, gain=gain, gain_sd=gain_sd)
 
-    def outcome_row(self, pending: PendingUpdate, outcome: UpdateOutcome) -> dict[str, Any]:
-        """Return the ledger's row of an outcome."""
+    def outcome_row(
+        self,
+        pending: PendingUpdate,
+        outcome: UpdateOutcome,
+        *,
+        gain: float | None = None,
+        gain_sd: float = 0.0,
+    ) -> dict[str, Any]:
+        """Return the ledger's row of an outcome.
+
+        Args:
+            pending: The update.
+            outcome: Its outcome.
+            gain: The gain that was measured; ``None`` without a measurement.
+            gain_sd: Standard error of the gain.
+        """
+        gain = finite(gain)
         return {
             "experience_id": pending.experience_id,
             "position": pending.position,
@@ -359,6 +374,9 @@ class DecisionCore:
             "planned_steps": pending.steps,
             "energy_j": outcome.energy_j,
             "kept": outcome.kept,
+            "gain": gain,
+            "gain_sd": None if gain is None else finite(gain_sd),
+            "config_sha256": self._run.config_sha256,
         }
 
     def record(self, row: dict[str, Any]) -> None:
@@ -374,22 +392,3 @@ class DecisionCore:
 def finite(metric: float | None) -> float | None:
     """Return a finite number unchanged, and ``None`` for any other: it carries no information."""
     return float(metric) if metric is not None and math.isfinite(metric) else None
-
-
-def _decision_row(pending: PendingUpdate, *, predicted: bool) -> dict[str, Any]:
-    decision, state = pending.decision, pending.state
-    return {
-        "budget_id": pending.account.budget_id,
-        "experience_id": pending.experience_id,
-        "position": pending.position,
-        "reservation_id": pending.reservation_id,
-        "update_mode": str(decision.action.mode),
-        "step_fraction": decision.action.step_fraction,
-        "reason": str(decision.reason),
-        "sentence": decision.sentence,
-        "predicted_j": decision.cost_j.mean if predicted else None,
-        "upper_bound_j": decision.cost_j.upper,
-        "min_gain_per_j": decision.min_gain_per_j,
-        "state": canonical(None if state is None else inputs_as_dict(state, decision)),
-        "alternatives": canonical(decision.alternatives_as_dicts()),
-    }

@@ -16,6 +16,7 @@ from greentrain.ledger.multi import (
 )
 from greentrain.ledger.recovery import last_descriptions, with_recovered
 from greentrain.ledger.release import Release
+from greentrain.ledger.row_reader import RowReader, RowsByKind
 from greentrain.ledger.row_stream import LedgerRows
 from greentrain.ledger.rows import (
     BudgetRow,
@@ -29,8 +30,6 @@ from greentrain.ledger.rows import (
     RecoveredWindowRow,
     ReplayRow,
     ReservationRow,
-    RowReader,
-    RowsByKind,
     RunRow,
     SettlementRow,
     SourceRow,

@@ -19,10 +19,12 @@ from typing import TypeVar
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger.git_files import checked_out
+from greentrain.naming import LONGEST_TAG
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _WAIT_S = 2.0
 """Longest wait for the files of git: a folder may be on a server that does not respond."""
+_SLURM = {"slurm_job_id": "SLURM_JOB_ID", "slurm_account": "SLURM_JOB_ACCOUNT"}
 _PACKAGES = ("torch", "pytorch-lightning", "lightning", "codecarbon", "nvidia-ml-py", "mlflow")
 
 
@@ -42,6 +44,18 @@ def environment() -> dict[str, object]:
         "host": host_hash(),
         "nvidia_driver": nvidia_driver(),
         "git_commit": _within_seconds(lambda: git_commit(Path.cwd())),
+    }
+
+
+def slurm_job() -> dict[str, str | None]:
+    """Return the job of SLURM that this process belongs to, and its account.
+
+    Returns:
+        ``slurm_job_id`` and ``slurm_account``, the columns of a run; ``None`` outside of a job.
+    """
+    return {
+        column: os.environ.get(name, "").strip()[:LONGEST_TAG] or None
+        for column, name in _SLURM.items()
     }
 
 

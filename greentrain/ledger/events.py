@@ -6,7 +6,7 @@ Events are accepted by their attributes, so that the ledger does not depend on t
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -110,6 +110,11 @@ class EmissionsLike(Protocol):
     def intensity_g_per_kwh(self) -> float | None:
         """Mean carbon intensity during the window; ``None`` if unknown."""
 
+    @property
+    def by_hour(self) -> Sequence[float]:
+        """Mean carbon intensity in each UTC hour of the window; empty if they are all the same."""
+        ...
+
 
 def source_content(run_id: str, source: SourceLike) -> dict[str, Any]:
     """Return the content of a source's row.
@@ -141,6 +146,8 @@ def window_content(
     numbers = {"duration_s": reading.duration_s, "grams": grams, "intensity": intensity}
     _check_finite("a window", by_source)
     _check_finite("a window", numbers)
+    by_hour = () if emissions is None else tuple(emissions.by_hour)
+    _check_finite("a window", {f"intensity in hour {n}": one for n, one in enumerate(by_hour)})
     measured = [joules for joules in by_source.values() if joules is not None]
     return {
         "run_id": run_id,
@@ -154,6 +161,7 @@ def window_content(
         "complete": len(measured) == len(by_source) > 0,
         "emissions_g": grams,
         "intensity_g_per_kwh": intensity,
+        "intensity_by_hour": canonical(by_hour) if by_hour else None,
     }
 
 

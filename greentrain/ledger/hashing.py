@@ -45,6 +45,16 @@ def canonical(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
+def config_sha256(settings: Any) -> str:
+    """Return the SHA-256 of a run's settings as its environment has them, in hexadecimal.
+
+    Example:
+        >>> config_sha256({"seed": 0, "mode": "max"}) == config_sha256({"mode": "max", "seed": 0})
+        True
+    """
+    return hashlib.sha256(canonical(settings).encode()).hexdigest()
+
+
 def row_hash(entry: Mapping[str, Any], content: Mapping[str, Any], key: bytes | None = None) -> str:
     """Return the SHA-256 of a row in hexadecimal, or its HMAC-SHA256 with a key.
 

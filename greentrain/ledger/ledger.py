@@ -14,15 +14,17 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger.account import CarbonRate, LedgerAccount
 from greentrain.ledger.budgets import Terms, open_budget, present, read_status, read_terms
 from greentrain.ledger.decision_rows import DecisionSummary, alternatives_of, decisions_since
+from greentrain.ledger.environment import slurm_job
 from greentrain.ledger.events import EmissionsLike, SourceLike, WindowLike, source_content
-from greentrain.ledger.hashing import canonical
+from greentrain.ledger.hashing import canonical, config_sha256
 from greentrain.ledger.heads import all_heads
 from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import replay_left_behind
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.release import Release, release
+from greentrain.ledger.row_reader import RowReader
 from greentrain.ledger.row_stream import LedgerRows, read_rows
-from greentrain.ledger.rows import BudgetRow, Head, Heads, RecoveredWindowRow, RowReader
+from greentrain.ledger.rows import BudgetRow, Head, Heads, RecoveredWindowRow
 from greentrain.ledger.run import RunLog
 from greentrain.ledger.schema import RUN_CHAIN, SCHEMA_VERSION, run_chain
 from greentrain.ledger.signatures import Signer
@@ -30,7 +32,7 @@ from greentrain.ledger.snapshot import Snapshot, take_snapshot
 from greentrain.ledger.sql_store import SqlStore
 from greentrain.ledger.store import LedgerStore
 from greentrain.money import BudgetStatus
-from greentrain.naming import check_name, check_place
+from greentrain.naming import check_name, check_place, check_tag
 from greentrain.units import utc_now
 
 DEFAULT_URL = "sqlite:///greentrain.db"
@@ -146,6 +148,8 @@ class Ledger(RowReader):
         beat: Callable[[], Iterable[WindowLike]] | None = None,
         emissions: Callable[[WindowLike], EmissionsLike] | None = None,
         heartbeat_s: float = 10.0,
+        team: str | None = None,
+        project: str | None = None,
     ) -> RunLog:
         """Start a run, and append its opening row.
 
@@ -164,9 +168,12 @@ class Ledger(RowReader):
                 process is killed.
             emissions: Function that returns the grams of such a window.
             heartbeat_s: Seconds between two heartbeats.
+            team: Tag of the team, for sums over teams.
+            project: Tag of the project, for sums over projects.
 
         Raises:
-            ConfigurationError: If ``heartbeat_s``, a name or a number of a source cannot be used.
+            ConfigurationError: If ``heartbeat_s``, a name, a tag or a number of a source cannot be
+                used.
             LedgerError: If the row cannot be written.
         """
         if not (math.isfinite(heartbeat_s) and heartbeat_s > 0):
@@ -183,6 +190,9 @@ class Ledger(RowReader):
             "kind": kind,
             "name": name,
             "environment": canonical({"schema": SCHEMA_VERSION, **(environment or {})}),
+            **slurm_job(),
+            "team": check_tag(team, "team"),
+            "project": check_tag(project, "project"),
         }
         Signer.configured()  # an invalid key is an error before anything is written
         with self.store.write() as connection:
@@ -197,7 +207,14 @@ class Ledger(RowReader):
                 beat=beat or tuple,
                 emissions=emissions,
             )
-        return RunLog(self.store, run_id, heartbeat=heartbeat, heartbeat_s=heartbeat_s)
+        settings = (environment or {}).get("settings")
+        return RunLog(
+            self.store,
+            run_id,
+            heartbeat=heartbeat,
+            heartbeat_s=heartbeat_s,
+            config_sha256=None if settings is None else config_sha256(settings),
+        )
 
     def open_budget(self, name: str, budget: Budget) -> str:
         """Return the id of the budget of this name, and create the budget if there is none.

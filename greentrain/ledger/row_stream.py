@@ -14,7 +14,8 @@ from sqlalchemy import Column, Connection, Select, func, select
 from sqlalchemy.exc import DBAPIError
 
 from greentrain.ledger.integrity import damage_meanwhile
-from greentrain.ledger.rows import Heads, RowReader
+from greentrain.ledger.row_reader import RowReader
+from greentrain.ledger.rows import Heads
 from greentrain.ledger.schema import CONTENT, Flag, entries, read_flag, runs
 from greentrain.ledger.store import LedgerStore
 

@@ -6,9 +6,8 @@ Fields that end in ``_id`` hold a UUID as text, fields that end in ``_utc`` an I
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, overload
+from typing import TypedDict
 
 from greentrain.budget import Period
 
@@ -35,6 +34,10 @@ class RunRow(EntryRow):
         environment: JSON of versions, hardware and settings.
         host: Hash of the host's name.
         heads: JSON of the heads that changed since the last opening row or budget row.
+        slurm_job_id: Job of SLURM in which it ran.
+        slurm_account: Account that SLURM charged.
+        team: Tag that a user gave, for sums over teams.
+        project: Tag that a user gave, for sums over projects.
     """
 
     run_id: str
@@ -43,6 +46,10 @@ class RunRow(EntryRow):
     environment: str
     host: str
     heads: str
+    slurm_job_id: str | None
+    slurm_account: str | None
+    team: str | None
+    project: str | None
 
 
 class ClosingRow(EntryRow):
@@ -100,6 +107,8 @@ class WindowRow(EntryRow):
         complete: ``True`` if every source was measured.
         emissions_g: Grams of CO2 equivalent.
         intensity_g_per_kwh: Mean carbon intensity during the window.
+        intensity_by_hour: JSON list of mean carbon intensities in g/kWh, one for each UTC hour from
+            that of the start on. ``None`` if all are the same, or unknown.
     """
 
     run_id: str
@@ -113,6 +122,7 @@ class WindowRow(EntryRow):
     complete: bool
     emissions_g: float | None
     intensity_g_per_kwh: float | None
+    intensity_by_hour: str | None
 
 
 class HeartbeatRow(WindowRow):
@@ -308,6 +318,16 @@ class OutcomeRow(EntryRow):
         planned_steps: Optimizer steps that were planned.
         energy_j: Energy used, in joules.
         kept: ``True`` if the new model replaced the old one.
+        gain: Gain that the controller measured for the update, in units of the metric: positive if
+            the new model is better.
+        gain_sd: Standard deviation of the gain.
+        weights_sha256: Hash of the weights in use afterwards, in hexadecimal.
+        data_sha256: Hash of the samples of the experience, in hexadecimal.
+        data_samples: Number of these samples.
+        data_hashed: Number of samples that were hashed: fewer than all if there are many.
+        config_sha256: Hash of the stream's configuration, in hexadecimal.
+        flops: Floating-point operations of all steps, counted in one of them.
+        flops_note: The reason why ``flops`` is unknown.
     """
 
     run_id: str
@@ -321,23 +341,15 @@ class OutcomeRow(EntryRow):
     planned_steps: int
     energy_j: float | None
     kept: bool
-
-
-class RowsByKind(TypedDict):
-    """All rows of a ledger by kind, each kind in the order recorded."""
-
-    run: list[RunRow]
-    closing: list[ClosingRow]
-    source: list[SourceRow]
-    window: list[WindowRow]
-    heartbeat: list[HeartbeatRow]
-    replay: list[ReplayRow]
-    calibration: list[CalibrationRow]
-    budget: list[BudgetRow]
-    reservation: list[ReservationRow]
-    settlement: list[SettlementRow]
-    decision: list[DecisionRow]
-    outcome: list[OutcomeRow]
+    gain: float | None
+    gain_sd: float | None
+    weights_sha256: str | None
+    data_sha256: str | None
+    data_samples: int | None
+    data_hashed: int | None
+    config_sha256: str | None
+    flops: float | None
+    flops_note: str | None
 
 
 class Head(TypedDict):
@@ -354,47 +366,3 @@ class Head(TypedDict):
 
 Heads = Mapping[str, Head]
 """The heads of all chains, by chain name."""
-
-
-class RowReader(ABC):
-    """A reader of rows by kind: a ledger, or a snapshot of one."""
-
-    __slots__ = ()
-
-    @overload
-    def rows(self, kind: Literal["run"], **equals: Any) -> list[RunRow]: ...
-    @overload
-    def rows(self, kind: Literal["closing"], **equals: Any) -> list[ClosingRow]: ...
-    @overload
-    def rows(self, kind: Literal["source"], **equals: Any) -> list[SourceRow]: ...
-    @overload
-    def rows(self, kind: Literal["window"], **equals: Any) -> list[WindowRow]: ...
-    @overload
-    def rows(self, kind: Literal["heartbeat"], **equals: Any) -> list[HeartbeatRow]: ...
-    @overload
-    def rows(self, kind: Literal["replay"], **equals: Any) -> list[ReplayRow]: ...
-    @overload
-    def rows(self, kind: Literal["calibration"], **equals: Any) -> list[CalibrationRow]: ...
-    @overload
-    def rows(self, kind: Literal["budget"], **equals: Any) -> list[BudgetRow]: ...
-    @overload
-    def rows(self, kind: Literal["reservation"], **equals: Any) -> list[ReservationRow]: ...
-    @overload
-    def rows(self, kind: Literal["settlement"], **equals: Any) -> list[SettlementRow]: ...
-    @overload
-    def rows(self, kind: Literal["decision"], **equals: Any) -> list[DecisionRow]: ...
-    @overload
-    def rows(self, kind: Literal["outcome"], **equals: Any) -> list[OutcomeRow]: ...
-    @overload
-    def rows(self, kind: str, **equals: Any) -> list[Any]: ...
-    def rows(self, kind: str, **equals: Any) -> list[Any]:
-        """Return the rows of one kind, in the order recorded.
-
-        Args:
-            kind: A kind of entry, such as ``"run"``, ``"window"`` or ``"decision"``.
-            **equals: Values that columns must have, such as ``run_id=run.run_id``.
-        """
-        return self._rows(kind, equals)
-
-    @abstractmethod
-    def _rows(self, kind: str, equals: Mapping[str, Any]) -> list[dict[str, Any]]: ...

@@ -31,6 +31,7 @@ class RunLog:
         run_id: The run, whose opening row has been written.
         heartbeat: Supplier of sources and heartbeats until the run is closed.
         heartbeat_s: Seconds between two heartbeats.
+        config_sha256: Hash of its settings; ``None`` without any.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class RunLog:
         *,
         heartbeat: Heartbeat | None = None,
         heartbeat_s: float = 10.0,
+        config_sha256: str | None = None,
     ) -> None:
         self._store = store
         self._signer = Signer.configured()
         self.run_id = run_id
+        self.config_sha256 = config_sha256
         self._closed = False
         self._process = os.getpid()
         self._outbox = Outbox(store, run_id)

@@ -37,7 +37,7 @@ BUDGET_CHAIN = "budgets"
 """Chain of the budget rows."""
 RETIRED_REVISIONS = ("0001",)
 """Revisions of pre-releases whose tables cannot be upgraded."""
-REVISIONS = ("0002", "0003")
+REVISIONS = ("0002", "0003", "0004")
 """Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
 
 
@@ -110,6 +110,7 @@ def _windows(name: str) -> Table:
         Column("complete", Flag, nullable=False),
         Column("emissions_g", Float),
         Column("intensity_g_per_kwh", Float),
+        Column("intensity_by_hour", Text),
     )
 
 
@@ -138,6 +139,10 @@ runs = _content(
     Column("environment", Text, nullable=False),
     Column("host", String(12), nullable=False),
     Column("heads", Text, nullable=False),
+    Column("slurm_job_id", Text),
+    Column("slurm_account", Text),
+    Column("team", Text),
+    Column("project", Text),
 )
 closings = _content(
     "closings",
@@ -235,6 +240,15 @@ outcomes = _content(
     Column("planned_steps", Integer, nullable=False),
     Column("energy_j", Float),
     Column("kept", Flag, nullable=False),
+    Column("gain", Float),
+    Column("gain_sd", Float),
+    Column("weights_sha256", String(64)),
+    Column("data_sha256", String(64)),
+    Column("data_samples", Integer),
+    Column("data_hashed", Integer),
+    Column("config_sha256", String(64)),
+    Column("flops", Float),
+    Column("flops_note", Text),
 )
 
 CONTENT: Mapping[str, Table] = {

@@ -10,8 +10,9 @@ from typing import Any, cast
 from sqlalchemy import Connection, Select, func, select
 
 from greentrain.ledger.integrity import damage
+from greentrain.ledger.row_reader import RowReader, RowsByKind
 from greentrain.ledger.row_stream import Content, Entry
-from greentrain.ledger.rows import Head, Heads, RowReader, RowsByKind
+from greentrain.ledger.rows import Head, Heads
 from greentrain.ledger.schema import CONTENT, entries
 from greentrain.ledger.store import LedgerStore
 

@@ -29,7 +29,7 @@ from greentrain.ledger.heads import changed_heads
 from greentrain.ledger.hosts import refuse_other_hosts
 from greentrain.ledger.integrity import broken_indexes, foreign_objects
 from greentrain.ledger.revisions import make_tables, needs_making
-from greentrain.ledger.rows import RowReader
+from greentrain.ledger.row_reader import RowReader
 from greentrain.ledger.schema import BUDGET_CHAIN, CONTENT, RUN_CHAIN, entries, runs
 from greentrain.ledger.store import LedgerStore, RowError, UnreadableError
 from greentrain.texts import storable

@@ -12,6 +12,7 @@ from greentrain.report.avoided import AvoidedEnergy
 from greentrain.report.baseline_retrainings import measured
 from greentrain.report.budget_payments import BudgetPayments
 from greentrain.report.budget_status import BudgetHistory, read_payments
+from greentrain.report.compute import Compute
 from greentrain.report.document import ExperienceEntry, RunFigures, Summary
 from greentrain.report.experiences import (
     Experiences,
@@ -96,12 +97,18 @@ class Decided:
         reader, latest = self.reader(statuses), Latest[DecisionRow](MOST_EXPERIENCES)
         sums: dict[StreamKey, ExperienceSums] = defaultdict(ExperienceSums)
         avoided, uses, baselines = AvoidedEnergy(), EnergyUses(), []
+        compute = Compute()
         for decision in self.decisions():
+            outcome = self.outcomes.of(decision)
+            compute.add(decision, outcome)
             if is_baseline(decision):
                 baselines.append(decision)
                 uses.add(reader.figures(decision), baseline=True)
                 if sink is not NO_SINK:
                     sink.experience(reader.entry(decision))
+                if outcome is not None and outcome["kept"]:
+                    stream = sums[self.streams[decision["run_id"]]]
+                    stream.weights_sha256 = outcome["weights_sha256"]
                 continue
             one = reader.figures(decision)
             uses.add(one)
@@ -114,7 +121,7 @@ class Decided:
         return ExperienceFigures(
             listed=listed,
             left_out=latest.count - len(listed),
-            summary=summary(sums),
+            summary=summary(sums, compute.figures()),
             avoided=avoided,
             baselines=measured(baselines, self.outcomes, self.windows_of, runs),
             retrainings=[reader.entry(one) for one in baselines[-MOST_EXPERIENCES:]],

@@ -122,6 +122,10 @@ class RunFigures(EnergyFigures):
     closed_utc: str | None
     caps: list[CapFigures]
     environment: dict[str, Any]
+    slurm_job_id: str | None
+    slurm_account: str | None
+    team: str | None
+    project: str | None
     sources: list[SourceDescription]
     overlap_j: float
     boundary: str | None
@@ -255,6 +259,15 @@ class ReportedOutcome(TypedDict):
     planned_steps: int | None
     energy_j: float | None
     kept: bool | None
+    gain: float | None
+    gain_sd: float | None
+    weights_sha256: str | None
+    data_sha256: str | None
+    data_samples: int | None
+    data_hashed: int | None
+    config_sha256: str | None
+    flops: float | None
+    flops_note: str | None
 
 
 class ExperienceEntry(ReportedDecision, ReportedOutcome):
@@ -282,6 +295,7 @@ class ExperienceCounts(TypedDict):
     metric: str | None
     final_metric: float | None
     anytime_metric: float | None
+    weights_sha256: str | None
 
 
 class StreamSummary(ExperienceCounts):
@@ -299,7 +313,20 @@ class UseFigures(TypedDict):
     energy_j: float
 
 
-class Summary(ExperienceCounts):
+class ComputeFigures(TypedDict):
+    """Floating-point operations of the trainings that were counted.
+
+    Probes and validation are not included. ``flops_note`` is the first reason for a training
+    without them.
+    """
+
+    flops: float | None
+    trainings: int
+    trainings_without_flops: int
+    flops_note: str | None
+
+
+class Summary(ExperienceCounts, ComputeFigures):
     """Counts and metrics of all streams, and of each; an experience counts once."""
 
     by_stream: list[StreamSummary]

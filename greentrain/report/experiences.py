@@ -11,6 +11,7 @@ from greentrain.ledger import DecisionRow, OutcomeRow, RunRow
 from greentrain.report.budget_payments import NO_WINDOWS, PaidWindows
 from greentrain.report.budget_status import BudgetHistory
 from greentrain.report.document import (
+    ComputeFigures,
     ExperienceCounts,
     ExperienceEntry,
     ReportedDecision,
@@ -198,7 +199,7 @@ def settings_of(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
+def summary(counts: Mapping[StreamKey, ExperienceSums], compute: ComputeFigures) -> Summary:
     """Sum up the experiences of all streams, and of each over all its runs.
 
     Metrics of different streams are not averaged. If more than one stream has a metric, the figures
@@ -206,6 +207,7 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
 
     Args:
         counts: The sums of each stream with experiences.
+        compute: The operations of all trainings.
     """
     each: list[StreamSummary] = [
         {"name": stream.name, "run_ids": list(sums.run_ids), **sums.counts()}
@@ -213,6 +215,7 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
     ]
     with_metric = [one for one in each if one["final_metric"] is not None]
     alone = with_metric[0] if len(with_metric) == 1 else None
+    hashes = [one["weights_sha256"] for one in each if one["weights_sha256"] is not None]
     return {
         "experiences": sum(one["experiences"] for one in each),
         "done": sum(one["done"] for one in each),
@@ -224,6 +227,8 @@ def summary(counts: Mapping[StreamKey, ExperienceSums]) -> Summary:
         "metric": None if alone is None else alone["metric"],
         "final_metric": None if alone is None else alone["final_metric"],
         "anytime_metric": None if alone is None else alone["anytime_metric"],
+        "weights_sha256": hashes[0] if len(hashes) == 1 else None,
+        **compute,
         "by_stream": each,
         "by_use": [],
     }
@@ -259,10 +264,12 @@ class ExperienceSums:
 
     Attributes:
         run_ids: Ids of the stream's runs with experiences, in order.
+        weights_sha256: Hash of the weights in use after the last outcome; ``None`` if unknown.
     """
 
     def __init__(self) -> None:
         self.run_ids: dict[str, None] = {}
+        self.weights_sha256: str | None = None
         self._tried: dict[tuple[int, str], _Tried] = {}
         self._metric: str | None = None
         self._final: float | None = None
@@ -271,6 +278,8 @@ class ExperienceSums:
         """Add a decision with its figures."""
         self.run_ids[one["run_id"]] = None
         done = one["status"] == "done"
+        if done:
+            self.weights_sha256 = one["weights_sha256"]
         place = decision["position"], decision["experience_id"]
         if done or place not in self._tried:
             self._tried[place] = _Tried(
@@ -298,6 +307,7 @@ class ExperienceSums:
             "metric": self._metric,
             "final_metric": self._final,
             "anytime_metric": None if summed is None else summed / reached.known,
+            "weights_sha256": self.weights_sha256,
         }
 
 
@@ -341,6 +351,15 @@ def _interrupted(paid: PaidWindows, run_status: str) -> ReportedOutcome:
         "planned_steps": None,
         "energy_j": paid.energy.total,
         "kept": None,
+        "gain": None,
+        "gain_sd": None,
+        "weights_sha256": None,
+        "data_sha256": None,
+        "data_samples": None,
+        "data_hashed": None,
+        "config_sha256": None,
+        "flops": None,
+        "flops_note": None,
     }
 
 
@@ -356,6 +375,15 @@ def _done(outcome: OutcomeRow) -> ReportedOutcome:
         "planned_steps": outcome["planned_steps"],
         "energy_j": outcome["energy_j"],
         "kept": outcome["kept"],
+        "gain": outcome["gain"],
+        "gain_sd": outcome["gain_sd"],
+        "weights_sha256": outcome["weights_sha256"],
+        "data_sha256": outcome["data_sha256"],
+        "data_samples": outcome["data_samples"],
+        "data_hashed": outcome["data_hashed"],
+        "config_sha256": outcome["config_sha256"],
+        "flops": outcome["flops"],
+        "flops_note": outcome["flops_note"],
     }
 
 

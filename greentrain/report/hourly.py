@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from greentrain.report.document import HourFigures
-from greentrain.report.row_helpers import MeasuredWindow
+from greentrain.report.row_helpers import MeasuredWindow, number, parse
 from greentrain.report.sums import Sum
+from greentrain.report.times import started_us
 
 _HOUR_US = 3_600_000_000
 
@@ -18,7 +19,8 @@ class Hours:
     """The energy and the grams of windows, split over the hours in which they were used.
 
     The power of a window is taken as constant over its own seconds, so each hour gets the share of
-    those seconds that lie in it. The hours sum to the windows.
+    those seconds that lie in it. Grams are shared by these seconds times the intensity of the hour.
+    The hours sum to the windows.
     """
 
     def __init__(self) -> None:
@@ -29,12 +31,14 @@ class Hours:
         parts: dict[int, tuple[list[float | None], list[float | None]]] = {}
         for window in windows:
             energy_j, grams = window["energy_j"], window["emissions_g"]
-            for hour, share in _shares(window):
+            shares = _shares(window)
+            of_grams = _by_intensity(shares, window)
+            for hour, share in shares.items():
                 of_hour = parts.get(hour)
                 if of_hour is None:
                     of_hour = parts[hour] = [], []
                 of_hour[0].append(None if energy_j is None else share * energy_j)
-                of_hour[1].append(None if grams is None else share * grams)
+                of_hour[1].append(None if grams is None else of_grams[hour] * grams)
         for hour, (joules, emissions) in parts.items():
             self._sums[hour][0].add_all(joules)
             self._sums[hour][1].add_all(emissions)
@@ -66,13 +70,12 @@ class Hours:
         ]
 
 
-def _shares(window: MeasuredWindow) -> Iterator[tuple[int, float]]:
-    """Yield hours since 1970, and the share of the window's own time that lies in each."""
+def _shares(window: MeasuredWindow) -> dict[int, float]:
+    """Return the share of the window's own time in each hour, by hours since 1970."""
     spans = window["times"]
     first, last = spans[0][0] // _HOUR_US, max(spans[-1][1] - 1, spans[0][0]) // _HOUR_US
     if first == last:
-        yield first, 1.0
-        return
+        return {first: 1.0}
     lengths: dict[int, int] = defaultdict(int)
     for start, end in spans:
         while start < end:
@@ -81,5 +84,23 @@ def _shares(window: MeasuredWindow) -> Iterator[tuple[int, float]]:
             lengths[hour] += until - start
             start = until
     whole_us = math.fsum(lengths.values())
-    for hour, length_us in lengths.items():
-        yield hour, length_us / whole_us
+    return {hour: length_us / whole_us for hour, length_us in lengths.items()}
+
+
+def _by_intensity(shares: dict[int, float], window: MeasuredWindow) -> dict[int, float]:
+    """Return the share of the window's grams in each hour: as those of time if nothing is known."""
+    if len(shares) == 1 or not window["intensity_by_hour"]:
+        return shares
+    listed = [number(one) for one in parse(window["intensity_by_hour"], [])]
+    first = started_us(window) // _HOUR_US
+    weights: dict[int, float] = {}
+    for hour, share in shares.items():
+        place = min(hour - first, len(listed) - 1)  # of two clocks, one may be a moment ahead
+        one = listed[place] if place >= 0 else None
+        if one is None or one < 0:
+            return shares
+        weights[hour] = share * one
+    whole = math.fsum(weights.values())
+    if not 0 < whole < math.inf:
+        return shares
+    return {hour: weight / whole for hour, weight in weights.items()}

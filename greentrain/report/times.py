@@ -60,7 +60,7 @@ def own_times(windows: Sequence[MeasuredWindow]) -> list[tuple[Span, ...]]:
         >>> own_times([row(0, 3), row(1, 4)])  # four seconds inside something of three
         [((0, 1000000), (5000000, 7000000)), ((1000000, 5000000),)]
     """
-    starts = [_started_us(window) for window in windows]
+    starts = [started_us(window) for window in windows]
     # A nested window was closed, and recorded, before the one around it.
     order = sorted(range(len(windows)), key=lambda place: (-starts[place], place))
     taken: list[Span] = []  # disjoint, the earliest last
@@ -95,7 +95,12 @@ def length(spans: Sequence[Span]) -> int:
     return sum(end - start for start, end in spans)
 
 
-def _started_us(window: MeasuredWindow) -> int:
+def started_us(window: MeasuredWindow) -> int:
+    """Return the start of a window in microseconds since 1970.
+
+    Raises:
+        LedgerError: If it cannot be read.
+    """
     # The first may have been tampered with.
     for text in (window.get("started_utc"), window.get("recorded_utc")):
         try:

@@ -51,6 +51,7 @@ TAG_ZONE = "greentrain.zone"
 TAG_KEY = "greentrain.key"
 TAG_LEDGER_RUN = "greentrain.ledger_run"
 TAG_LEDGER_HEAD = "greentrain.ledger_head"
+TAG_WEIGHTS = "greentrain.weights_sha256"
 TAG_VERSION = "greentrain.version"
 NOTE = "mlflow.note.content"
 

@@ -30,6 +30,7 @@ from greentrain.texts import get_logger
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.fit_callbacks import StopOnNan, has_finite_weights
 from greentrain.training.result import UpdateResult, outcome_of
+from greentrain.training.step_flops import StepFlops
 from greentrain.training.stream_state import StreamState
 from greentrain.training.train_stage import TrainStage
 from greentrain.training.update_context import AskedUpdate, Spent
@@ -149,17 +150,18 @@ class BaselineRuns:
                 anneal=self._trainer.anneals,
                 keep_j=min(evaluation_j, 0.5 * left_j),
             )
-            nan = StopOnNan()
+            nan, counted = StopOnNan(), StepFlops()
             with recorder.phase(PHASE):
                 model = self._trainer.train(
                     Candidate(action=_FULL, steps=steps),
                     data,
                     weights=None,
                     position=-2 - context.position,  # no update of the stream has this seed
-                    callbacks=[guard, nan],
+                    callbacks=[guard, nan, counted],
                 )
                 (after,) = self._evaluator.measure(model.module, [held_out])
                 kept = not nan.stopped and has_finite_weights(model.module)
+                compared = self._state.history.compare(before, after)
                 kept = kept and self._is_better(before, after)
                 if kept:
                     state.model.keep(model, _FULL)
@@ -175,7 +177,10 @@ class BaselineRuns:
             steps=guard.steps,
             kept=kept,
         )
-        return result, self._core.outcome_row(pending, outcome_of(result))
+        row = self._core.outcome_row(
+            pending, outcome_of(result), gain=compared.gain, gain_sd=compared.sd
+        )
+        return result, {**row, **counted.columns(guard.steps)}
 
     def _is_better(self, before: Measured, after: Measured) -> bool:
         """Return whether the stream's model is worse by more than one standard error."""

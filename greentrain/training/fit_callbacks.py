@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -260,7 +261,7 @@ class WeightAveraging(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the last weights by the mean."""
         if self._mean:
-            self.last = {name: each.clone() for name, each in pl_module.state_dict().items()}
+            self.last = copy.deepcopy(dict(pl_module.state_dict()))
             weights = self._unchanged(pl_module)
             for last, mean in zip(weights, self._mean.values(), strict=True):
                 if torch.isfinite(mean).all():  # the mean of two infinities is NaN

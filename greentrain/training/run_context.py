@@ -82,6 +82,8 @@ class RunContext:
             sources=lambda: self.recorder.sources,
             beat=self.recorder.open_windows,
             emissions=carbon.of,
+            team=settings.get("team"),
+            project=settings.get("project"),
         )
         self._results: deque[UpdateResult] = deque(maxlen=_IN_NOTE)
         self._totals = StreamTotals() if before is None else StreamTotals(**before["totals"])
@@ -127,7 +129,14 @@ class RunContext:
             )
         self._totals = totals
 
-    def log_result(self, result: UpdateResult, summary: Mapping[str, float], model: object) -> None:
+    def log_result(
+        self,
+        result: UpdateResult,
+        summary: Mapping[str, float],
+        model: object,
+        *,
+        weights_sha256: str | None,
+    ) -> None:
         """Log the outcome of the last experience, and the state of the stream.
 
         It is sent by :meth:`release`, or by a later process that resumes the saved state.
@@ -136,6 +145,7 @@ class RunContext:
             result: The outcome, after :meth:`count`.
             summary: Further metrics of the stream, by their MLflow names.
             model: The current model.
+            weights_sha256: Hash of its weights; ``None`` if unknown.
         """
         if not self._tracks:
             return
@@ -154,6 +164,7 @@ class RunContext:
                 names.TAG_KEPT: "true" if result.kept else "false",
                 names.TAG_LEDGER_RUN: self.run.run_id,
                 names.NOTE: payloads.update_note(self._stream, result),
+                **({names.TAG_WEIGHTS: weights_sha256} if weights_sha256 else {}),
                 **({names.TAG_SHADOW: str(result.decision.action)} if result.shadow else {}),
                 **self._surroundings(),
             }

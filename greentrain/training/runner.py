@@ -20,6 +20,7 @@ from greentrain.ledger import Ledger
 from greentrain.streams import Experience
 from greentrain.texts import get_logger
 from greentrain.tracking import Tracker
+from greentrain.training.artefacts import Artefacts
 from greentrain.training.baseline_runs import BaselineRuns, is_due
 from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
@@ -112,6 +113,7 @@ class StreamRunner:
         self._settings = settings
         self._baseline_every = baseline_every
         self._tries = FailedTries(None if checkpoint is None else checkpoint.folder)
+        self._artefacts = Artefacts()
         self._closed = False
         if before is not None:
             if lacks_outcome(ledger, before, settings["name"]):
@@ -165,11 +167,11 @@ class StreamRunner:
             )
             _log.error("%s", result.reason)
             _log.debug("the last error was raised here", exc_info=error)
-            self._commit(run, result, row)
+            self._commit(run, experience, result, row)
             return result
         if run.emissions_g is not None:
             result = replace(result, emissions_g=run.emissions_g - (began_g or 0.0))
-        self._commit(run, result, row)
+        self._commit(run, experience, result, row)
         every = self._baseline_every
         if every is not None and is_due(every, context.position):
             self._run_baseline(run, asked)
@@ -188,7 +190,7 @@ class StreamRunner:
             run.begin_update(asked.context.experience)
         result, row = self._shadow_loop.tell(asked, model, reported)
         self._shadow.add_result(self._ledger.now(), result)
-        self._commit(run, result, row)
+        self._commit(run, asked.context.experience, result, row)
         return result
 
     def close(self) -> None:
@@ -236,11 +238,21 @@ class StreamRunner:
             )
         return tries >= MOST_TRIES
 
-    def _commit(self, run: RunContext, result: UpdateResult, row: dict[str, Any]) -> None:
+    def _commit(
+        self, run: RunContext, experience: Experience, result: UpdateResult, row: dict[str, Any]
+    ) -> None:
+        changed = result.shadow or (result.kept and result.steps > 0)
+        row.update(self._artefacts.data(experience))
+        row.update(self._artefacts.weights(self.state.model, changed=changed))
         self.budget.count_experience()
         run.count(result)
         each = self.state.per_experience
-        run.log_result(result, {} if each is None else each.summary(), self.state.model.module)
+        run.log_result(
+            result,
+            {} if each is None else each.summary(),
+            self.state.model.module,
+            weights_sha256=row["weights_sha256"],
+        )
         self._save(row, run)  # before the rows of ledger and tracker, which can be added later
         self._tries.forget(result.experience_id)
         self._core.record(row)
@@ -255,6 +267,7 @@ class StreamRunner:
             raise
         if found is not None:
             result, row = found
+            row.update(self._artefacts.weights(self.state.model, changed=result.kept))
             run.count(result, baseline=True)
             run.log_baseline(result)
             self._save(row, run)

@@ -29,6 +29,7 @@ from greentrain.evaluation.probe import Probe
 from greentrain.ledger import DEFAULT_URL
 from greentrain.memory import Buffer
 from greentrain.metrics import AccuracyMatrix
+from greentrain.naming import check_tag
 from greentrain.streams import Experience
 from greentrain.tracking import Tracker
 from greentrain.training import config
@@ -93,6 +94,8 @@ class StreamTrainer:
         baseline_every: Number of experiences between two baseline retrainings: full retrainings
             next to the stream, paid from the budget, that measure its savings and losses. ``None``
             for none.
+        team: Tag of the team in the ledger.
+        project: Tag of the project in the ledger.
 
     Raises:
         ConfigurationError: If an argument or the module cannot be used, the ledger has another
@@ -125,6 +128,8 @@ class StreamTrainer:
         seed: int = 0,
         shadow: bool = False,
         baseline_every: int | None = None,
+        team: str | None = None,
+        project: str | None = None,
     ) -> None:
         config.check_arguments(make_model, buffer, policy, meter, carbon)
         check_names(name, shared_budget, monitor, mode)
@@ -154,6 +159,8 @@ class StreamTrainer:
             "seed": seed,
             "shadow": shadow,
             "baseline_every": baseline_every,
+            "team": check_tag(team, "team"),
+            "project": check_tag(project, "project"),
             "epochs": options["max_epochs"],
             "batch_size": model_trainer.plan.batch_size,
             **dataclasses.asdict(modes),

@@ -28,6 +28,7 @@ from greentrain.training.fit_callbacks import (
 )
 from greentrain.training.module_checks import check_module
 from greentrain.training.run_context import RunContext
+from greentrain.training.step_flops import StepFlops
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, JudgedUpdate, Spent
 
@@ -79,7 +80,7 @@ class TrainStage:
             log=False,
         )
         steps = StepEnergy(recorder, planned=decision.steps, other_j=self._fixed_j(decision))
-        curve, nan = LossCurve(), StopOnNan()
+        curve, nan, counted = LossCurve(), StopOnNan(), StepFlops()
         monitor = EnergyMonitor(
             recorder,
             ledger=False,
@@ -103,7 +104,7 @@ class TrainStage:
                 context.data,
                 weights=self._state.model.weights,
                 position=context.position,
-                callbacks=[monitor, guard, steps, curve, nan],
+                callbacks=[monitor, guard, steps, curve, nan, counted],
                 logger=logger,
             )
             with recorder.phase("validation"):
@@ -130,6 +131,7 @@ class TrainStage:
             spent=Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j),
             slope=curve.slope,
             projected_j=steps.projected_j,
+            flops=counted.columns(guard.steps),
         )
 
     def _check(self, model: LightningModule, held_out: Dataset[Any]) -> None:

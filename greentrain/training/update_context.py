@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,6 +100,7 @@ class JudgedUpdate:
         spent: Energy of the update.
         slope: Slope of its training loss at the end; ``None`` if unknown.
         projected_j: The update's joules as projected after its first steps; ``None`` if unknown.
+        flops: Floating-point operations of its steps, in the columns of an outcome.
     """
 
     model: TrainedModel
@@ -109,6 +111,7 @@ class JudgedUpdate:
     spent: Spent
     slope: float | None = None
     projected_j: float | None = None
+    flops: Mapping[str, Any] = field(default_factory=dict)
 
 
 def left_of(account: BudgetAccount) -> float:

@@ -159,6 +159,7 @@ class UpdateLoop:
                 gain=gain,
                 gain_sd=0.0 if compared is None else compared.sd,
             )
+            row.update(judged.flops)
             state.slope = judged.slope
             if judged.kept:
                 state.model.keep(judged.model, pending.action)

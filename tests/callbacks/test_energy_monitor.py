@@ -86,10 +86,10 @@ def test_measuring_leaves_the_weights_bit_identical():
 def test_a_ledger_holds_the_windows_of_the_fit(tmp_path):
     clock = Clock()
     url = f"sqlite:///{tmp_path / 'greentrain.db'}"
-    trainer(EnergyMonitor(constant_meter(clock), ledger=url), Tick(clock)).fit(
-        Classifier(), loader()
-    )
+    monitor = EnergyMonitor(constant_meter(clock), ledger=url, team="vision", project="digits")
+    trainer(monitor, Tick(clock)).fit(Classifier(), loader())
     ledger = Ledger(url, create=False)
+    assert [(run["team"], run["project"]) for run in ledger.rows("run")] == [("vision", "digits")]
     rows = ledger.rows("window")
     assert [row["phase"] for row in rows] == ["train_epoch", "train_epoch", "fit"]
     assert sum(row["energy_j"] for row in rows) == pytest.approx(2 * EPOCH_J)

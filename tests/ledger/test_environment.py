@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from greentrain.ledger import Ledger, environment
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, environment, verify
 from greentrain.ledger.environment import git_commit, nvidia_driver
+from greentrain.naming import LONGEST_TAG
+from greentrain.report import build, render_html
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -77,6 +80,41 @@ def test_the_driver_is_read_from_the_kernel(tmp_path: Path, text: str, told: str
 
 def test_both_are_recorded() -> None:
     assert {"nvidia_driver", "git_commit", "host", "versions"} <= set(environment())
+
+
+def test_a_run_names_its_job_of_slurm(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_JOB_ACCOUNT", " vision\n")
+    ledger.open_run("fit", "within", team="vision", project="digits").close()
+    monkeypatch.delenv("SLURM_JOB_ID")
+    monkeypatch.setenv("SLURM_JOB_ACCOUNT", "")
+    ledger.open_run("fit", "outside").close()
+    columns = ("slurm_job_id", "slurm_account", "team", "project")
+    assert [tuple(row[name] for name in columns) for row in ledger.rows("run")] == [
+        ("4711", "vision", "vision", "digits"),
+        (None, None, None, None),
+    ]
+    assert [tuple(run[name] for name in columns) for run in build(ledger)["runs"]] == [
+        ("4711", "vision", "vision", "digits"),
+        (None, None, None, None),
+    ]
+    assert "<dt>SLURM job</dt><dd><bdi>4711</bdi>" in render_html(build(ledger))
+    assert verify(ledger).ok
+
+
+def test_a_broken_variable_ends_no_run(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "\udcff" + "9" * 500)
+    ledger.open_run("fit", "model").close()
+    (row,) = ledger.rows("run")
+    assert row["slurm_job_id"] == r"\udcff" + "9" * (LONGEST_TAG - 1)
+
+
+@pytest.mark.parametrize("tag", ["", " ", 7, "a" * 101, "a\0b", "postgresql://me:secret@host/db"])
+def test_a_tag_that_cannot_be_stored_is_refused(ledger: Ledger, tag: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"^team ") as refused:
+        ledger.open_run("fit", "model", team=tag)  # type: ignore[arg-type]
+    assert "secret" not in str(refused.value)
+    assert ledger.rows("run") == []
 
 
 SECRET = "a private key"

@@ -15,6 +15,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.texts import markdown
 from greentrain.tracking import MlflowTracker, NullTracker, Tracker, names
 from greentrain.training import CarbonConfig
+from greentrain.training.weights_digest import weights_sha256
 from tests.models import Classifier, Clock, experience
 from tests.training.fitting import timed
 from tests.training.streaming import open_stream
@@ -248,6 +249,7 @@ def test_models_are_logged_with_what_they_cost_and_the_alias_follows_the_kept(
         stream._runner.state.controller.policy = SKIPPING
         skipped = stream.update(experience(*ARRIVALS[2]))
         weights = stream.model.layer.weight.detach().clone()
+        sha256 = weights_sha256(stream.model.state_dict())
     assert all(each.kept and each.steps for each in kept)
     assert skipped.steps == 0
     client, _, children = told(store, tracker)
@@ -263,6 +265,8 @@ def test_models_are_logged_with_what_they_cost_and_the_alias_follows_the_kept(
     loaded = mlflow.pytorch.load_model(folder)
     assert loaded.layer.weight.equal(weights)
     metadata = mlflow.models.Model.load(folder).metadata
+    carriers = (version.tags, logged.tags, metadata, children[1].data.tags)
+    assert {each[names.TAG_WEIGHTS] for each in carriers} == {sha256}
     assert metadata[names.ENERGY_UPDATE] == children[1].data.metrics[names.ENERGY_UPDATE]
     assert list(queue_folder.iterdir()) == []
 

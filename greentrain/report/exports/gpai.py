@@ -10,12 +10,16 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from greentrain.report.compute import flops_gap, known_flops
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
 from greentrain.report.exports.claim import claim
 
 _S_PER_DAY = 86400.0
-_COMPUTE = "floating-point operations were not counted"
+_COUNTED = (
+    "torch.utils.flop_counter on the first step of each training (forward, backward), multiplied "
+    "by its steps; a multiplication and an addition count as two; without probes and validation"
+)
 _NO_INFERENCE = "greentrain measures training, not inference"
 
 
@@ -27,6 +31,7 @@ def form(document: Report) -> dict[str, Any]:
     totals = document["totals"]
     energy_kwh = facts.kwh(totals["energy_j"])
     measured = bool(totals["windows"])
+    flops, gap = known_flops(document), flops_gap(document)
     return {
         "form": "Model Documentation Form, Code of Practice for General-Purpose AI, July 2025",
         "law": "Regulation (EU) 2024/1689, Annex XI, section 1, 2 (d) and (e)",
@@ -45,8 +50,18 @@ def form(document: Report) -> dict[str, Any]:
                 "hardware-days",
                 f"wall clock times graphics cards, or 1 without any: {_hardware(document)}",
             ),
-            _row("Amount of computation used for training", None, "FLOP", _COMPUTE),
-            _row("Measurement methodology of the computation", None, None, _COMPUTE),
+            _row(
+                "Amount of computation used for training",
+                None if flops is None else f"{flops:.1e}",
+                "FLOP",
+                gap or "two significant digits",
+            ),
+            _row(
+                "Measurement methodology of the computation",
+                None if flops is None else _COUNTED,
+                None,
+                gap or "in about 100 words",
+            ),
             _row(
                 "Amount of energy used for training",
                 None if energy_kwh is None else significant(energy_kwh / 1000.0),
@@ -70,9 +85,10 @@ def form(document: Report) -> dict[str, Any]:
 
 def missing(document: Report) -> list[str]:
     """List the rows that greentrain cannot fill."""
+    gap = flops_gap(document)
     return [
         *facts.gaps(document),
-        f"Amount of computation used for training: {_COMPUTE}",
+        *([f"Amount of computation used for training: {gap}"] if gap else []),
         f"Benchmarked amount of computation used for inference: {_NO_INFERENCE}",
     ]
 

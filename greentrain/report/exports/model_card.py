@@ -198,11 +198,12 @@ def _entry(document: Report) -> str:
 def _source(document: Report) -> str:
     if document["totals"]["energy_j"] is None:
         return f"{facts.generator(document)}: nothing was measured; report {claim(document)}"
-    pue = facts.known_pues(document)
+    pue, weights = facts.known_pues(document), document["summary"]["weights_sha256"]
     parts = [
         f"{facts.generator(document)}: {method_text.measured_words(document)}",
         facts.intensity_words(document),
         f"PUE {pue}" if pue else None,
+        f"weights with SHA-256 {weights}" if weights else None,
         f"report {claim(document)}",
     ]
     return "; ".join(part for part in parts if part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from greentrain.report.compute import flops_gap, known_flops
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
 from greentrain.report.exports.claim import claim
@@ -46,6 +47,11 @@ def score(document: Report) -> dict[str, Any]:
             "source": _plain(embodied["source"] if embodied else None),
         },
         "R": {"value": units, "unit": unit},
+        "compute": {
+            "value": known_flops(document),
+            "unit": "FLOP",
+            "source": flops_gap(document) or "torch.utils.flop_counter, one step per update",
+        },
         "score": {"value": value, "unit": f"gCO2e per {unit or 'functional unit'}"},
         "boundary": facts.boundary(document),
         "outside_boundary": method_text.outside(

@@ -21,6 +21,7 @@ DOCUMENT = {
     "generator": {"version": "1"},
     "runs": [],
     "experiences": [],
+    "summary": {"weights_sha256": None},
     "totals": {"energy_j": 3.6e6, "sources": [], "complete": True},
     "carbon": {"emissions_g": 400.0, "complete": True, "intensities": [], "sentence": ""},
 }
