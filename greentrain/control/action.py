@@ -16,8 +16,8 @@ class Action:
     Args:
         mode: The update mode.
         step_fraction: Share of the mode's usual steps, above 0; 0 for ``SKIP``. A full retraining
-            has at most 1. A warm start may have more: 5 times its usual steps are as many as those
-            of a full retraining, if a fifth of its epochs is usual.
+            has at most 1. A mode that continues from the last weights may have more. If a fifth
+            of the epochs is usual, then 5 gives those of a full retraining.
 
     Raises:
         ConfigurationError: If the step fraction is out of range.
@@ -27,12 +27,14 @@ class Action:
     step_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        most = {UpdateMode.SKIP: 0.0, UpdateMode.WARM_START: sys.float_info.max}.get(self.mode, 1.0)
+        most = {UpdateMode.SKIP: 0.0, UpdateMode.FULL_RETRAIN: 1.0}.get(
+            self.mode, sys.float_info.max
+        )
         least = 0.0 if most == 0 else sys.float_info.min
         if not least <= self.step_fraction <= most:
             raise ConfigurationError(
                 f"step_fraction is {self.step_fraction!r} for {self.mode}; set it to 0 for SKIP, "
-                "above 0 for WARM_START, and above 0 and at most 1 for the other modes"
+                "above 0 and at most 1 for FULL_RETRAIN, and above 0 for the other modes"
             )
 
     def __str__(self) -> str:

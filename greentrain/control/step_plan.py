@@ -17,7 +17,7 @@ STEP_FRACTIONS = (
     *(0.25, 0.354, 0.5, 0.707, 1.0),
 )
 LONGER = (1.41, 2.0, 2.83, 4.0, 5.66, 8.0)
-"""Further step fractions of a warm start, up to the steps of a full retraining."""
+"""Further step fractions of a mode that keeps the weights, up to the epochs of a full retraining."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class StepPlan:
     def step_fractions(self, mode: UpdateMode) -> list[float]:
         """Return the step fractions of an update mode, in rising order.
 
-        The longest warm start has the steps of a full retraining: its step fraction is
+        The longest update that keeps the weights has the epochs of a full retraining: that is
         ``1 / reuse_fraction``.
 
         Example:
@@ -107,7 +107,7 @@ class StepPlan:
             ...     UpdateMode.WARM_START)[-4:]
             [2.0, 2.83, 4.0, 5.0]
         """
-        if mode is not UpdateMode.WARM_START:
+        if not UPDATE_MODES[mode].keeps_weights:
             return list(STEP_FRACTIONS)
         whole = 1.0 / self.reuse_fraction
         return [*STEP_FRACTIONS, *(each for each in LONGER if each < whole), *[whole] * (whole > 1)]

@@ -36,7 +36,8 @@ class UtilityModel:
     The five features are:
 
     1. the drop times the square root of that line, or 1 if that is less, as a drop is recovered
-       first and cannot be recovered twice;
+       first and cannot be recovered twice. Here the share is of the steps on new data, which a
+       replay has as many of as a longer warm start;
     2. the room (error of the last model) times the line less that of the last update: a model that
        was trained for long gains nothing from a short one;
     3. the room times the line times the growth of the data;
@@ -195,8 +196,11 @@ def freshness(state: State) -> float:
         >>> of(copies=0.0, effort=1.0), of(copies=1.0, effort=0.25), of(copies=1.0, effort=1.0)
         (1.0, 0.75, 0.0)
     """
-    effort = 0.0 if state.effort is None else min(1.0, state.effort)
-    return 1.0 - (state.copies or 0.0) * effort
+    copies, n_all = state.copies or 0.0, max(1, state.n_new + state.n_stored)
+    # Trained to the end is relative to the samples that differ.
+    distinct = max(1.0 - copies * state.n_new / n_all, 1 / n_all)
+    effort = 0.0 if state.effort is None else min(1.0, state.effort / distinct)
+    return 1.0 - copies * effort
 
 
 def _line(share: float) -> float:
@@ -208,6 +212,8 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     n_all, traits = max(1, state.n_new + state.n_stored), UPDATE_MODES[action.mode]
     full = not traits.keeps_weights
     share = action.step_fraction * (1.0 if full else state.warm_share)
+    # A replay sees the new samples as often as a warm start does, in fewer steps.
+    on_new = _line(share)
     if traits.data == "new":
         share *= 2 * state.n_new / n_all
     line = _line(share)
@@ -222,7 +228,7 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     missed = lacking * max(room, UNKNOWN_ROOM)
     return np.array(
         [
-            drop / state.unit * min(1.0, math.sqrt(line)),
+            drop / state.unit * min(1.0, math.sqrt(on_new)),
             room * (line - last),
             room * line * growth,
             room * line * debt,

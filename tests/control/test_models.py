@@ -20,6 +20,7 @@ from greentrain.control import (
     UtilityModel,
 )
 from greentrain.control.regression import posterior
+from greentrain.control.utility import freshness
 from greentrain.errors import ConfigurationError
 from tests.control.offers import FULL, REPLAY, WARM, past
 
@@ -170,8 +171,9 @@ GROWTH = math.log(4 / 3)
         (QUARTER, 0.19 + 0.015 * (QUARTER_LINE - 1) + 0.026 * QUARTER_LINE * GROWTH - 0.03),
         # The last update is taken as a warm start at step fraction 1, too: log2(1 + 15) / 4 = 1.
         (WARM, 0.93 * 0.2 + 0.04 * GROWTH),
-        # A replay of a quarter of the data at step fraction 1 has half of a warm start's steps.
-        (REPLAY, 0.186 * math.sqrt(LINE) + 0.015 * (LINE - 1) + 0.035 * GROWTH * LINE),
+        # A replay of a quarter of the data at step fraction 1 has half of a warm start's steps, and
+        # the new samples in them as often.
+        (REPLAY, 0.186 + 0.015 * (LINE - 1) + 0.035 * GROWTH * LINE),
     ],
 )
 def test_gain_starts_from_its_prior(action, gain):
@@ -230,14 +232,32 @@ def test_gain_learns_by_the_rule_of_bayes(sd):
 
 
 def test_warm_starts_and_replays_teach_each_other_half():
-    # A whole replay and half a warm start take as many steps: the same features.
-    half, taught = Action(mode=UpdateMode.WARM_START, step_fraction=0.5), UtilityModel()
-    before = taught.predict(REPLAY, state())
-    taught.observe(half, state(), 0.05)
+    # Half of the data are new, so both take as many steps and have the same features.
+    even, taught = state(n_new=500, n_stored=500), UtilityModel()
+    before = taught.predict(REPLAY, even)
+    taught.observe(WARM, even, 0.05)
     share = before.sd**2 / (before.sd**2 + 2 * 0.01**2)  # half the weight, twice the variance
     expected = before.mean + share * (0.05 - before.mean)
-    assert taught.predict(REPLAY, state()).mean == pytest.approx(expected)
-    assert taught.predict(FULL, state()) == UtilityModel().predict(FULL, state())
+    assert taught.predict(REPLAY, even).mean == pytest.approx(expected)
+    assert taught.predict(FULL, even) == UtilityModel().predict(FULL, even)
+
+
+def test_a_replay_recovers_a_drop_as_a_warm_start_of_more_steps():
+    few_new = {"n_new": 100, "n_stored": 900, "metric_last": 0.9, "metric_new": 0.1}
+    lost, kept = state(**few_new), state(**{**few_new, "metric_new": 0.9})
+    by_drop = [
+        UtilityModel().predict(each, lost).mean - UtilityModel().predict(each, kept).mean
+        for each in (REPLAY, WARM, Action(mode=UpdateMode.WARM_START, step_fraction=0.2))
+    ]
+    assert by_drop[0] == pytest.approx(by_drop[1])  # a fifth of its steps, the new data as often
+    assert by_drop[0] > 1.2 * by_drop[2]  # and no more steps than this one
+
+
+def test_copies_count_against_the_samples_that_differ():
+    # Three quarters of a full retraining on 400 samples is a whole one on the 300 that differ.
+    of = {"n_new": 100, "n_stored": 300, "copies": 1.0}
+    assert freshness(state(**of, effort=0.75)) == 0.0
+    assert freshness(state(**of, effort=0.3)) == pytest.approx(0.6)
 
 
 def test_gain_learns_that_a_mode_brings_nothing():
@@ -302,4 +322,4 @@ def test_a_forecast_survives_json():
 @pytest.mark.parametrize("step_fraction", [0.0, 1.5, -0.5])
 def test_step_fraction_is_a_share(step_fraction):
     with pytest.raises(ConfigurationError, match="step_fraction"):
-        Action(mode=UpdateMode.REPLAY, step_fraction=step_fraction)
+        Action(mode=UpdateMode.FULL_RETRAIN, step_fraction=step_fraction)
