@@ -17,7 +17,7 @@ STEP_FRACTIONS = (
     *(0.25, 0.354, 0.5, 0.707, 1.0),
 )
 LONGER = (1.41, 2.0, 2.83, 4.0, 5.66, 8.0)
-"""Further step fractions of a mode that keeps the weights, up to the epochs of a full retraining."""
+"""Further step fractions of a mode that keeps the weights, up to all epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
