@@ -16,6 +16,7 @@ from greentrain.cli import (
     keys_command,
     ledger_commands,
     measure_command,
+    priors_command,
     record_command,
     report_command,
     restate_command,
@@ -48,6 +49,7 @@ app.command()(verify_command.verify)
 ledger_commands.app.command()(verify_command.verify)
 app.add_typer(ledger_commands.app, name="ledger")
 app.add_typer(keys_command.app, name="keys")
+app.add_typer(priors_command.app, name="priors")
 
 
 def main() -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from greentrain.control.action import Action, Estimate
+from greentrain.control.priors import NOISE_SD, GainPriors
 from greentrain.control.regression import Vector, posterior
 from greentrain.control.staleness import Case
 from greentrain.control.state import UNKNOWN_ROOM, State
 from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 
-_NOISE_SD = 0.01
-"""Scatter of a measured gain in units of the metric, in addition to its sampling error."""
 _OTHER_MODES = 0.5
 """Weight of gains measured for other modes that keep the last weights."""
 _PER_FULL = 75.0
@@ -25,7 +24,6 @@ _MOST_GROWTH = 9.0
 """Largest growth of the data that counts, as a share: beyond it the gain would exceed the room."""
 _REMEMBERED = 200
 """Updates of each mode that are kept."""
-_PRIOR_SD = np.array([0.15, 0.07, 0.15, 0.05, 0.02])
 
 
 class UtilityModel:
@@ -46,11 +44,16 @@ class UtilityModel:
     5. for a full retraining, its missing steps, ``1 / step_fraction - 1``, times the room or 0.1,
        the larger of the two.
 
-    The prior weights are in :class:`~greentrain.control.update_modes.ModeTraits`. Gains, drops and
-    room are in units of the metric: see :attr:`~greentrain.control.state.State.unit`.
+    Gains, drops and room are in units of the metric: see
+    :attr:`~greentrain.control.state.State.unit`.
+
+    Args:
+        priors: Priors of the weights; by default those of
+            :class:`~greentrain.control.update_modes.ModeTraits`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, priors: GainPriors | None = None) -> None:
+        self._priors = priors or GainPriors()
         self._rows: dict[UpdateMode, list[Vector]] = defaultdict(list)
         self._gains: dict[UpdateMode, list[tuple[float, float]]] = defaultdict(list)
         self._posterior: dict[UpdateMode, tuple[Vector, Vector]] = {}
@@ -81,14 +84,18 @@ class UtilityModel:
         del self._rows[action.mode][:-_REMEMBERED], self._gains[action.mode][:-_REMEMBERED]
         self._posterior.clear()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the observed gains as plain values."""
+    def observed(self) -> dict[UpdateMode, list[list[float]]]:
+        """Return the observed gains of each mode: features, gain and its standard error."""
         return {
-            str(mode): [
+            mode: [
                 [*map(float, row), *gain] for row, gain in zip(rows, self._gains[mode], strict=True)
             ]
             for mode, rows in self._rows.items()
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the observed gains as plain values."""
+        return {str(mode): rows for mode, rows in self.observed().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore from :meth:`state_dict`."""
@@ -155,16 +162,16 @@ class UtilityModel:
 
     def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:
         if mode not in self._posterior:
-            prior = np.array(UPDATE_MODES[mode].prior_weights)
+            prior = np.array(self._priors.means[mode])
             seen = [(mode, 1.0), *_alike(mode)]
             rows = [row for each, _ in seen for row in self._rows.get(each, ())]
             observed = [
                 (*gain, weight) for each, weight in seen for gain in self._gains.get(each, ())
             ]
-            noise = [math.hypot(sd, _NOISE_SD) / math.sqrt(weight) for _, sd, weight in observed]
+            noise = [math.hypot(sd, NOISE_SD) / math.sqrt(weight) for _, sd, weight in observed]
             self._posterior[mode] = posterior(
                 prior,
-                _PRIOR_SD,
+                np.array(self._priors.sds[mode]),
                 np.array(rows).reshape(-1, len(prior)),
                 np.array([gain for gain, _, _ in observed]),
                 np.array(noise),

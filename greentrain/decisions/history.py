@@ -39,6 +39,8 @@ class PastDecision:
         metric_after: The metric of the model in use after it; ``None`` if unknown.
         kept: Whether the trained model is in use.
         decided: Time of the decision, in UTC.
+        gain: Gain that was measured for the update; ``None`` if none was.
+        gain_sd: Its standard deviation.
     """
 
     experience_id: str
@@ -49,6 +51,15 @@ class PastDecision:
     metric_after: float | None
     kept: bool
     decided: datetime
+    gain: float | None = None
+    gain_sd: float | None = None
+
+    @property
+    def metric_trained(self) -> float | None:
+        """The metric of the trained model, also if it was not kept; ``None`` if unknown."""
+        if self.kept or self.metric_after is None or self.gain is None:
+            return self.metric_after
+        return self.metric_after + self.gain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +252,8 @@ def past_decisions(
                 metric_after=None if metric_after is None else sign * metric_after,
                 kept=outcome["kept"],
                 decided=datetime.fromisoformat(row["recorded_utc"]),
+                gain=outcome["gain"],
+                gain_sd=outcome["gain_sd"],
             )
         )
     return found

@@ -5,11 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.control import Action, BudgetController, Candidate, Policy, UpdateMode
+from greentrain.control import (
+    Action,
+    BudgetController,
+    Candidate,
+    Policy,
+    UpdateMode,
+    UtilityModel,
+)
+from greentrain.control.priors import read_priors
 from greentrain.decisions.budget_arguments import (
     check_intensity,
     check_names,
@@ -33,6 +42,7 @@ def open_controller(
     mode: Literal["max", "min"] = "max",
     ledger: str = DEFAULT_URL,
     policy: Policy | None = None,
+    priors: str | Path | None = None,
     meter: Meter | None = None,
     elsewhere: bool = False,
     fixed_j: float = 0.0,
@@ -57,6 +67,7 @@ def open_controller(
         mode: ``"max"`` if a larger metric is better, ``"min"`` if a smaller one is.
         ledger: URL of the ledger; a missing one is created.
         policy: The policy; :class:`greentrain.control.PricedPolicy` unless given.
+        priors: File of priors of the gain, as ``greentrain priors fit`` writes it.
         meter: The meter. It remains the caller's and is left running; by default the best meter of
             this machine, closed at the end.
         elsewhere: Whether training happens where no meter of this process can measure it. Then
@@ -106,7 +117,8 @@ def open_controller(
         )
     check_intensity(terms, carbon)
     check_meter(meter, "meter")
-    control = BudgetController(policy=policy)
+    known = None if priors is None else read_priors(priors)
+    control = BudgetController(policy=policy, utility=UtilityModel(known))
     for given, joules in (("step_j", step_j), ("first_j", first_j)):
         if joules is not None and not (is_number(joules) and math.isfinite(joules) and joules > 0):
             raise ConfigurationError(f"{given} is {joules!r}; it must be in joules, above 0")
@@ -132,6 +144,7 @@ def open_controller(
                     "monitor": monitor,
                     "mode": mode,
                     "policy": repr(control.policy),
+                    "priors": None if known is None else known.as_dict()["modes"],
                     "elsewhere": elsewhere,
                     "shared_budget": shared_budget,
                 },

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
-from greentrain.control import BudgetController, Policy
+from greentrain.control import BudgetController, Policy, UtilityModel
+from greentrain.control.priors import read_priors
 from greentrain.decisions.budget_arguments import (
     check_intensity,
     check_names,
@@ -73,6 +74,8 @@ class StreamTrainer:
         loader: Options of each ``DataLoader``, such as ``{"batch_size": 64}`` (32 unless given).
         meter: The meter; by default the best one of this machine.
         policy: The policy; :class:`greentrain.control.PricedPolicy` unless given.
+        priors: File of priors of the gain, as ``greentrain priors fit`` writes it; without one,
+            the default ones.
         target_metric: In place of a policy, a metric to reach with the least energy, such as
             ``0.97`` or ``"full - 0.5"`` (:class:`greentrain.control.LeastEnergy`).
         tracking_uri: An MLflow tracking URI such as ``"sqlite:///mlflow.db"``, or a
@@ -116,6 +119,7 @@ class StreamTrainer:
         loader: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
         policy: Policy | None = None,
+        priors: str | Path | None = None,
         target_metric: float | str | None = None,
         tracking_uri: str | Tracker | None = None,
         name: str = "stream",
@@ -141,6 +145,7 @@ class StreamTrainer:
                 shared_budget=shared_budget,
             )
         policy = config.choose_policy(policy, target_metric, mode)
+        known = None if priors is None else read_priors(priors)
         asked = parse_budget(budget, num_experiences)
         options = trainer_options(config.check_trainer_options(trainer))
         model_trainer = ModelTrainer(
@@ -156,6 +161,7 @@ class StreamTrainer:
             **dataclasses.asdict(evaluation),
             "buffer": buffer if isinstance(buffer, str) else type(buffer).__name__,
             "policy": repr(policy) if policy else "PricedPolicy()",
+            "priors": None if known is None else known.as_dict()["modes"],
             "seed": seed,
             "shadow": shadow,
             "baseline_every": baseline_every,
@@ -175,7 +181,7 @@ class StreamTrainer:
             held_out=held_out,
             probe=Probe(evaluator, held_out, seed=seed),
             history=MetricHistory(more_is_better=more_is_better),
-            controller=BudgetController(policy=policy),
+            controller=BudgetController(policy=policy, utility=UtilityModel(known)),
             per_experience=PerExperienceMetrics(more_is_better=more_is_better)
             if evaluation.eval_each_experience
             else None,
