@@ -117,7 +117,7 @@ class RunLog:
                 if self._outbox.send([row]):
                     self._log_head(status)
                     if self._signer is not None and self._store.path is not None:
-                        sign_heads(self._signer, self._store, self._store.path, self.chain)
+                        sign_heads(self._signer, self._store.head, self._store.path, self.chain)
             finally:
                 self._outbox.close()
 

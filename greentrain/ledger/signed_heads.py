@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sqlalchemy import select
@@ -28,21 +28,23 @@ def head_log(file: Path) -> Path:
     return file.with_name(f"{file.name}.heads")
 
 
-def sign_heads(signer: Signer, store: LedgerStore, file: Path, chain: str) -> None:
+def sign_heads(
+    signer: Signer, head_of: Callable[[str], tuple[int, str] | None], file: Path, chain: str
+) -> None:
     """Append a line with the signed heads of a run, of all runs and of all budgets.
 
     A failure is a warning: the training that ends must not fail by it.
 
     Args:
         signer: The signer.
-        store: The open ledger.
+        head_of: Returns the rows and the head of a chain: :meth:`LedgerStore.head`.
         file: The ledger's file.
         chain: The chain of the run that has ended.
     """
     try:
         heads: dict[str, Head] = {}
         for one in (RUN_CHAIN, BUDGET_CHAIN, chain):
-            if (head := store.head(one)) is not None:
+            if (head := head_of(one)) is not None:
                 heads[one] = {"count": head[0], "head": head[1]}
         line = json.dumps(
             signer.sign("heads", {"signed_utc": utc_text(utc_now()), "heads": heads}),
