@@ -57,7 +57,7 @@ def test_ledgers_give_a_file_that_the_next_stream_starts_from(folders, tmp_path)
     with open_stream(tmp_path, priors=output) as stream:
         controller = stream._runner.state.controller
         assert controller.utility._priors == read_priors(output) != GainPriors()
-        stream.update(experience('first', (0, 1), seed=0))
+        stream.update(experience("first", (0, 1), seed=0))
     with closing(Ledger(ledger_url(tmp_path), create=False)) as ledger:
         [run] = ledger.rows("run")
     settings = json.loads(run["environment"])["settings"]

@@ -24,7 +24,9 @@ def drawn(weights, random, count=40, sd=0.005):
     """Draw gains of warm starts in a stream with the given weights."""
     rows = random.uniform(0.0, 0.3, (count, len(FEATURES)))
     gains = rows @ weights + random.normal(0.0, sd, count)
-    return {UpdateMode.WARM_START: [[*row, gain, sd] for row, gain in zip(rows, gains, strict=True)]}
+    return {
+        UpdateMode.WARM_START: [[*row, gain, sd] for row, gain in zip(rows, gains, strict=True)]
+    }
 
 
 def test_without_a_gain_the_priors_are_the_default_ones():
@@ -93,5 +95,5 @@ def changed(held, key, values):
 
 
 def test_a_missing_file_names_the_command_that_writes_it(tmp_path):
-    with pytest.raises(ConfigurationError, match="cannot read.*greentrain priors fit"):
+    with pytest.raises(ConfigurationError, match=r"cannot read.*greentrain priors fit"):
         read_priors(tmp_path / "none.json")
