@@ -20,7 +20,7 @@ def read_gains(ledgers: Iterable[Ledger]) -> list[tuple[str, Mapping[UpdateMode,
     Args:
         ledgers: The ledgers.
     """
-    found = []
+    found: list[tuple[str, Mapping[UpdateMode, Gains]]] = []
     for ledger in ledgers:
         for name, past in _streams(ledger):
             gains = _learned(past)
