@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +25,7 @@ def fit(
         list[str],
         typer.Argument(help="Ledgers of your past streams, or patterns.", metavar="LEDGER..."),
     ],
-    output: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")] = Path(
-        "priors.json"
-    ),
+    out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")] = Path("priors.json"),
 ) -> None:
     """Fit priors of the gain to the gains that past streams measured.
 
@@ -38,6 +35,7 @@ def fit(
     from greentrain.control.priors import GainPriors, fit_priors, prediction_error
     from greentrain.decisions.past_gains import read_gains
     from greentrain.ledger import close_ledgers, open_ledgers
+    from greentrain.report.exports.facts import json_text, replace_file
 
     opened = open_ledgers(ledgers)
     try:
@@ -51,9 +49,9 @@ def fit(
         )
     fitted = fit_priors([gains for _, gains in streams])
     try:
-        output.write_text(json.dumps(fitted.as_dict(), indent=2) + "\n", encoding="utf-8")
+        replace_file(out, json_text(fitted.as_dict()))
     except OSError as error:
-        raise ConfigurationError(f"cannot write {str(output)!r}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot write {str(out)!r}: {error.strerror}") from None
     table = console.new_table(
         "Mean error of the predicted gains",
         "stream",
@@ -79,7 +77,7 @@ def fit(
             f"The priors of the others predict {better} of {plural(len(errors), 'stream')} better "
             "than the default ones."
         )
-    console.print_line(f"wrote {output}; use it with priors: {output}")
+    console.print_line(f"wrote {out}; use it with priors: {out}")
 
 
 def _error(value: float | None) -> str:

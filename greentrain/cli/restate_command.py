@@ -35,9 +35,7 @@ def restate(
     upstream: Annotated[
         bool, typer.Option("--upstream", help="Also compute Scope 3, category 3.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="A JSON file to write.", metavar="FILE")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A JSON file to write.", metavar="FILE")] = None,
 ) -> None:
     """Recompute grams with other factors, and show old against new; no ledger is changed."""
     from greentrain.carbon.factors import read_factors
@@ -55,12 +53,12 @@ def restate(
         close_ledgers(opened)
     found["factors_sha256"] = hashlib.sha256(factors.read_bytes()).hexdigest()
     _print(found, upstream=upstream)
-    if output is not None:
+    if out is not None:
         try:
-            replace_file(output, json_text(found, sort_keys=True))
+            replace_file(out, json_text(found, sort_keys=True))
         except OSError as error:
-            raise ConfigurationError(f"cannot write {str(output)!r}: {error.strerror}") from None
-        console.print_line(f"wrote {output}")
+            raise ConfigurationError(f"cannot write {str(out)!r}: {error.strerror}") from None
+        console.print_line(f"wrote {out}")
 
 
 def _print(found: dict[str, Any], *, upstream: bool) -> None:

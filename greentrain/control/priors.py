@@ -135,7 +135,7 @@ def read_priors(path: str | Path) -> GainPriors:
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the priors {str(place)!r}: {error.strerror}; write them with: greentrain "
-            "priors fit LEDGER --output FILE"
+            "priors fit LEDGER --out FILE"
         ) from None
     except ValueError:
         raise _unusable(place, "it is no JSON") from None
@@ -168,5 +168,5 @@ def read_priors(path: str | Path) -> GainPriors:
 def _unusable(path: Path, why: str) -> ConfigurationError:
     return ConfigurationError(
         f"the priors {str(path)!r} cannot be used: {why}; write them again with: greentrain priors "
-        "fit LEDGER --output FILE"
+        "fit LEDGER --out FILE"
     )

@@ -50,7 +50,7 @@ def test_the_gains_in_a_ledger_are_those_that_the_controller_learned(folders):
 
 def test_ledgers_give_a_file_that_the_next_stream_starts_from(folders, tmp_path):
     output = tmp_path / "priors.json"
-    done = fit(*(folder / "greentrain.db" for folder in folders), "--output", output)
+    done = fit(*(folder / "greentrain.db" for folder in folders), "--out", output)
     assert done.exit_code == 0, done.output
     assert "of 2 streams better than the default ones" in done.output
     assert read_priors(output) == fit_priors(list(folders.values()))
@@ -66,7 +66,7 @@ def test_ledgers_give_a_file_that_the_next_stream_starts_from(folders, tmp_path)
 
 def test_own_training_starts_from_them_too(folders, tmp_path):
     output = tmp_path / "priors.json"
-    fit(next(iter(folders)) / "greentrain.db", "--output", output)
+    fit(next(iter(folders)) / "greentrain.db", "--out", output)
     with open_controller(
         "own",
         budget="1 Wh",
@@ -79,21 +79,21 @@ def test_own_training_starts_from_them_too(folders, tmp_path):
 
 
 def test_one_stream_alone_is_not_compared(folders, tmp_path):
-    done = fit(next(iter(folders)) / "greentrain.db", "--output", tmp_path / "priors.json")
+    done = fit(next(iter(folders)) / "greentrain.db", "--out", tmp_path / "priors.json")
     assert done.exit_code == 0
     assert "cannot be compared" in done.output
 
 
 def test_a_ledger_without_a_gain_writes_nothing(tmp_path):
     Ledger(ledger_url(tmp_path)).close()
-    done = fit(tmp_path / "greentrain.db", "--output", tmp_path / "priors.json")
+    done = fit(tmp_path / "greentrain.db", "--out", tmp_path / "priors.json")
     assert isinstance(done.exception, ConfigurationError)
     assert "no measured gain" in str(done.exception)
     assert not (tmp_path / "priors.json").exists()
 
 
 def test_an_output_that_cannot_be_written_is_named(folders, tmp_path):
-    done = fit(next(iter(folders)) / "greentrain.db", "--output", tmp_path / "no" / "p.json")
+    done = fit(next(iter(folders)) / "greentrain.db", "--out", tmp_path / "no" / "p.json")
     assert isinstance(done.exception, ConfigurationError)
     assert "cannot write" in str(done.exception)
 

@@ -142,7 +142,7 @@ def test_the_command(ledger, tmp_path):
     record(ledger, CarbonAccount())
     path, out = written(tmp_path, f"{HEADER}*,,,360,direct,a\n"), tmp_path / "restated.json"
     words = ["restate", "--ledger", str(tmp_path / "ledger.db"), "--factors", str(path)]
-    done = CliRunner().invoke(app, [*words, "--output", str(out)])
+    done = CliRunner().invoke(app, [*words, "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "1 g CO2e" in done.output
     held = json.loads(out.read_text())
