@@ -46,6 +46,8 @@ _SOFT = "var(--soft, #9aa3ad)"
 _SHORT: Mapping[str, str] = {mode: traits.short_name for mode, traits in UPDATE_MODES.items()}
 _CHARACTER = 6.8
 """Approximate width of a character of a label, in the units of a chart."""
+_SHORTEST = 8
+"""Fewest characters that labels are cut to; if fewer fit, some bars have none."""
 _MOST_POINTS = 400
 _MOST_SOURCES = 12
 _HOUR_S = 3600.0
@@ -283,6 +285,10 @@ def _time_ticks(plot: Plot, end_s: float, unit_s: float) -> list[str]:
 
 def _labels(plot: Plot, pairs: Sequence[tuple[str, str]]) -> list[str]:
     longest = max((len(words) for pair in pairs for words in pair), default=0)
+    fitting = int((plot.slot - 8) / _CHARACTER)
+    if _SHORTEST <= fitting < longest:  # short names at each bar are better than some long ones
+        pairs = [(shown(first, fitting - 1), shown(second, fitting - 1)) for first, second in pairs]
+        longest = fitting
     every = max(1, math.ceil((_CHARACTER * longest + 8) / plot.slot))
     labels = []
     for index in range(0, len(pairs), every):
