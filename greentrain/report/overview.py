@@ -34,6 +34,13 @@ from greentrain.report.scope import Scope
 
 OVERVIEW_VERSION = 1
 """The version of the form of ``overview.json``."""
+OVERVIEW_MARK = "greentrain-overview"
+"""Name of the meta tag of ``overview.html``."""
+NOT_CHECKED = (
+    "this is an overview, which is not checked; write a report of its ledgers and check that: "
+    "greentrain verify report.json --ledger LEDGER"
+)
+"""The answer of ``greentrain verify`` to an overview."""
 
 
 class BudgetState(TypedDict):

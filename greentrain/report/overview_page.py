@@ -7,7 +7,7 @@ from typing import Any
 
 from greentrain.report.formats import FILTERS, inert, short, signed, signed_energy
 from greentrain.report.groups import GroupFigures
-from greentrain.report.overview import BudgetState, Overview, StreamRow
+from greentrain.report.overview import OVERVIEW_MARK, BudgetState, Overview, StreamRow
 from greentrain.report.overview_charts import MetricPoint, burn_down_chart, pareto_chart
 from greentrain.report.row_helpers import grouped
 from greentrain.units import carbon_unit, energy_unit, format_carbon, format_energy, plural
@@ -61,6 +61,7 @@ def render_overview(document: Overview) -> str:
         charts=charts,
         pareto=[(name, Markup(one)) for name, one in _pareto(shown)],
         lead=_lead(document),
+        mark=OVERVIEW_MARK,
         several=len(document["ledgers"]) > 1,
         units_of=units_of,
         budget_unit=energy_unit(

@@ -67,3 +67,12 @@ def test_bad_options_are_refused(folder: Path, arguments: list[str], error: str)
     with pytest.raises(ConfigurationError, match=error):
         report(*arguments)
     assert [one.name for one in folder.iterdir() if one.suffix in (".html", ".csv")] == []
+
+
+@pytest.mark.parametrize("name", ["overview.html", "overview.json"])
+def test_verify_says_that_an_overview_is_no_report(folder: Path, name: str) -> None:
+    report("--overview")
+    with pytest.raises(ConfigurationError, match="is an overview, which is not checked"):
+        CliRunner().invoke(
+            app, ["verify", name, "--ledger", "greentrain.db"], catch_exceptions=False
+        )

@@ -90,6 +90,21 @@ def test_the_budget_and_its_forecast_count_both_streams(twelve: Ledger) -> None:
         assert left[-1] == pytest.approx(TOTAL_J - SETTLED_J)
 
 
+def test_a_period_cuts_energy_and_not_the_budget(twelve: Ledger) -> None:
+    whole = overview([twelve], later())["streams"][1]
+    # The windows of position 6 on ended at 2026-11-27 13:00 or later.
+    part = overview([twelve], later(), since="2026-11-27")["streams"][1]
+    before_j = 720.0 + 5 * 180.0 + 4 * 15.0 + 1440.0 + 6 * PROBE_J
+    assert part["energy_j"] == pytest.approx(whole["energy_j"] - before_j)
+    assert part["budget"] == whole["budget"]
+
+
+def test_a_period_without_rows_has_no_stream(twelve: Ledger) -> None:
+    document = overview([twelve], later(), since="2099-01-01")
+    assert document["streams"] == []
+    assert "hold no run of this scope" in render_overview(document)
+
+
 def given(**changes: Any) -> Any:
     return {
         "unit": "J",
