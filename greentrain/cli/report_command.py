@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from greentrain.cli import console
+from greentrain.cli import console, overview_files
 from greentrain.cli.few_collections import few_collections
+from greentrain.errors import ConfigurationError
+
+_FORMATS = "html,json"
 
 
 def report(
@@ -29,7 +33,7 @@ def report(
             help="Formats, separated by commas, such as html,json,csv; the error for an unknown "
             "name and docs/reference/exports.md list all.",
         ),
-    ] = "html,json",
+    ] = _FORMATS,
     card: Annotated[
         Path | None,
         typer.Option(help="A Hugging Face model card to add the emissions to.", metavar="README"),
@@ -56,8 +60,43 @@ def report(
             help="A YAML file of facts that no meter has: owner of the hardware, electricity, ..."
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Print and write a row for each stream, run, team, project or month instead.",
+            metavar="GROUP",
+        ),
+    ] = None,
+    overview: Annotated[
+        bool,
+        typer.Option("--overview", help="Write one page with a row for each stream instead."),
+    ] = False,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier overview.json or report.json, to show what changed.", metavar="FILE"
+        ),
+    ] = None,
 ) -> None:
     """Write a report of all measurements, decisions and budgets."""
+    if by is not None or overview or earlier is not None:
+        _refuse_others(
+            by=by,
+            overview=overview,
+            earlier=earlier,
+            others={
+                "--format": formats != _FORMATS,
+                "--card": card is not None,
+                "--run": run is not None,
+                "--disclosures": disclosures is not None,
+            },
+        )
+        scope = {"project": project, "since": since, "until": until}
+        if by is not None:
+            overview_files.write_rows(ledgers, by, out, scope)
+        else:
+            overview_files.write_overview(ledgers, earlier, out, scope)
+        return
     from greentrain.ledger import close_ledgers, open_ledgers
     from greentrain.report import build_and_write, missing
     from greentrain.report.disclosures import read_disclosures
@@ -94,3 +133,19 @@ def report(
             console.print_next(
                 "verify", path, *(word for one in patterns for word in ("--ledger", one))
             )
+
+
+def _refuse_others(
+    *, by: str | None, overview: bool, earlier: Path | None, others: Mapping[str, bool]
+) -> None:
+    if by is not None and overview:
+        raise ConfigurationError("--by and --overview write different files; give one of them")
+    if earlier is not None and not overview:
+        raise ConfigurationError("--earlier is compared by --overview only; add --overview")
+    given = [name for name, used in others.items() if used]
+    if given:
+        kind = "--overview" if overview else "--by"
+        raise ConfigurationError(
+            f"{' and '.join(given)} cannot be used with {kind}, which writes separate "
+            "files; --project, --since and --until can"
+        )

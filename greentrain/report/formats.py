@@ -61,6 +61,18 @@ def energy(energy_j: float | None, unit: str | None = None) -> str:
     return format_number(energy_in(energy_j, unit))
 
 
+def signed_energy(energy_j: float | None) -> str:
+    """Write a difference of two energies, with its sign.
+
+    Example:
+        >>> signed_energy(125.0), signed_energy(-7200.0), signed_energy(None)
+        ('+125 J', '-2 Wh', 'unknown')
+    """
+    if energy_j is None:
+        return UNKNOWN
+    return f"{'-' if energy_j < 0 else '+'}{energy(abs(energy_j))}"
+
+
 def energies(low_j: float, high_j: float) -> str:
     """Write an interval of energies in one unit.
 
@@ -81,6 +93,16 @@ def _masses(low_g: float, high_g: float) -> str:
 def metric(value: float | None) -> str:
     """Write a metric with four significant digits."""
     return UNKNOWN if value is None else format_number(value, 4)
+
+
+def signed(value: float | None) -> str:
+    """Write a difference of two metrics, with its sign.
+
+    Example:
+        >>> signed(0.0251), signed(-0.0), signed(None)
+        ('+0.0251', '+0', 'unknown')
+    """
+    return UNKNOWN if value is None else f"{'-' if value < 0 else '+'}{metric(abs(value))}"
 
 
 def amount(row: Mapping[str, Any], name: str) -> str:
@@ -154,5 +176,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "sentence": _sentence,
     "share": _share,
     "short": short,
+    "signed": signed,
+    "signed_energy": signed_energy,
 }
 """The filters of the page's templates, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import merge
 from operator import itemgetter
 from shlex import quote
@@ -151,6 +151,11 @@ class VerifiedContents(LedgerContents):
     """
 
     verification: VerificationSummary
+
+    def of_ledger(self, place: int) -> VerifiedContents:
+        """Return the contents of one ledger, by its number."""
+        part = self.ledgers[place]
+        return replace(self, ledgers=[part], rows=cast(ReportRows, part.kept))
 
 
 @contextmanager

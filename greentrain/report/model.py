@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 
@@ -96,6 +96,7 @@ def document(
     disclosures: Disclosures,
     *,
     sink: Sink = NO_SINK,
+    among: Collection[str] | None = None,
 ) -> Report:
     """Build the document from the contents of ledgers, which are read once.
 
@@ -104,12 +105,15 @@ def document(
         scope: The runs and the interval of the report.
         disclosures: The user's disclosures.
         sink: Takes each window and each experience, also those that the document does not list.
+        among: Ids of the runs that a figure is wanted of; all in the scope if ``None``.
 
     Raises:
         ConfigurationError: If there is no run in the scope.
     """
     kept = contents.rows
     chosen = scope.runs(kept["run"]) if scope.of_some_runs else None
+    if among is not None:
+        chosen = set(among) if chosen is None else chosen & set(among)
     windows = read_windows(contents, scope, chosen, sink)
     measured, counted = windows.measured, windows.counted
     decided = read_decisions(contents, scope, chosen, windows)

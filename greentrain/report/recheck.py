@@ -17,6 +17,7 @@ from greentrain.report.formats import shown
 from greentrain.report.ledger_reading import names_of, read
 from greentrain.report.limits import NO_SINK, Sink
 from greentrain.report.model import SCHEMA_VERSION, document
+from greentrain.report.overview import NOT_CHECKED
 from greentrain.report.scope import Scope
 from greentrain.report.write import render_json
 
@@ -224,6 +225,8 @@ def load(text: str) -> dict[str, Any]:
         report = exact(text)
     except ConfigurationError as error:
         raise ConfigurationError(f"this is not a report.json: {error}") from None
+    if isinstance(report, dict) and "overview_version" in report:
+        raise ConfigurationError(NOT_CHECKED)
     version = report.get("schema_version") if isinstance(report, dict) else None
     if version != str(SCHEMA_VERSION):
         raise ConfigurationError(

@@ -22,6 +22,7 @@ from greentrain.report.exports.claim import carried, claim
 from greentrain.report.exports.tables import CsvFiles
 from greentrain.report.formats import shown
 from greentrain.report.model import build
+from greentrain.report.overview import NOT_CHECKED, OVERVIEW_MARK
 from greentrain.report.recheck import build_again, check, differences, exact, load, read_text
 from greentrain.report.write import FORMATS, render_json
 
@@ -67,6 +68,8 @@ def check_rendered(
     opened = open_ledgers(patterns)
     try:
         content = _content(path)
+        if f'<meta name="{OVERVIEW_MARK}"'.encode() in content:
+            raise ConfigurationError(NOT_CHECKED)
         source = report or path.with_name("report.json")
         of_file = report is not None or source.is_file()
         text = read_text(source) if of_file else _built(opened, path, content)

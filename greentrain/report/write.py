@@ -168,6 +168,28 @@ def _write(
     return [out / name for name in contents]
 
 
+def write_files(contents: Mapping[str, str | bytes], out: Path) -> list[Path]:
+    """Write files that are no report, each whole or not at all, and signed like those of one.
+
+    Args:
+        contents: The contents by the name of the file.
+        out: The folder, created if missing.
+
+    Raises:
+        ConfigurationError: If the folder cannot be written.
+    """
+    signer = Signer.configured()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            replace_file(out / name, content)
+            if signer is not None:
+                signer.sign_file(out / name)
+    except OSError as error:
+        raise _not_written(out, error) from None
+    return [out / name for name in contents]
+
+
 def _not_written(out: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot write the report into {str(out)!r}: {error.strerror}")
 

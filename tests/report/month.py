@@ -173,11 +173,16 @@ class Stream:
         self.run.record(one, Emissions(grams=grams, intensity_g_per_kwh=G_PER_KWH))
 
 
-def two_streams(ledger: Ledger) -> None:
-    """Fill a ledger with 28 updates of two streams, four baseline retrainings and a kill."""
+def two_streams(ledger: Ledger, each_has: int = EACH) -> None:
+    """Fill a ledger with 28 updates of two streams, four baseline retrainings and a kill.
+
+    Args:
+        ledger: The ledger.
+        each_has: Experiences of each stream so far, of the 14 that the budget has to last for.
+    """
     budget = ledger.open_budget("team", Budget.parse("4 Wh", num_experiences=2 * EACH))
     streams = [Stream(ledger, name, budget) for name in ("images", "sensor drift")]
-    for position in range(EACH):
+    for position in range(each_has):
         for number, each in enumerate(streams):
             moment = timedelta(days=position, hours=number)
             if position == KILLED and number == 0:

@@ -17,13 +17,13 @@ from tests.report.month import two_streams
 from tests.report.test_page import DESK, PHONE, shown, unfold
 
 pytestmark = pytest.mark.slow
-_CLIPPED = """() => [...document.querySelectorAll('body *')].filter(one => {
+CLIPPED = """() => [...document.querySelectorAll('body *')].filter(one => {
   const box = one.getBoundingClientRect(), at = getComputedStyle(one);
   if (!box.width || one.closest('.wide') || one.closest('svg')) return false;
   return box.right > innerWidth + 1 || box.left < -1
     || (at.overflowX === 'hidden' && one.scrollWidth > one.clientWidth + 1);
 }).map(one => one.outerHTML.slice(0, 120))"""
-_UNMARKED = """() => [...document.querySelectorAll('.wide')].filter(one =>
+UNMARKED = """() => [...document.querySelectorAll('.wide')].filter(one =>
   one.scrollWidth > one.clientWidth + 1
   && (getComputedStyle(one).backgroundImage === 'none'
     || (one.querySelector('svg[role=img]')
@@ -56,8 +56,8 @@ def test_nothing_is_clipped_at_390_px_and_what_scrolls_shows_it(browser, month, 
     page = shown(browser, tmp_path, month, viewport=PHONE)
     unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert page.evaluate(_CLIPPED) == []
-    assert page.evaluate(_UNMARKED) == []
+    assert page.evaluate(CLIPPED) == []
+    assert page.evaluate(UNMARKED) == []
     assert page.locator(".wide svg").first.bounding_box()["width"] > PHONE["width"]
     page.close()
 

@@ -17,6 +17,7 @@ from typing import Any, TextIO, TypeVar
 from greentrain.report.document import ExperienceEntry, Report, RunFigures, WindowFigures
 from greentrain.report.exports import facts
 from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
+from greentrain.report.groups import GroupFigures
 from greentrain.report.limits import Sink
 from greentrain.report.row_helpers import pue
 from greentrain.report.uses import kind_of, with_baselines
@@ -85,6 +86,29 @@ WINDOWS: Columns[WindowFigures] = {
 """The columns of the table of windows: each epoch, validation and other phase once."""
 
 
+GROUPS: Columns[GroupFigures] = {
+    "name": lambda row: _text(row["name"]),
+    "ledger": lambda row: _text(row["ledger"]),
+    "kind": lambda row: _text(row["kind"]),
+    "run id": lambda row: _text(row["run_id"]),
+    "runs": lambda row: row["runs"],
+    "experiences": lambda row: row["experiences"],
+    "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "all energy measured": lambda row: "yes" if row["complete"] else "no",
+    "emissions (g CO2e)": lambda row: row["emissions_g"],
+    "emissions of all energy": lambda row: "yes" if row["emissions_complete"] else "no",
+    "bases of the emissions": lambda row: _text(", ".join(row["bases"])),
+    "metric": lambda row: _text(row["metric"]),
+    "last metric": lambda row: row["final_metric"],
+    "avoided at each baseline retraining, measured (kWh)": lambda row: facts.kwh(
+        row["avoided_each_j"]
+    ),
+    "baseline retrainings": lambda row: row["baseline_retrainings"],
+    "avoided in all, modelled (kWh)": lambda row: facts.kwh(row["avoided_j"]),
+}
+"""The columns of the table of groups."""
+
+
 def cells(columns: Columns[_Row], rows: Sequence[_Row]) -> list[list[Cell]]:
     """Return a table: the header, then a row for each; unknown cells are ``None``."""
     return [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
@@ -108,6 +132,11 @@ def render_experiences(document: Report) -> str:
 def render_windows(document: Report) -> str:
     """Write the windows as CSV; unknown cells are empty."""
     return _csv(cells(WINDOWS, document["windows"]), claim(document))
+
+
+def render_groups(rows: Sequence[GroupFigures]) -> str:
+    """Write the rows of groups as CSV; unknown cells are empty. The file is no report."""
+    return _csv(cells(GROUPS, rows), None)
 
 
 def inert(text: str) -> str:
@@ -190,9 +219,12 @@ class CsvFiles(Sink):
         return self._folder / f".report.{name}.csv.{os.getpid()}.rows.tmp"
 
 
-def _csv(table: Sequence[Sequence[Cell]], identity: Claim) -> str:
+def _csv(table: Sequence[Sequence[Cell]], identity: Claim | None) -> str:
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\r\n")
+    if identity is None:
+        writer.writerows(_inert(row) for row in table)
+        return written.getvalue()
     for row, mark in zip(table, chain([_mark(identity)], repeat(None)), strict=False):
         writer.writerow([*_inert(row), mark])
     return written.getvalue()

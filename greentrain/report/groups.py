@@ -1,0 +1,226 @@
+"""Figures of each stream, run, team, project or month: the report of each, in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple, TypedDict, get_args
+
+from greentrain.errors import ConfigurationError
+from greentrain.ledger import Ledger, RunRow
+from greentrain.report.disclosures import Disclosures
+from greentrain.report.document import Report
+from greentrain.report.ledger_reading import VerifiedContents, read
+from greentrain.report.model import document
+from greentrain.report.row_helpers import grouped
+from greentrain.report.scope import Scope, moment
+from greentrain.texts import short_repr
+from greentrain.units import utc_text
+
+GroupBy = Literal["stream", "run", "team", "project", "month"]
+GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
+TOTAL = "total"
+
+
+class GroupKey(NamedTuple):
+    """The identity of a group.
+
+    Args:
+        name: Name of the stream or run, the tag, or the month (UTC); ``None`` without a tag.
+        ledger: Number of the ledger; ``None`` for groups that several ledgers may share.
+        kind: Kind of the runs; ``None`` for groups of several kinds.
+        run_id: Id of the run, if each run is a group.
+    """
+
+    name: str | None
+    ledger: int | None = None
+    kind: str | None = None
+    run_id: str | None = None
+
+
+class GroupFigures(TypedDict):
+    """One row: the figures of a group, as its own report has them.
+
+    Energy that two runs of a group measured at once counts once. ``metric`` and ``final_metric``
+    are ``None`` for a group of several streams with a metric. ``avoided_each_j`` is measured: the
+    mean over ``baseline_retrainings``. ``avoided_j`` is modelled. ``bases`` are the kinds of the
+    carbon factors: more than one is no sum of one kind.
+    """
+
+    name: str | None
+    ledger: str | None
+    kind: str | None
+    run_id: str | None
+    runs: int
+    experiences: int
+    energy_j: float | None
+    complete: bool
+    emissions_g: float | None
+    emissions_complete: bool
+    bases: list[str]
+    metric: str | None
+    final_metric: float | None
+    avoided_each_j: float | None
+    baseline_retrainings: int
+    avoided_j: float | None
+
+
+def roll_up(
+    ledgers: Sequence[Ledger],
+    by: str,
+    *,
+    project: str | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+) -> list[GroupFigures]:
+    """Return a row for each group, and the total over all of them as the last row.
+
+    The total may be below the sum of the rows: energy that two runs measured at once counts once.
+
+    Args:
+        ledgers: The ledgers, which are only read.
+        by: One of :data:`GROUPS`.
+        project: Pattern of the names of the runs, as for :func:`greentrain.report.build`.
+        since: Start of the figures, as for :func:`greentrain.report.build`.
+        until: The first moment after it.
+
+    Raises:
+        ConfigurationError: If ``by`` is not known, or :func:`greentrain.report.build` refuses an
+            argument.
+        LedgerError: If a ledger cannot be read.
+    """
+    chosen = group_by(by)
+    scope = scope_of(project=project, since=since, until=until)
+    with read(ledgers) as contents:
+        whole = document(contents, scope, Disclosures())
+        names = ledger_names(contents)
+        rows = [
+            figures(key, names, one) for key, one in group_reports(contents, chosen, scope, whole)
+        ]
+        return [*rows, figures(GroupKey(TOTAL), names, whole)]
+
+
+def group_by(text: str) -> GroupBy:
+    """Read what to group by.
+
+    Raises:
+        ConfigurationError: If it is not known.
+    """
+    for one in GROUPS:
+        if one == text:
+            return one
+    raise ConfigurationError(
+        f"a report cannot be grouped by {short_repr(text)}; allowed are {', '.join(GROUPS)}"
+    )
+
+
+def scope_of(
+    *, project: str | None, since: str | datetime | None, until: str | datetime | None
+) -> Scope:
+    """Return the scope of all runs with such a name in an interval.
+
+    Raises:
+        ConfigurationError: If a moment is not valid.
+    """
+    return Scope(
+        project=project,
+        since_utc=None if since is None else moment(since),
+        until_utc=None if until is None else moment(until),
+    )
+
+
+def ledger_names(contents: VerifiedContents) -> list[str]:
+    """Return the names of the ledgers, in order."""
+    return [one["name"] for one in contents.verification["ledgers"]]
+
+
+def group_reports(
+    contents: VerifiedContents, by: GroupBy, scope: Scope, whole: Report
+) -> Iterator[tuple[GroupKey, Report]]:
+    """Yield the report of each group.
+
+    Args:
+        contents: The ledgers.
+        by: The groups.
+        scope: The scope of all of them.
+        whole: The report of all of them.
+    """
+    if by == "month":
+        for name, month in _months(scope, whole):
+            yield GroupKey(name), document(contents, month, Disclosures())
+        return
+    runs = {run["run_id"] for run in whole["runs"]}
+    for key, held in _grouped(contents, _KEYS[by]).items():
+        among = {row["run_id"] for row in held} & runs
+        if among:
+            part = contents if key.ledger is None else contents.of_ledger(key.ledger)
+            yield key, document(part, scope, Disclosures(), among=among)
+
+
+def figures(key: GroupKey, names: Sequence[str], report: Report) -> GroupFigures:
+    """Return the row of a group.
+
+    Args:
+        key: The group.
+        names: The names of the ledgers.
+        report: The group's report.
+    """
+    carbon, avoided, summary = report["carbon"], report["avoided"], report["summary"]
+    measured = avoided["measured"]
+    return {
+        "name": key.name,
+        "ledger": None if key.ledger is None else names[key.ledger],
+        "kind": key.kind,
+        "run_id": key.run_id,
+        "runs": len(report["runs"]),
+        "experiences": summary["experiences"],
+        "energy_j": report["totals"]["energy_j"],
+        "complete": report["totals"]["complete"],
+        "emissions_g": carbon["emissions_g"],
+        "emissions_complete": carbon["complete"],
+        "bases": [str(one["basis"] or "unknown") for one in carbon["by_basis"]],
+        "metric": summary["metric"],
+        "final_metric": summary["final_metric"],
+        "avoided_each_j": None if measured is None else measured["avoided_j"],
+        "baseline_retrainings": 0 if measured is None else measured["baseline_retrainings"],
+        "avoided_j": avoided["energy"]["avoided_j"],
+    }
+
+
+_KEYS: Mapping[str, Callable[[int, RunRow], GroupKey]] = {
+    "stream": lambda place, row: GroupKey(row["name"], place, row["kind"]),
+    "run": lambda place, row: GroupKey(row["name"], place, row["kind"], row["run_id"]),
+    "team": lambda _, row: GroupKey(row["team"]),
+    "project": lambda _, row: GroupKey(row["project"]),
+}
+
+
+def _grouped(
+    contents: VerifiedContents, key: Callable[[int, RunRow], GroupKey]
+) -> dict[GroupKey, list[RunRow]]:
+    rows = [
+        (place, row) for place, ledger in enumerate(contents.ledgers) for row in ledger.kept["run"]
+    ]
+    found = grouped(rows, lambda pair: key(*pair))
+    return {one: [row for _, row in held] for one, held in found.items()}
+
+
+def _months(scope: Scope, whole: Report) -> Iterator[tuple[str, Scope]]:
+    """Yield each month with a row, and its part of the scope."""
+    period, hours = whole["period"], [one["hour_utc"] for one in whole["hourly"]]
+    moments = [one for one in (period["first_utc"], period["last_utc"], *hours) if one is not None]
+    if not moments:
+        return
+    first, last = min(moments), max(moments)
+    start = datetime.fromisoformat(first).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    while utc_text(start) <= last:
+        following = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+        yield (
+            f"{start:%Y-%m}",
+            Scope(
+                project=scope.project,
+                since_utc=max(utc_text(start), scope.since_utc or ""),
+                until_utc=min(utc_text(following), scope.until_utc or "9999"),
+            ),
+        )
+        start = following
