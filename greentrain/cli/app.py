@@ -12,6 +12,7 @@ from greentrain import __version__
 from greentrain.cli import (
     demo_command,
     doctor_command,
+    estimate_command,
     explain_command,
     keys_command,
     ledger_commands,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(demo_command.demo)
 app.command()(run_command.init)
 app.command(context_settings=FORWARD_OPTIONS)(run_command.run)
+app.command(context_settings=FORWARD_OPTIONS)(estimate_command.estimate)
 app.command(context_settings=FORWARD_OPTIONS)(record_command.record)
 app.command()(simulate_command.simulate)
 app.command()(doctor_command.doctor)
