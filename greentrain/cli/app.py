@@ -22,6 +22,7 @@ from greentrain.cli import (
     restate_command,
     run_command,
     simulate_command,
+    top_command,
     verify_command,
 )
 from greentrain.cli.console import FORWARD_OPTIONS, print_line
@@ -43,6 +44,7 @@ app.command(context_settings=FORWARD_OPTIONS)(record_command.record)
 app.command()(simulate_command.simulate)
 app.command()(doctor_command.doctor)
 app.command(context_settings={"allow_interspersed_args": False})(measure_command.measure)
+app.command()(top_command.top)
 app.command()(explain_command.explain)
 app.command()(report_command.report)
 app.command()(restate_command.restate)
