@@ -10,7 +10,11 @@ from pytorch_lightning import Trainer
 
 from greentrain.callbacks.base import Callback
 from greentrain.energy import StepForecast, WindowRecorder
+from greentrain.errors import ConfigurationError
+from greentrain.units import is_number
 
+FEWEST_STEPS = 24
+"""Fewest steps of an estimate."""
 _PARTS = 3
 _PARTS_OF_AN_ESTIMATE = 6
 
@@ -70,3 +74,16 @@ class MeasuredSteps(Callback):
         self.seconds = used.duration_s
         if len(self.used_j) >= self._enough_steps and used.duration_s >= self._enough_s:
             trainer.should_stop = True
+
+
+def check_seconds(seconds: object) -> float:
+    """Return seconds to measure, or refuse them.
+
+    Raises:
+        ConfigurationError: If they are no number above 0 and at most an hour.
+    """
+    if not (is_number(seconds) and 0 < float(seconds) <= 3600):  # type: ignore[arg-type]
+        raise ConfigurationError(
+            f"seconds is {seconds!r}; give the seconds to measure, above 0 and at most 3600"
+        )
+    return float(seconds)  # type: ignore[arg-type]

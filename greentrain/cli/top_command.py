@@ -126,7 +126,7 @@ def frame(view: LiveView, name: str) -> RenderableType:
             _phase(run, view.moment),
             _update(run, view.moment),
         )
-    parts = [running]
+    parts: list[RenderableType] = [running]
     if view.budgets:
         parts.append(_budgets(view))
     if view.decisions:

@@ -160,7 +160,7 @@ def _runs(connection: Connection, moment: datetime) -> tuple[LiveRun, ...]:
         known = (row.kind, row.name) in names or len(names) >= _STREAMS
         if known and row.status is not None:
             continue
-        last = _last_sign(connection, row)
+        last = _last_sign(connection, row.run_id) or datetime.fromisoformat(row.recorded_utc)
         status = row.status or ("running" if moment - last <= ALIVE else "silent")
         if known and status != "running":
             continue
@@ -179,15 +179,15 @@ def _runs(connection: Connection, moment: datetime) -> tuple[LiveRun, ...]:
     return tuple(found)
 
 
-def _last_sign(connection: Connection, run: Row[Any]) -> datetime:
-    """Return when a run appended its last row."""
-    last = connection.execute(
+def _last_sign(connection: Connection, run_id: str) -> datetime | None:
+    """Return when a run appended the last row after its opening row; ``None`` without one."""
+    last: str | None = connection.execute(
         select(entries.c.recorded_utc)
-        .where(entries.c.chain == run_chain(run.run_id))
+        .where(entries.c.chain == run_chain(run_id))
         .order_by(entries.c.seq.desc())
         .limit(1)
     ).scalar()
-    return datetime.fromisoformat(last or run.recorded_utc)
+    return None if last is None else datetime.fromisoformat(last)
 
 
 def _phase(connection: Connection, run_id: str) -> LivePhase | None:

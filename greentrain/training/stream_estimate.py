@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pytorch_lightning import LightningModule
 
-from greentrain.callbacks.measured_steps import MeasuredSteps
+from greentrain.callbacks.measured_steps import FEWEST_STEPS, MeasuredSteps, check_seconds
 from greentrain.control import Action, Candidate, UpdateMode
 from greentrain.energy import Forecast, StepForecast, WindowRecorder
 from greentrain.errors import ConfigurationError
@@ -20,12 +20,10 @@ from greentrain.training.cost_calibration import WARM_UP_STEPS
 from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, number_of_ranks, trainer_options
 from greentrain.training.module_checks import check_callbacks, check_module
-from greentrain.units import is_number
 
-FEWEST_STEPS = 24
 MOST_STEPS = 20_000
 SECONDS = 3.0
-"""Steps and seconds of an estimate: at least 24 steps, then until the seconds are over."""
+"""Most steps of an estimate, and its seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ class StreamEstimate:
         whole = StepForecast(
             parts_j=self.measured.parts_j, part_steps=self.measured.part_steps
         ).predict(steps)
-        return _times(whole, 1 / steps)
+        return whole.times(1 / steps)
 
     @property
     def one(self) -> Forecast:
@@ -71,7 +69,7 @@ class StreamEstimate:
 
     def share(self, share: float) -> Forecast:
         """Return the joules of a share of always retraining, such as 0.25."""
-        return _times(self.always, share)
+        return self.always.times(share)
 
 
 class StreamEstimator:
@@ -183,24 +181,3 @@ class StreamEstimator:
             return tuple(plan.full_retraining_steps([each])[0] for each in sizes)
         most = None if isinstance(buffer, str) else buffer.max_size
         return tuple(plan.full_retraining_steps(sizes, max_size=most))
-
-
-def check_seconds(seconds: object) -> float:
-    """Return seconds to measure, or refuse them.
-
-    Raises:
-        ConfigurationError: If they are no number above 0 and at most an hour.
-    """
-    if not (is_number(seconds) and 0 < float(seconds) <= 3600):  # type: ignore[arg-type]
-        raise ConfigurationError(
-            f"seconds is {seconds!r}; give the seconds to measure, above 0 and at most 3600"
-        )
-    return float(seconds)  # type: ignore[arg-type]
-
-
-def _times(forecast: Forecast, factor: float) -> Forecast:
-    return Forecast(
-        mean_j=factor * forecast.mean_j,
-        low_j=factor * forecast.low_j,
-        high_j=factor * forecast.high_j,
-    )
