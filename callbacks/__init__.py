@@ -2,5 +2,6 @@
 
 from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.energy_monitor import EnergyMonitor
+from greentrain.callbacks.fit_estimate import FitEstimate
 
-__all__ = ["BudgetGuard", "EnergyMonitor"]
+__all__ = ["BudgetGuard", "EnergyMonitor", "FitEstimate"]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from greentrain.callbacks import epoch_metrics
 from greentrain.callbacks.base import Callback
+from greentrain.callbacks.fit_estimate import estimate_fit
 from greentrain.callbacks.measurement import RunMeasurement, WindowTotal
 from greentrain.callbacks.messages import inform
 from greentrain.callbacks.meter_lease import abandon_early, start_early
@@ -135,6 +136,8 @@ class EnergyMonitor(Callback):
         self._used_j = 0.0
         # Batches and steps before the epoch, and whether all of the epoch is measured.
         self._first_batch, self._first_step, self._whole_epoch = 0, 0, True
+
+    estimate = staticmethod(estimate_fit)
 
     @property
     def windows(self) -> list[Window]:

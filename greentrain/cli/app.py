@@ -12,6 +12,7 @@ from greentrain import __version__
 from greentrain.cli import (
     demo_command,
     doctor_command,
+    estimate_command,
     explain_command,
     keys_command,
     ledger_commands,
@@ -22,6 +23,7 @@ from greentrain.cli import (
     restate_command,
     run_command,
     simulate_command,
+    top_command,
     verify_command,
 )
 from greentrain.cli.console import FORWARD_OPTIONS, print_line
@@ -38,10 +40,12 @@ app = typer.Typer(
 app.command()(demo_command.demo)
 app.command()(run_command.init)
 app.command(context_settings=FORWARD_OPTIONS)(run_command.run)
+app.command(context_settings=FORWARD_OPTIONS)(estimate_command.estimate)
 app.command(context_settings=FORWARD_OPTIONS)(record_command.record)
 app.command()(simulate_command.simulate)
 app.command()(doctor_command.doctor)
 app.command(context_settings={"allow_interspersed_args": False})(measure_command.measure)
+app.command()(top_command.top)
 app.command()(explain_command.explain)
 app.command()(report_command.report)
 app.command()(restate_command.restate)

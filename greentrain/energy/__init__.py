@@ -12,6 +12,7 @@ from greentrain.energy.nvml import NvmlMeter
 from greentrain.energy.replay import ReplayMeter
 from greentrain.energy.run_forecast import Forecast, predict_total
 from greentrain.energy.starting import UnknownMeter, check_meter, close_meter, start_meter
+from greentrain.energy.step_forecast import StepForecast
 from greentrain.energy.wall import WallMeter
 from greentrain.energy.wall_calibration import Calibration, calibrate, calibrate_windows
 from greentrain.energy.windows import Window, WindowRecorder, total
@@ -29,6 +30,7 @@ __all__ = [
     "Reading",
     "ReplayMeter",
     "Source",
+    "StepForecast",
     "UnknownMeter",
     "WallMeter",
     "Window",

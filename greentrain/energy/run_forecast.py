@@ -46,6 +46,17 @@ class Forecast:
                 f"high_j={self.high_j!r}; they are finite, 0 or more, and in this order"
             )
 
+    def times(self, factor: float) -> Forecast:
+        """Return a share or a multiple of the energy.
+
+        Example:
+            >>> Forecast(mean_j=8.0, low_j=4.0, high_j=12.0).times(0.25)
+            Forecast(mean_j=2.0, low_j=1.0, high_j=3.0)
+        """
+        return Forecast(
+            mean_j=factor * self.mean_j, low_j=factor * self.low_j, high_j=factor * self.high_j
+        )
+
 
 def predict_total(epochs_j: Sequence[float], spent_j: float, epochs_left: float) -> Forecast | None:
     """Predict the energy of a whole run from the finished epochs.

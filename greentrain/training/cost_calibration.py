@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import statistics
 from collections.abc import Callable
-from typing import Any
 
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 
 from greentrain.budget import Account, Budget
 from greentrain.callbacks import BudgetGuard
+from greentrain.callbacks.measured_steps import MeasuredSteps
 from greentrain.control import Action, Candidate, CostModel, StepPlan, UpdateMode
 from greentrain.energy import WindowRecorder
 from greentrain.payments import MIN_RESERVATION_J, Payment, paying
@@ -24,7 +22,6 @@ ENOUGH_S = 0.8
 """Steps and seconds of a calibration: a meter needs some time to measure power."""
 WARM_UP_STEPS = 2
 """Steps of a first fit that is paid for but not used: the first fit always costs more."""
-_PARTS = 3
 SHARE = 0.5
 """Share of the balance of the calibration's budget that it may use."""
 
@@ -68,7 +65,7 @@ def calibrate(
         with recorder.phase("calibration"):
             train(WARM_UP_STEPS, BudgetGuard(Budget(energy_j=reserved_j), meter=recorder))
         left_j = max(reserved_j - payment.actual_j, MIN_RESERVATION_J)
-        steps = _CalibrationSteps(recorder)
+        steps = MeasuredSteps(recorder, enough_steps=ENOUGH_STEPS, enough_s=ENOUGH_S)
         guard = BudgetGuard(Budget(energy_j=left_j), meter=recorder)
         before_j = payment.actual_j
         with recorder.phase("calibration"):
@@ -99,30 +96,3 @@ def share_of_full(
     share = budget.share_of_full or 0.0
     energy_j = max(share * full_j, MIN_RESERVATION_J)
     return dataclasses.replace(budget, energy_j=energy_j, share_of_full=None)
-
-
-class _CalibrationSteps(Callback):
-    """Read the meter at each step, and end the fit after enough steps and seconds."""
-
-    def __init__(self, recorder: WindowRecorder) -> None:
-        self._recorder = recorder
-        self._start = recorder.read()
-        self._used_j: list[float] = []
-
-    @property
-    def joules_per_step(self) -> float:
-        """Joules per step: the median over three parts of the steps, as one may have stalled."""
-        used_j = [0.0, *self._used_j]
-        edges = [round(part * (len(used_j) - 1) / _PARTS) for part in range(_PARTS + 1)]
-        parts = [
-            (used_j[end] - used_j[begin]) / (end - begin)
-            for begin, end in itertools.pairwise(edges)
-            if end > begin
-        ]
-        return max(0.0, statistics.median(parts)) if parts else 0.0
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        used = self._recorder.read() - self._start
-        self._used_j.append(used.total_j or 0.0)
-        if len(self._used_j) >= ENOUGH_STEPS and used.duration_s >= ENOUGH_S:
-            trainer.should_stop = True
