@@ -230,7 +230,7 @@ def _check(trainer: object, loader: object, seconds: object) -> int:
 def _copied(model: Any) -> Any:
     try:
         return copy.deepcopy(model)
-    except Exception as error:  # whatever a module of the user's holds
+    except Exception as error:  # a module may hold anything
         raise ConfigurationError(
             f"the model cannot be copied, and an estimate must not change it: {error}"
         ) from error

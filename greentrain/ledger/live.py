@@ -100,7 +100,7 @@ class LiveRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveView:
-    """What happens in a ledger at one moment.
+    """Runs, budgets and decisions of a ledger at one moment.
 
     Args:
         moment: The moment, by the ledger's clock.
