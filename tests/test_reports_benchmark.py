@@ -32,13 +32,15 @@ def test_the_large_report_is_the_same_in_every_process(tmp_path: Path) -> None:
 def test_claims_are_judged_rightly(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     script = ROOT / "examples" / "benchmarks" / "reports.py"
-    arguments = "--quick", "--only", "forgery", "third_party", "restate", "--out", out
+    ids = "forgery", "third_party", "restate", "power_ceiling"
+    arguments = "--quick", "--only", *ids, "--out", out
     done = prepared.python(script, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {row["id"]: row for row in json.loads(out.read_text())["rows"]}
     assert rows["forgery"]["value"] == 0
     assert rows["third_party"]["value"] > 0
     assert rows["restate"]["value"] <= 1e-9
+    assert rows["power_ceiling"]["value"] == 0
 
 
 def test_rows_of_cases_name_tests_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

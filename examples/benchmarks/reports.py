@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from _ledger.cases import Cases, cases
+from _reports.ceiling import power_ceiling
 from _reports.claims import forgery, restated, third_party
 from _reports.large import large
 from _reports.outage import outage
@@ -74,6 +75,7 @@ def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
             (id,): lambda id=id: [cases(id, folder, quick=quick, of=CASES)]  # type: ignore[misc]
             for id in CASES
         },
+        ("power_ceiling",): lambda: [power_ceiling(folder, quick=quick)],
         ("forgery",): lambda: [forgery(folder, quick=quick)],
         ("third_party",): lambda: [third_party(folder, quick=quick)],
         ("restate",): lambda: [restated(folder, quick=quick)],

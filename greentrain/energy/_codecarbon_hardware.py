@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from greentrain.energy import host_hardware
+from greentrain.energy._rapl_limit import rapl_limit_w
 from greentrain.energy.meter import Method, Source
 
 _GIB = 2**30
@@ -109,16 +110,10 @@ class HardwarePart:
             return math.nan
         return float(energy.kWh) * _J_PER_KWH
 
-    @property
-    def rated_w(self) -> float | None:
-        """The most power that a model by load can give; ``None`` for other parts."""
-        by_load = getattr(self.hardware, "_mode", None) == "cpu_load"
-        return float(self.hardware._tdp) if by_load else None
-
     def power_w(self) -> float | None:
         """Return the mean power since :meth:`used_j`, from the load; ``None`` for other parts."""
         load = getattr(self.hardware, "_cpu_load_meter", None)
-        if load is None or self.rated_w is None:
+        if load is None or getattr(self.hardware, "_mode", None) != "cpu_load":
             return None
         since = load._last_times
         try:
@@ -364,6 +359,7 @@ def _number(text: str) -> float | None:
 
 def _cpu_part(cpu: Any, how: str, model: str, rating: str) -> HardwarePart:
     method, uncertainty, reference = CPU_METHODS.get(how, ("estimated", 0.2, LOAD_REFERENCE))
+    most_w = float(cpu._tdp) if how == "cpu_load" else None
     if how == "cpu_load":
         origin = f" ({rating})" if rating else ""
         how_text = (
@@ -372,10 +368,13 @@ def _cpu_part(cpu: Any, how: str, model: str, rating: str) -> HardwarePart:
         )
     else:
         how_text = how
+    if how == "RAPL":
+        most_w = rapl_limit_w([Path(file.path).parent for file in cpu._intel_interface._rapl_files])
     source = Source(
         name="cpu",
         method=method,
         relative_uncertainty=uncertainty,
+        max_power_w=most_w,
         device=model or "unknown CPU",
         note=f"whole machine; CodeCarbon: {how_text}",
         reference=reference,
@@ -392,6 +391,7 @@ def _ram_part(ram: Any) -> HardwarePart:
         name="ram",
         method="sampled" if measured else "estimated",
         relative_uncertainty=None if measured else 0.5,
+        max_power_w=None if measured else float(ram.total_power().W),
         device=f"{psutil.virtual_memory().total / _GIB:.0f} GiB",
         note=f"whole machine; CodeCarbon: {how}",
         reference="" if measured else _RAM_REFERENCE,

@@ -69,6 +69,7 @@ class TickSpreader:
 
     Attributes:
         energy_j: Joules until the last update; they never fall.
+        exceeded: ``True`` once joules beyond the limit were passed on.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class TickSpreader:
         self._last_s = self._mean_from_s = now_s
         self._mean_from_j = self._mean_w = 0.0
         self.energy_j = 0.0
+        self.exceeded = False
 
     def update(self, now_s: float, limit_w: float | None) -> None:
         """Read the counter.
@@ -100,6 +102,7 @@ class TickSpreader:
             highest_j = self.energy_j + limit_w * seconds
             exceeds = counted_j - highest_j > 2.0 * _TICK_S * limit_w
             joules = counted_j if exceeds else min(joules, highest_j)
+            self.exceeded |= exceeds
         self.energy_j = max(self.energy_j, joules)
         self._last_s = now_s
         if (mean_s := now_s - self._mean_from_s) >= _SHORT_S:
@@ -113,6 +116,11 @@ class PowerIntegrator:
     Args:
         read_w: Returns the power in W.
         now_s: The present time in seconds.
+
+    Attributes:
+        energy_j: Joules until the last sample.
+        widest_gap_s: The most seconds between two samples.
+        highest_w: The highest sample in W.
     """
 
     def __init__(self, read_w: Callable[[], float], now_s: float) -> None:
@@ -120,12 +128,14 @@ class PowerIntegrator:
         self._last_w, self._last_s = read_w(), now_s
         self.energy_j = 0.0
         self.widest_gap_s = 0.0
+        self.highest_w = self._last_w
 
     def update(self, now_s: float) -> None:
         """Take one sample."""
         power_w, gap_s = self._read_w(), now_s - self._last_s
         self.energy_j += 0.5 * (power_w + self._last_w) * gap_s
         self.widest_gap_s = max(self.widest_gap_s, gap_s)
+        self.highest_w = max(self.highest_w, power_w)
         self._last_w, self._last_s = power_w, now_s
 
 

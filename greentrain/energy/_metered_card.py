@@ -100,6 +100,7 @@ class MeteredCard(ABC):
             raise MeterError(f"{self.name}, {card.device}, cannot be read: {error}") from error
         self._count_others(now_s)
         self._limit_w: float | None = None
+        self._highest_limit_w = 0.0  # infinite once a limit was unknown
         self._limit_read_s = -math.inf
         self.update_limit(now_s)
 
@@ -122,9 +123,22 @@ class MeteredCard(ABC):
             device=self._card.device,
             uuid=self._card.uuid,
             power_limit_w=self._limit_w,
+            max_power_w=self._max_power_w,
             note="; ".join(filter(None, self._notes.values())),
             reference="" if doubtful else reference,
         )
+
+    @property
+    def _max_power_w(self) -> float | None:
+        """The highest limit since the start; ``None`` if it was unknown or the card exceeded it.
+
+        The limit does not hold for a CPU in the same package.
+        """
+        most_w = self._highest_limit_w
+        exceeded = self._spread is not None and self._spread.exceeded
+        if isinstance(self._joules, PowerIntegrator):
+            exceeded = self._joules.highest_w > most_w
+        return None if self.covers_cpu or exceeded or math.isinf(most_w) else most_w
 
     def update_limit(self, now_s: float) -> None:
         """Read the power limit in force, unless that was done within the last second."""
@@ -136,6 +150,7 @@ class MeteredCard(ABC):
         except self._errors:
             limit_w = 0.0
         self._limit_w = limit_w if limit_w > 0 else None
+        self._highest_limit_w = max(self._highest_limit_w, self._limit_w or math.inf)
 
     def sample(self, now_s: float) -> None:
         """Take one sample of a power that is integrated over time."""

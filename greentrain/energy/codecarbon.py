@@ -26,6 +26,9 @@ _NAMES = ("cpu", "ram")
 _FIRST_S = 0.1
 # A counter that cannot be read is bridged with its last power for so long, and then unknown.
 _MAX_GAP_S = 10.0
+# Joules beyond the ceiling wait for the next reading, up to what the ceiling gives in this time.
+# A counter that is read every 10 ms is no further behind.
+_BEHIND_S = 0.1
 # As often as CodeCarbon's tracker samples the load: the cube of a mean is not the mean of cubes.
 # A RAPL counter wraps after some minutes, so it has to be read during an epoch too.
 _INTERVAL_S = 1.0
@@ -80,6 +83,9 @@ class CodeCarbonMeter:
         # Seconds of joules that a reset has lost; the parts that are unknown since a reset.
         self._reset_s = 0.0
         self._lost: set[str] = set()
+        # Parts with a gap since their last reading, and parts that exceeded their ceiling.
+        self._after_gap: set[str] = set()
+        self._exceeded: set[str] = set()
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -87,11 +93,17 @@ class CodeCarbonMeter:
         if self._thread is not None:
             self._ready.wait()
         notes = (self._gap_note(), self._reset_note(), self._shared_note())
+        sources = (
+            dataclasses.replace(source, max_power_w=None)
+            if source.name in self._exceeded
+            else source
+            for source in self._sources
+        )
         return tuple(
             dataclasses.replace(source, note="; ".join(filter(None, [source.note, *notes])))
             if source.name == "cpu"
             else source
-            for source in self._sources
+            for source in sources
         )
 
     @property
@@ -115,6 +127,7 @@ class CodeCarbonMeter:
         self._reported = dict.fromkeys(_NAMES, (0.0, self._started_s))
         self._gap_from_s, self._gaps_s = {}, 0.0
         self._reset_s, self._lost = 0.0, set()
+        self._after_gap, self._exceeded = set(), set()
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(self._stop,), name="greentrain-codecarbon", daemon=True
@@ -197,12 +210,16 @@ class CodeCarbonMeter:
             return
         if math.isnan(joules):
             joules = self._bridged_j(name, counted_s)
-        self._power_w[name] = joules / counted_s
+        # A tick of the counter more than the time: no power to assume for another time.
+        most_w = math.inf if (limit_w := part.source.max_power_w) is None else limit_w
+        self._power_w[name] = min(joules / counted_s, most_w)
         # The time before a counter was set up is charged with its first power.
-        self._energy_j[name] += self._power_w[name] * (now_s - last_s)
+        self._energy_j[name] += joules + self._power_w[name] * (now_s - last_s - counted_s)
         self._last_s[name] = now_s
         self._counted_from_s.pop(name, None)
-        self._gaps_s += now_s - self._gap_from_s.pop(name, now_s)
+        if (gap_from_s := self._gap_from_s.pop(name, None)) is not None:
+            self._gaps_s += now_s - gap_from_s
+            self._after_gap.add(name)
 
     def _estimate_j(self, name: str, now_s: float) -> float | None:
         """Return the joules of a part since the start; a reported figure never falls."""
@@ -216,8 +233,19 @@ class CodeCarbonMeter:
                 power_w = self._power_w[name]
             joules = self._energy_j[name] + power_w * elapsed_s
             before_j, before_s = self._reported[name]
-            if part.rated_w is not None:  # the load is some milliseconds behind the clock
-                joules = min(joules, before_j + part.rated_w * (now_s - before_s))
+            most_w = part.source.max_power_w
+            if most_w is not None and name not in self._exceeded:
+                # A load and a counter are some milliseconds behind the clock.
+                excess_j = joules - before_j - most_w * (now_s - before_s)
+                if excess_j > most_w * _BEHIND_S:
+                    if name in self._after_gap:  # too little was assumed for the gap
+                        self._reported[name] = joules, now_s
+                        self._after_gap.discard(name)
+                        return None
+                    self._exceeded.add(name)
+                else:
+                    joules -= max(excess_j, 0.0)
+            self._after_gap.discard(name)
             self._reported[name] = max(before_j, joules), now_s
         return self._reported[name][0]
 

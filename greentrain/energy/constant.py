@@ -55,6 +55,7 @@ class ConstantMeter:
                 name=name,
                 method="given",
                 relative_uncertainty=None,
+                max_power_w=float(value),
                 note=f"a constant {value:g} W, as configured",
                 lag_s=0.0,
             )

@@ -29,13 +29,16 @@ class Source:
         uuid: Identifier that distinguishes the devices of two processes, if the maker provides one:
             of a card the UUID of the whole card. Without one, the name is unique on a host.
         power_limit_w: The power limit in force, if one can be read.
+        max_power_w: The source's ceiling in watts: no window's mean power is above it. ``None`` if
+            it is unknown.
         note: One sentence on the method, or on sharing and doubts.
         reference: Origin of the uncertainty.
         lag_s: Seconds of power that a guard keeps in reserve, as a reading may be behind. By
             default 0.1, the tick of NVML's counters and of the kernel's load.
 
     Raises:
-        ConfigurationError: If the name is empty, or method, uncertainty or lag are not as above.
+        ConfigurationError: If the name is empty, or method, uncertainty, ceiling or lag are not as
+            above.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Source:
     device: str = ""
     uuid: str = ""
     power_limit_w: float | None = None
+    max_power_w: float | None = None
     note: str = ""
     reference: str = ""
     lag_s: float = 0.1
@@ -60,6 +64,12 @@ class Source:
             raise ConfigurationError(
                 f"source {self.name!r} has relative_uncertainty={share!r}; it must be a share of "
                 "the value, 0 or more, or None where unknown"
+            )
+        most_w = self.max_power_w
+        if most_w is not None and not (math.isfinite(most_w) and most_w >= 0):
+            raise ConfigurationError(
+                f"source {self.name!r} has max_power_w={most_w!r}; it must be in watts, 0 or more, "
+                "or None where unknown"
             )
         if not (math.isfinite(self.lag_s) and self.lag_s >= 0):
             raise ConfigurationError(

@@ -187,6 +187,12 @@ def read_decisions(
             or scope.holds(row["recorded_utc"])
         ]
 
+    streams = {
+        row["run_id"]: StreamKey(place, row["kind"], row["name"])
+        for place, ledger in enumerate(contents.ledgers)
+        for row in ledger.kept["run"]
+    }
+
     def reader(statuses: Mapping[str, str]) -> Experiences:
         return Experiences(
             outcomes,
@@ -196,6 +202,7 @@ def read_decisions(
             overruns_j=overruns_j,
             statuses=statuses,
             shadow=shadow_runs(kept["run"]),
+            streams=streams,
         )
 
     def windows_of(reservation: str) -> list[MeasuredWindow]:
@@ -207,11 +214,7 @@ def read_decisions(
         budgets=budgets,
         payments=payments,
         about=about.keys(),
-        streams={
-            row["run_id"]: StreamKey(place, row["kind"], row["name"])
-            for place, ledger in enumerate(contents.ledgers)
-            for row in ledger.kept["run"]
-        },
+        streams=streams,
         outcomes=outcomes,
         reader=reader,
         decisions=decisions,

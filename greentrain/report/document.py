@@ -111,7 +111,7 @@ class CapFigures(TypedDict):
 
 
 class RunFigures(EnergyFigures):
-    """A run as it was measured."""
+    """A run as it was measured; grams are known if they are known of each of its windows."""
 
     run_id: str
     kind: str
@@ -120,6 +120,7 @@ class RunFigures(EnergyFigures):
     host: str | None
     opened_utc: str
     closed_utc: str | None
+    emissions_g: float | None
     caps: list[CapFigures]
     environment: dict[str, Any]
     slurm_job_id: str | None
@@ -276,6 +277,7 @@ class ExperienceEntry(ReportedDecision, ReportedOutcome):
     In shadow mode another job trained; ``reported_energy_j`` is the energy that it reported.
     """
 
+    stream: str
     update_energy_j: float | None
     shadow: bool
     reported_energy_j: float | None

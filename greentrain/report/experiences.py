@@ -63,6 +63,7 @@ class Experiences:
         overruns_j: Joules beyond the reservation, by id of each settled reservation that has any.
         statuses: Status by run id, which explains a missing outcome.
         shadow: Ids of the runs in shadow mode, in which another job trained.
+        streams: The stream of each run, by the run's id.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Experiences:
         overruns_j: Mapping[str, float | None],
         statuses: Mapping[str, str],
         shadow: Collection[str],
+        streams: Mapping[str, StreamKey],
     ) -> None:
         self._outcomes = outcomes
         self._paid = paid
@@ -83,6 +85,7 @@ class Experiences:
         self._overruns_j = overruns_j
         self._statuses = statuses
         self._shadow = shadow
+        self._streams = streams
 
     def entry(self, decision: DecisionRow) -> ExperienceEntry:
         """Return a decision with its outcome, as the report has it."""
@@ -90,6 +93,7 @@ class Experiences:
         return {
             **_decision(decision),
             **self.figures(decision),
+            "stream": self._streams[decision["run_id"]].name,
             "overrun_j": self._overruns_j.get(reservation_id or ""),
             "budget": self._budgets.get(decision["budget_id"]),
             "budget_left_after_j": self._history.left_j(

@@ -232,7 +232,7 @@ def _run(
     calibration: CalibrationRow | None,
     overlap_j: float,
 ) -> RunFigures:
-    energy, within = windows.energy.figures(), boundary([windows])
+    energy, within, grams = windows.energy.figures(), boundary([windows]), windows.grams
     phases = {phase: one.windows for phase, one in windows.phases.items()}
     environment = parse(row["environment"], {})
     settings = environment.get("carbon")
@@ -253,6 +253,7 @@ def _run(
         "project": row["project"],
         "sources": [description(source) for source in sources.values()],
         **energy,
+        "emissions_g": grams.total if grams.known == energy["windows"] else None,
         "overlap_j": overlap_j,
         "boundary": within,
         "windows_by_phase": dict(sorted(phases.items())),

@@ -63,6 +63,8 @@ FORMATS: Mapping[str, Format] = {
             "runs.csv": tables.render_runs,
             "experiences.csv": tables.render_experiences,
             "windows.csv": tables.render_windows,
+            "hours.csv": tables.render_hours,
+            "budgets.csv": tables.render_budgets,
         },
     ),
     "md": Format({"md": markdown.render}),

@@ -84,6 +84,7 @@ def test_as_json_it_says_the_same(tmp_path: Path) -> None:
         "method",
         "relative_uncertainty",
         "power_limit_w",
+        "max_power_w",
         "note",
         "reference",
         "lag_s",

@@ -79,6 +79,8 @@ def test_the_csv_files_list_all(filled: Ledger, few: None, tmp_path: Path) -> No
         "report.runs.csv",
         "report.experiences.csv",
         "report.windows.csv",
+        "report.hours.csv",
+        "report.budgets.csv",
         "report.json",
     ]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(

@@ -1,4 +1,4 @@
-"""An Excel workbook: a summary, the runs and the experiences; extra ``xlsx`` (openpyxl)."""
+"""An Excel workbook: a summary and the report's tables; extra ``xlsx`` (openpyxl)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,21 @@ from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
 from greentrain.report.exports import facts, method_text
 from greentrain.report.exports.claim import claim
-from greentrain.report.exports.tables import EXPERIENCES, RUNS, Cell, cells, entries, inert
+from greentrain.report.exports.tables import (
+    BUDGETS,
+    EXPERIENCES,
+    HOURS,
+    RUNS,
+    Cell,
+    cells,
+    entries,
+    inert,
+)
 
 _WIDTH = 22
+# By the unit that a column's header or a row's last cell names.
+_FORMATS = {"kWh": "#,##0.000000", "g CO2e": "#,##0.000", "s": "#,##0.0", "J": "#,##0.0"}
+_UNIT = re.compile(r"\(([^()]+)\)$")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODIFIED = re.compile(rb"(<dcterms:(?:created|modified)[^>]*>)[^<]*")
 
@@ -38,6 +50,8 @@ def render(document: Report) -> bytes:
         ("Summary", _summary(document)),
         ("Runs", cells(RUNS, document["runs"])),
         ("Experiences", cells(EXPERIENCES, entries(document))),
+        ("Hours", cells(HOURS, document.get("hourly", []))),
+        ("Budgets", cells(BUDGETS, document["budgets"])),
     ):
         _fill(workbook.create_sheet(title), table)
     written = io.BytesIO()
@@ -82,11 +96,19 @@ def _fill(sheet: Any, table: Sequence[Sequence[Cell]]) -> None:
                 cell.quotePrefix = value != inert(value)
             else:
                 cell.value = value
+            if isinstance(value, float):
+                cell.number_format = _number_format(str(table[0][column - 1]), row)
             if number == 1:
                 cell.font = Font(bold=True)
     for column in range(1, len(table[0]) + 1):
         sheet.column_dimensions[get_column_letter(column)].width = _WIDTH
     sheet.freeze_panes = "A2"
+
+
+def _number_format(header: str, row: Sequence[Cell]) -> str:
+    """Return the format of a figure, by the unit in the header or in the row's last cell."""
+    unit = found[1] if (found := _UNIT.search(header)) else row[-1]
+    return _FORMATS.get(str(unit), "General")
 
 
 def _without_clock(workbook: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Runs, experiences and windows as CSV files (RFC 4180), and the rows that a workbook shows."""
+"""Tables of the report as CSV files (RFC 4180), and the rows that a workbook shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from greentrain.report.document import ExperienceEntry, Report, RunFigures, WindowFigures
+from greentrain.report.document import (
+    BudgetFigures,
+    ExperienceEntry,
+    HourFigures,
+    Report,
+    RunFigures,
+    WindowFigures,
+)
 from greentrain.report.exports import facts
 from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
 from greentrain.report.groups import GroupFigures
@@ -42,17 +49,23 @@ RUNS: Columns[RunFigures] = {
     "opened (UTC)": lambda row: _text(row["opened_utc"]),
     "closed (UTC)": lambda row: _text(row["closed_utc"]),
     "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "emissions (g CO2e)": lambda row: row["emissions_g"],
     "boundary": lambda row: _text(row["boundary"]),
     "measured time (s)": lambda row: row["duration_s"],
     "windows": lambda row: row["windows"],
     "incomplete windows": lambda row: row["windows_incomplete"],
     "windows cut short": lambda row: row["windows_recovered"],
     "PUE": pue,
+    "SLURM job": lambda row: _text(row["slurm_job_id"]),
+    "SLURM account": lambda row: _text(row["slurm_account"]),
+    "team": lambda row: _text(row["team"]),
+    "project": lambda row: _text(row["project"]),
 }
-"""The columns of the table of runs; energy is as metered, without the PUE."""
+"""The columns of the table of runs; energy is as metered, without the PUE, grams with it."""
 
 EXPERIENCES: Columns[ExperienceEntry] = {
     "run id": lambda row: _text(row["run_id"]),
+    "stream": lambda row: _text(row["stream"]),
     "kind": kind_of,
     "position": lambda row: row["position"],
     "experience": lambda row: _text(row["experience_id"]),
@@ -69,6 +82,7 @@ EXPERIENCES: Columns[ExperienceEntry] = {
     "metric": lambda row: _text(row["metric"]),
     "metric before": lambda row: row["metric_before"],
     "metric after": lambda row: row["metric_after"],
+    "weights (SHA-256)": lambda row: _text(row["weights_sha256"]),
 }
 """The columns of the table of experiences and baseline retrainings."""
 
@@ -108,6 +122,34 @@ GROUPS: Columns[GroupFigures] = {
 }
 """The columns of the table of groups."""
 
+HOURS: Columns[HourFigures] = {
+    "hour (UTC)": lambda row: _text(row["hour_utc"]),
+    "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "emissions (g CO2e)": lambda row: row["carbon_g"],
+}
+"""The columns of the table of hours: each hour in which anything was measured."""
+
+BUDGETS: Columns[BudgetFigures] = {
+    "budget id": lambda row: _text(row["budget_id"]),
+    "name": lambda row: _text(row["name"]),
+    "given as": lambda row: _text(row["given_as"]),
+    "part of": lambda row: _text(row["parent"]),
+    "opened (UTC)": lambda row: _text(row["opened_utc"]),
+    "experiences": lambda row: row["num_experiences"],
+    "total (kWh)": lambda row: facts.kwh(row["total_j"]),
+    "spent (kWh)": lambda row: facts.kwh(row["spent_j"]),
+    "reserved (kWh)": lambda row: facts.kwh(row["reserved_j"]),
+    "left (kWh)": lambda row: facts.kwh(row["left_j"]),
+    "overrun (kWh)": lambda row: facts.kwh(row["overrun_j"]),
+    "total (g CO2e)": lambda row: row["total_g"],
+    "spent (g CO2e)": lambda row: row["spent_g"],
+    "reserved (g CO2e)": lambda row: row["reserved_g"],
+    "left (g CO2e)": lambda row: row["left_g"],
+    "overrun (g CO2e)": lambda row: row["overrun_g"],
+    "kept": lambda row: "yes" if row["kept"] else "no",
+}
+"""The columns of the table of budgets; a budget has figures in its own unit only."""
+
 
 def cells(columns: Columns[_Row], rows: Sequence[_Row]) -> list[list[Cell]]:
     """Return a table: the header, then a row for each; unknown cells are ``None``."""
@@ -137,6 +179,16 @@ def render_windows(document: Report) -> str:
 def render_groups(rows: Sequence[GroupFigures]) -> str:
     """Write the rows of groups as CSV; unknown cells are empty. The file is no report."""
     return _csv(cells(GROUPS, rows), None)
+
+
+def render_hours(document: Report) -> str:
+    """Write the hours as CSV; unknown cells are empty."""
+    return _csv(cells(HOURS, document.get("hourly", [])), claim(document))
+
+
+def render_budgets(document: Report) -> str:
+    """Write the budgets as CSV; unknown cells are empty."""
+    return _csv(cells(BUDGETS, document["budgets"]), claim(document))
 
 
 def inert(text: str) -> str:

@@ -23,6 +23,8 @@ def test_the_command_writes_what_is_asked_for_and_says_what_it_lacks(ledger, tmp
         "report.runs.csv",
         "report.experiences.csv",
         "report.windows.csv",
+        "report.hours.csv",
+        "report.budgets.csv",
         "report.hf.yaml",
     ]
     assert done.stderr.splitlines() == [

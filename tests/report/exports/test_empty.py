@@ -73,7 +73,8 @@ def test_pages_and_tables_are_written_all_the_same(ledger, tmp_path, case, name)
 
 
 def test_the_tables_of_an_empty_ledger_are_their_headers(ledger, tmp_path):
-    runs, experiences, windows = write(build(ledger), tmp_path, ("csv",))
+    runs, experiences, windows, *others = write(build(ledger), tmp_path, ("csv",))
+    assert [path.read_text().count("\n") for path in others] == [1, 1]
     assert runs.read_text().startswith("run id,name,") and runs.read_text().count("\n") == 1
     assert experiences.read_text().count("\n") == windows.read_text().count("\n") == 1
 
@@ -85,7 +86,7 @@ def test_nothing_measured_is_never_written_as_nothing_drawn(ledger, tmp_path):
         if path.suffix == ".json":
             held = json.loads(path.read_text())
             assert 0 not in numbers(held) - {1, 36.0}
-    assert "energy (kWh),boundary" in (tmp_path / "report.runs.csv").read_text()
+    assert "energy (kWh),emissions (g CO2e),boundary" in (tmp_path / "report.runs.csv").read_text()
     assert ",,,36.0,1,1,0," in (tmp_path / "report.runs.csv").read_text()
 
 

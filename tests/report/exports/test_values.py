@@ -50,6 +50,55 @@ def test_csv_has_a_row_for_each_run_and_experience_in_kilowatt_hours(ledger):
     assert second["overrun (kWh)"] == "0.0"
 
 
+def test_a_run_has_its_grams_tags_and_slurm_job_and_an_update_its_stream_and_weights(ledger):
+    document = known(ledger)
+    document["runs"][0] |= {"slurm_job_id": "42", "slurm_account": "=lab", "team": "ocr"}
+    document["experiences"][0]["weights_sha256"] = "ab" * 32
+    (run,) = read_csv(tables.render_runs(document))
+    assert float(run["emissions (g CO2e)"]) == pytest.approx(1.44)  # 3 Wh at 400 g/kWh, PUE 1.2
+    assert (run["SLURM job"], run["SLURM account"]) == ("42", "'=lab")
+    assert (run["team"], run["project"]) == ("ocr", "")
+    first, second = read_csv(tables.render_experiences(document))
+    assert (first["stream"], second["stream"]) == ("digits", "digits")
+    assert (first["weights (SHA-256)"], second["weights (SHA-256)"]) == ("ab" * 32, "")
+
+
+def test_grams_of_a_run_are_unknown_if_those_of_a_window_are(ledger):
+    with ledger.open_run("fit", "half") as run:
+        window(run, 100.0, 10.0, emissions=Emissions(grams=1.0, intensity_g_per_kwh=400.0))
+        window(run, 100.0, 10.0)
+    (run,) = read_csv(tables.render_runs(build(ledger)))
+    assert (run["windows"], run["emissions (g CO2e)"]) == ("2", "")
+
+
+def test_hours_and_budgets_have_tables(ledger):
+    document = known(ledger)
+    hours = read_csv(tables.render_hours(document))
+    assert sum(float(hour["energy (kWh)"]) for hour in hours) == pytest.approx(0.003)
+    assert sum(float(hour["emissions (g CO2e)"]) for hour in hours) == pytest.approx(1.44)
+    (budget,) = read_csv(tables.render_budgets(document))
+    (given,) = document["budgets"]
+    assert budget["name"] == given["name"]
+    left_kwh, total_kwh = float(budget["left (kWh)"]), float(budget["total (kWh)"])
+    assert left_kwh == pytest.approx(total_kwh - float(budget["spent (kWh)"]))
+    assert (budget["left (g CO2e)"], budget["kept"]) == ("", "yes")
+
+
+def test_numbers_of_the_workbook_are_formatted_by_their_unit(ledger):
+    book = openpyxl.load_workbook(io.BytesIO(spreadsheet.render(known(ledger))))
+    formats = {
+        (sheet.title, column[0].value): {cell.number_format for cell in column[1:]}
+        for sheet in book.worksheets
+        for column in sheet.iter_cols()
+    }
+    assert formats["Runs", "energy (kWh)"] == {"#,##0.000000"}
+    assert formats["Hours", "emissions (g CO2e)"] == {"#,##0.000"}
+    assert formats["Budgets", "left (kWh)"] == {"#,##0.000000"}
+    assert formats["Runs", "windows"] == {"General"}
+    summary = {row[0].value: row[1].number_format for row in book["Summary"]}
+    assert (summary["energy"], summary["emissions"]) == ("#,##0.000000", "#,##0.000")
+
+
 def test_csv_keeps_to_rfc_4180(ledger):
     document = known(ledger)
     document["runs"][0]["name"] = 'a "quoted", name'
@@ -63,7 +112,7 @@ def test_the_workbook_holds_the_same_tables_and_says_what_is_not_known(ledger):
     stream(ledger)
     document = build(ledger)
     book = openpyxl.load_workbook(io.BytesIO(spreadsheet.render(document)))
-    assert book.sheetnames == ["Summary", "Runs", "Experiences"]
+    assert book.sheetnames == ["Summary", "Runs", "Experiences", "Hours", "Budgets"]
     rows = list(book["Runs"].values)
     assert rows[0] == tuple(tables.RUNS) and rows[1][6] == pytest.approx(0.0015)
     summary = {row[0]: row[1] for row in book["Summary"].values}
@@ -338,6 +387,8 @@ def test_the_files_are_named_after_their_formats(ledger, tmp_path):
         "report.runs.csv",
         "report.experiences.csv",
         "report.windows.csv",
+        "report.hours.csv",
+        "report.budgets.csv",
         "report.md",
         "report.hf.yaml",
         "report.boamps.json",
