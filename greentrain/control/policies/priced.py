@@ -118,7 +118,7 @@ class PricedPolicy(BasePolicy):
             reason = Reason.NO_GAIN
             outcome = f"no update brings {per_wh} for each Wh"
             if not worthwhile:
-                most = max(offered.affordable, key=lambda option: values[option.action])
+                most = max(offered.affordable, key=lambda option: option.gain.mean)
                 outcome = (
                     f"no update brings at least {least} (best: "
                     f"{gain(most.gain.mean)} ± {gain(most.gain.sd)[1:]} from {most.action})"
