@@ -25,7 +25,10 @@ CASES = {
         what="situations of wrong numbers, in several variants, whose figure is still wrong",
         files=(
             "tests/report/test_streams.py",
+            "tests/report/test_hourly.py",
+            "tests/report/test_month.py",
             "tests/report/test_budget_left.py",
+            "tests/energy/test_power_ceiling.py",
             "tests/training/test_earlier_use.py",
             "tests/carbon/test_daylight_saving.py",
             "tests/report/exports/test_values.py",
