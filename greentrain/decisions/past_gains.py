@@ -15,7 +15,7 @@ def read_gains(ledgers: Iterable[Ledger]) -> list[tuple[str, Mapping[UpdateMode,
     """Return each stream with its measured gains, as its controller learned them.
 
     Streams of different ledgers are different ones. A stream without a measured gain is left out,
-    and so is a gain that was not compared on held-out data.
+    and so are gains in shadow mode, and those that were not compared on held-out data.
 
     Args:
         ledgers: The ledgers.
@@ -34,8 +34,10 @@ def _streams(ledger: Ledger) -> Iterator[tuple[str, list[PastDecision]]]:
     more_is_better: dict[str, bool] = {}
     for row in ledger.rows("run"):
         if row["kind"] == "stream":
-            runs.setdefault(row["name"], []).append(row["run_id"])
             settings = json.loads(row["environment"]).get("settings") or {}
+            if settings.get("shadow"):  # another job trained, and not as was decided
+                continue
+            runs.setdefault(row["name"], []).append(row["run_id"])
             more_is_better[row["name"]] = settings.get("mode") != "min"
     for name, run_ids in runs.items():
         yield (

@@ -16,7 +16,7 @@ from greentrain.decisions.past_gains import read_gains
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
-from tests.models import experience
+from tests.models import Classifier, experience
 from tests.training.streaming import ledger_url, open_stream
 
 
@@ -108,3 +108,13 @@ def test_unusable_priors_are_refused_before_anything_is_opened(tmp_path):
 def test_a_model_without_priors_has_the_default_ones():
     assert UtilityModel()._priors == GainPriors()
     assert set(GainPriors().means) == set(UpdateMode) - {UpdateMode.SKIP}
+
+
+def test_a_stream_in_shadow_mode_teaches_nothing_of_what_it_decided(tmp_path):
+    with open_stream(tmp_path, shadow=True) as stream:
+        for number, labels in enumerate(((0, 1), (2,), (3,))):
+            stream.update(experience(f"{number}", labels, seed=number))
+            stream.report_training(Classifier(), steps=20, energy_j=20.0)
+    with closing(Ledger(ledger_url(tmp_path), create=False)) as ledger:
+        assert any(row["gain"] is not None for row in ledger.rows("outcome"))
+        assert read_gains([ledger]) == []
