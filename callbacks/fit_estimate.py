@@ -45,8 +45,8 @@ class FitEstimate:
         step: Joules of one batch, as the mean over the fit.
         steps: Batches of the fit.
         measured_steps: Number of measured batches.
-        complete: Whether all sources of the meter gave joules; otherwise each figure is a lower
-            bound.
+        complete: Whether all sources of the meter gave joules; otherwise each figure is of the
+            measured part.
         emissions_g: Grams of CO2 equivalent of ``fit``, by the intensity of the moment; ``None``
             without a zone.
         used_j: Joules that the estimate itself used.
@@ -68,8 +68,8 @@ class FitEstimate:
             format_energy(each) for each in (self.fit.low_j, self.fit.mean_j, self.fit.high_j)
         )
         grams = "" if self.emissions_g is None else f", {format_carbon(self.emissions_g)}"
-        least = "" if self.complete else "at least "
-        return f"{least}{mean} for {self.steps} steps (95 %: {low} to {high}){grams}"
+        part = "" if self.complete else " in the measured part"
+        return f"{mean}{part} for {self.steps} steps (95 %: {low} to {high}){grams}"
 
 
 def estimate_fit(
@@ -109,7 +109,7 @@ def estimate_fit(
     Example:
         >>> estimate_fit(object(), [], trainer={"max_epochs": 1})
         Traceback (most recent call last):
-        greentrain.errors.ConfigurationError: model is a object; it must be a LightningModule
+        greentrain.errors.ConfigurationError: model is of type object; it must be a LightningModule
     """
     from greentrain.callbacks.energy_monitor import EnergyMonitor
 
@@ -199,15 +199,17 @@ def _package_of(model: object) -> Any:
         from lightning import pytorch
 
         return pytorch
-    raise ConfigurationError(f"model is a {type(model).__name__}; it must be a LightningModule")
+    raise ConfigurationError(
+        f"model is of type {type(model).__name__}; it must be a LightningModule"
+    )
 
 
 def _check(trainer: object, loader: object, seconds: object) -> int:
     """Return the epochs of the fit."""
     if not isinstance(trainer, Mapping):
         raise ConfigurationError(
-            f"trainer is a {type(trainer).__name__}; give the options of your Trainer instead: "
-            "trainer={'max_epochs': 10, 'accelerator': 'auto'}"
+            f"trainer is of type {type(trainer).__name__}; give the options of your Trainer "
+            "instead: trainer={'max_epochs': 10, 'accelerator': 'auto'}"
         )
     epochs = trainer.get("max_epochs")
     if not is_whole(epochs, 1):

@@ -113,7 +113,7 @@ def _show(found: StreamEstimate, used: Measurement, factor: float | None) -> Non
     console.open_console().print(table)
     console.print_line("The intervals are of 95 %, if later steps are like the measured ones.")
     if not found.complete:
-        console.print_line("A part of the machine was not measured: the energy is at least this.")
+        console.print_line("A part of the machine was not measured; these figures are of the rest.")
     later = len(found.full_steps) - found.arrived
     if later > 0:
         console.print_line(

@@ -62,7 +62,7 @@ class BurnDown:
 
 
 def forecast(budget: BudgetFigures, done: int) -> BudgetForecast:
-    """BudgetForecast what is left after the last experience.
+    """Forecast the amount left after the last experience.
 
     Each experience to come is expected to use the mean of those so far, with probes, baseline
     retrainings and interrupted updates. Open reservations count as spent.

@@ -34,8 +34,8 @@ class StreamEstimate:
         measured: Energy of the measured steps.
         steps: Number of measured steps.
         seconds: Seconds that they took.
-        complete: Whether all sources of the meter gave joules; otherwise each figure is a lower
-            bound.
+        complete: Whether all sources of the meter gave joules; otherwise each figure is of the
+            measured part.
         full_steps: Steps of a full retraining at each experience.
         arrived: Number of experiences that have arrived; later ones are expected to be as large as
             the mean of these.

@@ -102,8 +102,8 @@ class PricedPolicy(BasePolicy):
 
         def why_lost(option: Option) -> str:
             if option is not offered.skip and option not in worthwhile:
-                value = _value(option, even_j)
-                return f"kept gain of {value:.2g} is below the minimum of {least}"
+                value = format_number(_value(option, even_j), 2)
+                return f"kept gain of {value} is below the minimum of {least}"
             return f"net gain {gain(nets[option.action])}, {best.action} {gain(nets[best.action])}"
 
         per_wh = format_number(price * J_PER_WH)
