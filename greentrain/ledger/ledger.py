@@ -194,7 +194,7 @@ class Ledger(RowReader):
             "team": check_tag(team, "team"),
             "project": check_tag(project, "project"),
         }
-        Signer.configured()  # an invalid key is an error before anything is written
+        signer = Signer.configured()  # an invalid key is an error before anything is written
         with self.store.write() as connection:
             self.store.append(connection, "run", RUN_CHAIN, content)
             for source in described:
@@ -214,6 +214,7 @@ class Ledger(RowReader):
             heartbeat=heartbeat,
             heartbeat_s=heartbeat_s,
             config_sha256=None if settings is None else config_sha256(settings),
+            signer=signer,
         )
 
     def open_budget(self, name: str, budget: Budget) -> str:

@@ -32,6 +32,7 @@ class RunLog:
         heartbeat: Supplier of sources and heartbeats until the run is closed.
         heartbeat_s: Seconds between two heartbeats.
         config_sha256: Hash of its settings; ``None`` without any.
+        signer: Signs the heads at the end; ``None`` to sign nothing.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class RunLog:
         heartbeat: Heartbeat | None = None,
         heartbeat_s: float = 10.0,
         config_sha256: str | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._store = store
-        self._signer = Signer.configured()
+        self._signer = signer
         self.run_id = run_id
         self.config_sha256 = config_sha256
         self._closed = False
