@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from greentrain.ledger import DecisionRow, OutcomeRow
-from greentrain.report.document import ComputeFigures, Report
+from greentrain.report.document import Report
 from greentrain.report.formats import shown
 from greentrain.report.sums import Sum
+from greentrain.report.use_figures import ComputeFigures
 from greentrain.units import plural
 
 

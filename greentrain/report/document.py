@@ -12,6 +12,7 @@ from typing import Any, Literal, NotRequired, Required, TypedDict
 from greentrain.budget import Period, Unit
 from greentrain.ledger import Head
 from greentrain.report.carbon_figures import CarbonFigures, SupplementaryImpacts
+from greentrain.report.use_figures import ComputeFigures, UseFigures
 
 
 class EnergyFigures(TypedDict):
@@ -305,27 +306,6 @@ class StreamSummary(ExperienceCounts):
 
     name: str
     run_ids: list[str]
-
-
-class UseFigures(TypedDict):
-    """The energy that was used for one purpose, and how often."""
-
-    use: str
-    count: int | None
-    energy_j: float
-
-
-class ComputeFigures(TypedDict):
-    """Floating-point operations of the trainings that were counted.
-
-    Probes and validation are not included. ``flops_note`` is the first reason for a training
-    without them.
-    """
-
-    flops: float | None
-    trainings: int
-    trainings_without_flops: int
-    flops_note: str | None
 
 
 class Summary(ExperienceCounts, ComputeFigures):

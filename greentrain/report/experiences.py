@@ -11,7 +11,6 @@ from greentrain.ledger import DecisionRow, OutcomeRow, RunRow
 from greentrain.report.budget_payments import NO_WINDOWS, PaidWindows
 from greentrain.report.budget_status import BudgetHistory
 from greentrain.report.document import (
-    ComputeFigures,
     ExperienceCounts,
     ExperienceEntry,
     ReportedDecision,
@@ -21,6 +20,7 @@ from greentrain.report.document import (
 )
 from greentrain.report.row_helpers import parse
 from greentrain.report.sums import Sum
+from greentrain.report.use_figures import ComputeFigures
 from greentrain.units import J_PER_WH
 
 ENDINGS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greentrain.control import UPDATE_MODES
 from greentrain.report.document import ExperienceEntry, Report, RunFigures
@@ -25,6 +25,9 @@ from greentrain.report.svg import (
 from greentrain.report.uses import USES, with_baselines
 from greentrain.report.window_list import epoch_energies
 from greentrain.units import format_number, plural
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
@@ -71,11 +74,26 @@ def render_html(report: Report, *, paper: bool = False) -> str:
         The page, with its styles and charts and without scripts. A policy in its head forbids
         every request.
     """
-    # Imported here, so that the command line starts without it.
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
+    charts = {
+        place: [(name, Markup(one)) for name, one in plotted]
+        for place, plotted in _charts(report).items()
+    }
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(report=report, charts=charts, paper=paper, **_view(report))
+    )
+    return page if page.endswith("\n") else page + "\n"
+
+
+def environment() -> Environment:
+    """Return an environment of the pages' templates, which escapes all values."""
+    # Imported here, so that the command line starts without it.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
         loader=PackageLoader("greentrain.report"),
         autoescape=True,
         finalize=inert,
@@ -83,15 +101,8 @@ def render_html(report: Report, *, paper: bool = False) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(FILTERS)
-    charts = {
-        place: [(name, Markup(one)) for name, one in plotted]
-        for place, plotted in _charts(report).items()
-    }
-    page = environment.get_template("report.html.j2").render(
-        report=report, charts=charts, paper=paper, **_view(report)
-    )
-    return page if page.endswith("\n") else page + "\n"
+    made.filters.update(FILTERS)
+    return made
 
 
 def _view(report: Report) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from greentrain.report.formats import FILTERS, inert, short, signed, signed_energy
+from greentrain.report.formats import FILTERS, short, signed, signed_energy
 from greentrain.report.groups import GroupFigures
+from greentrain.report.html import environment
 from greentrain.report.overview import OVERVIEW_MARK, BudgetState, Overview, StreamRow
 from greentrain.report.overview_charts import MetricPoint, burn_down_chart, pareto_chart
 from greentrain.report.row_helpers import grouped
@@ -22,20 +23,10 @@ def render_overview(document: Overview) -> str:
     Args:
         document: The document of :func:`greentrain.report.overview.overview`.
     """
-    # Imported here, so that the command line starts without it.
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("greentrain.report"),
-        autoescape=True,
-        finalize=inert,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    environment.filters.update(
+    templates = environment()
+    templates.filters.update(
         {
             "avoided": avoided_words,
             "changed": change_words,
@@ -54,7 +45,7 @@ def render_overview(document: Overview) -> str:
         for number, one in enumerate(shown)
         if one["budget"] is not None and one["burn_down"]
     }
-    page = environment.get_template("overview.html.j2").render(
+    page = templates.get_template("overview.html.j2").render(
         overview=document,
         streams=shown,
         hidden=len(document["streams"]) - len(shown),
@@ -72,10 +63,10 @@ def render_overview(document: Overview) -> str:
 
 
 def energy_words(row: GroupFigures, unit: str | None = None) -> str:
-    """Write the energy of a group; a sum of incomplete windows is a lower bound."""
+    """Write the energy of a group, and whether it is of the measured part alone."""
     if row["energy_j"] is None:
         return "none" if not row["runs"] else "unknown"
-    return ("" if row["complete"] else "at least ") + format_energy(row["energy_j"], unit)
+    return format_energy(row["energy_j"], unit) + ("" if row["complete"] else " (measured part)")
 
 
 def emission_words(row: GroupFigures, unit: str | None = None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from greentrain.report.document import ExperienceEntry, UseFigures
+from greentrain.report.document import ExperienceEntry
 from greentrain.report.experiences import UpdateFigures, is_baseline
 from greentrain.report.sums import Sum
+from greentrain.report.use_figures import UseFigures
 
 USES = {
     "update": "Updates",
