@@ -107,9 +107,9 @@ def estimate_fit(
             would run in several processes, or the meter gives no joules.
 
     Example:
-        >>> estimate_fit(object(), [], trainer={"max_epochs": 1})
+        >>> estimate_fit(object(), [], trainer={"max_epochs": 1})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        greentrain.errors.ConfigurationError: model is of type object; it must be a LightningModule
+        greentrain.errors.ConfigurationError: model is of type object; it must be ...
     """
     from greentrain.callbacks.energy_monitor import EnergyMonitor
 
