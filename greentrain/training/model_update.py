@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from greentrain.budget import Budget
 from greentrain.callbacks.messages import inform
-from greentrain.control import BudgetController, Policy
+from greentrain.control import BudgetController, Policy, UtilityModel
+from greentrain.control.priors import GainPriors, read_priors
 from greentrain.decisions.budget_arguments import check_intensity, parse_calibration_budget
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
@@ -71,6 +72,7 @@ def update(
     ledger: str | None = None,
     name: str = "update",
     policy: Policy | None = None,
+    priors: str | Path | None = None,
     carbon: CarbonConfig = CarbonConfig(),  # noqa: B008 (frozen)
     meter: Meter | None = None,
     first_step: int | None = None,
@@ -112,6 +114,8 @@ def update(
             ``greentrain_logs/`` under ``default_root_dir``.
         name: Name of the update, and of its budget in the ledger.
         policy: The policy; :class:`greentrain.control.PricedPolicy` unless given.
+        priors: File of priors of the gain, as ``greentrain priors fit`` writes it; without one,
+            the default ones.
         carbon: Conversion of joules to grams of CO2 equivalent; none without a zone or intensity.
         meter: The meter; by default the best one of this machine.
         first_step: First step of the loggers. By default it follows the model's last Trainer, the
@@ -137,6 +141,7 @@ def update(
     check_places(ledger, first_step)
     wanted = budget if isinstance(budget, Budget) else Budget.parse(budget)
     check_intensity(wanted, carbon.account())
+    known = None if priors is None else read_priors(priors)
     data, close_data = read_data(new_data, val, options)
     try:
         return _update(
@@ -154,6 +159,7 @@ def update(
             ledger=ledger,
             name=name,
             policy=policy,
+            priors=known,
             carbon=carbon,
             meter=meter,
             first_step=first_step,
@@ -178,6 +184,7 @@ def _update(
     ledger: str | None,
     name: str,
     policy: Policy | None,
+    priors: GainPriors | None,
     carbon: CarbonConfig,
     meter: Meter | None,
     first_step: int | None,
@@ -221,7 +228,7 @@ def _update(
         held_out=held_out,
         probe=Probe(evaluator, held_out, seed=seed),
         history=MetricHistory(more_is_better=mode == "max"),
-        controller=BudgetController(policy=policy),
+        controller=BudgetController(policy=policy, utility=UtilityModel(priors)),
         loggers=loggers,
     )
     url = ledger or _default_url(state_dir, options)
@@ -236,6 +243,7 @@ def _update(
         "eval_each_experience": False,
         "buffer": "all" if buffer == "all" else type(buffer).__name__,
         "policy": repr(policy) if policy else "PricedPolicy()",
+        "priors": None if priors is None else priors.as_dict()["modes"],
         "seed": seed,
         "shadow": False,
         "baseline_every": None,

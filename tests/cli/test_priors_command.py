@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 from typer.testing import CliRunner
 
+import greentrain
 from greentrain import open_controller
 from greentrain.cli.app import app
 from greentrain.control import UpdateMode, UtilityModel
@@ -76,6 +77,27 @@ def test_own_training_starts_from_them_too(folders, tmp_path):
         priors=output,
     ) as controller:
         assert controller.control.utility._priors == read_priors(output)
+
+
+def test_one_update_starts_from_them_too(folders, tmp_path):
+    output = tmp_path / "priors.json"
+    fit(next(iter(folders)) / "greentrain.db", "--out", output)
+    data = experience("new", (0, 1), seed=0)
+    greentrain.update(
+        Classifier(),
+        data.train,
+        val=data.val,
+        monitor="val_acc",
+        ledger=ledger_url(tmp_path),
+        meter=ConstantMeter(20.0),
+        priors=output,
+        max_epochs=1,
+        accelerator="cpu",
+    )
+    with closing(Ledger(ledger_url(tmp_path), create=False)) as ledger:
+        [run] = ledger.rows("run")
+    settings = json.loads(run["environment"])["settings"]
+    assert settings["priors"] == read_priors(output).as_dict()["modes"]
 
 
 def test_one_stream_alone_is_not_compared(folders, tmp_path):
