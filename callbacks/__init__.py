@@ -3,5 +3,6 @@
 from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.fit_estimate import FitEstimate
+from greentrain.callbacks.selective_training import SelectiveTraining
 
-__all__ = ["BudgetGuard", "EnergyMonitor", "FitEstimate"]
+__all__ = ["BudgetGuard", "EnergyMonitor", "FitEstimate", "SelectiveTraining"]

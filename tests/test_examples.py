@@ -77,3 +77,13 @@ def test_policies_are_judged_on_a_table(tmp_path: Path) -> None:
     assert "anytime val_acc: trained once" in output
     assert output.count("of full's joules:") == 9
     assert (tmp_path / "table.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_each_method_leaves_samples_out(tmp_path: Path) -> None:
+    output = run("selective_training.py", "--quick", cwd=tmp_path)
+    names = ("all samples", "batch_loss", "infobatch", "selective_backprop")
+    shares = dict(re.findall(r"(?m)^(\w[\w ]*): (\d+) % of the samples, .* J, accuracy", output))
+    assert tuple(shares) == names
+    assert int(shares["all samples"]) == 100
+    assert all(int(shares[name]) < 100 for name in names[1:])
