@@ -15,6 +15,8 @@ Basis = Literal["life-cycle", "direct"]
 
 MOST_HOURS = 31 * 24
 """Longest time whose intensity is split over its hours, which bounds the size of a row."""
+MOST_G_PER_KWH = 10_000.0
+"""Highest intensity that is accepted: eight times that of a coal plant. More is a wrong unit."""
 _HOUR = timedelta(hours=1)
 
 
@@ -54,6 +56,11 @@ class Interval:
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigurationError(
                     f"an intensity is {value!r}; it must be in g/kWh, 0 or more"
+                )
+            if value is not None and value > MOST_G_PER_KWH:
+                raise ConfigurationError(
+                    f"an intensity is {value:g} g/kWh, more than any plant emits; give it in g/kWh "
+                    "(1 kg/MWh is 1 g/kWh)"
                 )
 
 
