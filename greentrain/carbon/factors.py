@@ -15,6 +15,7 @@ from pathlib import Path
 from greentrain.carbon.intensity import Interval
 from greentrain.carbon.series import CsvIntensity
 from greentrain.errors import ConfigurationError
+from greentrain.units import in_utc
 
 COLUMNS = ("applies_to", "from_utc", "until_utc", "g_per_kwh", "kind", "source")
 KINDS = ("direct", "life-cycle", "upstream")
@@ -120,7 +121,7 @@ def _interval(one: Mapping[str, str], title: str) -> Interval:
             _utc(one[name]) if one[name] else ever
             for name, ever in zip(("from_utc", "until_utc"), _EVER, strict=True)
         )
-    except (ValueError, OverflowError) as error:  # of a time before the year 1
+    except ValueError as error:
         raise ConfigurationError(f"{title} holds something else: {error}") from None
     if not math.isfinite(value):
         raise ConfigurationError(f"{title}: g_per_kwh is {value}; give a number, 0 or more")
@@ -132,4 +133,4 @@ def _interval(one: Mapping[str, str], title: str) -> Interval:
 
 def _utc(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else in_utc(moment)

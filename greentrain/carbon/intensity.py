@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 from greentrain.errors import ConfigurationError
+from greentrain.units import in_utc
 
 Signal = Literal["average", "marginal"]
 Basis = Literal["life-cycle", "direct"]
@@ -46,8 +47,8 @@ class Interval:
         if self.start.tzinfo is None or self.end.tzinfo is None:
             raise ConfigurationError("an interval of intensity has a naive time; give it a zone")
         # Python subtracts and compares times of one zone without its changes of daylight saving.
-        object.__setattr__(self, "start", self.start.astimezone(UTC))
-        object.__setattr__(self, "end", self.end.astimezone(UTC))
+        object.__setattr__(self, "start", in_utc(self.start))
+        object.__setattr__(self, "end", in_utc(self.end))
         if self.end <= self.start:
             raise ConfigurationError(
                 f"an interval of intensity ends at {self.end}, not after its start {self.start}"

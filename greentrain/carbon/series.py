@@ -13,6 +13,7 @@ from pathlib import Path
 
 from greentrain.carbon.intensity import Basis, Interval, Provenance, Signal
 from greentrain.errors import ConfigurationError
+from greentrain.units import in_utc
 
 _TIME_COLUMNS = ("datetime_utc", "utc time", "datetime (utc)", "time", "datetime")
 _VALUE_COLUMNS: dict[str, Basis | None] = {
@@ -151,10 +152,10 @@ def _point(
         )
     try:
         return _utc(row[time]), float(row[value])
-    except (ValueError, OverflowError) as error:  # of a time before the year 1
+    except ValueError as error:
         raise ConfigurationError(f"line {line} of {title} holds something else: {error}") from None
 
 
 def _utc(text: str) -> datetime:
     moment = datetime.fromisoformat(text.strip())
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else in_utc(moment)

@@ -119,14 +119,14 @@ BAD = {
     "no source": (f"{HEADER}DE,,,1,direct,\n".encode(), "none of them may be empty"),
     "before the year 1": (
         f"{HEADER}DE,0001-01-01T00:00+14:00,,1,direct,a\n".encode(),
-        "line 2 of .* out of range",
+        "line 2 of .* outside of the years",
     ),
     "kilowatt-hours of a megawatt": (f"{HEADER}DE,,,310000,direct,a\n".encode(), "more than any"),
     "semicolons": (f"{HEADER}DE,,,1,direct,a\n".replace(",", ";").encode(), "by semicolons"),
     "a series with no number": (SERIES.replace(",100\n", ",nan\n").encode(), "bad.csv.* is nan"),
     "a series before the year 1": (
         SERIES.replace("2026-11-21 00:00", "0001-01-01T00:00+14:00").encode(),
-        "line 2 of .* out of range",
+        "line 2 of .* outside of the years",
     ),
     "overlap": (
         f"{HEADER}DE,,2026-02-01,1,direct,a\nDE,2026-01-01,,2,direct,a\n".encode(),
