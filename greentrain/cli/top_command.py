@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LONGEST_S = 3600.0
 _MOST_RUNS = 20
+_WIDE = 90
 
 
 def top(
@@ -93,17 +94,19 @@ def _frame(ledger: str, last: int) -> RenderableType:
     from greentrain.ledger import Ledger
     from greentrain.ledger.live import live_view
 
-    # Opened anew: a file that was deleted or replaced would be read for ever.
+    # An open file that was deleted or replaced would be read for ever.
     with closing(Ledger(ledger, create=False)) as opened:
-        return frame(live_view(opened, last=last), opened.name)
+        width = console.open_console().width
+        return frame(live_view(opened, last=last), opened.name, wide=width >= _WIDE)
 
 
-def frame(view: LiveView, name: str) -> RenderableType:
+def frame(view: LiveView, name: str, *, wide: bool = True) -> RenderableType:
     """Return one frame.
 
     Args:
         view: What happens in the ledger.
         name: Name of the ledger.
+        wide: Whether there is room for reasons.
     """
     from rich.console import Group
 
@@ -131,12 +134,15 @@ def frame(view: LiveView, name: str) -> RenderableType:
         parts.append(_budgets(view))
     if view.decisions:
         decided = console.new_table(
-            "Last decisions", "run", "experience", "action", "used", "reason", right=["used"]
+            "Last decisions",
+            *("run", "experience", "action", "used"),
+            *["reason"] * wide,
+            right=["used"],
         )
         unit = energy_unit(one.energy_j for one in view.decisions)
         for one in view.decisions:
-            used = _used(one, unit)
-            console.add_row(decided, one.run, one.experience_id, _action(one), used, one.sentence)
+            cells = [one.run, one.experience_id, _action(one), _used(one, unit)]
+            console.add_row(decided, *cells, *[one.sentence] * wide)
         parts.append(decided)
     return Group(*parts)
 

@@ -13,13 +13,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from greentrain.budget import Budget
 from greentrain.cli.app import app
-from greentrain.cli.top_command import next_frame
+from greentrain.cli.top_command import frame, next_frame
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import Ledger
+from greentrain.ledger.live import live_view
 from tests import prepared
 from tests.ledger.events import window
 from tests.report.ledgers import come, decide
@@ -176,6 +178,20 @@ def test_a_long_run_is_shown_after_many_short_ones(url: str) -> None:
         text = page(url)
         assert "long (stream) running" in text and "short 59 (measure)" in text
         long.close()
+
+
+def test_a_narrow_frame_has_no_reasons(url: str) -> None:
+    with closing(Ledger(url)) as ledger:
+        budget = ledger.open_budget("digits", Budget.parse("2 Wh", num_experiences=3))
+        run = ledger.open_run("stream", "digits")
+        decide(run, budget, 0, sentence="A long reason. " * 40)
+        come(run, 0, energy_j=125.0)
+        run.close()
+        narrow = Console(width=60, record=True)
+        narrow.print(frame(live_view(ledger), "ledger.db", wide=False))
+    text = narrow.export_text()
+    assert "125 J" in text and "long reason" not in text
+    assert len(text.splitlines()) < 30
 
 
 def test_many_runs_are_counted(url: str) -> None:
