@@ -93,6 +93,8 @@ def verify(
             from greentrain.ledger.signatures import check_signature
 
             lines, code = check_signature(Path(named[0]), public_key)
+            if not (ledgers or report is not None or len(named) > 1):
+                lines.append("the contents were not checked: add --ledger LEDGER")
         if public_key is None or ledgers or report is not None or len(named) > 1:
             alone = heads is None and not new_only
             found, worst = _check_file(named, ledgers or [], report, alone=alone)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from torch import Tensor
 from greentrain.errors import ConfigurationError
 from greentrain.texts import short_repr
 
+_SHARED_BYTES = 2**28
+"""Bytes by which a tensor may exceed its file: small ones may repeat one value."""
 _FIRST = b"greentrain weights 1\n"
 """First bytes that are hashed: the version of the rule."""
 
@@ -41,7 +45,7 @@ def weights_sha256(weights: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(_FIRST)
     for name in sorted(weights):
         each = weights[name]
-        if not isinstance(each, Tensor) or each.layout != torch.strided or each.is_quantized:
+        if not _is_dense(each) or each.is_quantized:
             kind = type(each).__name__
             if isinstance(each, Tensor):
                 kind = f"a tensor of {each.dtype} and {each.layout}"
@@ -75,7 +79,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     shown = short_repr(path.name)
     try:
         with path.open("rb") as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            size = os.fstat(file.fileno()).st_size
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch, on files that are refused below
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the weights in {shown}: {error.strerror or error}"
@@ -91,7 +98,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"no weights are in {shown}: it is neither a state of greentrain, nor a checkpoint of "
             "Lightning, nor a state_dict; save the state_dict of the model with torch.save"
         )
+    largest = max(
+        (each.numel() * each.element_size() for each in found.values() if _is_dense(each)),
+        default=0,
+    )
+    if largest > size + _SHARED_BYTES:
+        raise ConfigurationError(
+            f"the weights in {shown} would fill {largest} bytes and the file has {size}: a tensor "
+            "repeats its values; save the state_dict with clones of its tensors"
+        )
     return dict(found)
+
+
+def _is_dense(each: Any) -> bool:
+    return isinstance(each, Tensor) and each.layout == torch.strided
 
 
 def _weights_in(content: Any) -> Mapping[str, Any] | None:

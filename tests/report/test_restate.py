@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -114,6 +117,17 @@ BAD = {
     "backwards": (f"{HEADER}DE,2026-02-01,2026-01-01,1,direct,a\n".encode(), "not after its start"),
     "no kind": (f"{HEADER}DE,,,1,green,a\n".encode(), "kind is 'green'"),
     "no source": (f"{HEADER}DE,,,1,direct,\n".encode(), "none of them may be empty"),
+    "before the year 1": (
+        f"{HEADER}DE,0001-01-01T00:00+14:00,,1,direct,a\n".encode(),
+        "line 2 of .* outside of the years",
+    ),
+    "kilowatt-hours of a megawatt": (f"{HEADER}DE,,,310000,direct,a\n".encode(), "more than any"),
+    "semicolons": (f"{HEADER}DE,,,1,direct,a\n".replace(",", ";").encode(), "by semicolons"),
+    "a series with no number": (SERIES.replace(",100\n", ",nan\n").encode(), "bad.csv.* is nan"),
+    "a series before the year 1": (
+        SERIES.replace("2026-11-21 00:00", "0001-01-01T00:00+14:00").encode(),
+        "line 2 of .* outside of the years",
+    ),
     "overlap": (
         f"{HEADER}DE,,2026-02-01,1,direct,a\nDE,2026-01-01,,2,direct,a\n".encode(),
         "two factors of 'DE'",
@@ -136,6 +150,63 @@ def test_kinds_that_are_missing_are_named(ledger, tmp_path):
         restate([ledger], only, scope2="life-cycle")
     with pytest.raises(ConfigurationError, match="no factor of the kind upstream"):
         restate([ledger], only, upstream=True)
+
+
+def test_a_copy_of_a_ledger_is_refused(ledger, tmp_path):
+    record(ledger, CarbonAccount())
+    copy = Ledger(str(tmp_path / "ledger.db"), create=False)
+    factors = read_factors(written(tmp_path, f"{HEADER}*,,,1,direct,a\n"))
+    with pytest.raises(ConfigurationError, match="one is a copy of the other"):
+        restate([ledger, copy], factors)
+    copy.close()
+
+
+def test_a_run_without_a_window_leaves_the_total_known(ledger, tmp_path):
+    record(ledger, CarbonAccount())
+    ledger.open_run("fit", "failed at once", sources=SOURCES).close("failed")
+    found = restate([ledger], read_factors(written(tmp_path, f"{HEADER}*,,,360,direct,a\n")))
+    assert found["runs"][1]["new_g"] is None
+    assert found["total"]["energy_j"] == pytest.approx(10_000.0)  # 1000 + 2000 + 3000 + 4000
+    assert found["total"]["new_g"] == pytest.approx(1.0)
+
+
+def test_dated_factors_of_many_hours_are_those_of_the_series(ledger, tmp_path):
+    record(ledger, CarbonAccount())
+    series = restate([ledger], read_factors(written(tmp_path, SERIES)))["total"]["new_g"]
+    rows = [line.split(",") for line in SERIES.splitlines()[1:]]
+    ends = [*(row[0] for row in rows[1:]), "2026-11-22"]
+    table = HEADER + "".join(
+        f"*,{start},{end},{value},direct,a\n"
+        for (start, value), end in zip(rows, ends, strict=True)
+    )
+    dated = restate([ledger], read_factors(written(tmp_path, table)))["total"]["new_g"]
+    assert dated == pytest.approx(series, rel=1e-12)
+
+
+def test_the_command_says_which_factors_are_not_used_and_why_grams_are_unknown(ledger, tmp_path):
+    record(ledger, CarbonAccount(zone="DE"))
+    ask = ["restate", "--ledger", str(tmp_path / "ledger.db"), "--factors"]
+    done = CliRunner().invoke(app, [*ask, str(written(tmp_path, f"{HEADER}de,,,1,direct,a\n"))])
+    shown = " ".join(done.output.split())
+    assert "no run has the id, name or zone 'de': its factors are not used" in shown
+    assert "unknown grams of digits: no factor holds" in shown
+    path = written(tmp_path, f"{HEADER}DE,,,0.31,direct,a\n")  # in kg
+    shown = " ".join(CliRunner().invoke(app, [*ask, str(path)]).output.split())
+    assert "the mean factor is 0.31 g/kWh, which is very low: check its unit" in shown
+
+
+def test_factors_may_come_through_a_pipe(ledger, tmp_path):
+    record(ledger, CarbonAccount())
+    os.mkfifo(tmp_path / "pipe")
+    content = f"{HEADER}*,,,360,direct,a\n".encode()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    writer.start()
+    ask = ["restate", "--ledger", str(tmp_path / "ledger.db"), "--factors", str(tmp_path / "pipe")]
+    done = CliRunner().invoke(app, [*ask, "--out", str(tmp_path / "out.json")])
+    writer.join()
+    assert done.exit_code == 0, done.output
+    held = json.loads((tmp_path / "out.json").read_text())
+    assert held["factors_sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_command(ledger, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -33,7 +34,7 @@ Cell = str | float | int | None
 _Row = TypeVar("_Row")
 Columns = Mapping[str, Callable[[_Row], Cell]]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile("(^|[;\\t])(?=[=+\\-@\\t\\r\uff1d\uff0b\uff0d\uff20])")
 
 
 @lru_cache(maxsize=1024)  # run ids and phases recur in each row
@@ -194,13 +195,14 @@ def render_budgets(document: Report) -> str:
 def inert(text: str) -> str:
     """Put a quote before a text that a spreadsheet would read as a formula.
 
-    See https://owasp.org/www-community/attacks/CSV_Injection.
+    Such texts begin with a sign, also a full-width one. Where a semicolon separates cells, so may
+    a part of a text. See https://owasp.org/www-community/attacks/CSV_Injection.
 
     Example:
-        >>> inert("=1+1"), inert("a=1")
-        ("'=1+1", 'a=1')
+        >>> inert("=1+1"), inert("a=1"), inert("a;=1")
+        ("'=1+1", 'a=1', "a;'=1")
     """
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'", text)
 
 
 class CsvFiles(Sink):
