@@ -61,7 +61,7 @@ def verify(
         Path | None,
         typer.Option(
             help="Also find the update that produced the weights in this file: a checkpoint of "
-            "Lightning, a state_dict, or state.pt of a stream.",
+            "Lightning, a state_dict, safetensors, or state.pt of a stream.",
             metavar="FILE",
         ),
     ] = None,

@@ -76,14 +76,14 @@ def render_html(report: Report, *, paper: bool = False) -> str:
     """
     from markupsafe import Markup
 
-    charts = {
+    plots = {
         place: [(name, Markup(one)) for name, one in plotted]
-        for place, plotted in _charts(report).items()
+        for place, plotted in charts(report).items()
     }
     page = (
         environment()
         .get_template("report.html.j2")
-        .render(report=report, charts=charts, paper=paper, **_view(report))
+        .render(report=report, charts=plots, paper=paper, **_view(report))
     )
     return page if page.endswith("\n") else page + "\n"
 
@@ -160,8 +160,8 @@ def _in_order(modes: Mapping[str, int]) -> dict[str, int]:
     return {mode: modes[mode] for mode in [*UPDATE_MODES, *sorted(modes)] if mode in modes}
 
 
-def _charts(report: Report) -> dict[str, list[tuple[str, str]]]:
-    """Return the charts of each place, each with the name of what it shows."""
+def charts(report: Report) -> dict[str, list[tuple[str, str]]]:
+    """Return the charts of each place as SVG, each with the name of what it shows."""
     names = {run["run_id"]: run["name"] for run in report["runs"]}
     latest = with_baselines(
         report["experiences"][-MOST_EXPERIENCES:], report["baseline_retrainings"]

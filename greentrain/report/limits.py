@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from greentrain.report.document import ExperienceEntry, WindowFigures
+from greentrain.report.document import ExperienceEntry, TaggedWindow
 
 MOST_WINDOWS = 10_000
 MOST_EXPERIENCES = 5_000
@@ -48,7 +48,7 @@ class Latest(Generic[_One]):
 class Sink:
     """Takes each window and each experience of a report; this one drops them."""
 
-    def window(self, one: WindowFigures) -> None:
+    def window(self, one: TaggedWindow) -> None:
         """Take a window. Runs come in the order in which they were opened."""
 
     def experience(self, one: ExperienceEntry) -> None:

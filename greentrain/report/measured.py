@@ -16,7 +16,7 @@ from greentrain.report.row_helpers import MeasuredWindow, ReportRows, Span, grou
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.scope import Scope
 from greentrain.report.times import ended_utc
-from greentrain.report.window_list import window_figures
+from greentrain.report.window_list import tagged, window_figures
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +56,7 @@ def read_windows(
     found = Windows()
     latest: Latest[MeasuredWindow] = Latest(MOST_WINDOWS, itemgetter("entry_id"))
     spans: dict[str, dict[str, Span]] = {}
+    runs = {row["run_id"]: row for row in contents.rows["run"]}
     for windows in contents.windows():
         pay(found.paid, windows)
         run_id = windows[0]["run_id"]
@@ -68,7 +69,7 @@ def read_windows(
         latest.add(*within)
         if sink is not NO_SINK:
             for window in within:
-                sink.window(window_figures(window))
+                sink.window(tagged(window_figures(window), runs.get(run_id)))
     found.listed = [window_figures(window) for window in latest.listed()]
     found.left_out = latest.count - len(found.listed)
     found.counted = dict(found.measured)

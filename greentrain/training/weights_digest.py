@@ -71,12 +71,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Nothing in the file is executed.
 
     Args:
-        path: ``state.pt`` of a stream, a checkpoint of Lightning, or a saved ``state_dict``.
+        path: ``state.pt`` of a stream, a checkpoint of Lightning, a saved ``state_dict``, or a file
+            of safetensors, whose name ends with ``.safetensors``.
 
     Raises:
-        ConfigurationError: If the file cannot be read safely, or holds no weights.
+        ConfigurationError: If the file cannot be read safely, or holds no weights. Also if the
+            package safetensors is needed and not installed.
     """
     shown = short_repr(path.name)
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path, shown)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -112,6 +116,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _is_dense(each: Any) -> bool:
     return isinstance(each, Tensor) and each.layout == torch.strided
+
+
+def _read_safetensors(path: Path, shown: str) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise ConfigurationError(
+            f"reading {shown} needs the package safetensors; install it: pip install safetensors"
+        ) from None
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the weights in {shown}: {error.strerror or error}"
+        ) from None
+    except SafetensorError as error:
+        raise ConfigurationError(
+            f"cannot read the weights in {shown}: it is no file of safetensors, or it is cut "
+            f"short: {error}"
+        ) from None
+    if not found:
+        raise ConfigurationError(f"no weights are in {shown}: the file holds no tensor")
+    return found
 
 
 def _weights_in(content: Any) -> Mapping[str, Any] | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save, save_file
 from typer.testing import CliRunner, Result
 
 from greentrain import update
@@ -76,6 +78,37 @@ def test_another_model_is_not_found(folder: Path) -> None:
     shown = verify_model(folder, "other.pt")
     assert shown.exit_code == 1
     assert "FAILED: no update in the ledger produced these weights" in shown.output
+
+
+def test_a_file_of_safetensors_is_the_same_model(folder: Path, tmp_path: Path) -> None:
+    save_file(read_weights(folder / "1.pt"), tmp_path / "model.SafeTensors")
+    ledger = str(folder / "greentrain.db")
+    shown = ask("--ledger", ledger, "--model", str(tmp_path / "model.SafeTensors"))
+    assert shown.exit_code == 0, shown.output
+    assert "produced by update 1 of the stream" in shown.output
+    save_file(read_weights(folder / "other.pt"), tmp_path / "other.safetensors")
+    assert verify_model(folder, str(tmp_path / "other.safetensors")).exit_code == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", None, save({})])
+def test_a_bad_file_of_safetensors_is_refused(
+    folder: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "bad.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    refused = verify_model(folder, str(file)).exception
+    assert isinstance(refused, ConfigurationError)
+    assert "weights" in str(refused)
+    assert "bad.safetensors" in str(refused)
+
+
+def test_without_its_package_no_safetensors_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ConfigurationError, match="pip install safetensors"):
+        read_weights(tmp_path / "model.safetensors")
 
 
 def test_one_changed_weight_is_another_model(folder: Path, tmp_path: Path) -> None:

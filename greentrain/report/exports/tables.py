@@ -21,7 +21,7 @@ from greentrain.report.document import (
     HourFigures,
     Report,
     RunFigures,
-    WindowFigures,
+    TaggedWindow,
 )
 from greentrain.report.exports import facts
 from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
@@ -29,6 +29,7 @@ from greentrain.report.groups import GroupFigures
 from greentrain.report.limits import Sink
 from greentrain.report.row_helpers import pue
 from greentrain.report.uses import kind_of, with_baselines
+from greentrain.report.window_list import tagged
 
 Cell = str | float | int | None
 _Row = TypeVar("_Row")
@@ -87,7 +88,7 @@ EXPERIENCES: Columns[ExperienceEntry] = {
 }
 """The columns of the table of experiences and baseline retrainings."""
 
-WINDOWS: Columns[WindowFigures] = {
+WINDOWS: Columns[TaggedWindow] = {
     "run id": lambda row: _text(row["run_id"]),
     "phase": lambda row: _text(row["phase"]),
     "epoch": lambda row: row["epoch"],
@@ -97,6 +98,8 @@ WINDOWS: Columns[WindowFigures] = {
     "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
     "emissions (g CO2e)": lambda row: row["emissions_g"],
     "complete": lambda row: "yes" if row["complete"] else "no",
+    "team": lambda row: _text(row["team"]),
+    "project": lambda row: _text(row["project"]),
 }
 """The columns of the table of windows: each epoch, validation and other phase once."""
 
@@ -174,7 +177,9 @@ def render_experiences(document: Report) -> str:
 
 def render_windows(document: Report) -> str:
     """Write the windows as CSV; unknown cells are empty."""
-    return _csv(cells(WINDOWS, document["windows"]), claim(document))
+    runs = {run["run_id"]: run for run in document["runs"]}
+    rows = [tagged(one, runs.get(one["run_id"])) for one in document["windows"]]
+    return _csv(cells(WINDOWS, rows), claim(document))
 
 
 def render_groups(rows: Sequence[GroupFigures]) -> str:
@@ -227,7 +232,7 @@ class CsvFiles(Sink):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def window(self, one: WindowFigures) -> None:
+    def window(self, one: TaggedWindow) -> None:
         """Write a window."""
         self._window(one)
 
