@@ -11,7 +11,12 @@ from typing import Any, Literal, NotRequired, Required, TypedDict
 
 from greentrain.budget import Period, Unit
 from greentrain.ledger import Head
-from greentrain.report.carbon_figures import CarbonFigures, SupplementaryImpacts
+from greentrain.report.carbon_figures import (
+    CarbonFigures,
+    Equivalents,
+    Restated,
+    SupplementaryImpacts,
+)
 from greentrain.report.use_figures import ComputeFigures, UseFigures
 
 
@@ -112,7 +117,10 @@ class CapFigures(TypedDict):
 
 
 class RunFigures(EnergyFigures):
-    """A run as it was measured; grams are known if they are known of each of its windows."""
+    """A run as it was measured; grams are known if they are known of each of its windows.
+
+    ``emissions_before_g`` are those that the ledger holds, in a restated report.
+    """
 
     run_id: str
     kind: str
@@ -122,6 +130,7 @@ class RunFigures(EnergyFigures):
     opened_utc: str
     closed_utc: str | None
     emissions_g: float | None
+    emissions_before_g: float | None
     caps: list[CapFigures]
     environment: dict[str, Any]
     slurm_job_id: str | None
@@ -383,6 +392,8 @@ class Report(TypedDict):
     summary: Summary
     not_measured: NotMeasured
     carbon: CarbonFigures
+    restated: Restated | None
+    equivalents: Equivalents | None
     disclosures: Mapping[str, Any]
     supplementary_impacts: SupplementaryImpacts
     avoided: dict[str, Any]

@@ -50,6 +50,7 @@ RUNS: Columns[RunFigures] = {
     "closed (UTC)": lambda row: _text(row["closed_utc"]),
     "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
     "emissions (g CO2e)": lambda row: row["emissions_g"],
+    "emissions before restating (g CO2e)": lambda row: row["emissions_before_g"],
     "boundary": lambda row: _text(row["boundary"]),
     "measured time (s)": lambda row: row["duration_s"],
     "windows": lambda row: row["windows"],
