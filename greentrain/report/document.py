@@ -78,11 +78,7 @@ class SourceFigures(HostSource):
 
 
 class BoundaryEnergy(TypedDict, total=False):
-    """Energy of the node or the facility, of one run or of all.
-
-    The required keys are always set, ``factor`` to ``note`` for a run's node, ``pue`` to ``times``
-    for a run's facility, and the others for all runs.
-    """
+    """Energy of the node or the facility; which keys are set depends on what it is of."""
 
     boundary: Required[str]
     energy_j: Required[float]
