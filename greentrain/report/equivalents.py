@@ -46,6 +46,14 @@ def equivalents(carbon: CarbonFigures) -> Equivalents:
     }
 
 
+def equivalents_words(held: Equivalents) -> str:
+    """Write all equivalents in one or two sentences; if they are unknown, the reason."""
+    if all(one["value"] is None for one in held["figures"]):
+        return f"Unknown: {held['sentence']}."
+    known = ", or ".join(equivalent_words(one) for one in held["figures"])
+    return f"{known}. This is {held['sentence']}."
+
+
 def equivalent_words(one: Equivalent) -> str:
     """Write one equivalent with its interval.
 

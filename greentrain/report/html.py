@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from greentrain.control import UPDATE_MODES
 from greentrain.report.document import ExperienceEntry, Report, RunFigures
-from greentrain.report.equivalents import equivalent_words
+from greentrain.report.equivalents import equivalents_words
 from greentrain.report.experiences import ENDINGS, settings_of
 from greentrain.report.exports.claim import claim
 from greentrain.report.formats import FILTERS, energy, inert, short
@@ -136,7 +136,7 @@ def _view(report: Report) -> dict[str, Any]:
             for one in report["summary"]["by_use"]
         },
         "factor_words": _factor_words(report),
-        "equivalent_words": equivalent_words,
+        "equivalents_words": equivalents_words,
         "mode_words": MODE_WORDS,
         "phase_words": PHASE_WORDS,
         "method_words": METHOD_WORDS,

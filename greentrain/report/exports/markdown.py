@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from greentrain.report.document import BudgetFigures, Report
-from greentrain.report.equivalents import equivalent_words
+from greentrain.report.equivalents import equivalents_words
 from greentrain.report.exports import facts, method_text
 from greentrain.report.exports.claim import claim
 from greentrain.report.formats import energies, energy, metric
@@ -80,15 +80,12 @@ def _emissions(document: Report) -> str:
 
 
 def _restated(document: Report) -> list[tuple[str, str]]:
-    words, rows = facts.restated_words(document), []
-    if words is not None:
-        rows.append(("restated", escaped(words)))
-    if document["equivalents"] is not None:
-        held = document["equivalents"]
-        known = " or ".join(equivalent_words(one) for one in held["figures"])
-        rows.append(
-            ("as much as", f"{known}; {held['sentence']}. Source: {escaped(held['source'])}")
-        )
+    restated, rows = facts.restated_words(document), []
+    if restated is not None:
+        rows.append(("restated", markdown(restated)))
+    if (held := document.get("equivalents")) is not None:
+        words = f"{equivalents_words(held)} Source: {held['source']}"
+        rows.append(("as much as", markdown(words)))
     return rows
 
 
