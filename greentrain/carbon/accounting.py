@@ -156,7 +156,7 @@ class CarbonAccount:
     def of(self, window: MeteredWindow) -> Emissions:
         """Return the grams of a window's measured sources.
 
-        A window that holds others has the mean intensity of its own time, without theirs.
+        A window that holds others has the mean intensity of the time outside them.
         """
         found = self.emissions(window.reading.total_j, window.started, window.ended)
         if self._provider is None or found.intensity_g_per_kwh is None:

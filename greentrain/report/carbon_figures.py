@@ -53,7 +53,7 @@ class Restated(RestatedFactors):
 
 
 class Equivalent(TypedDict):
-    """Grams as a number of units that each stand for ``g_each`` grams, with the 95 % interval."""
+    """Grams as a number of units of ``g_each`` grams each, with the 95 % interval."""
 
     what: str
     unit: str

@@ -6,8 +6,8 @@ from greentrain.report.carbon_figures import CarbonFigures, Equivalent, Equivale
 from greentrain.units import format_number
 
 SOURCE = (
-    "Green Algorithms (Lannelongue et al. 2021, github.com/GreenAlgorithms, CC BY 4.0): an average "
-    "car in Europe emits 175 g CO2e per km, and a mature tree takes up 917 g CO2 a month"
+    "Green Algorithms (Lannelongue et al. 2021, github.com/GreenAlgorithms, CC BY 4.0): 175 g CO2e "
+    "per km of an average car in Europe, 917 g CO2 per month of a mature tree"
 )
 SENTENCE = (
     "a comparison for readers and no figure to report; the interval is that of the emissions, as "

@@ -13,7 +13,7 @@ from greentrain.report.row_helpers import grouped, total
 class Trial(TypedDict):
     """The runs from the first experience of a stream to the last one: their energy and metric.
 
-    A stream that was stopped and resumed is one trial. One that began anew, as in a search, is
+    A stream that was stopped and resumed is one trial. One that began again, as in a search, is
     several. ``mode`` is ``"max"`` or ``"min"``: the better direction of the metric, if known.
     """
 
