@@ -65,8 +65,17 @@ def read_factors(path: Path) -> Factors:
     Raises:
         ConfigurationError: If the file cannot be read, or a row is not valid.
     """
+    return parse_factors(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file of factors.
+
+    Raises:
+        ConfigurationError: If it cannot be read.
+    """
     try:
-        return parse_factors(path.read_bytes(), path)
+        return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the factors {str(path)!r}: {error.strerror}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from greentrain.cli import console
+from greentrain.cli.report_command import FORMATS
 from greentrain.units import J_PER_WH, format_carbon, format_energy
 
 _J_PER_KWH = 1000.0 * J_PER_WH
@@ -40,36 +40,48 @@ def restate(
     upstream: Annotated[
         bool, typer.Option("--upstream", help="Also compute Scope 3, category 3.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="A JSON file to write.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of a whole restated report.", metavar="FOLDER")
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="Formats of the report, as for `greentrain report`."),
+    ] = FORMATS,
+    disclosures: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of facts that no meter has, for the report."),
+    ] = None,
 ) -> None:
     """Recompute grams with other factors, and show old against new; no ledger is changed."""
-    from greentrain.carbon.factors import parse_factors
     from greentrain.errors import ConfigurationError
     from greentrain.ledger import close_ledgers, open_ledgers
-    from greentrain.report.exports.facts import json_text, replace_file
+    from greentrain.report import build_and_write
+    from greentrain.report.disclosures import read_disclosures
     from greentrain.report.restate import restate as restated
+    from greentrain.report.restatement import Restatement
 
-    try:
-        content = factors.read_bytes()  # once: the file may be a pipe
-    except OSError as error:
+    if out is None and (formats != FORMATS or disclosures is not None):
         raise ConfigurationError(
-            f"cannot read the factors {str(factors)!r}: {error.strerror}"
-        ) from None
-    table = parse_factors(content, factors)
-    opened = open_ledgers(console.found_ledgers(ledgers))
+            "--format and --disclosures are for a restated report; give its folder with --out"
+        )
+    given = Restatement.read(factors, scope2=scope2, upstream=upstream)
+    stated = None if disclosures is None else read_disclosures(disclosures)
+    patterns = console.found_ledgers(ledgers)
+    opened = open_ledgers(patterns)
     try:
-        found = restated(opened, table, scope2=scope2, upstream=upstream)
-        found["heads"] = {ledger.name: ledger.heads() for ledger in opened}
+        _print(restated(opened, given.factors, scope2=scope2, upstream=upstream), upstream=upstream)
+        if out is None:
+            return
+        chosen = tuple(name.strip() for name in formats.split(","))
+        _, paths = build_and_write(opened, out, chosen, disclosures=stated, restatement=given)
     finally:
         close_ledgers(opened)
-    found["factors_sha256"] = hashlib.sha256(content).hexdigest()
-    _print(found, upstream=upstream)
-    if out is not None:
-        try:
-            replace_file(out, json_text(found, sort_keys=True))
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {str(out)!r}: {error.strerror}") from None
-        console.print_line(f"wrote {out}")
+    for path in paths:
+        console.print_line(f"wrote {path}")
+    for path in paths:
+        if path.name == "report.json":
+            of_ledgers = (word for one in patterns for word in ("--ledger", one))
+            console.print_next("verify", path, *of_ledgers, "--factors", factors)
 
 
 def _print(found: dict[str, Any], *, upstream: bool) -> None:

@@ -33,9 +33,11 @@ class Latest(Generic[_One]):
         self._held: list[_One] = []
         self.count = 0
 
-    def add(self, *ones: _One) -> None:
-        """Add some."""
+    def add(self, *ones: _One, keep: bool = True) -> None:
+        """Add some; ``keep`` is ``False`` to count them only."""
         self.count += len(ones)
+        if not keep:
+            return
         self._held += ones
         if len(self._held) >= 2 * self._most:
             self._held = self.listed()

@@ -49,7 +49,10 @@ def is_report(name: str) -> bool:
 
 
 def check_rendered(
-    path: Path, patterns: Sequence[str] = (), report: Path | None = None
+    path: Path,
+    patterns: Sequence[str] = (),
+    report: Path | None = None,
+    factors: Path | None = None,
 ) -> tuple[list[str], int]:
     """Render a file again from its report, and compare the contents.
 
@@ -58,6 +61,7 @@ def check_rendered(
         patterns: The report's ledgers, as for :func:`greentrain.ledger.open_ledgers`; the report is
             compared with them, or built from them if there is no report.json.
         report: The ``report.json``; by default that of the file's folder.
+        factors: The file of factors of a restated report.
 
     Returns:
         Lines of text, and the exit code: 0 if nothing differs, otherwise 1.
@@ -77,10 +81,10 @@ def check_rendered(
         text = read_text(source) if of_file else _built(opened, path, content)
         lines, failed = [f"file {path}"], []
         if of_file and opened:
-            result = check(text, opened)
+            result = check(text, opened, factors)
             failed += [f"the ledger: {one}" for one in result.failures]
             failed += [f"{source.name}{one}" for one in result.differences]
-        failed += islice(_differences(path, content, text, opened), _MOST_SHOWN)
+        failed += islice(_differences(path, content, text, opened, factors), _MOST_SHOWN)
     finally:
         close_ledgers(opened)
     lines += [f"FAILED: {one}" for one in failed[:_SHOWN]]
@@ -111,13 +115,16 @@ def _built(opened: Sequence[Ledger], path: Path, content: bytes) -> str:
     if found not in (None, wanted):
         raise ConfigurationError(
             f"{str(path)!r} carries the report {found}, and the ledger gives {wanted}: rows were "
-            "appended since, the report has a scope or disclosures, or a line was changed. Give "
+            "appended since, the report has a scope, disclosures or other factors, or a line was "
+            "changed. Give "
             "its report.json with --report"
         )
     return render_json(document)
 
 
-def _differences(path: Path, content: bytes, text: str, opened: Sequence[Ledger]) -> Iterator[str]:
+def _differences(
+    path: Path, content: bytes, text: str, opened: Sequence[Ledger], factors: Path | None
+) -> Iterator[str]:
     numbers, document = load(text), json.loads(text)
     version = (document.get("generator") or {}).get("version")
     if version != VERSION:
@@ -134,7 +141,7 @@ def _differences(path: Path, content: bytes, text: str, opened: Sequence[Ledger]
         return
     left_out = (document.get("left_out") or {}).get(_STREAMED.get(end, ""))
     if left_out:
-        expected: str | bytes = _streamed(end, numbers, opened, wanted_by=path)
+        expected: str | bytes = _streamed(end, numbers, opened, factors, wanted_by=path)
     else:
         expected = _ENDS[end](document)
     # Layout, line ends and compression are all that a file may add to what the report gives.
@@ -148,14 +155,16 @@ def _is_card(path: Path, content: bytes) -> bool:
     return _end(path) == "md" and model_card.entry_in(_decoded(content)) is not None
 
 
-def _streamed(end: str, report: Any, opened: Sequence[Ledger], wanted_by: Path) -> bytes:
+def _streamed(
+    end: str, report: Any, opened: Sequence[Ledger], factors: Path | None, *, wanted_by: Path
+) -> bytes:
     """Write a CSV file that lists more than the report does, from its ledgers."""
     if not opened:
         raise ConfigurationError(
             f"{str(wanted_by)!r} lists more than report.json does; add --ledger LEDGER"
         )
     with tempfile.TemporaryDirectory() as folder, CsvFiles(Path(folder)) as files:
-        document = build_again(report, opened, files)
+        document = build_again(report, opened, factors, files)
         files.keep(_STREAMED[end], Path(folder) / end, claim(document))
         return (Path(folder) / end).read_bytes()
 

@@ -48,9 +48,7 @@ def restate(
             Also if two ledgers hold the same run.
         LedgerError: If a ledger cannot be read.
     """
-    scope2 = _kind(factors, scope2)
-    if upstream and "upstream" not in factors:
-        raise ConfigurationError("there is no factor of the kind upstream; add one to the file")
+    scope2 = kind_of_factors(factors, scope2, upstream=upstream)
     runs = [
         run
         for ledger in ledgers
@@ -94,7 +92,19 @@ def window_grams(window: MeasuredWindow, provider: Any, pue: float | None) -> fl
     return window["energy_j"] / (1000.0 * J_PER_WH) * (pue or 1.0) * g_per_kwh
 
 
-def _kind(factors: Factors, wanted: str | None) -> str:
+def kind_of_factors(factors: Factors, wanted: str | None, *, upstream: bool) -> str:
+    """Return the kind of the factors to use for Scope 2.
+
+    Args:
+        factors: The factors.
+        wanted: ``"direct"`` or ``"life-cycle"``; ``None`` for the only kind.
+        upstream: Whether factors of the kind ``upstream`` are needed too.
+
+    Raises:
+        ConfigurationError: If there are none of a kind, or several and no one is wanted.
+    """
+    if upstream and "upstream" not in factors:
+        raise ConfigurationError("there is no factor of the kind upstream; add one to the file")
     held = [kind for kind in ("direct", "life-cycle") if kind in factors]
     if wanted is not None and wanted not in held:
         raise ConfigurationError(

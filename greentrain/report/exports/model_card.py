@@ -224,6 +224,7 @@ def _source(document: Report) -> str:
     parts = [
         f"{facts.generator(document)}: {method_text.measured_words(document)}",
         facts.intensity_words(document),
+        facts.restated_words(document),
         f"PUE {pue}" if pue else None,
         f"weights with SHA-256 {weights}" if weights else None,
         f"report {claim(document)}",

@@ -62,6 +62,7 @@ RUNS: Columns[RunFigures] = {
     "SLURM account": lambda row: _text(row["slurm_account"]),
     "team": lambda row: _text(row["team"]),
     "project": lambda row: _text(row["project"]),
+    "emissions before restating (g CO2e)": lambda row: row["emissions_before_g"],
 }
 """The columns of the table of runs; energy is as metered, without the PUE, grams with it."""
 
