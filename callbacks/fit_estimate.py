@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.measured_steps import FEWEST_STEPS, MeasuredSteps, check_seconds
+from greentrain.callbacks.no_autolog import no_autolog
 from greentrain.energy import (
     Forecast,
     Meter,
@@ -26,6 +27,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.units import format_carbon, format_energy, is_whole, utc_now
 
 _WARM_UP_STEPS = 2
+_MOST_STEPS = 20_000
 _SET_HERE = ("callbacks", "enable_checkpointing", "logger", "max_epochs", "max_steps", "max_time")
 _QUIET = {
     "enable_checkpointing": False,
@@ -33,6 +35,7 @@ _QUIET = {
     "enable_progress_bar": False,
     "logger": False,
     "num_sanity_val_steps": 0,
+    "profiler": None,
 }
 
 
@@ -88,14 +91,15 @@ def estimate_fit(
 
     The model, the global random state and the generators of the loaders are as before. The energy
     of the estimate is a separate run in the ledger, named ``estimate of`` the model's class. Your
-    callbacks and loggers are left out.
+    callbacks (those of the model too), loggers, profiler and ``mlflow.autolog()`` are left out.
+    Hooks of the model run. A fit that ends early, such as by ``max_time``, uses less.
 
     Args:
         model: The model; a copy of it is trained.
         train_dataloaders: A loader with a length, as for ``Trainer.fit``.
         val_dataloaders: Loaders for the validation; each epoch is expected to have one. It is
             measured once, and is no part of the estimate if ``None``.
-        trainer: Options of the Trainer, with ``max_epochs``.
+        trainer: Options of the Trainer, with ``max_epochs`` and perhaps ``max_steps``.
         seconds: Seconds to measure; at least 24 batches are measured.
         meter: The meter; by default the best one of this machine.
         ledger: As for :class:`EnergyMonitor`.
@@ -116,7 +120,7 @@ def estimate_fit(
     package = _package_of(model)
     epochs = _check(trainer, train_dataloaders, seconds)
     given = {key: value for key, value in trainer.items() if key not in _SET_HERE} | _QUIET
-    with isolate_rng(), _same_generators(train_dataloaders, val_dataloaders):
+    with isolate_rng(), _same_generators(train_dataloaders, val_dataloaders), no_autolog():
         trained = _copied(model)
         meter_in_use = start_meter(meter)
         try:
@@ -140,7 +144,8 @@ def estimate_fit(
                     "devices=1 and num_nodes=1"
                 )
             fitting.fit(trained, train_dataloaders=train_dataloaders)
-            batches = epochs * int(fitting.num_training_batches)
+            each = int(fitting.num_training_batches)
+            batches = _batches(trainer, epochs, each)
             validation_j = 0.0
             if val_dataloaders is not None:
                 validating = package.Trainer(**given, callbacks=[monitor])
@@ -157,7 +162,7 @@ def estimate_fit(
     of_steps = steps.measured.step_forecast(0.0)
     whole = StepForecast(
         parts_j=of_steps.parts_j, part_steps=of_steps.part_steps, fixed_j=validation_j
-    ).predict(batches, fits=epochs)
+    ).predict(batches, fits=max(1, batches // each))
     now = utc_now()
     return FitEstimate(
         fit=whole,
@@ -183,6 +188,8 @@ class _AfterWarmUp(Callback):
     def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         """Begin after the warm-up, and then read the meter at each step."""
         self._seen += 1
+        if self._seen >= _MOST_STEPS:  # a meter whose clock does not move would never be enough
+            trainer.should_stop = True
         if self.measured is not None:
             self.measured.on_train_batch_end(trainer)
         elif self._seen >= _WARM_UP_STEPS:
@@ -231,23 +238,48 @@ def _check(trainer: object, loader: object, seconds: object) -> int:
 
 def _copied(model: Any) -> Any:
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model)
+        copied.configure_callbacks = list  # they may write files
+        return copied
     except Exception as error:  # a module may hold anything
         raise ConfigurationError(
             f"the model cannot be copied, and an estimate must not change it: {error}"
         ) from error
 
 
+def _batches(trainer: Mapping[str, Any], epochs: int, each: int) -> int:
+    """Return the batches of the fit, which ``max_steps`` may end before its last epoch."""
+    most = trainer.get("max_steps", -1)
+    if not is_whole(most, 1):
+        return epochs * each
+    accumulated = int(trainer.get("accumulate_grad_batches", 1))
+    updates = -(-each // accumulated)  # the last batches of an epoch are an update too
+    whole, rest = divmod(int(most), updates)
+    return min(epochs * each, whole * each + rest * accumulated)
+
+
+def _each(loaders: Any) -> Iterator[Any]:
+    """Yield all loaders in nested collections of them."""
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if isinstance(loaders, (list, tuple)):
+        for one in loaders:
+            yield from _each(one)
+    else:
+        yield loaders
+
+
 @contextmanager
 def _same_generators(*loaders: Any) -> Iterator[None]:
     """Restore the random generators of loaders at the end of a block."""
     found = []
-    for loader in loaders:
-        for each in loader if isinstance(loader, (list, tuple)) else [loader]:
-            for holder in (each, getattr(each, "sampler", None)):
-                generator = getattr(holder, "generator", None)
-                if isinstance(generator, torch.Generator):
-                    found.append((generator, generator.get_state()))
+    for each in _each(loaders):
+        samplers = [getattr(each, name, None) for name in ("sampler", "batch_sampler")]
+        samplers.append(getattr(samplers[1], "sampler", None))
+        for holder in (each, *samplers):
+            generator = getattr(holder, "generator", None)
+            if isinstance(generator, torch.Generator):
+                found.append((generator, generator.get_state()))
     try:
         yield
     finally:

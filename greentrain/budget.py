@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, Protocol, TypedDict, get_args
 
 from greentrain.errors import ConfigurationError
@@ -20,6 +20,7 @@ from greentrain.units import (
     JOULES_PER_UNIT,
     format_carbon,
     format_energy,
+    in_utc,
     is_number,
     is_whole,
     names_carbon,
@@ -134,7 +135,7 @@ class Budget:
                     f"until is {self.until!r}; it must be a time with a time zone, such as "
                     "datetime(2027, 1, 1, tzinfo=UTC)"
                 )
-            object.__setattr__(self, "until", self.until.astimezone(UTC))
+            object.__setattr__(self, "until", in_utc(self.until))
         if self.per is not None and self.per not in PERIODS:
             raise ConfigurationError(
                 f"per is {self.per!r}; a budget is renewed per {', '.join(PERIODS)}, or never: None"

@@ -276,11 +276,25 @@ def utc_text(moment: datetime) -> str:
     """Return a time in UTC as text to the microsecond; texts sort in the order of their times.
 
     Raises:
-        ConfigurationError: If the time has no time zone.
+        ConfigurationError: As for :func:`in_utc`.
+    """
+    return in_utc(moment).isoformat(timespec="microseconds")
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Convert a time to UTC.
+
+    Raises:
+        ConfigurationError: If the time has no time zone, or is outside of the years 1 to 9999.
     """
     if moment.tzinfo is None:
         raise ConfigurationError(f"the time {moment!r} is naive; give it a time zone")
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ConfigurationError(
+            f"the time {moment.isoformat()} is outside of the years 1 to 9999 in UTC"
+        ) from None
 
 
 def is_whole(value: object, least: int = 0) -> TypeGuard[int]:

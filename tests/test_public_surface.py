@@ -34,13 +34,13 @@ FIXED = {
     "greentrain.memory": {"FullBuffer", "ReservoirBuffer"},
 }
 
-# What each room may import, as DESIGN.md has it; `units` is units.py, errors.py, naming.py
-# and texts.py.
+# What each room may import, as DESIGN.md has it; `units` is units.py, errors.py, naming.py,
+# regular_files.py and texts.py.
 ROOMS: dict[str, str] = {
     "simulation": "training evaluation decisions control ledger memory streams callbacks energy "
     "payments budget units",
-    "training": "evaluation decisions callbacks tracking control ledger memory streams metrics "
-    "carbon payments energy money budget units",
+    "training": "evaluation decisions callbacks report tracking control ledger memory streams "
+    "metrics carbon payments energy money budget units",
     "integrations": "callbacks tracking ledger carbon energy budget units",
     "evaluation": "callbacks memory streams metrics tracking payments units",
     "callbacks": "tracking ledger memory carbon energy budget units",
@@ -87,7 +87,7 @@ def room(path: Path) -> str:
 
 def _room(parts: tuple[str, ...]) -> str:
     first = parts[0] if parts else "__init__"
-    return "units" if first in ("errors", "naming", "texts") else first
+    return "units" if first in ("errors", "naming", "regular_files", "texts") else first
 
 
 def imports(path: Path) -> set[str]:

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentrain.budget import Budget
+from greentrain.carbon import Interval
 from greentrain.errors import ConfigurationError
+from greentrain.report.scope import moment
 from greentrain.units import (
     BYTES_PER_UNIT,
     JOULES_PER_UNIT,
@@ -176,6 +179,22 @@ def test_times_are_written_in_utc_to_the_microsecond() -> None:
 def test_a_naive_time_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="naive"):
         utc_text(datetime(2026, 6, 1, 12))
+
+
+@pytest.mark.parametrize(
+    "text", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00"], ids=["too early", "too late"]
+)
+def test_a_time_whose_utc_has_no_date_is_refused_everywhere(text: str) -> None:
+    time = datetime.fromisoformat(text)
+    later = time + timedelta(hours=1) if time.year == 1 else time.replace(tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match="outside of the years 1 to 9999"):
+        utc_text(time)
+    with pytest.raises(ConfigurationError, match="outside of the years 1 to 9999"):
+        moment(text)
+    with pytest.raises(ConfigurationError, match="outside of the years 1 to 9999"):
+        Interval(start=time, end=later, g_per_kwh=1.0)
+    with pytest.raises(ConfigurationError, match="outside of the years 1 to 9999"):
+        Budget.parse("1 Wh", num_experiences=1, until=time)
 
 
 @given(st.lists(st.datetimes(timezones=st.just(UTC)), min_size=2))

@@ -7,7 +7,12 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from greentrain.carbon.intensity import IntensityProvider, Provenance, mean_by_hour
+from greentrain.carbon.intensity import (
+    IntensityProvider,
+    Provenance,
+    mean_by_hour,
+    mean_intensity,
+)
 from greentrain.carbon.static import StaticIntensity
 from greentrain.errors import ConfigurationError
 from greentrain.units import J_PER_WH, is_number
@@ -149,8 +154,27 @@ class CarbonAccount:
         return plain and own.provenance == given.provenance
 
     def of(self, window: MeteredWindow) -> Emissions:
-        """Return the grams of a window's measured sources."""
-        return self.emissions(window.reading.total_j, window.started, window.ended)
+        """Return the grams of a window's measured sources.
+
+        A window that holds others has the mean intensity of the time outside them.
+        """
+        found = self.emissions(window.reading.total_j, window.started, window.ended)
+        if self._provider is None or found.intensity_g_per_kwh is None:
+            return found
+        spans = [(start, end) for start, end in getattr(window, "spans", ()) if end > start]
+        if not spans or spans == [(window.started, window.ended)]:
+            return found
+        means = [mean_intensity(self._provider, start, end) for start, end in spans]
+        known = [one for one in means if one is not None]
+        if len(known) < len(means) or set(known) == {found.intensity_g_per_kwh}:
+            return found
+        seconds = [(end - start).total_seconds() for start, end in spans]
+        own = math.fsum(s * mean for s, mean in zip(seconds, known, strict=True))
+        own /= math.fsum(seconds)
+        grams = found.grams
+        if grams is not None and found.intensity_g_per_kwh:
+            grams *= own / found.intensity_g_per_kwh
+        return dataclasses.replace(found, grams=grams, intensity_g_per_kwh=own)
 
     def emissions(self, energy_j: float | None, start: datetime, end: datetime) -> Emissions:
         """Return the grams of joules used from ``start`` to ``end`` (aware times)."""

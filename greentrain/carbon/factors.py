@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
+import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 from greentrain.carbon.intensity import Interval
 from greentrain.carbon.series import CsvIntensity
 from greentrain.errors import ConfigurationError
+from greentrain.units import in_utc
 
 COLUMNS = ("applies_to", "from_utc", "until_utc", "g_per_kwh", "kind", "source")
 KINDS = ("direct", "life-cycle", "upstream")
@@ -33,6 +36,7 @@ class DatedFactors:
 
     def __init__(self, intervals: Iterable[Interval], title: str) -> None:
         self._intervals = sorted(intervals, key=lambda one: one.start)
+        self._starts = [one.start for one in self._intervals]
         for one, following in pairwise(self._intervals):
             if following.start < one.end:
                 raise ConfigurationError(
@@ -42,11 +46,9 @@ class DatedFactors:
 
     def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
         """Return the intervals that overlap ``[start, end)``."""
-        return [
-            one
-            for one in self._intervals
-            if one.end > start and (one.start < end or one.start <= start)
-        ]
+        first = max(0, bisect.bisect_right(self._starts, start) - 1)
+        last = max(bisect.bisect_left(self._starts, end), first + 1)
+        return [one for one in self._intervals[first:last] if one.end > start]
 
 
 Factors = Mapping[str, Mapping[str, DatedFactors | CsvIntensity]]
@@ -63,16 +65,39 @@ def read_factors(path: Path) -> Factors:
     Raises:
         ConfigurationError: If the file cannot be read, or a row is not valid.
     """
+    return parse_factors(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file of factors.
+
+    Raises:
+        ConfigurationError: If it cannot be read.
+    """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot read the factors {str(path)!r}: {reason}") from None
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the factors {str(path)!r}: {error.strerror}"
+        ) from None
+
+
+def parse_factors(content: bytes, path: Path) -> Factors:
+    """Read the bytes of a file as :func:`read_factors` does; the path is for errors."""
+    try:
+        text = content.decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""))
+        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError(f"cannot read the factors {str(path)!r}: {error}") from None
     header = [name.strip().lower() for name in (rows[0][1] if rows else [])]
+    if len(header) == 1 and header[0].startswith("applies_to;"):
+        raise ConfigurationError(
+            f"the factors {str(path)!r} are separated by semicolons; separate them by commas, with "
+            "a point in numbers"
+        )
     if "applies_to" not in header:
-        series = CsvIntensity(path, zone=EVERYTHING)
+        series = CsvIntensity(path, zone=EVERYTHING, text=text)
         return {series.provenance.basis: {EVERYTHING: series}}
     if sorted(header) != sorted(COLUMNS) or len(rows) < 2:
         raise ConfigurationError(
@@ -117,4 +142,4 @@ def _interval(one: Mapping[str, str], title: str) -> Interval:
 
 def _utc(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else in_utc(moment)

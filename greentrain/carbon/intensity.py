@@ -9,12 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 from greentrain.errors import ConfigurationError
+from greentrain.units import in_utc
 
 Signal = Literal["average", "marginal"]
 Basis = Literal["life-cycle", "direct"]
 
 MOST_HOURS = 31 * 24
 """Longest time whose intensity is split over its hours, which bounds the size of a row."""
+MOST_G_PER_KWH = 10_000.0
+"""Highest intensity that is accepted: eight times that of a coal plant. More is a wrong unit."""
 _HOUR = timedelta(hours=1)
 
 
@@ -44,8 +47,8 @@ class Interval:
         if self.start.tzinfo is None or self.end.tzinfo is None:
             raise ConfigurationError("an interval of intensity has a naive time; give it a zone")
         # Python subtracts and compares times of one zone without its changes of daylight saving.
-        object.__setattr__(self, "start", self.start.astimezone(UTC))
-        object.__setattr__(self, "end", self.end.astimezone(UTC))
+        object.__setattr__(self, "start", in_utc(self.start))
+        object.__setattr__(self, "end", in_utc(self.end))
         if self.end <= self.start:
             raise ConfigurationError(
                 f"an interval of intensity ends at {self.end}, not after its start {self.start}"
@@ -54,6 +57,11 @@ class Interval:
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigurationError(
                     f"an intensity is {value!r}; it must be in g/kWh, 0 or more"
+                )
+            if value is not None and value > MOST_G_PER_KWH:
+                raise ConfigurationError(
+                    f"an intensity is {value:g} g/kWh, more than any plant emits; give it in g/kWh "
+                    "(1 kg/MWh is 1 g/kWh)"
                 )
 
 

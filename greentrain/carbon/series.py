@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import csv
+import io
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from greentrain.carbon.intensity import Basis, Interval, Provenance, Signal
 from greentrain.errors import ConfigurationError
+from greentrain.units import in_utc
 
 _TIME_COLUMNS = ("datetime_utc", "utc time", "datetime (utc)", "time", "datetime")
 _VALUE_COLUMNS: dict[str, Basis | None] = {
@@ -39,6 +41,7 @@ class CsvIntensity:
         signal: ``"average"`` or ``"marginal"``.
         basis: ``"life-cycle"`` or ``"direct"``. By default as the name of the column says, and
             ``"life-cycle"`` if it says nothing. Of two columns, the one of this basis is read.
+        text: The contents of the file, if they were read already.
 
     Raises:
         ConfigurationError: If the file is missing or has another form, or its column is of another
@@ -53,9 +56,11 @@ class CsvIntensity:
         source: str | None = None,
         signal: Signal = "average",
         basis: Basis | None = None,
+        text: str | None = None,
     ) -> None:
         self._path = Path(path)
-        self._intervals, basis = _load(self._path, basis)
+        text = _text(self._path) if text is None else text
+        self._intervals, basis = _load(self._path, text, basis)
         self._starts = [one.start for one in self._intervals]
         self._provenance = Provenance(
             source=source or self._path.name, zone=zone, data_year=None, signal=signal, basis=basis
@@ -86,15 +91,23 @@ class CsvIntensity:
         return [one for one in self._intervals[first:last] if one.end > start]
 
 
-def _load(path: Path, basis: Basis | None) -> tuple[list[Interval], Basis]:
-    title = f"the intensity file {str(path)!r}"
+def _text(path: Path) -> str:
     if not path.is_file():
-        raise ConfigurationError(f"{title} does not exist")
+        raise ConfigurationError(f"the intensity file {str(path)!r} does not exist")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except (UnicodeDecodeError, csv.Error) as error:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"the intensity file {str(path)!r} holds something else: {error}"
+        ) from None
+
+
+def _load(path: Path, text: str, basis: Basis | None) -> tuple[list[Interval], Basis]:
+    title = f"the intensity file {str(path)!r}"
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""))
+        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
         raise ConfigurationError(f"{title} holds something else: {error}") from None
     header = [name.strip().lower().replace("₂", "2") for name in (rows[0][1] if rows else [])]
     time = next((header.index(name) for name in _TIME_COLUMNS if name in header), None)
@@ -118,10 +131,13 @@ def _load(path: Path, basis: Basis | None) -> tuple[list[Interval], Basis]:
         raise ConfigurationError(f"{title} has times that do not increase")
     step: timedelta = points[-1][0] - points[-2][0]
     ends = [*(moment for moment, _ in points[1:]), points[-1][0] + step]
-    intervals = [
-        Interval(start=moment, end=end, g_per_kwh=intensity)
-        for (moment, intensity), end in zip(points, ends, strict=True)
-    ]
+    try:
+        intervals = [
+            Interval(start=moment, end=end, g_per_kwh=intensity)
+            for (moment, intensity), end in zip(points, ends, strict=True)
+        ]
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{title} holds something else: {error}") from None
     return intervals, basis or _VALUE_COLUMNS[fitting[0]] or "life-cycle"
 
 
@@ -142,4 +158,4 @@ def _point(
 
 def _utc(text: str) -> datetime:
     moment = datetime.fromisoformat(text.strip())
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else in_utc(moment)

@@ -111,7 +111,7 @@ def _show(found: StreamEstimate, used: Measurement, factor: float | None) -> Non
             cells.append(format_carbon(factor * forecast.mean_j))
         console.add_row(table, what, *cells)
     console.open_console().print(table)
-    console.print_line("The intervals are of 95 %, if later steps are like the measured ones.")
+    console.print_line("The intervals are of 95 %, with 19 % for a drift of the load.")
     if not found.complete:
         console.print_line("A part of the machine was not measured; these figures are of the rest.")
     later = len(found.full_steps) - found.arrived

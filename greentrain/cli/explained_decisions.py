@@ -8,11 +8,10 @@ from typing import Any
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
-from greentrain.report.decided import read_decisions
+from greentrain.report.decided import read_all_payments, read_decisions
 from greentrain.report.document import ExperienceEntry
 from greentrain.report.ledger_reading import LedgerContents, read_unverified
-from greentrain.report.limits import NO_SINK
-from greentrain.report.measured import read_windows
+from greentrain.report.measured import Part, read_windows
 from greentrain.report.row_helpers import parse
 from greentrain.report.scope import Scope
 
@@ -59,8 +58,10 @@ def explained_decisions(
 def _explained(
     contents: LedgerContents, ledger: str, stream: str | None
 ) -> tuple[str, list[ExplainedExperience]]:
-    windows = read_windows(contents, Scope(), None, NO_SINK)
-    decided = read_decisions(contents, Scope(), None, windows)
+    [windows] = read_windows(contents, [Part(Scope())])
+    decided = read_decisions(
+        contents, Scope(), None, windows, read_all_payments(contents, windows.paid)
+    )
     deciding = {row["run_id"] for row in contents.each("decision", "run_id")}
     names = {row["run_id"]: row["name"] for row in decided.runs if row["run_id"] in deciding}
     if not names:

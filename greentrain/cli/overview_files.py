@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greentrain.cli import console
-from greentrain.cli.few_collections import few_collections
 
 if TYPE_CHECKING:
     from greentrain.report.groups import GroupFigures
@@ -32,8 +31,7 @@ def write_rows(
     group_by(by)
     opened = open_ledgers(console.found_ledgers(ledgers))
     try:
-        with few_collections():
-            rows = roll_up(opened, by, **scope)
+        rows = roll_up(opened, by, **scope)
     finally:
         close_ledgers(opened)
     _print(rows, by, several=len(opened) > 1)
@@ -66,8 +64,7 @@ def write_overview(
     opened = open_ledgers(console.found_ledgers(ledgers))
     arguments: dict[str, Any] = {**scope, "earlier": then}
     try:
-        with few_collections():
-            document = overview(opened, datetime.now(UTC), **arguments)
+        document = overview(opened, datetime.now(UTC), **arguments)
     finally:
         close_ledgers(opened)
     files: dict[str, str | bytes] = {

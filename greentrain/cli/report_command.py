@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from greentrain.cli import console, overview_files
-from greentrain.cli.few_collections import few_collections
 from greentrain.errors import ConfigurationError
 
-_FORMATS = "html,json"
+FORMATS = "html,json"
+"""Formats by default."""
 
 
 def report(
@@ -33,15 +33,15 @@ def report(
             help="Formats, separated by commas, such as html,json,csv; the error for an unknown "
             "name and docs/reference/exports.md list all.",
         ),
-    ] = _FORMATS,
+    ] = FORMATS,
     card: Annotated[
         Path | None,
         typer.Option(help="A Hugging Face model card to add the emissions to.", metavar="README"),
     ] = None,
     run: Annotated[str | None, typer.Option(help="Id of a single run to report on.")] = None,
-    project: Annotated[
+    name: Annotated[
         str | None,
-        typer.Option(help="Only runs with such a name, as in 'digits*'.", metavar="NAME"),
+        typer.Option(help="Only runs with such a name, as in 'digits*'.", metavar="PATTERN"),
     ] = None,
     since: Annotated[
         str | None,
@@ -60,6 +60,14 @@ def report(
             help="A YAML file of facts that no meter has: owner of the hardware, electricity, ..."
         ),
     ] = None,
+    equivalents: Annotated[
+        bool,
+        typer.Option(
+            "--equivalents",
+            help="Also show the emissions as kilometres of a car and months of a tree, in html, md "
+            "and json.",
+        ),
+    ] = False,
     by: Annotated[
         str | None,
         typer.Option(
@@ -85,13 +93,14 @@ def report(
             overview=overview,
             earlier=earlier,
             others={
-                "--format": formats != _FORMATS,
+                "--format": formats != FORMATS,
                 "--card": card is not None,
                 "--run": run is not None,
                 "--disclosures": disclosures is not None,
+                "--equivalents": equivalents,
             },
         )
-        scope = {"project": project, "since": since, "until": until}
+        scope = {"name": name, "since": since, "until": until}
         if by is not None:
             overview_files.write_rows(ledgers, by, out, scope)
         else:
@@ -107,24 +116,24 @@ def report(
     chosen = tuple(name.strip() for name in formats.split(","))
     opened = open_ledgers(patterns)
     try:
-        with few_collections():
-            document, paths = build_and_write(
-                opened,
-                out,
-                chosen,
-                run=run,
-                project=project,
-                since=since,
-                until=until,
-                disclosures=stated,
-            )
+        document, paths = build_and_write(
+            opened,
+            out,
+            chosen,
+            run=run,
+            name=name,
+            since=since,
+            until=until,
+            disclosures=stated,
+            equivalents=equivalents,
+        )
     finally:
         close_ledgers(opened)
     for path in paths:
         console.print_line(f"wrote {path}")
-    for name, sentences in missing(document, chosen).items():
+    for one, sentences in missing(document, chosen).items():
         for sentence in sentences:
-            console.print_line(f"{name} lacks {sentence}", err=True)
+            console.print_line(f"{one} lacks {sentence}", err=True)
     if card is not None:
         write_card(card, document)
         console.print_line(f"wrote co2_eq_emissions into {card}")
@@ -147,5 +156,5 @@ def _refuse_others(
         kind = "--overview" if overview else "--by"
         raise ConfigurationError(
             f"{' and '.join(given)} cannot be used with {kind}, which writes separate "
-            "files; --project, --since and --until can"
+            "files; --name, --since and --until can"
         )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from greentrain.cli import console
+from greentrain.cli.report_command import FORMATS
+from greentrain.units import J_PER_WH, format_carbon, format_energy
+
+_J_PER_KWH = 1000.0 * J_PER_WH
+_MOST = 5
 
 
 def restate(
@@ -35,35 +40,51 @@ def restate(
     upstream: Annotated[
         bool, typer.Option("--upstream", help="Also compute Scope 3, category 3.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="A JSON file to write.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of a whole restated report.", metavar="FOLDER")
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="Formats of the report, as for `greentrain report`."),
+    ] = FORMATS,
+    disclosures: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of facts that no meter has, for the report."),
+    ] = None,
 ) -> None:
     """Recompute grams with other factors, and show old against new; no ledger is changed."""
-    from greentrain.carbon.factors import read_factors
     from greentrain.errors import ConfigurationError
     from greentrain.ledger import close_ledgers, open_ledgers
-    from greentrain.report.exports.facts import json_text, replace_file
+    from greentrain.report import build_and_write
+    from greentrain.report.disclosures import read_disclosures
     from greentrain.report.restate import restate as restated
+    from greentrain.report.restatement import Restatement
 
-    table = read_factors(factors)
-    opened = open_ledgers(console.found_ledgers(ledgers))
+    if out is None and (formats != FORMATS or disclosures is not None):
+        raise ConfigurationError(
+            "--format and --disclosures are for a restated report; give its folder with --out"
+        )
+    given = Restatement.read(factors, scope2=scope2, upstream=upstream)
+    stated = None if disclosures is None else read_disclosures(disclosures)
+    patterns = console.found_ledgers(ledgers)
+    opened = open_ledgers(patterns)
     try:
-        found = restated(opened, table, scope2=scope2, upstream=upstream)
-        found["heads"] = {ledger.name: ledger.heads() for ledger in opened}
+        _print(restated(opened, given.factors, scope2=scope2, upstream=upstream), upstream=upstream)
+        if out is None:
+            return
+        chosen = tuple(name.strip() for name in formats.split(","))
+        _, paths = build_and_write(opened, out, chosen, disclosures=stated, restatement=given)
     finally:
         close_ledgers(opened)
-    found["factors_sha256"] = hashlib.sha256(factors.read_bytes()).hexdigest()
-    _print(found, upstream=upstream)
-    if out is not None:
-        try:
-            replace_file(out, json_text(found, sort_keys=True))
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {str(out)!r}: {error.strerror}") from None
-        console.print_line(f"wrote {out}")
+    for path in paths:
+        console.print_line(f"wrote {path}")
+    for path in paths:
+        if path.name == "report.json":
+            of_ledgers = (word for one in patterns for word in ("--ledger", one))
+            console.print_next("verify", path, *of_ledgers, "--factors", factors)
 
 
 def _print(found: dict[str, Any], *, upstream: bool) -> None:
-    from greentrain.units import format_carbon, format_energy
-
     columns = ["run", "id", "factors of", "energy", "old", f"new ({found['scope2']})"]
     columns += ["upstream"] if upstream else []
     table = console.new_table("Restated emissions", *columns, right=columns[3:])
@@ -80,3 +101,25 @@ def _print(found: dict[str, Any], *, upstream: bool) -> None:
         ]
         console.add_row(table, *cells, *([format_carbon(one["upstream_g"])] if upstream else []))
     console.open_console().print(table)
+    for line in _notes(found):
+        console.print_line(line)
+
+
+def _notes(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what the table does not show: factors without a run, and unknown grams."""
+    from greentrain.report.formats import shown
+
+    for name in found["unused"][:_MOST]:
+        yield f"no run has the id, name or zone {shown(name, 80)!r}: its factors are not used"
+    unknown = [one["name"] for one in found["runs"] if one["windows"] and one["new_g"] is None]
+    if unknown:
+        names = ", ".join(shown(name, 80) for name in dict.fromkeys(unknown[:_MOST]))
+        yield (
+            f"unknown grams of {names}{' and others' if len(unknown) > _MOST else ''}: no factor "
+            "holds for all of the time in which energy was used, or some energy was not measured"
+        )
+    known = [one for one in found["runs"] if one["new_g"] and one["energy_j"]]
+    kwh = sum(one["energy_j"] * (one["pue"] or 1.0) for one in known) / _J_PER_KWH
+    mean = sum(one["new_g"] for one in known) / kwh if kwh else 0.0
+    if 0 < mean < 1:
+        yield f"the mean factor is {mean:.3g} g/kWh, which is very low: check its unit"

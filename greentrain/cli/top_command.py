@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,10 +24,11 @@ from greentrain.units import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from greentrain.ledger import Ledger
     from greentrain.ledger.live import LiveDecision, LiveRun, LiveView
 
 _LONGEST_S = 3600.0
+_MOST_RUNS = 20
+_WIDE = 90
 
 
 def top(
@@ -36,7 +38,7 @@ def top(
     last: Annotated[int, typer.Option(help="Number of decisions to show.", min=0)] = 5,
 ) -> None:
     """Show the power, budgets, running updates and last decisions of a ledger, until Ctrl-C."""
-    from greentrain.ledger import Ledger, newest_ledger
+    from greentrain.ledger import newest_ledger
 
     if not (math.isfinite(interval) and 0 < interval <= _LONGEST_S):
         raise ConfigurationError(
@@ -46,17 +48,13 @@ def top(
     if ledger is None:
         ledger = newest_ledger(Path())
         console.print_line(f"reading {ledger}", err=True)
-    opened = Ledger(ledger, create=False)
-    try:
-        if once or not console.open_console().is_terminal:
-            console.open_console().print(_frame(opened, last))
-        else:
-            _show(opened, last, interval)
-    finally:
-        opened.close()
+    if once or not console.open_console().is_terminal:
+        console.open_console().print(_frame(ledger, last))
+    else:
+        _show(ledger, last, interval)
 
 
-def _show(ledger: Ledger, last: int, interval: float) -> None:
+def _show(ledger: str, last: int, interval: float) -> None:
     """Show a frame after the other; one that cannot be read leaves the frame before it."""
     from rich.live import Live
 
@@ -72,19 +70,17 @@ def _show(ledger: Ledger, last: int, interval: float) -> None:
             pass
 
 
-def next_frame(
-    ledger: Ledger, last: int, before: RenderableType
-) -> tuple[RenderableType, str | None]:
+def next_frame(ledger: str, last: int, before: RenderableType) -> tuple[RenderableType, str | None]:
     """Return the next frame, or the one before with a note if the ledger cannot be read.
 
     Args:
-        ledger: The ledger.
+        ledger: The ledger's file or URL.
         last: Number of decisions to show.
         before: The frame before.
     """
     try:
         return _frame(ledger, last), None
-    except LedgerError as error:
+    except (ConfigurationError, LedgerError) as error:
         return before, f"not up to date, tried again soon: {error}"
 
 
@@ -94,18 +90,23 @@ def _below(note: str, shown: RenderableType) -> RenderableType:
     return Group(console.plain_text(note), shown)
 
 
-def _frame(ledger: Ledger, last: int) -> RenderableType:
+def _frame(ledger: str, last: int) -> RenderableType:
+    from greentrain.ledger import Ledger
     from greentrain.ledger.live import live_view
 
-    return frame(live_view(ledger, last=last), ledger.name)
+    # An open file that was deleted or replaced would be read for ever.
+    with closing(Ledger(ledger, create=False)) as opened:
+        width = console.open_console().width
+        return frame(live_view(opened, last=last), opened.name, wide=width >= _WIDE)
 
 
-def frame(view: LiveView, name: str) -> RenderableType:
+def frame(view: LiveView, name: str, *, wide: bool = True) -> RenderableType:
     """Return one frame.
 
     Args:
         view: What happens in the ledger.
         name: Name of the ledger.
+        wide: Whether there is room for reasons.
     """
     from rich.console import Group
 
@@ -117,7 +118,7 @@ def frame(view: LiveView, name: str) -> RenderableType:
     running = console.new_table(
         f"{name}, {moment}", "run", "status", "power", "phase", "update", right=["power"]
     )
-    for run in view.runs:
+    for run in view.runs[:_MOST_RUNS]:
         console.add_row(
             running,
             f"{run.name} ({run.kind})",
@@ -127,16 +128,21 @@ def frame(view: LiveView, name: str) -> RenderableType:
             _update(run, view.moment),
         )
     parts: list[RenderableType] = [running]
+    if (more := len(view.runs) - _MOST_RUNS) > 0:
+        parts.append(console.plain_text(f"and {more} more, which began earlier"))
     if view.budgets:
         parts.append(_budgets(view))
     if view.decisions:
         decided = console.new_table(
-            "Last decisions", "run", "experience", "action", "used", "reason", right=["used"]
+            "Last decisions",
+            *("run", "experience", "action", "used"),
+            *["reason"] * wide,
+            right=["used"],
         )
+        unit = energy_unit(one.energy_j for one in view.decisions)
         for one in view.decisions:
-            console.add_row(
-                decided, one.run, one.experience_id, _action(one), _used(one), one.sentence
-            )
+            cells = [one.run, one.experience_id, _action(one), _used(one, unit)]
+            console.add_row(decided, *cells, *[one.sentence] * wide)
         parts.append(decided)
     return Group(*parts)
 
@@ -203,10 +209,10 @@ def _action(one: LiveDecision) -> str:
     return labels.get(one.update_mode, one.update_mode) + part
 
 
-def _used(one: LiveDecision) -> str:
+def _used(one: LiveDecision, unit: str) -> str:
     if not one.done:
         return "no outcome"
-    return f"{format_energy(one.energy_j)}{'' if one.kept else ', not kept'}"
+    return f"{format_energy(one.energy_j, unit)}{'' if one.kept else ', not kept'}"
 
 
 def _ago(time_passed: timedelta) -> str:

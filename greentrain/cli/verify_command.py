@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from greentrain.cli import console
-from greentrain.cli.few_collections import few_collections
 from greentrain.errors import ConfigurationError
+from greentrain.ledger.few_collections import few_collections
 
 REPORT_FILES = (".html", ".pdf", ".json", ".csv", ".xlsx", ".md", ".yaml")
 """Ends of the names of a report's files; every other name is that of a ledger."""
@@ -57,11 +57,15 @@ def verify(
             metavar="KEY",
         ),
     ] = None,
+    factors: Annotated[
+        Path | None,
+        typer.Option(help="The file of factors of a restated report.", metavar="FILE"),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
             help="Also find the update that produced the weights in this file: a checkpoint of "
-            "Lightning, a state_dict, or state.pt of a stream.",
+            "Lightning, a state_dict, safetensors, or state.pt of a stream.",
             metavar="FILE",
         ),
     ] = None,
@@ -93,14 +97,16 @@ def verify(
             from greentrain.ledger.signatures import check_signature
 
             lines, code = check_signature(Path(named[0]), public_key)
+            if not (ledgers or report is not None or len(named) > 1):
+                lines.append("the contents were not checked: add --ledger LEDGER")
         if public_key is None or ledgers or report is not None or len(named) > 1:
             alone = heads is None and not new_only
-            found, worst = _check_file(named, ledgers or [], report, alone=alone)
+            found, worst = _check_file(named, ledgers or [], report, factors, alone=alone)
             lines, code = [*lines, *found], max(code, worst)
-    elif report is not None or (targets and ledgers):
+    elif report is not None or factors is not None or (targets and ledgers):
         raise ConfigurationError(
-            f"--report and --ledger belong to a file of a report, and {named[0]!r} is none by its "
-            f"name; it ends with one of {', '.join(REPORT_FILES)}"
+            f"--report, --factors and --ledger belong to a file of a report, and {named[0]!r} is "
+            f"none by its name; it ends with one of {', '.join(REPORT_FILES)}"
         )
     else:
         from greentrain.ledger.multi import verify_all
@@ -116,7 +122,12 @@ def verify(
 
 
 def _check_file(
-    named: Sequence[str], ledgers: Sequence[str], report: Path | None, *, alone: bool
+    named: Sequence[str],
+    ledgers: Sequence[str],
+    report: Path | None,
+    factors: Path | None,
+    *,
+    alone: bool,
 ) -> tuple[list[str], int]:
     from greentrain.report.recheck import check_file
     from greentrain.report.recheck_exports import check_rendered, is_report
@@ -129,7 +140,9 @@ def _check_file(
             "--ledger LEDGER"
         )
     with few_collections():
-        return check_file(path, ledgers) if of_report else check_rendered(path, ledgers, report)
+        if of_report:
+            return check_file(path, ledgers, factors)
+        return check_rendered(path, ledgers, report, factors)
 
 
 def _hash_of(model: Path) -> str:

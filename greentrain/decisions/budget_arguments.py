@@ -1,13 +1,17 @@
-"""Validate the arguments about the budget and the metric of a stream."""
+"""Validate the arguments about the budget, the metric and the weights of a stream."""
 
 from __future__ import annotations
+
+import re
 
 from greentrain.budget import Budget
 from greentrain.carbon import CarbonAccount
 from greentrain.errors import ConfigurationError
 from greentrain.naming import LONGEST_NAME, check_name
+from greentrain.texts import short_repr
 from greentrain.units import utc_now
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 CALIBRATION = "/calibration"
 """End of the name of a budget that pays for a calibration."""
 
@@ -53,6 +57,20 @@ def parse_budget(budget: str | Budget, num_experiences: int | None) -> Budget:
             "Budget with an end date (until=...)"
         )
     return Budget.parse(budget, num_experiences=num_experiences)
+
+
+def check_sha256(digest: str | None) -> str | None:
+    """Return the hash of weights, and refuse a text that is none.
+
+    Raises:
+        ConfigurationError: If it is not 64 hexadecimal digits in small letters.
+    """
+    if digest is None or (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+        return digest
+    raise ConfigurationError(
+        f"weights_sha256 is {short_repr(digest)}; it must be 64 hexadecimal digits in small "
+        "letters, as greentrain.training.weights_sha256(model.state_dict()) returns them"
+    )
 
 
 def check_intensity(budget: Budget, carbon: CarbonAccount) -> None:

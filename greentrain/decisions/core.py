@@ -31,6 +31,7 @@ from greentrain.control import (
     UpdateMode,
     broke,
 )
+from greentrain.decisions.budget_arguments import check_sha256
 from greentrain.decisions.decision_content import decision_content
 from greentrain.energy import EnergyTotal
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
@@ -55,6 +56,7 @@ class UpdateOutcome(EnergyTotal):
         metric_after: The metric of the model in use after the update; ``None`` if unknown.
         kept: Whether the trained model is in use from now on.
         energy_j: Joules that were used; ``None`` if unknown.
+        weights_sha256: Hash of the trained model's weights; ``None`` if unknown.
 
     Raises:
         ConfigurationError: If a number is out of range.
@@ -65,6 +67,7 @@ class UpdateOutcome(EnergyTotal):
     metric_after: float | None = None
     kept: bool = True
     energy_j: float | None = None
+    weights_sha256: str | None = None
 
     @property
     def total_j(self) -> float | None:
@@ -155,15 +158,16 @@ class PendingUpdate:
         metric_after: float | None = None,
         kept: bool = True,
         energy_j: float | None = None,
+        weights_sha256: str | None = None,
     ) -> None:
         """Report the outcome of the update, before its block ends.
 
         Args:
             steps: Steps that were trained; the planned steps unless given.
-            metric_after: The metric of the new model, on the same data as ``metric_before``;
-                ``None`` if unknown.
+            metric_after: The new model's metric on the data of ``metric_before``, if known.
             kept: Whether the new model is in use from now on.
             energy_j: Joules that were used, only for training that is not measured here.
+            weights_sha256: Hash by :func:`greentrain.training.weights_sha256`, if known.
 
         Raises:
             ConfigurationError: If the decision was ``SKIP``, or a value cannot be used.
@@ -188,6 +192,7 @@ class PendingUpdate:
             metric_after=finite(metric_after),
             kept=kept,
             energy_j=None if energy_j is None else float(energy_j),
+            weights_sha256=check_sha256(weights_sha256),
         )
 
 

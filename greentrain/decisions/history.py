@@ -41,6 +41,7 @@ class PastDecision:
         decided: Time of the decision, in UTC.
         gain: Gain that was measured for the update; ``None`` if none was.
         gain_sd: Its standard deviation.
+        weights_sha256: Hash of the weights in use after it; ``None`` if unknown.
     """
 
     experience_id: str
@@ -53,6 +54,7 @@ class PastDecision:
     decided: datetime
     gain: float | None = None
     gain_sd: float | None = None
+    weights_sha256: str | None = None
 
     @property
     def metric_trained(self) -> float | None:
@@ -254,6 +256,7 @@ def past_decisions(
                 decided=datetime.fromisoformat(row["recorded_utc"]),
                 gain=outcome["gain"],
                 gain_sd=outcome["gain_sd"],
+                weights_sha256=outcome["weights_sha256"],
             )
         )
     return found

@@ -29,6 +29,7 @@ from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import Meter, WindowRecorder, check_meter, close_meter, start_meter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DEFAULT_URL, Ledger, environment
+from greentrain.naming import check_tag
 from greentrain.units import is_number, is_whole
 
 
@@ -52,6 +53,8 @@ def open_controller(
     zone: str | None = None,
     intensity: IntensityProvider | None = None,
     pue: float | None = None,
+    team: str | None = None,
+    project: str | None = None,
 ) -> Iterator[ControllerSession]:
     """Open the controller of a stream that your own code trains, in any library.
 
@@ -81,6 +84,8 @@ def open_controller(
         zone: Grid zone of the power, such as ``"DE"``; without it, no emissions are claimed.
         intensity: A provider of carbon intensities, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
+        team: Tag of the team in the ledger.
+        project: Tag of the project in the ledger.
 
     Yields:
         The controller.
@@ -108,6 +113,7 @@ def open_controller(
         FULL_RETRAIN at 25% 10 200.0
     """
     check_names(name, shared_budget, monitor, mode)
+    tags = {"team": check_tag(team, "team"), "project": check_tag(project, "project")}
     carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
     terms = parse_budget(budget, num_experiences)
     if terms.share_of_full is not None:
@@ -147,12 +153,15 @@ def open_controller(
                     "priors": None if known is None else known.as_dict()["modes"],
                     "elsewhere": elsewhere,
                     "shared_budget": shared_budget,
+                    **tags,
                 },
                 "carbon": carbon.as_dict(),
             },
             sources=() if recorder is None else lambda: recorder.sources,
             beat=None if recorder is None else recorder.open_windows,
             emissions=carbon.of,
+            team=tags["team"],
+            project=tags["project"],
         )
         stack.enter_context(run)
         if recorder is not None:

@@ -11,9 +11,6 @@ from greentrain.budget import Balance
 from greentrain.control import (
     BudgetController,
     Candidate,
-    Decision,
-    Estimate,
-    Reason,
     State,
     UpdateMode,
 )
@@ -24,7 +21,7 @@ from greentrain.decisions.history import (
     read_history,
     relearn,
 )
-from greentrain.decisions.step_cost import check_steps, measure_steps, split
+from greentrain.decisions.step_cost import check_steps, first_decision, measure_steps, split
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
@@ -32,7 +29,7 @@ from greentrain.ledger import Ledger, RunLog
 from greentrain.naming import check_name
 from greentrain.payments import MIN_RESERVATION_J, Payment, settle
 from greentrain.texts import get_logger
-from greentrain.units import format_energy, is_whole
+from greentrain.units import is_whole
 
 _log = get_logger(__name__)
 
@@ -93,6 +90,7 @@ class ControllerSession:
             ledger, stream, self._account.budget_id, more_is_better=more_is_better
         )
         self._status = relearn(control, history)
+        self._weights = history[-1].weights_sha256 if history else None
         self._finished = [past.experience_id for past in history]
         budget.restart(past.decided for past in history)
 
@@ -305,7 +303,9 @@ class ControllerSession:
         )
         learn_step_cost(self.control, outcome.steps, outcome.energy_j)
         row = self._core.tell(update, outcome, trained_metric=in_use if outcome.steps else None)
-        self._core.record(row)
+        if outcome.kept and outcome.steps:
+            self._weights = outcome.weights_sha256
+        self._core.record({**row, "weights_sha256": self._weights})
         if update.state is not None:
             self._status = self._status.after(
                 PastDecision(
@@ -358,22 +358,6 @@ def feasible(candidates: Sequence[Candidate], state: State) -> list[Candidate]:
             "there is a model"
         )
     return scratch
-
-
-def first_decision(candidates: Sequence[Candidate], state: State, reserved_j: float) -> Decision:
-    """Decide while the cost of a step is unknown: take the candidate with the fewest steps."""
-    least = min(candidates, key=lambda candidate: candidate.steps)
-    return Decision(
-        action=least.action,
-        reason=Reason.FIXED if state.has_model else Reason.NO_MODEL,
-        sentence=(
-            f"the cost of a step is unknown: {least.action} has the fewest steps, and "
-            f"{format_energy(reserved_j)} are reserved to measure it"
-        ),
-        cost_j=Estimate(mean=reserved_j, sd=0.0, upper=reserved_j),
-        gain=Estimate(mean=0.0, sd=0.0, upper=0.0),
-        steps=least.steps,
-    )
 
 
 def _plain_count(count: int, name: str) -> int:

@@ -1,12 +1,13 @@
-"""Measure the cost of a step by short trainings of discarded models."""
+"""Measure the cost of a step by short trainings of discarded models, and decide without it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from greentrain.control import Candidate, Decision, Estimate, Reason, State
 from greentrain.errors import ConfigurationError
 from greentrain.payments import Payment
-from greentrain.units import is_whole
+from greentrain.units import format_energy, is_whole
 
 LONGER = 4
 """Steps of the last training, as a multiple of the steps of the others."""
@@ -69,3 +70,19 @@ def split(short_j: float, long_j: float, steps: int) -> tuple[float, float]:
     if step_j <= 0:
         step_j = long_j / (LONGER * steps)
     return max(0.0, short_j - steps * step_j), step_j
+
+
+def first_decision(candidates: Sequence[Candidate], state: State, reserved_j: float) -> Decision:
+    """Decide while the cost of a step is unknown: take the candidate with the fewest steps."""
+    least = min(candidates, key=lambda candidate: candidate.steps)
+    return Decision(
+        action=least.action,
+        reason=Reason.FIXED if state.has_model else Reason.NO_MODEL,
+        sentence=(
+            f"the cost of a step is unknown: {least.action} has the fewest steps, and "
+            f"{format_energy(reserved_j)} are reserved to measure it"
+        ),
+        cost_j=Estimate(mean=reserved_j, sd=0.0, upper=reserved_j),
+        gain=Estimate(mean=0.0, sd=0.0, upper=0.0),
+        steps=least.steps,
+    )

@@ -19,6 +19,8 @@ from greentrain.texts import get_logger
 from greentrain.units import steady_clock
 
 _log = get_logger(__name__)
+_MOST_SPANS = 512
+"""Times between inner phases that a window keeps at most; more are joined in pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Window(EnergyTotal):
         reading: Seconds and joules by source.
         epoch: The epoch, if there is one.
         reservation_id: The reservation that pays for it, if there is one.
+        spans: The times between phases inside it, in order; empty if they are not known.
     """
 
     phase: str
@@ -40,6 +43,7 @@ class Window(EnergyTotal):
     reading: Reading
     epoch: int | None = None
     reservation_id: str | None = None
+    spans: tuple[tuple[datetime, datetime], ...] = ()
 
     @property
     def total_j(self) -> float | None:
@@ -57,8 +61,18 @@ class _Frame:
     epoch: int | None
     started: datetime
     used: Reading = NOTHING
+    spans: list[tuple[datetime, datetime]] = field(default_factory=list)
     # Earlier and later reading of each span whose joules are late.
     unknown: list[tuple[Reading, Reading]] = field(default_factory=list)
+
+    def add_span(self, start: datetime, end: datetime) -> None:
+        """Add a time in which no phase inside this one was open."""
+        if end > start:
+            self.spans.append((start, end))
+        if len(self.spans) >= _MOST_SPANS:
+            pairs = zip(self.spans[::2], self.spans[1::2], strict=True)
+            # The later one moves to the end of the earlier one, so that no time is added.
+            self.spans = [(first[0], first[1] + (last[1] - last[0])) for first, last in pairs]
 
 
 class WindowRecorder:
@@ -102,6 +116,7 @@ class WindowRecorder:
         self._given_now = now
         self._now = now or steady_clock()
         self._frames: list[_Frame] = []
+        self._since = datetime.min  # when the innermost phase began, or went on
         self._edge: Reading | None = None
         self._warned: set[str] = set()
         self._lock = threading.RLock()
@@ -137,7 +152,11 @@ class WindowRecorder:
             if not self._frames:
                 self._now = self._given_now or steady_clock()
             self._cut()
-            self._frames.append(_Frame(phase=phase, epoch=epoch, started=self._now()))
+            now = self._now()
+            if self._frames:
+                self._frames[-1].add_span(self._since, now)
+            self._frames.append(_Frame(phase=phase, epoch=epoch, started=now))
+            self._since = now
 
     def leave(self) -> Window:
         """End the open phase and pass its window on.
@@ -147,6 +166,8 @@ class WindowRecorder:
         with self._lock:
             self._cut()
             ended = self._now()
+            self._frames[-1].add_span(self._since, ended)
+            self._since = ended
         if self._edge is not None and self._edge.late:
             self._wait_for_sources()
         with self._lock:
@@ -189,7 +210,8 @@ class WindowRecorder:
                 self._spread(reading)
             windows = [self._window(frame, now) for frame in self._frames]
             last = windows[-1].reading + self._difference(reading, self._edge)
-            windows[-1] = dataclasses.replace(windows[-1], reading=last)
+            spans = (*windows[-1].spans, (self._since, now))
+            windows[-1] = dataclasses.replace(windows[-1], reading=last, spans=spans)
             return windows
 
     @property
@@ -209,6 +231,7 @@ class WindowRecorder:
             ),
             epoch=frame.epoch,
             reservation_id=self.reservation_id,
+            spans=tuple(frame.spans),
         )
 
     def _wait_for_sources(self) -> None:

@@ -41,6 +41,7 @@ from greentrain.ledger.snapshot import Snapshot
 from greentrain.ledger.sqlite import file_url
 from greentrain.ledger.store import LedgerStore
 from greentrain.ledger.verify import Verification, verify, verify_snapshot
+from greentrain.ledger.verify_process import LedgerAtMoment, verified_meanwhile
 
 __all__ = [
     "DEFAULT_URL",
@@ -57,6 +58,7 @@ __all__ = [
     "HeartbeatRow",
     "Ledger",
     "LedgerAccount",
+    "LedgerAtMoment",
     "LedgerRows",
     "LedgerStore",
     "OutcomeRow",
@@ -85,6 +87,7 @@ __all__ = [
     "open_ledgers",
     "terms_of",
     "totals_of",
+    "verified_meanwhile",
     "verify",
     "verify_snapshot",
     "with_recovered",

@@ -25,6 +25,7 @@ from greentrain.money import BudgetStatus
 ALIVE = timedelta(minutes=1)
 """Time without a row after which a run no longer counts as running: six heartbeats."""
 _RUNS = 50
+_OPEN_RUNS = 200
 _STREAMS = 5
 
 
@@ -147,13 +148,17 @@ def live_view(ledger: Ledger, *, last: int = 5) -> LiveView:
 
 
 def _runs(connection: Connection, moment: datetime) -> tuple[LiveRun, ...]:
-    newest = connection.execute(
+    begun = (
         select(runs.c.run_id, runs.c.name, runs.c.kind, closings.c.status, entries.c.recorded_utc)
         .join(entries, entries.c.id == runs.c.entry_id)
         .outerjoin(closings, closings.c.run_id == runs.c.run_id)
         .order_by(runs.c.entry_id.desc())
-        .limit(_RUNS)
-    ).all()
+    )
+    newest = connection.execute(begun.limit(_RUNS)).all()
+    # A run of weeks may be older than many that have ended.
+    not_closed = connection.execute(begun.where(closings.c.status.is_(None)).limit(_OPEN_RUNS))
+    held = {row.run_id for row in newest}
+    newest = [*newest, *(row for row in not_closed if row.run_id not in held)]
     found: list[LiveRun] = []
     names: set[tuple[str, str]] = set()
     for row in newest:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
-from sqlalchemy import Column, Connection, Select, func, select
+from sqlalchemy import Column, Connection, Select, bindparam, func, select
 from sqlalchemy.exc import DBAPIError
 
 from greentrain.ledger.integrity import damage_meanwhile
@@ -126,13 +127,23 @@ class LedgerRows(RowReader):
         Args:
             kind: A kind of entry.
             *columns: Columns to read, besides ``entry_id`` and ``recorded_utc``; all by default.
-            **equals: Values that columns must have.
+            **equals: Values that columns must have; a list for one of several.
         """
-        names, query = _with_entry(kind, equals, columns)
+        given = tuple((name, type(value)) for name, value in equals.items())
+        names, flags, query = _with_entry(kind, columns, given)
         counts = self._counts
-        for row in self._chunked(query):
-            if counts is None or row[1] < counts.get(row[0], 0):
-                yield dict(zip(names, row[2:], strict=True))
+        values = {name: value for name, value in equals.items() if value is not None}
+        parts = chunks(self.connection, query, values=values, raw=True)
+        self._unread.add(parts)
+        for part in parts:
+            if counts is not None:
+                part = [row for row in part if row[-1] < counts.get(row[-2], 0)]
+            # Without the chain and the number in it, which come last.
+            rows = [dict(zip(names, row, strict=False)) for row in part]
+            for name in flags:
+                for row in rows:
+                    row[name] = read_flag(row[name])
+            yield from rows
 
     def without_run(self, kind: str) -> set[str]:
         """Return the ids of runs that rows of a kind name and that have no opening row."""
@@ -179,25 +190,36 @@ class LedgerRows(RowReader):
         return chain.from_iterable(parts)
 
 
+@lru_cache
 def _with_entry(
-    kind: str, equals: Mapping[str, Any], columns: Sequence[str] = ()
-) -> tuple[list[str], Select[Any]]:
-    """Return the names of a row's columns, and a query for chain, number and these columns."""
+    kind: str, columns: tuple[str, ...], equals: tuple[tuple[str, type], ...]
+) -> tuple[list[str], list[str], Select[Any]]:
+    """Return a query for columns of rows, and then chain and number.
+
+    Returns:
+        The names of the columns, those of them that are flags, and the query. It has a parameter
+        for each column in ``equals``, which holds the types of the values, except for ``None``.
+    """
     table = CONTENT[kind]
     names = ["entry_id", *columns] if columns else list(table.c.keys())
     query = (
         select(
-            entries.c.chain,
-            entries.c.seq,
             entries.c.recorded_utc,
             *(table.c[name] for name in names),
+            entries.c.chain,
+            entries.c.seq,
         )
         .join(table, (entries.c.id == table.c.entry_id) & (entries.c.kind == kind))
         .order_by(table.c.entry_id)
     )
-    for column, value in equals.items():
-        query = query.where(table.c[column] == value)
-    return ["recorded_utc", *names], query
+    for column, of in equals:
+        asked = table.c[column]
+        if of is list:
+            query = query.where(asked.in_(bindparam(column, expanding=True)))
+        else:
+            query = query.where(asked == (None if of is type(None) else bindparam(column)))
+    flags = [name for name in names if isinstance(table.c[name].type, Flag)]
+    return ["recorded_utc", *names], flags, query
 
 
 class _Contents:
@@ -251,20 +273,36 @@ def _after(query: Select[Any], number: Column[Any], after: int | None) -> Select
     return (query if after is None else query.where(number > after)).order_by(number)
 
 
-def chunks(connection: Connection, query: Select[Any]) -> Generator[Sequence[Any]]:
-    """Yield the rows of a query in lists of :data:`CHUNK`, of which one is in memory at once."""
+def chunks(
+    connection: Connection,
+    query: Select[Any],
+    *,
+    values: Mapping[str, Any] = MappingProxyType({}),
+    raw: bool = False,
+) -> Generator[Sequence[Any]]:
+    """Yield the rows of a query in lists of :data:`CHUNK`, of which one is in memory at once.
+
+    Args:
+        connection: The connection.
+        query: The query.
+        values: Values of its parameters.
+        raw: ``True`` to leave flags as the database has them, for :func:`read_flag`.
+    """
     if connection.dialect.name == "sqlite":
-        yield from _of_driver(connection, query)
+        yield from _of_driver(connection, query, values, raw=raw)
     else:
-        with connection.execute(query, execution_options={"yield_per": CHUNK}) as result:
+        options = {"yield_per": CHUNK}
+        with connection.execute(query, dict(values), execution_options=options) as result:
             yield from result.partitions()
 
 
-def _of_driver(connection: Connection, query: Select[Any]) -> Iterator[list[Any]]:
+def _of_driver(
+    connection: Connection, query: Select[Any], values: Mapping[str, Any], *, raw: bool
+) -> Iterator[list[Any]]:
     """Yield rows as SQLite's driver returns them, in half the time of SQLAlchemy's rows."""
     columns = enumerate(query.selected_columns)
-    flags = [place for place, column in columns if isinstance(column.type, Flag)]
-    with connection.execute(query) as result:
+    flags = [] if raw else [place for place, one in columns if isinstance(one.type, Flag)]
+    with connection.execute(query, dict(values)) as result:
         while rows := _fetch(result.cursor):
             if flags:
                 rows = [*map(list, rows)]

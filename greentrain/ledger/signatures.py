@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger.hashing import canonical
+from greentrain.regular_files import open_regular, read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -161,7 +162,7 @@ class Checker:
             raise ConfigurationError(f"cannot read {str(path)!r}: {error.strerror}") from None
         place = signature_file(path)
         try:
-            statement = json.loads(_read(place))
+            statement = json.loads(read_regular(place, _LARGEST))
         except FileNotFoundError:
             return f"there is no signature {place.name}"
         except (OSError, ValueError, RecursionError):
@@ -207,7 +208,7 @@ def _create(path: Path, content: bytes, mode: int) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -215,14 +216,9 @@ def _fingerprint(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_LARGEST)
-
-
 def _key_file(path: Path) -> bytes:
     try:
-        return _read(path)
+        return read_regular(path, _LARGEST)
     except OSError as error:
         raise ConfigurationError(f"cannot read the key {str(path)!r}: {error.strerror}") from None
 

@@ -17,10 +17,12 @@ from greentrain.ledger.rows import Head
 from greentrain.ledger.schema import BUDGET_CHAIN, RUN_CHAIN, entries
 from greentrain.ledger.signatures import Checker, Signer
 from greentrain.ledger.store import LedgerStore
+from greentrain.regular_files import open_regular, read_regular
 from greentrain.units import utc_now, utc_text
 
 _log = logging.getLogger(__name__)
 _CHUNK = 400
+_LARGEST = 2**30
 
 
 def head_log(file: Path) -> Path:
@@ -50,7 +52,7 @@ def sign_heads(
             signer.sign("heads", {"signed_utc": utc_text(utc_now()), "heads": heads}),
             sort_keys=True,
         )
-        descriptor = os.open(head_log(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = open_regular(head_log(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         with os.fdopen(descriptor, "ab") as written:
             written.write(f"{line}\n".encode())
             written.flush()
@@ -75,7 +77,7 @@ def head_faults(store: LedgerStore, file: Path, checker: Checker) -> tuple[list[
     """
     log = head_log(file)
     try:
-        lines = log.read_bytes().splitlines()
+        lines = read_regular(log, _LARGEST).splitlines()
     except FileNotFoundError:
         return [f"there are no signed heads: {log.name} is missing"], 0
     except OSError as error:

@@ -134,12 +134,26 @@ def _verify_new(rows: LedgerRows, ledger: Ledger, exported: ExportedHeads) -> Ve
     """Verify the rows after exported heads, which were found in the ledger."""
     key = ledger.store.key
     with rows.damage() as damage, altered_meanwhile(rows, key) as second:
-        _refuse_missing_key(ledger, list(islice(LedgerRows(rows.connection).in_order(), _KEYED)))
+        refuse_missing_key(ledger, LedgerRows(rows.connection))
         check = _Check(rows, key, {}, second)
         earlier.restore(rows, exported, check.chains, check.money, check.notes)
         for entry, held in rows.in_order():
             check.add(entry, held)
         return check.result(ledger, damage(), exported, earlier=exported.total)
+
+
+def refuse_missing_key(ledger: Ledger, rows: OrderedRows) -> None:
+    """Refuse a ledger that was created with a key, if none is given.
+
+    Args:
+        ledger: The ledger.
+        rows: Its rows, of which the first few are read.
+
+    Raises:
+        LedgerError: If the key is missing.
+    """
+    first = rows.in_order()
+    _refuse_missing_key(ledger, list(islice(first, _KEYED)))
 
 
 def _refuse_missing_key(ledger: Ledger, first: list[tuple[Entry, Content | None]]) -> None:

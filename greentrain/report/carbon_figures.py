@@ -30,6 +30,47 @@ class BasisGrams(TypedDict):
     emissions_g: float
 
 
+class RestatedFactors(TypedDict):
+    """The factors that a report was restated with, as the report holds them."""
+
+    file: str
+    sha256: str
+    kind: str
+    upstream: bool
+
+
+class Restated(RestatedFactors):
+    """The factors of a restated report, and the grams of the factors before.
+
+    ``before_by_basis`` has the grams before by the basis of their factors. ``upstream_g`` is Scope
+    3, category 3. Grams are ``None`` unless they are known of every window.
+    """
+
+    before_g: float | None
+    before_by_basis: list[BasisGrams]
+    upstream_g: float | None
+    sentence: str
+
+
+class Equivalent(TypedDict):
+    """Grams as a number of units of ``g_each`` grams each, with the 95 % interval."""
+
+    what: str
+    unit: str
+    g_each: float
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Equivalents(TypedDict):
+    """Things that emit as much as the runs, with their source."""
+
+    figures: list[Equivalent]
+    source: str
+    sentence: str
+
+
 class CarbonFigures(TypedDict):
     """The grams of all windows, the energy that they cover, and their factors."""
 

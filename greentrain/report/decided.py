@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from greentrain.ledger import BudgetRow, DecisionRow, RunRow
 from greentrain.report.avoided import AvoidedEnergy
 from greentrain.report.baseline_retrainings import measured
-from greentrain.report.budget_payments import BudgetPayments
+from greentrain.report.budget_payments import BudgetPayments, PaidWindows
 from greentrain.report.budget_status import BudgetHistory, read_payments
 from greentrain.report.compute import Compute
 from greentrain.report.document import ExperienceEntry, RunFigures, Summary
@@ -129,8 +129,45 @@ class Decided:
         )
 
 
+@dataclass(slots=True, kw_only=True)
+class LedgerPayments:
+    """The payments of whole ledgers, which the reports of all their parts share.
+
+    Args:
+        payments: The payments from each budget.
+        about: Ids of the runs that decided about each budget.
+        payers: Ids of the runs that paid from each budget.
+        overruns_j: Joules beyond each reservation.
+    """
+
+    payments: Mapping[str, BudgetPayments]
+    about: dict[str, set[str]]
+    payers: dict[str, set[str]]
+    overruns_j: dict[str, float | None]
+
+
+def read_all_payments(contents: LedgerContents, paid: Mapping[str, PaidWindows]) -> LedgerPayments:
+    """Read all payments, and which runs decided about each budget.
+
+    Args:
+        contents: The ledgers.
+        paid: The windows of each reservation.
+    """
+    about: dict[str, set[str]] = defaultdict(set)
+    for row in contents.each("decision", "run_id", "budget_id"):
+        about[row["budget_id"]].add(row["run_id"])
+    overruns_j: dict[str, float | None] = {}
+    payers: dict[str, set[str]] = defaultdict(set)
+    payments = read_payments(contents.rows["budget"], _noted(contents, overruns_j, payers), paid)
+    return LedgerPayments(payments=payments, about=about, payers=payers, overruns_j=overruns_j)
+
+
 def read_decisions(
-    contents: LedgerContents, scope: Scope, chosen: Collection[str] | None, windows: Windows
+    contents: LedgerContents,
+    scope: Scope,
+    chosen: Set[str] | None,
+    windows: Windows,
+    paid: LedgerPayments,
 ) -> Decided:
     """Find the runs and the budgets of a report, and read payments and outcomes.
 
@@ -144,35 +181,31 @@ def read_decisions(
         scope: The scope of the report.
         chosen: Ids of its runs; ``None`` for all.
         windows: Its windows.
+        paid: The payments of the ledgers.
     """
-    about: dict[str, set[str]] = defaultdict(set)
+    payments, about, payers = paid.payments, paid.about, paid.payers
     decided_runs, decided_budgets = set(), set()
 
     def noted_decisions() -> Iterator[DecisionRow]:
-        for row in contents.each("decision", *_SHORT):
-            about[row["budget_id"]].add(row["run_id"])
-            if _in(chosen, row) and scope.holds(row["recorded_utc"]):
+        for row in contents.each_of_runs("decision", chosen, *_SHORT):
+            if scope.holds(row["recorded_utc"]):
                 decided_runs.add(row["run_id"])
                 decided_budgets.add(row["budget_id"])
                 yield row
 
     def decisions() -> Iterator[DecisionRow]:
-        for row in contents.each("decision"):
-            if _in(chosen, row) and scope.holds(row["recorded_utc"]):
+        for row in contents.each_of_runs("decision", chosen):
+            if scope.holds(row["recorded_utc"]):
                 yield row
 
     kept = contents.rows
-    shown = [row for row in kept["run"] if _in(chosen, row)]
-    outcomes = Outcomes(
-        shown, noted_decisions(), (row for row in contents.each("outcome") if _in(chosen, row))
-    )
-    overruns_j: dict[str, float | None] = {}
-    payers: dict[str, set[str]] = defaultdict(set)
-    payments = read_payments(kept["budget"], _noted(contents, overruns_j, payers), windows.paid)
+    shown = [row for row in kept["run"] if chosen is None or row["run_id"] in chosen]
+    outcomes = Outcomes(shown, noted_decisions(), contents.each_of_runs("outcome", chosen))
     of_runs = [
         row
         for row in kept["budget"]
-        if chosen is None or (payers[row["budget_id"]] | about[row["budget_id"]]) & set(chosen)
+        if chosen is None
+        or not chosen.isdisjoint(payers[row["budget_id"]] | about[row["budget_id"]])
     ]
     budgets = of_runs
     if scope.of_some_time:
@@ -199,7 +232,7 @@ def read_decisions(
             windows.paid,
             BudgetHistory(of_runs, payments),
             budgets={row["budget_id"]: row["name"] for row in of_runs},
-            overruns_j=overruns_j,
+            overruns_j=paid.overruns_j,
             statuses=statuses,
             shadow=shadow_runs(kept["run"]),
             streams=streams,
@@ -220,10 +253,6 @@ def read_decisions(
         decisions=decisions,
         windows_of=windows_of,
     )
-
-
-def _in(chosen: Collection[str] | None, row: Any) -> bool:
-    return chosen is None or row["run_id"] in chosen
 
 
 def _noted(

@@ -11,7 +11,12 @@ from typing import Any, Literal, NotRequired, Required, TypedDict
 
 from greentrain.budget import Period, Unit
 from greentrain.ledger import Head
-from greentrain.report.carbon_figures import CarbonFigures, SupplementaryImpacts
+from greentrain.report.carbon_figures import (
+    CarbonFigures,
+    Equivalents,
+    Restated,
+    SupplementaryImpacts,
+)
 from greentrain.report.use_figures import ComputeFigures, UseFigures
 
 
@@ -73,11 +78,7 @@ class SourceFigures(HostSource):
 
 
 class BoundaryEnergy(TypedDict, total=False):
-    """Energy of the node or the facility, of one run or of all.
-
-    The required keys are always set, ``factor`` to ``note`` for a run's node, ``pue`` to ``times``
-    for a run's facility, and the others for all runs.
-    """
+    """Energy of the node or the facility; which keys are set depends on what it is of."""
 
     boundary: Required[str]
     energy_j: Required[float]
@@ -112,7 +113,10 @@ class CapFigures(TypedDict):
 
 
 class RunFigures(EnergyFigures):
-    """A run as it was measured; grams are known if they are known of each of its windows."""
+    """A run as it was measured; grams are known if they are known of each of its windows.
+
+    ``emissions_before_g`` are those that the ledger holds, in a restated report.
+    """
 
     run_id: str
     kind: str
@@ -122,6 +126,7 @@ class RunFigures(EnergyFigures):
     opened_utc: str
     closed_utc: str | None
     emissions_g: float | None
+    emissions_before_g: float | None
     caps: list[CapFigures]
     environment: dict[str, Any]
     slurm_job_id: str | None
@@ -351,6 +356,13 @@ class WindowFigures(TypedDict):
     complete: bool
 
 
+class TaggedWindow(WindowFigures):
+    """A window with the tags of its run, as the table of windows has it."""
+
+    team: str | None
+    project: str | None
+
+
 class LeftOut(TypedDict):
     """Number of the first windows and experiences that the document does not list."""
 
@@ -383,6 +395,8 @@ class Report(TypedDict):
     summary: Summary
     not_measured: NotMeasured
     carbon: CarbonFigures
+    restated: Restated | None
+    equivalents: Equivalents | None
     disclosures: Mapping[str, Any]
     supplementary_impacts: SupplementaryImpacts
     avoided: dict[str, Any]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from greentrain.ledger import canonical
-from greentrain.report.carbon_figures import CarbonFigures, EmissionFactors
+from greentrain.ledger import RunRow, canonical
+from greentrain.report.carbon_figures import CarbonFigures, EmissionFactors, Restated
 from greentrain.report.document import EnergyTotals, RunFigures
-from greentrain.report.row_helpers import carbon_settings, number
+from greentrain.report.restatement import Restatement
+from greentrain.report.row_helpers import carbon_settings, number, parse
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.sums import Sum
 
@@ -18,6 +19,10 @@ NOT_ALL = "not every window has a known energy and intensity, so the grams cover
 KNOWN = (
     "energy of each window{} times its mean intensity; the interval is that of the energy alone, "
     "because the intensity's uncertainty is not known"
+)
+RESTATED = (
+    "restated: the grams are those of the {kind} factors in {file} (SHA-256 {sha256}); the energy "
+    "and the PUE are as recorded"
 )
 WITH_PUE = " times PUE where one was given"
 
@@ -43,9 +48,7 @@ def carbon(
         grams.join(run.grams)
         covered.join(run.covered)
         if run.grams.known:
-            intensity = settings.get(run_id, {}).get("intensity")
-            basis = intensity.get("basis") if isinstance(intensity, dict) else None
-            by_basis[basis if isinstance(basis, str) else None].join(run.grams)
+            by_basis[_basis(settings.get(run_id))].join(run.grams)
     emissions_g, known = grams.total, grams.known
     intensities = _intensities(runs)
     complete = known == totals["windows"] > 0
@@ -62,6 +65,52 @@ def carbon(
         "intensities": intensities,
         "sentence": _sentence(intensities, known, complete=complete),
     }
+
+
+def restated(
+    restatement: Restatement | None,
+    kept: Sequence[RunRow],
+    windows: Mapping[str, RunWindows],
+    totals: EnergyTotals,
+) -> Restated | None:
+    """Return the factors of a restated report, and the grams before; ``None`` if it is not one.
+
+    Args:
+        restatement: The factors.
+        kept: The opening rows of the runs as the ledgers hold them.
+        windows: The windows of each run that has any, by its id.
+        totals: The totals of the report.
+    """
+    if restatement is None:
+        return None
+    before, upstream = Sum(), Sum()
+    by_basis: dict[str | None, Sum] = defaultdict(Sum)
+    bases = {row["run_id"]: _basis(parse(row["environment"], {}).get("carbon")) for row in kept}
+    for run_id, run in windows.items():
+        before.join(run.before)
+        upstream.join(run.upstream)
+        if run.before.known:
+            by_basis[bases.get(run_id)].join(run.before)
+    before_g = before.total if before.known == totals["windows"] > 0 else None
+    factors = restatement.as_dict()
+    return {
+        **factors,
+        "before_g": before_g,
+        "before_by_basis": [
+            {"basis": basis, "emissions_g": one.number}
+            for basis, one in sorted(by_basis.items(), key=lambda item: item[0] or "")
+        ],
+        "upstream_g": upstream.total if upstream.known == totals["windows"] > 0 else None,
+        "sentence": RESTATED.format(
+            kind=factors["kind"], file=factors["file"], sha256=factors["sha256"]
+        ),
+    }
+
+
+def _basis(settings: object) -> str | None:
+    intensity = settings.get("intensity") if isinstance(settings, dict) else None
+    basis = intensity.get("basis") if isinstance(intensity, dict) else None
+    return basis if isinstance(basis, str) else None
 
 
 def _sentence(intensities: Sequence[EmissionFactors], known: int, *, complete: bool) -> str:

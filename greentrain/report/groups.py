@@ -11,7 +11,8 @@ from greentrain.ledger import Ledger, RunRow
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import Report
 from greentrain.report.ledger_reading import VerifiedContents, read
-from greentrain.report.model import document
+from greentrain.report.measured import Part
+from greentrain.report.model import documents
 from greentrain.report.row_helpers import grouped
 from greentrain.report.scope import Scope, moment
 from greentrain.texts import short_repr
@@ -69,7 +70,7 @@ def roll_up(
     ledgers: Sequence[Ledger],
     by: str,
     *,
-    project: str | None = None,
+    name: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
 ) -> list[GroupFigures]:
@@ -80,7 +81,7 @@ def roll_up(
     Args:
         ledgers: The ledgers, which are only read.
         by: One of :data:`GROUPS`.
-        project: Pattern of the names of the runs, as for :func:`greentrain.report.build`.
+        name: Pattern of the names of the runs, as for :func:`greentrain.report.build`.
         since: Start of the figures, as for :func:`greentrain.report.build`.
         until: The first moment after it.
 
@@ -90,14 +91,21 @@ def roll_up(
         LedgerError: If a ledger cannot be read.
     """
     chosen = group_by(by)
-    scope = scope_of(project=project, since=since, until=until)
+    scope = scope_of(name=name, since=since, until=until)
     with read(ledgers) as contents:
-        whole = document(contents, scope, Disclosures())
-        names = ledger_names(contents)
+        all_runs = contents, Part(scope, scope.chosen(contents.rows["run"]), lists=False)
+        groups = [] if chosen == "month" else group_parts(contents, chosen, scope)
+        reports = documents(contents, [all_runs, *(one[1:] for one in groups)], Disclosures())
+        whole = next(reports)
+        if chosen == "month":  # known after the first reading
+            groups = month_parts(contents, scope, whole)
+            reports = documents(contents, [one[1:] for one in groups], Disclosures())
         rows = [
-            figures(key, names, one) for key, one in group_reports(contents, chosen, scope, whole)
+            figures(key, contents.names, report)
+            for (key, _, _), report in zip(groups, reports, strict=True)
+            if report["runs"] or chosen == "month"
         ]
-        return [*rows, figures(GroupKey(TOTAL), names, whole)]
+        return [*rows, figures(GroupKey(TOTAL), contents.names, whole)]
 
 
 def group_by(text: str) -> GroupBy:
@@ -115,7 +123,7 @@ def group_by(text: str) -> GroupBy:
 
 
 def scope_of(
-    *, project: str | None, since: str | datetime | None, until: str | datetime | None
+    *, name: str | None, since: str | datetime | None, until: str | datetime | None
 ) -> Scope:
     """Return the scope of all runs with such a name in an interval.
 
@@ -123,38 +131,47 @@ def scope_of(
         ConfigurationError: If a moment is not valid.
     """
     return Scope(
-        project=project,
+        name=name,
         since_utc=None if since is None else moment(since),
         until_utc=None if until is None else moment(until),
     )
 
 
-def ledger_names(contents: VerifiedContents) -> list[str]:
-    """Return the names of the ledgers, in order."""
-    return [one["name"] for one in contents.verification["ledgers"]]
-
-
-def group_reports(
-    contents: VerifiedContents, by: GroupBy, scope: Scope, whole: Report
-) -> Iterator[tuple[GroupKey, Report]]:
-    """Yield the report of each group.
+def group_parts(
+    contents: VerifiedContents, by: GroupBy, scope: Scope
+) -> list[tuple[GroupKey, VerifiedContents, Part]]:
+    """Return each group that is no month, the contents of its ledgers, and its part of them.
 
     Args:
         contents: The ledgers.
         by: The groups.
         scope: The scope of all of them.
+    """
+    runs = scope.chosen(contents.rows["run"])
+    found = []
+    for key, held in _grouped(contents, _KEYS[by]).items():
+        among = {row["run_id"] for row in held if runs is None or row["run_id"] in runs}
+        if among:
+            of_group = contents if key.ledger is None else contents.of_ledger(key.ledger)
+            found.append((key, of_group, Part(scope, among, lists=False)))
+    return found
+
+
+def month_parts(
+    contents: VerifiedContents, scope: Scope, whole: Report
+) -> list[tuple[GroupKey, VerifiedContents, Part]]:
+    """Return each month with a row, as :func:`group_parts` does.
+
+    Args:
+        contents: The ledgers.
+        scope: The scope of all months.
         whole: The report of all of them.
     """
-    if by == "month":
-        for name, month in _months(scope, whole):
-            yield GroupKey(name), document(contents, month, Disclosures())
-        return
-    runs = {run["run_id"] for run in whole["runs"]}
-    for key, held in _grouped(contents, _KEYS[by]).items():
-        among = {row["run_id"] for row in held} & runs
-        if among:
-            part = contents if key.ledger is None else contents.of_ledger(key.ledger)
-            yield key, document(part, scope, Disclosures(), among=among)
+    runs = scope.chosen(contents.rows["run"])
+    return [
+        (GroupKey(of_month), contents, Part(month, runs, lists=False))
+        for of_month, month in _months(scope, whole)
+    ]
 
 
 def figures(key: GroupKey, names: Sequence[str], report: Report) -> GroupFigures:
@@ -218,7 +235,7 @@ def _months(scope: Scope, whole: Report) -> Iterator[tuple[str, Scope]]:
         yield (
             f"{start:%Y-%m}",
             Scope(
-                project=scope.project,
+                name=scope.name,
                 since_utc=max(utc_text(start), scope.since_utc or ""),
                 until_utc=min(utc_text(following), scope.until_utc or "9999"),
             ),

@@ -31,12 +31,16 @@ class Hours:
         parts: dict[int, tuple[list[float | None], list[float | None]]] = {}
         for window in windows:
             energy_j, grams = window["energy_j"], window["emissions_g"]
+            hour, last = _hours(window)
+            if hour == last:  # as most are
+                of_hour = parts.get(hour) or parts.setdefault(hour, ([], []))
+                of_hour[0].append(energy_j)
+                of_hour[1].append(grams)
+                continue
             shares = _shares(window)
             of_grams = _by_intensity(shares, window)
             for hour, share in shares.items():
-                of_hour = parts.get(hour)
-                if of_hour is None:
-                    of_hour = parts[hour] = [], []
+                of_hour = parts.get(hour) or parts.setdefault(hour, ([], []))
                 of_hour[0].append(None if energy_j is None else share * energy_j)
                 of_hour[1].append(None if grams is None else of_grams[hour] * grams)
         for hour, (joules, emissions) in parts.items():
@@ -70,12 +74,15 @@ class Hours:
         ]
 
 
+def _hours(window: MeasuredWindow) -> tuple[int, int]:
+    """Return the first and the last hour of a window, in hours since 1970."""
+    start, end = window["times"][0][0], window["times"][-1][1]
+    return start // _HOUR_US, max(end - 1, start) // _HOUR_US
+
+
 def _shares(window: MeasuredWindow) -> dict[int, float]:
     """Return the share of the window's own time in each hour, by hours since 1970."""
     spans = window["times"]
-    first, last = spans[0][0] // _HOUR_US, max(spans[-1][1] - 1, spans[0][0]) // _HOUR_US
-    if first == last:
-        return {first: 1.0}
     lengths: dict[int, int] = defaultdict(int)
     for start, end in spans:
         while start < end:

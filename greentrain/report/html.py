@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from greentrain.control import UPDATE_MODES
 from greentrain.report.document import ExperienceEntry, Report, RunFigures
+from greentrain.report.equivalents import equivalents_words
 from greentrain.report.experiences import ENDINGS, settings_of
 from greentrain.report.exports.claim import claim
 from greentrain.report.formats import FILTERS, energy, inert, short
+from greentrain.report.pareto_chart import pareto_charts
 from greentrain.report.row_helpers import grouped, pue, total
 from greentrain.report.svg import (
     BASELINE_COLOUR,
@@ -22,6 +24,7 @@ from greentrain.report.svg import (
     source_chart,
     spending_chart,
 )
+from greentrain.report.trials import trials
 from greentrain.report.uses import USES, with_baselines
 from greentrain.report.window_list import epoch_energies
 from greentrain.units import format_number, plural
@@ -76,14 +79,14 @@ def render_html(report: Report, *, paper: bool = False) -> str:
     """
     from markupsafe import Markup
 
-    charts = {
+    plots = {
         place: [(name, Markup(one)) for name, one in plotted]
-        for place, plotted in _charts(report).items()
+        for place, plotted in charts(report).items()
     }
     page = (
         environment()
         .get_template("report.html.j2")
-        .render(report=report, charts=charts, paper=paper, **_view(report))
+        .render(report=report, charts=plots, paper=paper, **_view(report))
     )
     return page if page.endswith("\n") else page + "\n"
 
@@ -133,6 +136,7 @@ def _view(report: Report) -> dict[str, Any]:
             for one in report["summary"]["by_use"]
         },
         "factor_words": _factor_words(report),
+        "equivalents_words": equivalents_words,
         "mode_words": MODE_WORDS,
         "phase_words": PHASE_WORDS,
         "method_words": METHOD_WORDS,
@@ -160,8 +164,8 @@ def _in_order(modes: Mapping[str, int]) -> dict[str, int]:
     return {mode: modes[mode] for mode in [*UPDATE_MODES, *sorted(modes)] if mode in modes}
 
 
-def _charts(report: Report) -> dict[str, list[tuple[str, str]]]:
-    """Return the charts of each place, each with the name of what it shows."""
+def charts(report: Report) -> dict[str, list[tuple[str, str]]]:
+    """Return the charts of each place as SVG, each with the name of what it shows."""
     names = {run["run_id"]: run["name"] for run in report["runs"]}
     latest = with_baselines(
         report["experiences"][-MOST_EXPERIENCES:], report["baseline_retrainings"]
@@ -192,6 +196,7 @@ def _charts(report: Report) -> dict[str, list[tuple[str, str]]]:
             (name, metric_chart(held, metric, name))
             for (name, metric), held in list(by_metric.items())[:MOST_CHARTS]
         ],
+        "pareto": pareto_charts(trials(report))[:MOST_CHARTS],
     }
 
 
@@ -204,7 +209,13 @@ def _intensity(report: Report) -> list[tuple[str, str]]:
     hours = [one for one in report["hourly"] if one["carbon_g"] is not None and one["energy_j"]]
     known = [one["intensity"] for one in report["carbon"]["intensities"] if one["intensity"]]
     pues = {pue(run) or 1.0 for run in report["runs"] if run["energy_j"]}
-    if not hours or len(pues) != 1 or all(one["data_year"] is not None for one in known):
+    # Restated factors are mostly constants, too.
+    if (
+        report["restated"]
+        or not hours
+        or len(pues) != 1
+        or all(one["data_year"] is not None for one in known)
+    ):
         return []
     return [("", intensity_chart(hours, pues.pop()))]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from heapq import merge
 from operator import itemgetter
 from shlex import quote
@@ -12,15 +13,18 @@ from typing import Any, cast
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import (
-    ExportedHeads,
     Heads,
     Ledger,
+    LedgerAtMoment,
     LedgerRows,
+    RunRow,
     Verification,
-    verify_snapshot,
+    verified_meanwhile,
     with_recovered,
 )
+from greentrain.ledger.few_collections import few_collections
 from greentrain.report.document import VerificationSummary
+from greentrain.report.restatement import Restatement
 from greentrain.report.row_helpers import MeasuredWindow, ReportRows, readable
 from greentrain.report.times import with_times
 
@@ -28,6 +32,8 @@ KEPT = tuple(ReportRows.__annotations__)
 """Kinds of which all rows are in memory."""
 KINDS = (*KEPT, "window", "heartbeat", "reservation", "settlement", "decision", "outcome")
 """The kinds of rows that a report is built from."""
+MOST_ASKED = 500
+"""Runs whose rows are asked for by name; of more runs, all rows are read."""
 LATEST = "9999"
 """A text after all times."""
 
@@ -38,17 +44,43 @@ class OneLedger:
     Args:
         rows: Its rows.
         offset: Number that is added to those of its entries.
+        restatement: Other emission factors; ``None`` for those of the runs.
     """
 
-    def __init__(self, rows: LedgerRows, offset: int = 0) -> None:
+    def __init__(
+        self, rows: LedgerRows, offset: int = 0, restatement: Restatement | None = None
+    ) -> None:
         self.rows = rows
         self.offset = offset
+        self.restatement = restatement
         self.kept: dict[str, list[Any]] = {kind: list(self.each(kind)) for kind in KEPT}
+        self.recorded_runs: list[RunRow] = self.kept["run"]
+        if restatement is not None:
+            self.kept["run"] = [restatement.run(row) for row in self.kept["run"]]
         self._closed = {row["run_id"] for row in self.kept["closing"]}
+        self._moments: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
 
     def each(self, kind: str, *columns: str) -> Iterator[Any]:
         """Yield the rows of a kind, in order."""
         for row in self.rows.each(kind, *columns):
+            row["entry_id"] += self.offset
+            yield row
+
+    def moments(self, since: str, until: str) -> dict[str, tuple[str, str]]:
+        """Return the first and the last time of the rows in an interval, by their chain."""
+        asked = since, until
+        if asked not in self._moments:
+            self._moments[asked] = self.rows.moments(KINDS, since, until)
+        return self._moments[asked]
+
+    def each_of_runs(self, kind: str, runs: Collection[str] | None, *columns: str) -> Iterator[Any]:
+        """Yield the rows of a kind of some runs, in order; of all runs if ``None``."""
+        if runs is None or len(runs) > MOST_ASKED:
+            for row in self.each(kind, *columns):
+                if runs is None or row["run_id"] in runs:
+                    yield row
+            return
+        for row in self.rows.each(kind, *columns, run_id=[*runs]):
             row["entry_id"] += self.offset
             yield row
 
@@ -102,6 +134,17 @@ class LedgerContents:
         for ledger in self.ledgers:
             yield from ledger.each(kind, *columns)
 
+    def each_of_runs(self, kind: str, runs: Collection[str] | None, *columns: str) -> Iterator[Any]:
+        """Yield the rows of a kind of some runs, in order.
+
+        Args:
+            kind: A kind of entry.
+            runs: Ids of the runs; ``None`` for all.
+            *columns: Columns to read, ``run_id`` among them; all by default.
+        """
+        for ledger in self.ledgers:
+            yield from ledger.each_of_runs(kind, runs, *columns)
+
     def payments(self) -> Iterator[Any]:
         """Yield reservations and settlements, in order."""
         for ledger in self.ledgers:
@@ -117,6 +160,17 @@ class LedgerContents:
     def windows_of_run(self, run_id: str) -> list[MeasuredWindow]:
         """Return the windows of a run."""
         return [one for ledger in self.ledgers for one in ledger.windows_of_run(run_id)]
+
+    @property
+    def restatement(self) -> Restatement | None:
+        """The other emission factors of a restated report."""
+        return self.ledgers[0].restatement if self.ledgers else None
+
+    def restated(self, windows: list[MeasuredWindow]) -> list[MeasuredWindow]:
+        """Return windows of one run with the grams of a restated report; all else stays."""
+        if self.restatement is not None:
+            self.restatement.restate(windows)
+        return windows
 
     def windows_of_reservation(self, reservation: str) -> list[MeasuredWindow]:
         """Return the windows that a reservation paid for."""
@@ -136,7 +190,7 @@ class LedgerContents:
     def moments(self, since: str | None, until: str | None) -> Iterator[tuple[str, str, str]]:
         """Yield the first and the last time of the rows in an interval, by their chain."""
         for ledger in self.ledgers:
-            found = ledger.rows.moments(KINDS, since or "", until or LATEST)
+            found = ledger.moments(since or "", until or LATEST)
             for chain, (first, last) in found.items():
                 yield chain, first, last
 
@@ -146,11 +200,20 @@ class VerifiedContents(LedgerContents):
     """The contents of ledgers that were verified.
 
     Args:
-        verification: The result, and the head of each chain by its name; of several ledgers, after
-            the ledger's name.
+        names: Names of the ledgers.
+        verified: Waits for the result of verifying them, which a second process may compute.
     """
 
-    verification: VerificationSummary
+    names: Sequence[str]
+    verified: Callable[[], VerificationSummary]
+
+    @property
+    def verification(self) -> VerificationSummary:
+        """The result, and the head of each chain by its name.
+
+        Of several ledgers, a chain's name follows that of its ledger.
+        """
+        return self.verified()
 
     def of_ledger(self, place: int) -> VerifiedContents:
         """Return the contents of one ledger, by its number."""
@@ -176,6 +239,7 @@ def read(
     *,
     names: Sequence[str] | None = None,
     as_of: Sequence[Heads] | None = None,
+    restatement: Restatement | None = None,
 ) -> Iterator[VerifiedContents]:
     """Read ledgers, each in one transaction that lasts as long as the ``with`` block.
 
@@ -183,6 +247,7 @@ def read(
         ledgers: The ledgers.
         names: Their names; by default the names of their files.
         as_of: The heads of each: rows that were appended later are left out.
+        restatement: Emission factors in place of those of the runs.
 
     Raises:
         ConfigurationError: If there is no ledger, or one run is in two of them.
@@ -192,22 +257,23 @@ def read(
         raise ConfigurationError("a report needs at least one ledger, and none was given")
     names = names_of(ledgers) if names is None else names
     with ExitStack() as opened:
+        opened.enter_context(few_collections())
+        moments = [None] * len(ledgers) if as_of is None else as_of
+        to_verify = [
+            LedgerAtMoment(opened.enter_context(ledger.reading(heads)), ledger, heads)
+            for ledger, heads in zip(ledgers, moments, strict=True)
+        ]
+        results = opened.enter_context(verified_meanwhile(to_verify))
         parts: dict[str, OneLedger] = {}
-        verified: dict[str, Verification] = {}
         offset = 0
-        for place, (name, ledger) in enumerate(zip(names, ledgers, strict=True)):
-            heads = None if as_of is None else as_of[place]
-            rows = opened.enter_context(ledger.reading(heads))
-            exported = None
-            if heads is not None:
-                exported = ExportedHeads(exported_utc="the day of the report", heads=heads)
-            verified[name] = verify_snapshot(rows, ledger, exported)
-            parts[name] = OneLedger(rows, offset)
-            offset += rows.last_entry()
+        for name, one in zip(names, to_verify, strict=True):
+            parts[name] = OneLedger(one.rows, offset, restatement)
+            offset += one.rows.last_entry()
         yield VerifiedContents(
             ledgers=list(parts.values()),
             rows=_merged(parts),
-            verification=_summary(verified),
+            names=names,
+            verified=cache(lambda: _summary(dict(zip(names, results(), strict=True)))),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from greentrain.report.document import ExperienceEntry, WindowFigures
+from greentrain.report.document import ExperienceEntry, TaggedWindow
 
 MOST_WINDOWS = 10_000
 MOST_EXPERIENCES = 5_000
@@ -33,9 +33,11 @@ class Latest(Generic[_One]):
         self._held: list[_One] = []
         self.count = 0
 
-    def add(self, *ones: _One) -> None:
-        """Add some."""
+    def add(self, *ones: _One, keep: bool = True) -> None:
+        """Add some; ``keep`` is ``False`` to count them only."""
         self.count += len(ones)
+        if not keep:
+            return
         self._held += ones
         if len(self._held) >= 2 * self._most:
             self._held = self.listed()
@@ -48,7 +50,7 @@ class Latest(Generic[_One]):
 class Sink:
     """Takes each window and each experience of a report; this one drops them."""
 
-    def window(self, one: WindowFigures) -> None:
+    def window(self, one: TaggedWindow) -> None:
         """Take a window. Runs come in the order in which they were opened."""
 
     def experience(self, one: ExperienceEntry) -> None:

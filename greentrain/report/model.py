@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger import (
@@ -26,16 +27,18 @@ from greentrain.ledger import (
 )
 from greentrain.ledger.schema import run_chain
 from greentrain.report.budget_status import budgets
-from greentrain.report.decided import read_decisions
+from greentrain.report.decided import LedgerPayments, read_all_payments, read_decisions
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import CapFigures, Overlap, Report, RunFigures
-from greentrain.report.emissions import carbon
+from greentrain.report.emissions import carbon, restated
 from greentrain.report.energy_totals import boundary, energy_totals, not_measured
+from greentrain.report.equivalents import equivalents as as_equivalents
 from greentrain.report.hourly import Hours
 from greentrain.report.ledger_reading import LedgerContents, VerifiedContents, read
 from greentrain.report.limits import NO_SINK, Sink
-from greentrain.report.measured import host_of, read_windows
+from greentrain.report.measured import Part, Windows, host_of, read_windows
 from greentrain.report.overlaps import with_finer_phases, with_overlaps
+from greentrain.report.restatement import Restatement
 from greentrain.report.row_helpers import ReportRows, parse
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.scope import Scope, moment
@@ -51,10 +54,12 @@ def build(
     ledger: Ledger | Sequence[Ledger],
     *,
     run: str | None = None,
-    project: str | None = None,
+    name: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     disclosures: Disclosures | None = None,
+    restatement: Restatement | None = None,
+    equivalents: bool = False,
     sink: Sink = NO_SINK,
 ) -> Report:
     """Build the report document of a ledger, or of several as one.
@@ -63,12 +68,14 @@ def build(
         ledger: The ledger, which is only read; or several, no two of which hold the same run.
         run: Id of the only run to report on, with the budgets that it paid from; all runs if
             ``None``.
-        project: Pattern of the names of the runs to report on, such as ``"digits*"``.
+        name: Pattern of the names of the runs to report on, such as ``"digits*"``.
         since: Start of the report: an aware time, or a text as
             :func:`greentrain.report.scope.moment` reads it. A window belongs to the interval in
             which it ended.
         until: The first moment after it.
         disclosures: Facts that only the user can state; none if ``None``.
+        restatement: Emission factors in place of those that the runs recorded.
+        equivalents: Whether to convert the grams to kilometres of a car and the like.
         sink: Takes each window and each experience; the document lists only the last ones.
 
     Returns:
@@ -81,13 +88,14 @@ def build(
     """
     scope = Scope(
         run=run,
-        project=project,
+        name=name,
         since_utc=None if since is None else moment(since),
         until_utc=None if until is None else moment(until),
     )
     ledgers = [ledger] if isinstance(ledger, Ledger) else ledger
-    with read(ledgers) as contents:
-        return document(contents, scope, disclosures or Disclosures(), sink=sink)
+    with read(ledgers, restatement=restatement) as contents:
+        stated = disclosures or Disclosures()
+        return document(contents, scope, stated, equivalents=equivalents, sink=sink)
 
 
 def document(
@@ -95,8 +103,8 @@ def document(
     scope: Scope,
     disclosures: Disclosures,
     *,
+    equivalents: bool = False,
     sink: Sink = NO_SINK,
-    among: Collection[str] | None = None,
 ) -> Report:
     """Build the document from the contents of ledgers, which are read once.
 
@@ -104,19 +112,45 @@ def document(
         contents: The contents.
         scope: The runs and the interval of the report.
         disclosures: The user's disclosures.
+        equivalents: Whether to add equivalents of the grams.
         sink: Takes each window and each experience, also those that the document does not list.
-        among: Ids of the runs that a figure is wanted of; all in the scope if ``None``.
 
     Raises:
         ConfigurationError: If there is no run in the scope.
     """
-    kept = contents.rows
-    chosen = scope.runs(kept["run"]) if scope.of_some_runs else None
-    if among is not None:
-        chosen = set(among) if chosen is None else chosen & set(among)
-    windows = read_windows(contents, scope, chosen, sink)
+    part = Part(scope=scope, chosen=scope.chosen(contents.rows["run"]), sink=sink)
+    found = next(documents(contents, [(contents, part)], disclosures))
+    return {**found, "equivalents": as_equivalents(found["carbon"])} if equivalents else found
+
+
+def documents(
+    contents: VerifiedContents,
+    parts: Sequence[tuple[VerifiedContents, Part]],
+    disclosures: Disclosures,
+) -> Iterator[Report]:
+    """Yield the documents of several parts of ledgers, whose windows are read once for all.
+
+    Args:
+        contents: The contents.
+        parts: The parts, each with the contents of its ledgers.
+        disclosures: The user's disclosures.
+    """
+    read = read_windows(contents, [part for _, part in parts])
+    paid = read_all_payments(contents, read[0].paid if read else {})
+    for (of_part, part), windows in zip(parts, read, strict=True):
+        yield _document(of_part, part, windows, paid, disclosures)
+
+
+def _document(
+    contents: VerifiedContents,
+    part: Part,
+    windows: Windows,
+    paid: LedgerPayments,
+    disclosures: Disclosures,
+) -> Report:
+    kept, (scope, chosen, sink, _) = contents.rows, part
     measured, counted = windows.measured, windows.counted
-    decided = read_decisions(contents, scope, chosen, windows)
+    decided = read_decisions(contents, scope, chosen, windows, paid)
     runs = _runs(decided.runs, kept, measured, windows.overlaps)
     counting = _runs(decided.runs, kept, counted, windows.overlaps) if windows.overlaps else runs
     totals = with_finer_phases(energy_totals(counting, counted, measured=measured), windows.finer_j)
@@ -127,7 +161,10 @@ def document(
     for one in counted.values():
         hours.join(one.hours)
     stated = disclosures.as_dict()
-    scope_digest = sha256(canonical([scope.as_dict(), stated]).encode()).hexdigest()
+    given: list[Any] = [scope.as_dict(), stated]
+    if contents.restatement is not None:
+        given.append(contents.restatement.as_dict())
+    scope_digest = sha256(canonical(given).encode()).hexdigest()
     heads = contents.verification["heads"]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -149,6 +186,13 @@ def document(
         },
         "not_measured": not_measured(counting, counted, totals),
         "carbon": grams,
+        "restated": restated(
+            contents.restatement,
+            [row for one in contents.ledgers for row in one.recorded_runs],
+            counted,
+            totals,
+        ),
+        "equivalents": None,
         "disclosures": stated,
         "supplementary_impacts": supplementary_impacts(
             disclosures, counting, counted.values(), totals, grams
@@ -164,7 +208,7 @@ def document(
 
 
 def _period(
-    contents: LedgerContents, scope: Scope, chosen: set[str] | None, runs: Sequence[RunRow]
+    contents: LedgerContents, scope: Scope, chosen: Set[str] | None, runs: Sequence[RunRow]
 ) -> dict[str, str | None]:
     moments = [row["recorded_utc"] for row in runs if scope.holds(row["recorded_utc"])]
     of_these = None if chosen is None else {run_chain(row["run_id"]) for row in runs}
@@ -254,6 +298,9 @@ def _run(
         "sources": [description(source) for source in sources.values()],
         **energy,
         "emissions_g": grams.total if grams.known == energy["windows"] else None,
+        "emissions_before_g": windows.before.total
+        if windows.before.known == energy["windows"]
+        else None,
         "overlap_j": overlap_j,
         "boundary": within,
         "windows_by_phase": dict(sorted(phases.items())),

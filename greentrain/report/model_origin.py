@@ -132,6 +132,17 @@ def describe_origins(
     why = "FAILED: no update in the ledger produced these weights"
     if kept:
         why += f"; they were in use after {plural(kept, 'decision')}, but were made elsewhere"
+    older = [
+        row
+        for ledger in ledgers
+        for row in ledger.rows("outcome", weights_sha256=None)
+        if row["kept"] and row["steps"] > 0
+    ]
+    if older:
+        why += (
+            f"; {plural(len(older), 'update')} in it, of older versions or of weights that cannot "
+            "be hashed, cannot be compared"
+        )
     return [*lines, why], False
 
 

@@ -329,7 +329,20 @@ def _less(window: MeasuredWindow, shared: Mapping[str, Mapping[str, int]]) -> Me
     joules = dict(window["joules"])
     for name, owners in shared.items():
         joules[name] = (joules[name] or 0.0) * (1.0 - sum(owners.values()) / whole_us)
-    energy_j, grams = total(joules.values()), window["emissions_g"]
-    if grams is not None and window["energy_j"]:
-        grams = grams * (energy_j or 0.0) / window["energy_j"]
-    return {**window, "joules": joules, "energy_j": energy_j, "emissions_g": grams}
+    energy_j = total(joules.values())
+
+    def part(grams: float | None) -> float | None:
+        if grams is None or not window["energy_j"]:
+            return grams
+        return grams * (energy_j or 0.0) / window["energy_j"]
+
+    less: MeasuredWindow = {
+        **window,
+        "joules": joules,
+        "energy_j": energy_j,
+        "emissions_g": part(window["emissions_g"]),
+    }
+    if "restated" in window:
+        before_g, upstream_g = window["restated"]
+        less["restated"] = part(before_g), part(upstream_g)
+    return less

@@ -8,30 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger import Ledger
-from greentrain.report.burn_down import BudgetForecast, BurnDown, forecast
+from greentrain.report.burn_down import BudgetForecast, BurnDown, forecast, present_total
 from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import BudgetFigures, ExperienceEntry, Report
 from greentrain.report.earlier_overview import Change, Earlier, change
 from greentrain.report.experiences import settings_of
 from greentrain.report.groups import (
     TOTAL,
+    GroupBy,
     GroupFigures,
     GroupKey,
     figures,
-    group_reports,
-    ledger_names,
+    group_parts,
     scope_of,
 )
 from greentrain.report.ledger_reading import VerifiedContents, read
 from greentrain.report.limits import Sink
-from greentrain.report.model import document
+from greentrain.report.measured import Part
+from greentrain.report.model import documents
 from greentrain.report.next_actions import NextAction, next_actions
 from greentrain.report.scope import Scope
+from greentrain.report.trials import Trial, trials
 
+_TAGS: tuple[GroupBy, ...] = ("team", "project")
+_GROUPS: tuple[GroupBy, ...] = ("stream", *_TAGS)
 OVERVIEW_VERSION = 1
 """The version of the form of ``overview.json``."""
 OVERVIEW_MARK = "greentrain-overview"
@@ -44,7 +48,11 @@ NOT_CHECKED = (
 
 
 class BudgetState(TypedDict):
-    """The budget of a stream after the last payment, and its forecast."""
+    """The budget of a stream after the last payment, and its forecast.
+
+    The total of a budget that is renewed is that of the present period; with carry-over, of all
+    periods. The amounts spent and reserved are of all periods.
+    """
 
     name: str
     given_as: str
@@ -81,6 +89,7 @@ class StreamRow(GroupFigures):
     burn_down: list[tuple[int, float]]
     change: Change | None
     actions: list[NextAction]
+    trials: list[Trial]
 
 
 class Overview(TypedDict):
@@ -105,7 +114,7 @@ def overview(
     ledgers: Sequence[Ledger],
     now: datetime,
     *,
-    project: str | None = None,
+    name: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     earlier: Earlier | None = None,
@@ -119,7 +128,7 @@ def overview(
         ledgers: The ledgers, which are only read.
         now: The present time. A run without a closing row that was silent for half a minute is
             dead, and its reservations can be released.
-        project: Pattern of the names of the runs, as for :func:`greentrain.report.build`.
+        name: Pattern of the names of the runs, as for :func:`greentrain.report.build`.
         since: Start of the period, as for :func:`greentrain.report.build`.
         until: The first moment after it.
         earlier: The report to compare with, see
@@ -129,15 +138,23 @@ def overview(
         ConfigurationError: If :func:`greentrain.report.build` refuses an argument.
         LedgerError: If a ledger cannot be read.
     """
-    scope = scope_of(project=project, since=since, until=until)
+    scope = scope_of(name=name, since=since, until=until)
     with read(ledgers) as contents:
-        tried = _BudgetUse(contents)
-        always = document(contents, Scope(project=project), Disclosures(), sink=tried)
-        whole = always if not scope.of_some_time else document(contents, scope, Disclosures())
-        names = ledger_names(contents)
+        tried, names = _BudgetUse(contents), contents.names
+        runs = scope.chosen(contents.rows["run"])
+        always = Scope(name=name)
+        whole_parts = [Part(always, runs, tried, lists=False), Part(scope, runs, lists=False)]
+        groups = {by: group_parts(contents, by, scope) for by in _GROUPS}
+        parts = [(contents, part) for part in whole_parts]
+        parts += [one[1:] for held in groups.values() for one in held]
+        reports = documents(contents, parts, Disclosures())
+        next(reports)  # for what it notes in `tried`
+        whole = next(reports)
         streams: list[StreamRow] = []
         others: list[GroupFigures] = []
-        for key, one in group_reports(contents, "stream", scope, whole):
+        for (key, _, _), one in zip(groups["stream"], reports, strict=False):
+            if not one["runs"]:
+                continue
             row = figures(key, names, one)
             if key not in tried.budgets:
                 others.append(row)
@@ -145,18 +162,27 @@ def overview(
             budget = _budget(key, one["budgets"], tried)
             actions = next_actions(contents, ledgers[key.ledger or 0].name, key, one, budget, now)
             streams.append(_row(row, key, one, budget, tried, actions, earlier))
+        tagged: dict[str, list[GroupFigures]] = {}
+        for tag in _TAGS:
+            rows = [
+                figures(key, names, one)
+                for (key, _, _), one in zip(groups[tag], reports, strict=False)
+                if one["runs"]
+            ]
+            # Without any tag, there is nothing to sum up.
+            tagged[tag] = rows if any(row["name"] is not None for row in rows) else []
         return {
             "overview_version": OVERVIEW_VERSION,
             "generator": {"distribution": DISTRIBUTION, "version": VERSION},
             "scope": scope.as_dict(),
             "period": whole["period"],
-            "ledgers": names,
+            "ledgers": list(names),
             "verified": whole["verification"]["ok"],
             "verify_command": whole["verification"]["command"],
             "streams": streams,
             "others": others,
-            "teams": _tagged(contents, "team", scope, whole),
-            "projects": _tagged(contents, "project", scope, whole),
+            "teams": tagged["team"],
+            "projects": tagged["project"],
             "total": figures(GroupKey(TOTAL), names, whole),
             "earlier": None if earlier is None else {"name": earlier.name, **earlier.period},
         }
@@ -188,7 +214,8 @@ class _BudgetUse(Sink):
         budgets.pop(one["budget"], None)
         budgets[one["budget"]] = None
         about = self.burn_down.setdefault((key.ledger, one["budget"]), BurnDown())
-        about.add((key, one["position"], one["experience_id"]), one["budget_left_after_j"])
+        experience = key, one["position"], one["experience_id"]
+        about.add(experience, one["decided_utc"], one["budget_left_after_j"])
 
     def sharing(self, key: GroupKey, budget: str) -> list[str]:
         """Return the names of the other streams that a budget pays for."""
@@ -197,16 +224,6 @@ class _BudgetUse(Sink):
             for other, budgets in self.budgets.items()
             if other != key and other.ledger == key.ledger and budget in budgets
         ]
-
-
-def _tagged(
-    contents: VerifiedContents, tag: Literal["team", "project"], scope: Scope, whole: Report
-) -> list[GroupFigures]:
-    """Return a row for each value of a tag; none if no run has the tag."""
-    if all(run[tag] is None for run in whole["runs"]):
-        return []
-    names = ledger_names(contents)
-    return [figures(key, names, one) for key, one in group_reports(contents, tag, scope, whole)]
 
 
 def _budget(
@@ -221,8 +238,8 @@ def _budget(
         "name": one["name"],
         "given_as": one["given_as"],
         "unit": one["unit"],
-        "total_j": one["total_j"],
-        "total_g": one["total_g"],
+        "total_j": present_total(one, "j"),
+        "total_g": present_total(one, "g"),
         "spent_j": one["spent_j"],
         "spent_g": one["spent_g"],
         "reserved_j": one["reserved_j"],
@@ -232,7 +249,7 @@ def _budget(
         "kept": one["kept"],
         "overruns": len(one["overruns"]),
         "shared_with": tried.sharing(key, one["name"]),
-        "forecast": forecast(one, burn_down.experiences),
+        "forecast": forecast(one, burn_down),
     }, burn_down
 
 
@@ -256,9 +273,12 @@ def _row(
         "mode": mode if mode in ("max", "min") else None,
         "budgets": len(tried.budgets[key]),
         "budget": None if budget is None else budget[0],
-        "burn_down": [] if budget is None else budget[1].points(),
+        "burn_down": []
+        if budget is None
+        else budget[1].points(budget[0]["forecast"]["period_utc"]),
         "change": None if earlier is None else change(earlier, row, budget and budget[0]),
         "actions": actions,
+        "trials": trials(report),
     }
 
 

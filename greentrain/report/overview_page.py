@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from greentrain.report.burn_down_chart import burn_down_chart
 from greentrain.report.formats import FILTERS, short, signed, signed_energy
 from greentrain.report.groups import GroupFigures
 from greentrain.report.html import environment
 from greentrain.report.overview import OVERVIEW_MARK, BudgetState, Overview, StreamRow
-from greentrain.report.overview_charts import MetricPoint, burn_down_chart, pareto_chart
-from greentrain.report.row_helpers import grouped
+from greentrain.report.pareto_chart import pareto_charts
 from greentrain.units import carbon_unit, energy_unit, format_carbon, format_energy, plural
 
 MOST_STREAMS = 200
@@ -50,7 +49,10 @@ def render_overview(document: Overview) -> str:
         streams=shown,
         hidden=len(document["streams"]) - len(shown),
         charts=charts,
-        pareto=[(name, Markup(one)) for name, one in _pareto(shown)],
+        pareto=[
+            (name, Markup(one))
+            for name, one in pareto_charts(trial for row in shown for trial in row["trials"])
+        ],
         lead=_lead(document),
         mark=OVERVIEW_MARK,
         several=len(document["ledgers"]) > 1,
@@ -201,22 +203,3 @@ def _lead(document: Overview) -> str:
     if short_of:
         words += f"The budget of {plural(len(short_of), 'stream')} will not last. "
     return words + (f"{plural(to_do, 'action')} to take." if to_do else "Nothing to do.")
-
-
-def _pareto(streams: Sequence[StreamRow]) -> list[tuple[str, str]]:
-    """Return a chart for each metric that two or more streams with known energy have."""
-    known = [
-        one
-        for one in streams
-        if one["metric"] is not None and one["final_metric"] is not None and one["energy_j"]
-    ]
-    charts = []
-    for (name, mode), held in grouped(known, lambda one: (one["metric"], one["mode"])).items():
-        if len(held) > 1 and mode is not None:
-            points = [_point(one) for one in held]
-            charts.append((str(name), pareto_chart(points, str(name), mode)))
-    return charts
-
-
-def _point(one: Any) -> MetricPoint:
-    return MetricPoint(str(one["name"]), one["energy_j"], one["final_metric"])

@@ -18,6 +18,7 @@ from greentrain.report.ledger_reading import names_of, read
 from greentrain.report.limits import NO_SINK, Sink
 from greentrain.report.model import SCHEMA_VERSION, document
 from greentrain.report.overview import NOT_CHECKED
+from greentrain.report.restatement import Restatement
 from greentrain.report.scope import Scope
 from greentrain.report.write import render_json
 
@@ -80,7 +81,7 @@ class CheckResult:
         return not (self.differences or self.failures)
 
 
-def check(text: str, ledgers: Sequence[Ledger]) -> CheckResult:
+def check(text: str, ledgers: Sequence[Ledger], factors: Path | None = None) -> CheckResult:
     """Build a report again from its ledgers as they were, and compare the two.
 
     Rows that were appended after the heads in the report are left out. Numbers are compared digit
@@ -90,6 +91,7 @@ def check(text: str, ledgers: Sequence[Ledger]) -> CheckResult:
     Args:
         text: The contents of ``report.json``.
         ledgers: Its ledgers. If their names are not those in the report, they are in its order.
+        factors: The file of factors of a restated report.
 
     Raises:
         ConfigurationError: If the text is not a report of this version, or is about another number
@@ -98,7 +100,7 @@ def check(text: str, ledgers: Sequence[Ledger]) -> CheckResult:
     """
     report = load(text)
     try:
-        found = build_again(report, ledgers)
+        found = build_again(report, ledgers, factors)
     except _LostError as error:
         lost = Difference(path="", in_report="invalid values", from_ledger=f"an error: {error}")
         return CheckResult(differences=(lost,), failures=(), rows=0, later=0)
@@ -114,13 +116,17 @@ def check(text: str, ledgers: Sequence[Ledger]) -> CheckResult:
 
 
 def build_again(
-    report: Mapping[str, Any], ledgers: Sequence[Ledger], sink: Sink = NO_SINK
+    report: Mapping[str, Any],
+    ledgers: Sequence[Ledger],
+    factors: Path | None = None,
+    sink: Sink = NO_SINK,
 ) -> Report:
     """Build a report again from the rows that its ledgers held when it was written.
 
     Args:
         report: The document.
         ledgers: Its ledgers, as for :func:`check`.
+        factors: The file of factors of a restated report.
         sink: Takes each window and each experience.
 
     Raises:
@@ -129,21 +135,26 @@ def build_again(
     """
     names, heads = _heads(report)
     ledgers = _in_order(ledgers, names)
+    restatement = Restatement.of(report.get("restated"), factors)
     try:
         disclosures = Disclosures(**_values(report.get("disclosures")))
         scope = Scope.of(_values(report.get("scope")))
-        with read(ledgers, names=names, as_of=heads) as contents:
-            return document(contents, scope, disclosures, sink=sink)
+        with read(ledgers, names=names, as_of=heads, restatement=restatement) as contents:
+            wanted = report.get("equivalents") is not None
+            return document(contents, scope, disclosures, equivalents=wanted, sink=sink)
     except (ConfigurationError, TypeError) as error:
         raise _LostError(str(error)) from None
 
 
-def check_file(path: Path, patterns: Sequence[str]) -> tuple[list[str], int]:
+def check_file(
+    path: Path, patterns: Sequence[str], factors: Path | None = None
+) -> tuple[list[str], int]:
     """Check a file, and describe the result.
 
     Args:
         path: The ``report.json``.
         patterns: Its ledgers, as for :func:`greentrain.ledger.open_ledgers`.
+        factors: The file of factors of a restated report.
 
     Returns:
         Lines of text, and the exit code: 0 if there is no difference and no failure, otherwise 1.
@@ -154,7 +165,7 @@ def check_file(path: Path, patterns: Sequence[str]) -> tuple[list[str], int]:
     text = read_text(path)
     opened = open_ledgers(patterns)
     try:
-        result = check(text, opened)
+        result = check(text, opened, factors)
     finally:
         close_ledgers(opened)
     return list(_lines(path, result)), 0 if result.ok else 1

@@ -10,15 +10,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 from greentrain._about import VERSION
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, close_ledgers, open_ledgers
+from greentrain.regular_files import read_regular
 from greentrain.report.exports import model_card
-from greentrain.report.exports.claim import carried, claim
+from greentrain.report.exports.claim import all_carried, carried, claim
 from greentrain.report.exports.tables import CsvFiles
 from greentrain.report.formats import shown
 from greentrain.report.model import build
@@ -27,10 +28,11 @@ from greentrain.report.recheck import build_again, check, differences, exact, lo
 from greentrain.report.write import FORMATS, render_json
 
 _SHOWN = 50
-_MOST_BYTES = 2**28
+_MOST_BYTES = 2**30
+_MOST_SHOWN = 1000
 _ENDS = {end: render for one in FORMATS.values() for end, render in one.files.items()}
 _STREAMED = {"windows.csv": "windows", "experiences.csv": "experiences"}
-_MOST_OF_STREAM = 2**24
+_MOST_OF_STREAMS = 2**26
 _STREAM = re.compile(rb"stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
 _PRODUCER = re.compile(r"/Producer \(([^)]{1,80})\)")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, RuntimeError)
@@ -47,7 +49,10 @@ def is_report(name: str) -> bool:
 
 
 def check_rendered(
-    path: Path, patterns: Sequence[str] = (), report: Path | None = None
+    path: Path,
+    patterns: Sequence[str] = (),
+    report: Path | None = None,
+    factors: Path | None = None,
 ) -> tuple[list[str], int]:
     """Render a file again from its report, and compare the contents.
 
@@ -56,6 +61,7 @@ def check_rendered(
         patterns: The report's ledgers, as for :func:`greentrain.ledger.open_ledgers`; the report is
             compared with them, or built from them if there is no report.json.
         report: The ``report.json``; by default that of the file's folder.
+        factors: The file of factors of a restated report.
 
     Returns:
         Lines of text, and the exit code: 0 if nothing differs, otherwise 1.
@@ -75,18 +81,23 @@ def check_rendered(
         text = read_text(source) if of_file else _built(opened, path, content)
         lines, failed = [f"file {path}"], []
         if of_file and opened:
-            result = check(text, opened)
+            result = check(text, opened, factors)
             failed += [f"the ledger: {one}" for one in result.failures]
             failed += [f"{source.name}{one}" for one in result.differences]
-        failed += _differences(path, content, text, opened)
+        failed += islice(_differences(path, content, text, opened, factors), _MOST_SHOWN)
     finally:
         close_ledgers(opened)
     lines += [f"FAILED: {one}" for one in failed[:_SHOWN]]
-    lines += [f"FAILED: {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
+    more = f"{'at least ' if len(failed) >= _MOST_SHOWN else ''}{len(failed) - _SHOWN} more"
+    lines += [f"FAILED: {more}"] if len(failed) > _SHOWN else []
     of_what = source.name if of_file else "its ledger"
     if failed:
         return [*lines, f"the file is not correct: it differs from {of_what}"], 1
-    lines.append(f"the file is correct: it shows what {of_what} gives")
+    if _is_card(path, content):
+        lines.append(f"the entry {model_card.KEY} is correct: it shows what {of_what} gives")
+        lines.append("the rest of the card was not checked: it is its owner's")
+    else:
+        lines.append(f"the file is correct: it shows what {of_what} gives")
     if not opened:
         lines.append(f"{source.name} itself was not checked: add --ledger LEDGER")
     return lines, 0
@@ -104,13 +115,16 @@ def _built(opened: Sequence[Ledger], path: Path, content: bytes) -> str:
     if found not in (None, wanted):
         raise ConfigurationError(
             f"{str(path)!r} carries the report {found}, and the ledger gives {wanted}: rows were "
-            "appended since, the report has a scope or disclosures, or a line was changed. Give "
+            "appended since, the report has a scope, disclosures or other factors, or a line was "
+            "changed. Give "
             "its report.json with --report"
         )
     return render_json(document)
 
 
-def _differences(path: Path, content: bytes, text: str, opened: Sequence[Ledger]) -> Iterator[str]:
+def _differences(
+    path: Path, content: bytes, text: str, opened: Sequence[Ledger], factors: Path | None
+) -> Iterator[str]:
     numbers, document = load(text), json.loads(text)
     version = (document.get("generator") or {}).get("version")
     if version != VERSION:
@@ -122,25 +136,35 @@ def _differences(path: Path, content: bytes, text: str, opened: Sequence[Ledger]
     if found != wanted:
         yield f"the file carries the report {found or 'nothing'}, and report.json is {wanted}"
     end = _end(path)
-    if end == "md" and model_card.entry_in(_decoded(content)) is not None:
+    if _is_card(path, content):
         yield from _card_differences(content, document)
         return
     left_out = (document.get("left_out") or {}).get(_STREAMED.get(end, ""))
     if left_out:
-        expected: str | bytes = _streamed(end, numbers, opened, wanted_by=path)
+        expected: str | bytes = _streamed(end, numbers, opened, factors, wanted_by=path)
     else:
         expected = _ENDS[end](document)
+    # Layout, line ends and compression are all that a file may add to what the report gives.
+    if len(content) > 16 * len(expected) + 2**20:
+        yield f"the file has {len(content)} bytes, and the report gives {len(expected)}"
+        return
     yield from _COMPARISONS.get(path.suffix.lower(), _text_differences)(content, expected)
 
 
-def _streamed(end: str, report: Any, opened: Sequence[Ledger], wanted_by: Path) -> bytes:
+def _is_card(path: Path, content: bytes) -> bool:
+    return _end(path) == "md" and model_card.entry_in(_decoded(content)) is not None
+
+
+def _streamed(
+    end: str, report: Any, opened: Sequence[Ledger], factors: Path | None, *, wanted_by: Path
+) -> bytes:
     """Write a CSV file that lists more than the report does, from its ledgers."""
     if not opened:
         raise ConfigurationError(
             f"{str(wanted_by)!r} lists more than report.json does; add --ledger LEDGER"
         )
     with tempfile.TemporaryDirectory() as folder, CsvFiles(Path(folder)) as files:
-        document = build_again(report, opened, files)
+        document = build_again(report, opened, factors, files)
         files.keep(_STREAMED[end], Path(folder) / end, claim(document))
         return (Path(folder) / end).read_bytes()
 
@@ -159,9 +183,12 @@ def _end(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content = read_regular(path, _MOST_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    if len(content) > _MOST_BYTES:
+        raise ConfigurationError(f"{str(path)!r} has over 1 GiB; no file of a report is as large")
+    return content
 
 
 def mark(path: Path, content: bytes) -> str | None:
@@ -183,10 +210,14 @@ def _workbook_text(content: bytes) -> str:
 
 def _pdf_text(content: bytes) -> str:
     """Return the contents of the streams of a PDF, of which one holds its metadata."""
-    texts = []
+    texts, left = [], _MOST_OF_STREAMS
     for one in _STREAM.finditer(content):
         with suppress(zlib.error):
-            texts.append(_decoded(zlib.decompressobj().decompress(one[1], _MOST_OF_STREAM)))
+            text = zlib.decompressobj().decompress(one[1], left)
+            texts.append(_decoded(text))
+            left -= len(text)
+        if left <= 0:  # 0 would mean no limit
+            break
     return "\n".join(texts)
 
 
@@ -217,20 +248,30 @@ def _part(line: str | None, other: str | None) -> str:
 
 
 def _json_differences(content: bytes, expected: str | bytes) -> Iterator[str]:
-    yield from map(str, differences(exact(_decoded(content)), exact(str(expected))))
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        yield "the file is not UTF-8"
+        return
+    yield from map(str, differences(exact(text), exact(str(expected))))
 
 
 def _workbook_differences(content: bytes, expected: str | bytes) -> Iterator[str]:
     """Compare the parts of two workbooks, and name the cells that differ."""
+    wanted = expected if isinstance(expected, bytes) else expected.encode()
+    there = _parts(wanted)
+    most = 4 * sum(len(part) for _, part in there) + 2**20
     try:
-        here = _parts(content)
+        here = _parts(content, most)
     except _DAMAGED as error:
         yield f"the file is no whole workbook: {shown(str(error), 80)}"
         return
-    there = _parts(expected if isinstance(expected, bytes) else expected.encode())
+    outside = _outside(content) - _outside(wanted)
+    if outside:
+        yield f"the file has {outside} bytes outside of the parts of the workbook"
     if here == there:
         return
-    cells = list(_cell_differences(content, expected))
+    cells = list(_cell_differences(content, wanted))
     yield from cells
     if not cells:
         names = {name for name, _ in set(here) ^ set(there)}
@@ -240,18 +281,25 @@ def _workbook_differences(content: bytes, expected: str | bytes) -> Iterator[str
         )
 
 
-def _parts(content: bytes) -> list[tuple[str, bytes]]:
+def _parts(content: bytes, most_bytes: int = 2**28) -> list[tuple[str, bytes]]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(one.file_size for one in archive.infolist()) > _MOST_BYTES:
-            raise ValueError("it is too large")
+        size = sum(one.file_size for one in archive.infolist())
+        if size > most_bytes:
+            raise ValueError(f"its parts would be {size} bytes")
         return sorted((one.filename, archive.read(one)) for one in archive.infolist())
 
 
-def _cell_differences(content: bytes, expected: str | bytes) -> Iterator[str]:
+def _outside(content: bytes) -> int:
+    """Return the bytes of an archive that are no packed part: its own tables, and anything else."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return len(content) - sum(one.compress_size for one in archive.infolist())
+
+
+def _cell_differences(content: bytes, expected: bytes) -> Iterator[str]:
     from openpyxl import load_workbook
 
     try:
-        books = [load_workbook(io.BytesIO(one)) for one in (content, expected)]  # type: ignore[arg-type]
+        books = [load_workbook(io.BytesIO(one)) for one in (content, expected)]
     except Exception as error:  # openpyxl raises many kinds for a file that is damaged
         yield f"the workbook cannot be read: {shown(str(error), 80)}"
         return
@@ -295,7 +343,17 @@ def _pdf_differences(content: bytes, expected: str | bytes) -> Iterator[str]:
 
 def _card_differences(content: bytes, document: Any) -> Iterator[str]:
     """Compare the one entry of a card that is greentrain's."""
-    found = model_card.entry_in(content.decode("utf-8"))
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        yield "the file is not UTF-8"
+        return
+    if len(all_carried(text)) > 1:  # such as a report.md with a header put before it
+        yield (
+            "the card carries a report outside of its entry, and figures there cannot be checked; "
+            "check report.md as a file, or remove that line from the card"
+        )
+    found = model_card.entry_in(text)
     wanted = model_card.wanted_entry(document)
     yield from (f"{model_card.KEY}{one}" for one in differences(found, wanted))
 

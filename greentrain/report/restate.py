@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -39,23 +40,31 @@ def restate(
 
     Returns:
         ``runs`` and ``total``, each with ``energy_j``, ``old_g``, ``new_g`` and ``upstream_g``
-        (``None`` if unknown, also if a part is), and the ``scope2`` that was used.
+        (``None`` if unknown, also if a part is), and the ``scope2`` that was used. A run without a
+        window is no part of the total. ``unused`` lists what the factors apply to and no run is.
 
     Raises:
         ConfigurationError: If there are no factors of a kind, or several and ``scope2`` is missing.
+            Also if two ledgers hold the same run.
         LedgerError: If a ledger cannot be read.
     """
-    scope2 = _kind(factors, scope2)
-    if upstream and "upstream" not in factors:
-        raise ConfigurationError("there is no factor of the kind upstream; add one to the file")
+    scope2 = kind_of_factors(factors, scope2, upstream=upstream)
     runs = [
         run
         for ledger in ledgers
         for run in _runs(ledger, factors[scope2], factors["upstream"] if upstream else {})
     ]
+    twice = [run for run, number in Counter(run["run_id"] for run in runs).items() if number > 1]
+    if twice:
+        raise ConfigurationError(
+            f"the run {twice[0]} is in two of the ledgers: one is a copy of the other, so its runs "
+            "would count twice; leave one out"
+        )
     figures = ("energy_j", "old_g", "new_g", "upstream_g")
-    total = {name: _whole([run[name] for run in runs]) for name in figures}
-    return {"scope2": scope2, "runs": runs, "total": total}
+    total = {name: _whole([run[name] for run in runs if run["windows"] > 0]) for name in figures}
+    used = {run["factors_of"] for run in runs}
+    unused = sorted(about for about in factors[scope2] if about not in {*used, EVERYTHING})
+    return {"scope2": scope2, "runs": runs, "total": total, "unused": unused}
 
 
 def window_grams(window: MeasuredWindow, provider: Any, pue: float | None) -> float | None:
@@ -83,7 +92,19 @@ def window_grams(window: MeasuredWindow, provider: Any, pue: float | None) -> fl
     return window["energy_j"] / (1000.0 * J_PER_WH) * (pue or 1.0) * g_per_kwh
 
 
-def _kind(factors: Factors, wanted: str | None) -> str:
+def kind_of_factors(factors: Factors, wanted: str | None, *, upstream: bool) -> str:
+    """Return the kind of the factors to use for Scope 2.
+
+    Args:
+        factors: The factors.
+        wanted: ``"direct"`` or ``"life-cycle"``; ``None`` for the only kind.
+        upstream: Whether factors of the kind ``upstream`` are needed too.
+
+    Raises:
+        ConfigurationError: If there are none of a kind, or several and no one is wanted.
+    """
+    if upstream and "upstream" not in factors:
+        raise ConfigurationError("there is no factor of the kind upstream; add one to the file")
     held = [kind for kind in ("direct", "life-cycle") if kind in factors]
     if wanted is not None and wanted not in held:
         raise ConfigurationError(
@@ -138,6 +159,7 @@ def _run(
         "zone": zone,
         "factors_of": used,
         "pue": pue,
+        "windows": len(measured),
         "energy_j": _whole([one["energy_j"] for one in measured]),
         "old_g": _whole([one["emissions_g"] for one in measured]),
         "new_g": new_g,

@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 from greentrain.ledger import (
     BudgetRow,
@@ -29,10 +29,13 @@ class MeasuredWindow(RecoveredWindowRow):
     Attributes:
         joules: Joules by source name; ``by_source`` is empty.
         times: Spans in which the window's own energy was used, in order.
+        restated: The grams that the ledger holds, and the upstream grams. It is set only in a
+            restated report.
     """
 
     joules: dict[str, float | None]
     times: tuple[Span, ...]
+    restated: NotRequired[tuple[float | None, float | None]]
 
 
 class ReportRows(TypedDict):
@@ -77,7 +80,10 @@ def readable(windows: Iterable[RecoveredWindowRow]) -> list[MeasuredWindow]:
         window = cast(MeasuredWindow, row)
         # A name recurs in every window; one string object is enough.
         window["joules"] = {
-            names.setdefault(name, name): number(joules)
+            # Nearly all are finite floats, for which no function is called.
+            names.setdefault(name, name): joules
+            if type(joules) is float and -math.inf < joules < math.inf
+            else number(joules)
             for name, joules in parse(row["by_source"], {}).items()
         }
         window["by_source"] = ""

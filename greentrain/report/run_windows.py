@@ -49,6 +49,8 @@ class RunWindows:
         covered: Joules of the windows whose grams are known.
         hours: Joules and grams by the hour.
         spans: The time that is covered, as disjoint spans in order.
+        before: Grams that the ledger holds, in a restated report.
+        upstream: Upstream grams, in a restated report.
         without_intensity: ``True`` if the carbon intensity of a window is not known.
     """
 
@@ -74,6 +76,10 @@ class RunWindows:
         self.grams.add_all([one["emissions_g"] for one in known])
         self.covered.add_all([one["energy_j"] or 0.0 for one in known])
         self.hours.add_all(windows)
+        self.before, self.upstream = Sum(), Sum()
+        restated = [one["restated"] for one in windows if "restated" in one]
+        self.before.add_all(before_g for before_g, _ in restated)
+        self.upstream.add_all(upstream_g for _, upstream_g in restated)
         self._compress()
 
     @property
@@ -106,7 +112,14 @@ class RunWindows:
             one.compress()
         for source in self.sources.values():
             source.joules.compress()
-        for each in (self.unpaid, self.grams, self.covered, self.hours):
+        for each in (
+            self.unpaid,
+            self.grams,
+            self.covered,
+            self.hours,
+            self.before,
+            self.upstream,
+        ):
             each.compress()
 
 

@@ -21,7 +21,7 @@ class Scope:
 
     Args:
         run: Id of the only run.
-        project: Pattern of the runs' names, such as ``"digits*"``; case matters.
+        name: Pattern of the runs' names, such as ``"digits*"``; case matters.
         since_utc: When the interval begins, as :func:`moment` writes it.
         until_utc: The first moment after it.
 
@@ -30,7 +30,7 @@ class Scope:
     """
 
     run: str | None = None
-    project: str | None = None
+    name: str | None = None
     since_utc: str | None = None
     until_utc: str | None = None
 
@@ -73,20 +73,24 @@ class Scope:
             row["run_id"]
             for row in rows
             if self.run in (None, row["run_id"])
-            and (self.project is None or fnmatchcase(row["name"], self.project))
+            and (self.name is None or fnmatchcase(row["name"], self.name))
         }
-        if self.project is not None and not found:
+        if self.name is not None and not found:
             names = list(dict.fromkeys(row["name"][:80] for row in rows))[-3:]
             raise ConfigurationError(
-                f"no run's name matches {self.project!r}; "
+                f"no run's name matches {self.name!r}; "
                 + (f"the last ones are {', '.join(names)}" if names else "there is no run at all")
             )
         return found
 
+    def chosen(self, rows: Sequence[RunRow]) -> set[str] | None:
+        """Return the ids of the runs in the scope as :meth:`runs` does; ``None`` for all runs."""
+        return self.runs(rows) if self.of_some_runs else None
+
     @property
     def of_some_runs(self) -> bool:
         """``True`` if the scope is not all runs."""
-        return self.run is not None or self.project is not None
+        return self.run is not None or self.name is not None
 
     @property
     def of_some_time(self) -> bool:
@@ -111,7 +115,7 @@ class Scope:
         since, until = values["since_utc"], values["until_utc"]
         return cls(
             run=values["run"],
-            project=values["project"],
+            name=values["name"],
             since_utc=None if since is None else moment(since),
             until_utc=None if until is None else moment(until),
         )

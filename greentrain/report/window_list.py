@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greentrain.report.document import EpochEnergy, WindowFigures
+from greentrain.ledger import RunRow
+from greentrain.report.document import EpochEnergy, RunFigures, TaggedWindow, WindowFigures
 from greentrain.report.row_helpers import MeasuredWindow, grouped, total
 
 
@@ -19,6 +20,15 @@ def window_figures(window: MeasuredWindow) -> WindowFigures:
         "energy_j": window["energy_j"],
         "emissions_g": window["emissions_g"],
         "complete": window["complete"],
+    }
+
+
+def tagged(window: WindowFigures, run: RunRow | RunFigures | None) -> TaggedWindow:
+    """Return the figures of a window with the tags of its run; a run without a row has none."""
+    return {
+        **window,
+        "team": None if run is None else run["team"],
+        "project": None if run is None else run["project"],
     }
 
 

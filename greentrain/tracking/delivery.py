@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from ssl import SSLError
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
@@ -97,6 +99,7 @@ class Delivery:
                 "params": self._params,
                 "text": self._text,
                 "file": self._file,
+                "files": self._files,
                 "inputs": self._inputs,
                 "model": self._model,
                 "end": self._end,
@@ -202,6 +205,14 @@ class Delivery:
         if not Path(path).is_file():
             raise Refused(f"{path} no longer exists")
         self._client.log_artifact(self._id(key), path)
+
+    def _files(self, key: str, files: Mapping[str, str]) -> None:
+        with TemporaryDirectory() as folder:
+            for path, content in files.items():
+                place = Path(folder, path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(b64decode(content))
+            self._client.log_artifacts(self._id(key), folder)
 
     def _inputs(self, key: str, datasets: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

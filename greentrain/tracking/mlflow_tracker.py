@@ -6,8 +6,9 @@ import hashlib
 import re
 import shutil
 import uuid
+from base64 import b64encode
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from greentrain.texts import get_logger, markdown, masked
 from greentrain.tracking import models, names
 from greentrain.tracking.delivery import Delivery, answers
 from greentrain.tracking.lightning_logger import QueueLogger, now_ms, points
+from greentrain.tracking.publisher import Publisher
 from greentrain.tracking.sender import Sender
-from greentrain.tracking.tracker import DatasetUsed
+from greentrain.tracking.tracker import DatasetUsed, RunFiles
 from greentrain.tracking.tracking_queue import END, POINTS, RUN, TrackingQueue
 
 _log = get_logger(__name__)
@@ -102,6 +104,7 @@ class MlflowTracker:
             reachable=lambda: answers(tracking_uri),
             name=masked(tracking_uri),
         )
+        self._publisher = Publisher()
         self._before: Mapping[str, Any] = {}
         self._stream = ""
         self._origin: dict[str, str] = {}
@@ -205,6 +208,11 @@ class MlflowTracker:
         for key, kind, content, replace in held:
             self._put(key, kind, content, replace=replace)
 
+    def publish(self, make: Callable[[], RunFiles], step: int) -> None:
+        """Attach files to the parent run, which a thread makes; only the latest ones are sent."""
+        if (key := self._key) is not None:
+            self._publisher.publish(lambda: self._put_files(key, make(), step))
+
     def attach(self, paths: Iterable[Path]) -> None:
         """Attach files to the parent run, also after it has ended."""
         if self._key is not None:
@@ -222,6 +230,7 @@ class MlflowTracker:
             return
         self.release()
         self._fail_child()
+        self._publisher.finish(_PATIENCE_S)
         self._put_tags(self._key, note, tags)
         self._put_end(self._key, status)
         self._sender.finish(self._patience_s())
@@ -285,6 +294,11 @@ class MlflowTracker:
 
     def _put_decision(self, key: str, path: str, decision: Mapping[str, Any]) -> None:
         self._put(key, "text", {"path": path, "text": canonical(dict(decision))})
+
+    def _put_files(self, key: str, made: RunFiles, step: int) -> None:
+        self._sender.put(key, "figures", points(made.metrics, step, now_ms()))
+        files = {path: b64encode(content).decode() for path, content in made.files.items()}
+        self._sender.put(key, "files", files, replace=True)
 
     def _input(self, used: DatasetUsed) -> dict[str, Any]:
         name = _text(used.name, _LONGEST_NAME)

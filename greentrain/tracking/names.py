@@ -17,6 +17,8 @@ ENERGY_PROJECTED = "energy/projected_wh"
 COST_ERROR = "energy/prediction_error"
 ENERGY_CUMULATIVE = "energy/cumulative_wh"
 ENERGY_BASELINE = "energy/baseline_wh"
+ENERGY_AVOIDED = "energy/avoided_modelled_wh"
+ENERGY_AVOIDED_EACH = "energy/avoided_each_wh"
 
 EMISSIONS_EPOCH = "emissions/epoch_g"
 EMISSIONS_TOTAL = "emissions/total_g"

@@ -27,7 +27,7 @@ LONGEST_REASON = 300
 MOST_METRICS = 900  # MLflow takes 1,000 in a call
 TOGETHER = frozenset({"points", "figures", "tags"})
 """Kinds of rows of which several of one run are sent in one call."""
-_MAY_WAIT = frozenset({"text", "file", "model"})
+_MAY_WAIT = frozenset({"text", "file", "files", "model"})
 """Kinds of rows that are stored elsewhere and do not delay other rows if they fail."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -23,12 +23,26 @@ class DatasetUsed:
     context: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """Files about a stream, and figures that were computed with them.
+
+    Args:
+        files: Contents by path in the run, such as ``"charts/energy.png"``.
+        metrics: Metrics of the stream.
+    """
+
+    files: Mapping[str, bytes]
+    metrics: Mapping[str, float]
+
+
 class Tracker(Protocol):
     """Log one stream: a parent run for the stream, and a child run for each update.
 
     ``StreamTrainer`` calls :meth:`start` once. For each experience it then calls either
     :meth:`skip`, or :meth:`begin_update` and :meth:`end_update`, followed by :meth:`log`. Then it
-    saves its state, and calls :meth:`release`. It calls :meth:`finish` at the end. No method may
+    saves its state, and calls :meth:`release` and :meth:`publish`. It calls :meth:`finish` at the
+    end. No method may
     delay training or raise an error.
     """
 
@@ -69,6 +83,13 @@ class Tracker(Protocol):
 
         A tracker that holds it until now, and returns it in :meth:`state_dict`, logs each outcome
         of a saved state once, also if the process is killed in between.
+        """
+        return None
+
+    def publish(self, make: Callable[[], RunFiles], step: int) -> None:
+        """Attach the files that ``make`` returns, in place of earlier ones; called by a thread.
+
+        ``StreamTrainer`` calls it after :meth:`release`, and before :meth:`finish`.
         """
         return None
 

@@ -6,6 +6,7 @@ from greentrain.training.model_update import update
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.stream_trainer import StreamTrainer
 from greentrain.training.update_outcome import ModelUpdate
+from greentrain.training.weights_digest import weights_sha256
 
 __all__ = [
     "CarbonConfig",
@@ -17,4 +18,5 @@ __all__ = [
     "UpdateResult",
     "shrink_and_perturb",
     "update",
+    "weights_sha256",
 ]

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule
 
 from greentrain.streams import Experience
 from greentrain.texts import get_logger
-from greentrain.training.data_digest import data_digest
+from greentrain.training.data_digest import DataDigest, data_digest
 from greentrain.training.stream_state import CurrentModel
 from greentrain.training.weights_digest import weights_sha256
 
@@ -26,7 +26,27 @@ class Artefacts:
     def __init__(self) -> None:
         self._module: LightningModule | None = None
         self._weights: str | None = None
+        self._new: LightningModule | None = None
+        self._ahead: tuple[Experience, DataDigest | None] | None = None
         self._warned: set[str] = set()
+
+    def hash_update(self, experience: Experience, module: LightningModule | None) -> None:
+        """Hash what an update produced while its energy is still paid by the update.
+
+        The next calls of :meth:`data` and :meth:`weights` return these hashes.
+
+        Args:
+            experience: The experience.
+            module: The new model; ``None`` if it is not kept.
+        """
+        self._ahead = experience, self._digest(experience)
+        self.hash_model(module)
+
+    def hash_model(self, module: LightningModule | None) -> None:
+        """Hash a new model ahead, as :meth:`hash_update` does."""
+        self._new = module
+        if module is not None:
+            self._hash(module)
 
     def weights(self, model: CurrentModel, *, changed: bool) -> dict[str, Any]:
         """Return the hash of the weights in use; ``None`` before the first update.
@@ -37,19 +57,31 @@ class Artefacts:
         """
         if not model.trained:
             return {"weights_sha256": None}
-        if changed or self._module is not model.module:
-            self._module = model.module
-            self._weights = self._try("weights", lambda: weights_sha256(model.module.state_dict()))
+        new, self._new = self._new, None
+        hashed = new is model.module or (not changed and self._module is model.module)
+        if not hashed:
+            self._hash(model.module)
         return {"weights_sha256": self._weights}
 
     def data(self, experience: Experience) -> dict[str, Any]:
         """Return the hash of an experience's training data, with the numbers of samples."""
-        found = self._try("data", lambda: data_digest(experience.train))
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is experience:
+            found = ahead[1]
+        else:
+            found = self._digest(experience)
         return {
             "data_sha256": None if found is None else found.sha256,
             "data_samples": None if found is None else found.samples,
             "data_hashed": None if found is None else found.hashed,
         }
+
+    def _digest(self, experience: Experience) -> DataDigest | None:
+        return self._try("data", lambda: data_digest(experience.train))
+
+    def _hash(self, module: LightningModule) -> None:
+        self._module = module
+        self._weights = self._try("weights", lambda: weights_sha256(module.state_dict()))
 
     def _try(self, what: str, compute: Callable[[], _Found]) -> _Found | None:
         try:

@@ -168,6 +168,7 @@ class BaselineRuns:
                     state.history.add(after.value)
                     state.data.pending = []  # the model has trained on them
                     self._stage.evaluate_each(model.module)
+                    self._stage.hash_model(model.module)
         cost.observe(_FULL.mode, guard.steps, payment.actual_j - probe_j)
         result = self._loop.result(
             dataclasses.replace(asked, pending=pending, spent=Spent()),

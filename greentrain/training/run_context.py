@@ -15,7 +15,7 @@ from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, RunLog, environment
 from greentrain.streams import Experience
 from greentrain.texts import get_logger
-from greentrain.tracking import NullTracker, Tracker, names
+from greentrain.tracking import NullTracker, RunFiles, Tracker, names
 from greentrain.training import tracking_payloads as payloads
 from greentrain.training.earlier_use import EarlierUse, earlier_use
 from greentrain.training.result import UpdateResult
@@ -177,6 +177,7 @@ class RunContext:
     def release(self) -> None:
         """Let the tracker send what was logged since the outcome, because its state is saved."""
         self._tracker.release()
+        self._publish()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals and the tracker's state as plain values."""
@@ -197,6 +198,7 @@ class RunContext:
             with suppress(LedgerError):  # its rows wait on disk while it is unreachable
                 head = self._ledger.heads()[self.run.chain]
                 tags[names.TAG_LEDGER_HEAD] = f"{head['count']}:{head['head']}"
+            self._publish()
             self._tracker.finish(self._note(), tags, "FAILED" if self.failed else "FINISHED")
         close_meter(self._meter)
         self._ledger.close()
@@ -204,6 +206,8 @@ class RunContext:
     def _start_tracker(self) -> None:
         if not self._started:
             self._started = True
+            with suppress(Exception):  # import Matplotlib here, not first in the tracker's thread
+                import greentrain.training.stream_page  # noqa: F401
             tags = {names.TAG_LEDGER_RUN: self.run.run_id}
             if self._settings.get("shadow"):
                 tags[names.TAG_SHADOW] = "true"
@@ -211,6 +215,16 @@ class RunContext:
 
     def _log(self, metrics: Mapping[str, float], result: UpdateResult) -> None:
         self._tracker.log(metrics, result.position, self._note(), self._surroundings())
+
+    def _publish(self) -> None:
+        if self._tracks:
+            step = self._results[-1].position if self._results else 0
+            self._tracker.publish(self._page, step)
+
+    def _page(self) -> RunFiles:
+        from greentrain.training.stream_page import stream_page
+
+        return stream_page(self._ledger, self.run, self._stream)
 
     def _note(self) -> str:
         return payloads.note(self._stream, self._results, self._totals)

@@ -307,7 +307,9 @@ class StreamRunner:
                 more_is_better=self._settings["mode"] == "max",
             )
             self._loop = loop = UpdateLoop(state, trainer, evaluator, self.budget, core, run)
-            self._stage = stage = TrainStage(state, trainer, evaluator, run, carbon=self._carbon)
+            self._stage = stage = TrainStage(
+                state, trainer, evaluator, run, self._artefacts, carbon=self._carbon
+            )
             self._shadow_loop = ShadowLoop(loop, state, evaluator, core, run.recorder)
             self._baseline_runs = BaselineRuns(
                 loop, stage, state, trainer, evaluator, core, run.recorder

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule
 
 from greentrain.callbacks.measured_steps import FEWEST_STEPS, MeasuredSteps, check_seconds
+from greentrain.callbacks.no_autolog import no_autolog
 from greentrain.control import Action, Candidate, UpdateMode
 from greentrain.energy import Forecast, StepForecast, WindowRecorder
 from greentrain.errors import ConfigurationError
@@ -141,7 +142,7 @@ class StreamEstimator:
             ConfigurationError: If the meter gives no joules.
         """
         _ = recorder.sources  # waits for a meter that is being set up
-        with isolated_rng(), recorder.phase("estimate"):
+        with isolated_rng(), no_autolog(), recorder.phase("estimate"):
             self._train(WARM_UP_STEPS)
             steps = MeasuredSteps(recorder, enough_steps=FEWEST_STEPS, enough_s=self._seconds)
             before = recorder.read()

@@ -17,6 +17,7 @@ from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import FEWEST_VALIDATED, compare_on_all, compare_on_probe
 from greentrain.memory import size
 from greentrain.payments import Payment, paying
+from greentrain.training.artefacts import Artefacts
 from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.fit_callbacks import (
@@ -48,6 +49,7 @@ class TrainStage:
         trainer: Trains successors.
         evaluator: Measures models.
         run: The run that measures and records.
+        artefacts: Hashes the data and the new weights.
         carbon: Conversion of joules to grams.
     """
 
@@ -57,6 +59,7 @@ class TrainStage:
         trainer: ModelTrainer,
         evaluator: Evaluator,
         run: RunContext,
+        artefacts: Artefacts,
         *,
         carbon: CarbonConfig,
     ) -> None:
@@ -64,6 +67,7 @@ class TrainStage:
         self._trainer = trainer
         self._evaluator = evaluator
         self._run = run
+        self._artefacts = artefacts
         self._carbon = carbon
 
     def train(self, asked: AskedUpdate) -> JudgedUpdate:
@@ -115,6 +119,7 @@ class TrainStage:
                 kept = finite and not nan.stopped and not self._loses(compared, decision)
                 if kept:
                     self.evaluate_each(model.module, context.experience.val)
+            self._artefacts.hash_update(context.experience, model.module if kept else None)
             if steps.ended_j is not None:
                 closing_j = max(0.0, (recorder.read().total_j or 0.0) - steps.ended_j)
                 self._state.closing.learn(closing_j, validation_j=probe.validation_j)
@@ -139,6 +144,10 @@ class TrainStage:
         evaluator = self._evaluator
         evaluator.check(model, held_out)
         check_module(model, monitor=evaluator.monitor, logged=evaluator.logged)
+
+    def hash_model(self, model: LightningModule) -> None:
+        """Hash the weights of a new model while its energy is paid."""
+        self._artefacts.hash_model(model)
 
     def evaluate_each(self, model: LightningModule, *current: Dataset[Any]) -> None:
         """Record the metric of a model on each experience separately, if requested.

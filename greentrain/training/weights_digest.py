@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from torch import Tensor
 from greentrain.errors import ConfigurationError
 from greentrain.texts import short_repr
 
+_SHARED_BYTES = 2**28
+"""Bytes by which a tensor may exceed its file: small ones may repeat one value."""
 _FIRST = b"greentrain weights 1\n"
 """First bytes that are hashed: the version of the rule."""
 
@@ -41,7 +45,7 @@ def weights_sha256(weights: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(_FIRST)
     for name in sorted(weights):
         each = weights[name]
-        if not isinstance(each, Tensor) or each.layout != torch.strided or each.is_quantized:
+        if not _is_dense(each) or each.is_quantized:
             kind = type(each).__name__
             if isinstance(each, Tensor):
                 kind = f"a tensor of {each.dtype} and {each.layout}"
@@ -67,15 +71,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Nothing in the file is executed.
 
     Args:
-        path: ``state.pt`` of a stream, a checkpoint of Lightning, or a saved ``state_dict``.
+        path: ``state.pt`` of a stream, a checkpoint of Lightning, a saved ``state_dict``, or a file
+            of safetensors, whose name ends with ``.safetensors``.
 
     Raises:
-        ConfigurationError: If the file cannot be read safely, or holds no weights.
+        ConfigurationError: If the file cannot be read safely, or holds no weights. Also if the
+            package safetensors is needed and not installed.
     """
     shown = short_repr(path.name)
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path, shown)
     try:
         with path.open("rb") as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            size = os.fstat(file.fileno()).st_size
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch, on files that are refused below
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the weights in {shown}: {error.strerror or error}"
@@ -91,7 +102,44 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"no weights are in {shown}: it is neither a state of greentrain, nor a checkpoint of "
             "Lightning, nor a state_dict; save the state_dict of the model with torch.save"
         )
+    largest = max(
+        (each.numel() * each.element_size() for each in found.values() if _is_dense(each)),
+        default=0,
+    )
+    if largest > size + _SHARED_BYTES:
+        raise ConfigurationError(
+            f"the weights in {shown} would fill {largest} bytes and the file has {size}: a tensor "
+            "repeats its values; save the state_dict with clones of its tensors"
+        )
     return dict(found)
+
+
+def _is_dense(each: Any) -> bool:
+    return isinstance(each, Tensor) and each.layout == torch.strided
+
+
+def _read_safetensors(path: Path, shown: str) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise ConfigurationError(
+            f"reading {shown} needs the package safetensors; install it: pip install safetensors"
+        ) from None
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the weights in {shown}: {error.strerror or error}"
+        ) from None
+    except SafetensorError as error:
+        raise ConfigurationError(
+            f"cannot read the weights in {shown}: it is no file of safetensors, or it is cut "
+            f"short: {error}"
+        ) from None
+    if not found:
+        raise ConfigurationError(f"no weights are in {shown}: the file holds no tensor")
+    return found
 
 
 def _weights_in(content: Any) -> Mapping[str, Any] | None:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from greentrain.callbacks import EnergyMonitor
+from greentrain.callbacks import EnergyMonitor, fit_estimate
 from greentrain.energy import ConstantMeter, UnknownMeter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
@@ -105,6 +106,69 @@ def test_model_random_state_and_loader_are_left_alone() -> None:
     Trainer(**{**CPU, "max_epochs": 1}, logger=False, enable_checkpointing=False).fit(
         model, shuffled
     )
+
+
+def test_a_fit_that_max_steps_ends_is_estimated_up_to_there() -> None:
+    limited = {**CPU, "max_steps": 24, "accumulate_grad_batches": 3}
+    found = estimate(None, loader(), loader(count=4), trainer=limited)
+    # 20 batches an epoch are 6 updates of 3 and one of 2, so 24 updates are 3 epochs and 3 updates
+    assert found.steps == 60  # but max_epochs is 3
+    found = estimate(None, loader(), loader(count=4), trainer={**limited, "max_steps": 9})
+    assert found.steps == 20 + 2 * 3
+    assert found.fit.mean_j == pytest.approx(2.6 + 2.0)  # 0.1 J a batch, and one validation
+
+
+class WithCallbacks(Slow):
+    """Its own callback writes a checkpoint after each epoch."""
+
+    folder = Path()
+
+    def configure_callbacks(self):
+        return [ModelCheckpoint(dirpath=self.folder / "checkpoints", save_top_k=-1)]
+
+
+def test_nothing_is_written_by_callbacks_of_the_model_or_by_autolog(tmp_path, monkeypatch) -> None:
+    autologging = pytest.importorskip("mlflow.utils.autologging_utils")
+    off: list[bool] = []
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.setattr(WithCallbacks, "folder", root)
+    monkeypatch.setattr(
+        WithCallbacks,
+        "on_fit_start",
+        lambda self: off.append(autologging._AUTOLOGGING_GLOBALLY_DISABLED),
+    )
+    model = WithCallbacks()
+    estimate(model, trainer={**CPU, "default_root_dir": str(root), "profiler": "simple"})
+    assert list(root.iterdir()) == []
+    assert off == [True]
+    assert not autologging._AUTOLOGGING_GLOBALLY_DISABLED
+    assert len(model.configure_callbacks()) == 1
+
+
+@pytest.mark.parametrize("nested", [lambda one: {"a": [one]}, lambda one: [[one]]])
+def test_generators_of_nested_loaders_and_batch_samplers_are_left_alone(nested) -> None:
+    data, generator = blobs(range(4), 40), torch.Generator().manual_seed(3)
+    sampler = BatchSampler(RandomSampler(data, generator=generator), 8, drop_last=False)
+    before = generator.get_state()
+    with fit_estimate._same_generators(nested(DataLoader(data, batch_sampler=sampler)), None):
+        list(sampler)
+        assert not torch.equal(generator.get_state(), before)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_a_meter_whose_clock_does_not_move_ends_the_estimate(monkeypatch) -> None:
+    monkeypatch.setattr(fit_estimate, "_MOST_STEPS", 40)
+    with pytest.raises(ConfigurationError, match="the meter measured no energy"):
+        estimate(meter=ConstantMeter(10.0, clock=lambda: 0.0))
+
+
+def test_a_model_that_diverges_is_estimated() -> None:
+    class Diverging(Slow):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * float("nan")
+
+    assert estimate(Diverging()).fit.mean_j == pytest.approx(6.0)
 
 
 def test_a_model_of_the_other_lightning_package() -> None:

@@ -121,6 +121,20 @@ def test_a_first_part_that_warms_up_is_a_cost_of_each_fit() -> None:
     assert wide.high_j > energy.predict(100).high_j
 
 
+@pytest.mark.parametrize("drift", [0.85, 1.15])
+def test_the_interval_covers_a_drift_of_the_load(drift: float) -> None:
+    """Steps that were as even as can be say nothing about the load of the next hour."""
+    even = StepForecast(parts_j=(5.0,) * 6, part_steps=10).predict(10_000)
+    assert even.low_j < drift * even.mean_j < even.high_j
+    assert (even.high_j - even.mean_j) / even.mean_j == pytest.approx(0.195, abs=0.005)
+    assert even.mean_j - even.low_j == pytest.approx(even.high_j - even.mean_j)
+
+
+def test_a_wide_interval_ends_at_nothing() -> None:
+    found = StepForecast(parts_j=(1.0, 0.0, 40.0, 0.0), part_steps=1).predict(10)
+    assert found.low_j == 0.0
+
+
 def test_the_random_state_and_the_model_are_left_alone() -> None:
     made: list[Classifier] = []
 

@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from greentrain.budget import Budget
 from greentrain.cli.app import app
-from greentrain.cli.top_command import next_frame
+from greentrain.cli.top_command import frame, next_frame
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import Ledger
+from greentrain.ledger.live import live_view
 from tests import prepared
 from tests.ledger.events import window
 from tests.report.ledgers import come, decide
@@ -143,15 +146,62 @@ def test_a_missing_ledger_and_another_file(tmp_path: Path) -> None:
 
 def test_a_ledger_that_cannot_be_read_keeps_the_last_frame(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    ledger = Ledger(str(path))
-    shown, note = next_frame(ledger, 5, "before")
+    Ledger(str(path)).close()
+    shown, note = next_frame(str(path), 5, "before")
     assert shown != "before" and note is None
-    ledger.close()
     path.write_bytes(b"no database" * 1000)
-    shown, note = next_frame(ledger, 5, "before")
+    shown, note = next_frame(str(path), 5, "before")
     assert shown == "before"
     assert note is not None and note.startswith("not up to date, tried again soon: ")
+
+
+def test_a_ledger_that_was_deleted_or_replaced_is_not_shown_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(str(path))
+    ledger.open_run("measure", "old").close()
+    assert next_frame(str(path), 5, "before")[1] is None
     ledger.close()
+    path.unlink()
+    shown, note = next_frame(str(path), 5, "before")
+    assert shown == "before" and note is not None and "does not exist" in note
+    assert not path.exists()
+    with closing(Ledger(str(path))) as other:
+        other.open_run("measure", "new").close()
+    assert "new (measure)" in page(str(path)) and "old (measure)" not in page(str(path))
+
+
+def test_a_long_run_is_shown_after_many_short_ones(url: str) -> None:
+    with closing(Ledger(url)) as ledger:
+        long = ledger.open_run("stream", "long")
+        for number in range(60):
+            ledger.open_run("measure", f"short {number}").close()
+        text = page(url)
+        assert "long (stream) running" in text and "short 59 (measure)" in text
+        long.close()
+
+
+def test_a_narrow_frame_has_no_reasons(url: str) -> None:
+    with closing(Ledger(url)) as ledger:
+        budget = ledger.open_budget("digits", Budget.parse("2 Wh", num_experiences=3))
+        run = ledger.open_run("stream", "digits")
+        decide(run, budget, 0, sentence="A long reason. " * 40)
+        come(run, 0, energy_j=125.0)
+        run.close()
+        narrow = Console(width=60, record=True)
+        narrow.print(frame(live_view(ledger), "ledger.db", wide=False))
+    text = narrow.export_text()
+    assert "125 J" in text and "long reason" not in text
+    assert len(text.splitlines()) < 30
+
+
+def test_many_runs_are_counted(url: str) -> None:
+    with closing(Ledger(url)) as ledger:
+        running = [ledger.open_run("stream", f"s{number:02}") for number in range(25)]
+        text = page(url)
+        assert "s24 (stream)" in text and "s05 (stream)" in text and "s04 (stream)" not in text
+        assert "and 5 more, which began earlier" in text
+        for run in running:
+            run.close()
 
 
 def test_on_a_terminal_frames_follow_until_ctrl_c(url: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save, save_file
 from typer.testing import CliRunner, Result
 
 from greentrain import update
@@ -16,7 +20,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report import build
 from greentrain.report.exports import model_card
-from greentrain.report.model_origin import origins
+from greentrain.report.model_origin import describe_origins, origins
 from greentrain.training.weights_digest import read_weights, weights_sha256
 from greentrain.units import format_energy
 from tests.models import Classifier, Clock, constant_meter, experience
@@ -76,6 +80,37 @@ def test_another_model_is_not_found(folder: Path) -> None:
     assert "FAILED: no update in the ledger produced these weights" in shown.output
 
 
+def test_a_file_of_safetensors_is_the_same_model(folder: Path, tmp_path: Path) -> None:
+    save_file(read_weights(folder / "1.pt"), tmp_path / "model.SafeTensors")
+    ledger = str(folder / "greentrain.db")
+    shown = ask("--ledger", ledger, "--model", str(tmp_path / "model.SafeTensors"))
+    assert shown.exit_code == 0, shown.output
+    assert "produced by update 1 of the stream" in shown.output
+    save_file(read_weights(folder / "other.pt"), tmp_path / "other.safetensors")
+    assert verify_model(folder, str(tmp_path / "other.safetensors")).exit_code == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", None, save({})])
+def test_a_bad_file_of_safetensors_is_refused(
+    folder: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "bad.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    refused = verify_model(folder, str(file)).exception
+    assert isinstance(refused, ConfigurationError)
+    assert "weights" in str(refused)
+    assert "bad.safetensors" in str(refused)
+
+
+def test_without_its_package_no_safetensors_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ConfigurationError, match="pip install safetensors"):
+        read_weights(tmp_path / "model.safetensors")
+
+
 def test_one_changed_weight_is_another_model(folder: Path, tmp_path: Path) -> None:
     weights = read_weights(folder / "1.pt")
     next(iter(weights.values())).reshape(-1)[0] += 1e-6
@@ -102,6 +137,51 @@ def test_a_file_without_weights_is_refused(folder: Path, tmp_path: Path, content
         refused = verify_model(folder, str(tmp_path / name)).exception
         assert isinstance(refused, ConfigurationError)
         assert "cannot read the weights" in str(refused)
+
+
+class Touch:
+    """An object whose pickle runs a command when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_no_code_of_a_file_is_run(folder: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": Touch(tmp_path / "ran")}, tmp_path / "zip.pt")
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "ran")))
+    for name in ("zip.pt", "plain.pkl"):
+        refused = verify_model(folder, str(tmp_path / name)).exception
+        assert isinstance(refused, ConfigurationError)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_small_file_does_not_fill_the_memory(folder: Path, tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1).expand(10**15)}, tmp_path / "large.pt")
+    refused = verify_model(folder, str(tmp_path / "large.pt")).exception
+    assert isinstance(refused, ConfigurationError)
+    assert "would fill 4000000000000000 bytes" in str(refused)
+    torch.save({"w": torch.zeros(1).expand(1000)}, tmp_path / "small.pt")
+    assert len(weights_sha256(read_weights(tmp_path / "small.pt"))) == 64
+
+
+def test_updates_without_a_hash_are_counted(folder: Path) -> None:
+    with closing(Ledger(str(folder / "greentrain.db"), create=False)) as ledger:
+        rows = ledger.rows
+
+        class Older:
+            """The ledger as an older version wrote it, which hashed no weights."""
+
+            def rows(self, kind: str, **equals: object) -> list[dict[str, object]]:
+                if "weights_sha256" in equals and equals["weights_sha256"] is not None:
+                    return []
+                return [{**row, "weights_sha256": None} for row in rows(kind)]
+
+        lines, found = describe_origins([Older()], "0" * 64, "0.pt")  # type: ignore[list-item]
+    assert not found
+    assert "2 updates in it, of older versions or of weights that cannot be hashed" in lines[-1]
 
 
 def test_a_model_is_not_checked_with_a_report(folder: Path) -> None:

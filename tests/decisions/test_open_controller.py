@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,8 @@ from greentrain.energy import ConstantMeter
 from greentrain.errors import BudgetExceeded, ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build, write
+from greentrain.report.model_origin import origins
+from greentrain.training import weights_sha256
 from tests import prepared
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +128,48 @@ def test_an_update_is_reserved_measured_and_settled(opened, seconds, url):
     assert (drawn["phase"], drawn["energy_j"]) == ("update", 150.0)
     assert drawn["reservation_id"] == decision["reservation_id"]
     assert verified(url).exit_code == 0
+
+
+def test_an_outcome_has_the_weights_in_use_and_the_run_its_tags(opened, seconds, url):
+    first, second, third = ({"weight": torch.full((2,), value)} for value in (1.0, 2.0, 3.0))
+
+    def done(controller, name, steps=100, **outcome):
+        with controller.update(name, candidates=FULL, n_new=500) as update:
+            seconds[0] += 0.1
+            update.done(steps=steps, metric_after=0.75, **outcome)
+
+    tags = {"team": "night shift", "project": "churn"}
+    always = Always(mode=UpdateMode.FULL_RETRAIN)
+    with opened(step_j=2.0, policy=always, **tags) as controller:
+        done(controller, "a", weights_sha256=weights_sha256(first))
+        done(controller, "b", weights_sha256=weights_sha256(second), kept=False)
+        done(controller, "c", weights_sha256=weights_sha256(second))
+    with opened(step_j=2.0, policy=always) as controller:  # another process
+        done(controller, "d", weights_sha256=weights_sha256(third), kept=False)
+        done(controller, "e")  # new weights, and their hash is not given
+    held = [row["weights_sha256"] for row in rows(url, "outcome")]
+    one, two = weights_sha256(first), weights_sha256(second)
+    assert held == [one, one, two, two, None]
+    assert [(run["team"], run["project"]) for run in rows(url, "run")] == [
+        ("night shift", "churn"),
+        (None, None),
+    ]
+    settings = json.loads(rows(url, "run")[0]["environment"])["settings"]
+    assert {name: settings[name] for name in tags} == tags
+    ledger = Ledger(url, create=False)
+    (origin,) = origins(ledger, two)
+    ledger.close()
+    assert (origin.experience_id, origin.energy_j) == ("c", pytest.approx(10.0))
+    assert verified(url).exit_code == 0
+
+
+@pytest.mark.parametrize("wrong", ["", "a" * 63, "A" * 64, b"a" * 64, 7])
+def test_a_hash_of_weights_is_64_digits(opened, wrong):
+    with opened(step_j=2.0) as controller:
+        update = controller.decide("monday", candidates=FULL, n_new=500)
+        with pytest.raises(ConfigurationError, match="64 hexadecimal digits"):
+            controller.settle(update, metric_after=0.75, weights_sha256=wrong)
+        assert controller.settle(update, weights_sha256="0" * 64) == 0.0
 
 
 def test_two_calls_do_what_a_block_does(opened, seconds, url):

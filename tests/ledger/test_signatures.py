@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -153,6 +154,27 @@ def test_no_run_starts_with_a_wrong_private_key(
     monkeypatch.delenv(SIGNING_VARIABLE)
     assert not ledger.rows("run")
     ledger.close()
+
+
+def test_pipes_in_the_place_of_files_are_not_waited_for(
+    signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, report = keys / "pipe", signed.with_name("report.md")
+    os.mkfifo(pipe, 0o600)
+    for kind in (Signer, Checker):
+        with pytest.raises(ConfigurationError, match=r"cannot read the key.* no regular file"):
+            kind(pipe)
+    signature_file(report).unlink()
+    os.mkfifo(signature_file(report))
+    lines, code = check_signature(report, keys / PUBLIC_NAME)
+    assert (code, "cut short, or no signature" in lines[0]) == (1, True)
+    head_log(signed).unlink()
+    os.mkfifo(head_log(signed))
+    lines, code = verify_all([str(signed)], public_key=keys / PUBLIC_NAME)
+    assert code == 1
+    assert "the signed heads cannot be read" in "\n".join(lines)
+    with closing(Ledger(str(signed))) as ledger:  # the training ends, with a warning
+        stream(ledger, name="third")
 
 
 def test_heads_are_signed_when_a_run_closes(signed: Path, keys: Path) -> None:

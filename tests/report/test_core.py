@@ -102,12 +102,12 @@ def test_an_experience_belongs_to_the_interval_of_its_decision_and_budgets_stand
 def test_projects_are_patterns_of_names(ledger):
     for name in ("digits/a", "digits/b", "Digits"):
         stream(ledger, name=name)
-    report = valid(build(ledger, project="digits/*"))
+    report = valid(build(ledger, name="digits/*"))
     assert [run["name"] for run in report["runs"]] == ["digits/a", "digits/b"]
     assert [budget["name"] for budget in report["budgets"]] == ["digits/a", "digits/b"]
     assert report["totals"]["energy_j"] == 2 * 5400.0
     with pytest.raises(ConfigurationError, match="no run's name matches 'x'; the last ones are"):
-        build(ledger, project="x")
+        build(ledger, name="x")
 
 
 @pytest.mark.parametrize("told", ["2026-11-22T10:00", "yesterday", "", datetime(2026, 11, 22)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -88,6 +89,20 @@ def test_the_csv_files_list_all(filled: Ledger, few: None, tmp_path: Path) -> No
     )
     assert [row["position"] for row in rows(paths[1])] == ["0", "1", "0", "1"]
     assert [float(row["energy (J)"]) for row in rows(paths[2])] == [5400, 5400, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("way", ["streamed", "rendered"])
+def test_each_window_has_the_tags_of_its_run(tmp_path: Path, way: str) -> None:
+    with closing(Ledger.in_memory()) as ledger:
+        for team, project in (("night", "digits"), (None, None)):
+            with ledger.open_run("fit", "of a team", team=team, project=project) as run:
+                window(run, 11.0, 1.0)
+        if way == "streamed":
+            _, paths = build_and_write(ledger, tmp_path, ("csv",))
+        else:
+            paths = write(build(ledger), tmp_path, ("csv",))
+    found = [(row["team"], row["project"]) for row in rows(paths[2])]
+    assert found == [("night", "digits"), ("", "")]
 
 
 def test_a_document_that_lists_all_gives_the_same_csv_either_way(

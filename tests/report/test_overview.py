@@ -22,14 +22,15 @@ from greentrain.report.burn_down import (
     FINISHED,
     NO_AMOUNT,
     NO_EXPERIENCE,
-    RENEWED,
+    OF_PERIOD,
     TOO_LITTLE,
+    BurnDown,
     forecast,
 )
 from greentrain.report.earlier_overview import read_earlier
 from greentrain.report.overview import overview
-from greentrain.report.overview_charts import MetricPoint, pareto
 from greentrain.report.overview_page import change_words, render_overview
+from greentrain.report.pareto_chart import MetricPoint, pareto
 from tests.report.ledgers import SOURCES, STARTED, come, decide, stream, window
 from tests.report.month import two_streams
 from tests.report.test_rendering import HOSTILE
@@ -110,6 +111,9 @@ def given(**changes: Any) -> Any:
         "unit": "J",
         "num_experiences": 10,
         "per": None,
+        "opened_utc": "2026-11-21T00:00:00.000000+00:00",
+        "spending": [],
+        "open_reservations": [],
         "total_j": 1000.0,
         "spent_j": 400.0,
         "left_j": 500.0,
@@ -137,17 +141,46 @@ IN_GRAMS = {
         pytest.param({}, 12, 500.0, 0, FINISHED, id="more than planned"),
         pytest.param({"left_j": -50.0}, 5, -450.0, 0, TOO_LITTLE, id="overdrawn"),
         pytest.param(IN_GRAMS, 4, -100.0, 5, TOO_LITTLE, id="carbon"),
-        pytest.param({"per": "month"}, 4, None, None, RENEWED, id="renewed"),
+        # 100 J each: 6 to come in the month need 600 J, and 500 J are left
+        pytest.param({"per": "month"}, 4, -100.0, 5, TOO_LITTLE, id="renewed"),
         pytest.param({"total_j": 0.0}, 4, None, None, NO_AMOUNT, id="a share, not measured"),
         pytest.param({}, 0, None, None, NO_EXPERIENCE, id="nothing paid"),
     ],
 )
 def test_a_forecast_takes_the_mean_so_far(changes, done, left, lasts, words) -> None:
-    found = forecast(given(**changes), done)
+    paid = BurnDown()
+    for number in range(done):
+        paid.add(number, "2026-11-21T12:00:00.000000+00:00", None)
+    found = forecast(given(**changes), paid)
     key = "left_g" if changes.get("unit") == "g" else "left_j"
     assert found[key] == (None if left is None else pytest.approx(left))
     assert found["lasts"] == lasts
     assert found["sentence"].split("{")[0].startswith(words.split("{")[0])
+
+
+def test_a_renewed_budget_is_forecast_to_the_end_of_its_period() -> None:
+    clock = [STARTED]
+    ledger = Ledger.in_memory(clock=lambda: clock[0])
+    budget = ledger.open_budget("digits", Budget.parse("100 J per day", num_experiences=4))
+    with ledger.open_run("stream", "digits", sources=SOURCES) as run:
+        account = ledger.account(budget, run)
+        for position, day in enumerate((0, 0, 1)):  # 20, 30 and 40 J: a mean of 30 J
+            clock[0] = STARTED + timedelta(days=day, minutes=position)
+            reservation = account.reserve(50.0, "an update")
+            decide(run, budget, position, reservation_id=reservation, update_mode="WARM_START")
+            account.settle(reservation, 20.0 + 10.0 * position)
+            come(run, position, reservation_id=reservation)
+    (row,) = overview([ledger], clock[0])["streams"]
+    assert row["budget"] is not None
+    ahead = row["budget"]["forecast"]
+    # 60 of the day's 100 J are left, and three experiences of 30 J each are to come.
+    assert row["budget"]["total_j"] == pytest.approx(100.0)
+    assert (ahead["done"], ahead["planned"], ahead["lasts"]) == (1, 4, 2)
+    assert ahead["left_j"] == pytest.approx(60.0 - 3 * 30.0)
+    assert ahead["period_utc"] == "2026-11-22T00:00:00.000000+00:00"
+    assert row["burn_down"] == [(1, pytest.approx(60.0))]
+    assert "lasts for 2 of the 3 to come, until the budget is renewed" in ahead["sentence"]
+    ledger.close()
 
 
 def test_releasing_a_dead_reservation_is_the_first_action(ledger: Ledger) -> None:
@@ -259,7 +292,7 @@ def test_a_stream_without_a_metric_and_without_energy_is_unknown(ledger: Ledger)
     document = overview([ledger], later())
     (row,) = document["streams"]
     assert (row["metric"], row["first_metric"], row["energy_j"]) == (None, None, None)
-    assert RENEWED in render_overview(document)
+    assert OF_PERIOD in render_overview(document)
 
 
 def test_a_stream_whose_budget_is_in_no_ledger_has_none(ledger: Ledger) -> None:

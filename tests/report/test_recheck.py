@@ -85,7 +85,7 @@ def test_any_digit_that_is_changed_differs_from_what_follows(ledger):
 def test_what_says_how_a_report_is_formed_cannot_be_changed_either(ledger):
     """Digits of scope, heads and what was given lead to another document, which is no way out."""
     full(ledger)
-    report = build(ledger, disclosures=GIVEN, since="2026-11-21", until="2026-11-22", project="*")
+    report = build(ledger, disclosures=GIVEN, since="2026-11-21", until="2026-11-22", name="*")
     text = render_json(report)
     spans = [
         match.span()
@@ -121,7 +121,7 @@ CHANGES = {
         lambda r: r["disclosures"].update(water_l_per_kwh=0.5),
         "/supplementary_impacts/water/l_per_kwh",
     ),
-    "another's scope": (lambda r: r["scope"].update(project="digits"), "/runs/1"),
+    "another's scope": (lambda r: r["scope"].update(name="digits"), "/runs/1"),
 }
 
 
@@ -136,12 +136,12 @@ def test_what_was_changed_is_named(ledger, change, path):
 
 def test_what_was_appended_later_has_no_part_in_it(ledger):
     run = stream(ledger, close=False)
-    text = render_json(build(ledger, project="digits*"))
+    text = render_json(build(ledger, name="digits*"))
     heartbeat(run, 1.0, 1.0)
     window(run, 1e6, 1e6)
     run.close()
     stream(ledger, name="digits again")
-    assert build(ledger, project="digits*")["totals"]["energy_j"] > 2e6
+    assert build(ledger, name="digits*")["totals"]["energy_j"] > 2e6
     checked = check(text, [ledger])
     assert checked.ok
     assert checked.later == sum(one["count"] for one in ledger.heads().values()) - checked.rows > 9
@@ -217,7 +217,7 @@ def test_the_command(ledger, tmp_path):
         [
             *("report", "--ledger", file, "--out", str(tmp_path), "--since", "2026-11-01"),
             *(
-                "--project",
+                "--name",
                 "d*",
                 "--disclosures",
                 str(tmp_path / "disclosures.yaml"),

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
+import threading
+import zipfile
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
+import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from greentrain.carbon import CarbonAccount, CsvIntensity
+from greentrain.budget import Budget
+from greentrain.carbon import CarbonAccount, CsvIntensity, StaticIntensity
 from greentrain.carbon.factors import read_factors
 from greentrain.cli.app import app
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
+from greentrain.report import build, build_and_write, check
+from greentrain.report.exports import write_card
 from greentrain.report.restate import restate
+from greentrain.report.restatement import Restatement
+from greentrain.report.write import FORMATS
 from tests.ledger.events import window as drawn
+from tests.report.exports.documents import needs_pango
 from tests.report.ledgers import SOURCES
+from tests.report.test_core import SCHEMA
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HEADER = "applies_to,from_utc,until_utc,g_per_kwh,kind,source\n"
+TABLE = f"{HEADER}DE,,,360,direct,a\n*,,,720,direct,b\n*,,,36,upstream,c\n"
 SERIES = "datetime_utc,carbon_intensity\n" + "".join(
     f"2026-11-21 {hour:02}:00,{value}\n" for hour, value in enumerate(range(100, 820, 30))
 )
@@ -27,7 +42,7 @@ SERIES = "datetime_utc,carbon_intensity\n" + "".join(
 
 def record(ledger: Ledger, account: CarbonAccount, name: str = "digits") -> None:
     """Four windows of 90 minutes with 1000, 2000, ... J, over many hours."""
-    environment = {"carbon": account.as_dict()}
+    environment = {"carbon": account.as_dict(), "host": name}
     with ledger.open_run("fit", name, environment=environment, sources=SOURCES) as run:
         for number in range(1, 5):
             one = drawn(
@@ -114,6 +129,17 @@ BAD = {
     "backwards": (f"{HEADER}DE,2026-02-01,2026-01-01,1,direct,a\n".encode(), "not after its start"),
     "no kind": (f"{HEADER}DE,,,1,green,a\n".encode(), "kind is 'green'"),
     "no source": (f"{HEADER}DE,,,1,direct,\n".encode(), "none of them may be empty"),
+    "before the year 1": (
+        f"{HEADER}DE,0001-01-01T00:00+14:00,,1,direct,a\n".encode(),
+        "line 2 of .* outside of the years",
+    ),
+    "kilowatt-hours of a megawatt": (f"{HEADER}DE,,,310000,direct,a\n".encode(), "more than any"),
+    "semicolons": (f"{HEADER}DE,,,1,direct,a\n".replace(",", ";").encode(), "by semicolons"),
+    "a series with no number": (SERIES.replace(",100\n", ",nan\n").encode(), "bad.csv.* is nan"),
+    "a series before the year 1": (
+        SERIES.replace("2026-11-21 00:00", "0001-01-01T00:00+14:00").encode(),
+        "line 2 of .* outside of the years",
+    ),
     "overlap": (
         f"{HEADER}DE,,2026-02-01,1,direct,a\nDE,2026-01-01,,2,direct,a\n".encode(),
         "two factors of 'DE'",
@@ -138,13 +164,192 @@ def test_kinds_that_are_missing_are_named(ledger, tmp_path):
         restate([ledger], only, upstream=True)
 
 
-def test_the_command(ledger, tmp_path):
+def test_a_copy_of_a_ledger_is_refused(ledger, tmp_path):
     record(ledger, CarbonAccount())
-    path, out = written(tmp_path, f"{HEADER}*,,,360,direct,a\n"), tmp_path / "restated.json"
-    words = ["restate", "--ledger", str(tmp_path / "ledger.db"), "--factors", str(path)]
+    copy = Ledger(str(tmp_path / "ledger.db"), create=False)
+    factors = read_factors(written(tmp_path, f"{HEADER}*,,,1,direct,a\n"))
+    with pytest.raises(ConfigurationError, match="one is a copy of the other"):
+        restate([ledger, copy], factors)
+    copy.close()
+
+
+def test_a_run_without_a_window_leaves_the_total_known(ledger, tmp_path):
+    record(ledger, CarbonAccount())
+    ledger.open_run("fit", "failed at once", sources=SOURCES).close("failed")
+    found = restate([ledger], read_factors(written(tmp_path, f"{HEADER}*,,,360,direct,a\n")))
+    assert found["runs"][1]["new_g"] is None
+    assert found["total"]["energy_j"] == pytest.approx(10_000.0)  # 1000 + 2000 + 3000 + 4000
+    assert found["total"]["new_g"] == pytest.approx(1.0)
+
+
+def test_dated_factors_of_many_hours_are_those_of_the_series(ledger, tmp_path):
+    record(ledger, CarbonAccount())
+    series = restate([ledger], read_factors(written(tmp_path, SERIES)))["total"]["new_g"]
+    rows = [line.split(",") for line in SERIES.splitlines()[1:]]
+    ends = [*(row[0] for row in rows[1:]), "2026-11-22"]
+    table = HEADER + "".join(
+        f"*,{start},{end},{value},direct,a\n"
+        for (start, value), end in zip(rows, ends, strict=True)
+    )
+    dated = restate([ledger], read_factors(written(tmp_path, table)))["total"]["new_g"]
+    assert dated == pytest.approx(series, rel=1e-12)
+
+
+def test_the_command_says_which_factors_are_not_used_and_why_grams_are_unknown(ledger, tmp_path):
+    record(ledger, CarbonAccount(zone="DE"))
+    ask = ["restate", "--ledger", str(tmp_path / "ledger.db"), "--factors"]
+    done = CliRunner().invoke(app, [*ask, str(written(tmp_path, f"{HEADER}de,,,1,direct,a\n"))])
+    shown = " ".join(done.output.split())
+    assert "no run has the id, name or zone 'de': its factors are not used" in shown
+    assert "unknown grams of digits: no factor holds" in shown
+    path = written(tmp_path, f"{HEADER}DE,,,0.31,direct,a\n")  # in kg
+    shown = " ".join(CliRunner().invoke(app, [*ask, str(path)]).output.split())
+    assert "the mean factor is 0.31 g/kWh, which is very low: check its unit" in shown
+
+
+def test_factors_may_come_through_a_pipe(ledger, tmp_path):
+    record(ledger, CarbonAccount())
+    os.mkfifo(tmp_path / "pipe")
+    content = f"{HEADER}*,,,360,direct,a\n".encode()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    writer.start()
+    ask = ["restate", "--ledger", str(tmp_path / "ledger.db"), "--factors", str(tmp_path / "pipe")]
+    done = CliRunner().invoke(app, [*ask, "--out", str(tmp_path / "out")])
+    writer.join()
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["restated"]["sha256"] == sha256(content).hexdigest()
+
+
+def test_the_command(ledger, tmp_path):
+    record(ledger, CarbonAccount(zone="DE"))
+    path, out = written(tmp_path, f"{HEADER}*,,,360,direct,a\n"), tmp_path / "out"
+    words = ["restate", "--ledger", ledger.url, "--factors", str(path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "new (direct)" in done.output
     done = CliRunner().invoke(app, [*words, "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "1 g CO2e" in done.output
-    held = json.loads(out.read_text())
-    assert held["total"]["new_g"] == pytest.approx(1.0, rel=1e-9)
-    assert (held["total"]["old_g"], len(held["factors_sha256"])) == (None, 64)
+    assert f"--factors {path}" in done.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["carbon"]["emissions_g"] == pytest.approx(1.0)  # 10 kJ at 360 g/kWh
+    assert report["restated"]["sha256"] == sha256(path.read_bytes()).hexdigest()
+    done = CliRunner().invoke(app, [*words, "--format", "csv"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "give its folder with --out" in str(done.exception)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a ledger of two zones, its restated report in every format, and a card."""
+    needs_pango()
+    folder = tmp_path_factory.mktemp("restated")
+    ledger = Ledger(str(folder / "ledger.db"))
+    record(ledger, CarbonAccount(zone="DE", pue=1.5))
+    record(ledger, CarbonAccount(), name="without a zone")
+    factors = Restatement.read(written(folder, TABLE), upstream=True)
+    document, _ = build_and_write(ledger, folder, list(FORMATS), restatement=factors)
+    ledger.close()
+    card = folder / "README.md"
+    card.write_text("---\nlicense: mit\n---\n# A model\n")
+    write_card(card, document)
+    return folder
+
+
+def test_a_restated_report_has_new_grams_and_the_old_ones_beside(whole):
+    report = json.loads((whole / "report.json").read_text())
+    germany, other = report["runs"]
+    recorded = StaticIntensity("DE").g_per_kwh
+    # 10 kJ each: 360 g/kWh times 1.5, and 720 g/kWh in another place
+    assert germany["emissions_g"] == pytest.approx(1.5)
+    assert germany["emissions_before_g"] == pytest.approx(recorded * 1.5 / 360)
+    assert (other["emissions_g"], other["emissions_before_g"]) == (pytest.approx(2.0), None)
+    assert report["carbon"]["emissions_g"] == pytest.approx(3.5)
+    assert report["carbon"]["by_basis"] == [{"basis": "direct", "emissions_g": pytest.approx(3.5)}]
+    assert math.fsum(one["carbon_g"] for one in report["hourly"]) == pytest.approx(3.5)
+    assert report["restated"]["before_g"] is None  # one run had no grams
+    assert report["restated"]["before_by_basis"] == [
+        {"basis": "life-cycle", "emissions_g": pytest.approx(recorded * 1.5 / 360)}
+    ]
+    assert report["restated"]["upstream_g"] == pytest.approx(0.1 * (1.5 + 1.0))
+    jsonschema.Draft202012Validator(SCHEMA).validate(report)
+    ledger = Ledger(str(whole / "ledger.db"))
+    before = build(ledger)
+    ledger.close()
+    for same in ("totals", "budgets", "period", "experiences"):
+        assert json.loads(json.dumps(before[same])) == report[same]
+
+
+def test_every_format_names_the_factors(whole):
+    digest = sha256((whole / "factors.csv").read_bytes()).hexdigest()
+    for path in sorted(whole.glob("report.*")):
+        content = path.read_bytes()
+        if path.suffix == ".csv":
+            continue  # a table, whose last column names the report
+        if path.suffix == ".xlsx":
+            with zipfile.ZipFile(io.BytesIO(content)) as held:
+                content = b"".join(held.read(name) for name in held.namelist())
+        elif path.suffix == ".pdf":
+            continue  # the page, printed
+        assert digest.encode() in content, path.name
+        assert b"estated" in content, path.name
+    assert "emissions before restating" in (whole / "report.runs.csv").read_text()
+    assert digest in (whole / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", [f"report.{end}" for one in FORMATS.values() for end in one.files])
+def test_each_file_is_a_rendering_of_the_ledger_with_these_factors(whole, name):
+    words = ["verify", str(whole / name), "--ledger", str(whole / "ledger.db")]
+    done = CliRunner().invoke(app, [*words, "--factors", str(whole / "factors.csv")])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, ConfigurationError)
+    assert "give that file with --factors" in str(done.exception)
+
+
+def test_other_factors_and_a_changed_figure_are_found(whole, tmp_path):
+    path, other = whole / "report.json", tmp_path / "factors.csv"
+    other.write_text(TABLE.replace("360", "361"))
+    words = ["verify", "--ledger", str(whole / "ledger.db"), "--factors"]
+    done = CliRunner().invoke(app, [*words, str(other), str(path)])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "is another file" in str(done.exception)
+    for part, change in (
+        (("restated",), {"before_g": 1.0}),
+        (("runs", 0), {"emissions_before_g": 0.1}),
+        (("restated",), {"file": "another.csv"}),
+        (("restated",), {"upstream": False}),
+    ):
+        report = json.loads(path.read_text())
+        held = report
+        for key in part:
+            held = held[key]
+        held.update(change)
+        forged = tmp_path / "report.json"
+        forged.write_text(json.dumps(report))
+        done = CliRunner().invoke(app, [*words, str(whole / "factors.csv"), str(forged)])
+        assert done.exit_code == 1, done.output
+
+
+def test_factors_of_a_report_that_is_not_restated_are_refused(ledger, tmp_path):
+    record(ledger, CarbonAccount(zone="DE"))
+    build_and_write(ledger, tmp_path, ["json"])
+    factors = written(tmp_path, TABLE)
+    with pytest.raises(ConfigurationError, match="not restated"):
+        check((tmp_path / "report.json").read_text(), [ledger], factors)
+
+
+def test_a_payment_of_grams_stays_as_it_was_settled(ledger, tmp_path):
+    account = CarbonAccount(zone="DE")
+    budget = ledger.open_budget("grams", Budget.parse("100 g CO2e", num_experiences=1))
+    with ledger.open_run("stream", "digits", environment={"carbon": account.as_dict()}) as run:
+        of_run = ledger.account(budget, run, carbon=account)
+        reservation = of_run.reserve(3.6e5, "an update")
+        one = drawn(
+            "train_epoch", by_source={"cpu": 3.6e5}, started=NOON, reservation_id=reservation
+        )
+        run.record(one, account.of(one))
+    given = Restatement.read(written(tmp_path, f"{HEADER}*,,,1,direct,a\n"))
+    before, after = build(ledger), build(ledger, restatement=given)
+    assert after["carbon"]["emissions_g"] == pytest.approx(0.1)
+    assert after["budgets"] == before["budgets"]

@@ -163,6 +163,49 @@ def test_an_outcome_has_the_hash_of_the_samples(tmp_path):
     assert one["data_sha256"] == two["data_sha256"] != three["data_sha256"]
 
 
+def test_the_energy_of_hashing_is_paid_by_the_update(tmp_path, monkeypatch):
+    def slowly(function, clock):
+        def slow(given):
+            clock.seconds += 5.0
+            return function(given)
+
+        return slow
+
+    used = {}
+    for slow in (False, True):
+        folder, clock = tmp_path / str(slow), Clock()
+        folder.mkdir()
+        if slow:
+            for name, function in (
+                ("data_digest", data_digest),
+                ("weights_sha256", weights_sha256),
+            ):
+                monkeypatch.setattr(
+                    f"greentrain.training.artefacts.{name}", slowly(function, clock)
+                )
+        with open_stream(folder, clock=clock) as stream:
+            stream.update(FIRST)
+            stream.update(MORE)
+        outcomes = rows(folder, "outcome")
+        assert all(one["steps"] > 0 and one["kept"] for one in outcomes)
+        for outcome in outcomes:
+            (paid,) = (
+                each["actual_j"]
+                for each in rows(folder, "settlement")
+                if each["reservation_id"] == outcome["reservation_id"]
+            )
+            windows_j = sum(
+                each["energy_j"]
+                for each in rows(folder, "window")
+                if each["reservation_id"] == outcome["reservation_id"]
+            )
+            assert paid == pytest.approx(windows_j)
+        used[slow] = [outcome["energy_j"] for outcome in outcomes]
+    power_w = 100.0
+    more_j = [after - before for before, after in zip(used[False], used[True], strict=True)]
+    assert more_j == pytest.approx([2 * 5.0 * power_w] * 2)  # the data, and the weights
+
+
 INPUTS, LABELS = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 0, 1, 0, 1])
 DATA = TensorDataset(INPUTS, LABELS)
 

@@ -52,7 +52,7 @@ def large(folder: Path, *, quick: bool) -> list[Row]:
             what=f"report.json and report.html of {what}",
             value=statistics.median(seconds),
             unit="s",
-            reach=10.0,
+            reach=5.0,
             seeds=times,
             interval=(min(seconds), max(seconds)),
             note=f"{over}; processor time {cpu_s:.3g} s",
@@ -62,10 +62,10 @@ def large(folder: Path, *, quick: bool) -> list[Row]:
             what="the most memory that such a process held",
             value=statistics.median(peaks_mb),
             unit="MB",
-            reach=500.0,
+            reach=400.0,
             seeds=times,
             interval=(min(peaks_mb), max(peaks_mb)),
-            note="resident, Python and all libraries included",
+            note="resident, of both processes, Python and all libraries included",
         ),
         Row(
             id="deterministic",
@@ -102,11 +102,14 @@ def _write(ledger: str, out: str) -> None:
     opened = open_ledgers([ledger])
     write(build(opened), Path(out), ("json", "html"))
     close_ledgers(opened)
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    own, child = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     measured = {
         "seconds": time.perf_counter() - began_s,
-        "cpu_s": time.process_time(),
-        "peak_mb": peak_kib * 1024 / 1e6,
+        "cpu_s": own.ru_utime + own.ru_stime + child.ru_utime + child.ru_stime,
+        # That of the process which verifies the ledger meanwhile is added.
+        "peak_mb": (own.ru_maxrss + child.ru_maxrss) * 1024 / 1e6,
     }
     sys.stdout.write(json.dumps(measured))
 

@@ -103,6 +103,7 @@ def _header(document: Report) -> dict[str, Any] | None:
         "formatVersionSpecificationUri": SPECIFICATION,
         "reportId": identity.urn.removeprefix("urn:uuid:"),
         "greentrainReport": str(identity),  # the schema allows more keys than it names
+        "greentrainRestated": facts.restated_words(document),
         "reportDatetime": _moment(last_utc),
     }
 

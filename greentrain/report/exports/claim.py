@@ -55,3 +55,13 @@ def carried(text: str) -> str | None:
     """
     found = _MARK.search(text)
     return found[0] if found else None
+
+
+def all_carried(text: str) -> list[str]:
+    """Return all marks of claims in a text.
+
+    Example:
+        >>> len(all_carried(f"{NO_CLAIM} and {NO_CLAIM}"))
+        2
+    """
+    return _MARK.findall(text)

@@ -33,9 +33,11 @@ def bom(document: Report) -> dict[str, Any]:
         component["modelCard"] = {
             "considerations": {"environmentalConsiderations": {"energyConsumptions": consumption}}
         }
-    identity = claim(document)
+    identity, words = claim(document), facts.restated_words(document)
+    restated = [] if words is None else [words]
     component["properties"] = [
         {"name": "greentrain:report", "value": str(identity)},
+        *({"name": "greentrain:restated", "value": one} for one in restated),
         *({"name": "greentrain:missing", "value": sentence} for sentence in missing(document)),
     ]
     return {

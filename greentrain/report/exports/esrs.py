@@ -73,6 +73,7 @@ def table(document: Report) -> dict[str, Any]:
             document, with_pue=True, with_embodied=_hardware_g(document) is not None
         ),
         "intensity": facts.intensity_words(document),
+        "restated": facts.restated_words(document),
         "note": _NOTE,
         "missing": missing(document),
         "report": str(claim(document)),

@@ -303,6 +303,20 @@ def intensity_words(document: Report) -> str | None:
     return "; ".join(described) or None
 
 
+def restated_words(document: Report) -> str | None:
+    """Describe the factors of a restated report, with the grams before; ``None`` for others."""
+    held = document.get("restated")
+    if held is None:
+        return None
+    before = "unknown" if held["before_g"] is None else format_carbon(held["before_g"])
+    words = f"{one_line(held['sentence'], 400)}; before: {before}"
+    if not held["upstream"]:
+        return words
+    grams = held["upstream_g"]
+    known = "unknown" if grams is None else format_carbon(grams)
+    return f"{words}; upstream emissions (Scope 3, category 3), in no other figure: {known}"
+
+
 def gaps(document: Report) -> list[str]:
     """List in sentences why the figure of energy is incomplete."""
     totals = document["totals"]

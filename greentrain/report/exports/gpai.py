@@ -78,6 +78,7 @@ def form(document: Report) -> dict[str, Any]:
                 "Benchmarked amount of computation used for inference", None, "FLOP", _NO_INFERENCE
             ),
         ],
+        "restated": facts.restated_words(document),
         "missing": missing(document),
         "report": str(claim(document)),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from greentrain.report.document import BudgetFigures, Report
+from greentrain.report.equivalents import equivalents_words
 from greentrain.report.exports import facts, method_text
 from greentrain.report.exports.claim import claim
 from greentrain.report.formats import energies, energy, metric
@@ -27,6 +28,7 @@ def render(document: Report) -> str:
                 ("boundary", _word(facts.boundary(document))),
                 ("obtained by", escaped(method_text.measured_words(document)) or "unknown"),
                 ("emissions", _emissions(document)),
+                *_restated(document),
                 ("experiences", str(document["summary"]["experiences"])),
                 ("last metric", _metric(document)),
             ],
@@ -75,6 +77,16 @@ def _emissions(document: Report) -> str:
     if len(document["carbon"]["by_basis"]) < 2:
         return shown
     return f"{shown} (factors of different bases: {escaped(facts.bases_words(document))})"
+
+
+def _restated(document: Report) -> list[tuple[str, str]]:
+    restated, rows = facts.restated_words(document), []
+    if restated is not None:
+        rows.append(("restated", markdown(restated)))
+    if (held := document.get("equivalents")) is not None:
+        words = f"{equivalents_words(held)} Source: {held['source']}"
+        rows.append(("as much as", markdown(words)))
+    return rows
 
 
 def _metric(document: Report) -> str:

@@ -13,10 +13,11 @@ from typing import Any
 
 from greentrain.errors import ConfigurationError
 from greentrain.report.document import Report
-from greentrain.report.exports import facts, method_text
+from greentrain.report.exports import facts, markdown, method_text
 from greentrain.report.exports.claim import claim
 
 KEY = "co2_eq_emissions"
+_KEYS = ("emissions", "source", "training_type", "geographical_location", "hardware_used")
 _STAGES = {
     "training": "pre-training",
     "retraining": "pre-training",
@@ -35,16 +36,37 @@ def render(document: Report) -> str:
     return _entry(document) + comments
 
 
+def new_card(document: Report) -> str:
+    """Write a whole card: a header with the entry, and a summary in Markdown.
+
+    Fields that are not known are listed below the title, so a card needs no emissions. A page that
+    shows the header as Markdown would show a comment as a headline.
+    """
+    names = dict.fromkeys(run["name"] for run in document["runs"])
+    title = ", ".join(map(markdown.escaped, names)) or "A model"
+    weights, known = document["summary"]["weights_sha256"], metadata(document)
+    unknown = ", ".join(f"`{key}`" for key in _KEYS if key not in known)
+    parts = [
+        f"---\n{_entry(document)}---",
+        f"# {title}",
+        f"SHA-256 of the weights: `{weights}`" if weights else "",
+        f"Not known, so not in the header: {unknown}" if unknown else "",
+        markdown.render(document).replace("# Energy", "## Energy", 1),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
 def metadata(document: Report) -> dict[str, Any]:
     """Return the known values of ``co2_eq_emissions``; emissions are in grams."""
-    values = {
-        "emissions": facts.emissions_g(document),
-        "source": _source(document),
-        "training_type": _training_type(document),
-        "geographical_location": _location(document),
-        "hardware_used": facts.hardware_words(document),
-    }
-    return {key: value for key, value in values.items() if value is not None}
+    values = (
+        facts.emissions_g(document),
+        _source(document),
+        _training_type(document),
+        _location(document),
+        facts.hardware_words(document),
+    )
+    given = zip(_KEYS, values, strict=True)
+    return {key: value for key, value in given if value is not None}
 
 
 def missing(document: Report) -> list[str]:
@@ -202,6 +224,7 @@ def _source(document: Report) -> str:
     parts = [
         f"{facts.generator(document)}: {method_text.measured_words(document)}",
         facts.intensity_words(document),
+        facts.restated_words(document),
         f"PUE {pue}" if pue else None,
         f"weights with SHA-256 {weights}" if weights else None,
         f"report {claim(document)}",

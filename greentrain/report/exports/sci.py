@@ -58,6 +58,7 @@ def score(document: Report) -> dict[str, Any]:
             document, with_pue=True, with_embodied=embodied_g is not None
         ),
         "method": method_text.method(document, with_pue=True, with_embodied=embodied_g is not None),
+        "restated": facts.restated_words(document),
         "excluded": list(EXCLUDED),
         "missing": missing(document),
         "report": str(claim(document)),

@@ -53,7 +53,7 @@ def graph(document: Report) -> list[dict[str, Any]]:
             "type": "SpdxDocument",
             "spdxId": f"{space}#document",
             "creationInfo": _CREATION,
-            "comment": f"Rendered from the report {identity}",
+            "comment": f"Rendered from the report {identity}{_restated(document)}",
             "rootElement": [package],
             "element": [tool, package],
             "profileConformance": ["core", "software"],
@@ -73,6 +73,11 @@ def missing(document: Report) -> list[str]:
             else []
         ),
     ]
+
+
+def _restated(document: Report) -> str:
+    words = facts.restated_words(document)
+    return "" if words is None else f"; {words}"
 
 
 def _package(document: Report, spdx_id: str) -> dict[str, Any]:

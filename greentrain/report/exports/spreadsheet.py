@@ -61,7 +61,8 @@ def render(document: Report) -> bytes:
 
 def _summary(document: Report) -> list[list[Cell]]:
     totals = document["totals"]
-    interval = totals["interval"]
+    interval, words = totals["interval"], facts.restated_words(document)
+    restated: list[list[Cell]] = [] if words is None else [["restated", words, None]]
     unknown: list[Cell] = [
         f"not known: {gap}" for gap in [*facts.gaps(document), *facts.emissions_gaps(document)]
     ]
@@ -77,6 +78,7 @@ def _summary(document: Report) -> list[list[Cell]]:
         ["obtained by", method_text.measured_words(document) or None, None],
         ["method of the energy", method_text.method(document), None],
         ["method of the emissions", method_text.emissions_method(document), None],
+        *restated,
         ["report", str(claim(document)), None],
         *([sentence] for sentence in unknown),
     ]

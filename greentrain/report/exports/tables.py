@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from greentrain.report.document import (
     HourFigures,
     Report,
     RunFigures,
-    WindowFigures,
+    TaggedWindow,
 )
 from greentrain.report.exports import facts
 from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
@@ -28,12 +29,13 @@ from greentrain.report.groups import GroupFigures
 from greentrain.report.limits import Sink
 from greentrain.report.row_helpers import pue
 from greentrain.report.uses import kind_of, with_baselines
+from greentrain.report.window_list import tagged
 
 Cell = str | float | int | None
 _Row = TypeVar("_Row")
 Columns = Mapping[str, Callable[[_Row], Cell]]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile("(^|[;\\t])(?=[=+\\-@\\t\\r\uff1d\uff0b\uff0d\uff20])")
 
 
 @lru_cache(maxsize=1024)  # run ids and phases recur in each row
@@ -60,6 +62,7 @@ RUNS: Columns[RunFigures] = {
     "SLURM account": lambda row: _text(row["slurm_account"]),
     "team": lambda row: _text(row["team"]),
     "project": lambda row: _text(row["project"]),
+    "emissions before restating (g CO2e)": lambda row: row["emissions_before_g"],
 }
 """The columns of the table of runs; energy is as metered, without the PUE, grams with it."""
 
@@ -86,7 +89,7 @@ EXPERIENCES: Columns[ExperienceEntry] = {
 }
 """The columns of the table of experiences and baseline retrainings."""
 
-WINDOWS: Columns[WindowFigures] = {
+WINDOWS: Columns[TaggedWindow] = {
     "run id": lambda row: _text(row["run_id"]),
     "phase": lambda row: _text(row["phase"]),
     "epoch": lambda row: row["epoch"],
@@ -96,6 +99,8 @@ WINDOWS: Columns[WindowFigures] = {
     "energy (kWh)": lambda row: facts.kwh(row["energy_j"]),
     "emissions (g CO2e)": lambda row: row["emissions_g"],
     "complete": lambda row: "yes" if row["complete"] else "no",
+    "team": lambda row: _text(row["team"]),
+    "project": lambda row: _text(row["project"]),
 }
 """The columns of the table of windows: each epoch, validation and other phase once."""
 
@@ -173,7 +178,9 @@ def render_experiences(document: Report) -> str:
 
 def render_windows(document: Report) -> str:
     """Write the windows as CSV; unknown cells are empty."""
-    return _csv(cells(WINDOWS, document["windows"]), claim(document))
+    runs = {run["run_id"]: run for run in document["runs"]}
+    rows = [tagged(one, runs.get(one["run_id"])) for one in document["windows"]]
+    return _csv(cells(WINDOWS, rows), claim(document))
 
 
 def render_groups(rows: Sequence[GroupFigures]) -> str:
@@ -194,13 +201,14 @@ def render_budgets(document: Report) -> str:
 def inert(text: str) -> str:
     """Put a quote before a text that a spreadsheet would read as a formula.
 
-    See https://owasp.org/www-community/attacks/CSV_Injection.
+    Such texts begin with a sign, also a full-width one. Where a semicolon separates cells, so may
+    a part of a text. See https://owasp.org/www-community/attacks/CSV_Injection.
 
     Example:
-        >>> inert("=1+1"), inert("a=1")
-        ("'=1+1", 'a=1')
+        >>> inert("=1+1"), inert("a=1"), inert("a;=1")
+        ("'=1+1", 'a=1', "a;'=1")
     """
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'", text)
 
 
 class CsvFiles(Sink):
@@ -225,7 +233,7 @@ class CsvFiles(Sink):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def window(self, one: WindowFigures) -> None:
+    def window(self, one: TaggedWindow) -> None:
         """Write a window."""
         self._window(one)
 

@@ -30,6 +30,7 @@ from greentrain.report.exports import (
     tables,
 )
 from greentrain.report.exports.claim import claim
+from greentrain.report.exports.tables import inert
 from greentrain.report.write import FORMATS, missing, write
 from tests.report.exports.documents import ENVIRONMENT, INTENSITY, known, rendered, without
 from tests.report.ledgers import STARTED, stream, window
@@ -426,3 +427,17 @@ def test_a_system_without_pango_says_what_to_install(ledger, tmp_path, monkeypat
     monkeypatch.delitem(sys.modules, "weasyprint", raising=False)
     with pytest.raises(ConfigurationError, match=r"Pango.*\(cannot load library libpango\)"):
         write(build(ledger), tmp_path / "out", ("pdf",))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=1+1", "'=1+1"),
+        ("\uff1d1+1", "'\uff1d1+1"),  # a full-width sign
+        ("team;=1+1", "team;'=1+1"),  # a German spreadsheet separates cells by semicolons
+        ("team;@SUM(A1);-2", "team;'@SUM(A1);'-2"),
+        ("a=1; +0.02 \u00b1 0.01", "a=1; +0.02 \u00b1 0.01"),
+    ],
+)
+def test_no_cell_of_a_csv_file_is_a_formula(text, shown):
+    assert inert(text) == shown

@@ -1,9 +1,9 @@
-"""Charts of the overview: budgets burning down, and metrics against energy."""
+"""Charts of a metric against energy, with the Pareto front marked."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -18,69 +18,36 @@ from greentrain.report.chart_shapes import (
     ticks,
 )
 from greentrain.report.formats import energy, metric, shown
-from greentrain.report.overview import BudgetState
+from greentrain.report.row_helpers import grouped
+from greentrain.report.trials import Trial
 from greentrain.units import energy_in, energy_unit, format_number
 
 _LINE, _SOFT = "var(--accent, #1f7a5c)", "var(--soft, #9aa3ad)"
-_WARN, _ALARM = "var(--warn, #c77700)", "var(--alarm, #c0392b)"
 _CHARACTER = 7.0
 
 
 class MetricPoint(NamedTuple):
-    """A stream on a chart: its name, the joules that it used and the metric that it reached."""
+    """A trial on a chart: its name, the joules that it used and the metric that it reached."""
 
     name: str
     energy_j: float
     value: float
 
 
-def burn_down_chart(budget: BudgetState, points: Sequence[tuple[int, float]]) -> str:
-    """Plot the joules left after each experience, and the forecast to the last one as dashes.
+def pareto_charts(trials: Iterable[Trial]) -> list[tuple[str, str]]:
+    """Return a chart for each metric of two or more trials, with the name of the metric.
 
-    A thin line from the whole amount to zero is an even use.
-
-    Args:
-        budget: The budget, of energy.
-        points: Numbers of experiences, each with the joules left after it.
+    A trial without known energy, or whose better direction of the metric is unknown, is left out.
     """
-    ahead, total_j = budget["forecast"], budget["total_j"] or 0.0
-    left_j, end_j = budget["left_j"] or 0.0, ahead["left_j"]
-    unit = energy_unit([total_j])
-    scale = energy_in(1.0, unit)
-    values = [total_j, left_j, *(value for _, value in points)]
-    low = min([0.0, *values, *([] if end_j is None else [end_j])])
-    last = max([ahead["planned"], ahead["done"], *(number for number, _ in points), 1])
-    plot = Plot(1.05 * max(values) * scale, 0, f"left ({unit})", "experiences", 1.05 * low * scale)
-
-    def x(number: float) -> float:
-        return plot.x(number / last)
-
-    def y(joules: float) -> float:
-        return plot.y(joules * scale)
-
-    path = f"M{x(0):.1f},{y(total_j):.1f}"
-    path += "".join(f"L{x(number):.1f},{y(joules):.1f}" for number, joules in points)
-    marks = [
-        line(x(0), y(total_j), x(ahead["planned"]), y(0), _SOFT, 1.5, dashes="2 4"),
-        f'<path d="{path}" style="fill:none;stroke:{_LINE};stroke-width:2.5"/>',
-        dot(x(ahead["done"]), y(left_j), _LINE),
-    ]
-    if low < 0:
-        marks.append(line(x(0), y(0), x(last), y(0), _ALARM, 1.5))
-    if end_j is not None and ahead["planned"] > ahead["done"]:
-        colour = _ALARM if end_j < 0 else _WARN
-        marks.append(
-            line(x(ahead["done"]), y(left_j), x(ahead["planned"]), y(end_j), colour, 2.5, "7 5")
-        )
-        marks.append(dot(x(ahead["planned"]), y(end_j), colour, hollow=True))
-    for tick in ticks(float(last)):
-        if tick == int(tick):
-            marks.append(text(x(tick), HEIGHT - BOTTOM + 20, format_number(tick, 6), "middle"))
-    title = f"{energy(left_j)} of {energy(total_j)} left of the budget {shown(budget['name'], 60)}"
-    title += f" after {ahead['done']} of {ahead['planned']} experiences"
-    if end_j is not None:
-        title += f", {energy(end_j)} expected after the last"
-    return svg(title, plot, marks)
+    known = [one for one in trials if one["energy_j"] is not None and one["mode"] is not None]
+    charts = []
+    for (name, mode), held in grouped(known, lambda one: (one["metric"], one["mode"])).items():
+        if len(held) > 1:
+            points = [
+                MetricPoint(one["name"], one["energy_j"] or 0.0, one["value"]) for one in held
+            ]
+            charts.append((name, pareto_chart(points, name, str(mode))))
+    return charts
 
 
 def pareto(points: Sequence[MetricPoint], mode: str) -> list[MetricPoint]:
@@ -103,7 +70,7 @@ def pareto_chart(points: Sequence[MetricPoint], name: str, mode: str) -> str:
     """Plot a metric against energy; a line joins the points that no other point beats.
 
     Args:
-        points: The streams, two or more.
+        points: The trials, two or more.
         name: Name of the metric.
         mode: ``"max"`` if more is better, otherwise ``"min"``.
     """
@@ -137,7 +104,8 @@ def pareto_chart(points: Sequence[MetricPoint], name: str, mode: str) -> str:
         ):
             below += 14
         taken.append((start, start + width, below))
-        words = f"{shown(one.name, 80)}: {energy(one.energy_j)}, {short} {metric(one.value)}"
+        front = "" if one not in best else ", on the Pareto front"
+        words = f"{shown(one.name, 80)}: {energy(one.energy_j)}, {short} {metric(one.value)}{front}"
         marks.append(dot(x, y, _LINE, hollow=one not in best))
         if below < HEIGHT - BOTTOM:
             marks.append(text(start, below, label, "start"))
@@ -146,4 +114,4 @@ def pareto_chart(points: Sequence[MetricPoint], name: str, mode: str) -> str:
             f"<title>{escape(words)}</title></circle>"
         )
     names = ", ".join(shown(one.name, 40) for one in best[:5])
-    return svg(f"{short} against energy; no other stream beats {names}", plot, marks)
+    return svg(f"{short} against energy; nothing else beats {names}", plot, marks)

@@ -1,4 +1,4 @@
-"""Search for garbage in cycles less often, while a command reads millions of rows."""
+"""Search for garbage in cycles less often, while millions of rows are read."""
 
 from __future__ import annotations
 

@@ -1,0 +1,87 @@
+"""The trials of a report: what reached a metric, and the energy that it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from greentrain.report.document import ExperienceEntry, Report, RunFigures
+from greentrain.report.experiences import settings_of
+from greentrain.report.row_helpers import grouped, total
+
+
+class Trial(TypedDict):
+    """The runs from the first experience of a stream to the last one: their energy and metric.
+
+    A stream that was stopped and resumed is one trial. One that began again, as in a search, is
+    several. ``mode`` is ``"max"`` or ``"min"``: the better direction of the metric, if known.
+    """
+
+    name: str
+    run_ids: list[str]
+    energy_j: float | None
+    metric: str
+    value: float
+    mode: str | None
+
+
+def trials(report: Report) -> list[Trial]:
+    """Return the trials of a report that have a metric, in the order of their runs.
+
+    Of a stream with several trials, each name has the number of its trial. The energy is that of
+    the runs in the report, with probes, calibration and baseline retrainings. It is ``None`` if
+    nothing of a run was measured.
+    """
+    of_run = grouped(report["experiences"], lambda one: one["run_id"])
+    found: list[Trial] = []
+    for (_, name), runs in grouped(
+        (run for run in report["runs"] if run["run_id"] in of_run),
+        lambda run: (run["kind"], run["name"]),
+    ).items():
+        attempts = _attempts(runs, of_run)
+        for number, attempt in enumerate(attempts, start=1):
+            title = f"{name} ({number})" if len(attempts) > 1 else name
+            found += _trial(title, attempt, of_run)
+    return found
+
+
+def _attempts(
+    runs: Sequence[RunFigures], of_run: dict[str, list[ExperienceEntry]]
+) -> list[list[RunFigures]]:
+    """Split the runs of a stream where it begins with its first experience again."""
+    found: list[list[RunFigures]] = []
+    learned = False
+    for run in runs:
+        held = of_run[run["run_id"]]
+        if not found or (learned and held[0]["position"] == 0):
+            found.append([])
+            learned = False
+        found[-1].append(run)
+        learned = learned or any(one["status"] == "done" for one in held)
+    return found
+
+
+def _trial(
+    name: str, runs: Sequence[RunFigures], of_run: dict[str, list[ExperienceEntry]]
+) -> list[Trial]:
+    reached = [
+        (one["metric"], one["metric_after"])
+        for run in runs
+        for one in of_run[run["run_id"]]
+        if one["status"] == "done"
+    ]
+    known = [(metric, value) for metric, value in reached if metric and value is not None]
+    if not known:
+        return []
+    joules = [run["energy_j"] for run in runs]
+    mode = settings_of(runs[-1]["environment"]).get("mode")
+    return [
+        {
+            "name": name,
+            "run_ids": [run["run_id"] for run in runs],
+            "energy_j": None if None in joules else total(joules),
+            "metric": known[-1][0],
+            "value": known[-1][1],
+            "mode": mode if mode in ("max", "min") else None,
+        }
+    ]

@@ -1,0 +1,77 @@
+"""Trials: what reached a metric, and the energy that it took."""
+
+from __future__ import annotations
+
+import pytest
+
+from greentrain.budget import Budget
+from greentrain.ledger import Ledger
+from greentrain.report import build, render_html
+from greentrain.report.trials import trials
+from tests.report.ledgers import SOURCES, come, decide, window
+
+MODE = {"settings": {"mode": "max"}}
+
+
+def _run(
+    ledger: Ledger, name: str, budget: str, reached: list[tuple[int, float | None]], joules: float
+) -> None:
+    """Record a run of some positions; a metric of ``None`` is an update that never ended."""
+    with ledger.open_run("stream", name, environment=MODE, sources=SOURCES) as run:
+        window(run, joules, 0.0)
+        for position, metric in reached:
+            decide(run, budget, position)
+            if metric is not None:
+                come(run, position, metric_after=metric)
+
+
+def _budget(ledger: Ledger) -> str:
+    return ledger.open_budget("all", Budget.parse("1 kWh", num_experiences=10))
+
+
+def test_a_resumed_stream_is_one_trial_and_one_that_began_anew_is_another(ledger: Ledger) -> None:
+    budget = _budget(ledger)
+    _run(ledger, "search", budget, [(0, 0.7), (1, 0.8)], 100.0)
+    _run(ledger, "search", budget, [(0, None)], 10.0)  # killed before its first update ended
+    _run(ledger, "search", budget, [(0, 0.75)], 40.0)
+    _run(ledger, "search", budget, [(1, 0.9)], 50.0)  # resumed
+    _run(ledger, "alone", budget, [(0, 0.6)], 20.0)
+    found = trials(build(ledger))
+    assert [(one["name"], one["energy_j"], one["value"], len(one["run_ids"])) for one in found] == [
+        ("search (1)", 100.0, 0.8, 1),
+        ("search (2)", 100.0, 0.9, 3),
+        ("alone", 20.0, 0.6, 1),
+    ]
+    assert {(one["metric"], one["mode"]) for one in found} == {("val_acc", "max")}
+
+
+def test_the_report_plots_them_with_the_front(ledger: Ledger) -> None:
+    budget = _budget(ledger)
+    _run(ledger, "cheap", budget, [(0, 0.7)], 50.0)
+    assert "Metric against energy" not in render_html(build(ledger))  # one point is no comparison
+    _run(ledger, "beaten <b>", budget, [(0, 0.6)], 60.0)
+    _run(ledger, "best", budget, [(0, 0.9)], 90.0)
+    page = render_html(build(ledger))
+    assert "val_acc against energy; nothing else beats cheap, best" in page
+    assert "<title>cheap: 50 J, val_acc 0.7, on the Pareto front</title>" in page
+    assert "<title>beaten &lt;b&gt;: 60 J, val_acc 0.6</title>" in page
+
+
+@pytest.mark.parametrize("environment", [{}, {"settings": {"mode": "sideways"}}])
+def test_without_a_better_direction_there_is_no_chart(ledger: Ledger, environment) -> None:
+    budget = _budget(ledger)
+    for name in ("a", "b"):
+        with ledger.open_run("stream", name, environment=environment, sources=SOURCES) as run:
+            window(run, 50.0, 0.0)
+            decide(run, budget, 0)
+            come(run, 0)
+    report = build(ledger)
+    assert [one["mode"] for one in trials(report)] == [None, None]
+    assert "Metric against energy" not in render_html(report)
+
+
+def test_without_experiences_there_are_no_trials(ledger: Ledger) -> None:
+    assert trials(build(ledger)) == []
+    with ledger.open_run("fit", "alone", sources=SOURCES) as run:
+        window(run, 50.0, 0.0)
+    assert trials(build(ledger)) == []
