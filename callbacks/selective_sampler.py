@@ -71,7 +71,7 @@ class SelectiveSampler(Sampler[int]):
         self._batch_size, self._position = batch_size, 0
 
     def _follow(self) -> None:
-        # Lightning calls `set_epoch` too late: it asks for the length before, and when it resumes.
+        # Lightning calls `set_epoch` too late: it needs the length before, and when it resumes.
         fit = None if self.trainer is None else self.trainer.fit_loop
         epoch = 0 if fit is None else fit.epoch_progress.current.processed
         if epoch != self._epoch:
