@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from greentrain.errors import LedgerError
 from greentrain.ledger.heads import ExportedHeads
@@ -19,6 +19,9 @@ from greentrain.ledger.verify import Verification, refuse_missing_key, verify_sn
 
 FEWEST = 30_000
 """Fewest rows for a second process: it takes most of a second to start."""
+_PATIENCE_S = 60.0
+_ROW_S = 0.001
+"""Seconds that the process is waited for: some, and a multiple of what each row takes."""
 _PROGRAM = "from greentrain.ledger.verify_process import main; main()"
 
 
@@ -43,7 +46,8 @@ def verified_meanwhile(
     """Verify ledgers, the large SQLite files among them in a second process.
 
     That process opens the same files. A result counts only if it saw the same last row; otherwise
-    the ledger is verified here. Keys go to its standard input, where no other user can read them.
+    the ledger is verified here. So it is if the process fails, is killed, or gives no result for a
+    minute and more. Keys go to its standard input, where no other user can read them.
 
     Args:
         parts: The ledgers.
@@ -69,13 +73,14 @@ def verified_meanwhile(
         return
 
     def results() -> list[Verification]:
-        for place, one in zip(requests, _received(process), strict=False):
-            found[place] = None if one is None else _read(one)
+        patience_s = _PATIENCE_S + _ROW_S * sum(one["last"] for one in requests.values())
+        for place, one in zip(requests, _received(process, patience_s), strict=False):
+            found[place] = one
         return [one or _verified(part) for one, part in zip(found, parts, strict=True)]
 
     with process:
         try:
-            _send(process.stdin, list(requests.values()))
+            _send(process, list(requests.values()))
             yield results
         finally:
             process.kill()
@@ -142,7 +147,8 @@ def _read(one: dict[str, Any]) -> Verification:
 def _started() -> subprocess.Popen[bytes] | None:
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
+            # -P: no module is imported from the present folder, which may be a stranger's.
+            [sys.executable, "-P", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -151,7 +157,8 @@ def _started() -> subprocess.Popen[bytes] | None:
         return None
 
 
-def _send(stdin: IO[bytes] | None, requests: list[dict[str, Any]]) -> None:
+def _send(process: subprocess.Popen[bytes], requests: list[dict[str, Any]]) -> None:
+    stdin, process.stdin = process.stdin, None
     if stdin is not None:
         try:
             with stdin:
@@ -160,10 +167,14 @@ def _send(stdin: IO[bytes] | None, requests: list[dict[str, Any]]) -> None:
             pass
 
 
-def _received(process: subprocess.Popen[bytes]) -> list[Any]:
-    """Return the results; none if the process failed."""
-    printed = b"" if process.stdout is None else process.stdout.read()
-    if process.wait() != 0:
+def _received(
+    process: subprocess.Popen[bytes], patience_s: float
+) -> Sequence[Verification | None]:
+    """Return the results; none if the process failed, or printed something else."""
+    try:
+        printed, _ = process.communicate(timeout=patience_s)
+        if process.returncode != 0:
+            return []
+        return [None if one is None else _read(one) for one in json.loads(printed)]
+    except (subprocess.TimeoutExpired, ValueError, TypeError, KeyError):
         return []
-    results: list[Any] = json.loads(printed)
-    return results
