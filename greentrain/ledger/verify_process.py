@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from greentrain.errors import LedgerError
+from greentrain.ledger import second_process
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.row_stream import LedgerRows
@@ -19,9 +19,6 @@ from greentrain.ledger.verify import Verification, refuse_missing_key, verify_sn
 
 FEWEST = 30_000
 """Fewest rows for a second process: it takes most of a second to start."""
-_PATIENCE_S = 60.0
-_ROW_S = 0.001
-"""Seconds that the process is waited for: some, and a multiple of what each row takes."""
 _PROGRAM = "from greentrain.ledger.verify_process import main; main()"
 
 
@@ -68,19 +65,19 @@ def verified_meanwhile(
             refuse_missing_key(part.ledger, LedgerRows(part.rows.connection))
             requests[place] = request
             found.append(None)
-    if not requests or (process := _started()) is None:
+    process = second_process.start(_PROGRAM, list(requests.values())) if requests else None
+    if process is None:
         yield lambda: [one or _verified(part) for one, part in zip(found, parts, strict=True)]
         return
 
     def results() -> list[Verification]:
-        patience_s = _PATIENCE_S + _ROW_S * sum(one["last"] for one in requests.values())
-        for place, one in zip(requests, _received(process, patience_s), strict=False):
+        held = second_process.result(process, sum(one["last"] for one in requests.values()))
+        for place, one in zip(requests, _read(held), strict=False):
             found[place] = one
         return [one or _verified(part) for one, part in zip(found, parts, strict=True)]
 
     with process:
         try:
-            _send(process, list(requests.values()))
             yield results
         finally:
             process.kill()
@@ -134,7 +131,15 @@ def _verified_elsewhere(request: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _read(one: dict[str, Any]) -> Verification:
+def _read(held: Any) -> list[Verification | None]:
+    """Read the results; none if they are something else, as of a Python that prints at its start."""
+    try:
+        return [None if one is None else _result(one) for one in held or ()]
+    except (TypeError, KeyError):
+        return []
+
+
+def _result(one: dict[str, Any]) -> Verification:
     return Verification(
         rows=one["rows"],
         failures=tuple(one["failures"]),
@@ -142,39 +147,3 @@ def _read(one: dict[str, Any]) -> Verification:
         uncovered=tuple(one["uncovered"]),
         heads=one["heads"],
     )
-
-
-def _started() -> subprocess.Popen[bytes] | None:
-    try:
-        return subprocess.Popen(
-            # -P: no module is imported from the present folder, which may be a stranger's.
-            [sys.executable, "-P", "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return None
-
-
-def _send(process: subprocess.Popen[bytes], requests: list[dict[str, Any]]) -> None:
-    stdin, process.stdin = process.stdin, None
-    if stdin is not None:
-        try:
-            with stdin:
-                stdin.write(json.dumps(requests).encode())
-        except OSError:  # it has ended, and its result says so
-            pass
-
-
-def _received(
-    process: subprocess.Popen[bytes], patience_s: float
-) -> Sequence[Verification | None]:
-    """Return the results; none if the process failed, or printed something else."""
-    try:
-        printed, _ = process.communicate(timeout=patience_s)
-        if process.returncode != 0:
-            return []
-        return [None if one is None else _read(one) for one in json.loads(printed)]
-    except (subprocess.TimeoutExpired, ValueError, TypeError, KeyError):
-        return []

@@ -11,6 +11,7 @@ import pytest
 
 from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, LedgerAtMoment, Verification, verified_meanwhile, verify
+from greentrain.ledger import second_process
 from greentrain.ledger import verify_process as process
 
 KEY = "a key of more than sixteen characters"
@@ -125,7 +126,7 @@ def test_a_process_that_is_killed_or_gives_no_result_is_done_without(
 ) -> None:
     ledger = _filled(tmp_path / "a.db")
     monkeypatch.setattr(process, "_PROGRAM", f"import os, signal; {ends}")
-    monkeypatch.setattr(process, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(second_process, "_PATIENCE_S", 0.0)
     with _verified(ledger) as found:
         assert found == [verify(ledger)]
     ledger.close()
