@@ -25,8 +25,9 @@ def write_rows(
     """
     from greentrain.ledger import close_ledgers, open_ledgers
     from greentrain.report.exports.tables import render_groups
-    from greentrain.report.groups import group_by, roll_up
+    from greentrain.report.groups import group_by, months_left_out, roll_up
     from greentrain.report.write import write_files
+    from greentrain.units import plural
 
     group_by(by)
     opened = open_ledgers(console.found_ledgers(ledgers))
@@ -35,7 +36,12 @@ def write_rows(
     finally:
         close_ledgers(opened)
     _print(rows, by, several=len(opened) > 1)
-    for path in write_files({f"by_{by}.csv": render_groups(rows)}, out):
+    if by == "month" and (gap := months_left_out(rows)):
+        console.print_line(
+            f"{plural(gap, 'month')} without measured energy are left out; if a machine's clock was "
+            "wrong, a row is of a wrong month"
+        )
+    for path in write_files({f"by_{by}.csv": render_groups(rows, by)}, out):
         console.print_line(f"wrote {path}")
 
 
@@ -94,7 +100,9 @@ def _print(rows: Sequence[GroupFigures], by: str, *, several: bool) -> None:
     columns = [by, *["run id"] * with_id, *["ledger"] * with_ledger, *right, "avoided energy"]
     units = units_of(rows)
     table = console.new_table(f"Energy by {by}", *columns, right=right)
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
+        if number == len(rows):
+            table.add_section()  # a group may be called "total" too
         value = row["final_metric"]
         reached = "" if value is None else f"{row['metric']} {format_number(value, 4)}"
         cells = [

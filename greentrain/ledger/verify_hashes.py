@@ -8,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import create_engine
 
+from greentrain.ledger import second_process
 from greentrain.ledger.hashing import digest
 from greentrain.ledger.row_stream import Content, Entry, LedgerRows, OrderedRows
 
@@ -57,19 +58,11 @@ def altered_meanwhile(rows: OrderedRows, key: bytes | None) -> Iterator[SecondPr
     if not isinstance(rows, LedgerRows) or (request := _request(rows, key)) is None:
         yield None
         return
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
+    if (process := second_process.start(_PROGRAM, request)) is None:
         yield None
         return
     with process:
         try:
-            _send(process.stdin, request)
             yield SecondProcess(request["last"], lambda: _received(process, rows, key, request))
         finally:
             process.kill()
@@ -134,21 +127,12 @@ def _request(rows: LedgerRows, key: bytes | None) -> dict[str, Any] | None:
     }
 
 
-def _send(stdin: IO[bytes] | None, request: dict[str, Any]) -> None:
-    if stdin is not None:
-        try:
-            with stdin:
-                stdin.write(json.dumps(request).encode())
-        except OSError:  # it has ended, and its result says so
-            pass
-
-
 def _received(
     process: subprocess.Popen[bytes], rows: LedgerRows, key: bytes | None, request: dict[str, Any]
 ) -> Altered:
     """Return the result of the second process; if it failed, hash the rows here."""
-    printed = b"" if process.stdout is None else process.stdout.read()
-    if process.wait() == 0:
-        return {int(number): name for number, name in json.loads(printed).items()}
+    held = second_process.result(process, request["last"])
+    if isinstance(held, dict):
+        return {int(number): name for number, name in held.items()}
     again = LedgerRows(rows.connection, as_of=rows.as_of, after=rows.after)
     return altered(again, key, last=request["last"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from greentrain.errors import LedgerError
+from greentrain.ledger import second_process
 from greentrain.ledger.heads import ExportedHeads
 from greentrain.ledger.ledger import Ledger
 from greentrain.ledger.row_stream import LedgerRows
@@ -43,7 +43,8 @@ def verified_meanwhile(
     """Verify ledgers, the large SQLite files among them in a second process.
 
     That process opens the same files. A result counts only if it saw the same last row; otherwise
-    the ledger is verified here. Keys go to its standard input, where no other user can read them.
+    the ledger is verified here. So it is if the process fails, is killed, or gives no result for a
+    minute and more. Keys go to its standard input, where no other user can read them.
 
     Args:
         parts: The ledgers.
@@ -64,18 +65,19 @@ def verified_meanwhile(
             refuse_missing_key(part.ledger, LedgerRows(part.rows.connection))
             requests[place] = request
             found.append(None)
-    if not requests or (process := _started()) is None:
+    process = second_process.start(_PROGRAM, list(requests.values())) if requests else None
+    if process is None:
         yield lambda: [one or _verified(part) for one, part in zip(found, parts, strict=True)]
         return
 
     def results() -> list[Verification]:
-        for place, one in zip(requests, _received(process), strict=False):
-            found[place] = None if one is None else _read(one)
+        held = second_process.result(process, sum(one["last"] for one in requests.values()))
+        for place, one in zip(requests, _read(held), strict=False):
+            found[place] = one
         return [one or _verified(part) for one, part in zip(found, parts, strict=True)]
 
     with process:
         try:
-            _send(process.stdin, list(requests.values()))
             yield results
         finally:
             process.kill()
@@ -129,7 +131,15 @@ def _verified_elsewhere(request: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _read(one: dict[str, Any]) -> Verification:
+def _read(held: Any) -> list[Verification | None]:
+    """Read the results; none if they are something else, as of a Python that prints at its start."""
+    try:
+        return [None if one is None else _result(one) for one in held or ()]
+    except (TypeError, KeyError):
+        return []
+
+
+def _result(one: dict[str, Any]) -> Verification:
     return Verification(
         rows=one["rows"],
         failures=tuple(one["failures"]),
@@ -137,33 +147,3 @@ def _read(one: dict[str, Any]) -> Verification:
         uncovered=tuple(one["uncovered"]),
         heads=one["heads"],
     )
-
-
-def _started() -> subprocess.Popen[bytes] | None:
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return None
-
-
-def _send(stdin: IO[bytes] | None, requests: list[dict[str, Any]]) -> None:
-    if stdin is not None:
-        try:
-            with stdin:
-                stdin.write(json.dumps(requests).encode())
-        except OSError:  # it has ended, and its result says so
-            pass
-
-
-def _received(process: subprocess.Popen[bytes]) -> list[Any]:
-    """Return the results; none if the process failed."""
-    printed = b"" if process.stdout is None else process.stdout.read()
-    if process.wait() != 0:
-        return []
-    results: list[Any] = json.loads(printed)
-    return results

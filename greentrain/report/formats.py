@@ -87,7 +87,7 @@ def energies(low_j: float, high_j: float) -> str:
 def _masses(low_g: float, high_g: float) -> str:
     unit = carbon_unit([low_g, high_g])
     low = format_carbon(low_g, unit).partition(" ")[0]
-    return f"{low} to {_grams(high_g, unit)}"
+    return f"{low} to {format_carbon(high_g, unit)}"
 
 
 def metric(value: float | None) -> str:
@@ -113,10 +113,6 @@ def amount(row: Mapping[str, Any], name: str) -> str:
 
 def _with_unit(unit: str) -> Callable[[float | None], str]:
     return lambda value: UNKNOWN if value is None else f"{format_number(value)} {unit}"
-
-
-def _grams(carbon_g: float | None, unit: str | None = None) -> str:
-    return format_carbon(carbon_g, unit).replace("CO2e", "CO₂e")
 
 
 def _number(value: float | None) -> str:
@@ -163,7 +159,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "energy": energy,
     "energy_unit": energy_unit,
     "gain": _gain,
-    "grams": _grams,
+    "grams": format_carbon,
     "litres": _with_unit("l"),
     "masses": _masses,
     "metric": metric,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from typing import Literal, NamedTuple, TypedDict, get_args
 
 from greentrain.errors import ConfigurationError
@@ -21,6 +21,8 @@ from greentrain.units import utc_text
 GroupBy = Literal["stream", "run", "team", "project", "month"]
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
 TOTAL = "total"
+MOST_MONTHS = 120
+"""Months from the first to the last of which each has a row: a clock at 1970 makes hundreds."""
 
 
 class GroupKey(NamedTuple):
@@ -160,7 +162,9 @@ def group_parts(
 def month_parts(
     contents: VerifiedContents, scope: Scope, whole: Report
 ) -> list[tuple[GroupKey, VerifiedContents, Part]]:
-    """Return each month with a row, as :func:`group_parts` does.
+    """Return each month from the first to the last, as :func:`group_parts` does.
+
+    Of more than :data:`MOST_MONTHS`, only those with measured energy, the first and the last.
 
     Args:
         contents: The ledgers.
@@ -172,6 +176,16 @@ def month_parts(
         (GroupKey(of_month), contents, Part(month, runs, lists=False))
         for of_month, month in _months(scope, whole)
     ]
+
+
+def months_left_out(rows: Sequence[GroupFigures]) -> int:
+    """Return how many months lie between the first and the last row of months without a row.
+
+    Args:
+        rows: The rows of :func:`roll_up`, with the total.
+    """
+    numbers = [12 * int(year) + int(month) for year, month in (_parts_of(row) for row in rows[:-1])]
+    return max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
 
 
 def figures(key: GroupKey, names: Sequence[str], report: Report) -> GroupFigures:
@@ -222,18 +236,31 @@ def _grouped(
     return {one: [row for _, row in held] for one, held in found.items()}
 
 
-def _months(scope: Scope, whole: Report) -> Iterator[tuple[str, Scope]]:
-    """Yield each month with a row, and its part of the scope."""
+def _parts_of(row: GroupFigures) -> tuple[str, str]:
+    year, _, month = str(row["name"]).partition("-")
+    return year, month
+
+
+def _months(scope: Scope, whole: Report) -> list[tuple[str, Scope]]:
+    """Return the months that have a row, each with its part of the scope."""
+    months = list(_all_months(scope, whole))
+    if len(months) <= MOST_MONTHS:
+        return months
+    of_energy = {months[0][0], months[-1][0], *(one["hour_utc"][:7] for one in whole["hourly"])}
+    return [one for one in months if one[0] in of_energy]
+
+
+def _all_months(scope: Scope, whole: Report) -> Iterator[tuple[str, Scope]]:
     period, hours = whole["period"], [one["hour_utc"] for one in whole["hourly"]]
     moments = [one for one in (period["first_utc"], period["last_utc"], *hours) if one is not None]
     if not moments:
         return
     first, last = min(moments), max(moments)
     start = datetime.fromisoformat(first).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    while utc_text(start) <= last:
+    while start.year < MAXYEAR and utc_text(start) <= last:
         following = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
         yield (
-            f"{start:%Y-%m}",
+            utc_text(start)[:7],
             Scope(
                 name=scope.name,
                 since_utc=max(utc_text(start), scope.since_utc or ""),

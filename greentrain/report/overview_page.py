@@ -75,7 +75,7 @@ def emission_words(row: GroupFigures, unit: str | None = None) -> str:
     """Write the grams of a group, and whether they are of a part of the energy or of two bases."""
     if row["emissions_g"] is None:
         return "none" if not row["runs"] else "unknown"
-    words = format_carbon(row["emissions_g"], unit).replace("CO2e", "CO₂e")
+    words = format_carbon(row["emissions_g"], unit)
     words += "" if row["emissions_complete"] else " of a part"
     return words + (f" of different bases ({', '.join(row['bases'])})" if row["bases"][1:] else "")
 

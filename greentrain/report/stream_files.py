@@ -26,7 +26,7 @@ def report_of(ledger: Ledger, stream: str) -> Report:
     Raises:
         LedgerError: If the ledger cannot be read.
     """
-    return build(ledger, project=glob.escape(stream))
+    return build(ledger, name=glob.escape(stream))
 
 
 def stream_files(report: Report) -> dict[str, bytes]:

@@ -33,7 +33,7 @@ def test_rows_are_printed_and_written(folder: Path) -> None:
     printed = report("--by", "stream", "--out", "out")
     assert "1.5 Wh" in printed
     assert "val_acc 0.8" in printed
-    assert (folder / "out" / "by_stream.csv").read_text().startswith("name,ledger")
+    assert (folder / "out" / "by_stream.csv").read_text().startswith("row,name,ledger")
     assert not (folder / "out" / "report.json").exists()
 
 
@@ -60,7 +60,7 @@ def test_the_overview_prints_its_actions(folder: Path) -> None:
         (["--overview", "--earlier", "none.json"], "No such file"),
         (["--overview", "--format", "pdf"], "--format cannot be used with --overview"),
         (["--by", "run", "--run", "x", "--card", "README.md"], "--card and --run cannot be used"),
-        (["--overview", "--project", "none*"], "no run's name matches"),
+        (["--overview", "--name", "none*"], "no run's name matches"),
     ],
 )
 def test_bad_options_are_refused(folder: Path, arguments: list[str], error: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from greentrain.errors import LedgerError
 from greentrain.ledger import Ledger, LedgerAtMoment, Verification, verified_meanwhile, verify
+from greentrain.ledger import second_process
 from greentrain.ledger import verify_process as process
 
 KEY = "a key of more than sixteen characters"
@@ -109,7 +110,37 @@ def test_a_process_that_fails_is_done_without(
     monkeypatch.setattr(process, "_PROGRAM", "raise SystemExit(1)")
     with _verified(ledger) as found:
         assert found[0].ok
+    for printed in ("hello", "[]", "[1]", '[{"rows": 1}]'):  # as of a sitecustomize that prints
+        monkeypatch.setattr(process, "_PROGRAM", f"print({printed!r})")
+        with _verified(ledger) as found:
+            assert found[0].ok
     monkeypatch.setattr("sys.executable", "/no/such/python")
     with _verified(ledger) as found:
         assert found[0].ok
+    ledger.close()
+
+
+@pytest.mark.parametrize("ends", ["os.kill(os.getpid(), 9)", "signal.pause()"])
+def test_a_process_that_is_killed_or_gives_no_result_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    ledger = _filled(tmp_path / "a.db")
+    monkeypatch.setattr(process, "_PROGRAM", f"import os, signal; {ends}")
+    monkeypatch.setattr(second_process, "_PATIENCE_S", 0.0)
+    with _verified(ledger) as found:
+        assert found == [verify(ledger)]
+    ledger.close()
+
+
+def test_nothing_is_imported_from_the_present_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle to be verified may hold modules of its own."""
+    ledger = _filled(tmp_path / "a.db")
+    for name in ("json", "sqlite3", "greentrain"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    with _verified(ledger) as found:
+        assert found[0].ok
+    assert not (tmp_path / "executed").exists()
     ledger.close()

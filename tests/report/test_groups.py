@@ -10,7 +10,7 @@ import pytest
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
 from greentrain.report.exports.tables import render_groups
-from greentrain.report.groups import GROUPS, roll_up
+from greentrain.report.groups import GROUPS, months_left_out, roll_up
 from tests.report.ledgers import SOURCES, stream, window
 
 
@@ -76,7 +76,36 @@ def test_an_empty_ledger_has_only_a_total(ledger, by) -> None:
 
 
 def test_the_csv_holds_no_formula_and_no_exponent(tagged) -> None:
-    header, *rows = render_groups(roll_up([tagged], "stream")).splitlines()
-    assert header.startswith("name,ledger,kind,run id,runs")
-    assert rows[1].startswith("'=b,")
-    assert [row.split(",")[6] for row in rows] == ["0.003", "0.003", "0.006"]
+    header, *rows = render_groups(roll_up([tagged], "stream"), "stream").splitlines()
+    assert header.startswith("row,name,ledger,kind,run id,runs")
+    assert rows[1].startswith("stream,'=b,")
+    assert [row.split(",")[7] for row in rows] == ["0.003", "0.003", "0.006"]
+
+
+def test_a_team_named_total_is_told_from_the_total(ledger) -> None:
+    for team in ("total", None):
+        with ledger.open_run("fit", "a", sources=SOURCES, team=team) as run:
+            window(run, 3600.0, 0.0)
+    rows = render_groups(roll_up([ledger], "team"), "team").splitlines()[1:]
+    assert [row.split(",")[:2] for row in rows] == [
+        ["team", "total"],
+        ["team", ""],
+        ["total", "total"],
+    ]
+
+
+def test_a_clock_at_1970_makes_no_row_for_each_month_since() -> None:
+    clock = [datetime(1970, 1, 2, tzinfo=UTC)]
+    ledger = Ledger.in_memory(clock=lambda: clock[0])
+    for year, joules in ((1970, 3600.0), (2026, 7200.0)):
+        clock[0] = datetime(year, 11, 2, tzinfo=UTC)
+        with ledger.open_run("fit", "a", sources=SOURCES) as run:
+            window(run, joules, 0.0, started=clock[0])
+    rows = roll_up([ledger], "month")
+    assert [(row["name"], row["energy_j"]) for row in rows] == [
+        ("1970-11", 3600.0),
+        ("2026-11", 7200.0),
+        ("total", 10800.0),
+    ]
+    assert months_left_out(rows) == 56 * 12 - 1
+    ledger.close()

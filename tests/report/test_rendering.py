@@ -137,7 +137,7 @@ def test_avoided_energy_and_what_stands_beside_are_shown_with_their_methods(ledg
     given = Disclosures(hosting="cloud", water_l_per_kwh=2.0, water_source="a sign")
     shown = re.sub(r"\s+", " ", Page(render_html(build(ledger, disclosures=given))).text)
     # Five times 3,960 J less 360 J are 5 Wh, which at 400 g/kWh are 2 g.
-    assert "5 Wh modelled 5 to 5 Wh (95 % interval; how) 2 g CO₂e significant" in shown
+    assert "5 Wh modelled 5 to 5 Wh (95 % interval; how) 2 g CO2e significant" in shown
     assert "5.5 Wh for retraining in full at every experience, 1,800 J used, probes" in shown
     assert "Carbon shifted Nothing was shifted" in shown
     assert "location-based Scope 3" in shown

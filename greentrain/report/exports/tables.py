@@ -183,9 +183,18 @@ def render_windows(document: Report) -> str:
     return _csv(cells(WINDOWS, rows), claim(document))
 
 
-def render_groups(rows: Sequence[GroupFigures]) -> str:
-    """Write the rows of groups as CSV; unknown cells are empty. The file is no report."""
-    return _csv(cells(GROUPS, rows), None)
+def render_groups(rows: Sequence[GroupFigures], by: str) -> str:
+    """Write the rows of groups as CSV; unknown cells are empty. The file is no report.
+
+    The first column tells the total from a group of this name.
+
+    Args:
+        rows: The rows, with the total as the last one.
+        by: The groups, such as ``"stream"``.
+    """
+    kinds = ["row", *[by] * (len(rows) - 1), "total"]
+    table = [[kind, *row] for kind, row in zip(kinds, cells(GROUPS, rows), strict=True)]
+    return _csv(table, None)
 
 
 def render_hours(document: Report) -> str:
