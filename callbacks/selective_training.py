@@ -164,8 +164,8 @@ class SelectiveTraining(Callback):
             return
         sampler, loader = self._sampler, trainer.train_dataloader
         batches = getattr(loader, "batch_sampler", None)
-        given = getattr(batches, "sampler", None) is sampler is not None
-        if not given or loader.batch_size is None:
+        given = getattr(batches, "sampler", None) is sampler
+        if sampler is None or not given or loader.batch_size is None:
             raise ConfigurationError(_NO_SAMPLER)
         sampler.begin(loader.batch_size)
 
