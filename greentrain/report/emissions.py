@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from greentrain.ledger import canonical
@@ -11,6 +11,7 @@ from greentrain.report.document import EnergyTotals, RunFigures
 from greentrain.report.row_helpers import carbon_settings, number
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.sums import Sum
+from greentrain.units import plural
 
 NO_ZONE = "no zone was given, so no grams are claimed"
 NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"
@@ -38,14 +39,18 @@ def carbon(
     """
     grams, covered = Sum(), Sum()
     by_basis: dict[str | None, Sum] = defaultdict(Sum)
+    replaced: Counter[str] = Counter()
     settings = {run["run_id"]: carbon_settings(run) or {} for run in runs}
     for run_id, run in windows.items():
         grams.join(run.grams)
         covered.join(run.covered)
-        if run.grams.known:
+        for basis, one in run.other_bases.items():
+            by_basis[basis].join(one)
+        if run.own_basis.known:
             intensity = settings.get(run_id, {}).get("intensity")
             basis = intensity.get("basis") if isinstance(intensity, dict) else None
-            by_basis[basis if isinstance(basis, str) else None].join(run.grams)
+            by_basis[basis if isinstance(basis, str) else None].join(run.own_basis)
+        replaced.update(run.replaced)
     emissions_g, known = grams.total, grams.known
     intensities = _intensities(runs)
     complete = known == totals["windows"] > 0
@@ -60,8 +65,16 @@ def carbon(
             for basis, one in sorted(by_basis.items(), key=lambda item: item[0] or "")
         ],
         "intensities": intensities,
-        "sentence": _sentence(intensities, known, complete=complete),
+        "sentence": _sentence(intensities, known, complete=complete) + _fallbacks(replaced),
     }
+
+
+def _fallbacks(replaced: Mapping[str, int]) -> str:
+    """Return a sentence on the windows whose provider gave no intensity, after another one."""
+    if not replaced:
+        return ""
+    listed = ", ".join(f"{name} in {plural(count, 'window')}" for name, count in replaced.items())
+    return f"; where the provider gave no intensity, another was used: {listed}"
 
 
 def _sentence(intensities: Sequence[EmissionFactors], known: int, *, complete: bool) -> str:

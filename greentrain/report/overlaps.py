@@ -329,7 +329,16 @@ def _less(window: MeasuredWindow, shared: Mapping[str, Mapping[str, int]]) -> Me
     joules = dict(window["joules"])
     for name, owners in shared.items():
         joules[name] = (joules[name] or 0.0) * (1.0 - sum(owners.values()) / whole_us)
-    energy_j, grams = total(joules.values()), window["emissions_g"]
-    if grams is not None and window["energy_j"]:
-        grams = grams * (energy_j or 0.0) / window["energy_j"]
-    return {**window, "joules": joules, "energy_j": energy_j, "emissions_g": grams}
+    energy_j = total(joules.values())
+    left = (energy_j or 0.0) / window["energy_j"] if window["energy_j"] else 1.0
+    grams, by_market = (
+        None if one is None else one * left
+        for one in (window["emissions_g"], window["market_emissions_g"])
+    )
+    return {
+        **window,
+        "joules": joules,
+        "energy_j": energy_j,
+        "emissions_g": grams,
+        "market_emissions_g": by_market,
+    }
