@@ -330,9 +330,9 @@ def _less(window: MeasuredWindow, shared: Mapping[str, Mapping[str, int]]) -> Me
     for name, owners in shared.items():
         joules[name] = (joules[name] or 0.0) * (1.0 - sum(owners.values()) / whole_us)
     energy_j = total(joules.values())
-    left = (energy_j or 0.0) / window["energy_j"] if window["energy_j"] else 1.0
+    whole_j = window["energy_j"]
     grams, by_market = (
-        None if one is None else one * left
+        one if one is None or not whole_j else one * (energy_j or 0.0) / whole_j
         for one in (window["emissions_g"], window["market_emissions_g"])
     )
     return {
