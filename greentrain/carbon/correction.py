@@ -208,8 +208,8 @@ def saving_spread(
         other: That of the other plan.
 
     Returns:
-        The bounds of 90 % of the past differences in g/kWh, to be added to the expected difference
-        of the other plan less the chosen one; ``None`` with fewer than seven past days.
+        The bounds of 90 % of the past errors in g/kWh. Add them to the expected difference of the
+        other plan less the chosen one. ``None`` with fewer than seven past days.
     """
     import numpy as np
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
+from greentrain._about import DISTRIBUTION
 from greentrain.carbon.intensity import Interval, Kind, Provenance
 from greentrain.carbon.online import Client, OnlineIntensity, RefusedKey
 from greentrain.carbon.zones import did_you_mean
@@ -287,8 +288,7 @@ def _areas() -> dict[str, str]:
         from entsoe.mappings import Area
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "EntsoeIntensity needs the package entsoe-py; install it with: pip install "
-            "'lightning-greentrain[entsoe]'"
+            f"EntsoeIntensity needs the package entsoe-py: pip install '{DISTRIBUTION}[entsoe]'"
         ) from None
     return {area.name: str(area.meaning) for area in Area}
 

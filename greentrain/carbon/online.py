@@ -58,8 +58,8 @@ class RefusedKey(IntensityError):
 class Client:
     """Get JSON from a service, with time limits and retries.
 
-    A failed connection, a late answer and the codes 408, 425, 429 and 5xx are tried again after
-    0.5 s and 1 s, or after the ``Retry-After`` of the answer if that is up to 5 s.
+    A failed connection, a late answer and the codes 408, 425, 429 and 5xx are tried again. The
+    waits are 0.5 s and 1 s, or the ``Retry-After`` of the answer if that is up to 5 s.
 
     Args:
         name: Name of the service in errors.

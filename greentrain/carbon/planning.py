@@ -200,9 +200,11 @@ def step_means(
     borders = np.arange(count + 1.0)
     edges = np.column_stack([starts, ends]).ravel()
     lengths = ends - starts
-    of_values = np.column_stack([np.zeros(len(values)), values * lengths]).ravel().cumsum()
+    with np.errstate(over="ignore"):
+        of_values = np.column_stack([np.zeros(len(values)), values * lengths]).ravel().cumsum()
     of_time = np.column_stack([np.zeros(len(values)), lengths]).ravel().cumsum()
-    total = np.diff(np.interp(borders, edges, of_values))
+    with np.errstate(invalid="ignore"):  # of values too large for a sum, which are unknown then
+        total = np.diff(np.interp(borders, edges, of_values))
     covered = np.diff(np.interp(borders, edges, of_time))
     return np.where(covered > 1 - _ROUNDING * count, total / np.maximum(covered, 0.5), np.nan)
 
