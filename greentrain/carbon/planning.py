@@ -25,6 +25,8 @@ STEP = timedelta(minutes=5)
 _MOST_CELLS = 4_000_000
 """Most steps of time, times steps of work: longer plans have longer steps."""
 _DAY = timedelta(days=1)
+HURDLE = 1.5
+"""Gain of a pause that is required above its cost, as a share of the cost: forecasts are wrong."""
 _ROUNDING = 1e-9
 _TIE = 1e-9
 """Relative advantage of an earlier step, so that equal forecasts start at once."""
@@ -109,10 +111,10 @@ def plan(
     """Return the times with the least expected grams, at constant power.
 
     One window is the cheapest one, of all that begin at a step. Slices are the exact optimum over
-    the steps, where each pause costs some time at full power when the work resumes. One window is
-    among the candidates, so slices are never expected to be worse. Times without a forecast count
-    as the mean of the known values of the same time of day, or else of all. Without any forecast,
-    the work starts at once.
+    the steps, where each pause costs some time at full power when the work resumes. A pause has to
+    save 2.5 times its cost, because forecasts are wrong. One window is among the candidates, so
+    slices are never expected to be worse. Times without a forecast count as the mean of the known values
+    of the same time of day, or else of all. Without any forecast, the work starts at once.
 
     Args:
         forecast: Predicted intervals; see :func:`greentrain.carbon.correction.corrected_forecast`.
@@ -150,7 +152,7 @@ def plan(
     # A deadline that leaves a part of a step for the resume is met without the rest of the step.
     count = max(work + wait, int((deadline - now) / step + _ROUNDING))
     means = _filled(step_means(forecast, now, count, step), now, step)
-    chosen = best_steps(means, work, pause_cost / step, state=state, sliced=sliced)
+    chosen = best_steps(means, work, pause_cost / step, state=state, sliced=sliced, hurdle=HURDLE)
     segments = tuple(
         (now + first * step, min(deadline, now + last * step)) for first, last in chosen
     )
@@ -216,6 +218,7 @@ def best_steps(
     *,
     state: State = "new",
     sliced: bool = True,
+    hurdle: float = 0.0,
 ) -> list[tuple[int, int]]:
     """Return the cheapest steps for a work, as segments of first step and end.
 
@@ -227,6 +230,7 @@ def best_steps(
             whole steps, its energy is not.
         state: As for :func:`plan`.
         sliced: Whether the work may pause.
+        hurdle: Gain of a pause that is required above its cost, as a share of the cost.
 
     Raises:
         ConfigurationError: If the work does not fit.
@@ -245,7 +249,7 @@ def best_steps(
     if not sliced and state != "paused":
         first = 0 if state == "running" else _window(values, work)
         return [(first, first + work)]
-    return _slices(values, work, pause_cost, state, sliced=sliced)
+    return _slices(values, work, pause_cost, state, sliced=sliced, hurdle=hurdle)
 
 
 def _window(values: Floats, work: int) -> int:
@@ -256,7 +260,7 @@ def _window(values: Floats, work: int) -> int:
 
 
 def _slices(
-    values: Floats, work: int, pause_cost: float, state: State, *, sliced: bool
+    values: Floats, work: int, pause_cost: float, state: State, *, sliced: bool, hurdle: float
 ) -> list[tuple[int, int]]:
     """Return the optimal segments by dynamic programming over the work done and its delay.
 
@@ -271,6 +275,7 @@ def _slices(
     if wait:
         shares[-1] = pause_cost - (wait - 1)
     resume_cost = np.convolve(values, shares[::-1])[wait - 1 :] if wait else np.zeros(len(values))
+    resume_cost = resume_cost * (1.0 + hurdle)
     costs = np.empty((work, delays))
     costs[0] = values[:delays]  # the first step of a new work starts anywhere, without a cost
     if state != "new":

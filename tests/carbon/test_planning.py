@@ -89,10 +89,11 @@ def test_one_window_is_the_cheapest_and_slices_are_cheaper() -> None:
         (NOON + 3 * HOUR, NOON + 4 * HOUR),
     )
     assert slices.g_per_kwh == pytest.approx(100.0)
-    # With a pause of 30 minutes of full power: a pause there costs 150, and saves 200.
-    costly = plan(forecast, **work, sliced=True, pause_cost=30 * MINUTE)
-    assert costly.g_per_kwh == pytest.approx((100 + 150 + 100) / 2)
+    # A pause of 15 minutes at 300 costs 75 and saves 200, which is more than 2.5 times as much.
+    costly = plan(forecast, **work, sliced=True, pause_cost=15 * MINUTE)
+    assert costly.g_per_kwh == pytest.approx((100 + 75 + 100) / 2)
     assert costly.pauses == 1
+    assert plan(forecast, **work, sliced=True, pause_cost=40 * MINUTE).pauses == 0
     assert plan(forecast, **work, sliced=True, pause_cost=HOUR).pauses == 0
 
 
