@@ -24,6 +24,7 @@ State = Literal["new", "running", "paused"]
 STEP = timedelta(minutes=5)
 _MOST_CELLS = 4_000_000
 """Most steps of time, times steps of work: longer plans have longer steps."""
+_MOST_STEPS = 20_000
 _DAY = timedelta(days=1)
 HURDLE = 1.5
 """Gain of a pause that is required above its cost, as a share of the cost: forecasts are wrong."""
@@ -113,8 +114,10 @@ def plan(
     One window is the cheapest one, of all that begin at a step. Slices are the exact optimum over
     the steps, where each pause costs some time at full power when the work resumes. A pause has to
     save 2.5 times its cost, because forecasts are wrong. One window is among the candidates, so
-    slices are never expected to be worse. Times without a forecast count as the mean of the known values
-    of the same time of day, or else of all. Without any forecast, the work starts at once.
+    slices are never expected to be worse.
+
+    Times without a forecast count as the mean of the known values of the same time of day, or else
+    of all. Without any forecast, the work starts at once.
 
     Args:
         forecast: Predicted intervals; see :func:`greentrain.carbon.correction.corrected_forecast`.
@@ -153,9 +156,9 @@ def plan(
     count = max(work + wait, int((deadline - now) / step + _ROUNDING))
     means = _filled(step_means(forecast, now, count, step), now, step)
     chosen = best_steps(means, work, pause_cost / step, state=state, sliced=sliced, hurdle=HURDLE)
-    segments = tuple(
-        (now + first * step, min(deadline, now + last * step)) for first, last in chosen
-    )
+    segments = [(now + first * step, now + last * step) for first, last in chosen]
+    # The work does not fill its last step.
+    segments[-1] = segments[-1][0], min(deadline, segments[-1][1] - (work * step - duration))
     bounds = [
         step_means(_bounds(forecast, name), now, count, step)
         for name in ("low_g_per_kwh", "high_g_per_kwh")
@@ -166,7 +169,7 @@ def plan(
         for values in (means, *bounds)
     ]
     mean, low, high = (None if one is None or math.isnan(one) else one for one in costs)
-    return Plan(segments=segments, g_per_kwh=mean, low_g_per_kwh=low, high_g_per_kwh=high)
+    return Plan(segments=tuple(segments), g_per_kwh=mean, low_g_per_kwh=low, high_g_per_kwh=high)
 
 
 def at_once(
@@ -326,11 +329,10 @@ def _cost(
 
 
 def _steps(duration: timedelta, left: timedelta, step: timedelta) -> tuple[timedelta, int]:
-    """Return a step that divides the work into whole steps, and their number."""
-    work = max(1, math.ceil(duration / step))
-    coarser = math.sqrt(max(1.0, work * (left / step) / _MOST_CELLS))
-    work = max(1, math.ceil(work / coarser))
-    return duration / work, work
+    """Return the length of a step, and the number of steps that the work takes, rounded up."""
+    cells = (duration / step) * (left / step)
+    step = step * max(1.0, math.sqrt(cells / _MOST_CELLS), left / step / _MOST_STEPS)
+    return step, max(1, math.ceil(duration / step - _ROUNDING))
 
 
 def _filled(

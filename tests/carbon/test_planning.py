@@ -134,6 +134,23 @@ def test_what_cannot_be_planned_is_one_clear_error(
         plan(hours(1, 2), now=NOON, duration=duration, deadline=deadline)
 
 
+@pytest.mark.parametrize("duration", [timedelta(microseconds=1), MINUTE, 7 * MINUTE])
+@pytest.mark.parametrize("state", ["new", "running", "paused"])
+def test_a_short_rest_of_a_work_is_planned_as_well(duration: timedelta, state: State) -> None:
+    deadline, pause = NOON + 300 * HOUR, 8 * MINUTE
+    found = plan(
+        hours(300, 100),
+        now=NOON,
+        duration=duration,
+        deadline=deadline,
+        pause_cost=pause,
+        sliced=True,
+        state=state,
+    )
+    assert found.end - found.start <= duration + 10 * MINUTE
+    assert found.end <= deadline
+
+
 def test_equal_missing_or_no_values_start_at_once() -> None:
     work = {"now": NOON, "duration": HOUR, "deadline": NOON + 9 * HOUR}
     for forecast in (hours(*[300] * 9), [], hours(300)):
