@@ -50,8 +50,8 @@ class BudgetGuard(Callback):
             else the best meter for this machine.
         zone: Electricity zone of this machine, such as ``"DE"``. The default is the zone or the
             intensity of this Trainer's ``EnergyMonitor``. A cap of carbon needs one of them.
-        intensity: A provider of carbon intensities, instead of a zone. An intensity that changes
-            with time is applied between two readings of the meter.
+        intensity: A provider of carbon intensities or its name, instead of a zone. An
+            intensity that changes with time is applied between two readings of the meter.
         pue: Power usage effectiveness of the building: a factor of the grams.
         on_exceed: ``"stop"`` ends the fit, ``"warn"`` only warns when the cap is exceeded,
             ``"raise"`` raises :class:`BudgetExceeded`.
@@ -100,7 +100,7 @@ class BudgetGuard(Callback):
         *,
         meter: Meter | WindowRecorder | None = None,
         zone: str | None = None,
-        intensity: IntensityProvider | None = None,
+        intensity: IntensityProvider | str | None = None,
         pue: float | None = None,
         on_exceed: Literal["stop", "warn", "raise"] = "stop",
         anneal: bool = False,

@@ -63,9 +63,11 @@ class EnergyMonitor(Callback):
             ``"sqlite:///greentrain.db"``. ``True`` creates a ledger in ``greentrain_logs/`` under
             the Trainer's ``default_root_dir``; ``False`` records nothing.
         zone: Electricity zone of this machine, such as ``"DE"``; grams are unknown without it.
-        intensity: A provider of carbon intensities, instead of a zone.
+        intensity: A provider of carbon intensities or its name, instead of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
         pue_source: Source of the PUE figure.
+        market_intensity: Market-based intensity of the electricity contract in g/kWh, or a provider
+            of it; its grams are recorded next to the location-based ones.
         wall: A meter of the whole node, with which the total is compared at the end.
         idle_s: Seconds for which to measure the idle machine before the run. Idle energy is
             recorded separately and never subtracted.
@@ -98,9 +100,10 @@ class EnergyMonitor(Callback):
         name: str | None = None,
         ledger: str | bool = True,
         zone: str | None = None,
-        intensity: IntensityProvider | None = None,
+        intensity: IntensityProvider | str | None = None,
         pue: float | None = None,
         pue_source: str | None = None,
+        market_intensity: float | IntensityProvider | None = None,
         wall: WallMeter | None = None,
         idle_s: float = 0.0,
         log: bool = True,
@@ -108,7 +111,13 @@ class EnergyMonitor(Callback):
         team: str | None = None,
         project: str | None = None,
     ) -> None:
-        self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
+        self.carbon = CarbonAccount(
+            zone=zone,
+            intensity=intensity,
+            pue=pue,
+            pue_source=pue_source,
+            market_intensity=market_intensity,
+        )
         if not isinstance(meter, WindowRecorder):
             check_meter(meter, "EnergyMonitor(meter=...)")
         if not (is_number(idle_s) and math.isfinite(idle_s) and idle_s >= 0):

@@ -7,6 +7,7 @@
       - BudgetExceeded: a reservation of more than a budget has left
       - LedgerError: a ledger that cannot be read, written or trusted
       - MeterError: a meter that cannot measure on this machine
+      - IntensityError: a provider of carbon intensities that gives none
 
 Misuse of a Lightning ``Trainer`` raises Lightning's own ``MisconfigurationException``.
 """
@@ -57,3 +58,7 @@ class LedgerError(GreentrainError):
 
 class MeterError(GreentrainError):
     """A meter that cannot measure on this machine."""
+
+
+class IntensityError(GreentrainError):
+    """A provider of carbon intensities that gives none: no network, a refused key, no data."""

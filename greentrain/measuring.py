@@ -100,9 +100,10 @@ def measure(
     ledger: str = DEFAULT_URL,
     meter: Meter | None = None,
     zone: str | None = None,
-    intensity: IntensityProvider | None = None,
+    intensity: IntensityProvider | str | None = None,
     pue: float | None = None,
     pue_source: str | None = None,
+    market_intensity: float | IntensityProvider | None = None,
     team: str | None = None,
     project: str | None = None,
 ) -> Iterator[Measurement]:
@@ -124,9 +125,11 @@ def measure(
             running. By default the meter of the use around this one, else the best meter of this
             machine, which is closed at the end.
         zone: Zone of this machine's power, such as ``"DE"``; without it no grams are reported.
-        intensity: A provider of carbon intensities, in place of a zone.
+        intensity: A provider of carbon intensities or its name, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
         pue_source: Where the PUE was published.
+        market_intensity: Market-based intensity of the electricity contract in g/kWh, or a provider
+            of it; its grams are recorded next to the location-based ones.
         team: Tag of the team in the ledger.
         project: Tag of the project in the ledger.
 
@@ -153,7 +156,13 @@ def measure(
     team, project = check_tag(team, "team"), check_tag(project, "project")
     check_meter(meter, "meter")
     measured = Measurement(name)
-    carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue, pue_source=pue_source)
+    carbon = CarbonAccount(
+        zone=zone,
+        intensity=intensity,
+        pue=pue,
+        pue_source=pue_source,
+        market_intensity=market_intensity,
+    )
     warn = _warn_once(f"the run {name!r} is not fully recorded")
     opened = _open_ledger(ledger, warn)
     run: RunLog | None = None

@@ -38,6 +38,9 @@ JOULES_PER_UNIT = {
 GRAMS_PER_UNIT = {"gCO2e": 1.0, "kgCO2e": 1e3, "tCO2e": 1e6}
 """Grams of CO2 equivalent per unit of emissions, for each unit that can be read."""
 
+SECONDS_PER_UNIT = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""Seconds per unit of duration, for each unit that can be read."""
+
 BYTES_PER_UNIT = {
     "B": 1,
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", start=1)},
@@ -187,6 +190,31 @@ def parse_carbon(text: str) -> float:
         True
     """
     return _quantity(text, "emissions", GRAMS_PER_UNIT, _grams_per_unit, "gCO2e")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration such as ``"8 h"``, ``"90min"`` or ``"1.5 d"``; it is above 0.
+
+    Raises:
+        ConfigurationError: If the text is none.
+
+    Example:
+        >>> parse_duration("8h"), parse_duration("90 min")
+        (datetime.timedelta(seconds=28800), datetime.timedelta(seconds=5400))
+    """
+    found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
+    unit_s = SECONDS_PER_UNIT.get((found[2] or "").rstrip() if found else "")
+    try:
+        seconds = float(found[1]) * unit_s if found and unit_s else 0.0
+        duration = timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        duration = timedelta(0)
+    if duration <= timedelta(0):
+        raise ConfigurationError(
+            f"{short_repr(text)} is no duration above 0; write a number and a unit of "
+            f"{', '.join(SECONDS_PER_UNIT)}, such as '8 h'"
+        )
+    return duration
 
 
 def parse_bytes(text: str) -> int:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from greentrain.carbon.intensity import (
     IntensityProvider,
+    Interval,
     Provenance,
+    check_provider,
+    gaps,
     mean_by_hour,
     mean_intensity,
+    mean_of,
 )
+from greentrain.carbon.named import named_intensity
 from greentrain.carbon.static import StaticIntensity
-from greentrain.errors import ConfigurationError
+from greentrain.errors import ConfigurationError, IntensityError
+from greentrain.texts import get_logger
 from greentrain.units import J_PER_WH, is_number
+
+_logger = get_logger(__name__)
 
 
 class MeteredEnergy(Protocol):
@@ -55,15 +64,23 @@ class Emissions:
         intensity_g_per_kwh: The window's mean intensity; ``None`` if unknown.
         by_hour: Its mean intensity in each UTC hour, from the hour of the window's start on; empty
             if all are the same, or unknown.
+        origins: Origins of its values, where they are not simply those of the provider: estimates,
+            forecasts, fallbacks, and the hashes of online answers.
+        market_grams: Grams by the market-based intensity; ``None`` if unknown.
+        market_intensity_g_per_kwh: The window's market-based intensity; ``None`` if unknown.
     """
 
     grams: float | None = None
     intensity_g_per_kwh: float | None = None
     by_hour: tuple[float, ...] = ()
+    origins: tuple[Provenance, ...] = ()
+    market_grams: float | None = None
+    market_intensity_g_per_kwh: float | None = None
 
 
 UNKNOWN = Emissions()
 _AHEAD = timedelta(hours=1)
+_MOMENT = timedelta(microseconds=1)
 GIVEN = "given by the user"
 """Default source of a PUE."""
 
@@ -75,10 +92,12 @@ class CarbonAccount:
 
     Args:
         zone: A zone of :class:`StaticIntensity`, such as ``"DE"``.
-        intensity: A provider, in place of a zone.
+        intensity: A provider, or its name as of :func:`named_intensity`, in place of a zone.
         pue: Power usage effectiveness: energy of the whole facility over that of the computers.
         pue_source: Origin of the PUE, such as ``"operator's report for 2025"``; by default
             ``"given by the user"``.
+        market_intensity: Market-based intensity of the electricity contract in g/kWh, or a provider
+            of it. Its grams are recorded next to the location-based ones, and never added to them.
 
     Raises:
         ConfigurationError: If zone and provider are both given, the zone is unknown, the
@@ -95,9 +114,10 @@ class CarbonAccount:
         self,
         *,
         zone: str | None = None,
-        intensity: IntensityProvider | None = None,
+        intensity: IntensityProvider | str | None = None,
         pue: float | None = None,
         pue_source: str | None = None,
+        market_intensity: float | IntensityProvider | None = None,
     ) -> None:
         if zone is not None and intensity is not None:
             raise ConfigurationError(
@@ -111,6 +131,8 @@ class CarbonAccount:
             raise ConfigurationError(
                 f"pue_source is {pue_source!r} and there is no PUE; give pue too, such as 1.2"
             )
+        if isinstance(intensity, str):
+            intensity = named_intensity(intensity)
         if intensity is not None and not callable(getattr(intensity, "history", None)):
             raise ConfigurationError(
                 f"intensity is {intensity!r}; it must be a provider of greentrain.carbon, such as "
@@ -121,8 +143,12 @@ class CarbonAccount:
             raise ConfigurationError(
                 "the intensity is marginal, which may steer decisions only; give an average one"
             )
+        if self._provider is not None:
+            check_provider(self._provider)
         self._pue = pue
         self._pue_source = pue_source or GIVEN
+        self._market = _checked_market(market_intensity)
+        self._failed = False
 
     @property
     def provenance(self) -> Provenance | None:
@@ -178,19 +204,63 @@ class CarbonAccount:
 
     def emissions(self, energy_j: float | None, start: datetime, end: datetime) -> Emissions:
         """Return the grams of joules used from ``start`` to ``end`` (aware times)."""
+        kwh = None if energy_j is None else energy_j / (1000.0 * J_PER_WH) * (self._pue or 1.0)
+        market = self._market_mean(start, end)
+        market_grams = None if kwh is None or market is None else kwh * market
         if self._provider is None:
-            return UNKNOWN
-        intensity, by_hour = mean_by_hour(self._provider, start, end)
-        if intensity is None or energy_j is None:
-            return Emissions(intensity_g_per_kwh=intensity, by_hour=by_hour)
-        kwh = energy_j / (1000.0 * J_PER_WH)
-        grams = kwh * (self._pue or 1.0) * intensity
-        return Emissions(grams=grams, intensity_g_per_kwh=intensity, by_hour=by_hour)
+            return Emissions(market_grams=market_grams, market_intensity_g_per_kwh=market)
+        intervals = self._intervals(start, end)
+        intensity, by_hour = mean_by_hour(intervals, start, end)
+        return Emissions(
+            grams=None if kwh is None or intensity is None else kwh * intensity,
+            intensity_g_per_kwh=intensity,
+            by_hour=by_hour,
+            origins=tuple(dict.fromkeys(one.provenance for one in intervals if one.provenance)),
+            market_grams=market_grams,
+            market_intensity_g_per_kwh=market,
+        )
+
+    def _intervals(self, start: datetime, end: datetime) -> Sequence[Interval]:
+        """Return what is known of a time; the part that is not published yet, as forecast."""
+        if self._provider is None:
+            return ()
+        start, end = start.astimezone(UTC), max(start, end).astimezone(UTC)
+        found = list(self._read_from(self._provider.history, start, end))
+        left = gaps(found, start, max(end, start + _MOMENT))
+        forecast = getattr(self._provider, "forecast", None)
+        if not left or forecast is None:
+            return found
+        for one in self._read_from(forecast, end, _AHEAD):
+            for since, until in left:
+                if one.start < until and one.end > since:
+                    first, last = max(one.start, since), min(one.end, until)
+                    found.append(dataclasses.replace(one, start=first, end=last))
+        return sorted(found, key=lambda one: one.start)
+
+    def _read_from(
+        self, read: Callable[..., Sequence[Interval]], *arguments: Any
+    ) -> Sequence[Interval]:
+        """Return the answer of a provider; none if it fails, which is logged once."""
+        try:
+            found = read(*arguments)
+        except IntensityError as error:
+            if not self._failed:
+                self._failed = True
+                _logger.warning("grams are unknown for a time: %s", error)
+            return ()
+        self._failed = False
+        return found
+
+    def _market_mean(self, start: datetime, end: datetime) -> float | None:
+        if self._market is None or isinstance(self._market, float):
+            return self._market
+        return mean_of(self._read_from(self._market.history, start, max(start, end)), start, end)
 
     def upper_g_per_j(self, moment: datetime) -> float | None:
         """Return the most grams that a joule may cause in the next hour, PUE included.
 
-        It uses the highest known value of that hour, or its upper bound if the provider has one.
+        It uses the highest known or predicted value of that hour, or its upper bound if there is
+        one.
 
         Returns:
             Grams per joule; ``None`` if the intensity is unknown at that moment.
@@ -205,7 +275,9 @@ class CarbonAccount:
         if self._provider is None:
             return None
         moment = moment.astimezone(UTC)  # an hour from now, also across a change of daylight saving
-        ahead = self._provider.history(moment, moment + _AHEAD)
+        ahead = list(self._read_from(self._provider.history, moment, moment + _AHEAD))
+        if (forecast := getattr(self._provider, "forecast", None)) is not None:
+            ahead += self._read_from(forecast, moment, _AHEAD)
         if not any(one.start <= moment < one.end for one in ahead):
             return None
         highest = max(max(one.g_per_kwh, one.high_g_per_kwh or 0.0) for one in ahead)
@@ -213,11 +285,29 @@ class CarbonAccount:
 
     def as_dict(self) -> dict[str, Any] | None:
         """Return provenance and PUE as plain values, for the ledger; ``None`` without any."""
-        if self._provider is None and self._pue is None:
+        if self._provider is None and self._pue is None and self._market is None:
             return None
         provenance = None if self._provider is None else self._provider.provenance
-        return {
-            "intensity": None if provenance is None else dataclasses.asdict(provenance),
+        found = {
+            "intensity": None if provenance is None else provenance.as_dict(),
             "pue": self._pue,
             "pue_source": None if self._pue is None else self._pue_source,
         }
+        if self._market is not None:
+            found["market_intensity"] = (
+                {"g_per_kwh": self._market}
+                if isinstance(self._market, float)
+                else self._market.provenance.as_dict()
+            )
+        return found
+
+
+def _checked_market(given: Any) -> float | IntensityProvider | None:
+    if given is None or callable(getattr(given, "history", None)):
+        return given  # type: ignore[no-any-return]
+    if not is_number(given) or not (math.isfinite(given) and given >= 0):
+        raise ConfigurationError(
+            f"market_intensity is {given!r}; it must be the factor of the electricity contract in "
+            "g/kWh, 0 or more, or a provider of it"
+        )
+    return float(given)

@@ -97,7 +97,7 @@ def parse_factors(content: bytes, path: Path) -> Factors:
             "a point in numbers"
         )
     if "applies_to" not in header:
-        series = CsvIntensity(path, zone=EVERYTHING, text=text)
+        series = CsvIntensity(path, zone=EVERYTHING, content=content)
         return {series.provenance.basis: {EVERYTHING: series}}
     if sorted(header) != sorted(COLUMNS) or len(rows) < 2:
         raise ConfigurationError(

@@ -3,22 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from greentrain.errors import ConfigurationError
 from greentrain.units import in_utc
 
 Signal = Literal["average", "marginal"]
 Basis = Literal["life-cycle", "direct"]
+Kind = Literal["static", "measured", "estimated", "forecast"]
 
 MOST_HOURS = 31 * 24
 """Longest time whose intensity is split over its hours, which bounds the size of a row."""
 MOST_G_PER_KWH = 10_000.0
 """Highest intensity that is accepted: eight times that of a coal plant. More is a wrong unit."""
 _HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Origin of an intensity.
+
+    Args:
+        source: Publisher of the data.
+        zone: Zone of the intensity.
+        data_year: The year of the data; ``None`` for a time series with its own times.
+        signal: ``"average"`` for reports; ``"marginal"`` may steer decisions only.
+        basis: ``"life-cycle"`` includes building and fuelling plants; ``"direct"`` does not.
+        kind: ``"static"`` for one value of a whole year, or else ``"measured"``, ``"estimated"`` or
+            ``"forecast"``; ``None`` if the publisher does not say it.
+        issued_utc: Time of the forecast's or the data's publication, ISO 8601; ``None`` if unknown.
+        licence: Licence of the data; ``None`` if unknown.
+        sha256: SHA-256 of the file or of the answer that the values were read from.
+        fallback_of: The source that should have given the value and did not.
+    """
+
+    source: str
+    zone: str
+    data_year: int | None
+    signal: Signal = "average"
+    basis: Basis = "life-cycle"
+    kind: Kind | None = None
+    issued_utc: str | None = None
+    licence: str | None = None
+    sha256: str | None = None
+    fallback_of: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, without the last five where they are unknown."""
+        optional = ("kind", "issued_utc", "licence", "sha256", "fallback_of")
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or name not in optional
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +71,7 @@ class Interval:
         g_per_kwh: Grams of CO2 equivalent per kilowatt-hour.
         low_g_per_kwh: Lower bound, if there is one.
         high_g_per_kwh: Upper bound, if there is one.
+        provenance: Origin of this value; ``None`` if it is that of its provider.
 
     Raises:
         ConfigurationError: If a time is naive, the interval is empty, or a value is not an
@@ -42,6 +83,7 @@ class Interval:
     g_per_kwh: float
     low_g_per_kwh: float | None = None
     high_g_per_kwh: float | None = None
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         if self.start.tzinfo is None or self.end.tzinfo is None:
@@ -65,37 +107,90 @@ class Interval:
                 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Origin of an intensity.
-
-    Args:
-        source: Publisher of the data.
-        zone: Zone of the intensity.
-        data_year: The year of the data; ``None`` for a time series with its own times.
-        signal: ``"average"`` for reports; ``"marginal"`` may steer decisions only.
-        basis: ``"life-cycle"`` includes building and fuelling plants; ``"direct"`` does not.
-    """
-
-    source: str
-    zone: str
-    data_year: int | None
-    signal: Signal = "average"
-    basis: Basis = "life-cycle"
-
-
 @runtime_checkable
 class IntensityProvider(Protocol):
-    """Provide the intensity of one zone."""
+    """Provide the intensity of one zone.
+
+    Conversions to grams call :meth:`history` after a window ends. Budgets of carbon and plans call
+    :meth:`forecast` before work starts. Both raise :class:`greentrain.errors.IntensityError` if
+    nothing can be read, and return no interval for times without a value.
+    """
 
     @property
     def provenance(self) -> Provenance:
-        """Origin of the values."""
+        """Origin of the values; one with its own :attr:`Interval.provenance` differs from it."""
         ...
 
     def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
         """Return the known intervals that overlap ``[start, end)``, by time."""
         ...
+
+    def forecast(self, as_of: datetime, horizon: timedelta) -> Sequence[Interval]:
+        """Return the intervals predicted for ``[as_of, as_of + horizon)``, by time.
+
+        Only values that were published at ``as_of`` are used; there is none if none was.
+        """
+        ...
+
+
+def check_provider(provider: object) -> None:
+    """Call a provider's ``check`` if it has one, such as that of a service with a key.
+
+    Raises:
+        ConfigurationError: If the provider cannot be used, such as without a key.
+    """
+    check = getattr(provider, "check", None)
+    if callable(check):
+        check()
+
+
+def utc_span(start: datetime, end: datetime, what: str = "a history") -> tuple[datetime, datetime]:
+    """Return two aware times in UTC.
+
+    Args:
+        start: The first moment.
+        end: The first moment after.
+        what: Name of the request in the error.
+
+    Raises:
+        ConfigurationError: If a time has no zone.
+    """
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ConfigurationError(
+            f"{what} of intensity got a naive time; give it a zone, as in 2026-12-01T08:00+01:00"
+        )
+    return start.astimezone(UTC), end.astimezone(UTC)
+
+
+def overlapping(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Interval]:
+    """Return the intervals that overlap ``[start, end)``, by time."""
+    found = [
+        one for one in intervals if one.end > start and (one.start < end or one.start <= start)
+    ]
+    return sorted(found, key=lambda one: one.start)
+
+
+def gaps(
+    intervals: Iterable[Interval], start: datetime, end: datetime
+) -> list[tuple[datetime, datetime]]:
+    """Return the parts of ``[start, end)`` that no interval covers, by time."""
+    found, place = [], start
+    for one in overlapping(intervals, start, end):
+        if one.start > place:
+            found.append((place, one.start))
+        place = max(place, one.end)
+    return [*found, (place, end)] if place < end else found
+
+
+def without_overlaps(intervals: Iterable[Interval]) -> list[Interval]:
+    """Return intervals by time, each shortened to the start of the next one."""
+    ordered = sorted(intervals, key=lambda one: one.start)
+    ends = [*(one.start for one in ordered[1:]), None]
+    return [
+        one if end is None or one.end <= end else replace(one, end=end)
+        for one, end in zip(ordered, ends, strict=True)
+        if end is None or end > one.start
+    ]
 
 
 def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) -> float | None:
@@ -125,13 +220,18 @@ def mean_intensity(provider: IntensityProvider, start: datetime, end: datetime) 
     return _mean(provider.history(start, end), start, end)
 
 
+def mean_of(intervals: Sequence[Interval], start: datetime, end: datetime) -> float | None:
+    """Return the mean of intervals over ``[start, end)``; ``None`` unless they cover all of it."""
+    return _mean(intervals, *_in_order(start, end))
+
+
 def mean_by_hour(
-    provider: IntensityProvider, start: datetime, end: datetime
+    intervals: Sequence[Interval], start: datetime, end: datetime
 ) -> tuple[float | None, tuple[float, ...]]:
     """Return the mean intensity over ``[start, end)``, and that in each UTC hour of it.
 
     Args:
-        provider: Provider of the intensity.
+        intervals: The known intervals of that time.
         start: As for :func:`mean_intensity`.
         end: As for :func:`mean_intensity`.
 
@@ -141,7 +241,6 @@ def mean_by_hour(
         more than :data:`MOST_HOURS`.
     """
     start, end = _in_order(start, end)
-    intervals = provider.history(start, end)
     mean = _mean(intervals, start, end)
     first = start.replace(minute=0, second=0, microsecond=0)
     count = math.ceil((end - first) / _HOUR)

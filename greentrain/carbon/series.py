@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import bisect
 import csv
+import hashlib
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
-from greentrain.carbon.intensity import Basis, Interval, Provenance, Signal
+from greentrain.carbon.intensity import (
+    Basis,
+    Interval,
+    Kind,
+    Provenance,
+    Signal,
+    overlapping,
+    utc_span,
+)
 from greentrain.errors import ConfigurationError
 from greentrain.units import in_utc
 
+T = TypeVar("T")
 _TIME_COLUMNS = ("datetime_utc", "utc time", "datetime (utc)", "time", "datetime")
 _VALUE_COLUMNS: dict[str, Basis | None] = {
     "carbon_intensity_g_per_kwh": None,
@@ -25,6 +37,11 @@ _VALUE_COLUMNS: dict[str, Basis | None] = {
     "carbon intensity gco2eq/kwh (direct)": "direct",
 }
 """Columns of values, and the basis that a column's name states."""
+_FORECAST_COLUMNS = ("day_ahead_forecast_g_per_kwh", "forecast_g_per_kwh", "forecast")
+_BOUNDS = ("low_g_per_kwh", "high_g_per_kwh")
+_ISSUED = "issued_utc"
+_ESTIMATED = "data estimated"
+_NOTHING = ("", "nan", "none", "null")
 
 
 class CsvIntensity:
@@ -34,6 +51,12 @@ class CsvIntensity:
     the value in g/kWh, in a column ``carbon_intensity`` or as Electricity Maps names it. The last
     value holds as long as the one before it did.
 
+    A column ``forecast`` or ``day_ahead_forecast_g_per_kwh`` has the forecasts. Each counts as
+    known from the time in a column ``issued_utc`` on, or else from the beginning of its UTC day.
+    With forecasts, an empty value is unknown, such as one that is still to come.
+    Columns ``low_g_per_kwh`` and ``high_g_per_kwh`` have bounds: of the forecast if there is one,
+    or else of the value. ``Data Estimated`` of Electricity Maps says which values are estimated.
+
     Args:
         path: The file.
         zone: Zone of the intensity.
@@ -41,7 +64,8 @@ class CsvIntensity:
         signal: ``"average"`` or ``"marginal"``.
         basis: ``"life-cycle"`` or ``"direct"``. By default as the name of the column says, and
             ``"life-cycle"`` if it says nothing. Of two columns, the one of this basis is read.
-        text: The contents of the file, if they were read already.
+        licence: Licence of the data, if you want to record it.
+        content: Bytes of the file, if they were read already.
 
     Raises:
         ConfigurationError: If the file is missing or has another form, or its column is of another
@@ -56,15 +80,23 @@ class CsvIntensity:
         source: str | None = None,
         signal: Signal = "average",
         basis: Basis | None = None,
-        text: str | None = None,
+        licence: str | None = None,
+        content: bytes | None = None,
     ) -> None:
         self._path = Path(path)
-        text = _text(self._path) if text is None else text
-        self._intervals, basis = _load(self._path, text, basis)
-        self._starts = [one.start for one in self._intervals]
+        table = _Table(self._path, basis, content)
         self._provenance = Provenance(
-            source=source or self._path.name, zone=zone, data_year=None, signal=signal, basis=basis
+            source=source or self._path.name,
+            zone=zone,
+            data_year=None,
+            signal=signal,
+            basis=table.basis,
+            licence=licence,
+            sha256=table.sha256,
         )
+        self._intervals = table.values(self._provenance)
+        self._forecasts = table.forecasts(self._provenance)
+        self._starts = [one.start for one in self._intervals]
 
     def __eq__(self, other: object) -> bool:
         """Return whether both have the same values and description."""
@@ -83,77 +115,132 @@ class CsvIntensity:
 
     def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
         """Return the intervals that overlap ``[start, end)``; none outside the file."""
-        if start.tzinfo is None or end.tzinfo is None:
-            raise ConfigurationError("a history of intensity got a naive time; give it a zone")
-        start, end = start.astimezone(UTC), end.astimezone(UTC)
+        start, end = utc_span(start, end)
         first = max(0, bisect.bisect_right(self._starts, start) - 1)
         last = max(bisect.bisect_left(self._starts, end), first + 1)
         return [one for one in self._intervals[first:last] if one.end > start]
 
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise ConfigurationError(f"the intensity file {str(path)!r} does not exist")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"the intensity file {str(path)!r} holds something else: {error}"
-        ) from None
+    def forecast(self, as_of: datetime, horizon: timedelta) -> Sequence[Interval]:
+        """Return the forecasts that were known at ``as_of``; none without a column of forecasts."""
+        start, end = utc_span(as_of, as_of + horizon, "a forecast")
+        known = [one for issued, one in self._forecasts if issued <= start]
+        return overlapping(known, start, end)
 
 
-def _load(path: Path, text: str, basis: Basis | None) -> tuple[list[Interval], Basis]:
-    title = f"the intensity file {str(path)!r}"
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""))
-        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise ConfigurationError(f"{title} holds something else: {error}") from None
-    header = [name.strip().lower().replace("₂", "2") for name in (rows[0][1] if rows else [])]
-    time = next((header.index(name) for name in _TIME_COLUMNS if name in header), None)
-    values = [name for name in _VALUE_COLUMNS if name in header]
-    if time is None or not values or len(rows) < 3:
-        raise ConfigurationError(
-            f"{title} needs a column 'datetime_utc', a column 'carbon_intensity' in g/kWh, "
-            f"separated by commas, and two or more rows; it has {sorted(header)}"
-        )
-    fitting = [name for name in values if basis in (None, _VALUE_COLUMNS[name] or basis)]
-    # A column that names the basis is before one that names none.
-    fitting.sort(key=lambda name: basis is not None and _VALUE_COLUMNS[name] is None)
-    if not fitting:
-        raise ConfigurationError(
-            f"basis is {basis!r}, and {title} has only the column {values[0]!r}; omit basis or "
-            "give another file"
-        )
-    value = header.index(fitting[0])
-    points = [_point(title, header, line, row, time, value) for line, row in rows[1:]]
-    if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(points)):
-        raise ConfigurationError(f"{title} has times that do not increase")
-    step: timedelta = points[-1][0] - points[-2][0]
-    ends = [*(moment for moment, _ in points[1:]), points[-1][0] + step]
-    try:
-        intervals = [
-            Interval(start=moment, end=end, g_per_kwh=intensity)
-            for (moment, intensity), end in zip(points, ends, strict=True)
+class _Table:
+    """The rows of a file, and the columns that are used.
+
+    Attributes:
+        basis: The basis of the values.
+        sha256: SHA-256 of the file's bytes.
+    """
+
+    basis: Basis
+
+    def __init__(self, path: Path, basis: Basis | None, content: bytes | None = None) -> None:
+        title = self._title = f"the intensity file {str(path)!r}"
+        if content is None:
+            if not path.is_file():
+                raise ConfigurationError(f"{title} does not exist")
+            content = path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            text = content.decode("utf-8-sig")
+            reader = csv.reader(io.StringIO(text, newline=""))
+            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigurationError(f"{title} holds something else: {error}") from None
+        header = [name.strip().lower().replace("₂", "2") for name in (rows[0][1] if rows else [])]
+        time = next((name for name in _TIME_COLUMNS if name in header), None)
+        named = [name for name in _VALUE_COLUMNS if name in header]
+        if time is None or not named or len(rows) < 3:
+            raise ConfigurationError(
+                f"{title} needs a column 'datetime_utc', a column 'carbon_intensity' in g/kWh, "
+                f"separated by commas, and two or more rows; it has {sorted(header)}"
+            )
+        fitting = [name for name in named if basis in (None, _VALUE_COLUMNS[name] or basis)]
+        # A column that names the basis is before one that names none.
+        fitting.sort(key=lambda name: basis is not None and _VALUE_COLUMNS[name] is None)
+        if not fitting:
+            raise ConfigurationError(
+                f"basis is {basis!r}, and {title} has only the column {named[0]!r}; omit basis or "
+                "give another file"
+            )
+        self._value = fitting[0]
+        self.basis = basis or _VALUE_COLUMNS[self._value] or "life-cycle"
+        self._forecast = next((name for name in _FORECAST_COLUMNS if name in header), None)
+        self._rows = [self._row(header, line, row) for line, row in rows[1:]]
+        self._times = [self._cell(row, time, _utc) for row in self._rows]
+        if any(later <= earlier for earlier, later in itertools.pairwise(self._times)):
+            raise ConfigurationError(f"{title} has times that do not increase")
+        self._ends = [*self._times[1:], self._times[-1] + (self._times[-1] - self._times[-2])]
+
+    def values(self, provenance: Provenance) -> list[Interval]:
+        """Return the known values, each with its origin if the file says that it is estimated."""
+        return [
+            self._interval(number, value, provenance, bounds=self._forecast is None)
+            for number, value in self._numbers(self._value)
         ]
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{title} holds something else: {error}") from None
-    return intervals, basis or _VALUE_COLUMNS[fitting[0]] or "life-cycle"
 
+    def forecasts(self, provenance: Provenance) -> list[tuple[datetime, Interval]]:
+        """Return the forecasts, each with the time from which it counts as known."""
+        found = []
+        for number, value in self._numbers(self._forecast) if self._forecast is not None else ():
+            row, start = self._rows[number], self._times[number]
+            issued = (
+                self._cell(row, _ISSUED, _utc)
+                if row.get(_ISSUED, "").strip()
+                else start.replace(hour=0, minute=0, second=0, microsecond=0)
+            )
+            origin = replace(provenance, kind="forecast", issued_utc=issued.isoformat())
+            found.append((issued, self._interval(number, value, origin, bounds=True)))
+        return found
 
-def _point(
-    title: str, header: list[str], line: int, row: list[str], time: int, value: int
-) -> tuple[datetime, float]:
-    """Read the time and the value of a row."""
-    if len(row) != len(header):
-        raise ConfigurationError(
-            f"line {line} of {title} has {len(row)} cell(s) and its header {len(header)}; write "
-            "one value for each column, without a comma at the end"
+    def _numbers(self, column: str) -> list[tuple[int, float]]:
+        """Return the number of each row that has a value in a column, and the value."""
+        optional = self._forecast is not None or column != self._value
+        return [
+            (number, self._cell(row, column, float))
+            for number, row in enumerate(self._rows)
+            if not (optional and row[column].strip().lower() in _NOTHING)
+        ]
+
+    def _interval(
+        self, number: int, value: float, provenance: Provenance, *, bounds: bool
+    ) -> Interval:
+        row = self._rows[number]
+        low, high = (
+            self._cell(row, name, float) if bounds and row.get(name, "").strip() else None
+            for name in _BOUNDS
         )
-    try:
-        return _utc(row[time]), float(row[value])
-    except ValueError as error:
-        raise ConfigurationError(f"line {line} of {title} holds something else: {error}") from None
+        estimated = row.get(_ESTIMATED, "").strip().lower()
+        if provenance.kind is None and estimated in ("true", "false"):
+            kind: Kind = "estimated" if estimated == "true" else "measured"
+            provenance = replace(provenance, kind=kind)
+        return Interval(
+            start=self._times[number],
+            end=self._ends[number],
+            g_per_kwh=value,
+            low_g_per_kwh=low,
+            high_g_per_kwh=high,
+            provenance=None if provenance.kind is None else provenance,
+        )
+
+    def _row(self, header: list[str], line: int, row: list[str]) -> dict[str, str]:
+        if len(row) != len(header):
+            raise ConfigurationError(
+                f"line {line} of {self._title} has {len(row)} cell(s) and its header "
+                f"{len(header)}; write one value for each column, without a comma at the end"
+            )
+        return {**dict(zip(header, row, strict=True)), "": str(line)}
+
+    def _cell(self, row: dict[str, str], column: str, read: Callable[[str], T]) -> T:
+        try:
+            return read(row[column])
+        except (KeyError, ValueError) as error:
+            raise ConfigurationError(
+                f"line {row['']} of {self._title} holds something else: {error}"
+            ) from None
 
 
 def _utc(text: str) -> datetime:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from greentrain.carbon.intensity import Basis, Interval, Provenance
+from greentrain.carbon.zones import did_you_mean
 from greentrain.errors import ConfigurationError
 
 _G_PER_LB = 453.59237
@@ -47,11 +48,13 @@ class StaticIntensity:
             raise ConfigurationError(
                 f"no carbon intensity is known for the zone {zone!r}. Give a country such as 'DE' "
                 "or 'DEU', a state such as 'US-CA', a province such as 'CN-BJ' or a bidding zone "
-                "such as 'SE3'"
+                f"such as 'SE3'{did_you_mean(str(zone), _described())}"
             )
         self.g_per_kwh, publisher, year, basis = found
         source = f"{publisher}, as bundled with CodeCarbon"
-        self._provenance = Provenance(source=source, zone=code, data_year=year, basis=basis)
+        self._provenance = Provenance(
+            source=source, zone=code, data_year=year, basis=basis, kind="static"
+        )
 
     def __eq__(self, other: object) -> bool:
         """Return whether both are of one zone, also if it is written in two ways."""
@@ -68,6 +71,22 @@ class StaticIntensity:
     def history(self, start: datetime, end: datetime) -> Sequence[Interval]:
         """Return the one value, for all times; its bounds are unknown."""
         return (Interval(start=_EVER[0], end=_EVER[1], g_per_kwh=self.g_per_kwh),)
+
+    def forecast(self, as_of: datetime, horizon: timedelta) -> Sequence[Interval]:
+        """Return the same value: it is the year's, and shows no cleaner hour."""
+        return self.history(as_of, as_of + horizon)
+
+
+def _described() -> dict[str, str]:
+    """Return the name of each country by its code, and no name for other zones."""
+    import pycountry
+
+    names: dict[str, str] = {}
+    for code in _zones():
+        country = pycountry.countries.get(alpha_3=code) if len(code) == 3 else None
+        name = None if country is None else getattr(country, "common_name", country.name)
+        names[code if country is None else str(country.alpha_2)] = str(name or "")
+    return names
 
 
 @cache

@@ -22,6 +22,7 @@ from greentrain.cli import (
     report_command,
     restate_command,
     run_command,
+    schedule_command,
     simulate_command,
     top_command,
     verify_command,
@@ -42,6 +43,7 @@ app.command()(run_command.init)
 app.command(context_settings=FORWARD_OPTIONS)(run_command.run)
 app.command(context_settings=FORWARD_OPTIONS)(estimate_command.estimate)
 app.command(context_settings=FORWARD_OPTIONS)(record_command.record)
+app.command()(schedule_command.schedule)
 app.command()(simulate_command.simulate)
 app.command()(doctor_command.doctor)
 app.command(context_settings={"allow_interspersed_args": False})(measure_command.measure)

@@ -38,8 +38,8 @@ def write_rows(
     _print(rows, by, several=len(opened) > 1)
     if by == "month" and (gap := months_left_out(rows)):
         console.print_line(
-            f"{plural(gap, 'month')} without measured energy are left out; if a machine's clock was "
-            "wrong, a row is of a wrong month"
+            f"{plural(gap, 'month')} without measured energy are left out; if a clock was wrong, a "
+            "row is of a wrong month"
         )
     for path in write_files({f"by_{by}.csv": render_groups(rows, by)}, out):
         console.print_line(f"wrote {path}")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from greentrain.carbon.named import is_intensity_name
 from greentrain.configuration.class_paths import Component, find
 from greentrain.configuration.error_messages import lookup, one_line
 from greentrain.configuration.yaml_file import load
@@ -165,7 +166,13 @@ def _find_components(config: dict[str, Any]) -> dict[str, Component]:
     found = {}
     for key in COMPONENTS:
         value = lookup(config, key)
-        if isinstance(value, str) and (key != "buffer" or "." in value):
+        if isinstance(value, str) and key == "carbon.intensity" and is_intensity_name(value):
+            value = {
+                "class_path": "greentrain.carbon.named_intensity",
+                "init_args": {"text": value},
+            }
+            _put(config, key, value)
+        elif isinstance(value, str) and (key != "buffer" or "." in value):
             value = {"class_path": value}
             _put(config, key, value)
         if isinstance(value, dict) and (path := value.get("class_path")) is not None:

@@ -51,7 +51,7 @@ def open_controller(
     first_j: float | None = None,
     shared_budget: str | None = None,
     zone: str | None = None,
-    intensity: IntensityProvider | None = None,
+    intensity: IntensityProvider | str | None = None,
     pue: float | None = None,
     team: str | None = None,
     project: str | None = None,
@@ -82,7 +82,7 @@ def open_controller(
             tenth of the balance.
         shared_budget: Name of a budget that several streams share, which the first of them opens.
         zone: Grid zone of the power, such as ``"DE"``; without it, no emissions are claimed.
-        intensity: A provider of carbon intensities, in place of a zone.
+        intensity: A provider of carbon intensities or its name, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
         team: Tag of the team in the ledger.
         project: Tag of the project in the ledger.

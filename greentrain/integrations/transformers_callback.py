@@ -90,7 +90,7 @@ class TransformersCallback(TrainerCallback):
         budget: str | None = None,
         num_fits: int = 1,
         zone: str | None = None,
-        intensity: IntensityProvider | None = None,
+        intensity: IntensityProvider | str | None = None,
         pue: float | None = None,
         pue_source: str | None = None,
     ) -> None:

@@ -99,6 +99,14 @@ class WindowLike(Protocol):
         """Reservation that pays for the phase, if there is one."""
 
 
+class OriginLike(Protocol):
+    """Origin of a carbon intensity, such as :class:`greentrain.carbon.Provenance`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        ...
+
+
 class EmissionsLike(Protocol):
     """Emissions of a window, such as :class:`greentrain.carbon.Emissions`."""
 
@@ -114,6 +122,19 @@ class EmissionsLike(Protocol):
     def by_hour(self) -> Sequence[float]:
         """Mean carbon intensity in each UTC hour of the window; empty if they are all the same."""
         ...
+
+    @property
+    def origins(self) -> Sequence[OriginLike]:
+        """Origins of its values, where they are not simply those of the run's provider."""
+        ...
+
+    @property
+    def market_grams(self) -> float | None:
+        """Grams by the market-based intensity; ``None`` if unknown."""
+
+    @property
+    def market_intensity_g_per_kwh(self) -> float | None:
+        """Market-based intensity during the window; ``None`` if unknown."""
 
 
 def source_content(run_id: str, source: SourceLike) -> dict[str, Any]:
@@ -143,11 +164,20 @@ def window_content(
     by_source = dict(reading.energy_j)
     grams = None if emissions is None else emissions.grams
     intensity = None if emissions is None else emissions.intensity_g_per_kwh
-    numbers = {"duration_s": reading.duration_s, "grams": grams, "intensity": intensity}
+    market = None if emissions is None else emissions.market_grams
+    market_intensity = None if emissions is None else emissions.market_intensity_g_per_kwh
+    numbers = {
+        "duration_s": reading.duration_s,
+        "grams": grams,
+        "intensity": intensity,
+        "market-based grams": market,
+        "market-based intensity": market_intensity,
+    }
     _check_finite("a window", by_source)
     _check_finite("a window", numbers)
     by_hour = () if emissions is None else tuple(emissions.by_hour)
     _check_finite("a window", {f"intensity in hour {n}": one for n, one in enumerate(by_hour)})
+    origins = [] if emissions is None else [one.as_dict() for one in emissions.origins]
     measured = [joules for joules in by_source.values() if joules is not None]
     return {
         "run_id": run_id,
@@ -162,6 +192,9 @@ def window_content(
         "emissions_g": grams,
         "intensity_g_per_kwh": intensity,
         "intensity_by_hour": canonical(by_hour) if by_hour else None,
+        "intensity_origins": canonical(origins) if origins else None,
+        "market_emissions_g": market,
+        "market_intensity_g_per_kwh": market_intensity,
     }
 
 

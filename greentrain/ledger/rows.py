@@ -109,6 +109,10 @@ class WindowRow(EntryRow):
         intensity_g_per_kwh: Mean carbon intensity during the window.
         intensity_by_hour: JSON list of mean carbon intensities in g/kWh, one for each UTC hour from
             that of the start on. ``None`` if all are the same, or unknown.
+        intensity_origins: JSON list of the origins of its values, where they are estimates,
+            forecasts, fallbacks or online answers; ``None`` if they are the run's provider's.
+        market_emissions_g: Grams of CO2 equivalent by the market-based intensity.
+        market_intensity_g_per_kwh: Mean market-based intensity during the window.
     """
 
     run_id: str
@@ -123,6 +127,9 @@ class WindowRow(EntryRow):
     emissions_g: float | None
     intensity_g_per_kwh: float | None
     intensity_by_hour: str | None
+    intensity_origins: str | None
+    market_emissions_g: float | None
+    market_intensity_g_per_kwh: float | None
 
 
 class HeartbeatRow(WindowRow):

@@ -37,7 +37,7 @@ BUDGET_CHAIN = "budgets"
 """Chain of the budget rows."""
 RETIRED_REVISIONS = ("0001",)
 """Revisions of pre-releases whose tables cannot be upgraded."""
-REVISIONS = ("0002", "0003", "0004")
+REVISIONS = ("0002", "0003", "0004", "0005")
 """Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
 
 
@@ -111,6 +111,9 @@ def _windows(name: str) -> Table:
         Column("emissions_g", Float),
         Column("intensity_g_per_kwh", Float),
         Column("intensity_by_hour", Text),
+        Column("intensity_origins", Text),
+        Column("market_emissions_g", Float),
+        Column("market_intensity_g_per_kwh", Float),
     )
 
 

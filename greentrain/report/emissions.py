@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from greentrain.ledger import RunRow, canonical
@@ -12,6 +12,7 @@ from greentrain.report.restatement import Restatement
 from greentrain.report.row_helpers import carbon_settings, number, parse
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.sums import Sum
+from greentrain.units import plural
 
 NO_ZONE = "no zone was given, so no grams are claimed"
 NONE_KNOWN = "no window has both a known energy and a known intensity, so no grams are claimed"
@@ -43,12 +44,16 @@ def carbon(
     """
     grams, covered = Sum(), Sum()
     by_basis: dict[str | None, Sum] = defaultdict(Sum)
+    replaced: Counter[str] = Counter()
     settings = {run["run_id"]: carbon_settings(run) or {} for run in runs}
     for run_id, run in windows.items():
         grams.join(run.grams)
         covered.join(run.covered)
-        if run.grams.known:
-            by_basis[_basis(settings.get(run_id))].join(run.grams)
+        for basis, one in run.other_bases.items():
+            by_basis[basis].join(one)
+        if run.own_basis.known:
+            by_basis[_basis(settings.get(run_id))].join(run.own_basis)
+        replaced.update(run.replaced)
     emissions_g, known = grams.total, grams.known
     intensities = _intensities(runs)
     complete = known == totals["windows"] > 0
@@ -63,7 +68,7 @@ def carbon(
             for basis, one in sorted(by_basis.items(), key=lambda item: item[0] or "")
         ],
         "intensities": intensities,
-        "sentence": _sentence(intensities, known, complete=complete),
+        "sentence": _sentence(intensities, known, complete=complete) + _fallbacks(replaced),
     }
 
 
@@ -111,6 +116,14 @@ def _basis(settings: object) -> str | None:
     intensity = settings.get("intensity") if isinstance(settings, dict) else None
     basis = intensity.get("basis") if isinstance(intensity, dict) else None
     return basis if isinstance(basis, str) else None
+
+
+def _fallbacks(replaced: Mapping[str, int]) -> str:
+    """Return a sentence on the windows whose provider gave no intensity, after another one."""
+    if not replaced:
+        return ""
+    listed = ", ".join(f"{name} in {plural(count, 'window')}" for name, count in replaced.items())
+    return f"; where the provider gave no intensity, another was used: {listed}"
 
 
 def _sentence(intensities: Sequence[EmissionFactors], known: int, *, complete: bool) -> str:

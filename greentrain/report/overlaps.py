@@ -341,6 +341,7 @@ def _less(window: MeasuredWindow, shared: Mapping[str, Mapping[str, int]]) -> Me
         "joules": joules,
         "energy_j": energy_j,
         "emissions_g": part(window["emissions_g"]),
+        "market_emissions_g": part(window["market_emissions_g"]),
     }
     if "restated" in window:
         before_g, upstream_g = window["restated"]

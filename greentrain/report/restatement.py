@@ -138,6 +138,7 @@ class Restatement:
             window["restated"] = window["emissions_g"], of_upstream
             window["emissions_g"] = None
             window["intensity_g_per_kwh"] = window["intensity_by_hour"] = None
+            window["intensity_origins"] = None
             if provider is not None:
                 start, end = (
                     _EPOCH + moment * _US

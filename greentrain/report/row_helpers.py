@@ -89,6 +89,7 @@ def readable(windows: Iterable[RecoveredWindowRow]) -> list[MeasuredWindow]:
         window["by_source"] = ""
         window["energy_j"] = number(row["energy_j"])
         window["emissions_g"] = number(row["emissions_g"])
+        window["market_emissions_g"] = number(row["market_emissions_g"])
         window["duration_s"] = max(0.0, number(row["duration_s"]) or 0.0)
         window["times"] = ()
         parsed.append(window)

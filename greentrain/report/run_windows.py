@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 from greentrain.report.hourly import Hours
-from greentrain.report.row_helpers import MeasuredWindow, Span, grouped
+from greentrain.report.row_helpers import MeasuredWindow, Span, grouped, parse
 from greentrain.report.sums import EnergySum, Sum
 
 IDLE = "idle"
@@ -46,6 +46,11 @@ class RunWindows:
         recovered: Sums of the windows that were recovered from heartbeats.
         unpaid: Joules of the windows without a reservation.
         grams: Grams of CO2 equivalent.
+        own_basis: Grams of the windows whose intensity is of the run's origin.
+        other_bases: Grams of the windows whose intensity is of another origin than the run's, by
+            the basis of its factors; ``None`` if there are several.
+        replaced: Windows whose intensity a fallback gave, by the source and zone of the fallback.
+        by_market: Grams by the market-based intensity.
         covered: Joules of the windows whose grams are known.
         hours: Joules and grams by the hour.
         spans: The time that is covered, as disjoint spans in order.
@@ -60,6 +65,9 @@ class RunWindows:
         self.gaps: dict[tuple[str, tuple[str, ...]], EnergySum] = defaultdict(EnergySum)
         self.recovered = EnergySum()
         self.unpaid, self.grams, self.covered = Sum(), Sum(), Sum()
+        self.by_market, self.own_basis = Sum(), Sum()
+        self.other_bases: dict[str | None, Sum] = defaultdict(Sum)
+        self.replaced: Counter[str] = Counter()
         self.hours = Hours()
         self.spans: list[Span] = []
         self.without_intensity = any([one["intensity_g_per_kwh"] is None for one in windows])
@@ -75,6 +83,10 @@ class RunWindows:
         known = [one for one in windows if one["emissions_g"] is not None]
         self.grams.add_all([one["emissions_g"] for one in known])
         self.covered.add_all([one["energy_j"] or 0.0 for one in known])
+        self.by_market.add_all([one["market_emissions_g"] for one in windows])
+        own = [one for one in known if not one["intensity_origins"]]
+        self.own_basis.add_all([one["emissions_g"] for one in own])
+        self._add_origins([one for one in known if one["intensity_origins"]])
         self.hours.add_all(windows)
         self.before, self.upstream = Sum(), Sum()
         restated = [one["restated"] for one in windows if "restated" in one]
@@ -107,11 +119,23 @@ class RunWindows:
                         source.idle[0].add(joules)
                         source.idle[1].add(window["duration_s"])
 
+    def _add_origins(self, windows: Sequence[MeasuredWindow]) -> None:
+        for window in windows:
+            listed = parse(window["intensity_origins"], [])
+            origins = [one for one in listed if isinstance(one, dict)]
+            bases = {one["basis"] for one in origins if isinstance(one.get("basis"), str)}
+            basis = bases.pop() if len(bases) == 1 else None
+            self.other_bases[basis].add(window["emissions_g"])
+            fallbacks = [one for one in origins if one.get("fallback_of") is not None]
+            self.replaced.update({f"{one.get('source')}, {one.get('zone')}" for one in fallbacks})
+
     def _compress(self) -> None:
         for one in (*self.phases.values(), *self.gaps.values(), self.recovered):
             one.compress()
         for source in self.sources.values():
             source.joules.compress()
+        for part in (*self.other_bases.values(), self.own_basis, self.by_market):
+            part.compress()
         for each in (
             self.unpaid,
             self.grams,

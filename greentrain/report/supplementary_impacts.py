@@ -18,6 +18,7 @@ from greentrain.report.disclosures import Disclosures
 from greentrain.report.document import EnergyTotals, RunFigures
 from greentrain.report.row_helpers import Span, mean_pue
 from greentrain.report.run_windows import RunWindows, merged
+from greentrain.report.sums import Sum
 from greentrain.report.times import length
 from greentrain.units import J_PER_WH
 
@@ -47,6 +48,10 @@ SCOPES = {
 }
 """Scope of the electricity by the hosting of the hardware, with the rule that it follows."""
 NO_HOSTING = 'give hosting ("own", "colocated" or "cloud"): the scope depends on it'
+RECORDED = (
+    "energy of each window, times PUE where one was given, times the market-based intensity that "
+    "was recorded with it"
+)
 NO_MARKET = "give market_based_g_per_kwh, the factor of the electricity contract"
 NO_WATER = "give water_l_per_kwh, such as the building's WUE"
 NO_TIME = "no time was measured, so no share of the hardware's life was used"
@@ -76,7 +81,7 @@ def supplementary_impacts(
     return {
         "water": _water(disclosures, totals),
         "embodied": _embodied(disclosures, windows),
-        "electricity": _electricity(disclosures, runs, totals, carbon),
+        "electricity": _electricity(disclosures, runs, windows, totals, carbon),
     }
 
 
@@ -167,6 +172,7 @@ def _embodied(disclosures: Disclosures, windows: Collection[RunWindows]) -> Impa
 def _electricity(
     disclosures: Disclosures,
     runs: Sequence[RunFigures],
+    windows: Collection[RunWindows],
     totals: EnergyTotals,
     carbon: CarbonFigures,
 ) -> Electricity:
@@ -177,7 +183,7 @@ def _electricity(
         "scope": scope,
         "sentence": sentence,
         "location_based": _by_location(carbon),
-        "market_based": _by_market(disclosures, runs, totals),
+        "market_based": _by_market(disclosures, runs, windows, totals),
     }
 
 
@@ -199,9 +205,27 @@ def _by_location(carbon: CarbonFigures) -> Impact:
 
 
 def _by_market(
-    disclosures: Disclosures, runs: Sequence[RunFigures], totals: EnergyTotals
+    disclosures: Disclosures,
+    runs: Sequence[RunFigures],
+    windows: Collection[RunWindows],
+    totals: EnergyTotals,
 ) -> Impact:
+    """Return the grams by the factor that is given now, or else by those that were recorded."""
     factor, energy_j = disclosures.market_based_g_per_kwh, totals["energy_j"]
+    recorded = Sum()
+    for run in windows:
+        recorded.join(run.by_market)
+    if factor is None and recorded.known and energy_j is not None:
+        return {
+            "emissions_g": recorded.number,
+            "unit": "g CO2e",
+            "method": RECORDED,
+            "source": disclosures.market_based_source or _BY_USER,
+            "complete": recorded.known == totals["windows"] and totals["complete"],
+            "covered_j": None,
+            "g_per_kwh": None,
+            "sentence": None,
+        }
     grams = None
     if factor is not None and energy_j is not None:
         grams = factor * energy_j * mean_pue(runs) / _J_PER_KWH

@@ -25,23 +25,31 @@ class CarbonConfig:
     Args:
         zone: Grid zone of this machine's power, such as ``"DE"``; without it, no emissions are
             claimed.
-        intensity: A provider of carbon intensities, in place of a zone.
+        intensity: A provider of carbon intensities or its name, in place of a zone.
         pue: Power usage effectiveness of the building: a factor of the grams, not of the joules.
+        market_intensity: Market-based intensity of the electricity contract in g/kWh; its grams are
+            recorded next to the location-based ones.
 
     Raises:
         ConfigurationError: If the zone is unknown, or a value cannot be used.
     """
 
     zone: str | None = None
-    intensity: IntensityProvider | None = None
+    intensity: IntensityProvider | str | None = None
     pue: float | None = None
+    market_intensity: float | None = None
 
     def __post_init__(self) -> None:
         self.account()
 
     def account(self) -> CarbonAccount:
         """Return the account that converts joules to grams."""
-        return CarbonAccount(zone=self.zone, intensity=self.intensity, pue=self.pue)
+        return CarbonAccount(
+            zone=self.zone,
+            intensity=self.intensity,
+            pue=self.pue,
+            market_intensity=self.market_intensity,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,7 @@ class TrainStage:
             zone=self._carbon.zone,
             intensity=self._carbon.intensity,
             pue=self._carbon.pue,
+            market_intensity=self._carbon.market_intensity,
         )
         logger = self._run.begin_update(context.experience)
         reservation = str(pending.reservation_id)

@@ -265,7 +265,8 @@ def test_a_window_inserted_with_an_entry_is_found(database: Path) -> None:
         " SELECT 999, kind, chain, 999, recorded_utc, hash, prev_hash FROM entries"
         " WHERE kind = 'window' LIMIT 1",
         "INSERT INTO windows SELECT 999, run_id, NULL, phase, epoch, started_utc, duration_s,"
-        " energy_j, by_source, complete, emissions_g, intensity_g_per_kwh, intensity_by_hour"
+        " energy_j, by_source, complete, emissions_g, intensity_g_per_kwh, intensity_by_hour,"
+        " NULL, NULL, NULL"
         " FROM windows LIMIT 1",
     )
     assert any(

@@ -33,6 +33,7 @@ def row(entry: int, run: str, started_s: float, duration_s: float, joules: dict)
         "duration_s": duration_s,
         "energy_j": math.fsum(joules.values()) if joules else None,
         "emissions_g": None,
+        "market_emissions_g": None,
         "joules": joules,
     }
 

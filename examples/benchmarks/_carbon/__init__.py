@@ -1,0 +1,1 @@
+"""Parts of the benchmark of carbon: shifting, deadlines and budgets in grams."""
