@@ -132,7 +132,7 @@ def fit(
     used = trainer(*callbacks, **{"max_epochs": 3, **options})
     val = val or DataLoader(Samples(4), 2)
     train = loader() if loader else resumable_loader(Samples(), 2, seed=1)
-    used.fit(made, train, val, ckpt_path=load and str(folder / load), weights_only=True)
+    used.fit(made, train, val, ckpt_path=load and str(folder / load))
     (optimizer,) = used.optimizers
     return {
         "weights": nn.utils.parameters_to_vector(made.parameters()).tolist(),
@@ -289,6 +289,8 @@ def test_weights_of_a_checkpoint_can_be_validated(tmp_path):
     fit(tmp_path, STEP, exact=ExactResume())
     val = DataLoader(Samples(4), 2)
     trainer(ExactResume()).validate(Network(), val, ckpt_path=str(tmp_path / f"{STEP} 2"))
+    saved = torch.load(tmp_path / f"{STEP} 2", weights_only=True)
+    assert saved["callbacks"]["ExactResume"]["point"]["kind"] == "step"
 
 
 def test_model_checkpoint_saves_at_optimizer_steps(tmp_path):
