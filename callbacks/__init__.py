@@ -1,16 +1,20 @@
 """Lightning callbacks that measure a running Trainer, keep it within a budget, and resume it."""
 
 from greentrain.callbacks.budget_guard import BudgetGuard
+from greentrain.callbacks.carbon_aware_pause import CarbonAwarePause
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.fit_estimate import FitEstimate
+from greentrain.callbacks.training_paused import TrainingPaused
 
 __all__ = [
     "BudgetGuard",
+    "CarbonAwarePause",
     "EnergyMonitor",
     "ExactResume",
     "FitEstimate",
     "ResumableLoader",
+    "TrainingPaused",
     "resumable_loader",
 ]
