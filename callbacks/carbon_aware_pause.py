@@ -15,6 +15,7 @@ from rich.console import Console
 
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.deadline import local_now, parse_deadline
+from greentrain.callbacks.deadline_stop import DeadlineStop
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.intensity_forecast import IntensityForecast
 from greentrain.callbacks.messages import inform
@@ -320,6 +321,9 @@ class CarbonAwarePause(Callback):
                 choice = self._choose(trainer, waiting, ended=ended) or choice
         self._ran_since = self._now()
         self._work.resumed(self._now())
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, DeadlineStop):
+                each.skip_gap()
         inform(f"CarbonAwarePause continues the fit: {choice.reason}")
 
     def _save(self, trainer: Trainer) -> None:
