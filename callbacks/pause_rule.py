@@ -23,7 +23,7 @@ MIN_KNOWN = 0.5
 """Least share of the time up to the deadline, of a day at most, that a forecast has to cover."""
 _STEP_S = 300.0
 _MOST_STEPS = 4000
-_LEAST_SAVING = 1e-3
+_LEAST_SAVING = 1e-6
 _TIE = 1e-9
 _DAY_S = 86400.0
 
