@@ -1,31 +1,36 @@
-"""Stop a fit before it uses more energy or carbon than its cap."""
+"""Stop a fit before it uses more energy, carbon or time than its cap."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 
-from greentrain.budget import Budget, format_amount
+from greentrain.budget import Budget, Unit, format_amount
 from greentrain.callbacks.anneal import RateScaler, annealed_rates
-from greentrain.callbacks.base import Callback, ReturnedResult
+from greentrain.callbacks.base import ReturnedResult
 from greentrain.callbacks.cap_account import CapAccount, carbon_of
-from greentrain.callbacks.cap_arguments import check_budget, check_options, parse_cap
-from greentrain.callbacks.messages import inform, warn
+from greentrain.callbacks.cap_arguments import check_budget, check_cap, check_options
+from greentrain.callbacks.deadline import local_now
+from greentrain.callbacks.deadline_stop import DeadlineStop
+from greentrain.callbacks.messages import warn
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, budget_metrics, show
-from greentrain.callbacks.run_record import RunRecord
+from greentrain.callbacks.run_record import STOPPED, RunRecord
 from greentrain.callbacks.stop_reason import CapUse, StopReason, stop_reason
 from greentrain.callbacks.trainer_plan import is_finished, is_trial, validates
+from greentrain.callbacks.training_paused import TrainingPaused
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import Meter, WindowRecorder, energy_html
-from greentrain.errors import BudgetExceeded, ConfigurationError
+from greentrain.errors import BudgetExceeded
 
 
-class BudgetGuard(Callback):
-    """Keep one fit within a cap of energy or carbon, including its closing validation and saving.
+class BudgetGuard(DeadlineStop):
+    """Keep one fit within a cap of energy, carbon or time, with its last validation and saving.
 
     The guard reads the meter as seldom as the cap allows, by the joules per step measured so far.
     It sets energy aside for one step, one validation, saving a checkpoint, and the lag of the meter
@@ -43,9 +48,11 @@ class BudgetGuard(Callback):
     What a killed process reserved stays reserved until ``greentrain ledger release``.
 
     Args:
-        cap: The most that the fit may use: text such as ``"0.5 kWh"`` or ``"500 gCO2e"``, or a
-            :class:`greentrain.Budget`. A number without a unit is refused. A budget for several
-            fits may be renewed, as in ``"2 kWh per month"``.
+        cap: The most that the fit may use: ``"0.5 kWh"``, ``"500 gCO2e"``, or a
+            :class:`greentrain.Budget`. A budget for several fits may be renewed, as in
+            ``"2 kWh per month"``. Omit it if there is only a deadline.
+        deadline: When the fit has to be finished: a time of day such as ``"06:00"``, whose next
+            occurrence is meant, or a date and time with a zone.
         meter: The source of joules. The default is the meter of this Trainer's ``EnergyMonitor``,
             else the best meter for this machine.
         zone: Electricity zone of this machine, such as ``"DE"``. The default is the zone or the
@@ -67,9 +74,10 @@ class BudgetGuard(Callback):
             left, and what it does not use goes to the later ones. With 1, each fit may use all that
             is left.
         log: Whether to log used and left.
+        clock: Returns the present time, aware; for the deadline.
 
     Attributes:
-        stopped: Whether the cap ended the fit.
+        stopped: Whether the cap or the deadline ended the fit.
         stop_reason: The :class:`StopReason`; ``NOT_STOPPED`` while the cap holds.
         reason: The same in one sentence, with amounts; empty while the cap holds.
 
@@ -89,15 +97,13 @@ class BudgetGuard(Callback):
         500.0
     """
 
-    stopped = ReturnedResult()
-    stop_reason = ReturnedResult()
-    reason = ReturnedResult()
     _state = ReturnedResult()
 
     def __init__(
         self,
-        cap: str | Budget,
+        cap: str | Budget | None = None,
         *,
+        deadline: str | datetime | None = None,
         meter: Meter | WindowRecorder | None = None,
         zone: str | None = None,
         intensity: IntensityProvider | str | None = None,
@@ -109,27 +115,26 @@ class BudgetGuard(Callback):
         budget: str | None = None,
         num_fits: int = 1,
         log: bool = True,
+        clock: Callable[[], datetime] = local_now,
     ) -> None:
-        self._cap = parse_cap(cap, several=budget is not None)
+        self._cap = check_cap(cap, deadline, budget=budget, ledger=ledger, anneal=anneal)
         self.carbon = CarbonAccount(zone=zone, intensity=intensity, pue=pue)
         check_options(meter, on_exceed, keep_j)
+        super().__init__(deadline, on_exceed, clock)
         check_budget(ledger, budget, num_fits, on_exceed)
         self.meter = meter
         self.ledger = ledger
         self.budget = budget
         self.num_fits = int(num_fits)
         self.log_metrics = log
-        self.on_exceed = on_exceed
         self.anneal = anneal
         self.keep_j = keep_j
-        self.stopped = False
-        self.stop_reason = StopReason.NOT_STOPPED
-        self.reason = ""
         self._usage: FitUsage | None = None  # during the fit only
         self._state = {}  # of the last fit, once it has ended
         self._lease: MeterLease | None = None
         self._account: CapAccount | None = None
-        self._limit = self._cap.amount or 0.0  # of this fit
+        self._unit: Unit = self._cap.unit if self._cap else "J"
+        self._limit = 0.0  # of this fit
         self._refused = False
         self._logger = EpochLogger()
         self._rates = RateScaler((), float)
@@ -137,13 +142,13 @@ class BudgetGuard(Callback):
 
     @property
     def cap_j(self) -> float | None:
-        """The cap in joules; ``None`` for a cap of carbon."""
-        return self._cap.energy_j
+        """The cap in joules; ``None`` without a cap of energy."""
+        return self._cap.energy_j if self._cap else None
 
     @property
     def cap_g(self) -> float | None:
-        """The cap in grams of CO2 equivalent; ``None`` for a cap of energy."""
-        return self._cap.carbon_g
+        """The cap in grams of CO2 equivalent; ``None`` without a cap of carbon."""
+        return self._cap.carbon_g if self._cap else None
 
     @property
     def used_j(self) -> float:
@@ -168,9 +173,10 @@ class BudgetGuard(Callback):
     @property
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint."""
-        # A cap may be raised on resuming, and a cap of energy may accompany a cap of carbon.
+        # A cap may be raised on resuming, and caps of energy and carbon may be combined.
         name = "" if self.budget is None else f", 'budget': {self.budget!r}"
-        return f"BudgetGuard{{'unit': {self._cap.unit!r}, 'on_exceed': {self.on_exceed!r}{name}}}"
+        unit = self._unit if self._cap else "s"
+        return f"BudgetGuard{{'unit': {unit!r}, 'on_exceed': {self.on_exceed!r}{name}}}"
 
     @property
     def record(self) -> RunRecord | None:
@@ -178,26 +184,25 @@ class BudgetGuard(Callback):
         return self._account.record if self._account else None
 
     def _repr_html_(self) -> str:
-        title = f"BudgetGuard: {format_amount(self._use.used, self._cap.unit)} of {self._cap} used"
+        used, limit = format_amount(self._use.used, self._unit), self._cap or self._deadline
+        title = f"BudgetGuard: {used} of {limit} used"
         return energy_html(title, {"fit": self.used_j}, grams=self.used_g)
 
     def on_prepare_data(self, trainer: Trainer) -> None:
         """Start to measure the preparation of a fit's data, which the cap includes."""
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and self._cap is not None:
             start_early(trainer, self.meter)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to measure a fit; other stages are not guarded."""
         if stage != "fit":
             return
-        carbon = carbon_of(trainer, self.carbon)
-        if self.cap_g is not None and carbon.provenance is None:
-            raise ConfigurationError(
-                f"BudgetGuard(cap={str(self._cap)!r}) limits carbon, and the carbon intensity is "
-                "unknown; add a zone such as zone='DE', or an intensity, here or to EnergyMonitor"
-            )
-        step_j = self.joules_per_step
         self.stopped, self.stop_reason, self.reason = False, StopReason.NOT_STOPPED, ""
+        self._begin_watch()
+        if self._cap is None:
+            return
+        carbon = carbon_of(trainer, self.carbon, self._cap)
+        step_j = self.joules_per_step
         self._next_check, self._refused = 0.0, False
         self._limit = self._cap.amount or 0.0
         self._lease = MeterLease(trainer, self.meter)
@@ -210,7 +215,7 @@ class BudgetGuard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the cap, or reserve this fit's part of a budget for several fits."""
-        if self._usage is None or self._account is None:
+        if self._usage is None or self._account is None or self._cap is None:
             return
         if self.budget is None or is_trial(trainer):  # a trial run pays from no budget
             self._account.note_cap(trainer, self._cap)
@@ -224,6 +229,8 @@ class BudgetGuard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bound the first step and the end of the fit, and start annealing if it is on."""
+        self._watch(trainer)
+        self.skip_gap()
         if self._usage is None:
             return
         self._usage.begin_training()
@@ -234,11 +241,13 @@ class BudgetGuard(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Separate this batch from a pause before it."""
+        self._begin_timed_step()
         if self._usage is not None:
             self._usage.begin_step()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Read the meter if this batch may have come near the cap."""
+        """Read the meter if this batch may have come near the cap, and the clock likewise."""
+        self._end_timed_step(trainer)
         if self._usage is None:
             return
         self._usage.steps += 1
@@ -295,7 +304,8 @@ class BudgetGuard(Callback):
 
     def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Close as failed: Lightning calls no ``teardown`` then."""
-        self._close(trainer, "failed", alone=True)
+        paused = any(isinstance(each, TrainingPaused) for each in args)  # in every process
+        self._close(trainer, STOPPED if paused else "failed", alone=not paused)
         abandon_early(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -361,17 +371,9 @@ class BudgetGuard(Callback):
         self._stop(trainer)
         self._end()
 
-    def _stop(self, trainer: Trainer) -> None:
-        self.stopped = True
-        inform(f"BudgetGuard stops the fit: {self.reason}")
-        # `min_epochs` and `min_steps` would make Lightning continue.
-        trainer.fit_loop.min_epochs = 0
-        trainer.fit_loop.epoch_loop.min_steps = 0
-        trainer.should_stop = True
-
     def _log_left(self, trainer: Trainer, used: float) -> None:
         if self.log_metrics:
-            metrics = budget_metrics(used, self._limit, self._cap.unit)
+            metrics = budget_metrics(used, self._limit, self._unit)
             show(trainer, metrics)
             self._logger.log(trainer, metrics)
 
@@ -381,8 +383,8 @@ class BudgetGuard(Callback):
 
     @property
     def _use(self) -> CapUse:
-        used, unit = (self.used_j if self.cap_g is None else self.used_g) or 0.0, self._cap.unit
-        return CapUse(work="fit", used=used, limit=self._limit, unit=unit, budget=self.budget)
+        used = (self.used_j if self.cap_g is None else self.used_g) or 0.0
+        return CapUse(work="fit", used=used, limit=self._limit, unit=self._unit, budget=self.budget)
 
     def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
         self._rates.remove()

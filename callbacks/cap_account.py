@@ -15,7 +15,7 @@ from greentrain.callbacks.stop_reason import CapUse
 from greentrain.callbacks.trainer_plan import is_trial
 from greentrain.carbon import CarbonAccount
 from greentrain.energy import Meter, WindowRecorder
-from greentrain.errors import BudgetExceeded
+from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.ledger.sqlite import same_place
 
 
@@ -118,14 +118,16 @@ class CapAccount:
             self._own.close(status, alone=alone)
 
 
-def carbon_of(trainer: Any, own: CarbonAccount) -> CarbonAccount:
+def carbon_of(trainer: Any, own: CarbonAccount, cap: Budget) -> CarbonAccount:
     """Return a guard's account of grams: that of the Trainer's monitor, if it has an intensity.
 
     Args:
         trainer: The Trainer.
         own: Account of the guard's own arguments.
+        cap: Cap of the guard.
 
     Raises:
+        ConfigurationError: If the cap limits carbon, and the intensity is unknown.
         MisconfigurationException: If the monitor or another guard has another zone, intensity or
             PUE.
     """
@@ -144,6 +146,11 @@ def carbon_of(trainer: Any, own: CarbonAccount) -> CarbonAccount:
             )
         if monitors:
             used = found
+    if cap.carbon_g is not None and used.provenance is None:
+        raise ConfigurationError(
+            f"BudgetGuard(cap={str(cap)!r}) limits carbon, and the carbon intensity is unknown; "
+            "add a zone such as zone='DE', or an intensity, here or to EnergyMonitor"
+        )
     return used
 
 

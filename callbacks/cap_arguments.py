@@ -53,6 +53,33 @@ def check_budget(ledger: str | None, budget: str | None, num_fits: int, on_excee
         )
 
 
+def check_cap(cap: str | Budget | None, deadline: object, **needing: object) -> Budget | None:
+    """Return the cap as a budget; ``None`` if there is only a deadline.
+
+    Args:
+        cap: The cap.
+        deadline: The deadline.
+        needing: Arguments that concern a cap.
+
+    Raises:
+        ConfigurationError: If there is neither, or no cap and an argument that needs one. Also as
+            for :func:`parse_cap`.
+    """
+    if cap is not None:
+        return parse_cap(cap, several=needing.get("budget") is not None)
+    if deadline is None:
+        raise ConfigurationError(
+            "BudgetGuard limits nothing; give a cap such as '0.5 kWh', or deadline='06:00'"
+        )
+    for name, value in needing.items():
+        if value:
+            raise ConfigurationError(
+                f"BudgetGuard({name}={value!r}) concerns a cap, and there is only a deadline; give "
+                f"a cap such as '0.5 kWh', or omit {name}"
+            )
+    return None
+
+
 def parse_cap(cap: str | Budget, *, several: bool) -> Budget:
     """Return a cap as a budget.
 

@@ -22,6 +22,8 @@ class StopReason(Enum):
     """
     CAP_EXCEEDED = 2
     """The fit used more than its cap."""
+    DEADLINE = 3
+    """The time to the deadline may be too short for another step and the end of the fit."""
 
 
 def stop_reason(left_j: float, needed_j: float | None, *, last_step: bool = False) -> StopReason:

@@ -41,6 +41,13 @@ def test_a_script_is_stopped(tmp_path: Path) -> None:
     assert re.search("J of its cap of 3.6 J in|more than its cap of 3.6 J", output)
 
 
+def test_a_training_waits_for_the_night(tmp_path: Path) -> None:
+    output = run("wait_for_the_night.py", "--quick", cwd=tmp_path)
+    assert "paused: a start at 2026-12-02T22:00+00:00 saves 40% of the rest" in output
+    assert "1 pause, 3.2 h of waiting at 30 W; used 0 Wh pausing, 95 Wh waiting" in output
+    assert "finished before 2026-12-03 08:00 UTC" in output
+
+
 @pytest.mark.slow
 def test_a_stream_is_decided_about(tmp_path: Path) -> None:
     output = run("digits_stream.py", "--quick", cwd=tmp_path)

@@ -295,7 +295,7 @@ def test_guard_and_monitor_see_the_same_joules():
         ({"cap": "1 J", "keep_j": -1.0}, "keep_j"),
         ({"cap": 0.5}, r"cap=0.5\) has no unit; write the unit, such as '0.5 Wh' or '0.5 J'"),
         ({"cap": True}, "has no unit"),
-        ({"cap": None}, "has no unit"),
+        ({"cap": None}, "limits nothing; give a cap"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, named):

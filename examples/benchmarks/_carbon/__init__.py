@@ -1,1 +1,1 @@
-"""Parts of the benchmark of carbon: shifting, deadlines and budgets in grams."""
+"""Parts of the benchmark of carbon: shifting, pauses, exact resumes, and budgets in grams."""

@@ -1,0 +1,109 @@
+"""Train before a deadline, and pause while electricity is dirty.
+
+Run ``python examples/wait_for_the_night.py --quick`` for a simulated night that takes a second. For
+a real one, give a file of hourly intensities: ``--csv de.csv --zone DE --deadline 08:00``. With
+``--requeue`` a pause ends the process with exit code 75; run the same command again later.
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch.utils.data import ConcatDataset
+
+from greentrain.callbacks import BudgetGuard, CarbonAwarePause, ExactResume, resumable_loader
+from greentrain.carbon import CsvIntensity
+from greentrain.demo import DigitsModel
+from greentrain.energy import ConstantMeter
+from greentrain.streams import digits_stream
+
+DIRTY, CLEAN = 450, 120
+"""Simulated intensities by day and by night, in g/kWh."""
+
+
+class SimulatedNight(Callback):
+    """A clock with five minutes for each batch, and a meter of 300 W, or 30 W while waiting."""
+
+    def __init__(self) -> None:
+        self.now = self.began = datetime(2026, 12, 2, 18, tzinfo=UTC)
+        self.waited_s = 0.0
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        """Let time pass."""
+        self.now += timedelta(minutes=5)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait on this clock."""
+        self.now += timedelta(seconds=seconds)
+        self.waited_s += seconds
+
+    def metered_s(self) -> float:
+        """Return seconds, of which those of waiting count a tenth."""
+        return (self.now - self.began).total_seconds() - 0.9 * self.waited_s
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of a pause that is simulated."""
+        meter = ConstantMeter(300.0, clock=self.metered_s)
+        return {"clock": lambda: self.now, "sleep": self.sleep, "meter": meter}
+
+    def write(self, path: Path) -> Path:
+        """Write the intensities of three days to a file."""
+        rows = ["datetime_utc,carbon_intensity"]
+        for number in range(72):
+            hour = self.began.replace(hour=0) + timedelta(hours=number - 24)
+            night = hour.hour >= 22 or hour.hour < 6
+            rows.append(f"{hour.isoformat()},{CLEAN if night else DIRTY}")
+        path.write_text("\n".join(rows), encoding="utf-8")
+        return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--csv", type=Path, help="file of hourly intensities")
+    parser.add_argument("--zone", default="DE", help="its zone")
+    parser.add_argument("--deadline", default="08:00", help="when the fit has to be finished")
+    parser.add_argument("--requeue", action="store_true", help="end the process at a pause")
+    parser.add_argument("--quick", action="store_true", help="simulate a night")
+    given = parser.parse_args()
+    if given.csv is None and not given.quick:
+        parser.error("give --csv, or --quick for a simulated night")
+
+    callbacks: list[Callback] = [ExactResume()]
+    options: dict[str, Any] = {"pause": "requeue" if given.requeue else "wait"}
+    guard = BudgetGuard(deadline=given.deadline)
+    if given.quick:
+        night = SimulatedNight()
+        given.csv = night.write(Path("night.csv"))
+        options |= night.options()
+        guard = BudgetGuard(deadline=given.deadline, clock=options["clock"])
+        callbacks.append(night)
+    pause = CarbonAwarePause(
+        CsvIntensity(given.csv, zone=given.zone), deadline=given.deadline, **options
+    )
+    torch.manual_seed(0)
+    trainer = Trainer(
+        max_epochs=5,
+        callbacks=[*callbacks, guard, pause],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=not given.quick,
+    )
+    data = ConcatDataset([each.train for each in digits_stream()])
+    loader = resumable_loader(data, 90, seed=1)
+    trainer.fit(DigitsModel(), loader, ckpt_path=pause.ckpt_path)
+    for choice in pause.choices:
+        if choice.wait:
+            print(f"paused: {choice.reason}")
+            break
+    print(pause.usage.sentence())
+    print(guard.reason or f"finished before {pause.deadline:%Y-%m-%d %H:%M} UTC")
+
+
+if __name__ == "__main__":
+    main()
