@@ -15,7 +15,6 @@ from greentrain.carbon.intensity import (
     check_provider,
     gaps,
     mean_by_hour,
-    mean_intensity,
     mean_of,
 )
 from greentrain.carbon.named import named_intensity
@@ -190,7 +189,7 @@ class CarbonAccount:
         spans = [(start, end) for start, end in getattr(window, "spans", ()) if end > start]
         if not spans or spans == [(window.started, window.ended)]:
             return found
-        means = [mean_intensity(self._provider, start, end) for start, end in spans]
+        means = [mean_of(self._intervals(start, end), start, end) for start, end in spans]
         known = [one for one in means if one is not None]
         if len(known) < len(means) or set(known) == {found.intensity_g_per_kwh}:
             return found

@@ -217,14 +217,19 @@ class _Table:
         if provenance.kind is None and estimated in ("true", "false"):
             kind: Kind = "estimated" if estimated == "true" else "measured"
             provenance = replace(provenance, kind=kind)
-        return Interval(
-            start=self._times[number],
-            end=self._ends[number],
-            g_per_kwh=value,
-            low_g_per_kwh=low,
-            high_g_per_kwh=high,
-            provenance=None if provenance.kind is None else provenance,
-        )
+        try:
+            return Interval(
+                start=self._times[number],
+                end=self._ends[number],
+                g_per_kwh=value,
+                low_g_per_kwh=low,
+                high_g_per_kwh=high,
+                provenance=None if provenance.kind is None else provenance,
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"line {row['']} of {self._title} holds something else: {error}"
+            ) from None
 
     def _row(self, header: list[str], line: int, row: list[str]) -> dict[str, str]:
         if len(row) != len(header):

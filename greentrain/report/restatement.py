@@ -144,7 +144,8 @@ class Restatement:
                     _EPOCH + moment * _US
                     for moment in (window["times"][0][0], window["times"][-1][1])
                 )
-                mean, by_hour = mean_by_hour(provider, start, end)
+                end = max(start, end)
+                mean, by_hour = mean_by_hour(provider.history(start, end), start, end)
                 window["emissions_g"] = window_grams(window, provider, pue)
                 window["intensity_g_per_kwh"] = mean
                 window["intensity_by_hour"] = canonical(list(by_hour)) if by_hour else None
