@@ -19,10 +19,10 @@ from greentrain.callbacks.deadline_stop import DeadlineStop
 from greentrain.callbacks.messages import warn
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, budget_metrics, show
-from greentrain.callbacks.run_record import STOPPED, RunRecord
+from greentrain.callbacks.run_record import RunRecord
 from greentrain.callbacks.stop_reason import CapUse, StopReason, stop_reason
 from greentrain.callbacks.trainer_plan import is_finished, is_trial, validates
-from greentrain.callbacks.training_paused import TrainingPaused
+from greentrain.callbacks.training_paused import ended_as
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import Meter, WindowRecorder, energy_html
@@ -304,8 +304,7 @@ class BudgetGuard(DeadlineStop):
 
     def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Close as failed: Lightning calls no ``teardown`` then."""
-        paused = any(isinstance(each, TrainingPaused) for each in args)  # in every process
-        self._close(trainer, STOPPED if paused else "failed", alone=not paused)
+        self._close(trainer, **ended_as(args))
         abandon_early(trainer)
 
     def state_dict(self) -> dict[str, Any]:

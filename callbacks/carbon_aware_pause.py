@@ -89,7 +89,7 @@ class CarbonAwarePause(Callback):
         deadline: str | datetime,
         pause: Literal["wait", "requeue"] = "wait",
         duration_s: float | None = None,
-        min_saving: float = 0.05,
+        min_saving: float = 0.1,
         min_run_s: float = 900.0,
         max_pauses: int = 10,
         margin: float = 0.1,

@@ -19,10 +19,10 @@ from greentrain.callbacks.messages import inform
 from greentrain.callbacks.meter_lease import abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, show
 from greentrain.callbacks.monitored_runs import NO_RUNS, MonitoredRuns
-from greentrain.callbacks.run_record import STOPPED, RunRecord, default_url
+from greentrain.callbacks.run_record import RunRecord, default_url
 from greentrain.callbacks.summary import record_sentence, summary_table
 from greentrain.callbacks.trainer_plan import is_trial
-from greentrain.callbacks.training_paused import TrainingPaused
+from greentrain.callbacks.training_paused import ended_as
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import (
     Calibration,
@@ -289,8 +289,7 @@ class EnergyMonitor(Callback):
 
     def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """End the measurement as failed: Lightning calls no ``teardown`` then."""
-        paused = any(isinstance(each, TrainingPaused) for each in args)  # in every process
-        self._close(trainer, STOPPED if paused else "failed", alone=not paused)
+        self._close(trainer, **ended_as(args))
         abandon_early(trainer)
 
     def state_dict(self) -> dict[str, Any]:

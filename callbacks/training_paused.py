@@ -7,10 +7,12 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from greentrain.callbacks.run_record import STOPPED
 from greentrain.texts import one_line
 
 EXIT_PAUSED = 75
@@ -35,6 +37,16 @@ class TrainingPaused(SystemExit):
         super().__init__(EXIT_PAUSED)
         self.checkpoint = checkpoint
         self.until = until
+
+
+def ended_as(arguments: Iterable[object]) -> dict[str, Any]:
+    """Return how a run ends after an exception: its status, and whether in this process alone.
+
+    Args:
+        arguments: Arguments of ``on_exception`` after the Trainer.
+    """
+    paused = any(isinstance(each, TrainingPaused) for each in arguments)  # in every process
+    return {"status": STOPPED if paused else "failed", "alone": not paused}
 
 
 def requeue(
