@@ -109,7 +109,9 @@ def shift(zone: str, *, quick: bool) -> list[Row]:
         for value, of_reference in zip((published, best), PUBLISHED[zone], strict=True)
     )
 
-    def row(what: str, value: float | None, note: str, reach: float | None = None) -> Row:
+    def row(
+        what: str, value: float | None, note: str, reach: float | None = None, cases: int = days
+    ) -> Row:
         return Row(
             id=f"shift_{zone}",
             what=f"{zone}: saving {what}",
@@ -117,7 +119,7 @@ def shift(zone: str, *, quick: bool) -> list[Row]:
             unit="%",
             reach=reach,
             better="higher",
-            seeds=days,
+            seeds=cases,
             note=note,
         )
 
@@ -150,6 +152,7 @@ def shift(zone: str, *, quick: bool) -> list[Row]:
                 f"{found.saving(day_ahead, later):.1f} %: "
                 f"{_gained(found, oracle, day_ahead, corrected, later)} of what was left; the "
                 "parameters were chosen on July to September",
+                cases=days - TUNED,
             )
         )
     known = planned_hourly(found, present_known=True)
