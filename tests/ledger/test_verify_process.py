@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 from greentrain.errors import LedgerError
-from greentrain.ledger import Ledger, LedgerAtMoment, Verification, verified_meanwhile, verify
-from greentrain.ledger import second_process
+from greentrain.ledger import (
+    Ledger,
+    LedgerAtMoment,
+    Verification,
+    second_process,
+    verified_meanwhile,
+    verify,
+)
 from greentrain.ledger import verify_process as process
 
 KEY = "a key of more than sixteen characters"

@@ -84,8 +84,7 @@ def _restated(document: Report) -> list[tuple[str, str]]:
     if restated is not None:
         rows.append(("restated", markdown(restated)))
     if (held := document.get("equivalents")) is not None:
-        words = f"{equivalents_words(held)} Source: {held['source']}"
-        rows.append(("as much as", markdown(words)))
+        rows.append(("equivalents", markdown(equivalents_words(held))))
     return rows
 
 
