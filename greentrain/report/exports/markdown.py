@@ -17,7 +17,12 @@ MOST_ROWS = 20
 
 
 def render(document: Report) -> str:
-    """Write a summary as Markdown (CommonMark with tables)."""
+    """Write a summary as Markdown (CommonMark with tables), with the report's identity."""
+    return f"{summary(document)}\n\nReport: `{claim(document)}`\n"
+
+
+def summary(document: Report) -> str:
+    """Write the summary without the report's identity, for a text that carries it elsewhere."""
     parts = [
         "# Energy report",
         _lead(document),
@@ -38,9 +43,8 @@ def render(document: Report) -> str:
         *_runs(document),
         *_known_gaps(document),
         f"Verify: `{_code(document['verification']['command'])}`",
-        f"Report: `{claim(document)}`",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def escaped(text: str) -> str:

@@ -52,9 +52,9 @@ def new_card(document: Report) -> str:
         f"# {title}",
         f"SHA-256 of the weights: `{weights}`" if weights else "",
         f"Not known, so not in the header: {unknown}" if unknown else "",
-        markdown.render(document).replace("# Energy", "## Energy", 1),
+        markdown.summary(document).replace("# Energy", "## Energy", 1),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def metadata(document: Report) -> dict[str, Any]:
