@@ -38,8 +38,8 @@ def write_rows(
     _print(rows, by, several=len(opened) > 1)
     if by == "month" and (gap := months_left_out(rows)):
         console.print_line(
-            f"{plural(gap, 'month')} without measured energy are left out; if a clock was wrong, a "
-            "row is of a wrong month"
+            f"left out: {plural(gap, 'month')} without measured energy; if a clock was wrong, "
+            "so is the first or the last month"
         )
     for path in write_files({f"by_{by}.csv": render_groups(rows, by)}, out):
         console.print_line(f"wrote {path}")
@@ -86,13 +86,13 @@ def write_overview(
 
 
 def _print(rows: Sequence[GroupFigures], by: str, *, several: bool) -> None:
+    from greentrain.report.formats import metric
     from greentrain.report.overview_page import (
         avoided_words,
         emission_words,
         energy_words,
         units_of,
     )
-    from greentrain.units import format_number
 
     right = ("runs", "experiences", "energy", "emissions", "last metric")
     with_id = by == "run"
@@ -104,7 +104,7 @@ def _print(rows: Sequence[GroupFigures], by: str, *, several: bool) -> None:
         if number == len(rows):
             table.add_section()  # a group may be called "total" too
         value = row["final_metric"]
-        reached = "" if value is None else f"{row['metric']} {format_number(value, 4)}"
+        reached = "" if value is None else f"{row['metric']} {metric(value)}"
         cells = [
             row["name"] if row["name"] is not None else f"no {by}",
             *[row["run_id"] or ""] * with_id,

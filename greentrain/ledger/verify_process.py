@@ -132,7 +132,7 @@ def _verified_elsewhere(request: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _read(held: Any) -> list[Verification | None]:
-    """Read the results; none if they are something else: a Python may print at its start."""
+    """Read the results; none if something else was printed, as by a ``sitecustomize``."""
     try:
         return [None if one is None else _result(one) for one in held or ()]
     except (TypeError, KeyError):

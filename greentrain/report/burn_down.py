@@ -14,7 +14,7 @@ from greentrain.units import utc_text
 NO_AMOUNT = "no forecast: the amount of the budget is not known yet"
 NO_EXPERIENCE = "no forecast: no experience was paid from the budget yet"
 FINISHED = "all experiences are done ({done} of {planned})"
-ENOUGH = "if each of the {more} to come uses the mean of the {done} so far"
+ENOUGH = "if each experience to come ({more}) uses the mean of the {done} so far"
 OF_PERIOD = ", until the budget is renewed"
 """Added for a budget that is renewed: the experiences to come are those of its present period."""
 TOO_LITTLE = "at the mean of the {done} so far, it lasts for {lasts} of the {more} to come"

@@ -28,6 +28,18 @@ def ticks(top: float, floor: float = 0.0) -> list[float]:
     return [float(f"{count * step:.12g}") for count in range(first, last + 1)]
 
 
+def tick_words(tick: float) -> str:
+    """Write a value of an axis; one that is too long beside the axis has an exponent.
+
+    Example:
+        >>> tick_words(0.25), tick_words(200000.0), tick_words(3.4e38), tick_words(2e-12)
+        ('0.25', '200,000', '3.4e+38', '2e-12')
+    """
+    words = format_number(tick, 6)
+    fits = len(words) <= 9 and (words != "0" or not tick)
+    return words if fits else f"{tick:.4g}"
+
+
 class Plot:
     """The axes and the grid of a chart, and the places of values on them.
 
@@ -69,7 +81,7 @@ class Plot:
         y = self.y(tick)
         return [
             line(LEFT, y, WIDTH - RIGHT, y, "var(--grid, #d8dce1)", 1),
-            text(LEFT - 8, y + 4, format_number(tick, 6), "end"),
+            text(LEFT - 8, y + 4, tick_words(tick), "end"),
         ]
 
 

@@ -13,7 +13,7 @@ SENTENCE = (
     "a comparison for readers and no figure to report; the interval is that of the emissions, as "
     "the uncertainty of the equivalents is not known"
 )
-UNKNOWN = "the grams are not known of all energy, so there are no equivalents"
+UNKNOWN = "unknown, because the grams of some energy are not known"
 _EACH = (
     ("car", "km", 175.0),
     ("tree", "tree-months", 917.0),
@@ -47,11 +47,11 @@ def equivalents(carbon: CarbonFigures) -> Equivalents:
 
 
 def equivalents_words(held: Equivalents) -> str:
-    """Write all equivalents in one or two sentences; if they are unknown, the reason."""
+    """Write all equivalents in sentences, with their source; if they are unknown, the reason."""
     if all(one["value"] is None for one in held["figures"]):
-        return f"Unknown: {held['sentence']}."
+        return f"{held['sentence']}."
     known = ", or ".join(equivalent_words(one) for one in held["figures"])
-    return f"{known}. This is {held['sentence']}."
+    return f"{known}. This is {held['sentence']}. Source: {held['source']}."
 
 
 def equivalent_words(one: Equivalent) -> str:

@@ -18,6 +18,7 @@ from greentrain.units import (
 )
 
 UNKNOWN = "unknown"
+_TINY, _VAST = 1e-9, 1e9
 
 
 def shown(text: str, limit: int = 1000) -> str:
@@ -91,8 +92,16 @@ def _masses(low_g: float, high_g: float) -> str:
 
 
 def metric(value: float | None) -> str:
-    """Write a metric with four significant digits."""
-    return UNKNOWN if value is None else format_number(value, 4)
+    """Write a metric with four significant digits; a loss that diverged has an exponent.
+
+    Example:
+        >>> metric(0.91234), metric(123456.0), metric(3.4028235e38), metric(None)
+        ('0.9123', '123,456', '3.403e+38', 'unknown')
+    """
+    if value is None:
+        return UNKNOWN
+    plain = _TINY <= abs(value) < _VAST or not value
+    return format_number(value, 4) if plain else f"{value:.4g}"
 
 
 def signed(value: float | None) -> str:

@@ -157,7 +157,8 @@ def _overruns(report: Report, stream: Sequence[str]) -> Iterator[NextAction]:
         yield {
             "sentence": (
                 f"The update at {one['experience_id']} used {format_energy(joules)} more than it "
-                f"reserved, the largest of {plural(len(over), 'overrun')}. See its decision."
+                f"reserved{f', the largest of {len(over)} overruns' if over[1:] else ''}. "
+                "See its decision."
             ),
             "command": _command("explain", *stream, "--experience", one["experience_id"]),
         }

@@ -57,9 +57,6 @@ def render_overview(document: Overview) -> str:
         mark=OVERVIEW_MARK,
         several=len(document["ledgers"]) > 1,
         units_of=units_of,
-        budget_unit=energy_unit(
-            [None if one["budget"] is None else one["budget"]["total_j"] for one in shown]
-        ),
     )
     return page if page.endswith("\n") else page + "\n"
 
@@ -111,22 +108,20 @@ def metric_words(row: StreamRow) -> str:
     return f"{start}{FILTERS['metric'](last)}{change} {short(row['metric'], 24)}"
 
 
-def left_words(budget: BudgetState | None, unit: str | None = None) -> str:
-    """Write the amount left of a budget, in the unit of its whole amount by default."""
+def left_words(budget: BudgetState | None) -> str:
+    """Write the amount left of a budget, in the unit of its whole amount."""
     if budget is None:
         return "no budget"
-    left = _amount(budget, budget["left_j"], budget["left_g"], unit)
-    return (
-        f"{left.partition(' ')[0]} of {_amount(budget, budget['total_j'], budget['total_g'], unit)}"
-    )
+    left = _amount(budget, budget["left_j"], budget["left_g"])
+    return f"{left.partition(' ')[0]} of {_amount(budget, budget['total_j'], budget['total_g'])}"
 
 
 def reserved_words(budget: BudgetState) -> str:
     """Write the amount reserved from a budget, in the unit of its whole amount."""
-    return _amount(budget, budget["reserved_j"], budget["reserved_g"], None)
+    return _amount(budget, budget["reserved_j"], budget["reserved_g"])
 
 
-def forecast_words(budget: BudgetState | None, unit: str | None = None) -> str:
+def forecast_words(budget: BudgetState | None) -> str:
     """Write what a budget is expected to have left after its last experience."""
     if budget is None:
         return "no budget"
@@ -134,19 +129,17 @@ def forecast_words(budget: BudgetState | None, unit: str | None = None) -> str:
     left = ahead["left_g"] if budget["unit"] == "g" else ahead["left_j"]
     if left is None:
         return "none"
-    words = _amount(budget, abs(left), abs(left), unit)
+    words = _amount(budget, abs(left), abs(left))
     if ahead["done"] >= ahead["planned"]:
         return f"{words} left, all done"
     return f"{words} {'left' if left >= 0 else 'short'}"
 
 
-def _amount(
-    budget: BudgetState, amount_j: float | None, amount_g: float | None, unit: str | None
-) -> str:
-    """Write an amount of a budget; ``unit`` is one of energy."""
+def _amount(budget: BudgetState, amount_j: float | None, amount_g: float | None) -> str:
+    """Write an amount of a budget in the unit of its whole amount: budgets differ a lot."""
     if budget["unit"] == "g":
         return format_carbon(amount_g, carbon_unit([budget["total_g"] or 0.0]))
-    return format_energy(amount_j, unit or energy_unit([budget["total_j"]]))
+    return format_energy(amount_j, energy_unit([budget["total_j"]]))
 
 
 def change_words(row: StreamRow) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -15,15 +16,18 @@ from greentrain.report.chart_shapes import (
     line,
     svg,
     text,
+    tick_words,
     ticks,
 )
 from greentrain.report.formats import energy, metric, shown
 from greentrain.report.row_helpers import grouped
 from greentrain.report.trials import Trial
-from greentrain.units import energy_in, energy_unit, format_number
+from greentrain.units import energy_in, energy_unit
 
 _LINE, _SOFT = "var(--accent, #1f7a5c)", "var(--soft, #9aa3ad)"
 _CHARACTER = 7.0
+MOST_NAMED = 30
+"""Points with a name on a chart. Of more, only those on the front are named."""
 
 
 class MetricPoint(NamedTuple):
@@ -37,12 +41,18 @@ class MetricPoint(NamedTuple):
 def pareto_charts(trials: Iterable[Trial]) -> list[tuple[str, str]]:
     """Return a chart for each metric of two or more trials, with the name of the metric.
 
-    A trial without known energy, or whose better direction of the metric is unknown, is left out.
+    A trial without known energy, whose better direction of the metric is unknown, or whose metric
+    is not finite, is left out. So is a chart whose values span more than numbers can hold.
     """
-    known = [one for one in trials if one["energy_j"] is not None and one["mode"] is not None]
+    known = [
+        one
+        for one in trials
+        if one["energy_j"] is not None and one["mode"] is not None and math.isfinite(one["value"])
+    ]
     charts = []
     for (name, mode), held in grouped(known, lambda one: (one["metric"], one["mode"])).items():
-        if len(held) > 1:
+        values = [one["value"] for one in held]
+        if len(held) > 1 and math.isfinite(2 * (max(values) - min(values))):
             points = [
                 MetricPoint(one["name"], one["energy_j"] or 0.0, one["value"]) for one in held
             ]
@@ -53,6 +63,8 @@ def pareto_charts(trials: Iterable[Trial]) -> list[tuple[str, str]]:
 def pareto(points: Sequence[MetricPoint], mode: str) -> list[MetricPoint]:
     """Return the points that no other point beats: none has a better metric for less energy.
 
+    Equal points do not beat each other.
+
     Example:
         >>> found = [MetricPoint("a", 1.0, 0.5), MetricPoint("b", 2.0, 0.4)]
         >>> [one.name for one in pareto(found, "max")], [one.name for one in pareto(found, "min")]
@@ -61,7 +73,7 @@ def pareto(points: Sequence[MetricPoint], mode: str) -> list[MetricPoint]:
     sign = -1.0 if mode == "min" else 1.0
     best: list[MetricPoint] = []
     for one in sorted(points, key=lambda point: (point.energy_j, -sign * point.value)):
-        if not best or sign * one.value > sign * best[-1].value:
+        if not best or sign * one.value > sign * best[-1].value or one[1:] == best[-1][1:]:
             best.append(one)
     return best
 
@@ -75,6 +87,7 @@ def pareto_chart(points: Sequence[MetricPoint], name: str, mode: str) -> str:
         mode: ``"max"`` if more is better, otherwise ``"min"``.
     """
     best = pareto(points, mode)
+    front, few = set(best), len(points) <= MOST_NAMED
     unit = energy_unit([one.energy_j for one in points])
     values = [one.value for one in points]
     margin = 0.15 * (max(values) - min(values)) or 0.1 * abs(max(values)) or 0.1
@@ -88,15 +101,24 @@ def pareto_chart(points: Sequence[MetricPoint], name: str, mode: str) -> str:
     ]
     top = energy_in(top_j, unit)
     for tick in ticks(top):
-        marks.append(
-            text(plot.x(tick / top), HEIGHT - BOTTOM + 20, format_number(tick, 6), "middle")
-        )
+        marks.append(text(plot.x(tick / top), HEIGHT - BOTTOM + 20, tick_words(tick), "middle"))
+    named = set(points if few else best[:: math.ceil(len(best) / MOST_NAMED)])
     taken: list[tuple[float, float, float]] = []
-    for one in points:
+    for one in sorted(points, key=front.__contains__):  # the front is above the others
         x, y = at[one]
+        marks.append(dot(x, y, _LINE, hollow=one not in front))
+        words = f"{shown(one.name, 80)}: {energy(one.energy_j)}, {short} {metric(one.value)}"
+        words += ", on the Pareto front" if one in front else ""
+        marks.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{12 if few else 5}" fill-opacity="0">'
+            f"<title>{escape(words)}</title></circle>"
+        )
+        if one not in named:
+            continue
         label = shown(one.name, 24)
         width = _CHARACTER * len(label)
-        start = x + 9 if x + 9 + width < plot.x(1) else x - 9 - width
+        right = x + 9 + width < plot.x(1)
+        start = x + 9 if right else x - 9 - width
         below = y + 4
         while any(
             start < to and begin < start + width and abs(below - row) < 14
@@ -104,14 +126,7 @@ def pareto_chart(points: Sequence[MetricPoint], name: str, mode: str) -> str:
         ):
             below += 14
         taken.append((start, start + width, below))
-        front = "" if one not in best else ", on the Pareto front"
-        words = f"{shown(one.name, 80)}: {energy(one.energy_j)}, {short} {metric(one.value)}{front}"
-        marks.append(dot(x, y, _LINE, hollow=one not in best))
         if below < HEIGHT - BOTTOM:
-            marks.append(text(start, below, label, "start"))
-        marks.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="12" fill-opacity="0">'
-            f"<title>{escape(words)}</title></circle>"
-        )
-    names = ", ".join(shown(one.name, 40) for one in best[:5])
+            marks.append(text(x + 9 if right else x - 9, below, label, "start" if right else "end"))
+    names = shown(", ".join(one.name for one in best), 60)
     return svg(f"{short} against energy; nothing else beats {names}", plot, marks)

@@ -29,7 +29,12 @@ from greentrain.report.burn_down import (
 )
 from greentrain.report.earlier_overview import read_earlier
 from greentrain.report.overview import overview
-from greentrain.report.overview_page import change_words, render_overview
+from greentrain.report.overview_page import (
+    change_words,
+    left_words,
+    metric_words,
+    render_overview,
+)
 from greentrain.report.pareto_chart import MetricPoint, pareto
 from tests.report.ledgers import SOURCES, STARTED, come, decide, stream, window
 from tests.report.month import two_streams
@@ -324,6 +329,35 @@ def test_tags_make_rows_of_teams(ledger: Ledger) -> None:
     ]
     assert document["projects"] == []
     assert "no team" in render_overview(document)
+
+
+def test_budgets_of_very_unequal_sizes_are_readable(ledger: Ledger) -> None:
+    for name, amount in (("small", "100 J"), ("large", "20 MWh"), ("carbon", "40 mgCO2e")):
+        given = Budget(energy_j=None, carbon_g=0.04, num_experiences=2)
+        if "CO2e" not in amount:
+            given = Budget.parse(amount, num_experiences=2)
+        budget = ledger.open_budget(name, given)
+        with ledger.open_run("stream", name, sources=SOURCES) as run:
+            decide(run, budget, 0)
+    rows = overview([ledger], later())["streams"]
+    assert [left_words(row["budget"]) for row in rows] == [
+        "100 of 100 J",
+        "20 of 20 MWh",
+        "40 of 40 mg CO2e",
+    ]
+    page = render_overview(overview([ledger], later()))
+    assert '<td class="n">100 of 100 J</td>' in page
+    assert '<td class="n">20 of 20 MWh</td>' in page
+
+
+@pytest.mark.parametrize(("loss", "words"), [(3.4e38, "3.4e+38"), (2e-12, "2e-12")])
+def test_a_loss_of_any_size_is_readable(ledger: Ledger, loss: float, words: str) -> None:
+    budget = ledger.open_budget("digits", Budget.parse("2 Wh", num_experiences=2))
+    with ledger.open_run("stream", "digits", sources=SOURCES) as run:
+        decide(run, budget, 0)
+        come(run, 0, metric_before=None, metric_after=loss)
+    (row,) = overview([ledger], later())["streams"]
+    assert metric_words(row) == f"{words} to {words} (+0) val_acc"
 
 
 def test_no_point_of_the_front_is_beaten() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 
 from greentrain.budget import Budget
 from greentrain.ledger import Ledger
 from greentrain.report import build, render_html
-from greentrain.report.trials import trials
+from greentrain.report.chart_shapes import WIDTH
+from greentrain.report.pareto_chart import MOST_NAMED, pareto_charts
+from greentrain.report.trials import Trial, trials
 from tests.report.ledgers import SOURCES, come, decide, window
 
 MODE = {"settings": {"mode": "max"}}
@@ -75,3 +80,62 @@ def test_without_experiences_there_are_no_trials(ledger: Ledger) -> None:
     with ledger.open_run("fit", "alone", sources=SOURCES) as run:
         window(run, 50.0, 0.0)
     assert trials(build(ledger)) == []
+
+
+def _trial(name: str, joules: float, value: float, mode: str = "max") -> Trial:
+    return {
+        "name": name,
+        "run_ids": [name],
+        "energy_j": joules,
+        "metric": "m",
+        "value": value,
+        "mode": mode,
+    }
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_not_finite_has_no_point(value: float) -> None:
+    held = [_trial("a", 1.0, value), _trial("b", 2.0, 0.5)]
+    assert pareto_charts(held) == []
+    ((_, chart),) = pareto_charts([*held, _trial("c", 3.0, 0.6)])
+    assert "nothing else beats b, c<" in chart
+    assert "a:" not in chart
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "front"),
+    [
+        pytest.param((0.5, 0.5), "max", "a, b", id="equal"),
+        pytest.param((-5.0, -4.0), "max", "a, b", id="negative"),
+        pytest.param((0.5, 0.6), "min", "a", id="loss"),
+        pytest.param((3.4e38, -3.4e38), "min", "a, b", id="huge"),
+        pytest.param((2e-12, 3e-12), "max", "a, b", id="tiny"),
+    ],
+)
+def test_a_chart_of_any_values_stays_inside(
+    values: tuple[float, float], mode: str, front: str
+) -> None:
+    same_j = 1.0 if values[0] == values[1] else 2.0
+    held = [_trial("a", 1.0, values[0], mode), _trial("b", same_j, values[1], mode)]
+    ((_, chart),) = pareto_charts(held)
+    assert f"nothing else beats {front}<" in chart
+    labels = re.findall(r'text-anchor="end"[^>]*>([^<]*)<', chart)
+    assert len(set(labels)) == len(labels) >= 2  # no two ticks read the same
+    assert max(map(len, labels)) <= 10
+    for place in re.findall(r' [cxy]{1,2}[12]?="([^"]*)"', chart):
+        assert 0 <= float(place) <= WIDTH
+
+
+def test_values_further_apart_than_numbers_reach_have_no_chart() -> None:
+    assert pareto_charts([_trial("a", 1.0, 1.7e308), _trial("b", 2.0, -1.7e308)]) == []
+
+
+def test_of_many_trials_only_the_front_is_named() -> None:
+    many = [_trial(f"{'n' * 200}{place}", 100.0 + place, 0.1) for place in range(1000)]
+    ((_, chart),) = pareto_charts([*many, _trial("best", 90.0, 0.9)])
+    assert chart.count("<title>") == 1002
+    assert ">best</text>" in chart
+    assert "n…</text>" not in chart
+    rising = [_trial(f"t{place}", 1.0 + place, float(place)) for place in range(1000)]
+    ((_, chart),) = pareto_charts(rising)
+    assert 10 < len(re.findall(r">t\d+</text>", chart)) <= MOST_NAMED

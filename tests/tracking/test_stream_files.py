@@ -160,6 +160,11 @@ def test_the_model_card_is_of_the_stream_and_verified(shared: Shared) -> None:
         ledgers = [str(shared.folder / "greentrain.db")]
         lines, code = check_rendered(card, ledgers, card.with_name(CARD_REPORT))
         assert (code, lines[-1].startswith("the file is correct")) == (0, True)
+        assert "\n\n---\n" in card.read_text()  # or Markdown shows the header as a headline
+        edited = shared.folder / "README.md"
+        edited.write_text(card.read_text() + "\nOf my own.\n")
+        lines, code = check_rendered(edited, ledgers, card.with_name(CARD_REPORT))
+        assert (code, lines[-1]) == (0, "the rest of the card was not checked: it is its owner's")
 
 
 def test_a_card_without_grams_says_what_is_unknown(tmp_path: Path) -> None:

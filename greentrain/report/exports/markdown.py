@@ -17,7 +17,12 @@ MOST_ROWS = 20
 
 
 def render(document: Report) -> str:
-    """Write a summary as Markdown (CommonMark with tables)."""
+    """Write a summary as Markdown (CommonMark with tables), with the report's identity."""
+    return f"{summary(document)}\n\nReport: `{claim(document)}`\n"
+
+
+def summary(document: Report) -> str:
+    """Write the summary without the report's identity, for a text that carries it elsewhere."""
     parts = [
         "# Energy report",
         _lead(document),
@@ -38,9 +43,8 @@ def render(document: Report) -> str:
         *_runs(document),
         *_known_gaps(document),
         f"Verify: `{_code(document['verification']['command'])}`",
-        f"Report: `{claim(document)}`",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def escaped(text: str) -> str:
@@ -84,8 +88,7 @@ def _restated(document: Report) -> list[tuple[str, str]]:
     if restated is not None:
         rows.append(("restated", markdown(restated)))
     if (held := document.get("equivalents")) is not None:
-        words = f"{equivalents_words(held)} Source: {held['source']}"
-        rows.append(("as much as", markdown(words)))
+        rows.append(("equivalents", markdown(equivalents_words(held))))
     return rows
 
 

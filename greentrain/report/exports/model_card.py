@@ -40,20 +40,21 @@ def new_card(document: Report) -> str:
     """Write a whole card: a header with the entry, and a summary in Markdown.
 
     Fields that are not known are listed below the title, so a card needs no emissions. A page that
-    shows the header as Markdown would show a comment as a headline.
+    shows the header as Markdown, as MLflow's does, would show a comment as a headline, and the
+    whole header too without the blank line at its end.
     """
     names = dict.fromkeys(run["name"] for run in document["runs"])
     title = ", ".join(map(markdown.escaped, names)) or "A model"
     weights, known = document["summary"]["weights_sha256"], metadata(document)
     unknown = ", ".join(f"`{key}`" for key in _KEYS if key not in known)
     parts = [
-        f"---\n{_entry(document)}---",
+        f"---\n{_entry(document)}\n---",
         f"# {title}",
         f"SHA-256 of the weights: `{weights}`" if weights else "",
         f"Not known, so not in the header: {unknown}" if unknown else "",
-        markdown.render(document).replace("# Energy", "## Energy", 1),
+        markdown.summary(document).replace("# Energy", "## Energy", 1),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def metadata(document: Report) -> dict[str, Any]:
