@@ -17,7 +17,7 @@ def test_pauses_cost_nothing_and_deadlines_are_met(
     from _carbon.pausing import pausing
 
     rows = {row.id: row for row in pausing(tmp_path, quick=True)}
-    assert set(rows) == {"pause_cost", "deadlines"}
-    assert rows["deadlines"].value == 0.0
-    assert rows["deadlines"].seeds > 500
-    assert rows["pause_cost"].value < 0.1  # % of the grams; a wrong forecast may cost a little
+    assert set(rows) == {"callback_pause_cost", "pause_deadlines"}
+    assert rows["pause_deadlines"].value == 0.0
+    assert rows["pause_deadlines"].seeds > 500
+    assert rows["callback_pause_cost"].value < 0.1  # % of the grams; a wrong forecast may cost a little

@@ -2,7 +2,7 @@
 
     python examples/benchmarks/carbon.py
 
-takes some minutes and writes ``docs/benchmarks/carbon.json``. The recorded grids are in the folder
+takes about half an hour and writes ``docs/benchmarks/carbon.json``. The recorded grids are in the folder
 of the environment variable GREENTRAIN_DATA. ``--quick`` takes less than a minute, and writes
 nothing into the tree. No network and no GPU are used.
 """
@@ -41,6 +41,13 @@ def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
         ("deadlines",): lambda: deadlines(quick=quick),
         ("gram_budget",): lambda: import_module("_carbon.grams").gram_budget(folder, quick=quick),
         ("plan_ms",): lambda: plan_ms(quick=quick),
+        ("exact_resume",): lambda: import_module("_carbon.exact_resume").exact_resume(
+            folder, quick=quick
+        ),
+        ("callback_pause_cost", "pause_deadlines"): lambda: _recorded(
+            "callback_pause_cost",
+            lambda: import_module("_carbon.pausing").pausing(folder, quick=quick),
+        ),
     }
     return rows_of(parts, only)
 

@@ -77,7 +77,7 @@ def pausing(folder: Path, *, quick: bool) -> list[Row]:
                         missed, count = missed + (found.late_s > 1.0), count + 1
     rows.append(
         Row(
-            id="deadlines",
+            id="pause_deadlines",
             what="trainings with pauses that missed their deadline",
             value=float(missed),
             unit="trainings",
@@ -108,7 +108,7 @@ def _pause_cost(every: int) -> Row:
         for grid, (work_h, slack_h), ours, contiguous in savings
     )
     return Row(
-        id="pause_cost",
+        id="callback_pause_cost",
         what="grams of trainings with pauses of 30 minutes at full power, above those of one "
         "window; the worst of 3 grids and 3 plans",
         value=round(max(worse), 6) + 0.0,
