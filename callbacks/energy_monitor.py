@@ -15,12 +15,11 @@ from greentrain.callbacks import epoch_metrics
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.fit_estimate import estimate_fit
 from greentrain.callbacks.measurement import RunMeasurement, WindowTotal
-from greentrain.callbacks.messages import inform
 from greentrain.callbacks.meter_lease import abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, show
 from greentrain.callbacks.monitored_runs import NO_RUNS, MonitoredRuns
 from greentrain.callbacks.run_record import RunRecord, default_url
-from greentrain.callbacks.summary import record_sentence, summary_table
+from greentrain.callbacks.summary import say_record, summary_table
 from greentrain.callbacks.trainer_plan import is_trial
 from greentrain.callbacks.training_paused import ended_as
 from greentrain.carbon import CarbonAccount, IntensityProvider
@@ -396,15 +395,6 @@ class EnergyMonitor(Callback):
         self.origin.hand_over({"runs": run, "resumed": self._resumed})
         if self.summary and run.windows:
             Console().print(summary_table(self._measured))
-        if run.ledger_url is not None and run.ledger_url == self._default_url:
-            self._say_ledger(run.ledger_url)
-
-    def _say_ledger(self, url: str) -> None:
-        """Say once where the ledger is that this monitor made."""
-        if self._said_url:
-            return
-        self._said_url = True
-        if self.summary:
-            Console().print(record_sentence(url), soft_wrap=True, markup=False, highlight=False)
-        else:
-            inform(f"EnergyMonitor: {record_sentence(url)}")
+        if run.ledger_url and run.ledger_url == self._default_url and not self._said_url:
+            self._said_url = True
+            say_record(run.ledger_url, printed=self.summary)

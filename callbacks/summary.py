@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from greentrain.callbacks.measurement import RunMeasurement
+from greentrain.callbacks.messages import inform
 from greentrain.energy import Reading, boundary
 from greentrain.units import format_carbon, format_energy, uncertainty_j
 
@@ -76,6 +78,14 @@ Next: greentrain report --ledger '/runs/greentrain_logs/fit 1.db'"
         path = path.relative_to(Path.cwd())
     quoted = shlex.quote(str(path))
     return f"Recorded in {quoted}. Next: greentrain report --ledger {quoted}"
+
+
+def say_record(url: str, *, printed: bool) -> None:
+    """Say where a ledger is: below the printed table, or in the log."""
+    if printed:
+        Console().print(record_sentence(url), soft_wrap=True, markup=False, highlight=False)
+    else:
+        inform(f"EnergyMonitor: {record_sentence(url)}")
 
 
 def _at_least(total: Reading) -> str:

@@ -20,4 +20,6 @@ def test_pauses_cost_nothing_and_deadlines_are_met(
     assert set(rows) == {"callback_pause_cost", "pause_deadlines"}
     assert rows["pause_deadlines"].value == 0.0
     assert rows["pause_deadlines"].seeds > 500
-    assert rows["callback_pause_cost"].value < 0.1  # % of the grams; a wrong forecast may cost a little
+    assert (
+        rows["callback_pause_cost"].value < 0.1
+    )  # % of the grams; a wrong forecast may cost a little

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/carbon.py
 
-takes about half an hour and writes ``docs/benchmarks/carbon.json``. The recorded grids are in the folder
-of the environment variable GREENTRAIN_DATA. ``--quick`` takes less than a minute, and writes
+takes about half an hour and writes ``docs/benchmarks/carbon.json``. The recorded grids are in the
+folder of the environment variable GREENTRAIN_DATA. ``--quick`` takes a minute or two, and writes
 nothing into the tree. No network and no GPU are used.
 """
 

@@ -356,13 +356,6 @@ class WindowFigures(TypedDict):
     complete: bool
 
 
-class TaggedWindow(WindowFigures):
-    """A window with the tags of its run, as the table of windows has it."""
-
-    team: str | None
-    project: str | None
-
-
 class LeftOut(TypedDict):
     """Number of the first windows and experiences that the document does not list."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from greentrain.report.document import ExperienceEntry, TaggedWindow
+from greentrain.report.document import ExperienceEntry
+from greentrain.report.window_list import TaggedWindow
 
 MOST_WINDOWS = 10_000
 MOST_EXPERIENCES = 5_000

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from greentrain.ledger import RunRow
-from greentrain.report.document import EpochEnergy, RunFigures, TaggedWindow, WindowFigures
+from greentrain.report.document import EpochEnergy, RunFigures, WindowFigures
 from greentrain.report.row_helpers import MeasuredWindow, grouped, total
+
+
+class TaggedWindow(WindowFigures):
+    """A window with the tags of its run, as the table of windows has it."""
+
+    team: str | None
+    project: str | None
 
 
 def window_figures(window: MeasuredWindow) -> WindowFigures:

@@ -21,7 +21,6 @@ from greentrain.report.document import (
     HourFigures,
     Report,
     RunFigures,
-    TaggedWindow,
 )
 from greentrain.report.exports import facts
 from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
@@ -29,7 +28,7 @@ from greentrain.report.groups import GroupFigures
 from greentrain.report.limits import Sink
 from greentrain.report.row_helpers import pue
 from greentrain.report.uses import kind_of, with_baselines
-from greentrain.report.window_list import tagged
+from greentrain.report.window_list import TaggedWindow, tagged
 
 Cell = str | float | int | None
 _Row = TypeVar("_Row")
