@@ -133,7 +133,7 @@ class EntsoeIntensity(OnlineIntensity):
         """Call a method of entsoe-py, and hide the key in its errors and logs."""
         import pandas
         import requests
-        from entsoe import EntsoePandasClient
+        from entsoe.entsoe import EntsoePandasClient
         from entsoe.exceptions import NoMatchingDataError
 
         (key,) = self._client.keys()
