@@ -29,7 +29,7 @@ def ticks(top: float, floor: float = 0.0) -> list[float]:
 
 
 def tick_words(tick: float) -> str:
-    """Write a value of an axis; one that is too long beside the axis has an exponent.
+    """Write a value of an axis; one that is too long for its place has an exponent.
 
     Example:
         >>> tick_words(0.25), tick_words(200000.0), tick_words(3.4e38), tick_words(2e-12)

@@ -185,7 +185,7 @@ def render_windows(document: Report) -> str:
 def render_groups(rows: Sequence[GroupFigures], by: str) -> str:
     """Write the rows of groups as CSV; unknown cells are empty. The file is no report.
 
-    The first column tells the total from a group of this name.
+    A group may be called "total": the first column says which row is the total.
 
     Args:
         rows: The rows, with the total as the last one.
