@@ -39,7 +39,7 @@ def main() -> None:
     digits = digits_stream()
     train = ConcatDataset([each.train for each in digits])
     val = DataLoader(ConcatDataset([each.val for each in digits]), 256)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
     for method in METHODS:
         seed_everything(0, verbose=False)
         monitor = EnergyMonitor(
@@ -53,7 +53,6 @@ def main() -> None:
         trainer = Trainer(
             max_epochs=4 if options.quick else 24,
             callbacks=[monitor, *([] if selective is None else [selective])],
-            enable_progress_bar=False,
             **quiet,
         )
         model = Digits()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from _results import Row
 
-from greentrain.carbon import Interval
+from greentrain.carbon.intensity import MOST_G_PER_KWH, Interval
 from greentrain.carbon.planning import State, plan
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,7 +47,7 @@ def forecasts(rng: np.random.Generator) -> dict[str, Forecast]:
         "hours late": lambda now: hours(actual)[: max(0, shown(now) - 5)],
         "other each time": lambda now: hours(rng.permutation(actual)),
         "always better later": lambda now: hours(np.linspace(800, 50, 96)),
-        "extreme": lambda now: hours(np.where(rng.random(96) < 0.5, 1e308, 0.0)),
+        "extreme": lambda now: hours(np.where(rng.random(96) < 0.5, MOST_G_PER_KWH, 0.0)),
     }
 
 
