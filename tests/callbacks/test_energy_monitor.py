@@ -416,7 +416,7 @@ def test_an_idle_time_that_is_none_is_refused(seconds):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"pue": "1.2"}, "pue is '1.2'"), ({"intensity": "DE"}, "given as zone='DE'")],
+    [({"pue": "1.2"}, "pue is '1.2'"), ({"intensity": "DE"}, "give static:DE")],
 )
 def test_texts_in_place_of_values_are_refused(arguments, named):
     with pytest.raises(ConfigurationError, match=named):
