@@ -33,7 +33,7 @@ def tick_words(tick: float) -> str:
 
     Example:
         >>> tick_words(0.25), tick_words(200000.0), tick_words(3.4e38), tick_words(2e-12)
-        ('0.25', '200,000', '3.4e+38', '2e-12')
+        ('0.25', '200000', '3.4e+38', '2e-12')
     """
     words = format_number(tick, 6)
     fits = len(words) <= 9 and (words != "0" or not tick)
