@@ -11,6 +11,8 @@ from greentrain.tracking.sender import LONGEST_REASON
 
 _log = get_logger(__name__)
 
+FIRST_S = 60.0
+"""Seconds before the first files: what Python loads for them would slow a short stream down."""
 _RESTS = 19
 """Pauses after the files were made, in times of what that took: so it is 5 % of the time."""
 
@@ -26,7 +28,7 @@ class Publisher:
         self._warned = False
 
     def publish(self, make: Callable[[], None]) -> None:
-        """Call a function soon, in place of an earlier one that was not called yet."""
+        """Call a function in a while, in place of an earlier one that was not called yet."""
         with self._lock:
             self._make = make
             if self._thread is None:
@@ -45,7 +47,9 @@ class Publisher:
             thread.join(patience_s)
 
     def _run(self) -> None:
+        pause_s = FIRST_S
         while True:
+            self._ending.wait(pause_s)
             with self._lock:
                 make, self._make = self._make, None
                 if make is None:
@@ -56,7 +60,7 @@ class Publisher:
                 make()
             except Exception as error:  # training continues after any failure
                 self._warn(error)
-            self._ending.wait(_RESTS * (time.monotonic() - begun_s))
+            pause_s = _RESTS * (time.monotonic() - begun_s)
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:

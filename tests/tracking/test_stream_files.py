@@ -220,7 +220,8 @@ def test_files_that_cannot_be_made_end_no_training(
     assert run.data.metrics[names.ENERGY_CUMULATIVE] > 0
 
 
-def test_only_the_latest_files_are_made_while_others_are() -> None:
+def test_only_the_latest_files_are_made_while_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greentrain.tracking.publisher.FIRST_S", 0.0)
     publisher, began, go_on = Publisher(), threading.Event(), threading.Event()
     called: list[int] = []
 
@@ -239,3 +240,12 @@ def test_only_the_latest_files_are_made_while_others_are() -> None:
     publisher.publish(lambda: called.append(4))  # a thread of its own, after the end
     publisher.finish(60.0)
     assert called == [0, 3, 4]
+
+
+def test_a_short_stream_makes_its_files_at_its_end_only() -> None:
+    publisher, called = Publisher(), list[int]()
+    for number in (1, 2):
+        publisher.publish(lambda number=number: called.append(number))
+    assert called == []
+    publisher.finish(60.0)
+    assert called == [2]
