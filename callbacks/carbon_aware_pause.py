@@ -14,7 +14,7 @@ from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
 from greentrain.callbacks.base import Callback
-from greentrain.callbacks.deadline import local_now, parse_deadline
+from greentrain.callbacks.deadline import is_time_of_day, local_now, parse_deadline
 from greentrain.callbacks.deadline_stop import DeadlineStop
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.intensity_forecast import IntensityForecast
@@ -78,8 +78,7 @@ class CarbonAwarePause(Callback):
         TrainingPaused: At a pause with ``pause="requeue"``. It ends the process.
 
     Example:
-        >>> from greentrain.carbon import CsvIntensity
-        >>> # CarbonAwarePause(CsvIntensity("de.csv", zone="DE"), deadline="06:00")
+        ``CarbonAwarePause(CsvIntensity("de.csv", zone="DE"), deadline="06:00")``
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class CarbonAwarePause(Callback):
             check_meter(meter, "CarbonAwarePause(meter=...)")
         self._deadline = deadline
         self._clock, self._sleep = clock, sleep
-        if not isinstance(deadline, str) or ":" not in deadline or len(deadline.strip()) > 5:
+        if not is_time_of_day(deadline):
             parse_deadline(deadline, self._now(), "CarbonAwarePause(deadline)")
         self.intensity = IntensityForecast(intensity)
         self.pause = pause
@@ -244,7 +243,7 @@ class CarbonAwarePause(Callback):
         """Continue with the deadline and the measurements of the paused fit."""
         if self._lease is None:
             return
-        if isinstance(self._deadline, str) and len(self._deadline.strip()) <= 5:
+        if is_time_of_day(self._deadline):
             # The next "06:00" after a pause may be another day's.
             self.deadline = datetime.fromisoformat(state_dict["deadline"])
         self._work.load(state_dict["work"])

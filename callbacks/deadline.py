@@ -51,6 +51,16 @@ def parse_deadline(deadline: str | datetime, now: datetime, name: str) -> dateti
     return deadline.astimezone(UTC)
 
 
+def is_time_of_day(deadline: object) -> bool:
+    """Return whether a deadline is a time of day, which occurs again each day.
+
+    Example:
+        >>> is_time_of_day("06:00"), is_time_of_day("2026-12-01T06:00+01:00")
+        (True, False)
+    """
+    return isinstance(deadline, str) and _TIME.fullmatch(deadline.strip()) is not None
+
+
 _ALLOWED = "give a time of day such as '06:00', or a time such as '2026-12-01T06:00+01:00'"
 
 

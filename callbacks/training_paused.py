@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import subprocess
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from greentrain.callbacks.run_record import STOPPED
-from greentrain.texts import one_line
+from greentrain.texts import get_logger, one_line
 
 EXIT_PAUSED = 75
 """Exit code of a paused training: ``EX_TEMPFAIL`` of ``sysexits.h``, "try again later"."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class TrainingPaused(SystemExit):

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import TypeGuard
@@ -37,9 +36,6 @@ JOULES_PER_UNIT = {
 
 GRAMS_PER_UNIT = {"gCO2e": 1.0, "kgCO2e": 1e3, "tCO2e": 1e6}
 """Grams of CO2 equivalent per unit of emissions, for each unit that can be read."""
-
-SECONDS_PER_UNIT = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-"""Seconds per unit of duration, for each unit that can be read."""
 
 BYTES_PER_UNIT = {
     "B": 1,
@@ -192,31 +188,6 @@ def parse_carbon(text: str) -> float:
     return _quantity(text, "emissions", GRAMS_PER_UNIT, _grams_per_unit, "gCO2e")
 
 
-def parse_duration(text: str) -> timedelta:
-    """Read a duration such as ``"8 h"``, ``"90min"`` or ``"1.5 d"``; it is above 0.
-
-    Raises:
-        ConfigurationError: If the text is none.
-
-    Example:
-        >>> parse_duration("8h"), parse_duration("90 min")
-        (datetime.timedelta(seconds=28800), datetime.timedelta(seconds=5400))
-    """
-    found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
-    unit_s = SECONDS_PER_UNIT.get((found[2] or "").rstrip() if found else "")
-    try:
-        seconds = float(found[1]) * unit_s if found and unit_s else 0.0
-        duration = timedelta(seconds=seconds)
-    except (ValueError, OverflowError):
-        duration = timedelta(0)
-    if duration <= timedelta(0):
-        raise ConfigurationError(
-            f"{short_repr(text)} is no duration above 0; write a number and a unit of "
-            f"{', '.join(SECONDS_PER_UNIT)}, such as '8 h'"
-        )
-    return duration
-
-
 def parse_bytes(text: str) -> int:
     """Read a size in memory such as ``"64 MiB"``, ``"1.5 GB"`` or ``"512 B"``.
 
@@ -277,27 +248,6 @@ def uncertainty_j(
 def utc_now() -> datetime:
     """Return the current time in UTC, with its time zone."""
     return datetime.now(UTC)
-
-
-def steady_clock(
-    wall: Callable[[], datetime] | None = None, monotonic: Callable[[], float] = time.monotonic
-) -> Callable[[], datetime]:
-    """Return a clock in UTC that goes on evenly while the system's clock is set.
-
-    Args:
-        wall: Returns the time from which the clock goes on; by default :func:`utc_now`.
-        monotonic: Returns seconds that never go back.
-
-    Example:
-        >>> seconds = [5.0]
-        >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-        >>> now = steady_clock(lambda: noon, lambda: seconds[0])
-        >>> seconds[0] = 65.0
-        >>> now().isoformat()
-        '2026-01-01T12:01:00+00:00'
-    """
-    began, began_s = (wall or utc_now)(), monotonic()
-    return lambda: began + timedelta(seconds=monotonic() - began_s)
 
 
 def utc_text(moment: datetime) -> str:

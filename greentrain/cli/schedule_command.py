@@ -64,8 +64,9 @@ def schedule(
     if review:
         _review(provider, plans / _FILE, as_json=as_json)
         return
+    from greentrain.carbon.durations import parse_duration
     from greentrain.carbon.schedule import Work, propose
-    from greentrain.units import parse_duration, parse_energy, utc_now
+    from greentrain.units import parse_energy, utc_now
 
     given = {"--energy": energy, "--duration": duration, "--deadline": deadline}
     if missing := [name for name, value in given.items() if value is None]:

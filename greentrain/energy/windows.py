@@ -14,9 +14,9 @@ from datetime import datetime
 
 from greentrain.energy.energy_total import EnergyTotal, energy_html
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
+from greentrain.energy.steady_clock import steady_clock
 from greentrain.errors import GreentrainError
 from greentrain.texts import get_logger
-from greentrain.units import steady_clock
 
 _log = get_logger(__name__)
 _MOST_SPANS = 512
