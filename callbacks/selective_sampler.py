@@ -86,7 +86,7 @@ class SelectiveSampler(Sampler[int]):
 
     def _choose(self, epoch: int, *, whole: bool) -> None:
         """Choose the samples of an epoch by the present scores, or all of them."""
-        generator = torch.Generator().manual_seed(1_000_003 * self._seed + epoch)
+        generator = torch.Generator().manual_seed((1_000_003 * self._seed + epoch) % 2**63)
         self._kept = order = torch.randperm(self.size, generator=generator)
         self.weights = torch.ones(self.size)
         if whole:

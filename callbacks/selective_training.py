@@ -95,7 +95,7 @@ class SelectiveTraining(Callback):
         self._scores: torch.Tensor | None = None
         self._trainer: Any = None
         self._recent: deque[float] = deque(maxlen=_REMEMBERED)
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._generator = torch.Generator().manual_seed(self.seed % 2**63)
         self._restore: Any = None
 
     def sampler(self, dataset: Sized) -> SelectiveSampler:

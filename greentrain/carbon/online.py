@@ -306,7 +306,7 @@ class OnlineIntensity(ABC):
             if kept is not None and now - kept[0] < self.refresh:
                 return kept[1]
             if self._failed is not None and now - self._failed[0] < self.pause:
-                raise self._failed[1]
+                raise self._failed[1].with_traceback(None)  # it is raised at each step
             try:
                 found = without_overlaps(read(start, end))
             except IntensityError as error:
