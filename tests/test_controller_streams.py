@@ -283,9 +283,10 @@ def test_joules_left_count_where_an_update_would_have_gained(parts, last, left) 
 
 def test_units_are_compared_decision_by_decision(parts) -> None:
     runs = [
-        result("l", 0.7, name=f"l-0-default-15-logged-{factor:g}", logged=factor)
-        for factor in (1.0, 0.01, 1000.0)
+        result("l", 0.7, name=f"l-0-default-15-logged-{factor:g}", budget=15, logged=factor)
+        for factor in (0.01, 1000.0)
     ]
+    runs.insert(0, result("l", 0.7, budget=15))
     for run in runs:
         for entry in run["experiences"]:
             entry |= {"step_fraction": 1.0, "planned": 50}
@@ -294,7 +295,9 @@ def test_units_are_compared_decision_by_decision(parts) -> None:
     assert (row.value, row.seeds) == (1.0, 2)
     assert "of 4 decisions" in row.note
     # They are no runs of the table.
-    assert parts.shares.pairs(by_name(reference("l"), *runs), "l", budget=5) == []
+    assert parts.shares.pairs(by_name(reference("l"), *runs), "l", budget=15) == [
+        (runs[0], reference("l"))
+    ]
 
 
 def test_new_jobs_are_compared_with_their_own_reference(parts) -> None:
@@ -303,7 +306,7 @@ def test_new_jobs_are_compared_with_their_own_reference(parts) -> None:
     assert {"f-0-default-10", "m-0-even-warm-5", "g-0-default"} <= set(names)
     assert "g-0-default-10" not in names
     units = next(job for job in listed if job.name == "l-0-default-15-logged-0.01")
-    assert units.reference.name == "l-0-full-logged-1"
+    assert units.reference.name == "l-0-full"
     only = parts.jobs.jobs(
         parts=["new"], streams=["g"], seeds=[0], budgets=[5], policies=["greedy"]
     )
@@ -335,7 +338,7 @@ def balance(left_j: float) -> Balance:
 
 def test_counted_joules_repeat_exactly(parts) -> None:
     experiences = parts.new_streams.regression(0, n_experiences=2, size=120)
-    job = parts.jobs.Job(stream="l", seed=0, policy="default", budget=15, logged=1.0)
+    job = parts.jobs.Job(stream="l", seed=0, policy="default", budget=15)
     first, second = (parts.running.run(job, experiences, budget_j=2.0, epochs=2) for _ in range(2))
     assert first["spent_j"] == second["spent_j"] > 0
     assert first["experiences"] == second["experiences"]

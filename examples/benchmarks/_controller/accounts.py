@@ -107,7 +107,7 @@ def _default(runs: Mapping[str, Run]) -> list[Run]:
         for run in runs.values()
         if run.get("policy") == "default"
         and run.get("memory", "all") == "all"
-        and run.get("logged") is None
+        and not run.get("counted")
     ]
 
 

@@ -35,8 +35,8 @@ PLENTY = "g"
 """Stream that is also learned without a limit."""
 UNITS = "l"
 """Stream whose metric is also logged times these factors."""
-FACTORS = (1.0, 0.01, 1000.0)
-_UNITS_BUDGET = 15
+FACTORS = (0.01, 1000.0)
+UNITS_BUDGET = 15
 BOUNDED = ("b", "c")
 """Streams that are also learned with a bounded memory."""
 MEMORIES = ("2000", "none")
@@ -57,8 +57,7 @@ class Job:
         policy: Name of the policy; ``"full"`` is the reference.
         budget: Budget in % of the joules of the reference; ``None`` for no limit.
         memory: Past data that is kept: all, a number of samples, or none.
-        logged: Factor of the logged metric, in a run whose joules follow from counted samples;
-            ``None`` for joules of processor time.
+        logged: Factor of the logged metric; ``None`` for the metric as it is.
     """
 
     stream: str
@@ -77,11 +76,15 @@ class Job:
         return f"{self.stream}-{self.seed}-{self.policy}{share}{kept}{factor}"
 
     @property
+    def counted(self) -> bool:
+        """Whether joules follow from counted samples: on small streams, so that runs repeat."""
+        return self.stream in NEW
+
+    @property
     def reference(self) -> Job:
         """The run whose joules are 100 %: full retraining on the kept data, if any is kept."""
         memory = _ALL if self.memory == _ALL else MEMORIES[0]
-        logged = None if self.logged is None else FACTORS[0]
-        return Job(stream=self.stream, seed=self.seed, memory=memory, logged=logged)
+        return Job(stream=self.stream, seed=self.seed, memory=memory)
 
 
 def jobs(
@@ -148,10 +151,9 @@ def _of_part(part: str, seed: int) -> Iterator[Job]:
     elif part == "plenty":
         yield Job(stream=PLENTY, seed=seed, policy="default")
     elif part == "units":
+        yield Job(stream=UNITS, seed=seed, policy="default", budget=UNITS_BUDGET)
         for factor in FACTORS:
-            yield Job(
-                stream=UNITS, seed=seed, policy="default", budget=_UNITS_BUDGET, logged=factor
-            )
+            yield Job(stream=UNITS, seed=seed, policy="default", budget=UNITS_BUDGET, logged=factor)
     elif part == "cnn":
         for budget in IN_TABLE["a"]:
             yield Job(stream="a_cnn", seed=seed, policy="default", budget=budget)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from _results import Better, Row
 
-from _controller.jobs import APART, DESIGN, FACTORS, NEW, PLENTY, STREAMS, UNITS
+from _controller.jobs import APART, DESIGN, NEW, PLENTY, STREAMS, UNITS, UNITS_BUDGET
 from _controller.shares import Run, gap, mean, pairs, score, share
 
 MEANS = {5: 60.0, 15: 95.0}
@@ -65,13 +65,9 @@ def unspent_rows(runs: Mapping[str, Run]) -> list[Row]:
 def units_rows(runs: Mapping[str, Run]) -> list[Row]:
     """Count the decisions that change if the metric is logged in another unit."""
     what = f"decisions that change if the loss of ({UNITS}) is logged times 0.01 or 1,000"
-    found = [run for run in runs.values() if run.get("logged") is not None]
-    plain = {
-        run["seed"]: run
-        for run in found
-        if run["logged"] == FACTORS[0] and run["policy"] == "default"
-    }
-    others = [run for run in found if run["logged"] in FACTORS[1:] and run["seed"] in plain]
+    found = [run for run in runs.values() if _of_units(run)]
+    plain = {run["seed"]: run for run in found if run.get("logged") is None}
+    others = [run for run in found if run.get("logged") is not None and run["seed"] in plain]
     if not others:
         return [_not_run("units", what, "decisions", 0.0, better="equal")]
     changed = {run["name"]: _changed(run, plain[run["seed"]]) for run in others}
@@ -86,8 +82,8 @@ def units_rows(runs: Mapping[str, Run]) -> list[Row]:
             reach=0.0,
             better="equal",
             seeds=len(others),
-            note=f"of {count} decisions; update mode, step fraction or steps; joules by counted "
-            f"samples; {where or 'none changed'}",
+            note=f"of {count} decisions; update mode, step fraction or steps; "
+            f"{where or 'none changed'}",
         )
     ]
 
@@ -161,6 +157,11 @@ def _unspent(run: Run, full: Run) -> float:
 
 def _limited(run: Run, stream: str) -> bool:
     return run.get("stream") == stream and run["policy"] == "default" and run["share"] is not None
+
+
+def _of_units(run: Run) -> bool:
+    wanted = (UNITS, "default", UNITS_BUDGET)
+    return (run.get("stream"), run.get("policy"), run.get("share")) == wanted
 
 
 def _changed(run: Run, plain: Run) -> int:

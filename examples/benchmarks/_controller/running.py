@@ -119,6 +119,7 @@ def run(
         "share": job.budget,
         "memory": job.memory,
         "logged": job.logged,
+        "counted": job.counted,
         "direct": kind.direct,
         "wall_s": round(time.monotonic() - began_s, 2),
         "budget_j": budget_j,
@@ -150,10 +151,8 @@ def _entry(result: UpdateResult, right: Sequence[float]) -> dict[str, Any]:
 
 
 def _clock(job: Job) -> AbstractContextManager[ProcessorClock]:
-    """Return the clock: of processor time, or of counted samples if decisions are compared."""
-    if job.logged is None:
-        return nullcontext(ProcessorClock())
-    return counted_clock()
+    """Return the clock: of counted samples on a small stream, otherwise of processor time."""
+    return counted_clock() if job.counted else nullcontext(ProcessorClock())
 
 
 def _rounded(metric: float | None) -> float | None:
