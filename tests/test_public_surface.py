@@ -39,8 +39,8 @@ FIXED = {
 ROOMS: dict[str, str] = {
     "simulation": "training evaluation decisions control ledger memory streams callbacks energy "
     "payments budget units",
-    "training": "evaluation decisions callbacks report tracking control ledger memory methods streams "
-    "metrics carbon payments energy money budget units",
+    "training": "evaluation decisions callbacks report tracking control ledger memory methods "
+    "streams metrics carbon payments energy money budget units",
     "integrations": "callbacks tracking ledger carbon energy budget units",
     "evaluation": "callbacks memory methods streams metrics tracking payments units",
     "callbacks": "tracking ledger memory methods carbon energy budget units",

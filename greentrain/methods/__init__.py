@@ -1,3 +1,3 @@
-"""Building blocks in pure torch: methods that reuse knowledge, computations and partial information."""
+"""Building blocks in pure torch: reuse knowledge and computations, use partial information."""
 
 __all__: list[str] = []
