@@ -19,7 +19,7 @@ which the extra ``benchmarks`` installs. One run with its reference is
         --budget 5 --policy greedy
 
 Joules of streams (a) to (e) are the processor time of the process, at 10 W. Other processes of the
-machine count only through their effect on its caches. So all collectors have to run all of the time.
+machine count only through their effect on its caches. So all collectors have to run all the time.
 Joules of the small streams (f) to (m) follow from counted forward passes: 10 mJ for each batch and
 0.1 mJ for each sample, three times as much with gradients. So they repeat exactly, on any machine.
 """
