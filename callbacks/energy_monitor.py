@@ -170,7 +170,7 @@ class EnergyMonitor(Callback):
     def totals(self) -> dict[str, Reading]:
         """The same by stage: ``"fit"``, ``"validate"``, ``"test"`` and ``"predict"``, if run."""
         runs = self._runs
-        return {one: runs.total(one).reading for one in dict.fromkeys(run.stage for run in runs.runs)}
+        return {one: runs.total(one).reading for one in dict.fromkeys(r.stage for r in runs.runs)}
 
     @property
     def emissions_g(self) -> float | None:

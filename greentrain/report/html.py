@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
 MOST_CHARTS = 6
+MOST_METRICS = 8
 UNFOLDED = 20
 """Runs, and experiences, that are shown at once: the last ones. Earlier ones are folded."""
 
@@ -156,6 +157,7 @@ def _view(report: Report) -> dict[str, Any]:
         "shown_runs": runs[-UNFOLDED:],
         "hidden_runs": max(0, len(runs) - MOST_RUNS),
         "most_charts": MOST_CHARTS,
+        "most_metrics": MOST_METRICS,
     }
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from greentrain.report.burn_down_chart import burn_down_chart
 from greentrain.report.formats import FILTERS, short, signed, signed_energy
 from greentrain.report.groups import GroupFigures
-from greentrain.report.html import environment
+from greentrain.report.html import MOST_CHARTS, environment
 from greentrain.report.overview import OVERVIEW_MARK, BudgetState, Overview, StreamRow
 from greentrain.report.pareto_chart import pareto_charts
+from greentrain.report.trials import Trial, distinct
 from greentrain.units import carbon_unit, energy_unit, format_carbon, format_energy, plural
 
 MOST_STREAMS = 200
@@ -50,8 +51,7 @@ def render_overview(document: Overview) -> str:
         hidden=len(document["streams"]) - len(shown),
         charts=charts,
         pareto=[
-            (name, Markup(one))
-            for name, one in pareto_charts(trial for row in shown for trial in row["trials"])
+            (name, Markup(one)) for name, one in pareto_charts(_trials(document))[:MOST_CHARTS]
         ],
         lead=_lead(document),
         mark=OVERVIEW_MARK,
@@ -59,6 +59,11 @@ def render_overview(document: Overview) -> str:
         units_of=units_of,
     )
     return page if page.endswith("\n") else page + "\n"
+
+
+def _trials(document: Overview) -> list[Trial]:
+    rows = [*document["streams"][:MOST_STREAMS], *document["others"]]
+    return distinct([trial for row in rows for trial in row["trials"]])
 
 
 def energy_words(row: GroupFigures, unit: str | None = None) -> str:

@@ -16,7 +16,7 @@ from greentrain.ledger import (
     RunRow,
     SourceRow,
 )
-from greentrain.report.document import RunFigures
+from greentrain.report.document import RunFigures, RunMetric
 from greentrain.units import wh
 
 Span = tuple[int, int]
@@ -109,6 +109,16 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def better(mode: object) -> str | None:
+    """Return the better direction of a metric, ``"max"`` or ``"min"``; ``None`` for others."""
+    return mode if mode == "max" or mode == "min" else None
+
+
+def main_metric(run: RunFigures) -> RunMetric | None:
+    """Return the metric by which a fit is compared: the first one with a better direction."""
+    return next((one for one in run["metrics"] if one["mode"] is not None), None)
 
 
 def known_wh(energy_j: float | None) -> float | None:
