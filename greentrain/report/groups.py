@@ -46,8 +46,8 @@ class GroupFigures(TypedDict):
 
     Energy that two runs of a group measured at once counts once. ``metric`` and ``final_metric``
     are ``None`` for a group of several streams or fits with a metric. ``avoided_each_j`` is
-    measured: the mean over ``baseline_retrainings``. ``avoided_j`` is modelled. ``bases`` are the kinds of the
-    carbon factors: more than one is no sum of one kind.
+    measured: the mean over ``baseline_retrainings``. ``avoided_j`` is modelled. ``bases`` are the
+    kinds of the carbon factors: more than one is no sum of one kind.
     """
 
     name: str | None

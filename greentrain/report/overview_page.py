@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from greentrain.report.burn_down_chart import burn_down_chart
-from greentrain.report.formats import FILTERS, short, signed, signed_energy
+from greentrain.report.formats import FILTERS, avoided, short, signed, signed_energy
 from greentrain.report.groups import GroupFigures
 from greentrain.report.html import MOST_CHARTS, environment
 from greentrain.report.overview import OVERVIEW_MARK, BudgetState, Overview, StreamRow
@@ -84,22 +85,23 @@ def emission_words(row: GroupFigures, unit: str | None = None) -> str:
 
 def units_of(rows: Sequence[GroupFigures]) -> tuple[str, str, str]:
     """Return the units of three columns: energy, emissions and avoided energy."""
-    avoided = [row[key] for row in rows for key in ("avoided_each_j", "avoided_j")]
+    saved = [row[key] for row in rows for key in ("avoided_each_j", "avoided_j")]
     return (
         energy_unit([row["energy_j"] for row in rows]),
         carbon_unit([row["emissions_g"] or 0.0 for row in rows]),
-        energy_unit(avoided),
+        energy_unit(saved),
     )
 
 
 def avoided_words(row: GroupFigures, unit: str | None = None) -> str:
     """Write the avoided energy, the measured one first."""
-    words = []
+    words, write = [], partial(format_energy, unit=unit)
     if row["avoided_each_j"] is not None:
         times = plural(row["baseline_retrainings"], "baseline retraining")
-        words.append(f"{format_energy(row['avoided_each_j'], unit)} at each of {times}, measured")
+        each = avoided(row["avoided_each_j"], write)
+        words.append(f"{each} at each of {times}, measured")
     if row["avoided_j"] is not None:
-        words.append(f"{format_energy(row['avoided_j'], unit)} in all, modelled")
+        words.append(f"{avoided(row['avoided_j'], write)} in all, modelled")
     return "; ".join(words) or "none claimed"
 
 

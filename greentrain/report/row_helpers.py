@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NotRequired, TypedDict, TypeVar, cast
+from typing import Any, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
 from greentrain.ledger import (
     BudgetRow,
@@ -23,19 +23,26 @@ Span = tuple[int, int]
 """A half-open interval in microseconds since 1970."""
 
 
+class RestatedWindow(NamedTuple):
+    """Grams and origins of a window as the ledger holds them, and its upstream grams."""
+
+    emissions_g: float | None
+    upstream_g: float | None
+    intensity_origins: str | None
+
+
 class MeasuredWindow(RecoveredWindowRow):
     """A window whose figures were checked: each is a finite number or ``None``.
 
     Attributes:
         joules: Joules by source name; ``by_source`` is empty.
         times: Spans in which the window's own energy was used, in order.
-        restated: The grams that the ledger holds, and the upstream grams. It is set only in a
-            restated report.
+        restated: What the factors replaced, only in a restated report.
     """
 
     joules: dict[str, float | None]
     times: tuple[Span, ...]
-    restated: NotRequired[tuple[float | None, float | None]]
+    restated: NotRequired[RestatedWindow]
 
 
 class ReportRows(TypedDict):
