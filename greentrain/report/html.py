@@ -158,6 +158,7 @@ def _view(report: Report) -> dict[str, Any]:
         "hidden_runs": max(0, len(runs) - MOST_RUNS),
         "most_charts": MOST_CHARTS,
         "most_metrics": MOST_METRICS,
+        "trial_names": {one["run_ids"][0]: one["name"] for one in trials(report)},
     }
 
 
@@ -285,6 +286,8 @@ def _lead(report: Report) -> str:
         used = f"{energy(totals['energy_j'])} used{part}"
     if summary["experiences"]:
         used += f" over {plural(summary['experiences'], 'experience')}"
+        others = sum(run["kind"] != "stream" for run in report["runs"])
+        used += f" and by {plural(others, 'run')} without decisions" if others else ""
     if not budgets:
         return f"{used}. No budget was set."
     broken = [budget["name"] for budget in budgets if not budget["kept"]]

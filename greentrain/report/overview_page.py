@@ -9,7 +9,7 @@ from greentrain.report.burn_down_chart import burn_down_chart
 from greentrain.report.formats import FILTERS, avoided, short, signed, signed_energy
 from greentrain.report.groups import GroupFigures
 from greentrain.report.html import MOST_CHARTS, environment
-from greentrain.report.overview import OVERVIEW_MARK, BudgetState, Overview, StreamRow
+from greentrain.report.overview import OVERVIEW_MARK, BudgetState, OtherRow, Overview, StreamRow
 from greentrain.report.pareto_chart import pareto_charts
 from greentrain.report.trials import Trial, distinct
 from greentrain.units import carbon_unit, energy_unit, format_carbon, format_energy, plural
@@ -30,6 +30,7 @@ def render_overview(document: Overview) -> str:
     templates.filters.update(
         {
             "avoided": avoided_words,
+            "best": best_words,
             "changed": change_words,
             "emitted": emission_words,
             "forecast": forecast_words,
@@ -103,6 +104,16 @@ def avoided_words(row: GroupFigures, unit: str | None = None) -> str:
     if row["avoided_j"] is not None:
         words.append(f"{avoided(row['avoided_j'], write)} in all, modelled")
     return "; ".join(words) or "none claimed"
+
+
+def best_words(row: OtherRow) -> str:
+    """Write the best metric of fits, if they are all compared by one metric."""
+    trials = row["trials"]
+    if len({(one["metric"], one["mode"]) for one in trials}) != 1:
+        return "" if not trials else "several"
+    best = min if trials[0]["mode"] == "min" else max
+    value = FILTERS["metric"](best(one["value"] for one in trials))
+    return f"{value} {short(trials[0]['metric'], 24)}"
 
 
 def metric_words(row: StreamRow) -> str:
@@ -189,7 +200,9 @@ def _lead(document: Overview) -> str:
     if not streams:
         return f"{energy_words(total)} used by {plural(total['runs'], 'run')}, and no stream yet."
     to_do = sum(len(one["actions"]) for one in streams)
-    words = f"{energy_words(total)} used over {plural(total['experiences'], 'experience')}. "
+    words = f"{energy_words(total)} used over {plural(total['experiences'], 'experience')}"
+    others = sum(row["runs"] for row in document["others"])
+    words += f" and by {plural(others, 'run')} without decisions. " if others else ". "
     broken = [one for one in streams if one["budget"] is not None and not one["budget"]["kept"]]
     words += f"{plural(len(broken), 'stream')} did not keep the budget. " if broken else ""
     short_of = [

@@ -178,6 +178,8 @@ def test_fits_are_points_next_to_streams_in_every_output(ledger: Ledger) -> None
     assert "<title>net (1): 50 J, val_acc 0.7, on the Pareto front</title>" in page
     assert "<title>net (2): 100 J, val_acc 0.75</title>" in page
     assert "val_acc</bdi> 0.7 (more is better), <bdi>loss</bdi> 1, at the end of the fit" in page
+    assert "at the end of the fit; <bdi>net (2)</bdi> in the chart" in page
+    assert "used over 1 experience and by 3 runs without decisions." in page
     assert "after 40 J, which an earlier run used for the same fit" in page
     header, first, *_ = csv.reader(io.StringIO(render_runs(report)))
     row = dict(zip(header, first, strict=True))
@@ -186,7 +188,10 @@ def test_fits_are_points_next_to_streams_in_every_output(ledger: Ledger) -> None
     document = overview([ledger], STARTED)
     names = {row["name"]: [one["name"] for one in row["trials"]] for row in document["others"]}
     assert names == {"net": ["net (1)", "net (2)"], "alone": ["alone"]}
-    assert "nothing else beats alone, net (1), net<" in render_overview(document)
+    page = render_overview(document)
+    assert "nothing else beats alone, net (1), net<" in page
+    assert "<td>0.75 val_acc</td>" in page
+    assert "used over 1 experience and by 3 runs without decisions." in page
     rows = {(row["name"], row["metric"], row["final_metric"]) for row in roll_up([ledger], "run")}
     assert ("alone", "val_acc", 0.5) in rows
 
