@@ -125,7 +125,7 @@ class RunMeasurement:
         self._carbon = carbon
         self._wall = wall
         self.better: Mapping[str, str] = {}
-        self._trainer = trainer
+        self._trainer: Any = trainer
         self.record = record
         self._alone = False
         self._open = True
@@ -233,8 +233,9 @@ class RunMeasurement:
         if self._wall is not None:
             self._compare(self._wall)
         self.record.resumed_j = self.record.resumed_j or self.resumed.known_j
-        if self.phase == "fit" and not alone and self._knows_all():
+        if self.phase == "fit" and status == "completed" and self._knows_all():
             self.record.metrics = final_metrics(self._trainer, self.better)
+        self._trainer = None  # a monitor that is kept must not keep the model
         self.record.close(status)
         self.lease.release()
         return True

@@ -146,16 +146,13 @@ def test_a_fit_resumed_without_its_earlier_energy_has_no_metric(tmp_path: Path) 
 
 
 @FORKS
-@pytest.mark.parametrize(
-    "strategy", ["ddp_fork", pytest.param("ddp_spawn", marks=pytest.mark.slow)]
-)
 @pytest.mark.filterwarnings("ignore:It is recommended to use", "ignore:.*fork.*:DeprecationWarning")
-def test_the_metrics_of_a_fit_in_two_processes_are_kept_once(tmp_path: Path, strategy: str) -> None:
+def test_the_metrics_of_a_fit_in_two_processes_are_kept_once(tmp_path: Path) -> None:
     url, clock = f"sqlite:///{tmp_path / 'fits.db'}", Clock()
     monitor = EnergyMonitor(
         constant_meter(clock), ledger=url, summary=False, metric="val_acc", mode="max"
     )
-    run = trainer(monitor, Tick(clock), max_epochs=1, devices=2, strategy=strategy)
+    run = trainer(monitor, Tick(clock), max_epochs=1, devices=2, strategy="ddp_fork")
     run.fit(Classifier(), loader(), loader(8))
     os.environ.pop("MASTER_PORT", None)
     ledger = Ledger(url, create=False)
