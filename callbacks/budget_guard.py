@@ -317,8 +317,7 @@ class BudgetGuard(DeadlineStop):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the usage of an earlier part of the fit; a named budget has paid it."""
         if self._usage is not None:
-            paid = {"used_j": 0.0, "used_g": 0.0} if self.budget is not None else {}
-            self._usage.resume({**state_dict, **paid})
+            self._usage.resume(state_dict, paid=self.budget is not None)
 
     def _check(self, trainer: Trainer, epoch: int, *due: str) -> None:
         """Stop a fit that cannot pay for another step, else schedule the next reading."""
@@ -388,7 +387,8 @@ class BudgetGuard(DeadlineStop):
     def _close(self, trainer: Trainer, status: str, *, alone: bool = False) -> None:
         self._rates.remove()
         if self._account is not None:
-            self._account.close(status, alone=alone)
+            before_j = None if self._usage is None else self._usage.before_j
+            self._account.close(status, alone=alone, resumed_j=before_j)
             self._account = None
         if self._usage is not None:
             self._state = self._usage.end_state(alone=alone)

@@ -112,9 +112,10 @@ class CapAccount:
             record.stopped = record.stopped or stopped
             record.caps.append(enforced)
 
-    def close(self, status: str, *, alone: bool = False) -> None:
+    def close(self, status: str, *, alone: bool = False, resumed_j: float | None = None) -> None:
         """Settle and close the record if it was opened here; harmless if repeated."""
         if self._own is not None:
+            self._own.record.resumed_j = resumed_j or None
             self._own.close(status, alone=alone)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
@@ -14,6 +14,7 @@ from rich.console import Console
 from greentrain.callbacks import epoch_metrics
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.fit_estimate import estimate_fit
+from greentrain.callbacks.fit_metrics import better_direction
 from greentrain.callbacks.measurement import RunMeasurement, WindowTotal
 from greentrain.callbacks.meter_lease import abandon_early, start_early
 from greentrain.callbacks.metric_logging import EpochLogger, show
@@ -75,6 +76,9 @@ class EnergyMonitor(Callback):
         summary: Whether to print a table at the end.
         team: Tag of the team in the ledger.
         project: Tag of the project in the ledger.
+        metric: Metric by which reports compare fits. By default, what a checkpoint or else early
+            stopping monitors.
+        mode: Better direction of this metric, ``"max"`` or ``"min"``.
 
     Attributes:
         carbon: The :class:`greentrain.carbon.CarbonAccount` that converts joules to grams.
@@ -110,6 +114,8 @@ class EnergyMonitor(Callback):
         summary: bool = True,
         team: str | None = None,
         project: str | None = None,
+        metric: str | None = None,
+        mode: Literal["max", "min"] | None = None,
     ) -> None:
         self.carbon = CarbonAccount(
             zone=zone,
@@ -132,17 +138,16 @@ class EnergyMonitor(Callback):
         self.log_metrics = log
         self.summary = summary
         self.tags = {"team": check_tag(team, "team"), "project": check_tag(project, "project")}
+        self.better = better_direction(metric, mode, "EnergyMonitor")
         self._measured: RunMeasurement | None = None
         self._fit: RunMeasurement | None = None  # the last one, whose totals are saved
-        self._done = NO_RUNS
-        self._fit_id = ""
+        self._done, self._fit_id = NO_RUNS, ""
         self._before: dict[str, Any] = {}  # totals of the fits that the present one resumed
         self._resumed: dict[str, WindowTotal] = {}  # largest total of each fit of other monitors
         self._default_url: str | None = None
-        self._said_url = False
+        self._said_url, self._used_j = False, 0.0
         self._logger = EpochLogger()
         self._epochs_j: list[float] = []
-        self._used_j = 0.0
         # Batches and steps before the epoch, and whether all of the epoch is measured.
         self._first_batch, self._first_step, self._whole_epoch = 0, 0, True
 
@@ -165,8 +170,7 @@ class EnergyMonitor(Callback):
     def totals(self) -> dict[str, Reading]:
         """The same by stage: ``"fit"``, ``"validate"``, ``"test"`` and ``"predict"``, if run."""
         runs = self._runs
-        stages = dict.fromkeys(run.stage for run in runs.runs)
-        return {stage: runs.total(stage).reading for stage in stages}
+        return {one: runs.total(one).reading for one in dict.fromkeys(r.stage for r in runs.runs)}
 
     @property
     def emissions_g(self) -> float | None:
@@ -211,8 +215,8 @@ class EnergyMonitor(Callback):
 
     def _repr_html_(self) -> str:
         methods = {source.name: source.method for source in self.sources}
-        title = f"EnergyMonitor: {self.total}"
-        return energy_html(title, self.total.energy_j, methods=methods, grams=self.emissions_g)
+        total, grams = self.total, self.emissions_g
+        return energy_html(f"EnergyMonitor: {total}", total.energy_j, methods=methods, grams=grams)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to measure."""
@@ -227,6 +231,7 @@ class EnergyMonitor(Callback):
         url, required = self._ledger_url(trainer), isinstance(self.ledger, str)
         record = RunRecord(url, self.carbon, required=required, tags=self.tags)
         self._measured = RunMeasurement(trainer, self.meter, self.carbon, self.wall, record)
+        self._measured.better = self.better
         if stage == "fit":
             self._fit, self._epochs_j = self._measured, []
             self._fit_id, self._before = f"{self.origin.token} {uuid.uuid4().hex}", {}
@@ -344,13 +349,9 @@ class EnergyMonitor(Callback):
     def _metrics(
         self, trainer: Trainer, measured: RunMeasurement, epoch: Window, so_far: WindowTotal
     ) -> dict[str, float]:
-        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed - self._first_batch
-        samples = epoch_metrics.samples_of(trainer.train_dataloader, batches)
-        return epoch_metrics.energy_metrics(
-            epoch.reading,
-            so_far.known_j,
-            samples=None if samples is None else samples * trainer.world_size,
-        ) | epoch_metrics.emission_metrics(measured.grams(epoch), so_far.grams)
+        samples = epoch_metrics.epoch_samples(trainer, self._first_batch)
+        metrics = epoch_metrics.energy_metrics(epoch.reading, so_far.known_j, samples=samples)
+        return metrics | epoch_metrics.emission_metrics(measured.grams(epoch), so_far.grams)
 
     def _predicted(self, trainer: Trainer, epoch: Window, used_j: float) -> dict[str, float]:
         """Return the predicted energy of the whole fit, from epochs measured completely."""
@@ -363,14 +364,13 @@ class EnergyMonitor(Callback):
         return epoch_metrics.forecast_metrics(forecast)
 
     def _ledger_url(self, trainer: Trainer) -> str | None:
-        if isinstance(self.ledger, str):
-            url: str | None = self.ledger or None
-        elif self.ledger:
-            url = self._default_url = self._default_url or default_url(trainer)
-        else:
-            url = None
         # As Lightning's own trial runs, it leaves no files, not even those that were asked for.
-        return None if is_trial(trainer) or not trainer.is_global_zero else url
+        if not self.ledger or is_trial(trainer) or not trainer.is_global_zero:
+            return None
+        if isinstance(self.ledger, str):
+            return self.ledger
+        self._default_url = self._default_url or default_url(trainer)
+        return self._default_url
 
     def _begin_epoch(self, trainer: Trainer, *, whole: bool) -> None:
         self._enter("train_epoch", trainer.current_epoch)

@@ -39,6 +39,13 @@ def energy_metrics(
     return metrics
 
 
+def epoch_samples(trainer: Any, first_batch: int) -> int | None:
+    """Return the samples since a batch, in all processes; ``None`` if their number is unknown."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed - first_batch
+    samples = samples_of(trainer.train_dataloader, batches)
+    return None if samples is None else samples * int(trainer.world_size)
+
+
 def forecast_metrics(forecast: Forecast | None) -> dict[str, float]:
     """Return the predicted energy of the whole run in watt-hours, with its 95 % interval."""
     if forecast is None:

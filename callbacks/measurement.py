@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from greentrain.callbacks.fit_metrics import final_metrics
 from greentrain.callbacks.messages import warn
 from greentrain.callbacks.meter_lease import MeterLease
 from greentrain.callbacks.ranks import gather, merge_readings
@@ -104,6 +105,7 @@ class RunMeasurement:
         sources: The metered sources, known once the measurement is closed.
         lease: The shared meter.
         record: The record.
+        better: As for :func:`greentrain.callbacks.fit_metrics.final_metrics`.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class RunMeasurement:
         self.sources: tuple[Source, ...] = ()
         self._carbon = carbon
         self._wall = wall
+        self.better: Mapping[str, str] = {}
+        self._trainer: Any = trainer
         self.record = record
         self._alone = False
         self._open = True
@@ -228,9 +232,18 @@ class RunMeasurement:
         self.sources = self.lease.sources()
         if self._wall is not None:
             self._compare(self._wall)
+        self.record.resumed_j = self.record.resumed_j or self.resumed.known_j
+        if self.phase == "fit" and status == "completed" and self._knows_all():
+            self.record.metrics = final_metrics(self._trainer, self.better)
+        self._trainer = None  # a monitor that is kept must not keep the model
         self.record.close(status)
         self.lease.release()
         return True
+
+    def _knows_all(self) -> bool:
+        """Return whether the energy of the whole fit is known, also of that before a resume."""
+        resumed = getattr(self._trainer, "ckpt_path", None) is not None
+        return not resumed or self.record.resumed_j is not None
 
     def _add_window(self, window: Window) -> None:
         window = dataclasses.replace(window, reading=self._of_all(window.reading))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,6 +68,8 @@ class RunRecord:
         run_id: Id of the run; ``None`` before :meth:`begin`, and if nothing is recorded.
         stopped: Whether a cap ended the run, which is closed as ``"stopped"`` then.
         caps: Each cap of the run, for the closing row and for a table.
+        metrics: Final metrics of a fit, for the closing row.
+        resumed_j: Joules that the fit had used before it was resumed; ``None`` if it was not.
 
     Raises:
         ConfigurationError: If the URL of a required ledger cannot be used.
@@ -93,6 +95,8 @@ class RunRecord:
         self._waiting: list[Window] = []
         self.stopped = False
         self.caps: list[EnforcedCap] = []
+        self.metrics: Sequence[Mapping[str, Any]] = ()
+        self.resumed_j: float | None = None
         if url is not None:
             try:
                 self._ledger, self.url = Ledger(url), url
@@ -208,6 +212,8 @@ class RunRecord:
                     caps=json.dumps([dataclasses.asdict(cap) for cap in self.caps])
                     if self.caps
                     else None,
+                    metrics=json.dumps(list(self.metrics)) if self.metrics else None,
+                    resumed_j=self.resumed_j,
                 )
         except LedgerError as error:  # a missing closing row must not lose a trained model
             warn(f"EnergyMonitor: the run could not be closed: {error}")

@@ -45,6 +45,7 @@ class FitUsage:
     Attributes:
         steps: Batches trained on, including those before a resume.
         kept_j: Joules set aside for the end of the fit.
+        before_j: Joules of the fit before a resume, of all its parts.
         last: Usage at the last reading, without what was used before a resume.
         step: Energy of a step.
         end: Energy of the end of the fit.
@@ -68,6 +69,7 @@ class FitUsage:
             )
         self.last = UsagePoint(g_per_j=self._reader.g_per_j or 0.0)
         self._resumed: Mapping[str, Any] = {}
+        self.before_j = 0.0
         self._first_step = 0
         # The open phase that is no step, and the joules at its beginning; training ends the first.
         self._phase: tuple[str, float] | None = ("start", 0.0)
@@ -227,6 +229,7 @@ class FitUsage:
             "joules_per_step": self.step.mean_j,
             "validation_j": self.end.validation_j,
             "after_j": dict(self.end.other_j),
+            "paid_j": self.before_j - self._resumed.get("used_j", 0.0),
         }
 
     def end_state(self, *, alone: bool) -> dict[str, Any]:
@@ -242,9 +245,15 @@ class FitUsage:
             self.measure()
         return self.state()
 
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Continue from the :meth:`state` of an earlier part of the fit."""
-        self._resumed = state
+    def resume(self, state: Mapping[str, Any], *, paid: bool = False) -> None:
+        """Continue from the :meth:`state` of an earlier part of the fit.
+
+        Args:
+            state: The state.
+            paid: Whether the energy of the earlier part is paid for, so that it is not used again.
+        """
+        self.before_j = state.get("used_j", 0.0) + state.get("paid_j", 0.0)
+        self._resumed = {**state, "used_j": 0.0, "used_g": 0.0} if paid else state
         self.steps = self._first_step = int(state["steps"])
         self.end = replace(
             self.end,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,6 +110,8 @@ def _summary(outcome: DemoOutcome) -> Iterator[str]:
 
 
 def _avoided(document: Report) -> Iterator[str]:
+    from greentrain.report.formats import avoided, avoided_span
+
     found = document["avoided"]["energy"]
     full_j, avoided_j = found["modelled_full_j"], found["avoided_j"]
     if not full_j or avoided_j is None:
@@ -120,5 +123,6 @@ def _avoided(document: Report) -> Iterator[str]:
         yield f"{line} (no interval: too few experiences)."
         return
     unit = energy_unit([full_j])
-    low, high = (format_energy(found["interval"][key], unit) for key in ("low_j", "high_j"))
-    yield f"{line} (avoided: {format_energy(avoided_j, unit)}, 95 % interval {low} to {high})."
+    write = partial(format_energy, unit=unit)
+    span = avoided_span(found["interval"]["low_j"], found["interval"]["high_j"], write)
+    yield f"{line} (avoided: {avoided(avoided_j, write)}, 95 % interval {span})."

@@ -59,11 +59,16 @@ class ClosingRow(EntryRow):
         run_id: The run.
         status: ``"completed"``, ``"stopped"`` (at its cap) or ``"failed"``.
         caps: JSON list of the enforced caps, as in ``runs[].caps`` of a report; ``None`` without.
+        metrics: JSON list of the final metrics of a fit, as in ``runs[].metrics`` of a report;
+            ``None`` without.
+        resumed_j: Joules that the fit had used before it was resumed; ``None`` if it was not.
     """
 
     run_id: str
     status: str
     caps: str | None
+    metrics: str | None
+    resumed_j: float | None
 
 
 class SourceRow(EntryRow):

@@ -98,7 +98,14 @@ class RunLog:
         """Wait until all rows recorded so far are in the ledger, or in a local file."""
         self._writer.flush()
 
-    def close(self, status: str = "completed", *, caps: str | None = None) -> None:
+    def close(
+        self,
+        status: str = "completed",
+        *,
+        caps: str | None = None,
+        metrics: str | None = None,
+        resumed_j: float | None = None,
+    ) -> None:
         """Write the closing row; calling it again has no effect.
 
         In a forked process it has no effect either: only the process that opened a run closes it.
@@ -107,6 +114,8 @@ class RunLog:
         Args:
             status: ``"completed"`` or ``"failed"``.
             caps: The caps that were enforced, as in :class:`greentrain.ledger.rows.ClosingRow`.
+            metrics: The final metrics of a fit, as there.
+            resumed_j: Joules that the fit had used before it was resumed.
 
         Raises:
             LedgerError: If the row can be written neither to the database nor to a file.
@@ -115,7 +124,8 @@ class RunLog:
             self._closed = True
             self._writer.close()
             try:
-                row = ("closing", {"run_id": self.run_id, "status": status, "caps": caps})
+                content = {"caps": caps, "metrics": metrics, "resumed_j": resumed_j}
+                row = ("closing", {"run_id": self.run_id, "status": status, **content})
                 if self._outbox.send([row]):
                     self._log_head(status)
                     if self._signer is not None and self._store.path is not None:

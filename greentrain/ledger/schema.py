@@ -37,7 +37,7 @@ BUDGET_CHAIN = "budgets"
 """Chain of the budget rows."""
 RETIRED_REVISIONS = ("0001",)
 """Revisions of pre-releases whose tables cannot be upgraded."""
-REVISIONS = ("0002", "0003", "0004", "0005")
+REVISIONS = ("0002", "0003", "0004", "0005", "0006")
 """Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
 
 
@@ -152,6 +152,8 @@ closings = _content(
     Column("run_id", String(36), nullable=False, unique=True),
     Column("status", String(16), nullable=False),
     Column("caps", Text),
+    Column("metrics", Text),
+    Column("resumed_j", Float),
 )
 sources = _content(
     "sources",

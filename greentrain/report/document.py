@@ -112,10 +112,20 @@ class CapFigures(TypedDict):
     budget: str | None
 
 
+class RunMetric(TypedDict):
+    """The final value of a metric; ``mode`` is ``"max"`` or ``"min"``: its better direction."""
+
+    name: str
+    value: float
+    mode: str | None
+
+
 class RunFigures(EnergyFigures):
     """A run as it was measured; grams are known if they are known of each of its windows.
 
-    ``emissions_before_g`` are those that the ledger holds, in a restated report.
+    ``emissions_before_g`` are those that the ledger holds, in a restated report. ``metrics`` are
+    those of a fit, the most important one first. ``resumed_j`` are the joules that a resumed fit
+    had used before, which are those of another run.
     """
 
     run_id: str
@@ -128,6 +138,8 @@ class RunFigures(EnergyFigures):
     emissions_g: float | None
     emissions_before_g: float | None
     caps: list[CapFigures]
+    metrics: list[RunMetric]
+    resumed_j: float | None
     environment: dict[str, Any]
     slurm_job_id: str | None
     slurm_account: str | None

@@ -94,8 +94,9 @@ def restated(
     for run_id, run in windows.items():
         before.join(run.before)
         upstream.join(run.upstream)
-        if run.before.known:
-            by_basis[bases.get(run_id)].join(run.before)
+        for basis, one in run.before_by_basis.items():
+            if one.known:
+                by_basis[bases.get(run_id) if basis is True else basis].join(one)
     before_g = before.total if before.known == totals["windows"] > 0 else None
     factors = restatement.as_dict()
     return {

@@ -91,6 +91,38 @@ def _masses(low_g: float, high_g: float) -> str:
     return f"{low} to {format_carbon(high_g, unit)}"
 
 
+def avoided(value: float, write: Callable[..., str] = format_energy, verb: str = "used") -> str:
+    """Write an amount that was avoided; a negative one was used more than the comparison needs.
+
+    Args:
+        value: Joules, or grams.
+        write: Writes such an amount with its unit.
+        verb: Word for what was done with it.
+
+    Example:
+        >>> avoided(7200.0), avoided(-7200.0), avoided_span(-7200.0, 3600.0)
+        ('2 Wh', '2 Wh more used', '2 Wh more used to 1 Wh avoided')
+        >>> avoided_span(3600.0, 7200.0), avoided_span(-7200.0, -3600.0)
+        ('1 to 2 Wh', '1 to 2 Wh more used')
+    """
+    return write(value) if value >= 0 else f"{write(-value)} more {verb}"
+
+
+def avoided_span(
+    low: float,
+    high: float,
+    write: Callable[..., str] = format_energy,
+    span: Callable[[float, float], str] = energies,
+    verb: str = "used",
+) -> str:
+    """Write an interval of an amount that was avoided, as :func:`avoided` does."""
+    if low >= 0:
+        return span(low, high)
+    if high <= 0:
+        return f"{span(-high, -low)} more {verb}"
+    return f"{write(-low)} more {verb} to {write(high)} avoided"
+
+
 def metric(value: float | None) -> str:
     """Write a metric with four significant digits; a loss that diverged has an exponent.
 
@@ -164,6 +196,10 @@ def _sentence(text: str) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "amount": amount,
+    "avoided_j": avoided,
+    "avoided_g": lambda grams: avoided(grams, format_carbon, "emitted"),
+    "avoided_span": avoided_span,
+    "avoided_span_g": lambda low, high: avoided_span(low, high, format_carbon, _masses, "emitted"),
     "energies": energies,
     "energy": energy,
     "energy_unit": energy_unit,

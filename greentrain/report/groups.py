@@ -13,7 +13,7 @@ from greentrain.report.document import Report
 from greentrain.report.ledger_reading import VerifiedContents, read
 from greentrain.report.measured import Part
 from greentrain.report.model import documents
-from greentrain.report.row_helpers import grouped
+from greentrain.report.row_helpers import grouped, main_metric
 from greentrain.report.scope import Scope, moment
 from greentrain.texts import short_repr
 from greentrain.units import utc_text
@@ -45,9 +45,9 @@ class GroupFigures(TypedDict):
     """One row: the figures of a group, as its own report has them.
 
     Energy that two runs of a group measured at once counts once. ``metric`` and ``final_metric``
-    are ``None`` for a group of several streams with a metric. ``avoided_each_j`` is measured: the
-    mean over ``baseline_retrainings``. ``avoided_j`` is modelled. ``bases`` are the kinds of the
-    carbon factors: more than one is no sum of one kind.
+    are ``None`` for a group of several streams or fits with a metric. ``avoided_each_j`` is
+    measured: the mean over ``baseline_retrainings``. ``avoided_j`` is modelled. ``bases`` are the
+    kinds of the carbon factors: more than one is no sum of one kind.
     """
 
     name: str | None
@@ -198,6 +198,9 @@ def figures(key: GroupKey, names: Sequence[str], report: Report) -> GroupFigures
     """
     carbon, avoided, summary = report["carbon"], report["avoided"], report["summary"]
     measured = avoided["measured"]
+    fits = [one for run in report["runs"] if (one := main_metric(run)) is not None]
+    # As of several streams, there is no figure for several fits.
+    fit = fits[0] if len(fits) == 1 and not summary["by_stream"] else None
     return {
         "name": key.name,
         "ledger": None if key.ledger is None else names[key.ledger],
@@ -210,8 +213,8 @@ def figures(key: GroupKey, names: Sequence[str], report: Report) -> GroupFigures
         "emissions_g": carbon["emissions_g"],
         "emissions_complete": carbon["complete"],
         "bases": [str(one["basis"] or "unknown") for one in carbon["by_basis"]],
-        "metric": summary["metric"],
-        "final_metric": summary["final_metric"],
+        "metric": summary["metric"] if fit is None else fit["name"],
+        "final_metric": summary["final_metric"] if fit is None else fit["value"],
         "avoided_each_j": None if measured is None else measured["avoided_j"],
         "baseline_retrainings": 0 if measured is None else measured["baseline_retrainings"],
         "avoided_j": avoided["energy"]["avoided_j"],

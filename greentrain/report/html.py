@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MOST_EXPERIENCES = 200
 MOST_RUNS = 60
 MOST_CHARTS = 6
+MOST_METRICS = 8
 UNFOLDED = 20
 """Runs, and experiences, that are shown at once: the last ones. Earlier ones are folded."""
 
@@ -156,6 +157,8 @@ def _view(report: Report) -> dict[str, Any]:
         "shown_runs": runs[-UNFOLDED:],
         "hidden_runs": max(0, len(runs) - MOST_RUNS),
         "most_charts": MOST_CHARTS,
+        "most_metrics": MOST_METRICS,
+        "trial_names": {one["run_ids"][0]: one["name"] for one in trials(report)},
     }
 
 
@@ -283,6 +286,8 @@ def _lead(report: Report) -> str:
         used = f"{energy(totals['energy_j'])} used{part}"
     if summary["experiences"]:
         used += f" over {plural(summary['experiences'], 'experience')}"
+        others = sum(run["kind"] != "stream" for run in report["runs"])
+        used += f" and by {plural(others, 'run')} without decisions" if others else ""
     if not budgets:
         return f"{used}. No budget was set."
     broken = [budget["name"] for budget in budgets if not budget["kept"]]

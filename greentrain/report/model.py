@@ -29,7 +29,7 @@ from greentrain.ledger.schema import run_chain
 from greentrain.report.budget_status import budgets
 from greentrain.report.decided import LedgerPayments, read_all_payments, read_decisions
 from greentrain.report.disclosures import Disclosures
-from greentrain.report.document import CapFigures, Overlap, Report, RunFigures
+from greentrain.report.document import CapFigures, Overlap, Report, RunFigures, RunMetric
 from greentrain.report.emissions import carbon, restated
 from greentrain.report.energy_totals import boundary, energy_totals, not_measured
 from greentrain.report.equivalents import equivalents as as_equivalents
@@ -39,7 +39,7 @@ from greentrain.report.limits import NO_SINK, Sink
 from greentrain.report.measured import Part, Windows, host_of, read_windows
 from greentrain.report.overlaps import with_finer_phases, with_overlaps
 from greentrain.report.restatement import Restatement
-from greentrain.report.row_helpers import ReportRows, parse
+from greentrain.report.row_helpers import ReportRows, better, number, parse
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.scope import Scope, moment
 from greentrain.report.sources import description
@@ -268,6 +268,15 @@ def _caps(text: str | None) -> list[CapFigures]:
     ]
 
 
+def _metrics(text: str | None) -> list[RunMetric]:
+    listed: list[object] = parse(text, [])
+    return [
+        {"name": str(one.get("name")), "value": value, "mode": better(one.get("mode"))}
+        for one in listed
+        if isinstance(one, dict) and (value := number(one.get("value"))) is not None
+    ]
+
+
 def _run(
     row: RunRow,
     closing: ClosingRow | None,
@@ -290,6 +299,8 @@ def _run(
         "opened_utc": row["recorded_utc"],
         "closed_utc": None if closing is None else closing["recorded_utc"],
         "caps": [] if closing is None else _caps(closing["caps"]),
+        "metrics": [] if closing is None else _metrics(closing["metrics"]),
+        "resumed_j": None if closing is None else number(closing["resumed_j"]),
         "environment": environment,
         "slurm_job_id": row["slurm_job_id"],
         "slurm_account": row["slurm_account"],

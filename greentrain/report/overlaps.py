@@ -18,7 +18,7 @@ from typing import NamedTuple, TypedDict
 
 from greentrain.ledger import SourceRow
 from greentrain.report.document import EnergyTotals, Overlap, PhaseFigures, ReportTotals
-from greentrain.report.row_helpers import MeasuredWindow, Span, known_wh, total
+from greentrain.report.row_helpers import MeasuredWindow, RestatedWindow, Span, known_wh, total
 from greentrain.report.times import length
 from greentrain.units import format_energy, plural
 
@@ -344,6 +344,6 @@ def _less(window: MeasuredWindow, shared: Mapping[str, Mapping[str, int]]) -> Me
         "market_emissions_g": part(window["market_emissions_g"]),
     }
     if "restated" in window:
-        before_g, upstream_g = window["restated"]
-        less["restated"] = part(before_g), part(upstream_g)
+        before_g, upstream_g, origins = window["restated"]
+        less["restated"] = RestatedWindow(part(before_g), part(upstream_g), origins)
     return less

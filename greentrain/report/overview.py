@@ -31,6 +31,7 @@ from greentrain.report.limits import Sink
 from greentrain.report.measured import Part
 from greentrain.report.model import documents
 from greentrain.report.next_actions import NextAction, next_actions
+from greentrain.report.row_helpers import better
 from greentrain.report.scope import Scope
 from greentrain.report.trials import Trial, trials
 
@@ -92,6 +93,12 @@ class StreamRow(GroupFigures):
     trials: list[Trial]
 
 
+class OtherRow(GroupFigures):
+    """The row of runs without decisions of one name, such as fits."""
+
+    trials: list[Trial]
+
+
 class Overview(TypedDict):
     """The overview document: ``overview.json``."""
 
@@ -103,7 +110,7 @@ class Overview(TypedDict):
     verified: bool
     verify_command: str
     streams: list[StreamRow]
-    others: list[GroupFigures]
+    others: list[OtherRow]
     teams: list[GroupFigures]
     projects: list[GroupFigures]
     total: GroupFigures
@@ -151,13 +158,13 @@ def overview(
         next(reports)  # for what it notes in `tried`
         whole = next(reports)
         streams: list[StreamRow] = []
-        others: list[GroupFigures] = []
+        others: list[OtherRow] = []
         for (key, _, _), one in zip(groups["stream"], reports, strict=False):
             if not one["runs"]:
                 continue
             row = figures(key, names, one)
             if key not in tried.budgets:
-                others.append(row)
+                others.append({**row, "trials": trials(one)})
                 continue
             budget = _budget(key, one["budgets"], tried)
             actions = next_actions(contents, ledgers[key.ledger or 0].name, key, one, budget, now)
@@ -270,7 +277,7 @@ def _row(
         "project": last["project"],
         "interrupted": report["summary"]["interrupted"],
         "first_metric": _first_metric(report["experiences"], row["metric"]),
-        "mode": mode if mode in ("max", "min") else None,
+        "mode": better(mode),
         "budgets": len(tried.budgets[key]),
         "budget": None if budget is None else budget[0],
         "burn_down": []

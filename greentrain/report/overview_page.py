@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from greentrain.report.burn_down_chart import burn_down_chart
-from greentrain.report.formats import FILTERS, short, signed, signed_energy
+from greentrain.report.formats import FILTERS, avoided, short, signed, signed_energy
 from greentrain.report.groups import GroupFigures
-from greentrain.report.html import environment
-from greentrain.report.overview import OVERVIEW_MARK, BudgetState, Overview, StreamRow
+from greentrain.report.html import MOST_CHARTS, environment
+from greentrain.report.overview import OVERVIEW_MARK, BudgetState, OtherRow, Overview, StreamRow
 from greentrain.report.pareto_chart import pareto_charts
+from greentrain.report.trials import Trial, distinct
 from greentrain.units import carbon_unit, energy_unit, format_carbon, format_energy, plural
 
 MOST_STREAMS = 200
@@ -28,6 +30,7 @@ def render_overview(document: Overview) -> str:
     templates.filters.update(
         {
             "avoided": avoided_words,
+            "best": best_words,
             "changed": change_words,
             "emitted": emission_words,
             "forecast": forecast_words,
@@ -50,8 +53,7 @@ def render_overview(document: Overview) -> str:
         hidden=len(document["streams"]) - len(shown),
         charts=charts,
         pareto=[
-            (name, Markup(one))
-            for name, one in pareto_charts(trial for row in shown for trial in row["trials"])
+            (name, Markup(one)) for name, one in pareto_charts(_trials(document))[:MOST_CHARTS]
         ],
         lead=_lead(document),
         mark=OVERVIEW_MARK,
@@ -59,6 +61,11 @@ def render_overview(document: Overview) -> str:
         units_of=units_of,
     )
     return page if page.endswith("\n") else page + "\n"
+
+
+def _trials(document: Overview) -> list[Trial]:
+    rows = [*document["streams"][:MOST_STREAMS], *document["others"]]
+    return distinct([trial for row in rows for trial in row["trials"]])
 
 
 def energy_words(row: GroupFigures, unit: str | None = None) -> str:
@@ -79,23 +86,34 @@ def emission_words(row: GroupFigures, unit: str | None = None) -> str:
 
 def units_of(rows: Sequence[GroupFigures]) -> tuple[str, str, str]:
     """Return the units of three columns: energy, emissions and avoided energy."""
-    avoided = [row[key] for row in rows for key in ("avoided_each_j", "avoided_j")]
+    saved = [row[key] for row in rows for key in ("avoided_each_j", "avoided_j")]
     return (
         energy_unit([row["energy_j"] for row in rows]),
         carbon_unit([row["emissions_g"] or 0.0 for row in rows]),
-        energy_unit(avoided),
+        energy_unit(saved),
     )
 
 
 def avoided_words(row: GroupFigures, unit: str | None = None) -> str:
     """Write the avoided energy, the measured one first."""
-    words = []
+    words, write = [], partial(format_energy, unit=unit)
     if row["avoided_each_j"] is not None:
         times = plural(row["baseline_retrainings"], "baseline retraining")
-        words.append(f"{format_energy(row['avoided_each_j'], unit)} at each of {times}, measured")
+        each = avoided(row["avoided_each_j"], write)
+        words.append(f"{each} at each of {times}, measured")
     if row["avoided_j"] is not None:
-        words.append(f"{format_energy(row['avoided_j'], unit)} in all, modelled")
+        words.append(f"{avoided(row['avoided_j'], write)} in all, modelled")
     return "; ".join(words) or "none claimed"
+
+
+def best_words(row: OtherRow) -> str:
+    """Write the best metric of fits, if they are all compared by one metric."""
+    trials = row["trials"]
+    if len({(one["metric"], one["mode"]) for one in trials}) != 1:
+        return "" if not trials else "several"
+    best = min if trials[0]["mode"] == "min" else max
+    value = FILTERS["metric"](best(one["value"] for one in trials))
+    return f"{value} {short(trials[0]['metric'], 24)}"
 
 
 def metric_words(row: StreamRow) -> str:
@@ -182,7 +200,9 @@ def _lead(document: Overview) -> str:
     if not streams:
         return f"{energy_words(total)} used by {plural(total['runs'], 'run')}, and no stream yet."
     to_do = sum(len(one["actions"]) for one in streams)
-    words = f"{energy_words(total)} used over {plural(total['experiences'], 'experience')}. "
+    words = f"{energy_words(total)} used over {plural(total['experiences'], 'experience')}"
+    others = sum(row["runs"] for row in document["others"])
+    words += f" and by {plural(others, 'run')} without decisions. " if others else ". "
     broken = [one for one in streams if one["budget"] is not None and not one["budget"]["kept"]]
     words += f"{plural(len(broken), 'stream')} did not keep the budget. " if broken else ""
     short_of = [

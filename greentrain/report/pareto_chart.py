@@ -119,7 +119,7 @@ def pareto_chart(points: Sequence[MetricPoint], name: str, mode: str) -> str:
         width = _CHARACTER * len(label)
         right = x + 9 + width < plot.x(1)
         start = x + 9 if right else x - 9 - width
-        below = y + 4
+        below = y - 7 if mode == "min" else y + 15  # the dashes of the front go the other way
         while any(
             start < to and begin < start + width and abs(below - row) < 14
             for begin, to, row in taken

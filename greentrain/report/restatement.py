@@ -15,7 +15,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger import RunRow, canonical
 from greentrain.report.carbon_figures import RestatedFactors
 from greentrain.report.restate import kind_of_factors, window_grams
-from greentrain.report.row_helpers import MeasuredWindow, number, parse
+from greentrain.report.row_helpers import MeasuredWindow, RestatedWindow, number, parse
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
@@ -135,7 +135,9 @@ class Restatement:
         for window in windows:
             provider, upstream, pue = self._runs.get(window["run_id"], (None, None, None))
             of_upstream = None if upstream is None else window_grams(window, upstream, pue)
-            window["restated"] = window["emissions_g"], of_upstream
+            window["restated"] = RestatedWindow(
+                window["emissions_g"], of_upstream, window["intensity_origins"]
+            )
             window["emissions_g"] = None
             window["intensity_g_per_kwh"] = window["intensity_by_hour"] = None
             window["intensity_origins"] = None

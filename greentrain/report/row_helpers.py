@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NotRequired, TypedDict, TypeVar, cast
+from typing import Any, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
 from greentrain.ledger import (
     BudgetRow,
@@ -16,11 +16,19 @@ from greentrain.ledger import (
     RunRow,
     SourceRow,
 )
-from greentrain.report.document import RunFigures
+from greentrain.report.document import RunFigures, RunMetric
 from greentrain.units import wh
 
 Span = tuple[int, int]
 """A half-open interval in microseconds since 1970."""
+
+
+class RestatedWindow(NamedTuple):
+    """Grams and origins of a window as the ledger holds them, and its upstream grams."""
+
+    emissions_g: float | None
+    upstream_g: float | None
+    intensity_origins: str | None
 
 
 class MeasuredWindow(RecoveredWindowRow):
@@ -29,13 +37,12 @@ class MeasuredWindow(RecoveredWindowRow):
     Attributes:
         joules: Joules by source name; ``by_source`` is empty.
         times: Spans in which the window's own energy was used, in order.
-        restated: The grams that the ledger holds, and the upstream grams. It is set only in a
-            restated report.
+        restated: What the factors replaced, only in a restated report.
     """
 
     joules: dict[str, float | None]
     times: tuple[Span, ...]
-    restated: NotRequired[tuple[float | None, float | None]]
+    restated: NotRequired[RestatedWindow]
 
 
 class ReportRows(TypedDict):
@@ -109,6 +116,16 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def better(mode: object) -> str | None:
+    """Return the better direction of a metric, ``"max"`` or ``"min"``; ``None`` for others."""
+    return mode if mode == "max" or mode == "min" else None
+
+
+def main_metric(run: RunFigures) -> RunMetric | None:
+    """Return the metric by which a fit is compared: the first one with a better direction."""
+    return next((one for one in run["metrics"] if one["mode"] is not None), None)
 
 
 def known_wh(energy_j: float | None) -> float | None:

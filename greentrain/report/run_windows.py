@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
+from typing import Any, Literal
 
 from greentrain.report.hourly import Hours
 from greentrain.report.row_helpers import MeasuredWindow, Span, grouped, parse
@@ -55,6 +56,8 @@ class RunWindows:
         hours: Joules and grams by the hour.
         spans: The time that is covered, as disjoint spans in order.
         before: Grams that the ledger holds, in a restated report.
+        before_by_basis: The same by the basis of their factors; ``True`` for that of the run's
+            origin, ``None`` if there are several.
         upstream: Upstream grams, in a restated report.
         without_intensity: ``True`` if the carbon intensity of a window is not known.
     """
@@ -89,9 +92,12 @@ class RunWindows:
         self._add_origins([one for one in known if one["intensity_origins"]])
         self.hours.add_all(windows)
         self.before, self.upstream = Sum(), Sum()
-        restated = [one["restated"] for one in windows if "restated" in one]
-        self.before.add_all(before_g for before_g, _ in restated)
-        self.upstream.add_all(upstream_g for _, upstream_g in restated)
+        self.before_by_basis: dict[str | Literal[True] | None, Sum] = defaultdict(Sum)
+        for before in [one["restated"] for one in windows if "restated" in one]:
+            self.before.add(before.emissions_g)
+            self.upstream.add(before.upstream_g)
+            origins = _origins(before.intensity_origins)
+            self.before_by_basis[_basis(origins) if origins else True].add(before.emissions_g)
         self._compress()
 
     @property
@@ -121,11 +127,8 @@ class RunWindows:
 
     def _add_origins(self, windows: Sequence[MeasuredWindow]) -> None:
         for window in windows:
-            listed = parse(window["intensity_origins"], [])
-            origins = [one for one in listed if isinstance(one, dict)]
-            bases = {one["basis"] for one in origins if isinstance(one.get("basis"), str)}
-            basis = bases.pop() if len(bases) == 1 else None
-            self.other_bases[basis].add(window["emissions_g"])
+            origins = _origins(window["intensity_origins"])
+            self.other_bases[_basis(origins)].add(window["emissions_g"])
             fallbacks = [one for one in origins if one.get("fallback_of") is not None]
             self.replaced.update({f"{one.get('source')}, {one.get('zone')}" for one in fallbacks})
 
@@ -134,7 +137,8 @@ class RunWindows:
             one.compress()
         for source in self.sources.values():
             source.joules.compress()
-        for part in (*self.other_bases.values(), self.own_basis, self.by_market):
+        by_basis = (*self.other_bases.values(), *self.before_by_basis.values())
+        for part in (*by_basis, self.own_basis, self.by_market):
             part.compress()
         for each in (
             self.unpaid,
@@ -145,6 +149,16 @@ class RunWindows:
             self.upstream,
         ):
             each.compress()
+
+
+def _origins(text: str | None) -> list[dict[str, Any]]:
+    return [one for one in parse(text, []) if isinstance(one, dict)]
+
+
+def _basis(origins: Sequence[dict[str, Any]]) -> str | None:
+    """Return the basis of the factors, if all that have one have the same."""
+    bases = {one["basis"] for one in origins if isinstance(one.get("basis"), str)}
+    return bases.pop() if len(bases) == 1 else None
 
 
 def _gap(window: MeasuredWindow) -> tuple[str, tuple[str, ...]]:

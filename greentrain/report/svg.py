@@ -287,7 +287,7 @@ def _labels(plot: Plot, pairs: Sequence[tuple[str, str]]) -> list[str]:
     longest = max((len(words) for pair in pairs for words in pair), default=0)
     fitting = int((plot.slot - 8) / _CHARACTER)
     if _SHORTEST <= fitting < longest:  # short names at each bar are better than some long ones
-        pairs = [(shown(first, fitting - 1), shown(second, fitting - 1)) for first, second in pairs]
+        pairs = [(_cut(first, fitting), shown(second, fitting - 1)) for first, second in pairs]
         longest = fitting
     every = max(1, math.ceil((_CHARACTER * longest + 8) / plot.slot))
     labels = []
@@ -300,7 +300,13 @@ def _labels(plot: Plot, pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _name(one: ExperienceEntry) -> str:
-    return shown(str(one["experience_id"]), 11)
+    return _cut(str(one["experience_id"]), 12)
+
+
+def _cut(text: str, limit: int) -> str:
+    """Leave out the middle of a name: the names of a row often differ at one end alone."""
+    whole = shown(text)
+    return whole if len(whole) <= limit else f"{whole[: limit - 5]}…{whole[-4:]}"
 
 
 def _tooltip(plot: Plot, index: int, words: str) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypedDict
 
 from greentrain.report.document import ExperienceEntry, Report, RunFigures
 from greentrain.report.experiences import settings_of
-from greentrain.report.row_helpers import grouped, total
+from greentrain.report.row_helpers import better, grouped, main_metric, total
 
 
 class Trial(TypedDict):
-    """The runs from the first experience of a stream to the last one: their energy and metric.
+    """A fit, or the runs from the first experience of a stream to the last one.
 
     A stream that was stopped and resumed is one trial. One that began again, as in a search, is
-    several. ``mode`` is ``"max"`` or ``"min"``: the better direction of the metric, if known.
+    several. A fit is one, with the energy before a resume. ``mode`` is ``"max"`` or ``"min"``: the
+    better direction of the metric, if known.
     """
 
     name: str
@@ -26,11 +28,11 @@ class Trial(TypedDict):
 
 
 def trials(report: Report) -> list[Trial]:
-    """Return the trials of a report that have a metric, in the order of their runs.
+    """Return the trials of a report that have a metric: those of streams, then fits, in order.
 
-    Of a stream with several trials, each name has the number of its trial. The energy is that of
-    the runs in the report, with probes, calibration and baseline retrainings. It is ``None`` if
-    nothing of a run was measured.
+    Of several trials with one name, each has its number. The energy is that of the runs in the
+    report, with probes, calibration and baseline retrainings. It is ``None`` if nothing of a run
+    was measured. A fit of which a part is outside of the report's interval is no trial.
     """
     of_run = grouped(report["experiences"], lambda one: one["run_id"])
     found: list[Trial] = []
@@ -42,6 +44,44 @@ def trials(report: Report) -> list[Trial]:
         for number, attempt in enumerate(attempts, start=1):
             title = f"{name} ({number})" if len(attempts) > 1 else name
             found += _trial(title, attempt, of_run)
+    return distinct([*found, *_fits(report)])
+
+
+def distinct(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials, each with another name: the same ones have the beginning of a run's id."""
+    count = Counter(one["name"] for one in trials)
+    return [
+        {**one, "name": f"{one['name']} {one['run_ids'][0][:8]}"} if count[one["name"]] > 1 else one
+        for one in trials
+    ]
+
+
+def _fits(report: Report) -> list[Trial]:
+    """Return the fits with a metric whose better direction is known."""
+    since, until = (report["scope"][key] for key in ("since_utc", "until_utc"))
+    fits = [
+        (run, metric)
+        for run in report["runs"]
+        if (metric := main_metric(run)) is not None
+        and (since is None or run["opened_utc"] >= since)
+        and (until is None or (run["closed_utc"] or "") < until)
+    ]
+    count, number = Counter(run["name"] for run, _ in fits), Counter[str]()
+    found: list[Trial] = []
+    for run, metric in fits:
+        name = run["name"]
+        number[name] += 1
+        joules = [run["energy_j"], *([] if run["resumed_j"] is None else [run["resumed_j"]])]
+        found.append(
+            {
+                "name": f"{name} ({number[name]})" if count[name] > 1 else name,
+                "run_ids": [run["run_id"]],
+                "energy_j": None if None in joules else total(joules),
+                "metric": metric["name"],
+                "value": metric["value"],
+                "mode": metric["mode"],
+            }
+        )
     return found
 
 
@@ -82,6 +122,6 @@ def _trial(
             "energy_j": None if None in joules else total(joules),
             "metric": known[-1][0],
             "value": known[-1][1],
-            "mode": mode if mode in ("max", "min") else None,
+            "mode": better(mode),
         }
     ]

@@ -246,3 +246,36 @@ def test_a_ledger_of_a_pre_release_is_refused_in_one_sentence(ledger: Ledger, ur
             "0001) and cannot be upgraded; read it with that version, and use another file or "
             "database for new runs"
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """metrics = '[{"name": "acc", "value": 0.99, "mode": "max"}]'""",
+        "metrics = NULL",
+        "resumed_j = NULL",
+    ],
+)
+def test_a_forged_metric_of_a_fit_is_found_and_an_old_closing_row_stays_valid(
+    tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "old.db"
+    ledger = Ledger(str(path))
+    ledger.open_run("fit", "old").close()
+    heads = ledger.heads()
+    with ledger.store.write() as connection:  # the tables of revision 0005
+        for column in ("metrics", "resumed_j"):
+            connection.execute(text(f"ALTER TABLE closings DROP COLUMN {column}"))
+        connection.execute(text("UPDATE greentrain_version SET version_num = '0005'"))
+    ledger.close()
+    newer = Ledger(str(path), create=False)
+    assert newer.heads() == heads
+    fit = newer.open_run("fit", "new")
+    fit.close(metrics='[{"name": "acc", "value": 0.5, "mode": "max"}]', resumed_j=2.0)
+    assert [row["resumed_j"] for row in newer.rows("closing")] == [None, 2.0]
+    assert verify(newer).ok
+    with newer.store.write() as connection:
+        where = f"WHERE run_id = '{fit.run_id}'"
+        connection.execute(text(f"UPDATE closings SET {change} {where}".replace(":", r"\:")))
+    assert verify(newer).failures == (f"row 0 of {fit.chain} (closing): was altered",)
+    newer.close()

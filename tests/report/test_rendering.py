@@ -15,6 +15,8 @@ from greentrain.carbon import Emissions
 from greentrain.errors import ConfigurationError
 from greentrain.report import build, formats, render_html, write
 from greentrain.report.disclosures import Disclosures
+from greentrain.report.groups import roll_up
+from greentrain.report.overview_page import avoided_words
 from greentrain.report.svg import (
     energy_chart,
     intensity_chart,
@@ -282,3 +284,21 @@ def test_a_gain_is_never_minus_zero_and_an_unknown_one_was_not_probed():
     gain = formats.FILTERS["gain"]
     assert gain({"predicted_gain": -0.0001, "gain_sd": None}) == "+0.000"
     assert gain({"predicted_gain": None, "gain_sd": None}) == "not probed"
+
+
+def test_more_energy_than_the_comparison_needs_is_said_in_words(ledger):
+    run, budget = opened(ledger, carbon=SERIES)
+    for position in range(5):
+        emissions = Emissions(grams=0.44, intensity_g_per_kwh=400.0)
+        lived(run, budget, position, full_j=360.0, drawn_j=3960.0, emissions=emissions)
+    run.close()
+    report = build(ledger)
+    shown = re.sub(r"\s+", " ", Page(render_html(report)).text)
+    # Five times 3,960 J more than 360 J are 5 Wh, which at 400 g/kWh are 2 g.
+    assert "None modelled 5 Wh more used than always retraining in full would have" in shown
+    assert "5 to 5 Wh more used (95 % interval; how) 2 g CO2e more emitted significant" in shown
+    assert "5 Wh more used than the comparison would have needed (95 % interval" in shown
+    assert "2 g CO2e more emitted (95 % interval 2 to 2 g CO2e more emitted)" in shown
+    assert "-5 Wh" not in shown
+    (row, _) = roll_up([ledger], "stream")
+    assert avoided_words(row) == "5 Wh more used in all, modelled"

@@ -17,13 +17,21 @@ import pytest
 from typer.testing import CliRunner
 
 from greentrain.budget import Budget
-from greentrain.carbon import CarbonAccount, CsvIntensity, StaticIntensity
+from greentrain.carbon import (
+    CarbonAccount,
+    CsvIntensity,
+    FallbackChain,
+    Provenance,
+    StaticIntensity,
+)
 from greentrain.carbon.factors import read_factors
+from greentrain.carbon.intensity import Interval
 from greentrain.cli.app import app
-from greentrain.errors import ConfigurationError
+from greentrain.errors import ConfigurationError, IntensityError
 from greentrain.ledger import Ledger
-from greentrain.report import build, build_and_write, check
+from greentrain.report import build, build_and_write, check, render_html
 from greentrain.report.exports import write_card
+from greentrain.report.exports.facts import restated_words
 from greentrain.report.restate import restate
 from greentrain.report.restatement import Restatement
 from greentrain.report.write import FORMATS
@@ -353,3 +361,35 @@ def test_a_payment_of_grams_stays_as_it_was_settled(ledger, tmp_path):
     before, after = build(ledger), build(ledger, restatement=given)
     assert after["carbon"]["emissions_g"] == pytest.approx(0.1)
     assert after["budgets"] == before["budgets"]
+
+
+def test_grams_before_are_by_the_basis_of_each_window_also_after_a_fallback(tmp_path):
+    class Service:
+        """Direct factors, 360 g/kWh up to 16:00; then it gives no answer."""
+
+        provenance = Provenance(source="a service", zone="DE", data_year=None, basis="direct")
+
+        def history(self, start: datetime, end: datetime) -> list[Interval]:
+            if end > NOON + timedelta(hours=4):
+                raise IntensityError("a service gave no answer")
+            return [Interval(start=start, end=end, g_per_kwh=360.0)]
+
+        forecast = history
+
+    ledger = Ledger(str(tmp_path / "ledger.db"))
+    germany = StaticIntensity("DE")
+    # The first window, of 1 kJ, ends at 15:07; those of 2, 3 and 4 kJ end after 16:00.
+    record(ledger, CarbonAccount(intensity=FallbackChain([Service(), germany])))
+    own_g, other_g = 0.1, germany.g_per_kwh * 9.0 / 3600.0
+    factors = Restatement.read(written(tmp_path, f"{HEADER}*,,,720,direct,b\n"))
+    report = build(ledger, restatement=factors)
+    assert report["restated"]["before_by_basis"] == [
+        {"basis": "direct", "emissions_g": pytest.approx(own_g)},
+        {"basis": "life-cycle", "emissions_g": pytest.approx(other_g)},
+    ]
+    assert report["restated"]["before_g"] == pytest.approx(own_g + other_g)
+    assert "of different bases (direct 0.1 g CO2e, life-cycle " in restated_words(report)
+    page = render_html(report)
+    assert "before, of different bases" in page
+    assert build(ledger)["carbon"]["by_basis"] == report["restated"]["before_by_basis"]
+    ledger.close()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
 import re
 
+import jsonschema
 import pytest
 
 from greentrain.budget import Budget
 from greentrain.ledger import Ledger
 from greentrain.report import build, render_html
 from greentrain.report.chart_shapes import WIDTH
+from greentrain.report.exports.tables import render_runs
+from greentrain.report.groups import roll_up
+from greentrain.report.overview import overview
+from greentrain.report.overview_page import render_overview
 from greentrain.report.pareto_chart import MOST_NAMED, pareto_charts
-from greentrain.report.trials import Trial, trials
-from tests.report.ledgers import SOURCES, come, decide, window
+from greentrain.report.trials import Trial, distinct, trials
+from tests.report.ledgers import SOURCES, STARTED, come, decide, window
+from tests.report.test_core import SCHEMA
 
 MODE = {"settings": {"mode": "max"}}
 
@@ -139,3 +148,74 @@ def test_of_many_trials_only_the_front_is_named() -> None:
     rising = [_trial(f"t{place}", 1.0 + place, float(place)) for place in range(1000)]
     ((_, chart),) = pareto_charts(rising)
     assert 10 < len(re.findall(r">t\d+</text>", chart)) <= MOST_NAMED
+
+
+def _fit(ledger: Ledger, name: str, joules: float, acc: float, **closing) -> None:
+    run = ledger.open_run("fit", name, sources=SOURCES)
+    window(run, joules, 0.0)
+    metrics = [
+        {"name": "val_acc", "value": acc, "mode": "max"},
+        {"name": "loss", "value": 1.0, "mode": None},
+    ]
+    run.close(metrics=json.dumps(metrics), **closing)
+
+
+def test_fits_are_points_next_to_streams_in_every_output(ledger: Ledger) -> None:
+    _fit(ledger, "net", 50.0, 0.7)
+    _run(ledger, "net", _budget(ledger), [(0, 0.8)], 90.0)
+    _fit(ledger, "net", 60.0, 0.75, resumed_j=40.0)
+    _fit(ledger, "alone", 10.0, 0.5)
+    report = build(ledger)
+    jsonschema.Draft202012Validator(SCHEMA).validate(report)
+    found = [(one["name"], one["energy_j"], one["value"]) for one in trials(report)]
+    assert found == [
+        ("net", 90.0, 0.8),
+        ("net (1)", 50.0, 0.7),
+        ("net (2)", 100.0, 0.75),
+        ("alone", 10.0, 0.5),
+    ]
+    page = render_html(report)
+    assert "<title>net (1): 50 J, val_acc 0.7, on the Pareto front</title>" in page
+    assert "<title>net (2): 100 J, val_acc 0.75</title>" in page
+    assert "val_acc</bdi> 0.7 (more is better), <bdi>loss</bdi> 1, at the end of the fit" in page
+    assert "at the end of the fit; <bdi>net (2)</bdi> in the chart" in page
+    assert "used over 1 experience and by 3 runs without decisions." in page
+    assert "after 40 J, which an earlier run used for the same fit" in page
+    header, first, *_ = csv.reader(io.StringIO(render_runs(report)))
+    row = dict(zip(header, first, strict=True))
+    shown = (row["metric"], row["last metric"], row["metric mode"])
+    assert shown == ("val_acc", "0.7", "max")
+    document = overview([ledger], STARTED)
+    names = {row["name"]: [one["name"] for one in row["trials"]] for row in document["others"]}
+    assert names == {"net": ["net (1)", "net (2)"], "alone": ["alone"]}
+    page = render_overview(document)
+    assert "nothing else beats alone, net (1), net<" in page
+    assert "<td>0.75 val_acc</td>" in page
+    assert "used over 1 experience and by 3 runs without decisions." in page
+    rows = {(row["name"], row["metric"], row["final_metric"]) for row in roll_up([ledger], "run")}
+    assert ("alone", "val_acc", 0.5) in rows
+
+
+def test_a_fit_that_is_partly_outside_of_the_interval_is_no_trial(ledger: Ledger) -> None:
+    _fit(ledger, "net", 50.0, 0.7)
+    (run,) = ledger.rows("run")
+    (closing,) = ledger.rows("closing")
+    assert len(trials(build(ledger, since=run["recorded_utc"]))) == 1
+    assert trials(build(ledger, until=closing["recorded_utc"])) == []
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    ["x", "{}", "[3]", '[{"name": "a"}]', '[{"name": "a", "value": true, "mode": "max"}]', "[[]]"],
+)
+def test_metrics_that_were_tampered_with_break_no_report(ledger: Ledger, metrics: str) -> None:
+    ledger.open_run("fit", "net").close(metrics=metrics)
+    report = build(ledger)
+    assert [run["metrics"] for run in report["runs"]] == [[]]
+    assert trials(report) == []
+
+
+def test_trials_of_one_name_have_the_beginning_of_their_run() -> None:
+    same = [{**_trial("a", 1.0, 0.5), "run_ids": [run_id]} for run_id in ("0123456789", "abc")]
+    names = [one["name"] for one in distinct([*same, _trial("b", 1.0, 0.5)])]
+    assert names == ["a 01234567", "a abc", "b"]

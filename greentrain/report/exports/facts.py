@@ -309,6 +309,10 @@ def restated_words(document: Report) -> str | None:
     if held is None:
         return None
     before = "unknown" if held["before_g"] is None else format_carbon(held["before_g"])
+    bases = held["before_by_basis"]
+    if bases[1:]:
+        each = (f"{one['basis'] or 'unknown'} {format_carbon(one['emissions_g'])}" for one in bases)
+        before += f" of different bases ({', '.join(each)})"
     words = f"{one_line(held['sentence'], 400)}; before: {before}"
     if not held["upstream"]:
         return words

@@ -26,7 +26,7 @@ from greentrain.report.exports import facts
 from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
 from greentrain.report.groups import GroupFigures
 from greentrain.report.limits import Sink
-from greentrain.report.row_helpers import pue
+from greentrain.report.row_helpers import main_metric, pue
 from greentrain.report.uses import kind_of, with_baselines
 from greentrain.report.window_list import TaggedWindow, tagged
 
@@ -62,8 +62,15 @@ RUNS: Columns[RunFigures] = {
     "team": lambda row: _text(row["team"]),
     "project": lambda row: _text(row["project"]),
     "emissions before restating (g CO2e)": lambda row: row["emissions_before_g"],
+    "metric": lambda row: None if (one := main_metric(row)) is None else _text(one["name"]),
+    "last metric": lambda row: None if (one := main_metric(row)) is None else one["value"],
+    "metric mode": lambda row: None if (one := main_metric(row)) is None else one["mode"],
+    "energy before a resume (kWh)": lambda row: facts.kwh(row["resumed_j"]),
 }
-"""The columns of the table of runs; energy is as metered, without the PUE, grams with it."""
+"""The columns of the table of runs; energy is as metered, without the PUE, grams with it.
+
+The metric is that of a fit; the table of experiences has those of streams.
+"""
 
 EXPERIENCES: Columns[ExperienceEntry] = {
     "run id": lambda row: _text(row["run_id"]),
