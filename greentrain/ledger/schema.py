@@ -37,7 +37,7 @@ BUDGET_CHAIN = "budgets"
 """Chain of the budget rows."""
 RETIRED_REVISIONS = ("0001",)
 """Revisions of pre-releases whose tables cannot be upgraded."""
-REVISIONS = ("0002", "0003", "0004", "0005")
+REVISIONS = ("0002", "0003", "0004", "0005", "0006")
 """Revisions of the tables, oldest first; each is a file in ``migrations/versions``."""
 
 
@@ -229,6 +229,7 @@ decisions = _content(
     Column("min_gain_per_j", Float),
     Column("state", Text, nullable=False),
     Column("alternatives", Text, nullable=False),
+    Column("waiting", Text),
 )
 outcomes = _content(
     "outcomes",
@@ -252,6 +253,14 @@ outcomes = _content(
     Column("config_sha256", String(64)),
     Column("flops", Float),
     Column("flops_note", Text),
+    Column("shifted_g", Float),
+)
+events = _content(
+    "events",
+    Column("run_id", String(36), nullable=False, index=True),
+    Column("topic", String(16), nullable=False),
+    Column("experience_id", Text),
+    Column("content", Text, nullable=False),
 )
 
 CONTENT: Mapping[str, Table] = {
@@ -267,6 +276,7 @@ CONTENT: Mapping[str, Table] = {
     "settlement": settlements,
     "decision": decisions,
     "outcome": outcomes,
+    "event": events,
 }
 """Table of each kind of entry."""
 
