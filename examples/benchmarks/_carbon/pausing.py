@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,7 @@ def _between(values: Floats, first_s: float, last_s: float) -> float:
     return float(np.interp(last_s, edges, sums) - np.interp(first_s, edges, sums))
 
 
+@cache
 def _series(grid: str) -> tuple[list[datetime], Floats, Floats]:
     default = Path(__file__).parents[3].parent / "shared" / "data"
     folder = Path(os.environ.get("GREENTRAIN_DATA", default)) / "carbon"
