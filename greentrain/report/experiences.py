@@ -346,10 +346,12 @@ def _decision(row: DecisionRow) -> ReportedDecision:
 
 def _waiting(recorded: str | None) -> dict[str, Any] | None:
     """Return a wait without the starts that were compared, of which the ledger has each."""
-    found = parse(recorded, None)
-    if not isinstance(found, dict):
-        return None
-    return {name: value for name, value in found.items() if name != "alternatives"}
+    found: dict[str, Any] = parse(recorded, {})
+    return (
+        None
+        if not found
+        else {name: value for name, value in found.items() if name != "alternatives"}
+    )
 
 
 def _interrupted(paid: PaidWindows, run_status: str) -> ReportedOutcome:

@@ -34,8 +34,8 @@ class ShiftedCarbon:
             decision: The decision.
             shifted_g: Grams that its wait saved; ``None`` if unknown, or without a wait.
         """
-        waiting = parse(decision["waiting"], {})
-        waited_s = number(waiting.get("waited_s")) if isinstance(waiting, dict) else None
+        waiting: dict[str, Any] = parse(decision["waiting"], {})
+        waited_s = number(waiting.get("waited_s"))
         if not waited_s or waited_s <= 0:
             return
         self._waits += 1
@@ -71,3 +71,9 @@ class ShiftedCarbon:
                 f"the saving of {self._unknown} is unknown, as an intensity or an outcome is missing"
             )
         return "; ".join(parts)
+
+
+def waited_j(decision: DecisionRow) -> float:
+    """Return the joules of a decision's wait; 0 without one."""
+    waiting: dict[str, Any] = parse(decision["waiting"], {})
+    return number(waiting.get("idle_j")) or 0.0

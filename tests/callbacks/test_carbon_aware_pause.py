@@ -156,9 +156,7 @@ def test_it_waits_for_the_night(tmp_path):
 
 def test_the_provider_of_the_monitor_is_used():
     clock = Machine()
-    monitor = EnergyMonitor(
-        clock.meter, intensity=Hours(CLEAN_NIGHT), ledger=False, summary=False
-    )
+    monitor = EnergyMonitor(clock.meter, intensity=Hours(CLEAN_NIGHT), ledger=False, summary=False)
     pause = pausing(clock, {}, provider=None, duration_s=6 * 3600.0)
     fit(pause, monitor, Phases(clock))
     assert clock.seconds == pytest.approx(18 * 3600.0, abs=1.0)

@@ -100,7 +100,11 @@ def test_an_update_waits_for_the_night_and_says_what_it_saved(tmp_path):
     phases = {row["phase"]: row["energy_j"] for row in rows(tmp_path, "window")}
     assert phases["waiting"] == pytest.approx(second["idle_j"])
     ledger = Ledger(ledger_url(tmp_path), create=False)
-    shifted = build([ledger])["avoided"]["shifted"]
+    report = build([ledger])
+    shifted = report["avoided"]["shifted"]
+    uses = {one["use"]: one["energy_j"] for one in report["summary"]["by_use"]}
+    assert uses["other"] == pytest.approx(second["idle_j"])
+    assert report["experiences"][1]["waiting"]["reason"] == "the chosen start has come"
     ledger.close()
     assert shifted["shifted_g"] == pytest.approx(saved_g)
     assert shifted["expected_g"] == pytest.approx(second["predicted_saving_g"])
