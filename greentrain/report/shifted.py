@@ -68,7 +68,7 @@ class ShiftedCarbon:
             parts.append(f"{format_number(expected_g)} g were expected to be saved")
         if self._unknown:
             parts.append(
-                f"the saving of {self._unknown} is unknown, as an intensity or an outcome is missing"
+                f"the saving of {self._unknown} is unknown: an intensity or outcome is missing"
             )
         return "; ".join(parts)
 

@@ -161,7 +161,7 @@ def test_the_provider_of_the_monitor_is_used():
     fit(pause, monitor, Phases(clock))
     assert clock.seconds == pytest.approx(18 * 3600.0, abs=1.0)
     for given in (EnergyMonitor(ledger=False), EnergyMonitor(zone="DE", ledger=False)):
-        with pytest.raises(ConfigurationError, match="has no intensity|same at every hour"):
+        with pytest.raises(ConfigurationError, match=r"has no intensity|same at every hour"):
             fit(given, pausing(clock, {}, provider=None))
 
 
