@@ -22,7 +22,7 @@ ASSUMED_IDLE = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartBy:
-    """How long the updates of a stream may wait for cleaner electricity.
+    """The longest wait of a stream's updates for cleaner electricity.
 
     Args:
         within: Longest wait after the arrival of an experience, such as ``"24 h"``.

@@ -1,7 +1,7 @@
 """Let an update wait for cleaner electricity, within the budget and up to its latest start.
 
 Joules of the wait are reserved before it and settled after it. The update itself is reserved after
-the wait: a killed wait then holds little, the grams have the rate of the clean hour, and other
+the wait. So a killed wait holds little, and grams are reserved at the rate of the clean hour. Other
 streams may use the joules meanwhile. If they use all of them, the update is skipped.
 """
 

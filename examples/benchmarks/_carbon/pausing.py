@@ -112,10 +112,10 @@ def _pause_cost(every: int) -> Row:
         reach=0.0,
         seeds=len(of_days),
         interval=(round(min(worse), 6) + 0.0, round(max(worse), 6) + 0.0),
-        note=f"by the day-ahead forecast, {pauses} pauses; min_saving of {min_saving:.0%} was "
-        f"chosen on July to September, where the worst is: {listed}; the callback's default is "
-        f"{DEFAULT:.0%}; of single days, the best has {100.0 * min(of_days):.0f} % and the worst "
-        f"{100.0 * max(of_days):+.0f} %; saving (of one window): {', '.join(shown)}",
+        note=f"by the day-ahead forecast, {pauses} pauses. A min_saving of {min_saving:.0%} was "
+        f"chosen on July to September, where the worst is: {listed}. The callback's default is "
+        f"{DEFAULT:.0%}. Of single days, the best has {100.0 * min(of_days):.0f} % and the worst "
+        f"{100.0 * max(of_days):+.0f} %. Saving (of one window): {', '.join(shown)}",
     )
 
 
