@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
@@ -20,14 +19,21 @@ from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.intensity_forecast import IntensityForecast
 from greentrain.callbacks.messages import inform
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early
+from greentrain.callbacks.pause_arguments import (
+    check_intensity,
+    check_number,
+    check_requeue,
+    provider_of,
+    record_of,
+)
 from greentrain.callbacks.pause_rule import PauseChoice, State, choose
 from greentrain.callbacks.pause_usage import PauseUsage
 from greentrain.callbacks.training_paused import TrainingPaused, requeue, resume_lines
 from greentrain.callbacks.work_left import WorkLeft
-from greentrain.carbon import IntensityProvider, StaticIntensity
+from greentrain.carbon import IntensityProvider
 from greentrain.energy import Meter, WindowRecorder, check_meter
 from greentrain.errors import ConfigurationError
-from greentrain.units import is_number, is_whole
+from greentrain.units import is_whole
 
 _PAUSES = ("wait", "requeue")
 
@@ -49,8 +55,8 @@ class CarbonAwarePause(Callback):
     has to pass ``ckpt_path=pause.ckpt_path``, and the Trainer needs :class:`ExactResume`.
 
     Args:
-        intensity: A provider of :mod:`greentrain.carbon`. One without a forecast is expected to
-            repeat the last day.
+        intensity: A provider of :mod:`greentrain.carbon`, or its name. The default is that of this
+            Trainer's ``EnergyMonitor``. One without a forecast is expected to repeat the last day.
         deadline: When the fit has to be finished: a time of day such as ``"06:00"``, or a date and
             time with a zone.
         pause: ``"wait"`` or ``"requeue"``.
@@ -72,7 +78,7 @@ class CarbonAwarePause(Callback):
 
     Raises:
         ConfigurationError: If an argument is not allowed. Also in ``setup``, if the deadline is in
-            the past, or the fit has no end.
+            the past, the fit has no end, or there is no intensity.
         MisconfigurationException: In ``setup``, if ``pause="requeue"`` cannot end the process, or
             lacks :class:`ExactResume`.
         TrainingPaused: At a pause with ``pause="requeue"``. It ends the process.
@@ -83,7 +89,7 @@ class CarbonAwarePause(Callback):
 
     def __init__(
         self,
-        intensity: IntensityProvider,
+        intensity: IntensityProvider | str | None = None,
         *,
         deadline: str | datetime,
         pause: Literal["wait", "requeue"] = "wait",
@@ -98,16 +104,15 @@ class CarbonAwarePause(Callback):
         clock: Callable[[], datetime] = local_now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        _check_intensity(intensity)
         if pause not in _PAUSES:
             raise ConfigurationError(
                 f"CarbonAwarePause(pause={pause!r}) is not allowed; choose one of {_PAUSES}"
             )
-        _check_number("duration_s", duration_s, "seconds, more than 0", low=1e-9)
-        _check_number("min_saving", min_saving, "a share from 0 to 1", high=1.0)
-        _check_number("min_run_s", min_run_s, "seconds, 0 or more")
-        _check_number("margin", margin, "a share, 0 or more")
-        _check_number("check_s", check_s, "seconds, more than 0", low=1e-9)
+        check_number("duration_s", duration_s, "seconds, more than 0", low=1e-9)
+        check_number("min_saving", min_saving, "a share from 0 to 1", high=1.0)
+        check_number("min_run_s", min_run_s, "seconds, 0 or more")
+        check_number("margin", margin, "a share, 0 or more")
+        check_number("check_s", check_s, "seconds, more than 0", low=1e-9)
         if not is_whole(max_pauses, 0):
             raise ConfigurationError(
                 f"CarbonAwarePause(max_pauses={max_pauses!r}) is not allowed; give a whole number, "
@@ -119,7 +124,8 @@ class CarbonAwarePause(Callback):
         self._clock, self._sleep = clock, sleep
         if not is_time_of_day(deadline):
             parse_deadline(deadline, self._now(), "CarbonAwarePause(deadline)")
-        self.intensity = IntensityForecast(intensity)
+        self._own = check_intensity(intensity)
+        self.intensity: IntensityForecast | None = None
         self.pause = pause
         self.duration_s = duration_s
         self.min_saving, self.min_run_s, self.max_pauses = min_saving, min_run_s, max_pauses
@@ -151,20 +157,22 @@ class CarbonAwarePause(Callback):
             return
         others = [each for each in trainer.callbacks if each is not self]  # type: ignore[attr-defined]
         if self.pause == "requeue":
-            _check_requeue(trainer, others)
+            check_requeue(trainer, others)
         if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
             raise ConfigurationError(
                 "CarbonAwarePause needs the end of the fit to meet its deadline; set max_epochs or "
                 "max_steps"
             )
+        self.intensity = IntensityForecast(provider_of(trainer, self._own))
         self.deadline = parse_deadline(self._deadline, self._now(), "CarbonAwarePause(deadline)")
         self.usage, self.choices = PauseUsage(), []
         self._work = WorkLeft(self.duration_s)
         self._leave, self._next_batch = None, 0
         self._lease = MeterLease(trainer, self.meter)
         self.usage.begin(self._lease.recorder, self._now())
+        others = [each for each in others if not isinstance(each, _EndOfResuming)]
         # The last one, so that the others have finished a step before it is saved.
-        trainer.callbacks = [*others, self]  # type: ignore[attr-defined]
+        trainer.callbacks = [_EndOfResuming(self.usage), *others, self]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait before the first batch if the duration is known and a later start is cleaner."""
@@ -174,6 +182,8 @@ class CarbonAwarePause(Callback):
         self._work.started(trainer, self._now())
         self._ran_since = self._now()
         resumed = trainer.fit_loop.epoch_loop.batch_progress.total.ready > 0
+        if self.usage.pauses:
+            self._record(trainer, "resume", self.usage.restart())
         choice = self._choose(trainer, "paused" if resumed else "new")
         if choice is not None and choice.wait:
             self._act(trainer, choice, "paused" if resumed else "new")
@@ -248,6 +258,8 @@ class CarbonAwarePause(Callback):
             self.deadline = datetime.fromisoformat(state_dict["deadline"])
         self._work.load(state_dict["work"])
         self.usage.load(state_dict["usage"])
+        if self.usage.pauses:
+            self.usage.begin_resuming()
 
     def _now(self) -> datetime:
         now = self._clock()
@@ -278,7 +290,7 @@ class CarbonAwarePause(Callback):
         if state == "running":
             self.usage.train(now)
         ran = None if self._ran_since is None else (now - self._ran_since).total_seconds()
-        if self.deadline is None or work_s is None:
+        if self.deadline is None or self.intensity is None or work_s is None:
             return None
         if state == "running" and ran is not None and ran < self.min_run_s:
             return None
@@ -307,6 +319,7 @@ class CarbonAwarePause(Callback):
         inform(f"CarbonAwarePause pauses the fit: {choice.reason}")
         self.usage.train(self._now())
         self.usage.pauses += state == "running"
+        self._record(trainer, "pause", self._figures(choice))
         if state == "running" or self.pause == "requeue":
             self._save(trainer)
         if self.pause == "requeue":
@@ -318,12 +331,29 @@ class CarbonAwarePause(Callback):
                 self.usage.idle(self._now())
                 waiting: State = "new" if state == "new" else "paused"
                 choice = self._choose(trainer, waiting, ended=ended) or choice
+        self._record(trainer, "resume", {**self._figures(choice), **self.usage.so_far()})
         self._ran_since = self._now()
         self._work.resumed(self._now())
         for each in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(each, DeadlineStop):
                 each.skip_gap()
         inform(f"CarbonAwarePause continues the fit: {choice.reason}")
+
+    def _figures(self, choice: PauseChoice) -> dict[str, Any]:
+        """Return a decision for the ledger."""
+        return {
+            "at_utc": self._now().astimezone(UTC).isoformat(),
+            "how": self.pause,
+            "min_saving": self.min_saving,
+            "pauses": self.usage.pauses,
+            **choice.as_dict(),
+        }
+
+    def _record(self, trainer: Trainer, topic: str, figures: dict[str, Any]) -> None:
+        """Record an event in the ledger of the monitored run, if there is one."""
+        record = record_of(trainer)
+        if record is not None:
+            record.event(topic, figures)
 
     def _save(self, trainer: Trainer) -> None:
         # The first saving is measured by another one, whose checkpoint has the result.
@@ -350,39 +380,12 @@ class CarbonAwarePause(Callback):
             self._lease = None
 
 
-def _check_intensity(intensity: object) -> None:
-    if not callable(getattr(intensity, "history", None)):
-        raise ConfigurationError(
-            f"CarbonAwarePause(intensity={intensity!r}) is no provider; give one of "
-            "greentrain.carbon, such as CsvIntensity('de.csv', zone='DE')"
-        )
-    if isinstance(intensity, StaticIntensity):
-        raise ConfigurationError(
-            f"CarbonAwarePause got StaticIntensity({intensity.provenance.zone!r}), which is the "
-            "same at every hour, so a pause saves nothing; give a provider of hourly values"
-        )
+class _EndOfResuming(Callback):
+    """End the window of resuming before any other callback begins the window of an epoch."""
 
+    def __init__(self, usage: PauseUsage) -> None:
+        self._usage = usage
 
-def _check_number(
-    name: str, value: object, allowed: str, *, low: float = 0.0, high: float = float("inf")
-) -> None:
-    if value is None and name == "duration_s":
-        return
-    if not (is_number(value) and low <= value <= high and value < float("inf")):  # type: ignore[operator]
-        raise ConfigurationError(
-            f"CarbonAwarePause({name}={value!r}) is not allowed; give {allowed}"
-        )
-
-
-def _check_requeue(trainer: Trainer, others: list[Any]) -> None:
-    if not any(isinstance(each, ExactResume) for each in others):
-        raise MisconfigurationException(
-            "CarbonAwarePause(pause='requeue') continues in another process; add ExactResume() to "
-            "the callbacks"
-        )
-    launcher = trainer.strategy.launcher
-    if hasattr(launcher, "_start_method"):  # it trains in processes that it starts in this one
-        raise MisconfigurationException(
-            "CarbonAwarePause(pause='requeue') cannot end the processes of ddp_fork, ddp_spawn and "
-            "ddp_notebook; use strategy='ddp', or pause='wait'"
-        )
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the window."""
+        self._usage.end_resuming()

@@ -56,6 +56,7 @@ class PauseChoice:
         later_g: Expected grams if it runs from ``until`` on, pause and waiting included.
         latest: Latest time to continue that the deadline allows.
         reason: One sentence.
+        g_per_kwh: Intensity of the present; ``None`` without a forecast.
     """
 
     wait: bool
@@ -64,6 +65,21 @@ class PauseChoice:
     later_g: float | None
     latest: datetime
     reason: str
+    g_per_kwh: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for the ledger."""
+        return {
+            "until_utc": self.until.isoformat(),
+            "latest_utc": self.latest.isoformat(),
+            "g_per_kwh": self.g_per_kwh,
+            "now_g": self.now_g,
+            "later_g": self.later_g,
+            "predicted_saving_g": None
+            if self.now_g is None or self.later_g is None
+            else self.now_g - self.later_g,
+            "reason": self.reason,
+        }
 
 
 def choose(
@@ -99,8 +115,16 @@ def choose(
 
     def run(reason: str, now_g: float | None = None, later_g: float | None = None) -> PauseChoice:
         return PauseChoice(
-            wait=False, until=now, now_g=now_g, later_g=later_g, latest=latest, reason=reason
+            wait=False,
+            until=now,
+            now_g=now_g,
+            later_g=later_g,
+            latest=latest,
+            reason=reason,
+            g_per_kwh=present,
         )
+
+    present: float | None = None
 
     if slack_s <= 0:
         return run("the deadline leaves no time to wait")
@@ -109,7 +133,7 @@ def choose(
     if grid is None:
         return run("there is no forecast of enough of the time up to the deadline")
     energy_s = work_s + costs.pause_j / costs.power_w
-    grams = _grams(grid, step_s)
+    grams, present = _grams(grid, step_s), float(grid[0])
     starts_s = np.append(np.arange(1, int(slack_s / step_s) + 1) * step_s, slack_s)
     later = costs.power_w * (grams(starts_s + energy_s) - grams(starts_s))
     later += costs.idle_w * grams(starts_s)
@@ -123,7 +147,13 @@ def choose(
     share = 1.0 - later_g / now_g
     reason = f"a start at {until.isoformat(timespec='minutes')} saves {share:.0%} of the rest"
     return PauseChoice(
-        wait=True, until=until, now_g=now_g, later_g=later_g, latest=latest, reason=reason
+        wait=True,
+        until=until,
+        now_g=now_g,
+        later_g=later_g,
+        latest=latest,
+        reason=reason,
+        g_per_kwh=present,
     )
 
 

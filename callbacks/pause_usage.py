@@ -35,6 +35,7 @@ class PauseUsage:
         self._train_s, self._train_j = 0.0, 0.0
         self._idle_s, self._idle_j = 0.0, 0.0
         self._recorder: WindowRecorder | None = None
+        self._resuming: int | None = None  # depth of the open window
         self._edge: tuple[Reading, datetime] | None = None
 
     @property
@@ -57,6 +58,31 @@ class PauseUsage:
         if self.pauses:
             self.seconds["resuming"] += self._restart_s
             self.energy_j["resuming"] += self._restart_j
+
+    def begin_resuming(self) -> None:
+        """Begin the window of a fit that continues, once its checkpoint is read."""
+        if self._recorder is not None and self._resuming is None:
+            self._recorder.enter("resuming")
+            self._resuming = self._recorder.depth
+
+    def end_resuming(self) -> None:
+        """End that window, before the first batch."""
+        if self._recorder is not None and self._resuming is not None:
+            self._recorder.leave_to(self._resuming - 1)
+            self._resuming = None
+
+    def restart(self) -> dict[str, Any]:
+        """Return the seconds and joules from the start of the process to the first batch."""
+        return {"restart_s": self._restart_s, "restart_j": self._restart_j, **self.so_far()}
+
+    def so_far(self) -> dict[str, Any]:
+        """Return the seconds and joules of all pauses, and the powers, as plain values."""
+        return {
+            "seconds": dict(self.seconds),
+            "energy_j": dict(self.energy_j),
+            "power_w": self.power_w,
+            "idle_w": self.idle_w,
+        }
 
     def train(self, now: datetime) -> None:
         """Count the time since the last call as training."""

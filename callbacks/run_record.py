@@ -21,6 +21,7 @@ from greentrain.ledger import (
     LedgerAccount,
     ReservedPart,
     RunLog,
+    canonical,
     environment,
     file_url,
 )
@@ -152,6 +153,11 @@ class RunRecord:
         self._waiting.append(window)
         if window.phase not in _BEFORE_RESERVING:
             self._write()
+
+    def event(self, topic: str, figures: Mapping[str, Any]) -> None:
+        """Record an event of the run, such as a pause, without waiting for the disk."""
+        if self._run is not None:
+            self._run.note("event", topic=topic, content=canonical(figures))
 
     def calibration(self, calibration: Calibration) -> None:
         """Record the comparison of the measured energy with a wall meter."""

@@ -49,6 +49,17 @@ def test_a_training_waits_for_the_night(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_updates_wait_for_the_night(tmp_path: Path) -> None:
+    output = run("waiting_stream.py", "--quick", cwd=tmp_path)
+    assert "0-first: waited 0.0 h\n  the first training does not wait" in output
+    assert "1-more: waited 1.5 h, 128 g shifted\n  the chosen start has come" in output
+    ledger = Ledger(str(tmp_path / "waiting.db"), create=False)
+    assert [row["topic"] for row in ledger.rows("event")] == ["waiting"]
+    assert verify(ledger).ok
+    ledger.close()
+
+
+@pytest.mark.slow
 def test_a_stream_is_decided_about(tmp_path: Path) -> None:
     output = run("digits_stream.py", "--quick", cwd=tmp_path)
     assert "FULL_RETRAIN" in output

@@ -150,6 +150,11 @@ class CarbonAccount:
         self._failed = False
 
     @property
+    def provider(self) -> IntensityProvider | None:
+        """The provider of the intensity; ``None`` without one."""
+        return self._provider
+
+    @property
     def provenance(self) -> Provenance | None:
         """Origin of the intensity; ``None`` without one."""
         return None if self._provider is None else self._provider.provenance

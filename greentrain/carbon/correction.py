@@ -75,7 +75,8 @@ def coming_errors(errors: Floats, horizon: int) -> Correction:
     # Each past day gives its own day before and hours after, at the same hours of the day.
     ends = range(len(errors) - _DAY_H, _DAY_H - 1, -_DAY_H)
     ends_in_time = [end for end in ends if end + horizon <= len(errors)]
-    windows = np.array([filled[end - _DAY_H : end + horizon] for end in ends_in_time])
+    spans = (slice(end - _DAY_H, end + horizon) for end in ends_in_time)
+    windows = np.array([filled[span] for span in spans if known[span].any()])
     windows = windows.reshape(-1, size)
     spread = float(np.sqrt(np.mean(errors[known] ** 2)))
     if not spread:

@@ -47,6 +47,10 @@ def named_intensity(text: str, zone: str | None = None) -> IntensityProvider:
         'DE'
         >>> named_intensity("uk:Wales, static:GB").provenance.zone
         'GB-17 (Wales)'
+        >>> named_intensity("DE")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        greentrain.errors.ConfigurationError: ... DE is a zone: use --zone DE, or zone='DE'
     """
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 1:
@@ -57,10 +61,19 @@ def named_intensity(text: str, zone: str | None = None) -> IntensityProvider:
     name, _, place = one.partition(":")
     make = _BY_NAME.get(name.strip().lower().replace("_", "").replace("-", ""))
     if make is None:
-        raise ConfigurationError(
-            f"the intensity {text!r} is not known; give {FORMS}{did_you_mean(name, list(_BY_NAME))}"
-        )
+        hint = did_you_mean(name, list(_BY_NAME))
+        if not place and _is_zone(name):
+            hint = f". {name} is a zone: use --zone {name}, or zone={name!r}"
+        raise ConfigurationError(f"the intensity {text!r} is not known; give {FORMS}{hint}")
     return make(place.strip())
+
+
+def _is_zone(text: str) -> bool:
+    try:
+        StaticIntensity(text)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def is_intensity_name(text: str) -> bool:

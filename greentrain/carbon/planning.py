@@ -154,7 +154,7 @@ def plan(
     wait = math.ceil(pause_cost / step - _ROUNDING) if state == "paused" else 0
     # A deadline that leaves a part of a step for the resume is met without the rest of the step.
     count = max(work + wait, int((deadline - now) / step + _ROUNDING))
-    means = _filled(step_means(forecast, now, count, step), now, step)
+    means = filled(step_means(forecast, now, count, step), now, step)
     chosen = best_steps(means, work, pause_cost / step, state=state, sliced=sliced, hurdle=HURDLE)
     segments = [(now + first * step, now + last * step) for first, last in chosen]
     # The work does not fill its last step.
@@ -335,12 +335,18 @@ def _steps(duration: timedelta, left: timedelta, step: timedelta) -> tuple[timed
     return step, max(1, math.ceil(duration / step - _ROUNDING))
 
 
-def _filled(
+def filled(
     values: Floats,
     start: datetime,
     step: timedelta,
 ) -> Floats:
-    """Return the values with unknown ones replaced by those of the same time of day."""
+    """Return the values with unknown ones replaced by those of the same time of day.
+
+    Args:
+        values: Values of steps, of shape ``(steps,)``; NaN where unknown.
+        start: Start of the first step.
+        step: Length of a step.
+    """
     import numpy as np
 
     unknown = np.isnan(values)

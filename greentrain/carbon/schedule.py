@@ -150,16 +150,7 @@ def propose(provider: IntensityProvider, work: Work, now: datetime) -> Proposal:
         IntensityError: If the provider gives no forecast and no history.
     """
     check_work(now, work.duration, work.deadline)
-    forecast = corrected_forecast(provider, now, work.deadline - now)
-    left = gaps(forecast, now.astimezone(UTC), work.deadline.astimezone(UTC))
-    until = left[0][0] if left else work.deadline
-    forecast = [*forecast, *_profile(provider, now, left)]
-    if not forecast:
-        origin = provider.provenance
-        raise IntensityError(
-            f"{origin.source} has no forecast for {origin.zone} from {now.isoformat()} on, and no "
-            "values of the seven days before; give another provider or file"
-        )
+    forecast, until = expected_intensity(provider, now, work.deadline)
     chosen = plan(
         forecast,
         now=now,
@@ -186,6 +177,38 @@ def propose(provider: IntensityProvider, work: Work, now: datetime) -> Proposal:
         issued_utc=about.issued_utc,
         forecast_until=until,
     )
+
+
+def expected_intensity(
+    provider: IntensityProvider, now: datetime, end: datetime
+) -> tuple[list[Interval], datetime]:
+    """Return the intensity that is expected from now to an end.
+
+    It is the forecast, corrected by its own past errors. Times without one have the mean of the
+    same hours of the last seven days.
+
+    Args:
+        provider: Provider of the intensity.
+        now: The present time, aware; nothing later is used.
+        end: The end, aware.
+
+    Returns:
+        The intervals, and the end of the forecast.
+
+    Raises:
+        IntensityError: If the provider gives no forecast and no history.
+    """
+    forecast = corrected_forecast(provider, now, end - now)
+    left = gaps(forecast, now.astimezone(UTC), end.astimezone(UTC))
+    until = left[0][0] if left else end
+    forecast = [*forecast, *_profile(provider, now, left)]
+    if not forecast:
+        origin = provider.provenance
+        raise IntensityError(
+            f"{origin.source} has no forecast for {origin.zone} from {now.isoformat()} on, and no "
+            "values of the seven days before; give another provider or file"
+        )
+    return forecast, until
 
 
 def review(provider: IntensityProvider, proposal: dict[str, Any]) -> Review | None:

@@ -74,6 +74,7 @@ class Decision:
         steps: Planned optimizer steps.
         alternatives: All options. The controller adds them if the policy compared none.
         forecast: Options expected later, as given to the policy; the controller adds it.
+        waiting: How the update waited for cleaner electricity, as plain values; the stream adds it.
     """
 
     action: Action
@@ -85,6 +86,7 @@ class Decision:
     steps: int = 0
     alternatives: tuple[Alternative, ...] = ()
     forecast: OptionForecast = NO_FORECAST
+    waiting: Mapping[str, Any] | None = None
 
     def alternatives_as_dicts(self) -> list[dict[str, Any]]:
         """Return the alternatives as plain values, for the ledger and MLflow."""

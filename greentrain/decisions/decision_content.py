@@ -33,4 +33,5 @@ def decision_content(pending: PendingUpdate, *, predicted: bool) -> dict[str, An
         "min_gain_per_j": decision.min_gain_per_j,
         "state": canonical(None if state is None else inputs_as_dict(state, decision)),
         "alternatives": canonical(decision.alternatives_as_dicts()),
+        "waiting": None if decision.waiting is None else canonical(decision.waiting),
     }

@@ -11,6 +11,7 @@ from greentrain.ledger.rows import (
     CalibrationRow,
     ClosingRow,
     DecisionRow,
+    EventRow,
     HeartbeatRow,
     OutcomeRow,
     ReplayRow,
@@ -37,6 +38,7 @@ class RowsByKind(TypedDict):
     settlement: list[SettlementRow]
     decision: list[DecisionRow]
     outcome: list[OutcomeRow]
+    event: list[EventRow]
 
 
 class RowReader(ABC):
@@ -68,6 +70,8 @@ class RowReader(ABC):
     def rows(self, kind: Literal["decision"], **equals: Any) -> list[DecisionRow]: ...
     @overload
     def rows(self, kind: Literal["outcome"], **equals: Any) -> list[OutcomeRow]: ...
+    @overload
+    def rows(self, kind: Literal["event"], **equals: Any) -> list[EventRow]: ...
     @overload
     def rows(self, kind: str, **equals: Any) -> list[Any]: ...
     def rows(self, kind: str, **equals: Any) -> list[Any]:

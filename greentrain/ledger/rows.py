@@ -297,6 +297,7 @@ class DecisionRow(EntryRow):
         min_gain_per_j: Smallest gain per joule that an update had to bring, in units of the metric.
         state: JSON of the state that the policy was given.
         alternatives: JSON of the options that were compared.
+        waiting: JSON of the wait for a cleaner hour; ``None`` unless the stream may wait.
     """
 
     run_id: str
@@ -313,6 +314,7 @@ class DecisionRow(EntryRow):
     min_gain_per_j: float | None
     state: str
     alternatives: str
+    waiting: str | None
 
 
 class OutcomeRow(EntryRow):
@@ -340,6 +342,7 @@ class OutcomeRow(EntryRow):
         config_sha256: Hash of the stream's configuration, in hexadecimal.
         flops: Floating-point operations of all steps, counted in one of them.
         flops_note: The reason why ``flops`` is unknown.
+        shifted_g: Grams that waiting saved against a start at once; ``None`` if unknown.
     """
 
     run_id: str
@@ -362,6 +365,23 @@ class OutcomeRow(EntryRow):
     config_sha256: str | None
     flops: float | None
     flops_note: str | None
+    shifted_g: float | None
+
+
+class EventRow(EntryRow):
+    """An event of a run that is neither energy nor money.
+
+    Attributes:
+        run_id: The run.
+        topic: ``"waiting"`` for a stream's update, ``"pause"`` or ``"resume"`` for a fit.
+        experience_id: Experience that it is about.
+        content: JSON of its figures.
+    """
+
+    run_id: str
+    topic: str
+    experience_id: str | None
+    content: str
 
 
 class Head(TypedDict):

@@ -231,6 +231,7 @@ decisions = _content(
     Column("min_gain_per_j", Float),
     Column("state", Text, nullable=False),
     Column("alternatives", Text, nullable=False),
+    Column("waiting", Text),
 )
 outcomes = _content(
     "outcomes",
@@ -254,6 +255,14 @@ outcomes = _content(
     Column("config_sha256", String(64)),
     Column("flops", Float),
     Column("flops_note", Text),
+    Column("shifted_g", Float),
+)
+events = _content(
+    "events",
+    Column("run_id", String(36), nullable=False, index=True),
+    Column("topic", String(16), nullable=False),
+    Column("experience_id", Text),
+    Column("content", Text, nullable=False),
 )
 
 CONTENT: Mapping[str, Table] = {
@@ -269,6 +278,7 @@ CONTENT: Mapping[str, Table] = {
     "settlement": settlements,
     "decision": decisions,
     "outcome": outcomes,
+    "event": events,
 }
 """Table of each kind of entry."""
 

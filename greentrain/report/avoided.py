@@ -23,6 +23,7 @@ from greentrain.report.energy_totals import interval
 from greentrain.report.experiences import UpdateFigures
 from greentrain.report.row_helpers import carbon_settings, number, parse
 from greentrain.report.run_windows import IDLE, RunWindows
+from greentrain.report.shifted import ShiftedCarbon
 from greentrain.report.sums import Sum, joined
 from greentrain.units import J_PER_WH, format_number, wh
 
@@ -53,7 +54,6 @@ DEFAULT_INTENSITY = (
     "no grams are claimed: the carbon intensity is, or may be, one value for a whole year, which "
     "says nothing about the hours in which energy was avoided"
 )
-NOTHING_SHIFTED = "nothing was shifted: no run was moved to another time for its carbon intensity"
 _UNKNOWN_ENERGY = dict.fromkeys(
     (
         "method",
@@ -79,11 +79,13 @@ class AvoidedEnergy:
         self._left_out, self._lost = Sum(), Sum()
         self._interrupted = 0
         self._attributed: dict[str, Sum] = defaultdict(Sum)
+        self._shifted = ShiftedCarbon()
 
     def add(self, decision: DecisionRow, one: UpdateFigures) -> None:
         """Add an experience and the decision about it."""
         if one["shadow"]:  # another job trained in an unknown way, so nothing was avoided here
             return
+        self._shifted.add(decision, one["shifted_g"])
         self._attributed[one["run_id"]].add(one["energy_j"] or 0.0)
         full = _full(decision, one)
         if one["status"] != "done":
@@ -122,7 +124,7 @@ class AvoidedEnergy:
             "energy": energy,
             "measured": measured,
             "carbon": _carbon(energy, of_deciding, deciding),
-            "shifted": {"shifted_g": None, "sentence": NOTHING_SHIFTED},
+            "shifted": self._shifted.figures(),
         }
 
     def _energy(self, windows: Mapping[str, RunWindows]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from greentrain.report.limits import MOST_EXPERIENCES, NO_SINK, Latest, Sink
 from greentrain.report.measured import Windows
 from greentrain.report.row_helpers import MeasuredWindow
 from greentrain.report.scope import Scope
+from greentrain.report.shifted import waited_j
 from greentrain.report.times import ended_utc
 from greentrain.report.uses import EnergyUses
 
@@ -111,7 +112,7 @@ class Decided:
                     stream.weights_sha256 = outcome["weights_sha256"]
                 continue
             one = reader.figures(decision)
-            uses.add(one)
+            uses.add(one, waited_j=waited_j(decision))
             sums[self.streams[one["run_id"]]].add(decision, one)
             avoided.add(decision, one)
             latest.add(decision)

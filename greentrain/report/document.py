@@ -263,6 +263,7 @@ class ReportedDecision(TypedDict):
     min_gain_per_wh: float | None
     state: dict[str, Any]
     alternatives: list[dict[str, Any]]
+    waiting: dict[str, Any] | None
 
 
 class ReportedOutcome(TypedDict):
@@ -287,6 +288,7 @@ class ReportedOutcome(TypedDict):
     config_sha256: str | None
     flops: float | None
     flops_note: str | None
+    shifted_g: float | None
 
 
 class ExperienceEntry(ReportedDecision, ReportedOutcome):

@@ -340,7 +340,18 @@ def _decision(row: DecisionRow) -> ReportedDecision:
             for one in parse(row["alternatives"], [])
             if isinstance(one, dict)
         ],
+        "waiting": _waiting(row["waiting"]),
     }
+
+
+def _waiting(recorded: str | None) -> dict[str, Any] | None:
+    """Return a wait without the starts that were compared, of which the ledger has each."""
+    found: dict[str, Any] = parse(recorded, {})
+    return (
+        None
+        if not found
+        else {name: value for name, value in found.items() if name != "alternatives"}
+    )
 
 
 def _interrupted(paid: PaidWindows, run_status: str) -> ReportedOutcome:
@@ -364,6 +375,7 @@ def _interrupted(paid: PaidWindows, run_status: str) -> ReportedOutcome:
         "config_sha256": None,
         "flops": None,
         "flops_note": None,
+        "shifted_g": None,
     }
 
 
@@ -388,6 +400,7 @@ def _done(outcome: OutcomeRow) -> ReportedOutcome:
         "config_sha256": outcome["config_sha256"],
         "flops": outcome["flops"],
         "flops_note": outcome["flops_note"],
+        "shifted_g": outcome["shifted_g"],
     }
 
 

@@ -26,8 +26,14 @@ class EnergyUses:
         self._sums: dict[str, Sum] = defaultdict(Sum)
         self._counts: Counter[str] = Counter()
 
-    def add(self, one: UpdateFigures, *, baseline: bool = False) -> None:
-        """Add the figures of an experience, or of a baseline retraining."""
+    def add(self, one: UpdateFigures, *, baseline: bool = False, waited_j: float = 0.0) -> None:
+        """Add the figures of an experience, or of a baseline retraining.
+
+        Args:
+            one: The figures.
+            baseline: Whether they are of a baseline retraining.
+            waited_j: Joules of a wait among them, which are neither update nor probe.
+        """
         energy_j, update_j = one["energy_j"], one["update_energy_j"]
         if baseline:
             self._add("baseline", energy_j)
@@ -35,7 +41,7 @@ class EnergyUses:
             of_update_j = energy_j if update_j is None else min(update_j, energy_j)
             if one["steps"] or one["status"] == "interrupted":
                 self._add("update", of_update_j)
-            self._add("probe", energy_j - of_update_j)
+            self._add("probe", max(0.0, energy_j - of_update_j - waited_j))
 
     def figures(self, total_j: float | None) -> list[UseFigures]:
         """Return the uses with any energy, which sum to the total.

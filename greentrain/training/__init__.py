@@ -4,6 +4,7 @@ from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfi
 from greentrain.training.fit import shrink_and_perturb
 from greentrain.training.model_update import update
 from greentrain.training.result import ReportedTraining, UpdateResult
+from greentrain.training.start_by import StartBy
 from greentrain.training.stream_trainer import StreamTrainer
 from greentrain.training.update_outcome import ModelUpdate
 from greentrain.training.weights_digest import weights_sha256
@@ -14,6 +15,7 @@ __all__ = [
     "ModeConfig",
     "ModelUpdate",
     "ReportedTraining",
+    "StartBy",
     "StreamTrainer",
     "UpdateResult",
     "shrink_and_perturb",

@@ -20,6 +20,8 @@ MAX_STEPS = 500
 ENOUGH_STEPS = 25
 ENOUGH_S = 0.8
 """Steps and seconds of a calibration: a meter needs some time to measure power."""
+FEWEST_CALIBRATED = 10
+"""Steps of the shortest calibration of a given model."""
 WARM_UP_STEPS = 2
 """Steps of a first fit that is paid for but not used: the first fit always costs more."""
 SHARE = 0.5
@@ -75,6 +77,18 @@ def calibrate(
     step_j = steps.joules_per_step
     cost.calibrate(fixed_j=max(0.0, fit_j - guard.steps * step_j), step_j=step_j)
     return payment
+
+
+def most_steps_of(usual: int, *, given: bool) -> int:
+    """Return the largest number of steps of a calibration.
+
+    That of a given model is for one update, and has at most a quarter of its steps.
+
+    Args:
+        usual: Steps of a usual warm start.
+        given: Whether the model was given.
+    """
+    return min(MAX_STEPS, max(FEWEST_CALIBRATED, usual // 4)) if given else MAX_STEPS
 
 
 def share_of_full(

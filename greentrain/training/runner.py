@@ -31,10 +31,12 @@ from greentrain.training.resuming import lacks_outcome
 from greentrain.training.run_context import RunContext
 from greentrain.training.shadow import ShadowAccount, ShadowBudget
 from greentrain.training.shadow_loop import ShadowLoop
+from greentrain.training.start_by import StartBy
 from greentrain.training.stream_state import StreamState
 from greentrain.training.train_stage import TrainStage
 from greentrain.training.update_context import AskedUpdate, UpdateContext
 from greentrain.training.update_loop import UpdateLoop
+from greentrain.training.waiting import UpdateWaits
 
 RESULTS_KEPT = 1000
 """Results that are kept in memory: a stream may never end."""
@@ -70,6 +72,7 @@ class StreamRunner:
         carbon: Conversion of joules to grams.
         settings: The stream's configuration.
         baseline_every: Experiences between two baseline retrainings; ``None`` for none.
+        start_by: The longest wait of an update for cleaner electricity; ``None`` for no waits.
 
     Attributes:
         results: The last thousand results.
@@ -94,6 +97,7 @@ class StreamRunner:
         carbon: CarbonConfig,
         settings: Mapping[str, Any],
         baseline_every: int | None = None,
+        start_by: StartBy | None = None,
     ) -> None:
         self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
         self.baselines: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
@@ -112,6 +116,7 @@ class StreamRunner:
         self._carbon = carbon
         self._settings = settings
         self._baseline_every = baseline_every
+        self._start_by = start_by
         self._tries = FailedTries(None if checkpoint is None else checkpoint.folder)
         self._artefacts = Artefacts()
         self._closed = False
@@ -306,7 +311,17 @@ class StreamRunner:
                 metric=self._settings["monitor"],
                 more_is_better=self._settings["mode"] == "max",
             )
-            self._loop = loop = UpdateLoop(state, trainer, evaluator, self.budget, core, run)
+            waits = self._start_by and UpdateWaits(
+                self._start_by,
+                self._carbon.account(),
+                state.waits,
+                run,
+                self._ledger,
+                self._settings["name"],
+            )
+            self._loop = loop = UpdateLoop(
+                state, trainer, evaluator, self.budget, core, run, waits=waits
+            )
             self._stage = stage = TrainStage(
                 state, trainer, evaluator, run, self._artefacts, carbon=self._carbon
             )

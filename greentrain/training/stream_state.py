@@ -22,6 +22,7 @@ from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import TrainedModel, Weights
 from greentrain.training.fit_callbacks import LoggerSteps
 from greentrain.training.given_model import same_weights
+from greentrain.training.start_by import WaitHistory
 from greentrain.training.weights import load_weights
 
 _REMEMBERED = 3
@@ -181,6 +182,7 @@ class StreamState:
 
     Attributes:
         closing: Energy after the last step of an update.
+        waits: Power of updates and of waits for cleaner electricity.
         slope: Slope of the last update's training loss at its end; ``None`` if unknown.
     """
 
@@ -205,6 +207,7 @@ class StreamState:
         self.per_experience = per_experience
         self.loggers = loggers
         self.closing = ClosingEnergy()
+        self.waits = WaitHistory()
         self.slope: float | None = None
 
     def build_state(
@@ -264,7 +267,7 @@ class StreamState:
     def state_dict(self) -> dict[str, Any]:
         """Return all parts as plain values and tensors."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return {**parts, "slope": self.slope}
+        return {**parts, "slope": self.slope, "waits": self.waits.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`state_dict`.
@@ -275,6 +278,8 @@ class StreamState:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.slope = state["slope"]
+        if "waits" in state:  # not in a state of an earlier release
+            self.waits.load_state_dict(state["waits"])
 
     def _parts(self) -> dict[str, _Saved]:
         names = ("model", "data", "held_out", "probe", "history", "closing", "controller")

@@ -42,6 +42,7 @@ from greentrain.training.fit import ModelTrainer, trainer_options
 from greentrain.training.module_checks import check_callbacks, check_module
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT
+from greentrain.training.start_by import StartBy, check_start_by
 from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_state import CurrentModel, StreamState
 from greentrain.units import whole_seed
@@ -94,6 +95,9 @@ class StreamTrainer:
         seed: Seed of weights, order and sampling.
         shadow: Whether to run in shadow mode: decisions are only recorded while your own job
             trains, and :meth:`report_training` reports its training. Only probes use energy.
+        start_by: Longest wait of an update for cleaner electricity after its experience arrived,
+            such as ``"24 h"``, or a :class:`StartBy`. It needs a provider of forecasts in
+            ``carbon``. ``None`` starts each update at once.
         baseline_every: Number of experiences between two baseline retrainings: full retrainings
             next to the stream, paid from the budget, that measure its savings and losses. ``None``
             for none.
@@ -131,6 +135,7 @@ class StreamTrainer:
         calibration_budget: str = "1 Wh",
         seed: int = 0,
         shadow: bool = False,
+        start_by: str | StartBy | None = None,
         baseline_every: int | None = None,
         team: str | None = None,
         project: str | None = None,
@@ -144,6 +149,7 @@ class StreamTrainer:
                 eval_each_experience=evaluation.eval_each_experience,
                 shared_budget=shared_budget,
             )
+        waits = check_start_by(start_by, carbon.account(), shadow=shadow)
         policy = config.choose_policy(policy, target_metric, mode)
         known = None if priors is None else read_priors(priors)
         asked = parse_budget(budget, num_experiences)
@@ -165,6 +171,7 @@ class StreamTrainer:
             "seed": seed,
             "shadow": shadow,
             "baseline_every": baseline_every,
+            "start_by": None if waits is None else waits.within,
             "team": check_tag(team, "team"),
             "project": check_tag(project, "project"),
             "epochs": options["max_epochs"],
@@ -202,6 +209,7 @@ class StreamTrainer:
             tracker=config.open_tracker(tracking_uri),
             carbon=carbon,
             settings=settings,
+            start_by=waits,
         )
 
     @property

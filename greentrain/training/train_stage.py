@@ -124,6 +124,7 @@ class TrainStage:
             if steps.ended_j is not None:
                 closing_j = max(0.0, (recorder.read().total_j or 0.0) - steps.ended_j)
                 self._state.closing.learn(closing_j, validation_j=probe.validation_j)
+        self._state.waits.learn_update(payment.used)
         cost = self._state.controller.cost
         if steps.step_j is not None and not cost.calibrated:  # the first update calibrates
             fixed_j = max(0.0, payment.actual_j - guard.steps * steps.step_j)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
+from greentrain.control import Decision, broke
 from greentrain.decisions.core import BudgetAccount, PendingUpdate
 from greentrain.errors import LedgerError
 from greentrain.evaluation.comparison import Comparison
@@ -15,6 +16,10 @@ from greentrain.evaluation.probe import ProbeResult
 from greentrain.streams import Experience
 from greentrain.training.data import UpdateData
 from greentrain.training.fit import TrainedModel
+from greentrain.units import format_energy
+
+if TYPE_CHECKING:
+    from greentrain.training.waiting import Waited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +83,15 @@ class AskedUpdate:
         context: The experience.
         pending: The decision, recorded and reserved.
         probe: The probe of the current model; ``None`` if it was not affordable.
-        spent: Energy of the probe, and of a calibration.
+        spent: Energy of the probe, of a calibration, and of a wait.
+        waited: How the update waited; ``None`` if no update of the stream may wait.
     """
 
     context: UpdateContext
     pending: PendingUpdate
     probe: ProbeResult | None = None
     spent: Spent = field(default_factory=Spent)
+    waited: Waited | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,3 +127,11 @@ def left_of(account: BudgetAccount) -> float:
         return account.balance().left_j
     except LedgerError:  # an unknown balance cannot be reserved from
         return 0.0
+
+
+def budget_exhausted(
+    account: BudgetAccount, purpose: str = "measure the cost of training"
+) -> Decision:
+    """Return the ``SKIP`` of a budget that has too little left for a purpose."""
+    left_j = account.balance().left_j
+    return broke(f"{format_energy(left_j)} are left, too little to {purpose}: nothing starts")

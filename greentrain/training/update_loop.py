@@ -29,7 +29,7 @@ from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.probe import FEWEST, Look, ProbeResult
 from greentrain.memory import size
 from greentrain.payments import paying
-from greentrain.training.cost_calibration import MAX_STEPS, calibrate, share_of_full
+from greentrain.training.cost_calibration import calibrate, most_steps_of, share_of_full
 from greentrain.training.fit import ModelTrainer
 from greentrain.training.result import UpdateResult, outcome_of
 from greentrain.training.run_context import RunContext
@@ -40,17 +40,16 @@ from greentrain.training.update_context import (
     JudgedUpdate,
     Spent,
     UpdateContext,
+    budget_exhausted,
     left_of,
 )
-from greentrain.units import format_energy
+from greentrain.training.waiting import UpdateWaits
 
 FIRST_AT_LEAST_J = 1.0
 """Smallest balance for a first training: a small computer's energy in a tenth of a second.
 
 The energy of its first step is unknown, and must not exceed the budget.
 """
-FEWEST_CALIBRATED = 10
-"""Steps of the shortest calibration of a given model."""
 
 
 class UpdateLoop:
@@ -63,6 +62,7 @@ class UpdateLoop:
         budget: The budget that pays.
         core: Decides, records and learns.
         run: The run that measures and records.
+        waits: Lets updates wait for cleaner electricity; ``None`` if they start at once.
     """
 
     def __init__(
@@ -73,7 +73,9 @@ class UpdateLoop:
         budget: StreamBudget,
         core: DecisionCore,
         run: RunContext,
+        waits: UpdateWaits | None = None,
     ) -> None:
+        self._waits = waits
         self._state = state
         self._trainer = trainer
         self._evaluator = evaluator
@@ -100,7 +102,7 @@ class UpdateLoop:
                 spent = self._calibrate(context, account)
                 account = self._budget.account(self._run.run)
             if self._calibrates:
-                decision = _budget_exhausted(account)
+                decision = budget_exhausted(account)
             else:
                 probe, state, decision, paid = self._observe(context, account, shadow=shadow)
                 spent = spent + paid
@@ -109,6 +111,12 @@ class UpdateLoop:
                     decision = shadow_decision(decision, state, calibrated=calibrated)
         except BudgetExceeded as error:  # another run has used the budget
             decision = broke(str(error))
+        waited = None
+        if self._waits is not None and decision.action.mode is not UpdateMode.SKIP:
+            grams = self._budget.budget.unit == "g"
+            waited = self._waits.wait(context.experience.id, decision, account, grams=grams)
+            decision = dataclasses.replace(decision, waiting=waited.figures)
+            spent = spent + waited.spent
         pending = self._core.ask(
             context.experience.id,
             position=context.position,
@@ -118,7 +126,9 @@ class UpdateLoop:
             metric_before=None if probe is None else probe.metric,
             reserve=not shadow,
         )
-        return AskedUpdate(context=context, pending=pending, probe=probe, spent=spent)
+        return AskedUpdate(
+            context=context, pending=pending, probe=probe, spent=spent, waited=waited
+        )
 
     def tell(
         self, asked: AskedUpdate, judged: JudgedUpdate | None
@@ -160,6 +170,8 @@ class UpdateLoop:
                 gain_sd=0.0 if compared is None else compared.sd,
             )
             row.update(judged.flops)
+            if self._waits is not None and asked.waited is not None:
+                row["shifted_g"] = self._waits.shifted_g(asked.waited, judged.spent.energy_j)
             state.slope = judged.slope
             if judged.kept:
                 state.model.keep(judged.model, pending.action)
@@ -218,7 +230,7 @@ class UpdateLoop:
             self._run.recorder,
             account,
             validate=lambda: self._validate(context.held_out),
-            most_steps=self._calibration_steps(context),
+            most_steps=self._most_steps(context),
         )
         if payment is None:
             return Spent()
@@ -231,15 +243,11 @@ class UpdateLoop:
         self._budget.open_sized(share_of_full(self._budget.budget, cost, plan, n_new, kept))
         return spent
 
-    def _calibration_steps(self, context: UpdateContext) -> int:
-        """Return the largest number of steps of a calibration.
-
-        That of a given model is for one update, and has at most a quarter of its steps.
-        """
-        if not self._state.model.given:
-            return MAX_STEPS
-        usual = self._trainer.plan.steps(Action(mode=UpdateMode.WARM_START), **context.data.counts)
-        return min(MAX_STEPS, max(FEWEST_CALIBRATED, usual // 4))
+    def _most_steps(self, context: UpdateContext) -> int:
+        """Return the largest number of steps of a calibration."""
+        warm = Action(mode=UpdateMode.WARM_START)
+        usual = self._trainer.plan.steps(warm, **context.data.counts)
+        return most_steps_of(usual, given=self._state.model.given)
 
     def _validate(self, held_out: Dataset[Any]) -> None:
         """Validate the current model; of a given one, learn the metric and its cost."""
@@ -272,7 +280,7 @@ class UpdateLoop:
         if not samples or reserved_j > left_j:
             state, decision = self._decide(context, look, account, None, left)
             if given:
-                decision = _budget_exhausted(account, "compare two models")
+                decision = budget_exhausted(account, "compare two models")
             return None, state, decision, Spent()
         purpose = f"probe of {context.experience.id}"
         reservation = account.reserve(reserved_j, purpose)
@@ -346,7 +354,7 @@ class UpdateLoop:
         )
         calibrated = self._state.controller.cost.calibrated
         if not calibrated and account.balance().left_j < FIRST_AT_LEAST_J:
-            decision = _budget_exhausted(account)
+            decision = budget_exhausted(account)
         return state, decision
 
     def store(self, asked: AskedUpdate, *, trained: bool) -> None:
@@ -389,10 +397,3 @@ class UpdateLoop:
             left_j=left_of(asked.pending.account),
             overrun_j=total.overrun_j,
         )
-
-
-def _budget_exhausted(
-    account: BudgetAccount, purpose: str = "measure the cost of training"
-) -> Decision:
-    left_j = account.balance().left_j
-    return broke(f"{format_energy(left_j)} are left, too little to {purpose}: nothing starts")

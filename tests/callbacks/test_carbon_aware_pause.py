@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,7 +142,27 @@ def test_it_waits_for_the_night(tmp_path):
     ledger = Ledger(str(Path("run.db")), create=False)
     assert "waiting" in {row["phase"] for row in ledger.rows("window")}
     assert verify(ledger).ok
+    paused, resumed = ledger.rows("event")
+    assert (paused["topic"], resumed["topic"]) == ("pause", "resume")
+    figures = json.loads(paused["content"])
+    # Without a measurement: an hour of training counts 1, and 0.3 while waiting.
+    assert (figures["g_per_kwh"], figures["how"]) == (400.0, "wait")
+    assert figures["until_utc"] == "2026-12-02T00:00:00+00:00"
+    share = 1 - (6 * 100 + 0.3 * 12 * 400) / (6 * 400)
+    assert figures["predicted_saving_g"] == pytest.approx(share * figures["now_g"], rel=1e-6)
+    assert json.loads(resumed["content"])["energy_j"]["waiting"] == pytest.approx(432e3, rel=1e-3)
     ledger.close()
+
+
+def test_the_provider_of_the_monitor_is_used():
+    clock = Machine()
+    monitor = EnergyMonitor(clock.meter, intensity=Hours(CLEAN_NIGHT), ledger=False, summary=False)
+    pause = pausing(clock, {}, provider=None, duration_s=6 * 3600.0)
+    fit(pause, monitor, Phases(clock))
+    assert clock.seconds == pytest.approx(18 * 3600.0, abs=1.0)
+    for given in (EnergyMonitor(ledger=False), EnergyMonitor(zone="DE", ledger=False)):
+        with pytest.raises(ConfigurationError, match=r"has no intensity|same at every hour"):
+            fit(given, pausing(clock, {}, provider=None))
 
 
 def test_it_pauses_after_an_epoch_and_ends_like_one_without_pauses():
@@ -172,9 +193,11 @@ def test_a_process_ends_and_another_continues(tmp_path, capsys, monkeypatch, che
     expected = fit(ExactResume(), Tick(Clock()), **options)
     seen: list[TrainingPaused] = []
     pauses: list[CarbonAwarePause] = []
-    for _ in range(20):
+    urls: list[str] = []
+    for number in range(20):
         pause = pausing(clock, CLEAN_NIGHT, pause="requeue", check_s=check_s, min_run_s=0.0)
-        monitor = EnergyMonitor(clock.meter, summary=False)
+        urls.append(f"sqlite:///fit{number}.db")
+        monitor = EnergyMonitor(clock.meter, summary=False, ledger=urls[-1])
         guard = BudgetGuard("100 kWh", ledger="sqlite:///run.db")
         pauses.append(pause)
         callbacks = [ExactResume(), monitor, guard, Phases(clock), pause]
@@ -199,6 +222,12 @@ def test_a_process_ends_and_another_continues(tmp_path, capsys, monkeypatch, che
     statuses = [row["status"] for row in ledger.rows("closing")]
     assert statuses == ["stopped"] * len(seen) + ["completed"]
     ledger.close()
+    for url, topic, windows in ((urls[0], "pause", 0), (urls[-1], "resume", 1)):
+        ledger = Ledger(url, create=False)
+        assert [row["topic"] for row in ledger.rows("event")] == [topic]
+        assert len(ledger.rows("window", phase="resuming")) == windows
+        assert verify(ledger).ok
+        ledger.close()
 
 
 def test_slurm_puts_the_job_back_with_a_begin_time(tmp_path, monkeypatch):
@@ -320,7 +349,8 @@ def test_two_processes_wait_together(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"provider": "DE"}, r"intensity='DE'\) is no provider; give one of greentrain.carbon"),
+        ({"provider": "DE"}, "DE is a zone: use --zone DE, or zone='DE'"),
+        ({"provider": 400.0}, r"intensity=400.0\) is no provider; give one of greentrain.carbon"),
         ({"provider": StaticIntensity("DE")}, r"StaticIntensity\('DE'\), which is the same at ev"),
         ({"pause": "stop"}, r"pause='stop'\) is not allowed; choose one of \('wait', 'requeue'"),
         ({"duration_s": 0}, r"duration_s=0\) is not allowed; give seconds, more than 0"),

@@ -334,3 +334,11 @@ def test_without_any_value_there_is_no_proposal(grid: CsvIntensity) -> None:
     work = Work(energy_j=1.0, duration=HOUR, deadline=NOON + timedelta(days=100))
     with pytest.raises(IntensityError, match=r"has no forecast for DE from .* on, and no values"):
         propose(grid, work, NOON + timedelta(days=90))
+
+
+def test_days_without_a_known_error_are_no_days_of_a_correction() -> None:
+    errors = np.full(24 * 60, np.nan)
+    errors[-24 * 3 :] = 10.0  # of sixty days, the last three are known
+    # Ends 1 to 3 days ago, each with the day before it: the windows begin 2, 3 and 4 days ago.
+    assert coming_errors(errors, 24).days == 3
+    assert coming_errors(np.full(24 * 60, 10.0), 24).days == 59

@@ -64,6 +64,7 @@ def tell(ledger: Ledger, budget: str, name: str) -> str:
         beat = window("validation", by_source={"cpu": 1.0}, reservation_id=reservation)
         run.append("heartbeat", **window_content(run.run_id, beat, None))
         run.append("calibration", **CALIBRATION)
+        run.append("event", topic="waiting", experience_id="0-first", content="{}")
         run.append("replay", spool_id="s", line=1)
     return run.run_id
 
@@ -126,9 +127,9 @@ def test_an_untouched_ledger_follows(database: Path) -> None:
     ledger = Ledger(str(database), create=False)
     found = verify(ledger)
     ledger.close()
-    # Three times an opening, a source, a budget, a heartbeat, a calibration, a replay, a closing,
-    # and twice (reservation, decision, two windows, settlement, outcome).
-    assert (found.rows, found.failures, found.notes, found.ok) == (3 * (7 + 12), (), (), True)
+    # Three times an opening, a source, a budget, a heartbeat, a calibration, an event, a replay, a
+    # closing, and twice (reservation, decision, two windows, settlement, outcome).
+    assert (found.rows, found.failures, found.notes, found.ok) == (3 * (8 + 12), (), (), True)
 
 
 def test_an_empty_ledger_follows(ledger: Ledger) -> None:
