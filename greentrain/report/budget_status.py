@@ -11,8 +11,8 @@ from typing import cast
 from greentrain.budget import Unit
 from greentrain.ledger import BudgetRow, ReservationRow, SettlementRow, Terms, terms_of
 from greentrain.money import BudgetStatus, BudgetTotals, period_name, periods, promised, total
+from greentrain.report.budget_figures import Amounts, BudgetFigures
 from greentrain.report.budget_payments import BudgetPayments, PaidWindows
-from greentrain.report.document import Amounts, BudgetFigures
 from greentrain.report.limits import thinned
 from greentrain.units import wh
 

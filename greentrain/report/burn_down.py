@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from greentrain.money import period_start
-from greentrain.report.document import BudgetFigures
+from greentrain.report.budget_figures import BudgetFigures
 from greentrain.report.limits import thinned
 from greentrain.units import utc_text
 

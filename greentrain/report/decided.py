@@ -14,15 +14,8 @@ from greentrain.report.budget_payments import BudgetPayments, PaidWindows
 from greentrain.report.budget_status import BudgetHistory, read_payments
 from greentrain.report.compute import Compute
 from greentrain.report.document import ExperienceEntry, RunFigures, Summary
-from greentrain.report.experiences import (
-    Experiences,
-    ExperienceSums,
-    Outcomes,
-    StreamKey,
-    is_baseline,
-    shadow_runs,
-    summary,
-)
+from greentrain.report.experience_sums import ExperienceSums, summary
+from greentrain.report.experiences import Experiences, Outcomes, StreamKey, is_baseline, shadow_runs
 from greentrain.report.ledger_reading import LedgerContents
 from greentrain.report.limits import MOST_EXPERIENCES, NO_SINK, Latest, Sink
 from greentrain.report.measured import Windows

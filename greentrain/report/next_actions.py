@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypedDict
 from greentrain.budget import Unit, format_amount
 from greentrain.ledger.release import SILENT_S, measured_amount
 from greentrain.ledger.schema import run_chain
-from greentrain.report.document import BudgetFigures, ExperienceEntry, Report
+from greentrain.report.budget_figures import BudgetFigures
+from greentrain.report.document import ExperienceEntry, Report
 from greentrain.report.experiences import settings_of
 from greentrain.report.groups import GroupKey
 from greentrain.report.ledger_reading import VerifiedContents

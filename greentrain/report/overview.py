@@ -12,9 +12,10 @@ from typing import Any, TypedDict
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger import Ledger
+from greentrain.report.budget_figures import BudgetFigures
 from greentrain.report.burn_down import BudgetForecast, BurnDown, forecast, present_total
 from greentrain.report.disclosures import Disclosures
-from greentrain.report.document import BudgetFigures, ExperienceEntry, Report
+from greentrain.report.document import ExperienceEntry, Report
 from greentrain.report.earlier_overview import Change, Earlier, change
 from greentrain.report.experiences import settings_of
 from greentrain.report.groups import (

@@ -12,6 +12,7 @@ from datetime import datetime
 from html import escape
 
 from greentrain.control import UPDATE_MODES
+from greentrain.report.budget_figures import BudgetFigures
 from greentrain.report.chart_shapes import (
     BOTTOM,
     HEIGHT,
@@ -25,13 +26,7 @@ from greentrain.report.chart_shapes import (
     text,
     ticks,
 )
-from greentrain.report.document import (
-    BudgetFigures,
-    EpochEnergy,
-    ExperienceEntry,
-    HourFigures,
-    SourceFigures,
-)
+from greentrain.report.document import EpochEnergy, ExperienceEntry, HourFigures, SourceFigures
 from greentrain.report.experiences import is_baseline
 from greentrain.report.formats import amount, energy, metric, shown
 from greentrain.units import J_PER_WH, energy_in, energy_unit, format_number, plural

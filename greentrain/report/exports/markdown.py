@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greentrain.report.document import BudgetFigures, Report
+from greentrain.report.budget_figures import BudgetFigures
+from greentrain.report.document import Report
 from greentrain.report.equivalents import equivalents_words
 from greentrain.report.exports import facts, method_text
 from greentrain.report.exports.claim import claim

@@ -15,13 +15,8 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from greentrain.report.document import (
-    BudgetFigures,
-    ExperienceEntry,
-    HourFigures,
-    Report,
-    RunFigures,
-)
+from greentrain.report.budget_figures import BudgetFigures
+from greentrain.report.document import ExperienceEntry, HourFigures, Report, RunFigures
 from greentrain.report.exports import facts
 from greentrain.report.exports.claim import NO_CLAIM, Claim, claim
 from greentrain.report.groups import GroupFigures
