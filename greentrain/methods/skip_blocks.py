@@ -17,8 +17,8 @@ class SkipBlocks(AuxiliaryLoss):
     ``x + g(x) * block(x)`` with a gate ``g`` of 0 or 1, as in SkipNet (Wang et al. 2018, arXiv
     1711.09485) and ConvNet-AIG (Veit & Belongie 2018, arXiv 1711.11503). In training, all blocks
     run. The gates are sampled by the Gumbel trick for two choices, with a straight-through gradient
-    (Jang et al. 2017, arXiv 1611.01144). In evaluation, a gate is open if its score is above 0, and
-    a block runs only on the samples whose gate is open.
+    (Jang et al. 2017, arXiv 1611.01144). In evaluation, a gate is open if its score is above
+    :attr:`threshold`, and a block runs only on the samples whose gate is open.
 
     The loss is ``(share - target) ** 2``. ``share`` is the share of the blocks' operations that
     runs, over the batch. Add it with :func:`auxiliary_loss`. Inputs and outputs are ``(batch,
@@ -32,6 +32,8 @@ class SkipBlocks(AuxiliaryLoss):
         temperature: Temperature of the gates' gradient, above 0.
 
     Attributes:
+        threshold: Log-odds above which a gate is open in evaluation, a buffer; 0 at first. Choose
+            another on validation data: a lower one runs more blocks.
         used: Share of each block's samples for which it ran in the last forward pass.
 
     Raises:
@@ -44,6 +46,8 @@ class SkipBlocks(AuxiliaryLoss):
         >>> layer.take_loss() is not None  # of this forward pass
         True
     """
+
+    threshold: torch.Tensor
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class SkipBlocks(AuxiliaryLoss):
         self.gates = nn.ModuleList(nn.Linear(channels, 1) for _ in self.blocks)
         for gate in self.gates:  # most gates are open at first, so that the blocks learn
             nn.init.constant_(gate.bias, 2.0)  # type: ignore[arg-type]
+        self.register_buffer("threshold", torch.tensor(0.0))
         self.used: tuple[float, ...] = ()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -81,7 +86,7 @@ class SkipBlocks(AuxiliaryLoss):
             return self._trained(inputs)
         used = []
         for block, gate in zip(self.blocks, self.gates, strict=True):
-            rows = (_scores(gate, inputs) > 0).nonzero().flatten()
+            rows = (_scores(gate, inputs) > self.threshold).nonzero().flatten()
             used.append(len(rows) / max(1, len(inputs)))
             if len(rows) == len(inputs):
                 inputs = inputs + block(inputs)

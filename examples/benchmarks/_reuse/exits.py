@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from _reuse import nets
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from _reuse import nets
 from greentrain.methods import ExitHeads, choose_threshold, count_operations, exit_table
 
 _LAYERS = ("0", "1", "2", "3")  # the stem, and all blocks but the last

@@ -41,12 +41,18 @@ def _loaded() -> tuple[Pair, Pair]:
     return train.tensors, test.tensors  # type: ignore[return-value]
 
 
-def data(seed: int, *, quick: bool) -> Data:
-    """Return disjoint parts of Fashion-MNIST: training and validation by the seed, all of test."""
+def data(seed: int, *, quick: bool, samples: int = 12_000) -> Data:
+    """Return disjoint parts of Fashion-MNIST: training and validation by the seed, all of test.
+
+    Args:
+        seed: Seed of the parts.
+        quick: Whether to take some hundred samples of each.
+        samples: Samples to train on.
+    """
     (images, labels), (test_images, test_labels) = _loaded()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    for_training, for_choice, for_test = (1000, 500, 500) if quick else (12_000, 5_000, 10_000)
-    first, second = order[:for_training], order[for_training : for_training + for_choice]
+    for_training, for_choice, for_test = (1000, 500, 500) if quick else (samples, 5_000, 10_000)
+    second, first = order[:for_choice], order[for_choice : for_choice + for_training]
     return Data(
         train=(images[first], labels[first]),
         val=(images[second], labels[second]),
@@ -100,7 +106,13 @@ def plain_loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> to
 
 
 def train(
-    net: nn.Module, pair: Pair, *, seed: int, epochs: float, rate: float = 3e-3, loss: Loss = plain_loss
+    net: nn.Module,
+    pair: Pair,
+    *,
+    seed: int,
+    epochs: float,
+    rate: float = 3e-3,
+    loss: Loss = plain_loss,
 ) -> None:
     """Train with Adam and half a cosine of the rate, in batches of 64 in the seed's order."""
     images, labels = pair
@@ -155,6 +167,24 @@ def measured(net: Callable[..., Any], pair: Pair) -> tuple[float, float]:
     return right / len(images), counter.get_total_flops() / len(images)
 
 
+def cheapest(
+    tries: Sequence[Any], measure: Callable[[Any], tuple[float, float]], target: float
+) -> Any:
+    """Return the setting with the fewest operations at an accuracy on validation data.
+
+    If none reaches it, the setting with the highest accuracy is returned.
+
+    Args:
+        tries: Settings.
+        measure: Returns accuracy and operations with a setting.
+        target: Smallest accuracy.
+    """
+    found = [(each, *measure(each)) for each in tries]
+    enough = [each for each in found if each[1] >= target]
+    best = min(enough, key=lambda each: each[2]) if enough else max(found, key=lambda each: each[1])
+    return best[0]
+
+
 def step_operations(net: nn.Module) -> int:
     """Return the operations of a training step of one batch: forward and backward."""
     images, labels = torch.zeros(_BATCH, 1, 28, 28), torch.zeros(_BATCH, dtype=torch.long)
@@ -172,6 +202,7 @@ def row(
     *,
     reach: float | None,
     unit: str,
+    samples: int = 12_000,
     note: str = "",
 ) -> dict[str, Any]:
     """Return a row: the mean share in percent over seeds, with the lost accuracy in its note.
@@ -183,6 +214,7 @@ def row(
         lost: Accuracy that was lost on test data for each seed.
         reach: The goal in percent.
         unit: The unit.
+        samples: Samples that were trained on in a full run.
         note: More about the row.
     """
     percent = [100 * share for share in shares]
@@ -193,7 +225,7 @@ def row(
     text = (
         f"test accuracy {-mean:+.2f} points against the full net (standard error {error:.2f}), "
         f"{held} 0.5 points; each seed: {', '.join(f'{-each:+.2f}' for each in points)}. "
-        "Fashion-MNIST, 12,000 training samples; interval: lowest and highest seed."
+        f"Fashion-MNIST, {samples:,} training samples; interval: lowest and highest seed."
     )
     return {
         "id": id,
