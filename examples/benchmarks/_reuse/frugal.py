@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
         before, reached = nets.step_operations(full), nets.accuracy(full, data.test)
         for what, changes in ways.items():
             tries = [_repaired(change, seed, quick) for change in changes]
-            net = nets.cheapest(tries, lambda each: nets.measured(each, data.val), target)
+            net = nets.cheapest(tries, partial(nets.measured, pair=data.val), target)
             share = nets.step_operations(net) / before
             found[what].append((share, reached - nets.accuracy(net, data.test)))
     return [
