@@ -14,6 +14,8 @@ from greentrain.methods import ExitHeads, choose_threshold, count_operations, ex
 
 _LAYERS = ("0", "1", "2", "3")  # the stem, and all blocks but the last
 _WEIGHT = 0.3
+_JOINT = "early exits trained jointly: operations of a prediction"
+_FROZEN = "early exits trained on frozen features: operations of a prediction"
 
 
 def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -22,22 +24,24 @@ def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
     The threshold is chosen on validation data: the fewest operations at an accuracy of at most 0.3
     points below that of the full net, which was trained without heads.
     """
-    found: dict[str, list[tuple[float, float]]] = {"jointly": [], "on frozen features": []}
-    for seed in seeds:
-        full = nets.trained_dense_net(seed, quick=quick)
-        found["jointly"].append(_shares(full, *_joint(seed, quick), seed, quick))
-        found["on frozen features"].append(_shares(full, *_frozen(full, seed, quick), seed, quick))
+    return table([measured(seed, quick) for seed in seeds])
+
+
+def measured(seed: int, quick: bool) -> nets.Found:
+    """Return the share of the full net's operations and the lost accuracy of each way."""
+    full = nets.trained_dense_net(seed, quick=quick)
+    return {
+        _JOINT: _shares(full, *_joint(seed, quick), seed, quick),
+        _FROZEN: _shares(full, *_frozen(full, seed, quick), seed, quick),
+    }
+
+
+def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
+    """Return the rows of what was measured for each seed."""
+    note = "Operations by torch.utils.flop_counter as they ran on test data."
     return [
-        nets.row(
-            "exit",
-            f"early exits trained {way}: operations of a prediction",
-            [share for share, _ in pairs],
-            [lost for _, lost in pairs],
-            reach=50.0 if way == "jointly" else None,
-            unit="% of the full net's",
-            note="Operations by torch.utils.flop_counter as they ran on test data.",
-        )
-        for way, pairs in found.items()
+        nets.row("exit", _JOINT, found, reach=50.0, note=note),
+        nets.row("exit", _FROZEN, found, reach=None, note=note),
     ]
 
 

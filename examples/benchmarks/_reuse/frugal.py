@@ -26,34 +26,31 @@ def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
     The goal is in joules of a step. This machine has no meter of its processor, so operations of
     forward and backward pass are counted.
     """
-    ways: Mapping[str, Sequence[Change]] = {
-        "channels pruned": (_pruned(0.5), _pruned(0.35)),
-        "layers of low rank": (_of_rank(0.5), _of_rank(0.65)),
-    }
-    found: dict[str, list[tuple[float, float]]] = {what: [] for what in ways}
-    for seed in seeds:
-        data = nets.data(seed, quick=quick)
-        full = _repaired(lambda net: None, seed, quick)
-        target = nets.accuracy(full, data.val) - nets.WITHIN
-        before, reached = nets.step_operations(full), nets.accuracy(full, data.test)
-        for what, changes in ways.items():
-            tries = [_repaired(change, seed, quick) for change in changes]
-            net = nets.cheapest(tries, partial(nets.measured, pair=data.val), target)
-            share = nets.step_operations(net) / before
-            found[what].append((share, reached - nets.accuracy(net, data.test)))
-    return [
-        nets.row(
-            "frugal",
-            f"{what}: operations of a training step",
-            [share for share, _ in pairs],
-            [lost for _, lost in pairs],
-            reach=70.0,
-            unit="% of the full net's",
-            note="Operations of a training step of 64 samples, forward and backward, by "
-            "torch.utils.flop_counter; no joules: this machine is shared.",
-        )
-        for what, pairs in found.items()
-    ]
+    return table([measured(seed, quick) for seed in seeds])
+
+
+def measured(seed: int, quick: bool) -> nets.Found:
+    """Return the share of the full net's operations and the lost accuracy of each way."""
+    data = nets.data(seed, quick=quick)
+    full = _repaired(lambda net: None, seed, quick)
+    target = nets.accuracy(full, data.val) - nets.WITHIN
+    before, reached = nets.step_operations(full), nets.accuracy(full, data.test)
+    found = {}
+    for what, changes in _WAYS.items():
+        tries = [_repaired(change, seed, quick) for change in changes]
+        net = nets.cheapest(tries, partial(nets.measured, pair=data.val), target)
+        share = nets.step_operations(net) / before
+        found[what] = (share, reached - nets.accuracy(net, data.test))
+    return found
+
+
+def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
+    """Return the rows of what was measured for each seed."""
+    note = (
+        "Operations of a training step of 64 samples, forward and backward, by "
+        "torch.utils.flop_counter; no joules: this machine is shared."
+    )
+    return [nets.row("frugal", what, found, reach=70.0, note=note) for what in _WAYS]
 
 
 def _pruned(share: float) -> Change:
@@ -73,6 +70,12 @@ def _of_rank(most: float) -> Change:
         low_rank(net, share=share)
 
     return change
+
+
+_WAYS: Mapping[str, Sequence[Change]] = {
+    "channels pruned: operations of a training step": (_pruned(0.5), _pruned(0.35)),
+    "layers of low rank: operations of a training step": (_of_rank(0.5), _of_rank(0.65)),
+}
 
 
 def _repaired(change: Change, seed: int, quick: bool) -> nn.Module:

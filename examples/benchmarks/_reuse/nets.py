@@ -23,6 +23,8 @@ _BATCH = 64
 _CHANNELS = 16
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+Found = dict[str, tuple[float, float]]
+"""For each row of a seed, the share of the full net's operations, and the lost accuracy."""
 Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -197,11 +199,9 @@ def step_operations(net: nn.Module) -> int:
 def row(
     id: str,
     what: str,
-    shares: Sequence[float],
-    lost: Sequence[float],
+    found: Sequence[Found],
     *,
     reach: float | None,
-    unit: str,
     samples: int = 12_000,
     note: str = "",
 ) -> dict[str, Any]:
@@ -210,28 +210,26 @@ def row(
     Args:
         id: Id of the row.
         what: Description.
-        shares: Share of the full net's operations for each seed.
-        lost: Accuracy that was lost on test data for each seed.
+        found: What was measured for each seed.
         reach: The goal in percent.
-        unit: The unit.
         samples: Samples that were trained on in a full run.
         note: More about the row.
     """
-    percent = [100 * share for share in shares]
-    points = [100 * each for each in lost]
+    percent = [100 * each[what][0] for each in found]
+    points = [-100 * each[what][1] for each in found]
     error = statistics.stdev(points) / len(points) ** 0.5 if len(points) > 1 else 0.0
     mean = statistics.fmean(points)
-    held = "within" if mean <= 0.5 else "NOT within"
+    held = "within" if mean >= -0.5 else "NOT within"
     text = (
-        f"test accuracy {-mean:+.2f} points against the full net (standard error {error:.2f}), "
-        f"{held} 0.5 points; each seed: {', '.join(f'{-each:+.2f}' for each in points)}. "
+        f"test accuracy {mean:+.2f} points against the full net (standard error {error:.2f}), "
+        f"{held} 0.5 points; each seed: {', '.join(f'{each:+.2f}' for each in points)}. "
         f"Fashion-MNIST, {samples:,} training samples; interval: lowest and highest seed."
     )
     return {
         "id": id,
         "what": what,
         "value": statistics.fmean(percent),
-        "unit": unit,
+        "unit": "% of the full net's",
         "reach": reach,
         "better": "lower",
         "seeds": len(percent),

@@ -13,6 +13,9 @@ from torch.nn.functional import cross_entropy
 from _reuse import nets
 from greentrain.methods import MixtureOfExperts, SkipBlocks, auxiliary_loss, count_operations
 
+_SKIPPED = "SkipBlocks in a residual net: operations of a prediction"
+_MIXED = "MixtureOfExperts in a perceptron: operations of a prediction"
+_SMALLER = "a perceptron as large as one expert: operations of a prediction"
 _TARGET = 0.6
 _THRESHOLDS = (1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -3.0, -5.0)
 _GATE_WEIGHT, _BALANCE_WEIGHT = 2.0, 0.01
@@ -22,30 +25,27 @@ _SAMPLES, _EPOCHS = 24_000, 6  # of the perceptrons
 
 def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Return the rows: each way against its full net, and a smaller full net for comparison."""
-    makers: dict[str, tuple[float | None, Callable[[int, bool], tuple[float, float]]]] = {
-        "SkipBlocks in a residual net: operations of a prediction": (70.0, _skipping),
-        "MixtureOfExperts in a perceptron: operations of a prediction": (70.0, _mixing),
-        "a perceptron as large as one expert: operations of a prediction": (None, _one_expert),
+    return table([measured(seed, quick) for seed in seeds])
+
+
+def measured(seed: int, quick: bool) -> nets.Found:
+    """Return the share of the full net's operations and the lost accuracy of each way."""
+    return {
+        _SKIPPED: _skipping(seed, quick),
+        _MIXED: _mixing(seed, quick),
+        _SMALLER: _one_expert(seed, quick),
     }
-    found = []
-    for what, (reach, make) in makers.items():
-        pairs = [make(seed, quick) for seed in seeds]
-        shares, lost = [share for share, _ in pairs], [each for _, each in pairs]
-        note = "Operations by torch.utils.flop_counter as they ran on test data."
-        if reach is None:
-            note = "No routing: what the smaller size alone gives. " + note
-        unit = "% of the full net's"
-        samples = 12_000 if make is _skipping else _SAMPLES
-        found.append(
-            nets.row(
-                *("routing", what, shares, lost),
-                reach=reach,
-                unit=unit,
-                samples=samples,
-                note=note,
-            )
-        )
-    return found
+
+
+def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
+    """Return the rows of what was measured for each seed."""
+    note = "Operations by torch.utils.flop_counter as they ran on test data."
+    alone = f"No routing: what the smaller size alone gives. {note}"
+    return [
+        nets.row("routing", _SKIPPED, found, reach=70.0, note=note),
+        nets.row("routing", _MIXED, found, reach=70.0, samples=_SAMPLES, note=note),
+        nets.row("routing", _SMALLER, found, reach=None, samples=_SAMPLES, note=alone),
+    ]
 
 
 def _skipping(seed: int, quick: bool) -> tuple[float, float]:
