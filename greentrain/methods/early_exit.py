@@ -273,7 +273,7 @@ class _Leaving:
             for place, (name, head) in enumerate(zip(heads.layers, heads.heads, strict=True)):
                 handles.append(
                     find_layer(module, name).register_forward_hook(
-                        lambda _, __, output, place=place, name=name, head=head: self._at(  # type: ignore[misc]
+                        lambda _, __, output, place=place, name=name, head=head: self._at(
                             place, name, head(pooled(output, heads.grid)), output
                         )
                     )
@@ -340,7 +340,7 @@ def _capture(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, tor
         for name in layers:
             handles.append(
                 find_layer(module, name).register_forward_hook(
-                    lambda _, __, output, name=name: outputs.__setitem__(name, output)  # type: ignore[misc]
+                    lambda _, __, output, name=name: outputs.__setitem__(name, output)
                 )
             )
         yield outputs
@@ -359,7 +359,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
         >>> find_layer(nn.Sequential(nn.ReLU()), "0")
         ReLU()
     """
-    layers = {place: each for place, each in module.named_modules() if place}
+    layers: dict[str, nn.Module] = {at: each for at, each in module.named_modules() if at}
     if name in layers:
         return layers[name]
     near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.4) or list(layers)[:3]

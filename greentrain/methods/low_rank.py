@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,9 +68,9 @@ def _fits(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear
 
 
-def _factors(layer: nn.Module, share: float) -> tuple[nn.Sequential, int] | None:
+def _factors(layer: Any, share: float) -> tuple[nn.Sequential, int] | None:
     """Return two layers in place of one, and their rank; ``None`` if they cost as much."""
-    weight: torch.Tensor = layer.weight.detach()  # type: ignore[union-attr, operator, assignment]
+    weight = layer.weight.detach()
     matrix = weight.flatten(1).float()
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     kept = (values**2).cumsum(0) / (values**2).sum().clamp_min(1e-30)
@@ -81,29 +82,27 @@ def _factors(layer: nn.Module, share: float) -> tuple[nn.Sequential, int] | None
     with torch.no_grad():
         first.weight.copy_((root[:, None] * right[:rank]).view_as(first.weight))
         second.weight.copy_((left[:, :rank] * root).view_as(second.weight))
-        if layer.bias is not None:
-            second.bias.copy_(layer.bias)  # type: ignore[arg-type]
+        if second.bias is not None:
+            second.bias.copy_(layer.bias)
     pair = nn.Sequential(first, second).to(weight.device, weight.dtype)
     pair.train(layer.training)
     for parameter in pair.parameters():
-        parameter.requires_grad = layer.weight.requires_grad  # type: ignore[union-attr]
+        parameter.requires_grad = layer.weight.requires_grad
     return pair, rank
 
 
-def _pair(layer: nn.Module, rank: int) -> tuple[nn.Linear | nn.Conv2d, nn.Linear | nn.Conv2d]:
+def _pair(layer: Any, rank: int) -> tuple[nn.Linear | nn.Conv2d, nn.Linear | nn.Conv2d]:
     bias = layer.bias is not None
-    if isinstance(layer, nn.Conv2d):
-        return (
-            nn.Conv2d(
-                *(layer.in_channels, rank, layer.kernel_size),  # type: ignore[arg-type]
-                stride=layer.stride,  # type: ignore[arg-type]
-                padding=layer.padding,  # type: ignore[arg-type]
-                dilation=layer.dilation,  # type: ignore[arg-type]
-                bias=False,
-            ),
-            nn.Conv2d(rank, layer.out_channels, 1, bias=bias),
-        )
-    linear: nn.Linear = layer  # type: ignore[assignment]
-    return nn.Linear(linear.in_features, rank, bias=False), nn.Linear(
-        rank, linear.out_features, bias
+    if isinstance(layer, nn.Linear):
+        first = nn.Linear(layer.in_features, rank, bias=False)
+        return first, nn.Linear(rank, layer.out_features, bias=bias)
+    return (
+        nn.Conv2d(
+            *(layer.in_channels, rank, layer.kernel_size),
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            bias=False,
+        ),
+        nn.Conv2d(rank, layer.out_channels, 1, bias=bias),
     )

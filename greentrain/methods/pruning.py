@@ -55,8 +55,8 @@ def magnitude_prune(module: nn.Module, *, share: float) -> int:
     pairs = [(each, "weight") for each in layers]
     prune.global_unstructured(pairs, prune.L1Unstructured, amount=share)
     for layer, name in pairs:
-        prune.remove(layer, name)
-    return sum(int((each.weight == 0).sum()) for each in layers)
+        prune.remove(layer, name)  # type: ignore[no-untyped-call]
+    return sum(int((_weight(each) == 0).sum()) for each in layers)
 
 
 def prune_channels(module: nn.Module, *, share: float) -> dict[str, int]:
@@ -166,7 +166,7 @@ def _kept_channels(first: nn.Module, between: list[nn.Module], share: float) -> 
     if not number:
         return torch.arange(len(weight), device=weight.device)
     method = prune.LnStructured(number, n=1, dim=0)
-    mask = method.compute_mask(scores, torch.ones_like(scores))
+    mask: torch.Tensor = method.compute_mask(scores, torch.ones_like(scores))  # type: ignore[no-untyped-call]
     return mask.flatten(1)[:, 0].nonzero().flatten()
 
 

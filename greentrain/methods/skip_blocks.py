@@ -102,9 +102,9 @@ class SkipBlocks(AuxiliaryLoss):
             shares.append(opened.mean())
             weights = opened.view(-1, *[1] * (inputs.ndim - 1))
             inputs = inputs + weights.to(inputs.dtype) * block(inputs)
-        share = sum(cost * each for cost, each in zip(self.costs, shares, strict=True))
-        self._loss = (share - self.target) ** 2
-        self.used = tuple(float(each.detach()) for each in shares)
+        used = torch.stack(shares)
+        self._loss = ((used * used.new_tensor(self.costs)).sum() - self.target) ** 2
+        self.used = tuple(used.tolist())
         return inputs
 
 

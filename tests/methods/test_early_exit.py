@@ -27,7 +27,7 @@ def net() -> nn.Sequential:
 
 
 def certain(at: list[str]) -> ExitHeads:
-    """Heads whose confidence rises with the distance of both features, and is 0.5 for equal ones."""
+    """Heads whose logits are the two features."""
     heads = ExitHeads({name: 2 for name in at}, 2)
     for head in heads.heads:
         head[0] = nn.Identity()

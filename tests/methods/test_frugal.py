@@ -78,7 +78,7 @@ def test_layers_in_two_places_and_groups_are_left_alone():
     module = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(4, 6), nn.Linear(6, 2))
     assert prune_channels(module, share=0.5) == {"4": 3}
     grouped = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, groups=4))
-    with pytest.raises(ConfigurationError, match="no two layers in an nn.Sequential"):
+    with pytest.raises(ConfigurationError, match=r"no two layers in an nn\.Sequential"):
         prune_channels(grouped, share=0.5)
 
 
