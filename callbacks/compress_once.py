@@ -81,8 +81,8 @@ class CompressOnce(Callback):
         if isinstance(example, torch.Tensor):
             example = example.to(pl_module.device)
         self._before = _copied(pl_module)
-        before = count_operations(pl_module, example)
         try:
+            before = count_operations(pl_module, example)
             self.change(pl_module)
             after = count_operations(pl_module, example)
         except Exception as error:

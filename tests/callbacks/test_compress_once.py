@@ -21,6 +21,9 @@ class Wide(Classifier):
         torch.manual_seed(3)
         self.layer = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, 4))
 
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        return self.layer(samples)
+
 
 def halved(module: nn.Module) -> None:
     prune_channels(module, share=0.5)
@@ -102,7 +105,7 @@ def test_the_test_of_updates_measures_without_and_with_a_trainer():
     [
         ({"example": None}, "give example="),
         ({"change": lambda net: prune_channels(net, share=2)}, "could not be compressed"),
-        ({"change": lambda net: setattr(net.layer[0], "in_features", 1 / 0)}, "is as before"),
+        ({"example": torch.zeros(1, 3)}, r"could not be compressed \(mat1 and mat2.*is as before"),
     ],
 )
 def test_a_change_that_fails_is_refused(given, sentence):
