@@ -74,12 +74,15 @@ def test_heads_alone_are_trained_on_frozen_features():
 
 def test_validation_leaves_early_and_the_module_gets_its_forward_back():
     model = Deep()
-    early = exits(threshold=0.0, validate=True, weight=1.0)
-    fitted = trainer(early, num_sanity_val_steps=0, max_epochs=3)
+    early = exits(threshold=0.0, validate=True)
+    fitted = trainer(early, num_sanity_val_steps=0, max_epochs=1)
     fitted.fit(model, loader(), loader(16))
     # The example and the batches of training; validation runs the first layer only.
-    assert model.rows == [1, *[8] * 60]
-    assert float(fitted.callback_metrics["val_acc"]) > 0.7
+    assert model.rows == [1, *[8] * 20]
+    samples, labels = (torch.cat(parts) for parts in zip(*loader(16), strict=True))
+    found = early.heads.predict(model.eval(), samples, threshold=0.0).logits.argmax(1)
+    accuracy = float((found == labels).float().mean())
+    assert float(fitted.callback_metrics["val_acc"]) == pytest.approx(accuracy)
     assert "forward" not in vars(model)
     copy.deepcopy(model)
 
@@ -119,7 +122,7 @@ def test_two_processes_train_the_same_weights(tmp_path):
     weights = torch.load(tmp_path / "saved" / "last.ckpt", weights_only=False)["state_dict"]
     # Both had the same gradients of all heads, gates and experts, or the fit had failed.
     assert not torch.equal(weights["early_exits.heads.0.1.bias"], torch.zeros(4))
-    assert all(each.isfinite().all() for each in weights.values() if each.is_floating_point())
+    assert all(each.isfinite().all() for name, each in weights.items() if "threshold" not in name)
 
 
 class Fixed(Deep):
