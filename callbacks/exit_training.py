@@ -121,7 +121,7 @@ class EarlyExit(Callback):
         if self.threshold is not None:
             heads.threshold.fill_(self.threshold)
         self.heads = heads
-        return heads  # type: ignore[no-any-return]
+        return heads
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Add the heads, and wrap the training step."""
@@ -173,8 +173,8 @@ class EarlyExit(Callback):
                     "validation calls the module with several inputs, and exits need one; give "
                     "validate=False"
                 )
-            # Of the layers, so that `forward` is not this function again.
-            return heads.predict(_Forward(pl_module, forward), inputs[0]).logits
+            whole: Any = _Forward(pl_module, forward)  # not this function again
+            return heads.predict(whole, inputs[0]).logits
 
         self._replace(pl_module, "forward", early)
 

@@ -129,7 +129,7 @@ def train(
             order = torch.randperm(len(images), generator=random)
         rows, order = order[:_BATCH], order[_BATCH:]
         optimizer.zero_grad()
-        loss(net, images[rows], labels[rows]).backward()
+        loss(net, images[rows], labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     net.eval()
@@ -191,7 +191,7 @@ def step_operations(net: nn.Module) -> int:
     """Return the operations of a training step of one batch: forward and backward."""
     images, labels = torch.zeros(_BATCH, 1, 28, 28), torch.zeros(_BATCH, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
-        plain_loss(net, images, labels).backward()
+        plain_loss(net, images, labels).backward()  # type: ignore[no-untyped-call]
     net.zero_grad()
     return int(counter.get_total_flops())
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,20 +12,31 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from _reuse import nets
-from greentrain.methods import MixtureOfExperts, SkipBlocks, auxiliary_loss, count_operations
+from greentrain.methods import (
+    MixtureOfExperts,
+    SkipBlocks,
+    auxiliary_loss,
+    count_operations,
+    prune_channels,
+)
 
 _SKIPPED = "SkipBlocks in a residual net: operations of a prediction"
 _MIXED = "MixtureOfExperts in a perceptron: operations of a prediction"
-_SMALLER = "a perceptron as large as one expert: operations of a prediction"
-_TARGET = 0.6
+_SMALLER = "the perceptron pruned to as many hidden units: operations of a prediction"
+_TARGET = 0.5
 _THRESHOLDS = (1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -3.0, -5.0)
 _GATE_WEIGHT, _BALANCE_WEIGHT = 2.0, 0.01
-_EXPERTS, _EXPERT, _WIDTH, _HIDDEN = 2, 512, 128, 1024
+_EXPERTS, _TOP, _WIDTH, _HIDDEN = 4, 2, 128, 1024
 _SAMPLES, _EPOCHS = 24_000, 6  # of the perceptrons
+_MORE_EPOCHS = 3
 
 
 def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the rows: each way against its full net, and a smaller full net for comparison."""
+    """Return the rows: each way against its full net, and a smaller full net for comparison.
+
+    Gates and experts begin with the weights of the trained full net, and are trained for three
+    epochs. They are compared with the full net after the same three epochs.
+    """
     return table([measured(seed, quick) for seed in seeds])
 
 
@@ -33,7 +45,7 @@ def measured(seed: int, quick: bool) -> nets.Found:
     return {
         _SKIPPED: _skipping(seed, quick),
         _MIXED: _mixing(seed, quick),
-        _SMALLER: _one_expert(seed, quick),
+        _SMALLER: _pruning(seed, quick),
     }
 
 
@@ -49,14 +61,15 @@ def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
 
 
 def _skipping(seed: int, quick: bool) -> tuple[float, float]:
-    torch.manual_seed(seed)
-    blocks = [nets.body() for _ in range(4)]
-    skip = SkipBlocks(blocks, channels=16, target=_TARGET)
-    net = nn.Sequential(nets.stem(), skip, nets.head())
     data = nets.data(seed, quick=quick)
-    loss = _with(_GATE_WEIGHT)
-    nets.train(net, data.train, seed=seed, epochs=nets.epochs(quick), loss=loss)
     full = nets.trained_dense_net(seed, quick=quick)
+    stem, *blocks, head = copy.deepcopy(full)
+    torch.manual_seed(seed)
+    skip = SkipBlocks([each.body for each in blocks], channels=16, target=_TARGET)
+    net = nn.Sequential(stem, skip, head)
+    for each in (full, net):
+        more, loss = 1 if quick else _MORE_EPOCHS, _with(_GATE_WEIGHT)
+        nets.train(each, data.train, seed=seed + 2000, epochs=more, loss=loss)
 
     def measured(threshold: float) -> tuple[float, float]:
         skip.threshold.fill_(threshold)
@@ -68,38 +81,66 @@ def _skipping(seed: int, quick: bool) -> tuple[float, float]:
 
 
 def _mixing(seed: int, quick: bool) -> tuple[float, float]:
-    return _perceptrons(lambda: MixtureOfExperts(_WIDTH, _EXPERT, experts=_EXPERTS), seed, quick)
-
-
-def _one_expert(seed: int, quick: bool) -> tuple[float, float]:
-    return _perceptrons(lambda: _layers(_EXPERT), seed, quick)
-
-
-def _layers(hidden: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(_WIDTH, hidden), nn.ReLU(), nn.Linear(hidden, _WIDTH))
-
-
-@functools.lru_cache(maxsize=8)
-def _wide(seed: int, quick: bool) -> nn.Module:
-    return _trained(lambda: _layers(_HIDDEN), seed, quick)
-
-
-def _perceptrons(make: Callable[[], nn.Module], seed: int, quick: bool) -> tuple[float, float]:
-    """Return share and loss of a perceptron with some layers, against that with the wide ones."""
-    net = _trained(make, seed, quick)
-    return _against(_wide(seed, quick), net, nets.data(seed, quick=quick, samples=_SAMPLES))
-
-
-def _trained(make: Callable[[], nn.Module], seed: int, quick: bool) -> nn.Module:
+    net = copy.deepcopy(_wide(seed, quick))
     torch.manual_seed(seed)
+    net[3] = nets.Residual(split(net[3].body))
+    return _continued(net, seed, quick)
+
+
+def _pruning(seed: int, quick: bool) -> tuple[float, float]:
+    net = copy.deepcopy(_wide(seed, quick))
+    prune_channels(net[3], share=1 - _TOP / _EXPERTS)
+    return _continued(net, seed, quick)
+
+
+def split(wide: nn.Sequential) -> MixtureOfExperts:
+    """Return experts that have equal parts of the hidden units of a trained layer."""
+    first, _, second = wide
+    hidden = first.out_features // _EXPERTS
+    mixture = MixtureOfExperts(_WIDTH, hidden, experts=_EXPERTS, top_k=_TOP)
+    with torch.no_grad():
+        for number, expert in enumerate(mixture.experts):
+            part = slice(number * hidden, (number + 1) * hidden)
+            expert[0].weight.copy_(first.weight[part])
+            expert[0].bias.copy_(first.bias[part])
+            # The weights of the chosen experts sum to 1, so that their mean becomes the sum of all.
+            expert[2].weight.copy_(_EXPERTS * second.weight[:, part])
+            expert[2].bias.copy_(second.bias)
+    return mixture
+
+
+@functools.lru_cache(maxsize=1)
+def _wide(seed: int, quick: bool) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = nn.Sequential(nn.Linear(_WIDTH, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _WIDTH))
     net = nn.Sequential(
         *(nn.Flatten(), nn.Linear(784, _WIDTH), nn.ReLU()),
-        *(nets.Residual(make()), nn.ReLU(), nn.Linear(_WIDTH, 10)),
+        *(nets.Residual(layers), nn.ReLU(), nn.Linear(_WIDTH, 10)),
     )
-    train = nets.data(seed, quick=quick, samples=_SAMPLES).train
-    epochs, loss = 2 if quick else _EPOCHS, _with(_BALANCE_WEIGHT)
-    nets.train(net, train, seed=seed, epochs=epochs, rate=1e-3, loss=loss)
+    _train(net, seed, quick, epochs=_EPOCHS)
     return net
+
+
+@functools.lru_cache(maxsize=1)
+def _wide_continued(seed: int, quick: bool) -> nn.Sequential:
+    net = copy.deepcopy(_wide(seed, quick))
+    _train(net, seed + 2000, quick, epochs=_MORE_EPOCHS, data_seed=seed)
+    return net
+
+
+def _continued(net: nn.Module, seed: int, quick: bool) -> tuple[float, float]:
+    """Return share and loss of a changed perceptron after more epochs, against the wide one."""
+    _train(net, seed + 2000, quick, epochs=_MORE_EPOCHS, data_seed=seed)
+    data = nets.data(seed, quick=quick, samples=_SAMPLES)
+    return _against(_wide_continued(seed, quick), net, data)
+
+
+def _train(
+    net: nn.Module, seed: int, quick: bool, *, epochs: int, data_seed: int | None = None
+) -> None:
+    pair = nets.data(seed if data_seed is None else data_seed, quick=quick, samples=_SAMPLES).train
+    loss = _with(_BALANCE_WEIGHT)
+    nets.train(net, pair, seed=seed, epochs=1 if quick else epochs, rate=1e-3, loss=loss)
 
 
 def _with(weight: float) -> nets.Loss:
