@@ -2,9 +2,11 @@
 
 from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.carbon_aware_pause import CarbonAwarePause
+from greentrain.callbacks.compress_once import CompressOnce
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
+from greentrain.callbacks.exit_training import EarlyExit
 from greentrain.callbacks.fit_estimate import FitEstimate
 from greentrain.callbacks.selective_training import SelectiveTraining
 from greentrain.callbacks.training_paused import TrainingPaused
@@ -12,6 +14,8 @@ from greentrain.callbacks.training_paused import TrainingPaused
 __all__ = [
     "BudgetGuard",
     "CarbonAwarePause",
+    "CompressOnce",
+    "EarlyExit",
     "EnergyMonitor",
     "ExactResume",
     "FitEstimate",

@@ -105,3 +105,39 @@ def test_each_method_leaves_samples_out(tmp_path: Path) -> None:
     assert tuple(shares) == names
     assert int(shares["all samples"]) == 100
     assert all(int(shares[name]) < 100 for name in names[1:])
+
+
+@pytest.mark.slow
+def test_digits_leave_early(tmp_path: Path) -> None:
+    output = run("early_exit.py", "--quick", cwd=tmp_path)
+    assert len(re.findall(r"(?m)^ +[\d.]+ +[01]\.\d{3} +[\d.]+$", output)) == 15
+    [share] = re.findall(r"(?m)^chosen .*: (\d+) % of the operations$", output)
+    assert int(share) < 100
+
+
+@pytest.mark.slow
+def test_digits_are_routed(tmp_path: Path) -> None:
+    output = run("routing.py", "--quick", cwd=tmp_path)
+    found = re.findall(r"(?m)^([\w ]+): accuracy ([\d.]+), ([\d,]+) operations", output)
+    operations = {name: int(number.replace(",", "")) for name, _, number in found}
+    assert operations["dense"] == 2 * (64 * 64 + 3 * 2 * 64 * 256 + 64 * 10)
+    assert operations["skipped blocks"] < operations["dense"]
+    assert operations["experts"] < operations["dense"]
+
+
+@pytest.mark.slow
+def test_a_model_is_shrunk(tmp_path: Path) -> None:
+    output = run("frugal.py", "--quick", cwd=tmp_path)
+    shares = re.findall(r"(?m)^[\w ]+: (\d+) % of the operations, .*: (?:kept|refused)$", output)
+    assert len(shares) == 2
+    assert max(map(int, shares)) < 100
+    assert len(re.findall(r"(?m)^[\w ]+: [\d.]+ m?[JW]h? per step$", output)) == 3
+
+
+@pytest.mark.slow
+def test_scenes_are_segmented_within_a_budget(tmp_path: Path) -> None:
+    output = run("segmentation/run.py", "--quick", cwd=tmp_path)
+    assert re.search(r"mIoU 0\.\d+ of the classes that were trained on, [\d.]+ J per image", output)
+    assert re.search(r"frugality score -?[\d.]+ .*\nzero-shot IoU of the unseen class 0", output)
+    [weights] = re.findall(r"(?m)^(\d+) weights; budget ", output)
+    assert int(weights) < 1_000_000
