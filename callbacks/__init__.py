@@ -3,18 +3,32 @@
 from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.carbon_aware_pause import CarbonAwarePause
 from greentrain.callbacks.energy_monitor import EnergyMonitor
+from greentrain.callbacks.ewc import EWC
 from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.fit_estimate import FitEstimate
+from greentrain.callbacks.l2_anchor import L2Anchor
+from greentrain.callbacks.lwf import LwF
+from greentrain.callbacks.mas import MAS
+from greentrain.callbacks.output_term import OutputTerm
+from greentrain.callbacks.parameter_anchor import ParameterAnchor
 from greentrain.callbacks.selective_training import SelectiveTraining
+from greentrain.callbacks.si import SI
 from greentrain.callbacks.training_paused import TrainingPaused
 
 __all__ = [
+    "EWC",
+    "MAS",
+    "SI",
     "BudgetGuard",
     "CarbonAwarePause",
     "EnergyMonitor",
     "ExactResume",
     "FitEstimate",
+    "L2Anchor",
+    "LwF",
+    "OutputTerm",
+    "ParameterAnchor",
     "ResumableLoader",
     "SelectiveTraining",
     "TrainingPaused",
