@@ -62,6 +62,10 @@ def loader(seed: int, *, regression: bool = False) -> DataLoader:
     return DataLoader(TensorDataset(inputs, targets), 4)
 
 
+def batches(*given) -> DataLoader:
+    return DataLoader(list(given), batch_size=None)
+
+
 def trainer(*callbacks, **options) -> Trainer:
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
     quiet |= {"enable_model_summary": False, "accelerator": "cpu", "max_epochs": 1}
@@ -95,7 +99,7 @@ def test_the_second_experience_is_trained_as_with_the_penalty_in_the_loss(kind):
 
 
 PRECISIONS = {
-    "accumulated": (torch.optim.SGD, {}, lambda: {"accumulate_grad_batches": 4}, 1e-6),
+    "accumulated": (torch.optim.SGD, {}, lambda: {"accumulate_grad_batches": 3}, 1e-6),
     "clipped": (torch.optim.SGD, {}, lambda: {"gradient_clip_val": 0.05}, 1e-6),
     "scaled": (torch.optim.SGD, {}, fp16, 2e-3),
     "scaled, fused": (torch.optim.SGD, {"fused": True}, fp16, 2e-3),
@@ -143,11 +147,7 @@ def test_only_the_stepping_optimizers_parameters_are_pulled():
     for part in anchor.anchor.reference.values():
         part += 1.0  # so that all would be pulled
     module.zero_grad()
-
-    class Seen(Net):
-        pass
-
-    trainer(anchor).fit(module, [next(iter(loader(2)))])
+    trainer(anchor).fit(module, batches(next(iter(loader(2)))))
     assert module.net[0].weight.grad.abs().min() > 0.5  # pulled by 1
     data = copy.deepcopy(module)
     data.net[3].zero_grad()
@@ -167,7 +167,7 @@ def test_the_path_integral_is_that_of_the_loss_and_survives_an_overflow(fused):
     broken = inputs.clone()
     broken[0, 0] = math.inf
     given = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
-    trainer(anchor, **given).fit(module, [(inputs, labels), (broken, labels)])
+    trainer(anchor, **given).fit(module, batches((inputs, labels), (broken, labels)))
     moved = weights(module) - start
     assert bool(torch.isfinite(moved).all())
     torch.testing.assert_close(moved, -0.1 * gradient, atol=1e-3, rtol=1e-2)
@@ -188,11 +188,12 @@ def test_a_fit_resumed_in_the_middle_ends_alike(kind, tmp_path):
     anchor, whole = first()
     trainer(anchor, max_epochs=3).fit(whole, loader(2))
     stopped, module = first()
-    saved = ModelCheckpoint(tmp_path, save_last=True)
-    half = trainer(stopped, saved, max_epochs=2, enable_checkpointing=True)
+    saved = ModelCheckpoint(tmp_path / "saved", save_last=True)
+    longer = {"max_epochs": 3, "enable_checkpointing": True}
+    half = trainer(stopped, saved, **{**longer, "max_epochs": 2})
     half.fit(module, loader(2))
     resumed, fresh = KINDS[kind](0.8), Net(seed=5)
-    again = trainer(resumed, max_epochs=3)
+    again = trainer(resumed, ModelCheckpoint(tmp_path / "again"), **longer)
     again.fit(fresh, loader(2), ckpt_path=saved.last_model_path)
     torch.testing.assert_close(weights(fresh), weights(whole))
     for name, each in anchor.anchor.importance.items():
@@ -286,10 +287,6 @@ def test_copies_have_the_arguments_and_no_anchor():
     trainer(anchor).fit(Net(), loader(1))
     copied = copy.deepcopy(anchor)
     assert (copied.strength, copied.decay, copied.anchor) == (2.0, 0.5, None)
-
-
-class SaveAnchor(L2Anchor):
-    """Measures as MAS does, and writes what each rank has."""
 
 
 @FORKS
