@@ -71,14 +71,8 @@ class ParameterAnchor(Callback, abc.ABC):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check the strategy."""
-        if stage != "fit":
-            return
-        name = type(trainer.strategy).__name__
-        if any(each in name.lower() for each in _SHARDED):
-            raise MisconfigurationException(
-                f"{type(self).__name__} needs whole parameters and gradients on each process, and "
-                f"{name} shards them; use strategy='ddp', or leave the callback out"
-            )
+        if stage == "fit":
+            check_whole_parameters(type(self).__name__, trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the optimizers, and choose the anchor by the weights that the fit starts from."""
@@ -195,6 +189,20 @@ class ParameterAnchor(Callback, abc.ABC):
     def _close(self) -> None:
         """Release what a fit holds; harmless if repeated."""
         self._names = {}
+
+
+def check_whole_parameters(callback: str, trainer: Any) -> None:
+    """Refuse a strategy that divides parameters or gradients among the processes.
+
+    Raises:
+        MisconfigurationException: If it is such a strategy.
+    """
+    name = type(trainer.strategy).__name__
+    if any(each in name.lower() for each in _SHARDED):
+        raise MisconfigurationException(
+            f"{callback} needs whole parameters and gradients on each process, and {name} shards "
+            "them; use strategy='ddp', or leave the callback out"
+        )
 
 
 def trainable(module: Any) -> dict[str, Tensor]:

@@ -15,19 +15,31 @@ from greentrain.methods.importance import (
     path_importance,
     squared_gradients,
 )
+from greentrain.methods.projection import (
+    assign_gradients,
+    flattened,
+    project_from,
+    project_from_all,
+)
+from greentrain.methods.tensor_reservoir import TensorReservoir
 
 __all__ = [
     "Anchor",
+    "TensorReservoir",
     "accumulate",
     "add_contributions",
     "add_penalty_gradient",
+    "assign_gradients",
     "digest",
     "distillation_loss",
+    "flattened",
     "heads_loss",
     "merge",
     "output_loss",
     "output_sensitivity",
     "path_importance",
     "penalty",
+    "project_from",
+    "project_from_all",
     "squared_gradients",
 ]

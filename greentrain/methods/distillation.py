@@ -14,7 +14,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float = 
     """Return the distance of softened class probabilities from those of a teacher.
 
     ``T ** 2 * KL(softmax(teacher / T) || softmax(student / T))``, the mean over the batch (Hinton
-    et al. 2015, section 2). Its gradient is that of the cross-entropy with soft targets, and it is 0
+    et al. 2015, section 2). Its gradient is that of the cross-entropy with soft targets. It is 0
     where both agree.
 
     Args:

@@ -1,17 +1,20 @@
-"""The methods of the benchmark, their strengths, and the numbers that they are compared with."""
+"""The methods of the benchmark, their strengths, and the numbers to compare them with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from _methods.protocol import Scenario, class_groups, make_model
 from pytorch_lightning import Callback
 from torch import Tensor
 
-from greentrain.callbacks import EWC, MAS, SI, L2Anchor, LwF
+from _methods.protocol import CONTEXTS, Scenario, class_groups, make_model
+from greentrain.callbacks import AGEM, DER, EWC, GEM, MAS, SI, L2Anchor, LwF
 
 SCENARIOS: tuple[Scenario, ...] = ("task", "domain", "class")
+
+STORED = 200
+"""Stored samples of each experience: 100 of a class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,5 +84,18 @@ ENTRIES: dict[str, Entry] = {
         published=_table(99.6, 71.5, 23.9),
         reach={"task": 98.5, "domain": 70.0},
         passes=5.0,
+    ),
+    "A-GEM": Entry(
+        make=lambda scenario, strength, seed: [AGEM(STORED, seed=seed)],
+        reach={"class": 63.0},
+        passes=6.0,
+    ),
+    "GEM": Entry(make=lambda scenario, strength, seed: [GEM(STORED, seed=seed)], passes=9.0),
+    "DER": Entry(
+        make=lambda scenario, strength, seed: [DER(CONTEXTS * STORED, seed=seed)], passes=7.0
+    ),
+    "DER++": Entry(
+        make=lambda scenario, strength, seed: [DER(CONTEXTS * STORED, beta=0.5, seed=seed)],
+        passes=10.0,
     ),
 }

@@ -80,9 +80,7 @@ def contexts(scenario: Scenario, seed: int, *, held_out: bool = False) -> list[C
         seed: Seed of the order of the classes.
         held_out: Whether to measure on a tenth of the training data instead of the test data.
     """
-    train, test = (
-        (part.tensors[0].flatten(1), part.tensors[1]) for part in mnist()
-    )
+    train, test = ((part.tensors[0].flatten(1), part.tensors[1]) for part in mnist())
     if held_out:
         order = torch.randperm(len(train[1]), generator=torch.Generator().manual_seed(1))
         cut = round(HELD_OUT * len(order))
@@ -179,9 +177,7 @@ def _accuracy(model: MaskedPerceptron, stream: Sequence[Context]) -> float:
     return 100 * sum(right) / len(right)
 
 
-def _part(
-    data: tuple[Tensor, ...], group: Sequence[int], labels: Sequence[int]
-) -> ByBatch:
+def _part(data: tuple[Tensor, ...], group: Sequence[int], labels: Sequence[int]) -> ByBatch:
     images, digits = data
     chosen = torch.isin(digits, torch.tensor(group))
     renamed = torch.zeros(CLASSES, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Run the pieces of the benchmark one by one, and keep each in a file, so that it can be resumed."""
+"""Run the pieces of the benchmark one by one, and keep each in a file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from _methods.entries import ENTRIES, SCENARIOS
+from _methods.entries import ENTRIES
 from _methods.protocol import CONTEXTS, Scenario, learn, learn_jointly
 
 JOINT = "joint"
-ORDER = ("none", "LwF", "EWC", "SI", JOINT, "online EWC", "MAS", "L2")
-"""Methods in the order of their runs, for each seed."""
+ORDER: tuple[tuple[str, Scenario], ...] = (
+    *(("none", "class"), ("LwF", "task"), ("LwF", "class"), ("LwF", "domain"), ("EWC", "task")),
+    *(("SI", "task"), (JOINT, "class"), ("A-GEM", "class"), ("EWC", "class"), ("SI", "class")),
+    *(("DER", "class"), ("DER++", "class"), ("GEM", "class")),
+    *((name, "task") for name in ("online EWC", "MAS", "L2", "none")),
+    *((name, "domain") for name in ("EWC", "online EWC", "SI", "MAS", "L2", "none", JOINT)),
+    *((name, "class") for name in ("online EWC", "MAS", "L2")),
+)
+"""Methods and scenarios in the order of their runs, for each seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +97,14 @@ def work(run: Run) -> tuple[float, float]:
     if run.method == JOINT:
         return learn_jointly(run.scenario, steps=run.steps, seed=run.seed)
     callbacks = ENTRIES[run.method].make(run.scenario, run.strength, run.seed)
-    return learn(
-        run.scenario, callbacks, steps=run.steps, seed=run.seed, held_out=run.held_out
-    )
+    return learn(run.scenario, callbacks, steps=run.steps, seed=run.seed, held_out=run.held_out)
 
 
 def searches(method: str, scenario: Scenario, steps: int) -> list[Run]:
     """Return the runs that choose the strength of a method."""
     name = ENTRIES[method].searched_as or method
     return [
-        Run(
-            method=name, scenario=scenario, strength=each, seed=100, steps=steps, held_out=True
-        )
+        Run(method=name, scenario=scenario, strength=each, seed=100, steps=steps, held_out=True)
         for each in ENTRIES[name].grid.get(scenario, ())
     ]
 
@@ -111,7 +114,9 @@ def strength_of(found: list[Run]) -> float:
     return max(found, key=lambda run: run.accuracy or 0.0).strength if found else 0.0
 
 
-def do_all(runs: Runs, *, seeds: int, steps: int, search_steps: int) -> None:
+def do_all(
+    runs: Runs, *, seeds: int, steps: int, search_steps: int, part: tuple[int, int] = (0, 1)
+) -> None:
     """Do the runs that are missing, seed by seed.
 
     Args:
@@ -119,15 +124,13 @@ def do_all(runs: Runs, *, seeds: int, steps: int, search_steps: int) -> None:
         seeds: Seeds of each method.
         steps: Steps on each experience.
         search_steps: The same, in the search for strengths.
+        part: Number of this process, and number of processes that share the work.
     """
-    for seed in range(seeds):
-        for method in ORDER:
-            for scenario in SCENARIOS:
-                if method == JOINT and scenario == "task":
-                    continue
-                run = measured(runs, method, scenario, seed, steps, search_steps, do=True)
-                if run is not None:
-                    runs.finish(run, work)
+    pieces = [(seed, *piece) for seed in range(seeds) for piece in ORDER]
+    for seed, method, scenario in pieces[part[0] :: part[1]]:
+        run = measured(runs, method, scenario, seed, steps, search_steps, do=True)
+        if run is not None:
+            runs.finish(run, work)
 
 
 def measured(
