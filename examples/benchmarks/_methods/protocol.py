@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from _continual.models import Perceptron
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
@@ -124,7 +124,7 @@ def learn(
     """
     began_s = time.process_time()
     stream = contexts(scenario, seed, held_out=held_out)
-    seed_everything(seed, verbose=False)
+    torch.manual_seed(seed)
     model = make_model(scenario)
     for context in stream:
         model.active = context.active
@@ -136,7 +136,7 @@ def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, 
     """Train on all experiences at once, class-incremental or domain-incremental."""
     began_s = time.process_time()
     stream = contexts(scenario, seed)
-    seed_everything(seed, verbose=False)
+    torch.manual_seed(seed)
     model = make_model(scenario)
     tensors = zip(*(context.train.tensors for context in stream), strict=True)
     _fit(model, ByBatch(*(torch.cat(each) for each in tensors)), (), CONTEXTS * steps)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from _methods.entries import ENTRIES
-from _methods.protocol import CONTEXTS, Scenario, learn, learn_jointly
+from _methods.protocol import Scenario, learn, learn_jointly
 
 JOINT = "joint"
 ORDER: tuple[tuple[str, Scenario], ...] = (
@@ -54,10 +54,20 @@ class Run:
             *(self.seed, self.steps, self.held_out),
         )
 
-    @property
-    def all_steps(self) -> int:
-        """Optimizer steps of the run."""
-        return CONTEXTS * self.steps
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is run.
+
+    Args:
+        seeds: Seeds of each method.
+        steps: Steps on each experience.
+        search_steps: The same, in the search for strengths.
+    """
+
+    seeds: int
+    steps: int
+    search_steps: int
 
 
 class Runs:
@@ -114,21 +124,17 @@ def strength_of(found: list[Run]) -> float:
     return max(found, key=lambda run: run.accuracy or 0.0).strength if found else 0.0
 
 
-def do_all(
-    runs: Runs, *, seeds: int, steps: int, search_steps: int, part: tuple[int, int] = (0, 1)
-) -> None:
+def do_all(runs: Runs, size: Size, part: tuple[int, int] = (0, 1)) -> None:
     """Do the runs that are missing, seed by seed.
 
     Args:
         runs: The file.
-        seeds: Seeds of each method.
-        steps: Steps on each experience.
-        search_steps: The same, in the search for strengths.
+        size: Seeds and steps.
         part: Number of this process, and number of processes that share the work.
     """
-    pieces = [(seed, *piece) for seed in range(seeds) for piece in ORDER]
+    pieces = [(seed, *piece) for seed in range(size.seeds) for piece in ORDER]
     for seed, method, scenario in pieces[part[0] :: part[1]]:
-        run = measured(runs, method, scenario, seed, steps, search_steps, do=True)
+        run = measured(runs, method, scenario, seed, size.steps, size.search_steps, do=True)
         if run is not None:
             runs.finish(run, work)
 
