@@ -14,7 +14,7 @@ class AGEM(GradientProjection):
     """Project the gradient so that the mean loss on stored samples does not rise: A-GEM.
 
     Chaudhry et al. 2019. If the gradient goes against that of ``batch_size`` stored samples, which
-    are drawn over all past experiences, that part is removed. A step costs one training pass more.
+    are chosen at random over all past experiences, that part is removed. A step costs one training pass more.
 
     Arguments, attributes and errors are those of :class:`GradientProjection`.
 

@@ -19,7 +19,7 @@ class DER(OutputTerm):
     """Replay stored samples with the outputs that the model had for them: DER and DER++.
 
     Buzzega et al. 2020, algorithms 1 and 2. The loss becomes ``loss + alpha * mse(outputs, stored
-    outputs) + beta * loss(outputs, stored targets)``. Each term has a fresh draw of stored samples.
+    outputs) + beta * loss(outputs, stored targets)``. Each term has other stored samples, chosen at random.
     Samples of each batch enter a reservoir with the outputs of that moment, so no border between
     experiences is needed. DER has ``beta=0``, DER++ a positive one.
 

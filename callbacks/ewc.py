@@ -37,7 +37,7 @@ class EWC(ParameterAnchor):
         likelihood: ``"categorical"`` for logits of classes, ``"gaussian"`` for a regression.
         outcomes: Outcomes that the information is an expectation over: see
             :func:`~greentrain.methods.squared_gradients`.
-        seed: Seed of the drawn outcomes.
+        seed: Seed of the sampled outcomes.
         unpack: Returns inputs and targets of a batch.
         outputs: Returns the outputs of a module for inputs.
 

@@ -23,7 +23,7 @@ class GEM(GradientProjection):
         per_experience: Samples that are stored of each experience, on each process.
         margin: Least weight of each past experience, 0 or more; the paper's gamma.
         batch_size: Stored samples that a gradient is computed with.
-        seed: Seed of what is stored and drawn.
+        seed: Seed of what is stored and sampled.
         unpack: Returns inputs and targets of a batch, each one tensor.
         outputs: Returns the outputs of a module for inputs.
 

@@ -28,7 +28,7 @@ class GradientProjection(Callback, abc.ABC):
     Args:
         per_experience: Samples that are stored of each experience, on each process.
         batch_size: Stored samples that a gradient is computed with.
-        seed: Seed of what is stored and drawn.
+        seed: Seed of what is stored and sampled.
         unpack: Returns inputs and targets of a batch, each one tensor.
         outputs: Returns the outputs of a module for inputs.
 

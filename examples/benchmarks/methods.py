@@ -3,10 +3,10 @@
     python examples/benchmarks/methods.py --runs docs/benchmarks/methods_runs.jsonl
 
 Each run is appended to the file of ``--runs`` when it ends. So the command can be stopped, and
-given again to do the rest. It needs about two processor hours for each seed. ``--only-finished`` does no
-run, and writes ``docs/benchmarks/methods.json`` from those that are finished. ``--part 0/2`` and
-``--part 1/2`` share the runs among two processes. ``--quick`` takes a few minutes, and writes
-nothing into the tree.
+given again to do the rest. It needs about two processor hours for each seed. ``--only-finished``
+does no run, and writes ``docs/benchmarks/methods.json`` from those that are finished. ``--part
+0/2`` and ``--part 1/2`` share the runs among two processes. ``--quick`` takes a few minutes, and
+writes nothing into the tree.
 
 MNIST is read from ``$GREENTRAIN_DATA`` or downloaded. Strengths are chosen on a tenth of the
 training data, which is held out in the search and used afterwards.

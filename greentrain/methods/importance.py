@@ -35,7 +35,7 @@ def squared_gradients(
     Divided by the number of samples, it is the diagonal of the Fisher information (Kirkpatrick et
     al. 2017). The Fisher information is an expectation over outcomes that the model predicts:
     ``"all"`` takes each class with its probability, which is exact and needs a backward pass for
-    each class. ``"sampled"`` draws one outcome. ``"given"`` takes the label, which is the
+    each class. ``"sampled"`` samples one outcome. ``"given"`` takes the label, which is the
     *empirical* Fisher information, another quantity (Martens 2020, "New insights", section 11).
 
     Args:
@@ -45,7 +45,7 @@ def squared_gradients(
         samples: Batches of one sample each, with its target.
         likelihood: What the outputs are.
         outcomes: The outcomes that the gradients are of.
-        generator: Source of the drawn outcomes.
+        generator: Random source of the outcomes.
 
     Returns:
         The sum for each parameter, and the number of samples.

@@ -19,7 +19,7 @@ class TensorReservoir:
 
     Args:
         capacity: Most samples, 1 or more.
-        seed: Seed of what is replaced and drawn.
+        seed: Seed of what is replaced and sampled.
 
     Attributes:
         seen: Samples that were added.

@@ -48,7 +48,7 @@ class Run:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What identifies the run."""
+        """The arguments that identify the run."""
         return (
             *(self.method, self.scenario, self.strength),
             *(self.seed, self.steps, self.held_out),
@@ -57,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much is run.
+    """Number of seeds and steps.
 
     Args:
         seeds: Seeds of each method.
