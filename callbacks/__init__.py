@@ -14,6 +14,7 @@ from greentrain.callbacks.gradient_projection import GradientProjection
 from greentrain.callbacks.l2_anchor import L2Anchor
 from greentrain.callbacks.lwf import LwF
 from greentrain.callbacks.mas import MAS
+from greentrain.callbacks.mir import MIR
 from greentrain.callbacks.output_term import OutputTerm
 from greentrain.callbacks.parameter_anchor import ParameterAnchor
 from greentrain.callbacks.selective_training import SelectiveTraining
@@ -26,6 +27,7 @@ __all__ = [
     "EWC",
     "GEM",
     "MAS",
+    "MIR",
     "SI",
     "BudgetGuard",
     "CarbonAwarePause",

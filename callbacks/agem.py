@@ -13,8 +13,9 @@ from greentrain.methods import project_from
 class AGEM(GradientProjection):
     """Project the gradient so that the mean loss on stored samples does not rise: A-GEM.
 
-    Chaudhry et al. 2019. If the gradient goes against that of ``batch_size`` stored samples, which
-    are chosen at random over all past experiences, that part is removed. A step costs one training pass more.
+    Chaudhry et al. 2019. If the gradient goes against that of ``batch_size`` stored samples, that
+    part is removed. The samples are chosen at random over all past experiences. A step costs one
+    training pass more.
 
     Arguments, attributes and errors are those of :class:`GradientProjection`.
 

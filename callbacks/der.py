@@ -19,9 +19,9 @@ class DER(OutputTerm):
     """Replay stored samples with the outputs that the model had for them: DER and DER++.
 
     Buzzega et al. 2020, algorithms 1 and 2. The loss becomes ``loss + alpha * mse(outputs, stored
-    outputs) + beta * loss(outputs, stored targets)``. Each term has other stored samples, chosen at random.
-    Samples of each batch enter a reservoir with the outputs of that moment, so no border between
-    experiences is needed. DER has ``beta=0``, DER++ a positive one.
+    outputs) + beta * loss(outputs, stored targets)``. Each term has other stored samples,
+    chosen at random. Samples of each batch enter a reservoir with the outputs of that moment, so no
+    border between experiences is needed. DER has ``beta=0``, DER++ a positive one.
 
     A step costs one forward pass more for the outputs, and one or two training passes on stored
     samples. The reservoir takes the bytes of ``capacity`` samples. Each process has a reservoir for

@@ -96,7 +96,7 @@ def _uninstall(module: Any, layers: list[Layer]) -> None:
     current = vars(module).get("training_step")
     if getattr(current, _LAYERS, None) is not layers:
         return  # something else has wrapped it since; without layers it changes nothing
-    own = current.__greentrain_own__  # type: ignore[union-attr]
+    own = current.__greentrain_own__
     del module.training_step
     if own is not None:
         module.training_step = own

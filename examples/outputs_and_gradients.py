@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader, Dataset
 
-from greentrain.callbacks import AGEM, DER, GEM, EnergyMonitor, LwF
+from greentrain.callbacks import AGEM, DER, GEM, MIR, EnergyMonitor, LwF
 from greentrain.demo import DigitsModel
 from greentrain.streams import class_incremental, digits
 from greentrain.units import format_energy
@@ -35,6 +35,7 @@ def methods() -> dict[str, list[Callback]]:
         "A-GEM": [AGEM(20)],
         "GEM": [GEM(20)],
         "DER": [DER(100)],
+        "ER-MIR": [MIR(100)],
         "DER++": [DER(100, beta=0.5)],
     }
 

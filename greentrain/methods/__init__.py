@@ -15,6 +15,7 @@ from greentrain.methods.importance import (
     path_importance,
     squared_gradients,
 )
+from greentrain.methods.interference import most_harmed
 from greentrain.methods.projection import (
     assign_gradients,
     flattened,
@@ -35,6 +36,7 @@ __all__ = [
     "flattened",
     "heads_loss",
     "merge",
+    "most_harmed",
     "output_loss",
     "output_sensitivity",
     "path_importance",

@@ -7,6 +7,7 @@ squared gradients. The gradients go through ``torch.autograd.grad``: ``.grad`` s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -72,7 +73,7 @@ def squared_gradients(
     for sample, target in samples:
         outputs = model(sample).float()
         for negative, weight in _negatives(outputs, target, likelihood, outcomes, generator):
-            _add(sums, negative, parameters, lambda gradient, by=weight: by * gradient**2)
+            _add(sums, negative, parameters, partial(_weighted_square, weight))
         count += 1
     return sums, count
 
@@ -203,6 +204,10 @@ def _negatives(
             if probability > 0:
                 outcome = torch.tensor([label], device=outputs.device)
                 yield cross_entropy(outputs, outcome), probability
+
+
+def _weighted_square(weight: float, gradient: Tensor) -> Tensor:
+    return weight * gradient**2
 
 
 def _add(

@@ -69,7 +69,8 @@ def project_from_all(
             weights[index] = torch.clamp(weights[index] - slope, min=margin)
         if float((weights - before).abs().max()) <= _TOLERANCE * (1 + float(weights.abs().max())):
             break
-    return (gradient.double() + rows.T @ weights).to(gradient)
+    projected: Tensor = gradient.double() + rows.T @ weights
+    return projected.to(gradient)
 
 
 def flattened(gradients: Iterable[Tensor | None], parameters: Iterable[Tensor]) -> Tensor:

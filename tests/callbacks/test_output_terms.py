@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.nn.functional import cross_entropy, mse_loss
 
-from greentrain.callbacks import DER, LwF
+from greentrain.callbacks import DER, MIR, LwF
 from greentrain.callbacks.step_layers import loss_of, with_loss, wrap_training_step
 from greentrain.errors import ConfigurationError
 from greentrain.methods import distillation_loss
@@ -97,10 +99,38 @@ def test_der_replays_stored_outputs_and_targets():
     assert module.losses[0] == pytest.approx(float(expected))
 
 
-def test_der_works_for_a_regression():
-    der, module = DER(8, beta=1.0), Regression()
-    trainer(der).fit(module, loader(1, regression=True))
-    assert len(der.reservoir) == 8
+@pytest.mark.parametrize("make", [lambda: DER(8, beta=1.0), lambda: MIR(8, batch_size=2)])
+def test_stored_samples_may_be_of_a_regression(make):
+    callback, module = make(), Regression()
+    trainer(callback).fit(module, loader(1, regression=True))
+    assert len(callback.reservoir) == 8
+
+
+def test_mir_replays_what_a_step_would_harm_most_and_takes_no_step_itself():
+    mir, module = MIR(4, candidates=4, batch_size=1), Recorded()
+    stored = first_batch(1)
+    mir.reservoir.add(*stored)
+    inputs, labels = first_batch(2)
+    before = copy.deepcopy(module)
+    trial = copy.deepcopy(module)
+    loss = cross_entropy(trial(inputs), labels)
+    loss.backward()
+    with torch.no_grad():
+        for each in trial.parameters():
+            each -= 0.1 * each.grad
+        rises = cross_entropy(trial(stored[0]), stored[1], reduction="none")
+        own = cross_entropy(before(stored[0]), stored[1], reduction="none")
+        worst = int((rises - own).argmax())
+        expected = float(loss + own[worst])
+    trainer(mir).fit(module, batches((inputs, labels)))
+    assert module.losses == [pytest.approx(expected)]
+    total = cross_entropy(before(inputs), labels)
+    total += cross_entropy(before(stored[0][[worst]]), stored[1][[worst]])
+    total.backward()
+    with torch.no_grad():  # one step of SGD along both losses
+        for each in before.parameters():
+            each -= 0.1 * each.grad
+    torch.testing.assert_close(weights(module), weights(before))
 
 
 @pytest.mark.parametrize("given", [{"accumulate_grad_batches": 2}, "fp16"])
@@ -193,6 +223,8 @@ def test_manual_optimization_and_other_batches_are_refused():
         (lambda: DER(1, alpha=-1), "alpha is -1"),
         (lambda: DER(1, beta="1"), "beta is '1'"),
         (lambda: DER(1, batch_size=0), "batch_size is 0"),
+        (lambda: MIR(1, candidates=5, batch_size=6), "candidates is 5"),
+        (lambda: MIR(1, batch_size=0), "batch_size 0"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(make, sentence):
