@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
-PIECES = (("none", "class"), ("LwF", "task"), ("EWC", "task"), ("DER", "class"), ("MAS", "domain"))
+PIECES = (("none", "class"), ("LwF", "task"), ("SI", "task"), ("DER", "class"), ("L2", "domain"))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_runs_are_resumed_and_chosen_on_held_out_data(parts, tmp_path, monkeypat
     first = runs.Runs(path)
     runs.do_all(first, size, part=(0, 2))  # every other piece
     done = {(run.method, run.held_out) for run in first}
-    assert done == {("none", False), ("EWC", True), ("EWC", False), ("MAS", True), ("MAS", False)}
+    assert done == {("none", False), ("SI", True), ("SI", False), ("L2", True), ("L2", False)}
     assert sum(run.held_out for run in first) == 6  # two methods with three strengths each
 
     worked = []
@@ -54,18 +54,18 @@ def test_runs_are_resumed_and_chosen_on_held_out_data(parts, tmp_path, monkeypat
     assert worked == ["LwF", "DER"]
     assert len(path.read_text().splitlines()) == len(list(again)) == 11  # 6 searched, 5 measured
 
-    searched = [run for run in again if run.method == "EWC" and run.held_out]
+    searched = [run for run in again if run.method == "SI" and run.held_out]
     best = max(searched, key=lambda run: run.accuracy)
-    chosen = next(run for run in again if run.method == "EWC" and not run.held_out)
+    chosen = next(run for run in again if run.method == "SI" and not run.held_out)
     assert chosen.strength == best.strength
 
     rows = tables.rows_of_runs(again, size)
     values = {row.what.rpartition("incremental, ")[2]: row for row in rows if row.value is not None}
-    assert {"fine-tuning", "LwF", "EWC", "DER", "MAS"} <= set(values)
+    assert {"fine-tuning", "LwF", "SI", "DER", "L2"} <= set(values)
     for row in (row for row in rows if row.value is None):
         assert row.note.startswith("not run")
     table = tables.search_table(again, size)
-    assert table.count("| EWC |") == 3
+    assert table.count("| SI |") == 3
     total = sum(tables.counted_j(run.cpu_s) for run in again if run.held_out)
     assert f"counted at {tables.WATTS_OF_A_CORE:g} W" in table
     assert total > 0

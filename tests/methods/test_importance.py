@@ -43,7 +43,7 @@ def test_the_fisher_information_of_a_softmax_is_its_formula():
     drawn, count = squared_gradients(
         model,
         {"w": weight},
-        samples() * 1500,
+        samples() * 700,
         generator=torch.Generator().manual_seed(0),
     )
     torch.testing.assert_close(drawn["w"] / count, expected / 2, rtol=0.25, atol=0.01)
@@ -57,7 +57,7 @@ def test_the_fisher_information_of_a_softmax_is_its_formula():
 
 def test_the_fisher_information_of_a_regression_is_the_squared_input():
     weight = nn.Parameter(torch.zeros(2, 1))
-    points = [(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.5]]))] * 2000
+    points = [(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.5]]))] * 1000
     sums, count = squared_gradients(
         lambda inputs: inputs @ weight,
         {"w": weight},
@@ -66,7 +66,7 @@ def test_the_fisher_information_of_a_regression_is_the_squared_input():
         generator=torch.Generator().manual_seed(0),
     )
     mean = sums["w"].flatten() / count  # E[(x * noise) ** 2] = x ** 2
-    assert mean.tolist() == pytest.approx([9.0, 1.0], rel=0.1)
+    assert mean.tolist() == pytest.approx([9.0, 1.0], rel=0.2)
     given, _ = squared_gradients(
         lambda inputs: inputs @ weight,
         {"w": weight},
