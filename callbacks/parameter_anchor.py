@@ -270,13 +270,13 @@ def number_from(value: object, name: str, *, lowest: float, above: bool = False)
     Raises:
         ConfigurationError: If it is anything else.
     """
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not known or not math.isfinite(value) or value < lowest or (above and value == lowest):
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or number < lowest or (above and number == lowest):
         raise ConfigurationError(
             f"{name} is {value!r}; it must be a number {'above' if above else 'from'} {lowest:g}"
             f"{'' if above else ' on'}"
         )
-    return float(value)  # type: ignore[arg-type]
+    return float(number)
 
 
 def _is_same(digests: Mapping[str, str], named: Mapping[str, Tensor]) -> bool:
