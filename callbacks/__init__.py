@@ -1,17 +1,36 @@
 """Lightning callbacks that measure a running Trainer, keep it within a budget, and resume it."""
 
+from greentrain.callbacks.agem import AGEM
 from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.carbon_aware_pause import CarbonAwarePause
 from greentrain.callbacks.compress_once import CompressOnce
+from greentrain.callbacks.der import DER
 from greentrain.callbacks.energy_monitor import EnergyMonitor
+from greentrain.callbacks.ewc import EWC
 from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.exit_training import EarlyExit
 from greentrain.callbacks.fit_estimate import FitEstimate
+from greentrain.callbacks.gem import GEM
+from greentrain.callbacks.gradient_projection import GradientProjection
+from greentrain.callbacks.l2_anchor import L2Anchor
+from greentrain.callbacks.lwf import LwF
+from greentrain.callbacks.mas import MAS
+from greentrain.callbacks.mir import MIR
+from greentrain.callbacks.output_term import OutputTerm
+from greentrain.callbacks.parameter_anchor import ParameterAnchor
 from greentrain.callbacks.selective_training import SelectiveTraining
+from greentrain.callbacks.si import SI
 from greentrain.callbacks.training_paused import TrainingPaused
 
 __all__ = [
+    "AGEM",
+    "DER",
+    "EWC",
+    "GEM",
+    "MAS",
+    "MIR",
+    "SI",
     "BudgetGuard",
     "CarbonAwarePause",
     "CompressOnce",
@@ -19,6 +38,11 @@ __all__ = [
     "EnergyMonitor",
     "ExactResume",
     "FitEstimate",
+    "GradientProjection",
+    "L2Anchor",
+    "LwF",
+    "OutputTerm",
+    "ParameterAnchor",
     "ResumableLoader",
     "SelectiveTraining",
     "TrainingPaused",

@@ -1,0 +1,98 @@
+"""The methods of the benchmark, their strengths, and the numbers to compare them with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytorch_lightning import Callback
+from torch import Tensor
+
+from _methods.protocol import CONTEXTS, Scenario, class_groups, make_model
+from greentrain.callbacks import AGEM, DER, EWC, GEM, MAS, SI, L2Anchor, LwF
+
+SCENARIOS: tuple[Scenario, ...] = ("task", "domain", "class")
+
+STORED = 200
+"""Stored samples of each experience: 100 of a class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One method.
+
+    Args:
+        make: Returns its callbacks for a scenario, a strength and a seed.
+        grid: Strengths to choose from, by scenario; empty for a method without one.
+        published: Accuracies of van de Ven & Tolias 2019, table 4, by scenario in percent.
+        reach: Lowest accuracies of the issue, by scenario.
+        searched_as: The method whose strengths it takes.
+    """
+
+    make: Callable[[Scenario, float, int], list[Callback]]
+    grid: Mapping[Scenario, Sequence[float]] = field(default_factory=dict)
+    published: Mapping[Scenario, float] = field(default_factory=dict)
+    reach: Mapping[Scenario, float] = field(default_factory=dict)
+    searched_as: str = ""
+
+
+def _table(task: float, domain: float, klass: float) -> dict[Scenario, float]:
+    return {"task": task, "domain": domain, "class": klass}
+
+
+def all_outputs(model: object, images: Tensor) -> Tensor:
+    """Return all logits, also those of other tasks."""
+    return model.net(images)  # type: ignore[attr-defined, no-any-return]
+
+
+def _lwf(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
+    heads = class_groups(seed) if scenario == "task" else None
+    return [LwF(lambda: make_model(scenario), heads=heads, outputs=all_outputs)]
+
+
+ENTRIES: dict[str, Entry] = {
+    "none": Entry(make=lambda scenario, strength, seed: [], published=_table(87.2, 59.2, 19.9)),
+    "EWC": Entry(
+        make=lambda scenario, strength, seed: [EWC(strength)],
+        grid={"task": (1e3, 1e5, 1e7), "domain": (1e6, 1e8, 1e10), "class": (1e3, 1e6, 1e9)},
+        published=_table(98.6, 64.0, 20.0),
+        reach={"task": 98.5, "class": 19.0},
+    ),
+    "online EWC": Entry(
+        make=lambda scenario, strength, seed: [EWC(strength, decay=1.0)],
+        published=_table(99.1, 64.3, 20.0),
+        searched_as="EWC",
+    ),
+    "SI": Entry(
+        make=lambda scenario, strength, seed: [SI(strength)],
+        grid={"task": (2.0, 20.0, 200.0), "domain": (1e3, 1e4, 1e5), "class": (1e2, 1e3, 1e4)},
+        published=_table(99.1, 65.4, 20.0),
+        reach={"task": 98.5, "class": 19.0},
+    ),
+    "MAS": Entry(
+        make=lambda scenario, strength, seed: [MAS(strength, outputs=all_outputs)],
+        grid={"task": (0.01, 0.1, 1.0), "domain": (1.0, 10.0, 100.0), "class": (0.1, 1.0, 10.0)},
+    ),
+    "L2": Entry(
+        make=lambda scenario, strength, seed: [L2Anchor(strength)],
+        grid={"task": (0.01, 0.1, 1.0), "domain": (0.1, 1.0, 10.0), "class": (0.01, 0.1, 1.0)},
+    ),
+    "LwF": Entry(
+        make=_lwf,
+        published=_table(99.6, 71.5, 23.9),
+        reach={"task": 98.5, "domain": 70.0, "class": 22.0},
+    ),
+    "A-GEM": Entry(
+        make=lambda scenario, strength, seed: [AGEM(STORED, seed=seed)],
+        reach={"class": 63.0},
+    ),
+    "GEM": Entry(
+        make=lambda scenario, strength, seed: [GEM(STORED, seed=seed)],
+    ),
+    "DER": Entry(
+        make=lambda scenario, strength, seed: [DER(CONTEXTS * STORED, seed=seed)],
+    ),
+    "DER++": Entry(
+        make=lambda scenario, strength, seed: [DER(CONTEXTS * STORED, beta=0.5, seed=seed)],
+    ),
+}

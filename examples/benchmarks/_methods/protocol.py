@@ -1,0 +1,189 @@
+"""Split MNIST by van de Ven & Tolias 2019, with one Lightning fit for each experience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from _continual.models import Perceptron
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+from greentrain.streams import mnist
+
+Scenario = Literal["task", "domain", "class"]
+CONTEXTS, CLASSES, BATCH_SIZE = 5, 10, 128
+HELD_OUT = 0.1
+"""Share of the training data that strengths are chosen on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One experience.
+
+    Args:
+        train: Images ``(samples, 784)`` and labels to train on.
+        test: Images and labels to measure on.
+        active: The outputs that are learned.
+    """
+
+    train: TensorDataset
+    test: TensorDataset
+    active: tuple[int, ...]
+
+
+class MaskedPerceptron(Perceptron):
+    """The protocol's perceptron; the outputs of other tasks are left out of a prediction.
+
+    Args:
+        classes: Number of logits.
+    """
+
+    def __init__(self, classes: int = CLASSES) -> None:
+        super().__init__(classes)
+        self.active = tuple(range(classes))
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, with minus infinity for the outputs that are not active."""
+        logits = self.net(images)
+        if len(self.active) == self.classes:
+            return logits
+        masked = torch.full_like(logits, -torch.inf)
+        columns = list(self.active)
+        masked[:, columns] = logits[:, columns]
+        return masked
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        images, labels = batch
+        return cross_entropy(self(images), labels)
+
+
+class ByBatch(TensorDataset):
+    """Tensors whose samples are taken a batch at a time, which saves the processor time."""
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, ...]]:
+        chosen = torch.tensor(indices)
+        return [tuple(each[chosen] for each in self.tensors)]
+
+
+def contexts(scenario: Scenario, seed: int, *, held_out: bool = False) -> list[Context]:
+    """Return the experiences: pairs of classes, in order for seed 0 and shuffled for others.
+
+    Args:
+        scenario: Task-, domain- or class-incremental.
+        seed: Seed of the order of the classes.
+        held_out: Whether to measure on a tenth of the training data instead of the test data.
+    """
+    train, test = ((part.tensors[0].flatten(1), part.tensors[1]) for part in mnist())
+    if held_out:
+        order = torch.randperm(len(train[1]), generator=torch.Generator().manual_seed(1))
+        cut = round(HELD_OUT * len(order))
+        test = tuple(each[order[:cut]] for each in train)
+        train = tuple(each[order[cut:]] for each in train)
+    found = []
+    for group in class_groups(seed):
+        labels = tuple(range(len(group))) if scenario == "domain" else group
+        parts = [_part(part, group, labels) for part in (train, test)]
+        active = labels if scenario != "class" else tuple(range(CLASSES))
+        found.append(Context(train=parts[0], test=parts[1], active=active))
+    return found
+
+
+def class_groups(seed: int) -> list[tuple[int, ...]]:
+    """Return the classes of each experience: in order for seed 0, shuffled for others."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(CLASSES, generator=generator) if seed else torch.arange(CLASSES)
+    return [tuple(group.tolist()) for group in order.chunk(CONTEXTS)]
+
+
+def learn(
+    scenario: Scenario,
+    callbacks: Sequence[Callback],
+    *,
+    steps: int,
+    seed: int,
+    held_out: bool = False,
+) -> tuple[float, float]:
+    """Learn one experience after another.
+
+    Args:
+        scenario: Task-, domain- or class-incremental.
+        callbacks: The method; none for fine-tuning.
+        steps: Steps on each experience.
+        seed: Seed of classes, weights and batches.
+        held_out: Whether to measure on held-out training data.
+
+    Returns:
+        The mean accuracy over all experiences at the end in percent, and processor seconds.
+    """
+    began_s = time.process_time()
+    stream = contexts(scenario, seed, held_out=held_out)
+    torch.manual_seed(seed)
+    model = make_model(scenario)
+    for context in stream:
+        model.active = context.active
+        _fit(model, context.train, callbacks, steps)
+    return _accuracy(model, stream), time.process_time() - began_s
+
+
+def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, float]:
+    """Train on all experiences at once, class-incremental or domain-incremental."""
+    began_s = time.process_time()
+    stream = contexts(scenario, seed)
+    torch.manual_seed(seed)
+    model = make_model(scenario)
+    tensors = zip(*(context.train.tensors for context in stream), strict=True)
+    _fit(model, ByBatch(*(torch.cat(each) for each in tensors)), (), CONTEXTS * steps)
+    return _accuracy(model, stream), time.process_time() - began_s
+
+
+def make_model(scenario: Scenario) -> MaskedPerceptron:
+    """Return a model with fresh weights."""
+    return MaskedPerceptron(CLASSES // CONTEXTS if scenario == "domain" else CLASSES)
+
+
+def _fit(
+    model: MaskedPerceptron, data: TensorDataset, callbacks: Sequence[Callback], steps: int
+) -> None:
+    batches = BatchSampler(RandomSampler(data), BATCH_SIZE, drop_last=True)
+    loader = DataLoader(data, batch_sampler=batches, collate_fn=_first)
+    trainer = Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, loader)
+
+
+@torch.no_grad()
+def _accuracy(model: MaskedPerceptron, stream: Sequence[Context]) -> float:
+    model.eval()
+    right = []
+    for context in stream:
+        model.active = context.active
+        images, labels = context.test.tensors
+        right.append(float((model(images).argmax(1) == labels).float().mean()))
+    return 100 * sum(right) / len(right)
+
+
+def _part(data: tuple[Tensor, ...], group: Sequence[int], labels: Sequence[int]) -> ByBatch:
+    images, digits = data
+    chosen = torch.isin(digits, torch.tensor(group))
+    renamed = torch.zeros(CLASSES, dtype=torch.long)
+    renamed[list(group)] = torch.tensor(labels)
+    return ByBatch(images[chosen], renamed[digits[chosen]])
+
+
+def _first(batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return batches[0]

@@ -1,0 +1,176 @@
+"""Run the pieces of the benchmark one by one, and keep each in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from _methods.entries import ENTRIES
+from _methods.protocol import Scenario, learn, learn_jointly
+
+JOINT = "joint"
+ORDER: tuple[tuple[str, Scenario], ...] = (
+    *(("none", "class"), ("LwF", "task"), ("LwF", "class"), ("LwF", "domain"), ("EWC", "task")),
+    *(("SI", "task"), (JOINT, "class"), ("A-GEM", "class"), ("EWC", "class"), ("SI", "class")),
+    *(("DER", "class"), ("DER++", "class"), ("GEM", "class")),
+    *((name, "task") for name in ("online EWC", "MAS", "L2", "none")),
+    *((name, "domain") for name in ("EWC", "online EWC", "SI", "MAS", "L2", "none", JOINT)),
+    *((name, "class") for name in ("online EWC", "MAS", "L2")),
+)
+"""Methods and scenarios in the order of their runs, for each seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One stream that was learned.
+
+    Args:
+        method: Name of the method.
+        scenario: Task-, domain- or class-incremental.
+        strength: Strength of the method; 0 for one without.
+        seed: Seed of the run.
+        steps: Steps on each experience.
+        held_out: Whether it was measured on held-out training data, to choose a strength.
+        accuracy: Mean accuracy at the end, in percent.
+        cpu_s: Seconds of one processor core.
+    """
+
+    method: str
+    scenario: Scenario
+    strength: float
+    seed: int
+    steps: int
+    held_out: bool
+    accuracy: float | None = None
+    cpu_s: float | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The arguments that identify the run."""
+        return (
+            *(self.method, self.scenario, self.strength),
+            *(self.seed, self.steps, self.held_out),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Number of seeds and steps.
+
+    Args:
+        seeds: Seeds of each method.
+        steps: Steps on each experience.
+        search_steps: The same, in the search for strengths.
+    """
+
+    seeds: int
+    steps: int
+    search_steps: int
+
+
+class Runs:
+    """The finished runs in a file of one JSON object a line.
+
+    Args:
+        path: The file; read if it exists, and appended to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._done = {run.key: run for run in (Run(**json.loads(line)) for line in lines)}
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._done.values())
+
+    def get(self, run: Run) -> Run | None:
+        """Return a finished run, or ``None``."""
+        return self._done.get(run.key)
+
+    def finish(self, run: Run, work: Callable[[Run], tuple[float, float]]) -> Run:
+        """Return a run from the file, or do it and append it."""
+        done = self.get(run)
+        if done is None:
+            accuracy, cpu_s = work(run)
+            done = Run(**(asdict(run) | {"accuracy": accuracy, "cpu_s": round(cpu_s, 1)}))
+            self._done[done.key] = done
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(done)) + "\n")
+            print(f"{done.method} {done.scenario}: {accuracy:.2f} %, {cpu_s:.0f} s", flush=True)
+        return done
+
+
+def work(run: Run) -> tuple[float, float]:
+    """Learn a stream, and return the accuracy and the processor seconds."""
+    if run.method == JOINT:
+        return learn_jointly(run.scenario, steps=run.steps, seed=run.seed)
+    callbacks = ENTRIES[run.method].make(run.scenario, run.strength, run.seed)
+    return learn(run.scenario, callbacks, steps=run.steps, seed=run.seed, held_out=run.held_out)
+
+
+def searches(method: str, scenario: Scenario, steps: int) -> list[Run]:
+    """Return the runs that choose the strength of a method."""
+    name = ENTRIES[method].searched_as or method
+    return [
+        Run(method=name, scenario=scenario, strength=each, seed=100, steps=steps, held_out=True)
+        for each in ENTRIES[name].grid.get(scenario, ())
+    ]
+
+
+def strength_of(found: list[Run]) -> float:
+    """Return the strength with the highest accuracy; 0 for a method without one."""
+    return max(found, key=lambda run: run.accuracy or 0.0).strength if found else 0.0
+
+
+def do_all(runs: Runs, size: Size, part: tuple[int, int] = (0, 1)) -> None:
+    """Do the runs that are missing, seed by seed.
+
+    Args:
+        runs: The file.
+        size: Seeds and steps.
+        part: Number of this process, and number of processes that share the work.
+    """
+    pieces = [(seed, *piece) for seed in range(size.seeds) for piece in ORDER]
+    for seed, method, scenario in pieces[part[0] :: part[1]]:
+        run = measured(runs, method, scenario, seed, size.steps, size.search_steps, do=True)
+        if run is not None:
+            runs.finish(run, work)
+
+
+def measured(
+    runs: Runs,
+    method: str,
+    scenario: Scenario,
+    seed: int,
+    steps: int,
+    search_steps: int,
+    *,
+    do: bool = False,
+) -> Run | None:
+    """Return the run of a method with its chosen strength; ``None`` while the search is not done.
+
+    Args:
+        runs: The file.
+        method: Name of the method.
+        scenario: The scenario.
+        seed: Seed of the run.
+        steps: Steps on each experience.
+        search_steps: The same, in the search.
+        do: Whether to do the search.
+    """
+    wanted = [] if method == JOINT else searches(method, scenario, search_steps)
+    found = [runs.finish(each, work) if do else runs.get(each) for each in wanted]
+    known = [each for each in found if each is not None]
+    if len(known) < len(wanted):
+        return None
+    run = Run(
+        method=method,
+        scenario=scenario,
+        strength=strength_of(known),
+        seed=seed,
+        steps=steps,
+        held_out=False,
+    )
+    return run if do else runs.get(run)

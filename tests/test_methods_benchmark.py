@@ -1,0 +1,105 @@
+"""The benchmark of methods on a few images: its runs can be resumed, and its rows are complete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
+PIECES = (("none", "class"), ("LwF", "task"), ("SI", "task"), ("DER", "class"), ("L2", "domain"))
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch):
+    """The modules of the benchmark, with 300 images that show their label."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from _methods import entries, protocol, runs, tables
+
+    labels = torch.arange(400) % 10
+    images = torch.zeros(400, 1, 28, 28)
+    for index, label in enumerate(labels.tolist()):
+        images[index, 0, label] = 1.0
+    pair = tuple(
+        TensorDataset(images[part], labels[part]) for part in (slice(300), slice(300, 400))
+    )
+    monkeypatch.setattr(protocol, "mnist", lambda: pair)
+    monkeypatch.setattr(protocol, "BATCH_SIZE", 16)
+    monkeypatch.setattr(runs, "ORDER", PIECES)
+    return {"entries": entries, "protocol": protocol, "runs": runs, "tables": tables}
+
+
+def test_runs_are_resumed_and_chosen_on_held_out_data(parts, tmp_path, monkeypatch) -> None:
+    runs, tables = parts["runs"], parts["tables"]
+    size = runs.Size(seeds=1, steps=4, search_steps=2)
+    path = tmp_path / "runs.jsonl"
+    first = runs.Runs(path)
+    runs.do_all(first, size, part=(0, 2))  # every other piece
+    done = {(run.method, run.held_out) for run in first}
+    assert done == {("none", False), ("SI", True), ("SI", False), ("L2", True), ("L2", False)}
+    assert sum(run.held_out for run in first) == 6  # two methods with three strengths each
+
+    worked = []
+
+    def work(run):
+        worked.append(run.method)
+        return 50.0, 1.0
+
+    monkeypatch.setattr(runs, "work", work)
+    again = runs.Runs(path)
+    runs.do_all(again, size)
+    assert worked == ["LwF", "DER"]
+    assert len(path.read_text().splitlines()) == len(list(again)) == 11  # 6 searched, 5 measured
+
+    searched = [run for run in again if run.method == "SI" and run.held_out]
+    best = max(searched, key=lambda run: run.accuracy)
+    chosen = next(run for run in again if run.method == "SI" and not run.held_out)
+    assert chosen.strength == best.strength
+
+    rows = tables.rows_of_runs(again, size)
+    values = {row.what.rpartition("incremental, ")[2]: row for row in rows if row.value is not None}
+    assert {"fine-tuning", "LwF", "SI", "DER", "L2"} <= set(values)
+    for row in (row for row in rows if row.value is None):
+        assert row.note.startswith("not run")
+    table = tables.search_table(again, size)
+    assert table.count("| SI |") == 3
+    total = sum(tables.counted_j(run.cpu_s) for run in again if run.held_out)
+    assert f"counted at {tables.WATTS_OF_A_CORE:g} W" in table
+    assert total > 0
+
+
+def test_a_search_that_is_not_finished_chooses_nothing(parts, tmp_path) -> None:
+    runs = parts["runs"]
+    empty = runs.Runs(tmp_path / "runs.jsonl")
+    assert runs.measured(empty, "EWC", "task", 0, 4, 2) is None
+
+
+def test_other_tasks_take_no_part_in_a_prediction(parts) -> None:
+    model = parts["protocol"].MaskedPerceptron()
+    model.active = (2, 3)
+    outputs = model(torch.rand(5, 784))
+    assert bool(torch.isinf(outputs[:, [0, 1, 4, 5, 6, 7, 8, 9]]).all())
+    assert bool(torch.isfinite(outputs[:, 2:4]).all())
+
+
+def test_experiences_have_their_classes_and_held_out_data_is_not_trained_on(parts) -> None:
+    protocol = parts["protocol"]
+    for scenario, classes in (("class", {4, 5}), ("task", {4, 5}), ("domain", {0, 1})):
+        third = protocol.contexts(scenario, 0)[2]
+        assert set(third.train.tensors[1].tolist()) == classes
+        assert set(third.active) == (set(range(10)) if scenario == "class" else classes)
+    searched = protocol.contexts("class", 0, held_out=True)
+    assert sum(len(each.test) for each in searched) == 30
+    assert sum(len(each.train) for each in searched) == 270
+    orders = {tuple(protocol.class_groups(seed)) for seed in range(3)}
+    assert len(orders) == 3
+
+
+def test_the_published_file_has_the_ids_and_says_what_was_not_run() -> None:
+    content = json.loads((BENCHMARKS.parents[1] / "docs/benchmarks/methods.json").read_text())
+    assert {row["id"] for row in content["rows"]} == {"mnist_til", "mnist_dil", "mnist_cil"}
+    for row in content["rows"]:
+        assert row["value"] is not None or row["note"].startswith("not run")
