@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 
 from greentrain.callbacks.base import Callback
+from greentrain.callbacks.step_layers import loss_of, with_loss, wrap_training_step
 from greentrain.errors import ConfigurationError
 from greentrain.methods import ExitHeads
 
@@ -135,13 +137,7 @@ class EarlyExit(Callback):
         heads = self.attach(pl_module)
         if self.train == "heads":
             self._freeze(pl_module, heads)
-        step = pl_module.training_step
-
-        @functools.wraps(step)
-        def training_step(batch: Any, *rest: Any) -> Any:
-            return self._step(pl_module, step, batch, *rest)
-
-        self._replace(pl_module, "training_step", training_step)
+        self._restore.append(wrap_training_step(pl_module, partial(self._step, pl_module)))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check that the optimizer has the heads."""
@@ -211,10 +207,8 @@ class EarlyExit(Callback):
             )
         exits = heads.loss(outputs, labels)
         if self.train == "heads":
-            return {**output, "loss": exits} if isinstance(output, Mapping) else exits
-        if isinstance(output, Mapping):
-            return {**output, "loss": output["loss"] + self.weight * exits}
-        return output + self.weight * exits
+            return with_loss(output, exits)
+        return with_loss(output, loss_of(output) + self.weight * exits)
 
     def _freeze(self, module: Any, heads: ExitHeads) -> None:
         own = {id(each) for each in heads.parameters()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.selective_sampler import SelectiveSampler
+from greentrain.callbacks.step_layers import loss_of, with_loss, wrap_training_step
 from greentrain.errors import ConfigurationError
 from greentrain.units import whole_seed
 
@@ -141,22 +142,8 @@ class SelectiveTraining(Callback):
         self._trainer = trainer
         if self._sampler is not None:
             self._sampler.follow(trainer)
-        own = vars(pl_module).get("training_step")
-        step = pl_module.training_step
-        wrap = self._backprop if self.method == "selective_backprop" else self._scored
-
-        @functools.wraps(step)
-        def training_step(batch: Any, *rest: Any) -> Any:
-            return wrap(pl_module, step, batch, *rest)
-
-        pl_module.training_step = training_step
-
-        def restore() -> None:
-            del pl_module.training_step
-            if own is not None:
-                pl_module.training_step = own
-
-        self._restore = restore
+        layer = self._backprop if self.method == "selective_backprop" else self._scored
+        self._restore = wrap_training_step(pl_module, partial(layer, pl_module))
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Check that the loader has the sampler, and begin with its first batch."""
@@ -230,13 +217,12 @@ class SelectiveTraining(Callback):
                 return output
             weighted = losses * weights.to(losses)
             return {**output, "loss": output["loss"] + weighted.mean() - losses.mean()}
-        loss = output["loss"] if isinstance(output, Mapping) else output
+        loss = loss_of(output)
         score = float(loss.detach())
         before = sampler.scores[indices]
         smooth = _SMOOTHING * before + (1 - _SMOOTHING) * score
         sampler.scores[indices] = torch.where(before.isnan(), score, smooth)
-        scaled = loss * float(weights.mean())
-        return {**output, "loss": scaled} if isinstance(output, Mapping) else scaled
+        return with_loss(output, loss * float(weights.mean()))
 
     def _backprop(self, module: Any, step: Any, batch: Any, *rest: Any) -> Any:
         """Run a training step on the samples of a batch that were chosen by their losses."""
