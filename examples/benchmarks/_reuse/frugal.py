@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from _reuse import nets, routing
+from greentrain.errors import ConfigurationError
 from greentrain.methods import low_rank, prune_channels
 
 _REPAIR_EPOCHS, _RATE = 2.0, 1e-3
@@ -85,7 +87,8 @@ def _of_rank(most: float) -> Change:
         whole = nets.step_operations(net)
         for share in _RANK_SHARES:
             tried = copy.deepcopy(net)
-            low_rank(tried, share=share)
+            with suppress(ConfigurationError):  # no layer is cheaper at this share
+                low_rank(tried, share=share)
             if nets.step_operations(tried) <= most * whole:
                 break
         low_rank(net, share=share)
