@@ -28,25 +28,19 @@ def test_each_part_has_its_rows(parts, name: str, ids: set[str]) -> None:
     rows = parts[name].table([Same(), Same()])
     assert {row["id"] for row in rows} == ids
     assert len({row["what"] for row in rows}) == len(rows)
-    assert all(row["value"] == 50.0 and row["seeds"] == 2 for row in rows)
-    assert {row["reach"] for row in rows} <= {50.0, 70.0, None}
+    assert [row["value"] for row in rows] == pytest.approx([50.0, 0.2] * (len(rows) // 2))
+    assert {(row["reach"], row["unit"]) for row in rows if row["reach"]} <= {
+        *((50.0, "% of the full net's"), (70.0, "% of the full net's"), (0.5, "points"))
+    }
 
 
-@pytest.mark.parametrize(
-    ("lost", "words"),
-    [
-        (
-            (0.004, 0.006),
-            "-0.50 points against the full net (standard error 0.10), within",
-        ),
-        ((0.009, 0.011), "-1.00 points against the full net (standard error 0.10), NOT within 0.5"),
-    ],
-)
-def test_a_row_says_whether_the_accuracy_held(parts, lost, words: str) -> None:
-    found = [{"it": (share, each)} for share, each in zip((0.3, 0.5), lost, strict=True)]
-    row = parts["nets"].row("exit", "it", found, reach=50.0)
-    assert (row["value"], row["interval"]) == (40.0, (30.0, 50.0))
-    assert words in row["note"]
+def test_rows_say_what_was_saved_and_what_it_costs(parts) -> None:
+    found = [{"a way: steps": (0.3, 0.009)}, {"a way: steps": (0.5, 0.011)}]
+    saved, lost = parts["nets"].pair_of_rows("exit", "a way: steps", found, reach=50.0)
+    assert (saved["value"], saved["interval"]) == (40.0, (30.0, 50.0))
+    assert lost["what"] == "a way: test accuracy lost against the full net"
+    assert (lost["value"], lost["reach"]) == (pytest.approx(1.0), 0.5)
+    assert lost["note"].startswith("Standard error 0.10; each seed: 0.90, 1.10.")
 
 
 def test_the_cheapest_setting_is_chosen_that_is_accurate_enough(parts) -> None:

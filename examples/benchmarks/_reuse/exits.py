@@ -40,8 +40,8 @@ def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
     """Return the rows of what was measured for each seed."""
     note = "Operations by torch.utils.flop_counter as they ran on test data."
     return [
-        nets.row("exit", _JOINT, found, reach=50.0, note=note),
-        nets.row("exit", _FROZEN, found, reach=None, note=note),
+        *nets.pair_of_rows("exit", _JOINT, found, reach=50.0, note=note),
+        *nets.pair_of_rows("exit", _FROZEN, found, reach=None, note=note),
     ]
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from _reuse import nets
+from _reuse import nets, routing
+from greentrain.errors import ConfigurationError
 from greentrain.methods import low_rank, prune_channels
 
 _REPAIR_EPOCHS, _RATE = 2.0, 1e-3
 _RANK_SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 
+_PERCEPTRON = "layers of low rank in a perceptron: operations of a training step"
 Change = Callable[[nn.Module], Any]
 
 
@@ -41,7 +44,23 @@ def measured(seed: int, quick: bool) -> nets.Found:
         net = nets.cheapest(tries, partial(nets.measured, pair=data.val), target)
         share = nets.step_operations(net) / before
         found[what] = (share, reached - nets.accuracy(net, data.test))
-    return found
+    return found | perceptron(seed, quick)
+
+
+def perceptron(seed: int, quick: bool) -> nets.Found:
+    """Return the same of low rank in a perceptron, whose layers are wider than 16 channels."""
+    full = routing.continued_perceptron(seed, quick)
+    tries = []
+    for most in (0.5, 0.65):
+        net = copy.deepcopy(routing.wide_perceptron(seed, quick))
+        _of_rank(most)(net)
+        data = routing.continue_training(net, seed, quick)
+        tries.append(net)
+    target = nets.accuracy(full, data.val) - nets.WITHIN
+    net = nets.cheapest(tries, partial(nets.measured, pair=data.val), target)
+    share = nets.step_operations(net) / nets.step_operations(full)
+    lost = nets.accuracy(full, data.test) - nets.accuracy(net, data.test)
+    return {_PERCEPTRON: (share, lost)}
 
 
 def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
@@ -50,7 +69,11 @@ def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
         "Operations of a training step of 64 samples, forward and backward, by "
         "torch.utils.flop_counter; no joules: this machine is shared."
     )
-    return [nets.row("frugal", what, found, reach=70.0, note=note) for what in _WAYS]
+    rows = []
+    for what in (*_WAYS, _PERCEPTRON):
+        samples = routing.SAMPLES if what == _PERCEPTRON else 12_000
+        rows += nets.pair_of_rows("frugal", what, found, reach=70.0, samples=samples, note=note)
+    return rows
 
 
 def _pruned(share: float) -> Change:
@@ -64,7 +87,8 @@ def _of_rank(most: float) -> Change:
         whole = nets.step_operations(net)
         for share in _RANK_SHARES:
             tried = copy.deepcopy(net)
-            low_rank(tried, share=share)
+            with suppress(ConfigurationError):  # no layer is cheaper at this share
+                low_rank(tried, share=share)
             if nets.step_operations(tried) <= most * whole:
                 break
         low_rank(net, share=share)
@@ -73,8 +97,14 @@ def _of_rank(most: float) -> Change:
 
 
 _WAYS: Mapping[str, Sequence[Change]] = {
-    "channels pruned: operations of a training step": (_pruned(0.5), _pruned(0.35)),
-    "layers of low rank: operations of a training step": (_of_rank(0.5), _of_rank(0.65)),
+    "channels of a residual net pruned: operations of a training step": (
+        _pruned(0.5),
+        _pruned(0.35),
+    ),
+    "layers of low rank in a residual net: operations of a training step": (
+        _of_rank(0.5),
+        _of_rank(0.65),
+    ),
 }
 
 

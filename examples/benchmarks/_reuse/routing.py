@@ -27,7 +27,7 @@ _TARGET = 0.5
 _THRESHOLDS = (1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -3.0, -5.0)
 _GATE_WEIGHT, _BALANCE_WEIGHT = 2.0, 0.01
 _EXPERTS, _TOP, _WIDTH, _HIDDEN = 4, 2, 128, 1024
-_SAMPLES, _EPOCHS = 24_000, 6  # of the perceptrons
+SAMPLES, _EPOCHS = 24_000, 6  # of the perceptrons
 _MORE_EPOCHS = 3
 
 
@@ -54,9 +54,9 @@ def table(found: Sequence[nets.Found]) -> list[dict[str, Any]]:
     note = "Operations by torch.utils.flop_counter as they ran on test data."
     alone = f"No routing: what the smaller size alone gives. {note}"
     return [
-        nets.row("routing", _SKIPPED, found, reach=70.0, note=note),
-        nets.row("routing", _MIXED, found, reach=70.0, samples=_SAMPLES, note=note),
-        nets.row("routing", _SMALLER, found, reach=None, samples=_SAMPLES, note=alone),
+        *nets.pair_of_rows("routing", _SKIPPED, found, reach=70.0, note=note),
+        *nets.pair_of_rows("routing", _MIXED, found, reach=70.0, samples=SAMPLES, note=note),
+        *nets.pair_of_rows("routing", _SMALLER, found, reach=None, samples=SAMPLES, note=alone),
     ]
 
 
@@ -81,14 +81,14 @@ def _skipping(seed: int, quick: bool) -> tuple[float, float]:
 
 
 def _mixing(seed: int, quick: bool) -> tuple[float, float]:
-    net = copy.deepcopy(_wide(seed, quick))
+    net = copy.deepcopy(wide_perceptron(seed, quick))
     torch.manual_seed(seed)
     net[3] = nets.Residual(split(net[3].body))
     return _continued(net, seed, quick)
 
 
 def _pruning(seed: int, quick: bool) -> tuple[float, float]:
-    net = copy.deepcopy(_wide(seed, quick))
+    net = copy.deepcopy(wide_perceptron(seed, quick))
     prune_channels(net[3], share=1 - _TOP / _EXPERTS)
     return _continued(net, seed, quick)
 
@@ -110,7 +110,8 @@ def split(wide: nn.Sequential) -> MixtureOfExperts:
 
 
 @functools.lru_cache(maxsize=1)
-def _wide(seed: int, quick: bool) -> nn.Sequential:
+def wide_perceptron(seed: int, quick: bool) -> nn.Sequential:
+    """Return the trained perceptron of a seed, which is trained once."""
     torch.manual_seed(seed)
     layers = nn.Sequential(nn.Linear(_WIDTH, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _WIDTH))
     net = nn.Sequential(
@@ -122,23 +123,29 @@ def _wide(seed: int, quick: bool) -> nn.Sequential:
 
 
 @functools.lru_cache(maxsize=1)
-def _wide_continued(seed: int, quick: bool) -> nn.Sequential:
-    net = copy.deepcopy(_wide(seed, quick))
-    _train(net, seed + 2000, quick, epochs=_MORE_EPOCHS, data_seed=seed)
+def continued_perceptron(seed: int, quick: bool) -> nn.Sequential:
+    """Return the perceptron after three more epochs."""
+    net = copy.deepcopy(wide_perceptron(seed, quick))
+    continue_training(net, seed, quick)
     return net
+
+
+def continue_training(net: nn.Module, seed: int, quick: bool) -> nets.Data:
+    """Train a perceptron for three more epochs, and return its data."""
+    _train(net, seed + 2000, quick, epochs=_MORE_EPOCHS, data_seed=seed)
+    return nets.data(seed, quick=quick, samples=SAMPLES)
 
 
 def _continued(net: nn.Module, seed: int, quick: bool) -> tuple[float, float]:
     """Return share and loss of a changed perceptron after more epochs, against the wide one."""
-    _train(net, seed + 2000, quick, epochs=_MORE_EPOCHS, data_seed=seed)
-    data = nets.data(seed, quick=quick, samples=_SAMPLES)
-    return _against(_wide_continued(seed, quick), net, data)
+    data = continue_training(net, seed, quick)
+    return _against(continued_perceptron(seed, quick), net, data)
 
 
 def _train(
     net: nn.Module, seed: int, quick: bool, *, epochs: int, data_seed: int | None = None
 ) -> None:
-    pair = nets.data(seed if data_seed is None else data_seed, quick=quick, samples=_SAMPLES).train
+    pair = nets.data(seed if data_seed is None else data_seed, quick=quick, samples=SAMPLES).train
     loss = _with(_BALANCE_WEIGHT)
     nets.train(net, pair, seed=seed, epochs=1 if quick else epochs, rate=1e-3, loss=loss)
 
