@@ -40,7 +40,7 @@ def test_runs_are_resumed_and_chosen_on_held_out_data(parts, tmp_path, monkeypat
     runs.do_all(first, size, part=(0, 2))  # every other piece
     done = {(run.method, run.held_out) for run in first}
     assert done == {("none", False), ("SI", True), ("SI", False), ("L2", True), ("L2", False)}
-    assert sum(run.held_out for run in first) == 6  # two methods with three strengths each
+    assert sum(run.held_out for run in first) == 7  # four and three strengths
 
     worked = []
 
@@ -52,7 +52,7 @@ def test_runs_are_resumed_and_chosen_on_held_out_data(parts, tmp_path, monkeypat
     again = runs.Runs(path)
     runs.do_all(again, size)
     assert worked == ["LwF", "DER"]
-    assert len(path.read_text().splitlines()) == len(list(again)) == 11  # 6 searched, 5 measured
+    assert len(path.read_text().splitlines()) == len(list(again)) == 12  # 7 searched, 5 measured
 
     searched = [run for run in again if run.method == "SI" and run.held_out]
     best = max(searched, key=lambda run: run.accuracy)
@@ -65,7 +65,7 @@ def test_runs_are_resumed_and_chosen_on_held_out_data(parts, tmp_path, monkeypat
     for row in (row for row in rows if row.value is None):
         assert row.note.startswith("not run")
     table = tables.search_table(again, size)
-    assert table.count("| SI |") == 3
+    assert table.count("| SI |") == 4
     total = sum(tables.counted_j(run.cpu_s) for run in again if run.held_out)
     assert f"counted at {tables.WATTS_OF_A_CORE:g} W" in table
     assert total > 0

@@ -65,7 +65,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "SI": Entry(
         make=lambda scenario, strength, seed: [SI(strength)],
-        grid={"task": (2.0, 20.0, 200.0), "domain": (1e3, 1e4, 1e5), "class": (1e2, 1e3, 1e4)},
+        grid={"task": (2.0, 20.0, 200.0, 2e3), "domain": (1e3, 1e4, 1e5), "class": (1e2, 1e3, 1e4)},
         published=_table(99.1, 65.4, 20.0),
         reach={"task": 98.5, "class": 19.0},
     ),
