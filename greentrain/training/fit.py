@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -66,6 +67,23 @@ class TrainedModel:
     last: Weights | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitPlan:
+    """A fit that is about to begin.
+
+    Args:
+        candidate: The action, and its steps.
+        position: Number of the experience; below 0 outside of an update.
+        discarded: Whether the trained model is not used.
+        callbacks: Callbacks besides the user's own.
+    """
+
+    candidate: Candidate
+    position: int
+    discarded: bool
+    callbacks: Sequence[Callback]
+
+
 class ModelTrainer:
     """Train successors of a model, each with one fresh Trainer.
 
@@ -73,6 +91,7 @@ class ModelTrainer:
         make_model: Returns a ``LightningModule`` with fresh weights, compiled or not.
         make_successor: Returns a module that the last weights are loaded into; ``make_model``
             unless given.
+        together: Called before each fit; opens a block in which other processes run the same fit.
         options: Options of each Trainer, ``max_epochs`` among them: see :func:`trainer_options`.
         loader: Options of each ``DataLoader``.
         modes: Work and weights of the update modes.
@@ -96,6 +115,7 @@ class ModelTrainer:
         modes: ModeConfig,
         seed: int,
         make_successor: Callable[[], LightningModule] | None = None,
+        together: Callable[[FitPlan], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.loader = check_loader(loader)
         self.modes = modes
@@ -104,6 +124,7 @@ class ModelTrainer:
             batch_size=number_of_ranks(options) * self.loader["batch_size"],
             reuse_fraction=modes.reuse_fraction,
         )
+        self._together = together
         self._make_model = make_model
         self._make_successor = make_successor or make_model
         self._options = options
@@ -164,7 +185,11 @@ class ModelTrainer:
         mode = candidate.action.mode
         keeps_weights = UPDATE_MODES[mode].keeps_weights and weights is not None
         options = without_loggers(self._options) if discarded else self._options
-        with isolated_rng():
+        plan = FitPlan(
+            candidate=candidate, position=position, discarded=discarded, callbacks=callbacks
+        )
+        together = nullcontext() if self._together is None else self._together(plan)
+        with together, isolated_rng():
             model = _made(self._make_successor if keeps_weights else self._make_model, seed)
             load = None
             if keeps_weights and weights is not None:
@@ -280,8 +305,17 @@ def number_of_ranks(options: Mapping[str, Any]) -> int:
     Raises:
         ConfigurationError: If a Trainer does not accept one of the options.
     """
+    return _ranks_of(checked_trainer(options))
+
+
+def checked_trainer(options: Mapping[str, Any]) -> Trainer:
+    """Return a Trainer with these options, as :func:`plain_trainer` does.
+
+    Raises:
+        ConfigurationError: If a Trainer does not accept one of the options.
+    """
     try:
-        return _ranks_of(plain_trainer(options))
+        return plain_trainer(options)
     except (TypeError, ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"a Trainer refuses the options of trainer: {reason}") from error

@@ -16,6 +16,7 @@ from greentrain.tracking import Tracker
 from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import ModelTrainer
+from greentrain.training.leader import Leader
 from greentrain.training.resuming import resume, warn_of_repeats
 from greentrain.training.runner import StreamRunner
 from greentrain.training.shadow import read_shadow_budget
@@ -36,6 +37,7 @@ def open_runner(
     carbon: CarbonConfig,
     settings: Mapping[str, Any],
     for_next: bool = False,
+    leader: Leader | None = None,
 ) -> StreamRunner:
     """Restore a saved state, open the budget, and return the runner of a stream.
 
@@ -52,6 +54,7 @@ def open_runner(
         carbon: Conversion of joules to grams.
         settings: The stream's configuration.
         for_next: Whether the budget is for the next experience alone. A later one has another.
+        leader: Leads the other ranks; ``None`` without any.
 
     Raises:
         ConfigurationError: If the ledger has another budget of this name, or the saved state is in
@@ -105,6 +108,7 @@ def open_runner(
         carbon=carbon,
         settings=settings,
         baseline_every=settings["baseline_every"],
+        leader=leader,
     )
     if checkpoint is not None:
         weakref.finalize(runner, checkpoint.close)

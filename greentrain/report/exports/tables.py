@@ -42,6 +42,11 @@ def _text(text: str | None) -> Cell:
     return None if text is None else facts.one_line(text)
 
 
+def _in_cluster(row: RunFigures, name: str) -> Cell:
+    where = row["environment"].get("where")
+    return _text(where.get(name) if isinstance(where, dict) else None)
+
+
 RUNS: Columns[RunFigures] = {
     "run id": lambda row: _text(row["run_id"]),
     "name": lambda row: _text(row["name"]),
@@ -62,6 +67,10 @@ RUNS: Columns[RunFigures] = {
     "team": lambda row: _text(row["team"]),
     "project": lambda row: _text(row["project"]),
     "emissions before restating (g CO2e)": lambda row: row["emissions_before_g"],
+    "SLURM array task": lambda row: _in_cluster(row, "slurm_array_task_id"),
+    "Kubernetes pod": lambda row: _in_cluster(row, "kubernetes_pod"),
+    "Kubernetes namespace": lambda row: _in_cluster(row, "kubernetes_namespace"),
+    "node": lambda row: _in_cluster(row, "hostname"),
 }
 """The columns of the table of runs; energy is as metered, without the PUE, grams with it."""
 
