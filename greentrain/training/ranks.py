@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torch import distributed
 
 from greentrain.callbacks.ranks import gather
@@ -185,24 +186,31 @@ def open_ranks(
     given = launched_options(options, launch)
     trainer = checked_trainer(given)
     strategy, size = trainer.strategy, trainer.num_devices * trainer.num_nodes
+    starts_itself = isinstance(strategy.launcher, _MultiProcessingLauncher)
     if launch is None:
-        if isinstance(strategy, DDPStrategy) and size > 1 and strategy._start_method == "popen":
+        if size > 1 and not starts_itself:
             raise ConfigurationError(
-                f"trainer has {size} devices and a strategy whose processes a launcher starts; "
-                f"start the program with torchrun --nproc-per-node {size}, or give "
-                "strategy='ddp_fork'"
+                f"trainer has {size} devices, for which a launcher has to start processes; start "
+                f"the program with torchrun --nproc-per-node {size}, or give strategy='ddp_fork' "
+                "or devices=1"
             )
         return given, None
+    name = type(strategy).__name__
+    if not isinstance(strategy, DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
+        raise ConfigurationError(
+            f"a stream over several processes needs the whole model in each of them, and {name} "
+            "does not keep it there; give strategy='ddp'"
+        )
+    if starts_itself:
+        raise ConfigurationError(
+            f"{launch.launcher} has started {launch.size} processes, and trainer has a strategy "
+            "that starts processes itself; give strategy='ddp'"
+        )
     if size != launch.size:
         raise ConfigurationError(
             f"{launch.launcher} has started {launch.size} processes, and trainer has devices="
             f"{given['devices']!r} and num_nodes={given['num_nodes']!r}, which makes {size}; omit "
             "both, or give numbers that agree"
-        )
-    if not isinstance(strategy, DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
-        raise ConfigurationError(
-            f"a stream over several processes needs the whole model in each of them, and "
-            f"{type(strategy).__name__} splits it; give strategy='ddp'"
         )
     strategy.setup_environment()  # connects them; each later fit uses the same connection
     return given, Ranks(trainer.global_rank, size)

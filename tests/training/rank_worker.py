@@ -12,7 +12,9 @@ from pytorch_lightning import Callback
 from torchmetrics.classification import MulticlassAccuracy
 
 from greentrain.energy import ConstantMeter
+from greentrain.memory import ReservoirBuffer
 from greentrain.streams import Experience
+from greentrain.training import EvaluationConfig
 from greentrain.training.weights_digest import weights_sha256
 from tests.models import Classifier, Clock, Tick, blobs
 from tests.training.streaming import open_stream
@@ -74,7 +76,7 @@ def run(folder: Path, *, batch_size: int, count: int, dies: Dies | None = None, 
             "rank": stream.rank,
             "known": list(stream.known),
             "weights": weights_sha256(stream.model.state_dict()),
-            "values": [float(each) for each in stream.model.layer.weight.flatten()],
+            "values": [float(each) for each in stream.model.layer.weight.detach().flatten()],
             "modes": [str(result.done.mode) for result in stream.results],
             "steps": [result.steps for result in stream.results],
             "energy_j": [result.energy_j for result in stream.results],
@@ -86,6 +88,10 @@ def main() -> None:
     """Run with arguments in JSON, and write what was seen or the error."""
     folder, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    if given.pop("each", False):
+        given["evaluation"] = EvaluationConfig(eval_each_experience=True)
+    if given.pop("part", False):
+        given["buffer"] = ReservoirBuffer(50, rank=rank, world_size=2)
     if "dies" in given:
         given["dies"] = Dies(*given["dies"])
     of_rank = given.pop("of_rank", {}).get(str(rank), {})
