@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,7 @@ from greentrain.training.config import ModeConfig
 from greentrain.training.data import UpdateData
 from greentrain.training.fit_callbacks import BeginFit, WeightAveraging
 from greentrain.training.loaders import MixedBatches, check_loader, train_loader
-from greentrain.training.weights import load_weights
+from greentrain.training.weights import load_weights, shrink_and_perturb
 from greentrain.units import is_whole
 
 RESERVED_OPTIONS = (
@@ -343,37 +343,6 @@ def optimizer_steps(steps: int, *, batches: int, accumulate: int) -> int:
     """
     epochs, rest = divmod(steps, batches)
     return epochs * math.ceil(batches / accumulate) + math.ceil(rest / accumulate)
-
-
-def shrink_and_perturb(
-    parameters: Iterable[torch.Tensor],
-    fresh: Iterable[torch.Tensor],
-    *,
-    shrink: float,
-    perturb: float,
-) -> None:
-    """Pull weights towards fresh ones, in place: ``shrink * theta + perturb * theta_fresh``.
-
-    Ash & Adams 2020, "On Warm-Starting Neural Network Training", section 4: all parameters, those
-    of normalisation layers included. Buffers are no parameters, so the running statistics of batch
-    normalisation keep their last values. Training replaces them within some dozens of steps, and
-    fresh ones (mean 0, variance 1) are no nearer to the result.
-
-    Args:
-        parameters: The parameters to change.
-        fresh: Freshly initialised ones of the same shapes, in the same order.
-        shrink: Factor of the present parameters.
-        perturb: Factor of the fresh ones.
-
-    Example:
-        >>> theta = torch.tensor([1.0, 2.0])
-        >>> shrink_and_perturb([theta], [torch.tensor([10.0, 10.0])], shrink=0.5, perturb=0.1)
-        >>> theta
-        tensor([1.5000, 2.0000])
-    """
-    with torch.no_grad():
-        for weights, fresh_weights in zip(parameters, fresh, strict=True):
-            weights.mul_(shrink).add_(fresh_weights.to(weights.device), alpha=perturb)
 
 
 def _made(make: Callable[[], Any], seed: int) -> LightningModule:

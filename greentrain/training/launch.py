@@ -51,7 +51,8 @@ def find_launch(environ: Mapping[str, str] | None = None) -> Launch | None:
     """
     environ = os.environ if environ is None else environ
     if "WORLD_SIZE" in environ and "RANK" in environ:
-        launcher, names = "torchrun", ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+        launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in environ else "the launcher"
+        names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     elif "SLURM_PROCID" in environ and environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         launcher, names = "srun", ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
     else:
@@ -82,6 +83,23 @@ def launched_options(options: Mapping[str, Any], launch: Launch | None) -> dict[
     if launch is None:
         return dict(options)
     return {"devices": launch.local_size, "num_nodes": launch.hosts, **options}
+
+
+def refuse_launch(name: str) -> None:
+    """Refuse a function that works in one process, if several were started.
+
+    Args:
+        name: Name of the function.
+
+    Raises:
+        ConfigurationError: If this process belongs to a launch of several.
+    """
+    launch = find_launch()
+    if launch is not None:
+        raise ConfigurationError(
+            f"{name} runs in one process, and {launch.launcher} has started {launch.size}; start "
+            "it without a launcher and give strategy='ddp_fork', or use StreamTrainer"
+        )
 
 
 def _number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
