@@ -26,6 +26,7 @@ class Digits(DigitsModel):
         self.rate = rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam with the rate of the trial."""
         return torch.optim.Adam(self.parameters(), lr=self.rate)
 
 

@@ -29,6 +29,7 @@ class Digits(DigitsModel):
         self.rate = rate
 
     def configure_optimizers(self) -> Optimizer:
+        """Return Adam with the rate of the trial."""
         return Adam(self.parameters(), lr=self.rate)
 
 

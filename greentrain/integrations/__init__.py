@@ -1,4 +1,4 @@
-"""Measure and cap the training of other libraries than Lightning, and searches of Optuna and Ray."""
+"""Measure and cap the training of other libraries than Lightning, and whole searches."""
 
 from greentrain.integrations.search import SearchBudget
 from greentrain.integrations.transformers_callback import TransformersCallback

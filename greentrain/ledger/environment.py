@@ -1,6 +1,7 @@
 """Describe the versions and hardware of a run, without names of people or paths.
 
-Hosts have names in a cluster only: see :mod:`greentrain.ledger.placement`. Nothing here raises an error or waits for long, because it describes a run and must not end it.
+Hosts have names in a cluster only: see :mod:`greentrain.ledger.placement`. Nothing here raises an
+error or waits for long, because it describes a run and must not end it.
 """
 
 from __future__ import annotations

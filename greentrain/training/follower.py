@@ -1,4 +1,4 @@
-"""Follow rank 0 through the updates of a stream: train with it, and keep the model that it keeps."""
+"""Follow rank 0 through the updates of a stream: train with it, and keep its model."""
 
 from __future__ import annotations
 

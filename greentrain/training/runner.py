@@ -310,9 +310,7 @@ class StreamRunner:
             stored = None if baseline or result is None else experience.id in self.state.data.known
             action = result.done if result is not None else asked.pending.action
             budget = self.budget.budget
-            self._leader.end(
-                result, action, self.state, stored=stored, last=last, budget=budget
-            )
+            self._leader.end(result, action, self.state, stored=stored, last=last, budget=budget)
 
     def _account(self, run: RunContext) -> BudgetAccount:
         account = self.budget.account(run.run)

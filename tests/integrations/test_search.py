@@ -14,7 +14,7 @@ from tests.models import Classifier, Clock, Tick, constant_meter, loader, traine
 
 def test_a_study_of_optuna_ends_when_its_joules_do(tmp_path):
     url = f"sqlite:///{tmp_path / 'search.db'}"
-    # A trial has 4 epochs of 20 batches at 1 J. Of 10 parts, later ones get what earlier ones leave.
+    # A trial has 4 epochs of 20 batches at 1 J, and gets a part of what is left.
     search = SearchBudget(budget="300 J", num_trials=10, ledger=url, least="20 J")
     assert (search.status(), search.exhausted) == (None, False)
     clock = Clock()
