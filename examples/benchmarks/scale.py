@@ -21,7 +21,7 @@ NOT_RUN = {
     "ranks_joules": "needs cards, or two hosts: only the assignment of devices is tested",
     "weak_scaling": "needs an idle machine: times of a shared one are not comparable",
     "ddp_replay": "no buffer is split among ranks: each rank holds all past data",
-    "one_price": "not built as a benchmark; docs/how-to/shared_budgets.md has one test of two streams",
+    "one_price": "not built: docs/how-to/shared_budgets.md has one test of two streams",
 }
 """Rows of the issue's table without a value, and the reason."""
 

@@ -1,4 +1,4 @@
-"""What rank 0 sends to the other ranks: the fits of an update, and its outcome."""
+"""Messages of rank 0 to the other ranks: the fits of an update, and its outcome."""
 
 from __future__ import annotations
 

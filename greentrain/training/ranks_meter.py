@@ -184,7 +184,7 @@ def _started(given: Meter | None, device: torch.device, local_rank: int) -> Mete
     gpus, first = gpu_indices(device), local_rank == 0
     if given is None and not gpus and not first:
         return UnknownMeter()  # another process measures the host
-    if first:  # the cards of all processes of this host, as far as this one sees them
+    if first:  # the cards of all processes of this host that this one sees
         seen = torch.cuda.device_count() if gpus else 0
         gpus = tuple(range(min(seen, int(os.environ.get("LOCAL_WORLD_SIZE", seen)))))
     return start_meter(given, partial(detect, gpus, cpu=first))

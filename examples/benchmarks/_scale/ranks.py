@@ -139,8 +139,8 @@ def rank_killed(folder: Path, *, quick: bool) -> list[Row]:
                 failed.append(f"rank {dead} at batch {moment}")
     cases = 2 * len(moments)
     note = ", ".join(failed) or (
-        f"all streams went on, within the budget, with all joules but 2 spent or held; {_METHOD}; {cases} moments "
-        "in place of the issue's 20"
+        f"all streams went on within the budget; all joules but 2 were spent or held; {_METHOD}; "
+        f"{cases} moments, not 20"
     )
     what = "kills of a rank after which something was lost"
     return [
