@@ -12,9 +12,9 @@ from greentrain.streams import Experience
 from greentrain.training.data import UpdateData
 from greentrain.training.fit import ModelTrainer, TrainedModel
 from greentrain.training.fit_orders import FitOrder, Kept, OthersMeter, Outcome, callbacks_of
-from greentrain.training.ranks import Ranks, check_experience, raised
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT
+from greentrain.training.stream_ranks import Ranks, check_experience, raised
 from greentrain.training.stream_state import StreamState
 from greentrain.training.weights import load_weights
 

@@ -12,8 +12,8 @@ from greentrain.streams import Experience
 from greentrain.texts import get_logger
 from greentrain.training.fit import FitPlan
 from greentrain.training.fit_orders import FitOrder, Kept, Outcome, parts_of
-from greentrain.training.ranks import Ranks, check_experience, error_of
 from greentrain.training.result import UpdateResult
+from greentrain.training.stream_ranks import Ranks, check_experience, error_of
 from greentrain.training.stream_state import StreamState
 
 _log = get_logger(__name__)

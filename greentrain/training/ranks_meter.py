@@ -29,7 +29,7 @@ from greentrain.callbacks.ranks import (
 )
 from greentrain.energy import Meter, Reading, Source, UnknownMeter, close_meter, detect, start_meter
 from greentrain.texts import get_logger
-from greentrain.training.ranks import Ranks
+from greentrain.training.stream_ranks import Ranks
 
 PERIOD_S = 0.2
 """Seconds between two readings of another rank's meter."""
@@ -46,7 +46,7 @@ class Store(Protocol):
         """Return a value, after waiting for it."""
 
 
-class Publisher:
+class JoulePublisher:
     """Publish the joules of a meter until it is closed.
 
     Args:
@@ -163,7 +163,7 @@ def open_meter(given: Meter | None, ranks: Ranks, device: torch.device, local_ra
         return RanksMeter(own, None, {}) if ranks.leads else UnknownMeter()
     store = _open_store(ranks)
     if ranks.rank in keys:
-        return _Published(Publisher(own, store, keys[ranks.rank]))
+        return _Published(JoulePublisher(own, store, keys[ranks.rank]))
     others = {key: tuple(sources[rank]) for rank, key in keys.items()}
     return RanksMeter(own, store, others) if ranks.leads else UnknownMeter()
 
@@ -171,7 +171,7 @@ def open_meter(given: Meter | None, ranks: Ranks, device: torch.device, local_ra
 class _Published(UnknownMeter):
     """The meter of a rank whose joules rank 0 reads."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: JoulePublisher) -> None:
         super().__init__()
         self._publisher = publisher
 

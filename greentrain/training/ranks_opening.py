@@ -17,10 +17,10 @@ from greentrain.memory import Buffer
 from greentrain.training.fit import ModelTrainer, checked_trainer
 from greentrain.training.follower import Follower
 from greentrain.training.leader import Leader
-from greentrain.training.ranks import Ranks
 from greentrain.training.ranks_meter import open_meter
 from greentrain.training.runner import StreamRunner
 from greentrain.training.stream_opening import open_runner
+from greentrain.training.stream_ranks import Ranks
 from greentrain.training.stream_state import StreamState
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")

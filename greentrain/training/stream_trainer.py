@@ -43,11 +43,11 @@ from greentrain.training.follower import Follower
 from greentrain.training.launch import find_launch
 from greentrain.training.leader import Leader
 from greentrain.training.module_checks import check_callbacks, check_module
-from greentrain.training.ranks import open_ranks
 from greentrain.training.ranks_opening import check_ranks, open_on_ranks
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT, StreamRunner
 from greentrain.training.stream_opening import open_runner
+from greentrain.training.stream_ranks import open_ranks
 from greentrain.training.stream_state import CurrentModel, StreamState
 from greentrain.units import whole_seed
 

@@ -16,8 +16,8 @@ from torch import distributed
 from greentrain.energy import ConstantMeter, Source
 from greentrain.errors import ConfigurationError
 from greentrain.training.launch import Launch, find_launch
-from greentrain.training.ranks import Ranks, open_ranks
-from greentrain.training.ranks_meter import Publisher, RanksMeter
+from greentrain.training.ranks_meter import JoulePublisher, RanksMeter
+from greentrain.training.stream_ranks import Ranks, open_ranks
 from tests.training import rank_worker
 from tests.training.streaming import rows
 
@@ -192,7 +192,7 @@ def test_the_joules_of_other_hosts_are_added_and_stay_if_a_host_is_lost():
     far = ConstantMeter(30.0, clock=lambda: seconds[0])
     near = ConstantMeter(100.0, clock=lambda: seconds[0])
     far.start(), near.start()
-    publisher = Publisher(far, store, "rank2")
+    publisher = JoulePublisher(far, store, "rank2")
     source = Source(name="node1/cpu", method="given", relative_uncertainty=None)
     meter = RanksMeter(near, store, {"rank2": (source,)})
     assert [each.lag_s for each in meter.sources] == pytest.approx([near.sources[0].lag_s, 0.3])
