@@ -68,11 +68,12 @@ class MeasuredSteps(Callback):
         )
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Read the meter, and stop the fit if this was enough."""
+        """Read the meter, and stop the fit on all ranks if this was enough for one of them."""
         used = self._recorder.read() - self._start
         self.used_j.append(used.total_j or 0.0)
         self.seconds = used.duration_s
-        if len(self.used_j) >= self._enough_steps and used.duration_s >= self._enough_s:
+        enough = len(self.used_j) >= self._enough_steps and used.duration_s >= self._enough_s
+        if trainer.strategy.reduce_boolean_decision(enough, all=False):
             trainer.should_stop = True
 
 

@@ -41,7 +41,7 @@ ROOMS: dict[str, str] = {
     "payments budget units",
     "training": "evaluation decisions callbacks report tracking control ledger memory methods "
     "streams metrics carbon payments energy money budget units",
-    "integrations": "callbacks tracking ledger carbon energy budget units",
+    "integrations": "callbacks tracking ledger carbon energy money budget units",
     "evaluation": "callbacks memory methods streams metrics tracking payments units",
     "callbacks": "tracking ledger memory methods carbon energy budget units",
     "report": "control ledger carbon money budget units",

@@ -17,6 +17,7 @@ from greentrain.cli import (
     keys_command,
     ledger_commands,
     measure_command,
+    metrics_command,
     priors_command,
     record_command,
     report_command,
@@ -48,6 +49,7 @@ app.command()(simulate_command.simulate)
 app.command()(doctor_command.doctor)
 app.command(context_settings={"allow_interspersed_args": False})(measure_command.measure)
 app.command()(top_command.top)
+app.command(name="serve-metrics")(metrics_command.serve_metrics)
 app.command()(explain_command.explain)
 app.command()(report_command.report)
 app.command()(restate_command.restate)

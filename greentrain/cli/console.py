@@ -48,12 +48,16 @@ FORWARD_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Settings of a command that hands unknown options to its configuration."""
 
 
-def open_console() -> Console:
-    """Return the terminal, or a wide page if the output is piped."""
+def open_console(*, quiet: bool = False) -> Console:
+    """Return the terminal, or a wide page if the output is piped.
+
+    Args:
+        quiet: Whether nothing is shown, as another process shows the same.
+    """
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_WHEN_PIPED)
+    console = Console(quiet=quiet)
+    return console if console.is_terminal else Console(width=_WIDTH_WHEN_PIPED, quiet=quiet)
 
 
 def print_line(line: object, terminal: Console | None = None, *, err: bool = False) -> None:

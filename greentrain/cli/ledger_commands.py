@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from greentrain.cli import console
+from greentrain.cli import console, watching
+from greentrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,9 +41,31 @@ def show(ledgers: LedgersArgument = None, as_json: console.JsonOption = False) -
 
 
 @app.command()
-def budgets(ledgers: LedgersArgument = None, as_json: console.JsonOption = False) -> None:
+def budgets(
+    ledgers: LedgersArgument = None,
+    as_json: console.JsonOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show them again and again, until Ctrl-C.")
+    ] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two frames of --watch.")] = 2.0,
+) -> None:
     """Show the status of budgets; for renewed budgets, in the current period."""
-    _print(ledgers, as_json, _budgets, _budget_tables)
+    watching.check_interval(interval)
+    if watch and as_json:
+        raise ConfigurationError("--watch shows tables, and --json prints once; give one of them")
+    if watch and console.open_console().is_terminal:
+        watching.watch(lambda: budgets_frame(ledgers), interval)
+    else:
+        _print(ledgers, as_json, _budgets, _budget_tables)
+
+
+def budgets_frame(patterns: Sequence[str] | None) -> Table:
+    """Return one frame of ``greentrain ledger budgets --watch``.
+
+    Args:
+        patterns: Ledgers, or patterns of their files.
+    """
+    return _budget_tables(_rows(patterns, _budgets))[0]
 
 
 @app.command()
@@ -95,19 +118,23 @@ def _print(
     read: Callable[[Ledger], Iterator[Row]],
     tables: Callable[[Sequence[Row]], list[Table]],
 ) -> list[Row]:
-    from greentrain.ledger import close_ledgers, open_ledgers
-
-    opened = open_ledgers(patterns or ["greentrain.db"])
-    try:
-        rows = [{"ledger": one.name, **row} for one in opened for row in read(one)]
-    finally:
-        close_ledgers(opened)
+    rows = _rows(patterns, read)
     if as_json:
         console.print_json(rows)
     else:
         for table in tables(rows):
             console.open_console().print(table)
     return rows
+
+
+def _rows(patterns: Sequence[str] | None, read: Callable[[Ledger], Iterator[Row]]) -> list[Row]:
+    from greentrain.ledger import close_ledgers, open_ledgers
+
+    opened = open_ledgers(list(patterns or ["greentrain.db"]))
+    try:
+        return [{"ledger": one.name, **row} for one in opened for row in read(one)]
+    finally:
+        close_ledgers(opened)
 
 
 def _contents(ledger: Ledger) -> Iterator[Row]:

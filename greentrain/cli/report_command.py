@@ -43,6 +43,15 @@ def report(
         str | None,
         typer.Option(help="Only runs with such a name, as in 'digits*'.", metavar="PATTERN"),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only runs that ran there, as in slurm_job_id=123 or 'hostname=node*'. Can be "
+            "repeated.",
+            metavar="KEY=VALUE",
+            show_default=False,
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +96,9 @@ def report(
     ] = None,
 ) -> None:
     """Write a report of all measurements, decisions and budgets."""
+    from greentrain.report.run_places import where_text
+
+    place = where_text(where or ())
     if by is not None or overview or earlier is not None:
         _refuse_others(
             by=by,
@@ -98,11 +110,12 @@ def report(
                 "--run": run is not None,
                 "--disclosures": disclosures is not None,
                 "--equivalents": equivalents,
+                "--where": by is None and place is not None,
             },
         )
         scope = {"name": name, "since": since, "until": until}
         if by is not None:
-            overview_files.write_rows(ledgers, by, out, scope)
+            overview_files.write_rows(ledgers, by, out, {**scope, "where": place})
         else:
             overview_files.write_overview(ledgers, earlier, out, scope)
         return
@@ -124,6 +137,7 @@ def report(
             name=name,
             since=since,
             until=until,
+            where=place,
             disclosures=stated,
             equivalents=equivalents,
         )

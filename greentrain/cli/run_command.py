@@ -50,11 +50,12 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
 
     content = read(config)
     console.use_current_folder()
-    terminal = console.open_console()
+    follows = _follows()
+    terminal = console.open_console(quiet=follows)
     with terminal.status("loading torch and Lightning"):
         configuration = configure(content, context.args)
         stream = configuration.make_stream()
-    tracker = _tracker(configuration.get("tracking_uri"))
+    tracker = None if follows else _tracker(configuration.get("tracking_uri"))
 
     lines: list[ExperienceLines] = []
     with configuration.make_trainer(tracker) as trainer, terminal.status("") as status:
@@ -65,6 +66,8 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
                 yield experience
 
         def show(experience: Experience, result: UpdateResult) -> None:
+            if follows:
+                return
             if not lines:
                 lines.append(ExperienceLines(configuration.get("monitor"), trainer.budget))
                 console.print_line(lines[0].header, terminal)
@@ -74,6 +77,8 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
         new = islice(_new_experiences(stream, trainer.known), configuration.get("limit"))
         results = trainer.run(announced(new), on_result=show)
         n_known, run_id = len(trainer.known), trainer.run_id
+    if follows:
+        return
     if not results:
         console.print_line(f"Nothing new has arrived: the stream has had {n_known} experiences.")
         if n_known:
@@ -85,6 +90,14 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
         console.print_line(f"wrote {path}")
     shown = most_instructive(results).experience_id
     console.print_next("explain", "--ledger", configuration.get("ledger"), "--experience", shown)
+
+
+def _follows() -> bool:
+    """Return whether another process of this launch prints and writes: the one of rank 0."""
+    from greentrain.training.launch import find_launch
+
+    launch = find_launch()
+    return launch is not None and launch.rank > 0
 
 
 def _new_experiences(stream: Iterable[Experience], known: Collection[str]) -> Iterator[Experience]:

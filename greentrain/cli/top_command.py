@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import time
 from contextlib import closing
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from greentrain.cli import console
-from greentrain.errors import ConfigurationError, LedgerError
+from greentrain.cli import console, watching
 from greentrain.units import (
     carbon_unit,
     energy_unit,
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from greentrain.ledger.live import LiveDecision, LiveRun, LiveView
 
-_LONGEST_S = 3600.0
 _MOST_RUNS = 20
 _WIDE = 90
 
@@ -40,57 +37,23 @@ def top(
     """Show the power, budgets, running updates and last decisions of a ledger, until Ctrl-C."""
     from greentrain.ledger import newest_ledger
 
-    if not (math.isfinite(interval) and 0 < interval <= _LONGEST_S):
-        raise ConfigurationError(
-            f"interval is {interval!r}; give the seconds between two frames, above 0 and at most "
-            f"{_LONGEST_S:g}"
-        )
+    watching.check_interval(interval)
     if ledger is None:
         ledger = newest_ledger(Path())
         console.print_line(f"reading {ledger}", err=True)
     if once or not console.open_console().is_terminal:
-        console.open_console().print(_frame(ledger, last))
+        console.open_console().print(read_frame(ledger, last))
     else:
-        _show(ledger, last, interval)
+        watching.watch(partial(read_frame, ledger, last), interval)
 
 
-def _show(ledger: str, last: int, interval: float) -> None:
-    """Show a frame after the other; one that cannot be read leaves the frame before it."""
-    from rich.live import Live
-
-    shown = _frame(ledger, last)
-    with Live(shown, console=console.open_console(), auto_refresh=False, screen=True) as live:
-        live.refresh()
-        try:
-            while True:
-                time.sleep(interval)
-                shown, note = next_frame(ledger, last, shown)
-                live.update(shown if note is None else _below(note, shown), refresh=True)
-        except KeyboardInterrupt:
-            pass
-
-
-def next_frame(ledger: str, last: int, before: RenderableType) -> tuple[RenderableType, str | None]:
-    """Return the next frame, or the one before with a note if the ledger cannot be read.
+def read_frame(ledger: str, last: int) -> RenderableType:
+    """Return the present frame of a ledger.
 
     Args:
         ledger: The ledger's file or URL.
         last: Number of decisions to show.
-        before: The frame before.
     """
-    try:
-        return _frame(ledger, last), None
-    except (ConfigurationError, LedgerError) as error:
-        return before, f"not up to date, tried again soon: {error}"
-
-
-def _below(note: str, shown: RenderableType) -> RenderableType:
-    from rich.console import Group
-
-    return Group(console.plain_text(note), shown)
-
-
-def _frame(ledger: str, last: int) -> RenderableType:
     from greentrain.ledger import Ledger
     from greentrain.ledger.live import live_view
 

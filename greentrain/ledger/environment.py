@@ -1,6 +1,7 @@
-"""Describe the versions and hardware of a run, without names of people, hosts or paths.
+"""Describe the versions and hardware of a run, without names of people or paths.
 
-Nothing here raises an error or waits for long, because it describes a run and must not end it.
+Hosts have names in a cluster only: see :mod:`greentrain.ledger.placement`. Nothing here raises an
+error or waits for long, because it describes a run and must not end it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from typing import TypeVar
 
 from greentrain._about import DISTRIBUTION, VERSION
 from greentrain.ledger.git_files import checked_out
-from greentrain.naming import LONGEST_TAG
+from greentrain.ledger.placement import placement
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _WAIT_S = 2.0
 """Longest wait for the files of git: a folder may be on a server that does not respond."""
-_SLURM = {"slurm_job_id": "SLURM_JOB_ID", "slurm_account": "SLURM_JOB_ACCOUNT"}
 _PACKAGES = ("torch", "pytorch-lightning", "lightning", "codecarbon", "nvidia-ml-py", "mlflow")
 
 
@@ -34,34 +34,30 @@ _Fact = TypeVar("_Fact")
 def environment() -> dict[str, object]:
     """Return versions, platform, cores, the current commit, and a hash of the host's name.
 
-    Facts that cannot be read are ``None``. The commit is that of the current folder.
+    Facts that cannot be read are ``None``. The commit is that of the current folder. In a cluster,
+    ``where`` has the places of :func:`greentrain.ledger.placement.placement`.
     """
+    where = placement()
     return {
         "versions": dict(_VERSIONS),
         "platform": sys.platform,
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "host": host_hash(),
+        **({"where": where} if where else {}),
         "nvidia_driver": nvidia_driver(),
         "git_commit": _within_seconds(lambda: git_commit(Path.cwd())),
     }
 
 
-def slurm_job() -> dict[str, str | None]:
-    """Return the job of SLURM that this process belongs to, and its account.
+def host_hash(name: str | None = None) -> str:
+    """Return a hash of a host's name, which distinguishes hosts without naming them.
 
-    Returns:
-        ``slurm_job_id`` and ``slurm_account``, the columns of a run; ``None`` outside of a job.
+    Args:
+        name: The name; that of this host unless given.
     """
-    return {
-        column: os.environ.get(name, "").strip()[:LONGEST_TAG] or None
-        for column, name in _SLURM.items()
-    }
-
-
-def host_hash() -> str:
-    """Return a hash of the host's name, which distinguishes hosts without naming them."""
-    return hashlib.sha256(os.fsencode(socket.gethostname())).hexdigest()[:12]
+    name = socket.gethostname() if name is None else name
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
 
 
 def nvidia_driver(path: Path = _DRIVER) -> str | None:

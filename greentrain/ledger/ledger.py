@@ -14,12 +14,12 @@ from greentrain.errors import ConfigurationError
 from greentrain.ledger.account import CarbonRate, LedgerAccount
 from greentrain.ledger.budgets import Terms, open_budget, present, read_status, read_terms
 from greentrain.ledger.decision_rows import DecisionSummary, alternatives_of, decisions_since
-from greentrain.ledger.environment import slurm_job
 from greentrain.ledger.events import EmissionsLike, SourceLike, WindowLike, source_content
 from greentrain.ledger.hashing import canonical, config_sha256
 from greentrain.ledger.heads import all_heads
 from greentrain.ledger.heartbeat import Heartbeat
 from greentrain.ledger.outbox import replay_left_behind
+from greentrain.ledger.placement import slurm_job
 from greentrain.ledger.recovery import with_recovered
 from greentrain.ledger.release import Release, release
 from greentrain.ledger.row_reader import RowReader

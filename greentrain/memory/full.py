@@ -45,13 +45,18 @@ class FullBuffer:
 
     Args:
         folder: Folder of the file that each experience is appended to.
+        appends: Whether this buffer writes the file. Of several processes with one folder, a single
+            one may; the others read what was saved, and keep later samples by reference.
         seed: Seed of :meth:`sample`.
 
     Raises:
         ConfigurationError: If the seed is no whole number, 0 or more.
     """
 
-    def __init__(self, *, folder: str | Path | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, *, folder: str | Path | None = None, appends: bool = True, seed: int = 0
+    ) -> None:
+        self._appends = appends
         self._log = None if folder is None else SampleLog(Path(folder))
         self._last: Place | None = None
         self._seed = whole_seed(seed)
@@ -75,7 +80,7 @@ class FullBuffer:
                 unchanged then.
         """
         if size(dataset):
-            if self._log is not None:
+            if self._log is not None and self._appends:
                 self._last = self._log.append(origin, pack(dataset), self._last)
             self._put(dataset, origin)
 

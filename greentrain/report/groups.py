@@ -75,6 +75,7 @@ def roll_up(
     name: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
+    where: str | None = None,
 ) -> list[GroupFigures]:
     """Return a row for each group, and the total over all of them as the last row.
 
@@ -86,6 +87,7 @@ def roll_up(
         name: Pattern of the names of the runs, as for :func:`greentrain.report.build`.
         since: Start of the figures, as for :func:`greentrain.report.build`.
         until: The first moment after it.
+        where: Where the runs ran, as for :func:`greentrain.report.build`.
 
     Raises:
         ConfigurationError: If ``by`` is not known, or :func:`greentrain.report.build` refuses an
@@ -93,7 +95,7 @@ def roll_up(
         LedgerError: If a ledger cannot be read.
     """
     chosen = group_by(by)
-    scope = scope_of(name=name, since=since, until=until)
+    scope = scope_of(name=name, since=since, until=until, where=where)
     with read(ledgers) as contents:
         all_runs = contents, Part(scope, scope.chosen(contents.rows["run"]), lists=False)
         groups = [] if chosen == "month" else group_parts(contents, chosen, scope)
@@ -125,17 +127,22 @@ def group_by(text: str) -> GroupBy:
 
 
 def scope_of(
-    *, name: str | None, since: str | datetime | None, until: str | datetime | None
+    *,
+    name: str | None,
+    since: str | datetime | None,
+    until: str | datetime | None,
+    where: str | None = None,
 ) -> Scope:
-    """Return the scope of all runs with such a name in an interval.
+    """Return the scope of all runs with such a name, at such a place, in an interval.
 
     Raises:
-        ConfigurationError: If a moment is not valid.
+        ConfigurationError: If a moment or ``where`` is not valid.
     """
     return Scope(
         name=name,
         since_utc=None if since is None else moment(since),
         until_utc=None if until is None else moment(until),
+        where=where,
     )
 
 
@@ -268,6 +275,7 @@ def _all_months(scope: Scope, whole: Report) -> Iterator[tuple[str, Scope]]:
                 name=scope.name,
                 since_utc=max(utc_text(start), scope.since_utc or ""),
                 until_utc=min(utc_text(following), scope.until_utc or "9999"),
+                where=scope.where,
             ),
         )
         start = following

@@ -57,6 +57,7 @@ def build(
     name: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
+    where: str | None = None,
     disclosures: Disclosures | None = None,
     restatement: Restatement | None = None,
     equivalents: bool = False,
@@ -73,6 +74,8 @@ def build(
             :func:`greentrain.report.scope.moment` reads it. A window belongs to the interval in
             which it ended.
         until: The first moment after it.
+        where: Where the runs ran, such as ``"slurm_job_id=123,hostname=node*"``:
+            :data:`greentrain.report.run_places.KEYS` lists the keys.
         disclosures: Facts that only the user can state; none if ``None``.
         restatement: Emission factors in place of those that the runs recorded.
         equivalents: Whether to convert the grams to kilometres of a car and the like.
@@ -83,7 +86,7 @@ def build(
 
     Raises:
         ConfigurationError: If the ledger has no such run, two ledgers hold the same one, or a
-            moment is not valid.
+            moment or ``where`` is not valid.
         LedgerError: If the ledger cannot be read.
     """
     scope = Scope(
@@ -91,6 +94,7 @@ def build(
         name=name,
         since_utc=None if since is None else moment(since),
         until_utc=None if until is None else moment(until),
+        where=where,
     )
     ledgers = [ledger] if isinstance(ledger, Ledger) else ledger
     with read(ledgers, restatement=restatement) as contents:

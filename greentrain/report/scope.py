@@ -10,6 +10,7 @@ from typing import Any
 
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import RunRow
+from greentrain.report.run_places import at, check_found, conditions_of
 from greentrain.units import utc_text
 
 _ALLOWED = "a date such as '2026-11-01', or a time with its zone such as '2026-11-01T06:00Z'"
@@ -24,21 +25,24 @@ class Scope:
         name: Pattern of the runs' names, such as ``"digits*"``; case matters.
         since_utc: When the interval begins, as :func:`moment` writes it.
         until_utc: The first moment after it.
+        where: Where the runs ran, as in ``"slurm_job_id=123,hostname=node*"``.
 
     Raises:
-        ConfigurationError: If the interval ends before it begins.
+        ConfigurationError: If the interval ends before it begins, or ``where`` is not valid.
     """
 
     run: str | None = None
     name: str | None = None
     since_utc: str | None = None
     until_utc: str | None = None
+    where: str | None = None
 
     def __post_init__(self) -> None:
         if self.since_utc and self.until_utc and self.since_utc >= self.until_utc:
             raise ConfigurationError(
                 f"since is {self.since_utc} and until is {self.until_utc}; until must be later"
             )
+        conditions_of(self.where or "")
 
     @property
     def everything(self) -> bool:
@@ -69,18 +73,21 @@ class Scope:
                 f"the ledger has no run {self.run!r}; "
                 + (f"its last ones are {', '.join(known)}" if known else "it has no run at all")
             )
-        found = {
-            row["run_id"]
+        named = [
+            row
             for row in rows
             if self.run in (None, row["run_id"])
             and (self.name is None or fnmatchcase(row["name"], self.name))
-        }
-        if self.name is not None and not found:
+        ]
+        conditions = conditions_of(self.where or "")
+        found = {row["run_id"] for row in named if at(row, conditions)}
+        if self.name is not None and not named:
             names = list(dict.fromkeys(row["name"][:80] for row in rows))[-3:]
             raise ConfigurationError(
                 f"no run's name matches {self.name!r}; "
                 + (f"the last ones are {', '.join(names)}" if names else "there is no run at all")
             )
+        check_found(rows, conditions, found)
         return found
 
     def chosen(self, rows: Sequence[RunRow]) -> set[str] | None:
@@ -90,7 +97,7 @@ class Scope:
     @property
     def of_some_runs(self) -> bool:
         """``True`` if the scope is not all runs."""
-        return self.run is not None or self.name is not None
+        return any(given is not None for given in (self.run, self.name, self.where))
 
     @property
     def of_some_time(self) -> bool:
@@ -98,8 +105,9 @@ class Scope:
         return self.since_utc is not None or self.until_utc is not None
 
     def as_dict(self) -> dict[str, str | None]:
-        """Return the scope as the report holds it."""
-        return asdict(self)
+        """Return the scope as the report holds it; without ``where`` if it is not given."""
+        values = asdict(self)
+        return {key: value for key, value in values.items() if key != "where" or value is not None}
 
     @classmethod
     def of(cls, held: Mapping[str, Any]) -> Scope:
@@ -118,6 +126,7 @@ class Scope:
             name=values["name"],
             since_utc=None if since is None else moment(since),
             until_utc=None if until is None else moment(until),
+            where=values["where"],
         )
 
 

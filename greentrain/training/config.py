@@ -199,12 +199,24 @@ def choose_policy(
 
 
 def open_buffer(
-    buffer: Buffer | Literal["all"] | None, state_dir: str | Path | None, seed: int
+    buffer: Buffer | Literal["all"] | None,
+    state_dir: str | Path | None,
+    seed: int,
+    *,
+    appends: bool = True,
 ) -> Buffer | None:
-    """Return the buffer; ``"all"`` gives one that keeps everything, next to the saved state."""
+    """Return the buffer; ``"all"`` gives one that keeps everything, next to the saved state.
+
+    Args:
+        buffer: The buffer, or ``"all"``.
+        state_dir: Folder of the saved state.
+        seed: Seed of the buffer.
+        appends: Whether this process writes to the folder.
+    """
     if not isinstance(buffer, str):
         return buffer
-    return FullBuffer(folder=None if state_dir is None else Path(state_dir) / "buffer", seed=seed)
+    folder = None if state_dir is None else Path(state_dir) / "buffer"
+    return FullBuffer(folder=folder, appends=appends, seed=seed)
 
 
 def open_tracker(tracking_uri: str | Tracker | None) -> Tracker:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,7 +32,7 @@ from greentrain.training.config import ModeConfig
 from greentrain.training.data import UpdateData
 from greentrain.training.fit_callbacks import BeginFit, WeightAveraging
 from greentrain.training.loaders import MixedBatches, check_loader, train_loader
-from greentrain.training.weights import load_weights
+from greentrain.training.weights import load_weights, shrink_and_perturb
 from greentrain.units import is_whole
 
 RESERVED_OPTIONS = (
@@ -66,6 +67,23 @@ class TrainedModel:
     last: Weights | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitPlan:
+    """A fit that is about to begin.
+
+    Args:
+        candidate: The action, and its steps.
+        position: Number of the experience; below 0 outside of an update.
+        discarded: Whether the trained model is not used.
+        callbacks: Callbacks besides the user's own.
+    """
+
+    candidate: Candidate
+    position: int
+    discarded: bool
+    callbacks: Sequence[Callback]
+
+
 class ModelTrainer:
     """Train successors of a model, each with one fresh Trainer.
 
@@ -73,6 +91,7 @@ class ModelTrainer:
         make_model: Returns a ``LightningModule`` with fresh weights, compiled or not.
         make_successor: Returns a module that the last weights are loaded into; ``make_model``
             unless given.
+        together: Called before each fit; opens a block in which other processes run the same fit.
         options: Options of each Trainer, ``max_epochs`` among them: see :func:`trainer_options`.
         loader: Options of each ``DataLoader``.
         modes: Work and weights of the update modes.
@@ -96,6 +115,7 @@ class ModelTrainer:
         modes: ModeConfig,
         seed: int,
         make_successor: Callable[[], LightningModule] | None = None,
+        together: Callable[[FitPlan], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.loader = check_loader(loader)
         self.modes = modes
@@ -104,6 +124,7 @@ class ModelTrainer:
             batch_size=number_of_ranks(options) * self.loader["batch_size"],
             reuse_fraction=modes.reuse_fraction,
         )
+        self._together = together
         self._make_model = make_model
         self._make_successor = make_successor or make_model
         self._options = options
@@ -164,7 +185,11 @@ class ModelTrainer:
         mode = candidate.action.mode
         keeps_weights = UPDATE_MODES[mode].keeps_weights and weights is not None
         options = without_loggers(self._options) if discarded else self._options
-        with isolated_rng():
+        plan = FitPlan(
+            candidate=candidate, position=position, discarded=discarded, callbacks=callbacks
+        )
+        together = nullcontext() if self._together is None else self._together(plan)
+        with together, isolated_rng():
             model = _made(self._make_successor if keeps_weights else self._make_model, seed)
             load = None
             if keeps_weights and weights is not None:
@@ -280,8 +305,17 @@ def number_of_ranks(options: Mapping[str, Any]) -> int:
     Raises:
         ConfigurationError: If a Trainer does not accept one of the options.
     """
+    return _ranks_of(checked_trainer(options))
+
+
+def checked_trainer(options: Mapping[str, Any]) -> Trainer:
+    """Return a Trainer with these options, as :func:`plain_trainer` does.
+
+    Raises:
+        ConfigurationError: If a Trainer does not accept one of the options.
+    """
     try:
-        return _ranks_of(plain_trainer(options))
+        return plain_trainer(options)
     except (TypeError, ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"a Trainer refuses the options of trainer: {reason}") from error
@@ -309,37 +343,6 @@ def optimizer_steps(steps: int, *, batches: int, accumulate: int) -> int:
     """
     epochs, rest = divmod(steps, batches)
     return epochs * math.ceil(batches / accumulate) + math.ceil(rest / accumulate)
-
-
-def shrink_and_perturb(
-    parameters: Iterable[torch.Tensor],
-    fresh: Iterable[torch.Tensor],
-    *,
-    shrink: float,
-    perturb: float,
-) -> None:
-    """Pull weights towards fresh ones, in place: ``shrink * theta + perturb * theta_fresh``.
-
-    Ash & Adams 2020, "On Warm-Starting Neural Network Training", section 4: all parameters, those
-    of normalisation layers included. Buffers are no parameters, so the running statistics of batch
-    normalisation keep their last values. Training replaces them within some dozens of steps, and
-    fresh ones (mean 0, variance 1) are no nearer to the result.
-
-    Args:
-        parameters: The parameters to change.
-        fresh: Freshly initialised ones of the same shapes, in the same order.
-        shrink: Factor of the present parameters.
-        perturb: Factor of the fresh ones.
-
-    Example:
-        >>> theta = torch.tensor([1.0, 2.0])
-        >>> shrink_and_perturb([theta], [torch.tensor([10.0, 10.0])], shrink=0.5, perturb=0.1)
-        >>> theta
-        tensor([1.5000, 2.0000])
-    """
-    with torch.no_grad():
-        for weights, fresh_weights in zip(parameters, fresh, strict=True):
-            weights.mul_(shrink).add_(fresh_weights.to(weights.device), alpha=perturb)
 
 
 def _made(make: Callable[[], Any], seed: int) -> LightningModule:

@@ -43,6 +43,7 @@ from greentrain.training.given_model import (
     flat_layers,
 )
 from greentrain.training.given_options import check_callbacks, check_options, check_places
+from greentrain.training.launch import refuse_launch
 from greentrain.training.loaders import check_loader
 from greentrain.training.module_checks import check_module, check_validation_step
 from greentrain.training.shadow import check_model
@@ -134,6 +135,7 @@ def update(
     Example:
         ``result = greentrain.update(model, new_data, val=held_out, max_epochs=3)``
     """
+    refuse_launch("greentrain.update")
     given = check_given_model(model)
     check_validation_step(given)
     options = check_options(trainer)

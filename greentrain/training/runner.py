@@ -26,6 +26,7 @@ from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
 from greentrain.training.failed_tries import MOST_TRIES, FailedTries, failed_again
 from greentrain.training.fit import ModelTrainer
+from greentrain.training.leader import Leader
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.resuming import lacks_outcome
 from greentrain.training.run_context import RunContext
@@ -73,6 +74,7 @@ class StreamRunner:
         settings: The stream's configuration.
         baseline_every: Experiences between two baseline retrainings; ``None`` for none.
         start_by: The longest wait of an update for cleaner electricity; ``None`` for no waits.
+        leader: Leads the other ranks; ``None`` without any.
 
     Attributes:
         results: The last thousand results.
@@ -98,6 +100,7 @@ class StreamRunner:
         settings: Mapping[str, Any],
         baseline_every: int | None = None,
         start_by: StartBy | None = None,
+        leader: Leader | None = None,
     ) -> None:
         self.results: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
         self.baselines: deque[UpdateResult] = deque(maxlen=RESULTS_KEPT)
@@ -117,6 +120,7 @@ class StreamRunner:
         self._settings = settings
         self._baseline_every = baseline_every
         self._start_by = start_by
+        self._leader = leader
         self._tries = FailedTries(None if checkpoint is None else checkpoint.folder)
         self._artefacts = Artefacts()
         self._closed = False
@@ -138,6 +142,12 @@ class StreamRunner:
                 monitored metric, or the stream is closed.
         """
         self._refuse_if_closed()
+        if self._leader is not None:
+            with self._leader.leading(experience):
+                return self._update(experience)
+        return self._update(experience)
+
+    def _update(self, experience: Experience) -> UpdateResult:
         self._finish_pending()
         data = self.state.data.gather(experience)
         if self._checkpoint is not None:
@@ -178,7 +188,9 @@ class StreamRunner:
             result = replace(result, emissions_g=run.emissions_g - (began_g or 0.0))
         self._commit(run, experience, result, row)
         every = self._baseline_every
-        if every is not None and is_due(every, context.position):
+        follows = every is not None and is_due(every, context.position)
+        self._send(result, experience, asked, last=not follows)
+        if follows:
             self._run_baseline(run, asked)
         return result
 
@@ -197,6 +209,11 @@ class StreamRunner:
         self._shadow.add_result(self._ledger.now(), result)
         self._commit(run, asked.context.experience, result, row)
         return result
+
+    @property
+    def saved(self) -> Any:
+        """The state of the stream as it was saved before; ``None`` without one."""
+        return None if self._before is None else self._before["stream"]
 
     def close(self) -> None:
         """Close everything that is open; calling it again is harmless."""
@@ -230,6 +247,7 @@ class StreamRunner:
         """Count a failed try, and return whether it was the last one."""
         if (
             self.state.model.given
+            or self._leader is not None  # a rank may have died, and not for the data
             or not isinstance(error, Exception)
             or isinstance(error, _NOT_OF_THE_DATA)
         ):
@@ -270,7 +288,9 @@ class StreamRunner:
         except BaseException:
             run.failed = True
             raise
-        if found is not None:
+        if found is None:
+            self._send(None, asked.context.experience, asked, last=True)
+        else:
             result, row = found
             row.update(self._artefacts.weights(self.state.model, changed=result.kept))
             run.count(result, baseline=True)
@@ -279,6 +299,23 @@ class StreamRunner:
             self._core.record(row)
             run.release()
             self.baselines.append(result)
+            self._send(result, asked.context.experience, asked, last=True, baseline=True)
+
+    def _send(
+        self,
+        result: UpdateResult | None,
+        experience: Experience,
+        asked: AskedUpdate,
+        *,
+        last: bool,
+        baseline: bool = False,
+    ) -> None:
+        """Send the end of an update to the other ranks, if there are any."""
+        if self._leader is not None:
+            stored = None if baseline or result is None else experience.id in self.state.data.known
+            action = result.done if result is not None else asked.pending.action
+            budget = self.budget.budget
+            self._leader.end(result, action, self.state, stored=stored, last=last, budget=budget)
 
     def _account(self, run: RunContext) -> BudgetAccount:
         account = self.budget.account(run.run)

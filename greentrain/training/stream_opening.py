@@ -16,6 +16,7 @@ from greentrain.tracking import Tracker
 from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
 from greentrain.training.fit import ModelTrainer
+from greentrain.training.leader import Leader
 from greentrain.training.resuming import resume, warn_of_repeats
 from greentrain.training.runner import StreamRunner
 from greentrain.training.shadow import read_shadow_budget
@@ -38,6 +39,7 @@ def open_runner(
     settings: Mapping[str, Any],
     for_next: bool = False,
     start_by: StartBy | None = None,
+    leader: Leader | None = None,
 ) -> StreamRunner:
     """Restore a saved state, open the budget, and return the runner of a stream.
 
@@ -55,6 +57,7 @@ def open_runner(
         settings: The stream's configuration.
         for_next: Whether the budget is for the next experience alone. A later one has another.
         start_by: The longest wait of an update for cleaner electricity; ``None`` for no waits.
+        leader: Leads the other ranks; ``None`` without any.
 
     Raises:
         ConfigurationError: If the ledger has another budget of this name, or the saved state is in
@@ -109,6 +112,7 @@ def open_runner(
         settings=settings,
         baseline_every=settings["baseline_every"],
         start_by=start_by,
+        leader=leader,
     )
     if checkpoint is not None:
         weakref.finalize(runner, checkpoint.close)

@@ -72,6 +72,11 @@ class CurrentModel:
         return self._module
 
     @property
+    def last(self) -> Weights | None:
+        """The weights that the next update continues from; ``None`` if they are the module's."""
+        return self._last
+
+    @property
     def weights(self) -> Weights:
         """The weights that the next update continues from.
 

@@ -39,11 +39,16 @@ from greentrain.training.baseline_runs import check_baseline_every
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, trainer_options
+from greentrain.training.follower import Follower
+from greentrain.training.launch import find_launch
+from greentrain.training.leader import Leader
 from greentrain.training.module_checks import check_callbacks, check_module
+from greentrain.training.ranks_opening import check_ranks, open_on_ranks
 from greentrain.training.result import UpdateResult
-from greentrain.training.runner import RESULTS_KEPT
+from greentrain.training.runner import RESULTS_KEPT, StreamRunner
 from greentrain.training.start_by import StartBy, check_start_by
 from greentrain.training.stream_opening import open_runner
+from greentrain.training.stream_ranks import open_ranks
 from greentrain.training.stream_state import CurrentModel, StreamState
 from greentrain.units import whole_seed
 
@@ -104,6 +109,11 @@ class StreamTrainer:
         team: Tag of the team in the ledger.
         project: Tag of the project in the ledger.
 
+    Attributes:
+        name: As given.
+        rank: Number of this process among those of ``torchrun`` or ``srun``, 0 without them. Rank
+            0 decides, measures and records, and all ranks train.
+
     Raises:
         ConfigurationError: If an argument or the module cannot be used, the ledger has another
             budget of this name, or the saved state is in use, unreadable or of another stream.
@@ -154,8 +164,15 @@ class StreamTrainer:
         known = None if priors is None else read_priors(priors)
         asked = parse_budget(budget, num_experiences)
         options = trainer_options(config.check_trainer_options(trainer))
+        options, ranks = open_ranks(options, find_launch())
+        leader = Leader(ranks) if ranks is not None and ranks.leads else None
         model_trainer = ModelTrainer(
-            make_model, options=options, loader=loader or {}, modes=modes, seed=seed
+            make_model,
+            options=options,
+            loader=loader or {},
+            modes=modes,
+            seed=seed,
+            together=None if leader is None else leader.together,
         )
         settings = {
             "name": name,
@@ -180,11 +197,13 @@ class StreamTrainer:
         }
         check_intensity(asked, carbon.account())
         evaluator = Evaluator(monitor=monitor, options=options, loader=model_trainer.loader)
+        appends = ranks is None or ranks.leads
+        kept = config.open_buffer(buffer, state_dir, seed, appends=appends)
         held_out = HeldOut(evaluation.eval_on, seed=seed)
         more_is_better = mode == "max"
         state = StreamState(
             model=CurrentModel(model_trainer.fresh_model),
-            data=StreamData(config.open_buffer(buffer, state_dir, seed)),
+            data=StreamData(kept),
             held_out=held_out,
             probe=Probe(evaluator, held_out, seed=seed),
             history=MetricHistory(more_is_better=more_is_better),
@@ -197,20 +216,26 @@ class StreamTrainer:
             check_callbacks(options.get("callbacks"), monitor=monitor)
             check_module(state.model.module, monitor=monitor)
         self.name = name
-        self._runner = open_runner(
-            state,
-            model_trainer,
-            evaluator,
-            asked,
-            ledger=ledger,
-            state_dir=state_dir,
-            calibration=parse_calibration_budget(calibration_budget, asked),
-            meter=meter,
-            tracker=config.open_tracker(tracking_uri),
-            carbon=carbon,
-            settings=settings,
-            start_by=waits,
-        )
+        parts = (state, model_trainer, evaluator, asked)
+        given: dict[str, Any] = {
+            "ledger": ledger,
+            "state_dir": state_dir,
+            "calibration": parse_calibration_budget(calibration_budget, asked),
+            "meter": meter,
+            "carbon": carbon,
+            "settings": settings,
+        }
+        self._runner: StreamRunner | Follower
+        if ranks is None:
+            tracker = config.open_tracker(tracking_uri)
+            self._runner = open_runner(*parts, tracker=tracker, start_by=waits, **given)
+        else:
+            check_ranks(ranks, settings, state.model.module, options, buffer)
+            tracker = config.open_tracker(tracking_uri if ranks.leads else None)
+            self._runner = open_on_ranks(
+                ranks, leader, *parts, tracker=tracker, options=options, **given
+            )
+        self.rank = 0 if ranks is None else ranks.rank
 
     @property
     def budget(self) -> Budget:

@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 
 from greentrain.budget import Budget
 from greentrain.cli.app import app
-from greentrain.cli.top_command import frame, next_frame
+from greentrain.cli.top_command import frame, read_frame
+from greentrain.cli.watching import next_frame
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
 from greentrain.ledger import Ledger
 from greentrain.ledger.live import live_view
@@ -147,10 +148,10 @@ def test_a_missing_ledger_and_another_file(tmp_path: Path) -> None:
 def test_a_ledger_that_cannot_be_read_keeps_the_last_frame(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     Ledger(str(path)).close()
-    shown, note = next_frame(str(path), 5, "before")
+    shown, note = next_frame(lambda: read_frame(str(path), 5), "before")
     assert shown != "before" and note is None
     path.write_bytes(b"no database" * 1000)
-    shown, note = next_frame(str(path), 5, "before")
+    shown, note = next_frame(lambda: read_frame(str(path), 5), "before")
     assert shown == "before"
     assert note is not None and note.startswith("not up to date, tried again soon: ")
 
@@ -159,10 +160,10 @@ def test_a_ledger_that_was_deleted_or_replaced_is_not_shown_as_it_was(tmp_path: 
     path = tmp_path / "ledger.db"
     ledger = Ledger(str(path))
     ledger.open_run("measure", "old").close()
-    assert next_frame(str(path), 5, "before")[1] is None
+    assert next_frame(lambda: read_frame(str(path), 5), "before")[1] is None
     ledger.close()
     path.unlink()
-    shown, note = next_frame(str(path), 5, "before")
+    shown, note = next_frame(lambda: read_frame(str(path), 5), "before")
     assert shown == "before" and note is not None and "does not exist" in note
     assert not path.exists()
     with closing(Ledger(str(path))) as other:

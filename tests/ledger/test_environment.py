@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, environment, verify
 from greentrain.ledger.environment import git_commit, nvidia_driver
+from greentrain.ledger.placement import placement
 from greentrain.naming import LONGEST_TAG
 from greentrain.report import build, render_html
 
@@ -244,3 +246,38 @@ def test_a_folder_that_never_responds_delays_no_run(monkeypatch: pytest.MonkeyPa
     assert environment()["git_commit"] is None
     assert asked.wait(timeout=60)
     responds.set()
+
+
+def test_a_place_in_a_cluster_is_recorded_and_chosen_by(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ledger.open_run("fit", "elsewhere").close()
+    for task, node in (("0", "node4"), ("1", "node5")):
+        monkeypatch.setenv("SLURM_JOB_ID", "123")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        monkeypatch.setenv("SLURMD_NODENAME", node)
+        ledger.open_run("fit", f"task {task}", environment=environment()).close()
+    assert [run["name"] for run in build(ledger, where="slurm_job_id=123")["runs"]] == [
+        "task 0",
+        "task 1",
+    ]
+    chosen = build(ledger, where="slurm_job_id=123,hostname=node[5-9]")
+    assert [run["name"] for run in chosen["runs"]] == ["task 1"]
+    assert chosen["scope"]["where"] == "slurm_job_id=123,hostname=node[5-9]"
+    assert "<dt>SLURM array task</dt><dd><bdi>1</bdi>" in render_html(chosen)
+    here = build(ledger, where=f"hostname={socket.gethostname()}")  # by the hash of its name
+    assert here["runs"][0]["name"] == "elsewhere"
+    with pytest.raises(ConfigurationError, match="no run has slurm_job_id=9; the last ones have"):
+        build(ledger, where="slurm_job_id=9")
+    with pytest.raises(ConfigurationError, match="'node=4' chooses no run; give KEY=VALUE"):
+        build(ledger, where="node=4")
+
+
+def test_a_pod_of_kubernetes_is_a_place(tmp_path: Path) -> None:
+    (tmp_path / "namespace").write_text("vision\n")
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "train-0"}
+    assert placement(pod, namespace=tmp_path / "namespace") == {
+        "kubernetes_pod": "train-0",
+        "kubernetes_namespace": "vision",
+    }
+    assert placement({"HOSTNAME": "laptop"}) == {}

@@ -37,6 +37,11 @@ def _text(text: str | None) -> Cell:
     return None if text is None else facts.one_line(text)
 
 
+def _in_cluster(row: RunFigures, name: str) -> Cell:
+    where = row["environment"].get("where")
+    return _text(where.get(name) if isinstance(where, dict) else None)
+
+
 RUNS: Columns[RunFigures] = {
     "run id": lambda row: _text(row["run_id"]),
     "name": lambda row: _text(row["name"]),
@@ -61,6 +66,10 @@ RUNS: Columns[RunFigures] = {
     "last metric": lambda row: None if (one := main_metric(row)) is None else one["value"],
     "metric mode": lambda row: None if (one := main_metric(row)) is None else one["mode"],
     "energy before a resume (kWh)": lambda row: facts.kwh(row["resumed_j"]),
+    "SLURM array task": lambda row: _in_cluster(row, "slurm_array_task_id"),
+    "Kubernetes pod": lambda row: _in_cluster(row, "kubernetes_pod"),
+    "Kubernetes namespace": lambda row: _in_cluster(row, "kubernetes_namespace"),
+    "node": lambda row: _in_cluster(row, "hostname"),
 }
 """The columns of the table of runs; energy is as metered, without the PUE, grams with it.
 
