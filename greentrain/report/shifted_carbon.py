@@ -15,8 +15,8 @@ from greentrain.units import format_number, plural
 
 NOTHING_SHIFTED = "nothing was shifted: no update waited for a cleaner hour"
 HOW = (
-    "grams of the measured energy of each update at the hours of a start at once, less those at its "
-    "own hours. The grams of waiting are subtracted. All are at the intensities that came"
+    "grams of the measured energy of each update at the hours of a start at once, less those at "
+    "its own hours. The grams of waiting are subtracted. All are at the intensities that came"
 )
 
 
