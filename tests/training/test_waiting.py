@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -190,6 +191,14 @@ def test_a_killed_wait_keeps_its_arrival_and_holds_only_its_own_joules(tmp_path)
     assert found["arrived_utc"] == EVENING.isoformat()
     assert found["reason"] == "the latest start, 2026-12-02 18:00 UTC, has passed"
     assert found["waited_s"] == 30 * 3600
+
+
+def test_a_wait_of_24_hours_has_24_hours_when_the_clocks_change():
+    summer = datetime(2026, 10, 25, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+    now = StartBy(clock=lambda: summer).now()
+    assert (now + StartBy().longest).isoformat() == "2026-10-25T22:00:00+00:00"
+    with pytest.raises(ConfigurationError, match="it must return a datetime with a time zone"):
+        StartBy(clock=lambda: summer.replace(tzinfo=None)).now()
 
 
 @pytest.mark.parametrize(
