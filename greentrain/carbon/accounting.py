@@ -147,7 +147,7 @@ class CarbonAccount:
         self._pue = pue
         self._pue_source = pue_source or GIVEN
         self._market = _checked_market(market_intensity)
-        self._failed = False
+        self._failed: set[str] = set()
 
     @property
     def provider(self) -> IntensityProvider | None:
@@ -245,14 +245,15 @@ class CarbonAccount:
         self, read: Callable[..., Sequence[Interval]], *arguments: Any
     ) -> Sequence[Interval]:
         """Return the answer of a provider; none if it fails, which is logged once."""
+        name = getattr(read, "__qualname__", "")
         try:
             found = read(*arguments)
         except IntensityError as error:
-            if not self._failed:
-                self._failed = True
+            if name not in self._failed:
+                self._failed.add(name)
                 _logger.warning("grams are unknown for a time: %s", error)
             return ()
-        self._failed = False
+        self._failed.discard(name)
         return found
 
     def _market_mean(self, start: datetime, end: datetime) -> float | None:

@@ -21,7 +21,7 @@ from greentrain.report.limits import MOST_EXPERIENCES, NO_SINK, Latest, Sink
 from greentrain.report.measured import Windows
 from greentrain.report.row_helpers import MeasuredWindow
 from greentrain.report.scope import Scope
-from greentrain.report.shifted import waited_j
+from greentrain.report.shifted_carbon import waited_j
 from greentrain.report.times import ended_utc
 from greentrain.report.uses import EnergyUses
 

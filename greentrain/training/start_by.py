@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from greentrain.carbon import CarbonAccount, IntensityProvider, StaticIntensity
@@ -58,7 +58,7 @@ class StartBy:
         return parse_duration(self.recheck).total_seconds()
 
     def now(self) -> datetime:
-        """Return the present time.
+        """Return the present time in UTC, so that a day has 24 hours when the clocks change.
 
         Raises:
             ConfigurationError: If the clock gives no aware time.
@@ -68,7 +68,7 @@ class StartBy:
             raise ConfigurationError(
                 f"StartBy(clock=...) returned {found!r}; it must return a datetime with a time zone"
             )
-        return found
+        return found.astimezone(UTC)
 
 
 def check_start_by(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -112,15 +113,14 @@ def test_an_update_waits_for_the_night_and_says_what_it_saved(tmp_path):
 
 
 class Failing:
-    """A provider whose forecast fails from some call on."""
+    """A provider whose forecast fails from some time on."""
 
-    def __init__(self, inner, fails_from: int) -> None:
-        self.inner, self.calls, self.fails_from = inner, 0, fails_from
+    def __init__(self, inner, fails_from: datetime) -> None:
+        self.inner, self.fails_from = inner, fails_from
         self.provenance, self.history = inner.provenance, inner.history
 
     def forecast(self, as_of, horizon):
-        self.calls += 1
-        if self.calls >= self.fails_from:
+        if as_of >= self.fails_from:
             raise IntensityError("the service is down")
         return self.inner.forecast(as_of, horizon)
 
@@ -135,13 +135,13 @@ def second_wait(tmp_path, time: Time, **changes) -> dict:
 def test_a_provider_that_fails_starts_at_once_and_one_that_fails_later_does_not(tmp_path, caplog):
     time = Time()
     (tmp_path / "a").mkdir()
-    carbon = CarbonConfig(intensity=Failing(grid(tmp_path), 1))
+    carbon = CarbonConfig(intensity=Failing(grid(tmp_path), EVENING))
     found = second_wait(tmp_path / "a", time, carbon=carbon)
     assert (time.slept, found["waited_s"]) == ([], 0.0)
     assert "there is no forecast: the service is down" in found["reason"]
     assert "1-second starts at once: there is no forecast" in caplog.text
     (tmp_path / "b").mkdir()
-    carbon = CarbonConfig(intensity=Failing(grid(tmp_path), 3))
+    carbon = CarbonConfig(intensity=Failing(grid(tmp_path), EVENING + HOUR))
     assert second_wait(tmp_path / "b", time, carbon=carbon)["waited_s"] == 10800.0  # the last one
 
 
@@ -191,6 +191,14 @@ def test_a_killed_wait_keeps_its_arrival_and_holds_only_its_own_joules(tmp_path)
     assert found["arrived_utc"] == EVENING.isoformat()
     assert found["reason"] == "the latest start, 2026-12-02 18:00 UTC, has passed"
     assert found["waited_s"] == 30 * 3600
+
+
+def test_a_wait_of_24_hours_has_24_hours_when_the_clocks_change():
+    summer = datetime(2026, 10, 25, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+    now = StartBy(clock=lambda: summer).now()
+    assert (now + StartBy().longest).isoformat() == "2026-10-25T22:00:00+00:00"
+    with pytest.raises(ConfigurationError, match="it must return a datetime with a time zone"):
+        StartBy(clock=lambda: summer.replace(tzinfo=None)).now()
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def _series(grid: str) -> tuple[list[datetime], Floats, Floats]:
     folder = Path(os.environ.get("GREENTRAIN_DATA", default)) / "carbon"
     with (folder / f"dacf_{grid}.csv").open(encoding="utf-8", newline="") as file:
         rows = [*csv.DictReader(file)]
-    times = [datetime.fromisoformat(row["datetime_utc"]) for row in rows]
+    times = [datetime.fromisoformat(row["datetime_utc"]).replace(tzinfo=UTC) for row in rows]
     truth, forecast = (
         np.array([float(row[name] or "nan") for row in rows])
         for name in ("carbon_intensity_g_per_kwh", "day_ahead_forecast_g_per_kwh")
