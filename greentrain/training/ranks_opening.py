@@ -52,9 +52,9 @@ def check_ranks(
         )
     if settings["start_by"] is not None:
         raise ConfigurationError(
-            f"start_by is {settings['start_by']!r} and {ranks.size} processes were started, of which "
-            "all would hold their devices while one waits; omit start_by, and start all processes at "
-            "the time that greentrain schedule prints"
+            f"start_by is {settings['start_by']!r} and {ranks.size} processes were started, which "
+            "would all hold their devices while they wait; omit start_by, and start the processes "
+            "at the time that greentrain schedule prints"
         )
     held = {} if buffer is None or isinstance(buffer, str) else buffer.state_dict()
     if held.get("world_size", 1) > 1:
