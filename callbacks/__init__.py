@@ -5,6 +5,7 @@ from greentrain.callbacks.carbon_aware_pause import CarbonAwarePause
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
+from greentrain.callbacks.feature_cache import FeatureCache
 from greentrain.callbacks.fit_estimate import FitEstimate
 from greentrain.callbacks.selective_training import SelectiveTraining
 from greentrain.callbacks.training_paused import TrainingPaused
@@ -14,6 +15,7 @@ __all__ = [
     "CarbonAwarePause",
     "EnergyMonitor",
     "ExactResume",
+    "FeatureCache",
     "FitEstimate",
     "ResumableLoader",
     "SelectiveTraining",
