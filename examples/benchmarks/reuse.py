@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from _results import Row, arguments, document, report, rows_of
-from _reuse import cache, selective
+from _reuse import cache, labels, selective
 
 SEEDS = range(5)
-MODULES: tuple[Any, ...] = (cache, selective)
+MODULES: tuple[Any, ...] = (cache, selective, labels)
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
 

@@ -1,0 +1,89 @@
+"""Accuracy with a tenth of the labels: the share of the gap that ``PartialLabels`` closes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from _controller.streams import thinned
+from torch.utils.data import DataLoader, TensorDataset
+
+from _reuse.models import Cnn, accuracy, fit, halved
+from greentrain.callbacks import PartialLabels
+from greentrain.methods import MISSING_LABEL
+from greentrain.streams import fashion_mnist, mnist
+
+IDS = ("labels", "no_labels")
+_SHARE = 0.1
+_BATCH = 64
+_NAMES = {"MNIST": mnist, "Fashion-MNIST": fashion_mnist}
+
+
+def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the rows of each set of data; see :class:`_results.Row` for the keys."""
+    size, epochs, tested = (320, 2, 500) if quick else (2000, 30, 3000)
+    found = []
+    for name, data in _NAMES.items():
+        runs = [_run(data(), size, epochs, tested, seed) for seed in seeds]
+        found.append(_row(name, runs, size, epochs))
+    note = "not run: the probe without labels is not built"
+    what = "decisions without labels at arrival, against decisions with them"
+    return [
+        *found,
+        {"id": "no_labels", "what": what, "value": None, "unit": "points", "reach": 5.0}
+        | {"note": note},
+    ]
+
+
+def _row(name: str, runs: Sequence[dict[str, float]], size: int, epochs: int) -> dict[str, Any]:
+    means = {key: statistics.fmean(run[key] for run in runs) for key in runs[0]}
+
+    def share(of: dict[str, float]) -> float:
+        return 100 * (of["partial"] - of["few"]) / (of["all"] - of["few"])
+
+    each = sorted(share(run) for run in runs)
+    return {
+        "id": "labels",
+        "what": f"{name}: share of the gap between a tenth of the labels and all that is closed",
+        "value": share(means),
+        "unit": "% of the gap",
+        "reach": 40.0,
+        "better": "higher",
+        "seeds": len(runs),
+        "interval": (each[0], each[-1]),
+        "note": f"accuracy {means['few']:.1f} % with the labelled samples only, "
+        f"{means['partial']:.1f} % with PartialLabels at a threshold of 0.95, "
+        f"{means['all']:.1f} % with all labels; {size} samples at 14 x 14 pixels, labels of {100 * _SHARE:g} % chosen at "
+        f"random, a small CNN, equally many steps, those of {epochs} epochs of all samples in "
+        f"batches of {_BATCH}; lowest and highest seed. Joules: the samples without labels have "
+        "a forward pass each, and a step if they are confident",
+    }
+
+
+def _run(data: Any, size: int, epochs: int, tested: int, seed: int) -> dict[str, float]:
+    """Return the accuracies with few labels, with few and the other samples, and with all."""
+    train, test = (halved(part) for part in thinned(data, size, seed))
+    test = TensorDataset(*(part[:tested] for part in test.tensors))
+    images, labels = train.tensors
+    known = torch.zeros(size, dtype=torch.bool)
+    known[: round(_SHARE * size)] = True  # the samples are in random order
+    partly = TensorDataset(images, torch.where(known, labels, torch.tensor(MISSING_LABEL)))
+    few = TensorDataset(images[known], labels[known])
+    steps = epochs * -(-size // _BATCH)
+    few_epochs = round(steps / -(-len(few) // _BATCH))
+    return {
+        "few": _trained(few, test, few_epochs, seed),
+        "partial": _trained(partly, test, epochs, seed, PartialLabels()),
+        "all": _trained(train, test, epochs, seed),
+    }
+
+
+def _trained(
+    train: TensorDataset, test: TensorDataset, epochs: int, seed: int, *callbacks: Any
+) -> float:
+    torch.manual_seed(seed)
+    model = Cnn()
+    fit(model, DataLoader(train, _BATCH, shuffle=True), epochs, callbacks)
+    return accuracy(model, test)
