@@ -7,6 +7,7 @@ from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.feature_cache import FeatureCache
 from greentrain.callbacks.fit_estimate import FitEstimate
+from greentrain.callbacks.lora_update import LoraUpdate
 from greentrain.callbacks.partial_labels import PartialLabels
 from greentrain.callbacks.selective_training import SelectiveTraining
 from greentrain.callbacks.training_paused import TrainingPaused
@@ -18,6 +19,7 @@ __all__ = [
     "ExactResume",
     "FeatureCache",
     "FitEstimate",
+    "LoraUpdate",
     "PartialLabels",
     "ResumableLoader",
     "SelectiveTraining",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from greentrain.callbacks.base import Callback
+from greentrain.callbacks.module_names import find_module
 from greentrain.errors import ConfigurationError
 from greentrain.methods import (
     FeatureStore,
@@ -361,15 +361,7 @@ class FeatureCache(Callback):
 
 
 def _module_of(pl_module: nn.Module, name: str) -> nn.Module:
-    known = dict(pl_module.named_modules())
-    module = known.get(name)
-    if module is None:
-        near = difflib.get_close_matches(name, [each for each in known if each], n=3, cutoff=0.3)
-        shown = ", ".join(near or [each for each, _ in pl_module.named_children()][:3])
-        raise ConfigurationError(
-            f"{type(pl_module).__name__} has no module {short_repr(name)} at the start of the fit; "
-            f"the nearest names are: {shown or 'none'}"
-        )
+    module = find_module(pl_module, name)
     if hasattr(module, "_orig_mod") or isinstance(module, torch.jit.ScriptModule):
         raise ConfigurationError(
             f"{name!r} is compiled, and its forward pass cannot be replaced; compile the layers "

@@ -94,3 +94,17 @@ def test_each_method_leaves_samples_out(tmp_path: Path) -> None:
     assert tuple(shares) == names
     assert int(shares["all samples"]) == 100
     assert all(int(shares[name]) < 100 for name in names[1:])
+
+
+@pytest.mark.slow
+def test_looked_up_features_train_the_same_head(tmp_path: Path) -> None:
+    output = run("feature_cache.py", "--quick", cwd=tmp_path)
+    assert re.findall(r"(?m)^(\d+) of (\d+) samples", output) == [("0", "3198"), ("2240", "3198")]
+    assert float(output.split()[-1]) < 1e-4
+
+
+@pytest.mark.slow
+def test_samples_without_labels_are_trained_on(tmp_path: Path) -> None:
+    output = run("partial_labels.py", "--quick", cwd=tmp_path)
+    assert output.count(": accuracy ") == 3
+    assert re.search(r"\d+ % of the others had a pseudo-label", output)

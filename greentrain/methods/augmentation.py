@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from greentrain.errors import ConfigurationError
+
 
 def weakly_augmented(images: Tensor) -> Tensor:
     """Shift each image by up to an eighth of its size (Sohn et al. 2020, section 2.3).
@@ -16,10 +18,18 @@ def weakly_augmented(images: Tensor) -> Tensor:
     Returns:
         The same shape, with the smallest value of the batch at the new edges.
 
+    Raises:
+        ConfigurationError: If the inputs are no images.
+
     Example:
         >>> weakly_augmented(torch.ones(2, 1, 16, 16)).shape
         torch.Size([2, 1, 16, 16])
     """
+    if images.ndim != 4:
+        raise ConfigurationError(
+            f"the inputs have {images.ndim} dimensions, and only images (batch, channels, height, "
+            "width) can be shifted; reshape them, or give functions for other inputs"
+        )
     height, width = images.shape[-2:]
     most = max(1, height // 8), max(1, width // 8)
     padded = pad(images, (most[1], most[1], most[0], most[0]), value=float(images.amin()))

@@ -76,6 +76,7 @@ def test_augmented_images_keep_their_shape_range_and_most_of_their_pixels():
         (lambda: most_uncertain(torch.ones(3, 1), 1), "one class"),
         (lambda: k_center(torch.ones(3), 1), "1 dimensions"),
         (lambda: k_center(torch.ones(3, 2), 0), "count is 0"),
+        (lambda: weakly_augmented(torch.ones(3, 2)), "have 2 dimensions"),
         (lambda: freezing_depth([1.0], share=1), "share is 1"),
     ],
 )

@@ -55,10 +55,11 @@ def _row(name: str, runs: Sequence[dict[str, float]], size: int, epochs: int) ->
         "interval": (each[0], each[-1]),
         "note": f"accuracy {means['few']:.1f} % with the labelled samples only, "
         f"{means['partial']:.1f} % with PartialLabels at a threshold of 0.95, "
-        f"{means['all']:.1f} % with all labels; {size} samples at 14 x 14 pixels, labels of {100 * _SHARE:g} % chosen at "
-        f"random, a small CNN, equally many steps, those of {epochs} epochs of all samples in "
-        f"batches of {_BATCH}; lowest and highest seed. Joules: the samples without labels have "
-        "a forward pass each, and a step if they are confident",
+        f"{means['all']:.1f} % with all labels; {size} samples at 14 x 14 pixels, "
+        f"labels of {100 * _SHARE:g} % chosen at random, a small CNN. All have equally many "
+        f"steps, those of {epochs} epochs of all samples in batches of {_BATCH}; "
+        "lowest and highest seed. A sample without a label has a forward pass, and a step if the "
+        "prediction is confident",
     }
 
 
