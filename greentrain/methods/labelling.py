@@ -83,6 +83,7 @@ def k_center(features: Tensor, count: int, *, labelled: Tensor | None = None) ->
         distances = (points - points[chosen[0]]).norm(dim=1)
     else:
         distances = torch.cdist(points, labelled.detach().to(points)).amin(1)
+    distances[chosen] = -1.0
     while len(chosen) < count:
         farthest = int(distances.argmax())
         chosen.append(farthest)

@@ -163,7 +163,7 @@ def test_batches_and_outputs_of_another_form_are_refused():
         fit(Fixed(), partial(), inputs=[0.0], targets=[[0, 1]])
     with pytest.raises(ConfigurationError, match="forward of Flat returns no logits"):
         module = Flat()
-        module.training_step = lambda batch, index: module.weight.sum()
+        module.training_step = lambda batch, batch_idx: module.weight.sum()
         fit(module, partial(), inputs=[0.0, 1.0], targets=[0, -1])
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -18,16 +21,26 @@ from greentrain.streams import fashion_mnist, mnist
 IDS = ("labels", "no_labels")
 _SHARE = 0.1
 _BATCH = 64
+_WORKERS = 5
 _NAMES = {"MNIST": mnist, "Fashion-MNIST": fashion_mnist}
 
 
 def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Return the rows of each set of data; see :class:`_results.Row` for the keys."""
-    size, epochs, tested = (320, 2, 500) if quick else (2000, 30, 3000)
-    found = []
-    for name, data in _NAMES.items():
-        runs = [_run(data(), size, epochs, tested, seed) for seed in seeds]
-        found.append(_row(name, runs, size, epochs))
+    size, epochs, tested = (320, 2, 500) if quick else (2000, 20, 3000)
+    cases = [(name, seed) for name in _NAMES for seed in seeds]
+    run = partial(_run, size=size, epochs=epochs, tested=tested)
+    with ProcessPoolExecutor(_WORKERS, get_context("spawn")) as pool:
+        runs = list(pool.map(run, *zip(*cases, strict=True)))
+    found = [
+        _row(
+            name,
+            [run for run, (of, _) in zip(runs, cases, strict=True) if of == name],
+            size,
+            epochs,
+        )
+        for name in _NAMES
+    ]
     note = "not run: the probe without labels is not built"
     what = "decisions without labels at arrival, against decisions with them"
     return [
@@ -63,9 +76,9 @@ def _row(name: str, runs: Sequence[dict[str, float]], size: int, epochs: int) ->
     }
 
 
-def _run(data: Any, size: int, epochs: int, tested: int, seed: int) -> dict[str, float]:
+def _run(name: str, seed: int, *, size: int, epochs: int, tested: int) -> dict[str, float]:
     """Return the accuracies with few labels, with few and the other samples, and with all."""
-    train, test = (halved(part) for part in thinned(data, size, seed))
+    train, test = (halved(part) for part in thinned(_NAMES[name](), size, seed))
     test = TensorDataset(*(part[:tested] for part in test.tensors))
     images, labels = train.tensors
     known = torch.zeros(size, dtype=torch.bool)
@@ -84,6 +97,7 @@ def _run(data: Any, size: int, epochs: int, tested: int, seed: int) -> dict[str,
 def _trained(
     train: TensorDataset, test: TensorDataset, epochs: int, seed: int, *callbacks: Any
 ) -> float:
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     model = Cnn()
     fit(model, DataLoader(train, _BATCH, shuffle=True), epochs, callbacks)
