@@ -21,7 +21,7 @@ from greentrain.streams import fashion_mnist, mnist
 IDS = ("labels", "no_labels")
 _SHARE = 0.1
 _BATCH = 64
-_WORKERS = 5
+_WORKERS = 2
 _NAMES = {"MNIST": mnist, "Fashion-MNIST": fashion_mnist}
 
 
