@@ -56,9 +56,9 @@ class FeatureCache(Callback):
             found.
 
     Raises:
-        ConfigurationError: If an argument cannot be used. At the start of a fit or in it, if there
-            is no such module, several processes train, the module's weights change, the features
-            need more than ``max_bytes``, or samples do not come again.
+        ConfigurationError: If an argument cannot be used. At the start of a fit, if there is no
+            such module, or several processes train. Within it, if the module's weights change, the
+            features need more than ``max_bytes``, or samples do not come again.
 
     Example:
         >>> cache = FeatureCache("backbone", max_bytes="200 MB")
@@ -328,8 +328,8 @@ class FeatureCache(Callback):
         if self._versions is not None and self._key() != self._stored_key:
             raise ConfigurationError(
                 f"the weights or buffers of {self.trunk!r} changed while its features were kept, "
-                "so these are out of date. Leave the frozen layers out of whatever changes "
-                "weights, such as an average of weights, or leave FeatureCache out"
+                "so these are out of date. Leave the frozen layers out of an average of weights or "
+                "any other change, or leave FeatureCache out"
             )
 
     def _key(self) -> str:

@@ -223,7 +223,7 @@ class FeatureStore:
         self._load()
 
     def _load(self) -> None:
-        """Take up the features of an earlier training with the same trunk."""
+        """Load the features of an earlier training with the same trunk."""
         try:
             head: dict[str, Any] = json.loads(self._file("json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # it ended before its index was written

@@ -67,7 +67,7 @@ def _rows_of(name: str, runs: Sequence[dict[str, Any]], note: str) -> list[dict[
         | {"what": f"{name}: joules at equal anytime accuracy, against updates of all layers"}
         | {"value": value, "unit": "% of the joules without", "reach": 60.0}
         | {"interval": bootstrap(cached, whole, target)}
-        | {"note": f"{why}within {_CLOSE} points; 95 % interval over drawn seeds; {note}"},
+        | {"note": f"{why}within {_CLOSE} points; 95 % interval, bootstrap over seeds; {note}"},
         common
         | {"what": f"{name}: joules of the same updates with a frozen trunk, against no cache"}
         | {"value": statistics.fmean(plain), "unit": "% of the joules without", "reach": None}
@@ -153,8 +153,8 @@ def _test(experience: Experience) -> TensorDataset:
 
 def _note(arrivals: int, size: int) -> str:
     return (
-        f"joules of the updates, after the same first training; a small CNN at 14 x 14 pixels, "
-        f"{arrivals} arrivals of {size} samples, {_FIRST} epochs of the first, then {_EACH} on all "
-        f"data for each update with the cache and {_SHARES} without; computing the features is "
+        f"joules of the updates, after the same first training. A small CNN at 14 x 14 pixels, "
+        f"{arrivals} arrivals of {size} samples. {_FIRST} epochs of the first, then {_EACH} on all "
+        f"data for each update with the cache and {_SHARES} without. Computing the features is "
         f"charged; {COUNTED}"
     )

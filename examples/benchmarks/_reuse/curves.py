@@ -50,7 +50,7 @@ def ratio(
 def bootstrap(
     curves: Sequence[Curve], references: Sequence[Curve], target: Sequence[float]
 ) -> tuple[float, float] | None:
-    """Return a 95 % interval of :func:`ratio`, by drawing seeds again; ``None`` for one seed."""
+    """Return a 95 % interval of :func:`ratio`, by sampling seeds again; ``None`` for one seed."""
     if len(curves) < 2:
         return None
     random = np.random.default_rng(0)

@@ -68,7 +68,7 @@ def _row(name: str, runs: Sequence[dict[str, float]], size: int, epochs: int) ->
         "interval": (each[0], each[-1]),
         "note": f"accuracy {means['few']:.1f} % with the labelled samples only, "
         f"{means['partial']:.1f} % with PartialLabels at a threshold of 0.95, "
-        f"{means['all']:.1f} % with all labels; {size} samples at 14 x 14 pixels, "
+        f"{means['all']:.1f} % with all labels. {size} samples at 14 x 14 pixels, "
         f"labels of {100 * _SHARE:g} % chosen at random, a small CNN. All have equally many "
         f"steps, those of {epochs} epochs of all samples in batches of {_BATCH}; "
         "lowest and highest seed. A sample without a label has a forward pass, and a step if the "

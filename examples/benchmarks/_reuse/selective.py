@@ -38,9 +38,9 @@ def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
             )
     target = [curve[-1][1] for curve in whole]
     note = (
-        f"Fashion-MNIST at 14 x 14 pixels, {size} samples, a small CNN; the mean accuracy of "
+        f"Fashion-MNIST at 14 x 14 pixels, {size} samples, a small CNN. The mean accuracy of "
         f"{lengths[-1]} epochs with all samples, reached by trainings of {longer} epochs "
-        f"with the default of each method; {COUNTED}. 95 % interval over drawn seeds"
+        f"with the default of each method; {COUNTED}. 95 % interval, bootstrap over seeds"
     )
     found = []
     for method, curves in by_method.items():
