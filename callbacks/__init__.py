@@ -10,15 +10,18 @@ from greentrain.callbacks.ewc import EWC
 from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.exit_training import EarlyExit
+from greentrain.callbacks.feature_cache import FeatureCache
 from greentrain.callbacks.fit_estimate import FitEstimate
 from greentrain.callbacks.gem import GEM
 from greentrain.callbacks.gradient_projection import GradientProjection
 from greentrain.callbacks.l2_anchor import L2Anchor
+from greentrain.callbacks.lora_update import LoraUpdate
 from greentrain.callbacks.lwf import LwF
 from greentrain.callbacks.mas import MAS
 from greentrain.callbacks.mir import MIR
 from greentrain.callbacks.output_term import OutputTerm
 from greentrain.callbacks.parameter_anchor import ParameterAnchor
+from greentrain.callbacks.partial_labels import PartialLabels
 from greentrain.callbacks.selective_training import SelectiveTraining
 from greentrain.callbacks.si import SI
 from greentrain.callbacks.training_paused import TrainingPaused
@@ -37,12 +40,15 @@ __all__ = [
     "EarlyExit",
     "EnergyMonitor",
     "ExactResume",
+    "FeatureCache",
     "FitEstimate",
     "GradientProjection",
     "L2Anchor",
+    "LoraUpdate",
     "LwF",
     "OutputTerm",
     "ParameterAnchor",
+    "PartialLabels",
     "ResumableLoader",
     "SelectiveTraining",
     "TrainingPaused",

@@ -141,3 +141,16 @@ def test_scenes_are_segmented_within_a_budget(tmp_path: Path) -> None:
     assert re.search(r"frugality score -?[\d.]+ .*\nzero-shot IoU of the unseen class 0", output)
     [weights] = re.findall(r"(?m)^(\d+) weights; budget ", output)
     assert int(weights) < 1_000_000
+
+
+def test_looked_up_features_train_the_same_head(tmp_path: Path) -> None:
+    output = run("feature_cache.py", "--quick", cwd=tmp_path)
+    assert re.findall(r"(?m)^(\d+) of (\d+) samples", output) == [("0", "3198"), ("2240", "3198")]
+    assert float(output.split()[-1]) < 1e-4
+
+
+@pytest.mark.slow
+def test_samples_without_labels_are_trained_on(tmp_path: Path) -> None:
+    output = run("partial_labels.py", "--quick", cwd=tmp_path)
+    assert output.count(": accuracy ") == 3
+    assert re.search(r"\d+ % of the others had a pseudo-label", output)

@@ -8,10 +8,13 @@ from greentrain.methods.anchors import (
     merge,
     penalty,
 )
+from greentrain.methods.augmentation import strongly_augmented, weakly_augmented
 from greentrain.methods.auxiliary_loss import AuxiliaryLoss, auxiliary_loss
 from greentrain.methods.distillation import distillation_loss, heads_loss, output_loss
 from greentrain.methods.early_exit import ExitHeads, ExitPrediction
 from greentrain.methods.exit_thresholds import ExitRow, choose_threshold, exit_table
+from greentrain.methods.feature_store import FeatureStore, content_keys, state_key
+from greentrain.methods.freezing import freezing_depth, relative_information
 from greentrain.methods.importance import (
     add_contributions,
     output_sensitivity,
@@ -19,6 +22,7 @@ from greentrain.methods.importance import (
     squared_gradients,
 )
 from greentrain.methods.interference import most_harmed
+from greentrain.methods.labelling import k_center, most_uncertain
 from greentrain.methods.low_rank import low_rank
 from greentrain.methods.mixture_of_experts import MixtureOfExperts
 from greentrain.methods.operation_count import count_operations
@@ -29,15 +33,26 @@ from greentrain.methods.projection import (
     project_from_all,
 )
 from greentrain.methods.pruning import magnitude_prune, prune_channels
+from greentrain.methods.pseudo_labels import (
+    MISSING_LABEL,
+    MissingAsMinusOne,
+    calibrated_threshold,
+    consistency_loss,
+    has_label,
+    pseudo_labels,
+)
 from greentrain.methods.skip_blocks import SkipBlocks
 from greentrain.methods.tensor_reservoir import TensorReservoir
 
 __all__ = [
+    "MISSING_LABEL",
     "Anchor",
     "AuxiliaryLoss",
     "ExitHeads",
     "ExitPrediction",
     "ExitRow",
+    "FeatureStore",
+    "MissingAsMinusOne",
     "MixtureOfExperts",
     "SkipBlocks",
     "TensorReservoir",
@@ -46,17 +61,24 @@ __all__ = [
     "add_penalty_gradient",
     "assign_gradients",
     "auxiliary_loss",
+    "calibrated_threshold",
     "choose_threshold",
+    "consistency_loss",
+    "content_keys",
     "count_operations",
     "digest",
     "distillation_loss",
     "exit_table",
     "flattened",
+    "freezing_depth",
+    "has_label",
     "heads_loss",
+    "k_center",
     "low_rank",
     "magnitude_prune",
     "merge",
     "most_harmed",
+    "most_uncertain",
     "output_loss",
     "output_sensitivity",
     "path_importance",
@@ -64,5 +86,10 @@ __all__ = [
     "project_from",
     "project_from_all",
     "prune_channels",
+    "pseudo_labels",
+    "relative_information",
     "squared_gradients",
+    "state_key",
+    "strongly_augmented",
+    "weakly_augmented",
 ]

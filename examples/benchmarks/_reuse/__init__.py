@@ -1,1 +1,1 @@
-"""Parts of the benchmark of reused computations."""
+"""The groups of rows of the benchmark of reuse, one module each; see ``reuse.py``."""
