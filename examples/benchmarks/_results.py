@@ -90,6 +90,23 @@ def document(rows: Iterable[Row], *, peers_python: str | None = None) -> dict[st
     }
 
 
+def joined(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return the content of one benchmark from files with parts of its rows.
+
+    Args:
+        paths: Files that ``--out`` wrote, on one machine.
+    """
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return {
+        "machine": "; ".join(dict.fromkeys(part["machine"] for part in parts)),
+        "versions": parts[0]["versions"],
+        "commit": ", ".join(dict.fromkeys(part["commit"] for part in parts)),
+        "command": "\n".join(part["command"] for part in parts),
+        "date": max(part["date"] for part in parts),
+        "rows": [row for part in parts for row in part["rows"]],
+    }
+
+
 def write(name: str, content: Mapping[str, Any]) -> Path:
     """Write ``docs/benchmarks/NAME.json`` and render the page again.
 

@@ -2,7 +2,13 @@
 
     python examples/benchmarks/reuse.py
 
-writes ``docs/benchmarks/reuse.json``. ``--quick`` takes a few minutes with one seed, and writes
+writes ``docs/benchmarks/reuse.json``. Parts can run at once, and be joined:
+
+    python examples/benchmarks/reuse.py --only cache labels --out /tmp/first.json
+    python examples/benchmarks/reuse.py --only exit routing --out /tmp/second.json
+    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json
+
+``--quick`` takes a few minutes with one seed, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
 Nothing was tuned on test data. Costs are counted in operations, not measured: see
 ``_reuse/counting.py``.
@@ -11,21 +17,27 @@ Nothing was tuned on test data. Costs are counted in operations, not measured: s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from _results import Row, arguments, document, report, rows_of
-from _reuse import cache, labels, selective
+from _results import Row, arguments, document, joined, report, rows_of, write
+from _reuse import cache, exits, frugal, labels, routing, selective
 
 SEEDS = range(5)
-MODULES: tuple[Any, ...] = (cache, selective, labels)
+MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, frugal)
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
 
 
 def main() -> None:
     """Run the benchmark."""
-    given = arguments(str(__doc__)).parse_args()
+    parser = arguments(str(__doc__))
+    parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
+    given = parser.parse_args()
+    if given.join:
+        print(f"written: {write('reuse', joined(given.join))}")
+        return
     torch.set_num_threads(1)
     rows = run(quick=given.quick, only=given.only)
     report("reuse", rows, document(rows), given)

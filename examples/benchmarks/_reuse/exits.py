@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from _reuse import nets
 from greentrain.methods import ExitHeads, choose_threshold, count_operations, exit_table
 
+IDS = ("exit",)
 _LAYERS = ("0", "1", "2", "3")  # the stem, and all blocks but the last
 _WEIGHT = 0.3
 _JOINT = "early exits trained jointly: operations of a prediction"

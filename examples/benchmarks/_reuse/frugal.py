@@ -15,6 +15,7 @@ from _reuse import nets, routing
 from greentrain.errors import ConfigurationError
 from greentrain.methods import low_rank, prune_channels
 
+IDS = ("frugal",)
 _REPAIR_EPOCHS, _RATE = 2.0, 1e-3
 _RANK_SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 

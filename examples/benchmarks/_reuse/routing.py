@@ -20,6 +20,7 @@ from greentrain.methods import (
     prune_channels,
 )
 
+IDS = ("routing",)
 _SKIPPED = "SkipBlocks in a residual net: operations of a prediction"
 _MIXED = "MixtureOfExperts in a perceptron: operations of a prediction"
 _SMALLER = "the perceptron pruned to as many hidden units: operations of a prediction"
