@@ -266,7 +266,7 @@ class FeatureCache(Callback):
                 output = layer(output)
             return output
 
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward
         self._kept.append((module, "forward", own))
 
     def _features(self, inputs: Tensor, compute: Any) -> Tensor:

@@ -20,7 +20,7 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
         >>> find_module(nn.Sequential(nn.ReLU()), "0")
         ReLU()
     """
-    known = dict(model.named_modules())
+    known: dict[str, nn.Module] = dict(model.named_modules())
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, [each for each in known if each], n=3, cutoff=0.3)
