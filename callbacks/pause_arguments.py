@@ -34,7 +34,8 @@ def check_intensity(intensity: Any) -> IntensityProvider | None:
             f"CarbonAwarePause got StaticIntensity({found.provenance.zone!r}), which is the "
             "same at every hour, so a pause saves nothing; give a provider of hourly values"
         )
-    return found  # type: ignore[no-any-return]
+    provider: IntensityProvider = found
+    return provider
 
 
 def provider_of(trainer: Any, own: IntensityProvider | None) -> IntensityProvider:

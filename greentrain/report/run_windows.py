@@ -103,7 +103,7 @@ class RunWindows:
             self.before.add(before.emissions_g)
             self.upstream.add(before.upstream_g)
             found = origins(before.intensity_origins)
-            basis = basis_of_origins(found) if found else True
+            basis: str | Literal[True] | None = basis_of_origins(found) if found else True
             self.before_by_basis[basis].add(before.emissions_g)
         self._compress()
 

@@ -311,14 +311,16 @@ class StreamRunner:
                 metric=self._settings["monitor"],
                 more_is_better=self._settings["mode"] == "max",
             )
-            waits = self._start_by and UpdateWaits(
-                self._start_by,
-                self._carbon.account(),
-                state.waits,
-                run,
-                self._ledger,
-                self._settings["name"],
-            )
+            waits = None
+            if self._start_by is not None:
+                waits = UpdateWaits(
+                    self._start_by,
+                    self._carbon.account(),
+                    state.waits,
+                    run,
+                    self._ledger,
+                    self._settings["name"],
+                )
             self._loop = loop = UpdateLoop(
                 state, trainer, evaluator, self.budget, core, run, waits=waits
             )
