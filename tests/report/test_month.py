@@ -61,7 +61,7 @@ def test_one_definition_of_the_energy_of_an_experience_is_named_in_every_table(m
     ):
         assert column in header
     avoided = report["avoided"]["energy"]
-    assert "probes, calibration, baseline retrainings" in avoided["how"]
+    assert "probes, calibration, waits, baseline retrainings" in avoided["how"]
     assert avoided["used_j"] == pytest.approx(report["totals"]["energy_j"])
 
 

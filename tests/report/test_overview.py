@@ -213,7 +213,7 @@ def test_the_reservation_of_a_run_that_may_be_active_is_no_action(twelve: Ledger
 
 def test_a_reservation_without_measurements_needs_an_amount(ledger: Ledger) -> None:
     run = ledger.open_run("stream", "digits")
-    budget = ledger.open_budget("digits", Budget.parse("2 Wh", num_experiences=2))
+    budget = ledger.open_budget("digits", Budget.parse("4 Wh", num_experiences=2))
     # In Wh it is 3.43, which would be 2.322 J too much.
     reservation = ledger.account(budget, run).reserve(12345.678, "REPLAY")
     decide(run, budget, 0, reservation_id=reservation)
