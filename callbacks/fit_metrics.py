@@ -78,11 +78,11 @@ def final_metrics(trainer: Any, better: Mapping[str, str]) -> list[FitMetric]:
         logged = {
             str(name): number
             for name, value in dict(trainer.callback_metrics).items()
-            if (number := _number(value)) is not None
+            if (number := finite(value)) is not None
         }
         modes = {**better, **{k: v for k, v in _monitored(trainer).items() if k not in better}}
         ordered = dict.fromkeys([*(name for name in modes if name in logged), *logged])
-        kept = [name for name in ordered if _is_kept(name)][:MOST_METRICS]
+        kept = [name for name in ordered if is_kept(name)][:MOST_METRICS]
     except Exception as error:  # a metric that cannot be read must not lose a trained model
         warn(f"EnergyMonitor: the final metrics are not in the ledger: {error}")
         return []
@@ -111,7 +111,8 @@ def _monitored(trainer: Any) -> dict[str, str]:
     return found
 
 
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
+    """Return a finite number as a float; ``None`` for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # several values, or a text
@@ -119,6 +120,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _is_kept(name: str) -> bool:
+def is_kept(name: str) -> bool:
+    """Return whether a ledger keeps a metric of this name: not if greentrain logs it itself."""
     own = name in _OWN or (name.startswith(names.ENERGY_PREFIX) and name.endswith(_OWN_OF_SOURCE))
     return not own and 0 < len(name) <= LONGEST_NAME and visible(storable(name)) == name

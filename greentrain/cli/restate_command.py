@@ -89,6 +89,7 @@ def _print(found: dict[str, Any], *, upstream: bool) -> None:
     columns += ["upstream"] if upstream else []
     table = console.new_table("Restated emissions", *columns, right=columns[3:])
     total = {"name": "total", "run_id": "", "factors_of": "", **found["total"]}
+    mixed = len(found["total"]["old_bases"]) > 1
     for one in [*found["runs"], total]:
         energy_j = one["energy_j"]
         cells = [
@@ -96,7 +97,7 @@ def _print(found: dict[str, Any], *, upstream: bool) -> None:
             one["run_id"],
             one["factors_of"] if one["factors_of"] is not None else "none",
             "unknown" if energy_j is None else format_energy(energy_j),
-            format_carbon(one["old_g"]),
+            _old(one, mixed=mixed),
             format_carbon(one["new_g"]),
         ]
         console.add_row(table, *cells, *([format_carbon(one["upstream_g"])] if upstream else []))
@@ -105,10 +106,24 @@ def _print(found: dict[str, Any], *, upstream: bool) -> None:
         console.print_line(line)
 
 
-def _notes(found: dict[str, Any]) -> Iterator[str]:
-    """Yield what the table does not show: factors without a run, and unknown grams."""
+def _old(one: dict[str, Any], *, mixed: bool) -> str:
+    """Write the old grams; with the basis of their factors if the table has several."""
     from greentrain.report.formats import shown
 
+    grams, bases = format_carbon(one["old_g"]), one["old_bases"]
+    if not mixed or not bases or one["old_g"] is None:
+        return grams
+    return f"{grams} ({'different bases' if bases[1:] else shown(bases[0], 20)})"
+
+
+def _notes(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what the table does not show: bases, factors without a run, and unknown grams."""
+    from greentrain.report.formats import shown
+
+    bases = found["total"]["old_bases"]
+    if bases[1:] and found["total"]["old_g"] is not None:
+        words = ", ".join(shown(basis, 20) for basis in bases)
+        yield f"old grams are of factors of different bases ({words}): do not compare their total"
     for name in found["unused"][:_MOST]:
         yield f"no run has the id, name or zone {shown(name, 80)!r}: its factors are not used"
     unknown = [one["name"] for one in found["runs"] if one["windows"] and one["new_g"] is None]

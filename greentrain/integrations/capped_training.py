@@ -77,6 +77,7 @@ class CappedTraining:
         self._pauses_j = 0.0
         self._first = self._last = self.recorder.read()
         self._last_j, self._grams, self._time = 0.0, 0.0, utc_now()
+        self._resumed = False
         self._used_before = 0.0  # in the cap's unit
         self._next_check = 0.0
 
@@ -87,6 +88,27 @@ class CappedTraining:
         used = self._used_before + (self._grams if self._of_carbon else self._last_j)
         limit, budget = self._limit, self._budget
         return CapUse(work="training", used=used, limit=limit, unit=unit, budget=budget)
+
+    @property
+    def knows_all(self) -> bool:
+        """``True`` if the energy of the whole training is known, also of that before a resume."""
+        return not self._resumed or self.record.resumed_j is not None
+
+    def resume_after(self, before_j: float | None) -> None:
+        """Note that the training was resumed from a checkpoint.
+
+        Args:
+            before_j: Joules that it had used before; ``None`` if unknown.
+        """
+        self._resumed = True
+        self.record.resumed_j = before_j
+
+    def used_since_begin_j(self) -> float | None:
+        """Return the joules of the whole training up to now; ``None`` if unknown."""
+        used_j = self.used_reading().total_j
+        if used_j is None or not self.knows_all:
+            return None
+        return used_j + (self.record.resumed_j or 0.0)
 
     def begin_cap(
         self, cap: Budget, budget: str | None, num_fits: int, before: Mapping[str, Any]

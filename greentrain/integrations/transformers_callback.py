@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from greentrain._about import DISTRIBUTION
 from greentrain.budget import Budget, format_amount
 from greentrain.callbacks.cap_arguments import check_budget, parse_cap
+from greentrain.callbacks.fit_metrics import FitMetric, finite, is_kept
 from greentrain.callbacks.run_record import RunRecord
 from greentrain.carbon import CarbonAccount, IntensityProvider
 from greentrain.energy import (
@@ -33,6 +34,7 @@ if not TYPE_CHECKING and find_spec("transformers") is not None:
 else:
     TrainerCallback = object
 
+_ENERGY_KEY = "greentrain.TransformersCallback.energy"
 _log = get_logger(__name__)
 
 
@@ -48,6 +50,10 @@ class TransformersCallback(TrainerCallback):
 
     With several processes, the main process measures all GPUs that it can see, CPU and RAM. It
     decides for all processes. GPUs of other hosts are not measured.
+
+    The ledger keeps the final value of the Trainer's ``metric_for_best_model``, so that reports
+    compare the training with others. It is the best value if the Trainer loads the best model at
+    its end, and the last one if not.
 
     Args:
         cap: The most that the training may use, such as ``"0.5 kWh"`` or ``"500 gCO2e"``. Omit it
@@ -155,6 +161,9 @@ class TransformersCallback(TrainerCallback):
             name,
         )
         atexit.register(self.close)
+        if state.global_step > 0:  # resumed
+            held = state.stateful_callbacks.get(_ENERGY_KEY)
+            self._training.resume_after(finite(held.get("j")) if isinstance(held, dict) else None)
         if self._cap is not None:
             try:
                 before = state.stateful_callbacks.get(self._state_key, {})
@@ -190,7 +199,7 @@ class TransformersCallback(TrainerCallback):
         training = self._training
         if training is not None and training.resume():
             self._check(training, state, control)
-            self._note(state, control)
+            self._note(state, control, always=True)  # a best model is saved from here on
             training.pause(control, saves=True)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -217,6 +226,8 @@ class TransformersCallback(TrainerCallback):
         if self._training is None:
             return
         training = self._training
+        if training.knows_all:
+            training.record.metrics = _final_metric(args, state)
         self.close("completed")
         if self._cap is not None and training.use.left < -1e-9:
             self.reason = training.use.exceeded
@@ -238,10 +249,13 @@ class TransformersCallback(TrainerCallback):
         unit = None if self._cap is None else self._cap.unit
         return f"greentrain.TransformersCallback of {unit}"
 
-    def _note(self, state: Any, control: Any) -> None:
-        """Add the use of the cap to the state of the Trainer, which a checkpoint includes."""
-        if self._training is not None and self._cap is not None and control.should_save:
+    def _note(self, state: Any, control: Any, *, always: bool = False) -> None:
+        """Add the use so far to the state of the Trainer, which a checkpoint includes."""
+        if self._training is None or not (control.should_save or always):
+            return
+        if self._cap is not None:
             state.stateful_callbacks[self._state_key] = self._training.state()
+        state.stateful_callbacks[_ENERGY_KEY] = {"j": self._training.used_since_begin_j()}
 
     def _check(self, training: CappedTraining, state: Any, control: Any) -> None:
         last = control.should_training_stop or state.global_step >= state.max_steps
@@ -253,3 +267,20 @@ class TransformersCallback(TrainerCallback):
             self.reason = training.use.no_room(training.steps, "an evaluation", needed_j)
             if state.is_world_process_zero:
                 _log.warning("TransformersCallback stops the training: %s", self.reason)
+
+
+def _final_metric(args: Any, state: Any) -> list[FitMetric]:
+    """Return the metric that the Trainer chooses models by, of the model that it ends with."""
+    metric = getattr(args, "metric_for_best_model", None)
+    if not isinstance(metric, str):
+        return []
+    name = metric if metric.startswith("eval_") else f"eval_{metric}"
+    value = next((one[name] for one in reversed(state.log_history) if name in one), None)
+    if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        value = state.best_metric
+    number = finite(value)
+    if number is None or not is_kept(name):
+        return []
+    greater = args.greater_is_better
+    mode = None if greater is None else "max" if greater else "min"
+    return [{"name": name, "value": number, "mode": mode}]

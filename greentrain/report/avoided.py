@@ -35,7 +35,7 @@ FEWEST = 5
 HOW = (
     "modelled: the cost model's prediction of retraining in full at each decision, minus the "
     "energy that the same runs used. Where full retraining was done, its measured energy replaces "
-    "the prediction. The energy used includes probes, calibration, baseline retrainings and "
+    "the prediction. The energy used includes probes, calibration, waits, baseline retrainings and "
     "interrupted updates"
 )
 INTERVAL = (

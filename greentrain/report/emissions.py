@@ -9,7 +9,7 @@ from greentrain.ledger import RunRow, canonical
 from greentrain.report.carbon_figures import CarbonFigures, EmissionFactors, Restated
 from greentrain.report.document import EnergyTotals, RunFigures
 from greentrain.report.restatement import Restatement
-from greentrain.report.row_helpers import carbon_settings, number, parse
+from greentrain.report.row_helpers import basis_of_settings, carbon_settings, number, parse
 from greentrain.report.run_windows import RunWindows
 from greentrain.report.sums import Sum
 from greentrain.units import plural
@@ -52,7 +52,7 @@ def carbon(
         for basis, one in run.other_bases.items():
             by_basis[basis].join(one)
         if run.own_basis.known:
-            by_basis[_basis(settings.get(run_id))].join(run.own_basis)
+            by_basis[basis_of_settings(settings.get(run_id))].join(run.own_basis)
         replaced.update(run.replaced)
     emissions_g, known = grams.total, grams.known
     intensities = _intensities(runs)
@@ -90,7 +90,10 @@ def restated(
         return None
     before, upstream = Sum(), Sum()
     by_basis: dict[str | None, Sum] = defaultdict(Sum)
-    bases = {row["run_id"]: _basis(parse(row["environment"], {}).get("carbon")) for row in kept}
+    bases = {
+        row["run_id"]: basis_of_settings(parse(row["environment"], {}).get("carbon"))
+        for row in kept
+    }
     for run_id, run in windows.items():
         before.join(run.before)
         upstream.join(run.upstream)
@@ -111,12 +114,6 @@ def restated(
             kind=factors["kind"], file=factors["file"], sha256=factors["sha256"]
         ),
     }
-
-
-def _basis(settings: object) -> str | None:
-    intensity = settings.get("intensity") if isinstance(settings, dict) else None
-    basis = intensity.get("basis") if isinstance(intensity, dict) else None
-    return basis if isinstance(basis, str) else None
 
 
 def _fallbacks(replaced: Mapping[str, int]) -> str:

@@ -45,9 +45,10 @@ class GroupFigures(TypedDict):
     """One row: the figures of a group, as its own report has them.
 
     Energy that two runs of a group measured at once counts once. ``metric`` and ``final_metric``
-    are ``None`` for a group of several streams or fits with a metric. ``avoided_each_j`` is
-    measured: the mean over ``baseline_retrainings``. ``avoided_j`` is modelled. ``bases`` are the
-    kinds of the carbon factors: more than one is no sum of one kind.
+    are ``None`` for a group of several streams or fits with a metric. The metric of a fit is that
+    of the interval in which it ended. ``avoided_each_j`` is measured: the mean over
+    ``baseline_retrainings``. ``avoided_j`` is modelled. ``bases`` are the kinds of the carbon
+    factors: more than one is no sum of one kind.
     """
 
     name: str | None
@@ -205,9 +206,7 @@ def figures(key: GroupKey, names: Sequence[str], report: Report) -> GroupFigures
     """
     carbon, avoided, summary = report["carbon"], report["avoided"], report["summary"]
     measured = avoided["measured"]
-    fits = [one for run in report["runs"] if (one := main_metric(run)) is not None]
-    # As of several streams, there is no figure for several fits.
-    fit = fits[0] if len(fits) == 1 and not summary["by_stream"] else None
+    metric, value = _only_metric(report)
     return {
         "name": key.name,
         "ledger": None if key.ledger is None else names[key.ledger],
@@ -220,12 +219,27 @@ def figures(key: GroupKey, names: Sequence[str], report: Report) -> GroupFigures
         "emissions_g": carbon["emissions_g"],
         "emissions_complete": carbon["complete"],
         "bases": [str(one["basis"] or "unknown") for one in carbon["by_basis"]],
-        "metric": summary["metric"] if fit is None else fit["name"],
-        "final_metric": summary["final_metric"] if fit is None else fit["value"],
+        "metric": metric,
+        "final_metric": value,
         "avoided_each_j": None if measured is None else measured["avoided_j"],
         "baseline_retrainings": 0 if measured is None else measured["baseline_retrainings"],
         "avoided_j": avoided["energy"]["avoided_j"],
     }
+
+
+def _only_metric(report: Report) -> tuple[str | None, float | None]:
+    """Return the metric of the only stream or fit of a report that has one, and its last value."""
+    scope = Scope.of(report["scope"])
+    found = [
+        (one["metric"], one["final_metric"])
+        for one in report["summary"]["by_stream"]
+        if one["final_metric"] is not None
+    ]
+    for run in report["runs"]:
+        metric = main_metric(run)
+        if metric is not None and run["closed_utc"] and scope.holds(run["closed_utc"]):
+            found.append((metric["name"], metric["value"]))
+    return found[0] if len(found) == 1 else (None, None)
 
 
 _KEYS: Mapping[str, Callable[[int, RunRow], GroupKey]] = {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from greentrain.report.overview import BudgetState
 
 MOST_ACTIONS = 3
+_UNITS = {"J": "J", "g": "g CO2-eq"}
 
 
 class NextAction(TypedDict):
@@ -53,7 +54,7 @@ def next_actions(
     """
     stream = ["--ledger", ledger, "--stream", str(key.name)]
     found = [
-        *_releases(contents.of_ledger(key.ledger or 0), ledger, report, now),
+        *_releases(contents.of_ledger(key.ledger or 0), ledger, key, report, now),
         *_forecast(None if budget is None else budget[0], stream),
         *_fell(report, stream),
         *_overruns(report, stream),
@@ -66,10 +67,18 @@ def _command(*words: str) -> str:
 
 
 def _releases(
-    contents: VerifiedContents, ledger: str, report: Report, now: datetime
+    contents: VerifiedContents, ledger: str, key: GroupKey, report: Report, now: datetime
 ) -> Iterator[NextAction]:
-    """Yield a release for each reservation of a run that ended or is silent, the largest first."""
-    runs = {run["run_id"]: run for run in report["runs"]}
+    """Yield a release for each reservation of a run that ended or is silent, the largest first.
+
+    The runs are those of the stream at all times: one may have died before the report's interval.
+    """
+    closed = {row["run_id"] for row in contents.rows["closing"]}
+    runs = {
+        row["run_id"]
+        for row in contents.rows["run"]
+        if (row["kind"], row["name"]) == (key.kind, key.name)
+    }
     last = {chain: end for chain, _, end in contents.moments(None, None)}
     held = [
         (one[f"amount_{budget['unit'].lower()}"], budget, one)
@@ -78,9 +87,9 @@ def _releases(
         if one["run_id"] in runs
     ]
     for amount, budget, one in sorted(held, key=lambda each: -each[0]):
-        run, end = runs[one["run_id"]], last.get(run_chain(one["run_id"]))
+        end = last.get(run_chain(one["run_id"]))
         silent = end is None or (now - datetime.fromisoformat(end)).total_seconds() >= SILENT_S
-        if run["status"] == "unclosed" and not silent:
+        if one["run_id"] not in closed and not silent:
             continue
         yield _release(contents, ledger, budget, one["reservation_id"], amount)
 
@@ -99,7 +108,8 @@ def _release(
     windows = contents.windows_of_reservation(reservation)
     measured = measured_amount(windows, reservation, unit)
     if measured is None:
-        words += ["--actual", text.replace("CO2e", "CO2-eq")]
+        # Exact: a rounded amount may be above the reservation, which is an overrun.
+        words += ["--actual", f"{repr(amount).removesuffix('.0')} {_UNITS[unit]}"]
         sentence += "Not everything was measured: change the amount if you know the energy used."
     else:
         used = measured[0] if unit == "J" else measured[1]

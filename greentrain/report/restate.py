@@ -12,7 +12,15 @@ from greentrain.carbon.factors import EVERYTHING, Factors
 from greentrain.carbon.intensity import mean_intensity
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger
-from greentrain.report.row_helpers import MeasuredWindow, grouped, number, parse
+from greentrain.report.row_helpers import (
+    MeasuredWindow,
+    basis_of_origins,
+    basis_of_settings,
+    grouped,
+    number,
+    origins,
+    parse,
+)
 from greentrain.report.times import with_times
 from greentrain.units import J_PER_WH
 
@@ -40,8 +48,10 @@ def restate(
 
     Returns:
         ``runs`` and ``total``, each with ``energy_j``, ``old_g``, ``new_g`` and ``upstream_g``
-        (``None`` if unknown, also if a part is), and the ``scope2`` that was used. A run without a
-        window is no part of the total. ``unused`` lists what the factors apply to and no run is.
+        (``None`` if unknown, also if a part is), and the ``scope2`` that was used. ``old_bases``
+        are the bases of the factors of ``old_g``, ``"unknown"`` among them; grams of several bases
+        are not comparable. A run without a window is no part of the total. ``unused`` lists what
+        the factors apply to and no run is.
 
     Raises:
         ConfigurationError: If there are no factors of a kind, or several and ``scope2`` is missing.
@@ -61,7 +71,10 @@ def restate(
             "would count twice; leave one out"
         )
     figures = ("energy_j", "old_g", "new_g", "upstream_g")
-    total = {name: _whole([run[name] for run in runs if run["windows"] > 0]) for name in figures}
+    total: dict[str, Any] = {
+        name: _whole([run[name] for run in runs if run["windows"] > 0]) for name in figures
+    }
+    total["old_bases"] = sorted({basis for run in runs for basis in run["old_bases"]})
     used = {run["factors_of"] for run in runs}
     unused = sorted(about for about in factors[scope2] if about not in {*used, EVERYTHING})
     return {"scope2": scope2, "runs": runs, "total": total, "unused": unused}
@@ -153,6 +166,11 @@ def _run(
         return used, _whole([window_grams(one, given[used], pue) for one in measured])
 
     used, new_g = grams(factors)
+    own = basis_of_settings(carbon)
+    of_windows = [
+        origins(one["intensity_origins"]) for one in measured if one["emissions_g"] is not None
+    ]
+    bases = [basis_of_origins(found) if found else own for found in of_windows]
     return {
         "run_id": run_id,
         "name": name,
@@ -162,6 +180,7 @@ def _run(
         "windows": len(measured),
         "energy_j": _whole([one["energy_j"] for one in measured]),
         "old_g": _whole([one["emissions_g"] for one in measured]),
+        "old_bases": sorted({basis or "unknown" for basis in bases}),
         "new_g": new_g,
         "upstream_g": grams(upstream)[1],
     }

@@ -139,6 +139,24 @@ def carbon_settings(run: RunFigures) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
+def origins(text: str | None) -> list[dict[str, Any]]:
+    """Return the origins of a window's intensity, where they are not that of its run."""
+    return [one for one in parse(text, []) if isinstance(one, dict)]
+
+
+def basis_of_origins(origins: Sequence[dict[str, Any]]) -> str | None:
+    """Return the basis of the factors, if all that have one have the same."""
+    bases = {one["basis"] for one in origins if isinstance(one.get("basis"), str)}
+    return bases.pop() if len(bases) == 1 else None
+
+
+def basis_of_settings(settings: object) -> str | None:
+    """Return the basis of the factors in a run's carbon settings; ``None`` if unknown."""
+    intensity = settings.get("intensity") if isinstance(settings, dict) else None
+    basis = intensity.get("basis") if isinstance(intensity, dict) else None
+    return basis if isinstance(basis, str) else None
+
+
 def pue(run: RunFigures) -> float | None:
     """Return the power usage effectiveness that a run recorded."""
     return number((carbon_settings(run) or {}).get("pue"))

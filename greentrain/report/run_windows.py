@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Literal
 
 from greentrain.report.hourly import Hours
-from greentrain.report.row_helpers import MeasuredWindow, Span, grouped, parse
+from greentrain.report.row_helpers import (
+    MeasuredWindow,
+    Span,
+    basis_of_origins,
+    grouped,
+    origins,
+)
 from greentrain.report.sums import EnergySum, Sum
 
 IDLE = "idle"
@@ -96,8 +102,9 @@ class RunWindows:
         for before in [one["restated"] for one in windows if "restated" in one]:
             self.before.add(before.emissions_g)
             self.upstream.add(before.upstream_g)
-            origins = _origins(before.intensity_origins)
-            self.before_by_basis[_basis(origins) if origins else True].add(before.emissions_g)
+            found = origins(before.intensity_origins)
+            basis: str | Literal[True] | None = basis_of_origins(found) if found else True
+            self.before_by_basis[basis].add(before.emissions_g)
         self._compress()
 
     @property
@@ -127,9 +134,9 @@ class RunWindows:
 
     def _add_origins(self, windows: Sequence[MeasuredWindow]) -> None:
         for window in windows:
-            origins = _origins(window["intensity_origins"])
-            self.other_bases[_basis(origins)].add(window["emissions_g"])
-            fallbacks = [one for one in origins if one.get("fallback_of") is not None]
+            found = origins(window["intensity_origins"])
+            self.other_bases[basis_of_origins(found)].add(window["emissions_g"])
+            fallbacks = [one for one in found if one.get("fallback_of") is not None]
             self.replaced.update({f"{one.get('source')}, {one.get('zone')}" for one in fallbacks})
 
     def _compress(self) -> None:
@@ -149,16 +156,6 @@ class RunWindows:
             self.upstream,
         ):
             each.compress()
-
-
-def _origins(text: str | None) -> list[dict[str, Any]]:
-    return [one for one in parse(text, []) if isinstance(one, dict)]
-
-
-def _basis(origins: Sequence[dict[str, Any]]) -> str | None:
-    """Return the basis of the factors, if all that have one have the same."""
-    bases = {one["basis"] for one in origins if isinstance(one.get("basis"), str)}
-    return bases.pop() if len(bases) == 1 else None
 
 
 def _gap(window: MeasuredWindow) -> tuple[str, tuple[str, ...]]:

@@ -31,19 +31,21 @@ def trials(report: Report) -> list[Trial]:
     """Return the trials of a report that have a metric: those of streams, then fits, in order.
 
     Of several trials with one name, each has its number. The energy is that of the runs in the
-    report, with probes, calibration and baseline retrainings. It is ``None`` if nothing of a run
-    was measured. A fit of which a part is outside of the report's interval is no trial.
+    report, with probes, calibration and baseline retrainings, also of a run that was killed before
+    its first decision. It is ``None`` if nothing of a run was measured. A fit or stream of which a
+    part is before the report's interval is no trial, nor is a fit that ended after it.
     """
     of_run = grouped(report["experiences"], lambda one: one["run_id"])
     found: list[Trial] = []
-    for (_, name), runs in grouped(
-        (run for run in report["runs"] if run["run_id"] in of_run),
-        lambda run: (run["kind"], run["name"]),
-    ).items():
+    since = report["scope"]["since_utc"]
+    for (_, name), runs in grouped(report["runs"], lambda run: (run["kind"], run["name"])).items():
+        if all(run["run_id"] not in of_run for run in runs):
+            continue
         attempts = _attempts(runs, of_run)
         for number, attempt in enumerate(attempts, start=1):
             title = f"{name} ({number})" if len(attempts) > 1 else name
-            found += _trial(title, attempt, of_run)
+            if since is None or _is_whole(attempt, of_run, since):
+                found += _trial(title, attempt, of_run)
     return distinct([*found, *_fits(report)])
 
 
@@ -92,13 +94,21 @@ def _attempts(
     found: list[list[RunFigures]] = []
     learned = False
     for run in runs:
-        held = of_run[run["run_id"]]
-        if not found or (learned and held[0]["position"] == 0):
+        held = of_run.get(run["run_id"], ())
+        if not found or (learned and held and held[0]["position"] == 0):
             found.append([])
             learned = False
         found[-1].append(run)
         learned = learned or any(one["status"] == "done" for one in held)
     return found
+
+
+def _is_whole(
+    runs: Sequence[RunFigures], of_run: dict[str, list[ExperienceEntry]], since: str
+) -> bool:
+    """Return whether a trial of a stream began in the report's interval."""
+    positions = [one["position"] for run in runs for one in of_run.get(run["run_id"], ())]
+    return runs[0]["opened_utc"] >= since and 0 in positions[:1]
 
 
 def _trial(
@@ -107,13 +117,13 @@ def _trial(
     reached = [
         (one["metric"], one["metric_after"])
         for run in runs
-        for one in of_run[run["run_id"]]
+        for one in of_run.get(run["run_id"], ())
         if one["status"] == "done"
     ]
     known = [(metric, value) for metric, value in reached if metric and value is not None]
     if not known:
         return []
-    joules = [run["energy_j"] for run in runs]
+    joules = [run["energy_j"] for run in runs if run["run_id"] in of_run or run["windows"]]
     mode = settings_of(runs[-1]["environment"]).get("mode")
     return [
         {

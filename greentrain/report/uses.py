@@ -16,7 +16,7 @@ USES = {
     "baseline": "Baseline retrainings",
     "other": "Everything else",
 }
-"""The uses of energy. The energy of an experience is that of its update and its probe together."""
+"""The uses of energy. The energy of an experience is that of its update, its wait and its probe."""
 
 
 class EnergyUses:
@@ -35,13 +35,15 @@ class EnergyUses:
             waited_j: Joules of a wait among them, which are neither update nor probe.
         """
         energy_j, update_j = one["energy_j"], one["update_energy_j"]
+        if energy_j is not None and one["status"] == "done":
+            energy_j = max(0.0, energy_j - waited_j)
         if baseline:
             self._add("baseline", energy_j)
         elif not one["shadow"] and energy_j is not None:
             of_update_j = energy_j if update_j is None else min(update_j, energy_j)
             if one["steps"] or one["status"] == "interrupted":
                 self._add("update", of_update_j)
-            self._add("probe", max(0.0, energy_j - of_update_j - waited_j))
+            self._add("probe", energy_j - of_update_j)
 
     def figures(self, total_j: float | None) -> list[UseFigures]:
         """Return the uses with any energy, which sum to the total.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from greentrain.integrations import TransformersCallback
 from greentrain.integrations import transformers_callback as module
 from greentrain.ledger import Ledger, verify
 from greentrain.report import build
+from greentrain.report.trials import trials
 from tests.models import Clock, constant_meter
 
 transformers = pytest.importorskip(
@@ -50,6 +52,7 @@ def train(clock: Clock, callback: Any, folder: Path, *others: Any, **options: An
         num_labels=2,
     )
     resume = options.pop("resume_from_checkpoint", None)
+    score = options.pop("compute_metrics", None)
     samples = [
         {"input_ids": [1 + n % 9, 2, 3], "attention_mask": [1, 1, 1], "labels": n % 2}
         for n in range(80)
@@ -73,6 +76,7 @@ def train(clock: Clock, callback: Any, folder: Path, *others: Any, **options: An
         ),
         train_dataset=samples,
         eval_dataset=samples,
+        compute_metrics=score,
         callbacks=[Passing(clock), callback, *others],
     )
     trainer.train(resume_from_checkpoint=resume)
@@ -113,6 +117,42 @@ def test_epochs_and_evaluations_are_measured_and_recorded(url, tmp_path):
     trainer.evaluate()  # outside of a training: not measured
     assert clock.seconds > before
     assert callback.total.total_j == pytest.approx(48.0)
+
+
+def test_the_metric_of_the_best_model_is_in_the_ledger_also_of_a_resumed_training(url, tmp_path):
+    clock = Clock()
+
+    def score(prediction: Any) -> dict[str, float]:
+        scores.append(next(values))
+        return {"score": scores[-1]}
+
+    scores: list[float] = []
+    values = iter([0.5, 0.9, 0.75])
+    options = {
+        "eval_strategy": "epoch",
+        "save_strategy": "best",
+        "metric_for_best_model": "score",
+        "compute_metrics": score,
+    }
+    for epochs, best in [(2, False), (3, True)]:
+        callback = TransformersCallback(meter=constant_meter(clock), ledger=url, name="bert")
+        train(
+            clock,
+            callback,
+            tmp_path,
+            num_train_epochs=epochs,
+            load_best_model_at_end=best,
+            resume_from_checkpoint=best,
+            **options,
+        )
+    closings = checked(url).rows("closing")
+    wanted = [{"name": "eval_score", "value": 0.9, "mode": "max"}]
+    assert [json.loads(row["metrics"]) for row in closings] == [wanted, wanted]
+    # The second epoch's checkpoint: 2 epochs of 20 steps, and 2 evaluations of 4 J.
+    assert [row["resumed_j"] for row in closings] == [None, pytest.approx(48.0)]
+    found = trials(build([ledger := Ledger(url, create=False)]))
+    ledger.close()
+    assert [one["energy_j"] for one in found] == pytest.approx([48.0, 72.0])
 
 
 def test_a_cap_ends_the_training_just_below_it(url, tmp_path, caplog):

@@ -22,7 +22,7 @@ from tests.report.month import BASELINE_J, two_streams
 
 UPDATES_J = 2 * (720 + sum(180 + 4 * n for n in range(1, 14)) + 0.25 * (180 + 4 * 11)) + 102
 PROBES_J, BASELINES_J = 2 * 14 * 36.0, 4 * BASELINE_J
-SUM = "The energy of an experience is its update and its probe or calibration together."
+SUM = "The energy of an experience is its update, its wait and its probe or calibration together."
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,13 @@ def test_one_definition_of_the_energy_of_an_experience_is_named_in_every_table(m
     assert page.count(SUM.removesuffix(".")) == 3  # uses, chart, decisions
     assert SUM in markdown.render(report)
     header = tables.render_experiences(report).splitlines()[0]
-    for column in ("energy with probe and calibration (kWh)", "energy of the update alone (kWh)"):
+    for column in (
+        "energy with wait, probe and calibration (kWh)",
+        "energy of the update alone (kWh)",
+    ):
         assert column in header
     avoided = report["avoided"]["energy"]
-    assert "probes, calibration, baseline retrainings" in avoided["how"]
+    assert "probes, calibration, waits, baseline retrainings" in avoided["how"]
     assert avoided["used_j"] == pytest.approx(report["totals"]["energy_j"])
 
 
@@ -77,7 +80,7 @@ def test_baseline_retrainings_are_in_charts_tables_and_csv_rows(month, page, tmp
     streamed = {(row["run id"], row["position"], row["kind"]) for row in rows}
     rendered = csv.DictReader(io.StringIO(tables.render_experiences(report), newline=""))
     assert streamed == {(row["run id"], row["position"], row["kind"]) for row in rendered}
-    used = sum(float(row["energy with probe and calibration (kWh)"]) for row in rows)
+    used = sum(float(row["energy with wait, probe and calibration (kWh)"]) for row in rows)
     assert used * 3.6e6 == pytest.approx(report["totals"]["energy_j"] - 36.0)
 
 

@@ -213,12 +213,31 @@ def test_the_reservation_of_a_run_that_may_be_active_is_no_action(twelve: Ledger
 
 def test_a_reservation_without_measurements_needs_an_amount(ledger: Ledger) -> None:
     run = ledger.open_run("stream", "digits")
-    budget = ledger.open_budget("digits", Budget.parse("2 Wh", num_experiences=2))
-    reservation = ledger.account(budget, run).reserve(500.0, "REPLAY")
+    budget = ledger.open_budget("digits", Budget.parse("4 Wh", num_experiences=2))
+    # In Wh it is 3.43, which would be 2.322 J too much.
+    reservation = ledger.account(budget, run).reserve(12345.678, "REPLAY")
     decide(run, budget, 0, reservation_id=reservation)
     run.close("failed")
     (row,) = overview([ledger], later())["streams"]
-    assert row["actions"][0]["command"].endswith("--actual '500 J'")
+    action = row["actions"][0]
+    assert action["command"].endswith("--actual '12345.678 J'")
+    assert action["sentence"].startswith("A dead run holds 3.43 Wh")
+    found = CliRunner().invoke(app, shlex.split(action["command"])[1:], catch_exceptions=False)
+    assert found.exit_code == 0
+    assert [one["overrun_j"] for one in ledger.rows("settlement")] == [0.0]
+
+
+def test_a_run_that_died_before_the_period_still_holds_its_reservation(ledger: Ledger) -> None:
+    with ledger.open_run("stream", "digits", sources=SOURCES) as dead:
+        budget = ledger.open_budget("digits", Budget.parse("2 Wh", num_experiences=2))
+        held = ledger.account(budget, dead).reserve(500.0, "waiting of experience-0")
+    since = datetime.now(UTC)
+    with ledger.open_run("stream", "digits", sources=SOURCES) as run:
+        decide(run, budget, 0)
+        come(run, 0)
+    (row,) = overview([ledger], later(), since=since)["streams"]
+    assert row["runs"] == 1
+    assert [held in one["command"] for one in row["actions"]] == [True]
 
 
 def test_the_worst_experience_and_the_largest_overrun_are_actions(twelve: Ledger) -> None:

@@ -363,7 +363,7 @@ def test_a_payment_of_grams_stays_as_it_was_settled(ledger, tmp_path):
     assert after["budgets"] == before["budgets"]
 
 
-def test_grams_before_are_by_the_basis_of_each_window_also_after_a_fallback(tmp_path):
+def test_grams_before_are_by_the_basis_of_each_window_also_after_a_fallback(tmp_path, monkeypatch):
     class Service:
         """Direct factors, 360 g/kWh up to 16:00; then it gives no answer."""
 
@@ -392,4 +392,18 @@ def test_grams_before_are_by_the_basis_of_each_window_also_after_a_fallback(tmp_
     page = render_html(report)
     assert "before, of different bases" in page
     assert build(ledger)["carbon"]["by_basis"] == report["restated"]["before_by_basis"]
+    record(ledger, CarbonAccount(zone="DE"), "alone")
+    found = restate([ledger], factors.factors)
+    bases = [one["old_bases"] for one in found["runs"]]
+    assert bases == [["direct", "life-cycle"], ["life-cycle"]]
+    assert found["total"]["old_bases"] == ["direct", "life-cycle"]
     ledger.close()
+    monkeypatch.setenv("COLUMNS", "200")
+    words = ["restate", "--ledger", str(tmp_path / "ledger.db")]
+    done = CliRunner().invoke(app, [*words, "--factors", str(tmp_path / "factors.csv")])
+    shown = [line for line in done.output.splitlines() if "CO2e" in line]
+    lines = {line.strip(" │┃|").split()[0]: line for line in shown}
+    assert "g CO2e (different bases)" in lines["total"]
+    assert "g CO2e (different bases)" in lines["digits"]
+    assert "g CO2e (life-cycle)" in lines["alone"]
+    assert "different bases (direct, life-cycle)" in " ".join(done.output.split())

@@ -39,6 +39,42 @@ def _run(
                 come(run, position, metric_after=metric)
 
 
+def _unclosed_and_whole(ledger: Ledger) -> None:
+    """Record a stream of three runs, the second killed in its probe, and a fit."""
+    budget = _budget(ledger)
+    _run(ledger, "digits", budget, [(0, 0.7)], 100.0)
+    with ledger.open_run("stream", "digits", environment=MODE, sources=SOURCES) as run:
+        window(run, 8.0, 0.0, phase="probe")
+    _run(ledger, "digits", budget, [(1, 0.8)], 50.0)
+
+
+def test_a_run_killed_in_its_probe_counts_and_a_stream_cut_by_since_is_no_trial(
+    ledger: Ledger,
+) -> None:
+    _unclosed_and_whole(ledger)
+    assert [one["energy_j"] for one in trials(build(ledger))] == [158.0]
+    last = ledger.rows("run")[-1]["recorded_utc"]
+    assert trials(build(ledger, since=last)) == []
+    assert len(trials(build(ledger, since=ledger.rows("run")[0]["recorded_utc"]))) == 1
+
+
+def test_a_fit_has_its_metric_in_the_period_in_which_it_ended(ledger: Ledger) -> None:
+    metric = json.dumps([{"name": "val_acc", "value": 0.5, "mode": "max"}])
+    run = ledger.open_run("fit", "lenet", sources=SOURCES)
+    window(run, 100.0, 0.0)
+    run.close(metrics=metric)
+    ended = ledger.rows("closing")[0]["recorded_utc"]
+    for rows, wanted in [
+        (roll_up([ledger], "run", until=ended), None),
+        (roll_up([ledger], "run", since=ended), None),
+        (roll_up([ledger], "run"), 0.5),
+    ]:
+        assert [row["final_metric"] for row in rows] in ([wanted, wanted], [wanted])
+    _run(ledger, "digits", _budget(ledger), [(0, 0.7)], 100.0)
+    rows = roll_up([ledger], "stream")
+    assert [row["final_metric"] for row in rows] == [0.5, 0.7, None]
+
+
 def _budget(ledger: Ledger) -> str:
     return ledger.open_budget("all", Budget.parse("1 kWh", num_experiences=10))
 

@@ -111,7 +111,9 @@ def _uses(document: Report) -> list[str]:
         (USES[one["use"]].lower(), str(one["count"] or ""), energy(one["energy_j"], unit))
         for one in uses
     ]
-    sentence = "The energy of an experience is its update and its probe or calibration together."
+    sentence = (
+        "The energy of an experience is its update, its wait and its probe or calibration together."
+    )
     found = _section("Where the energy went", ("use", "number", f"energy ({unit})"), rows)
     return [*found, sentence] if found else []
 

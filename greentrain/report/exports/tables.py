@@ -87,7 +87,7 @@ EXPERIENCES: Columns[ExperienceEntry] = {
     "step fraction": lambda row: row["step_fraction"],
     "reason": lambda row: _text(row["reason"]),
     "status": lambda row: _text(row["status"]),
-    "energy with probe and calibration (kWh)": lambda row: facts.kwh(row["energy_j"]),
+    "energy with wait, probe and calibration (kWh)": lambda row: facts.kwh(row["energy_j"]),
     "energy of the update alone (kWh)": lambda row: facts.kwh(row["update_energy_j"]),
     "predicted for the update (kWh)": lambda row: facts.kwh(row["predicted_j"]),
     "overrun (kWh)": lambda row: facts.kwh(row["overrun_j"]),

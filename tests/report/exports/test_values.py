@@ -47,7 +47,7 @@ def test_csv_has_a_row_for_each_run_and_experience_in_kilowatt_hours(ledger):
     assert float(run["energy (kWh)"]) == pytest.approx(0.003)  # twice 1.5 Wh
     first, second = read_csv(tables.render_experiences(document))
     assert (first["update mode"], second["update mode"]) == ("FULL_RETRAIN", "WARM_START")
-    assert float(second["energy with probe and calibration (kWh)"]) == pytest.approx(0.0015)
+    assert float(second["energy with wait, probe and calibration (kWh)"]) == pytest.approx(0.0015)
     assert second["overrun (kWh)"] == "0.0"
 
 
