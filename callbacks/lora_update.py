@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from greentrain._about import DISTRIBUTION
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.module_names import find_module
 from greentrain.errors import ConfigurationError
@@ -70,8 +71,7 @@ class LoraUpdate(Callback):
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
             raise ConfigurationError(
-                "LoraUpdate needs the package peft; install it: pip install "
-                "'lightning-greentrain[peft]'"
+                f"LoraUpdate needs the package peft; install it: pip install '{DISTRIBUTION}[peft]'"
             ) from None
         trained = [find_module(pl_module, name) for name in self.train]
         names = self._layers(pl_module)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from greentrain._about import DISTRIBUTION
 from greentrain.cli import console
 from greentrain.errors import ConfigurationError
 
@@ -73,7 +74,7 @@ def serve(ledger: str, host: str, port: int) -> WSGIServer:
     except ImportError:
         raise ConfigurationError(
             "serve-metrics needs prometheus-client; install it: pip install "
-            "'lightning-greentrain[prometheus]'"
+            f"'{DISTRIBUTION}[prometheus]'"
         ) from None
     from greentrain.tracking.prometheus import LedgerCollector
 

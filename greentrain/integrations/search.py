@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from greentrain._about import DISTRIBUTION
 from greentrain.budget import Budget
 from greentrain.callbacks import BudgetGuard
 from greentrain.errors import ConfigurationError
@@ -130,12 +131,11 @@ class SearchBudget:
             from ray.tune import Stopper
         except ImportError:
             raise ConfigurationError(
-                "a stopper of Ray Tune needs Ray; install it: pip install 'lightning-greentrain"
-                "[ray]'"
+                f"a stopper of Ray Tune needs Ray; install it: pip install '{DISTRIBUTION}[ray]'"
             ) from None
         search = self
 
-        class BudgetStopper(Stopper):  # type: ignore[misc]
+        class BudgetStopper(Stopper):
             """End all trials once the budget of the search is exhausted."""
 
             def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from greentrain.callbacks.meter_lease import gpu_indices
 from greentrain.callbacks.ranks import (
@@ -193,11 +193,10 @@ def _started(given: Meter | None, device: torch.device, local_rank: int) -> Mete
 def _open_store(ranks: Ranks) -> Store:
     """Open a store on rank 0 at a free port, and connect the other ranks to it."""
     host = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    store = None
-    if ranks.leads:
-        store = distributed.TCPStore(host, 0, is_master=True, wait_for_workers=False)
-    port = gather(None if store is None else store.port)[0]
-    return store or distributed.TCPStore(host, port, is_master=False)
+    led = TCPStore(host, 0, is_master=True, wait_for_workers=False) if ranks.leads else None
+    port = gather(None if led is None else led.port)[0]
+    store: Store = led or TCPStore(host, port, is_master=False)
+    return store
 
 
 def _unknown(sources: Sequence[Source]) -> Reading:

@@ -72,7 +72,8 @@ def check_ranks(
     compared["model"] = _digest(model)
     for name in sorted(options):
         value = options[name]
-        compared[f"trainer.{name}"] = value if isinstance(value, plain) else type(value).__name__
+        known = isinstance(value, plain)
+        compared[f"trainer.{name}"] = str(value) if known else type(value).__name__
     ranks.check_same(compared, "a configuration", "start all ranks with the same configuration")
 
 
