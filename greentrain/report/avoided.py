@@ -18,12 +18,12 @@ import numpy as np
 
 from greentrain.control import UpdateMode
 from greentrain.ledger import DecisionRow
+from greentrain.report.carbon_shifted import ShiftedCarbon
 from greentrain.report.document import EnergyInterval, RunFigures
 from greentrain.report.energy_totals import interval
 from greentrain.report.experiences import UpdateFigures
 from greentrain.report.row_helpers import carbon_settings, number, parse
 from greentrain.report.run_windows import IDLE, RunWindows
-from greentrain.report.shifted import ShiftedCarbon
 from greentrain.report.sums import Sum, joined
 from greentrain.units import J_PER_WH, format_number, wh
 

@@ -12,6 +12,7 @@ from greentrain.report.avoided import AvoidedEnergy
 from greentrain.report.baseline_retrainings import measured
 from greentrain.report.budget_payments import BudgetPayments, PaidWindows
 from greentrain.report.budget_status import BudgetHistory, read_payments
+from greentrain.report.carbon_shifted import waited_j
 from greentrain.report.compute import Compute
 from greentrain.report.document import ExperienceEntry, RunFigures, Summary
 from greentrain.report.experience_sums import ExperienceSums, summary
@@ -21,7 +22,6 @@ from greentrain.report.limits import MOST_EXPERIENCES, NO_SINK, Latest, Sink
 from greentrain.report.measured import Windows
 from greentrain.report.row_helpers import MeasuredWindow
 from greentrain.report.scope import Scope
-from greentrain.report.shifted import waited_j
 from greentrain.report.times import ended_utc
 from greentrain.report.uses import EnergyUses
 
