@@ -77,7 +77,7 @@ class Job:
 
     @property
     def counted(self) -> bool:
-        """Return whether joules follow from counted samples: on small streams, so that runs repeat."""
+        """Return whether joules are counted by samples: on small streams, so that runs repeat."""
         return self.stream in NEW
 
     @property
