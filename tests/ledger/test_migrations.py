@@ -264,8 +264,14 @@ def test_a_forged_metric_of_a_fit_is_found_and_an_old_closing_row_stays_valid(
     ledger.open_run("fit", "old").close()
     heads = ledger.heads()
     with ledger.store.write() as connection:  # the tables of revision 0005
-        for column in ("metrics", "resumed_j"):
-            connection.execute(text(f"ALTER TABLE closings DROP COLUMN {column}"))
+        connection.execute(text("DROP TABLE events"))
+        for table, column in (
+            ("closings", "metrics"),
+            ("closings", "resumed_j"),
+            ("decisions", "waiting"),
+            ("outcomes", "shifted_g"),
+        ):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         connection.execute(text("UPDATE greentrain_version SET version_num = '0005'"))
     ledger.close()
     newer = Ledger(str(path), create=False)
