@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import distributed
 
 from greentrain.energy import ConstantMeter, Source
@@ -36,6 +37,7 @@ def on_ranks(folder: Path, ranks: int, **given) -> list[dict]:
     port = free_port()
 
     def work(rank: int) -> None:
+        torch.set_num_threads(1)  # the threads of this process are not in its forks
         os.environ |= {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
