@@ -135,7 +135,7 @@ class SearchBudget:
             ) from None
         search = self
 
-        class BudgetStopper(Stopper):
+        class BudgetStopper(Stopper):  # type: ignore[misc]
             """End all trials once the budget of the search is exhausted."""
 
             def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
