@@ -46,7 +46,9 @@ def all_outputs(model: object, images: Tensor) -> Tensor:
 
 
 def _lwf(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
-    heads = class_groups(seed) if scenario == "task" else None
+    if scenario != "task":
+        return [LwF(lambda: make_model(scenario))]
+    heads = class_groups(seed)
     return [LwF(lambda: make_model(scenario), heads=heads, outputs=all_outputs)]
 
 
@@ -90,9 +92,13 @@ ENTRIES: dict[str, Entry] = {
         make=lambda scenario, strength, seed: [GEM(STORED, seed=seed)],
     ),
     "DER": Entry(
-        make=lambda scenario, strength, seed: [DER(CONTEXTS * STORED, seed=seed)],
+        make=lambda scenario, strength, seed: [
+            DER(CONTEXTS * STORED, outputs=all_outputs, seed=seed)
+        ],
     ),
     "DER++": Entry(
-        make=lambda scenario, strength, seed: [DER(CONTEXTS * STORED, beta=0.5, seed=seed)],
+        make=lambda scenario, strength, seed: [
+            DER(CONTEXTS * STORED, beta=0.5, outputs=all_outputs, seed=seed)
+        ],
     ),
 }

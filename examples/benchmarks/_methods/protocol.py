@@ -18,6 +18,8 @@ from greentrain.streams import mnist
 
 Scenario = Literal["task", "domain", "class"]
 CONTEXTS, CLASSES, BATCH_SIZE = 5, 10, 128
+LEFT_OUT = -1e4
+"""Added to the logit of an output that is left out: its probability is 0."""
 HELD_OUT = 0.1
 """Share of the training data that strengths are chosen on."""
 
@@ -29,7 +31,8 @@ class Context:
     Args:
         train: Images ``(samples, 784)`` and labels to train on.
         test: Images and labels to measure on.
-        active: The outputs that are learned.
+        active: The outputs that are learned: in the class-incremental scenario those of all classes
+            so far.
     """
 
     train: TensorDataset
@@ -38,26 +41,28 @@ class Context:
 
 
 class MaskedPerceptron(Perceptron):
-    """The protocol's perceptron; the outputs of other tasks are left out of a prediction.
+    """The protocol's perceptron; outputs of other tasks, or of unseen classes, are left out.
+
+    The mask is a part of the state, so a teacher leaves out what its model did.
 
     Args:
         classes: Number of logits.
     """
 
+    mask: Tensor
+
     def __init__(self, classes: int = CLASSES) -> None:
         super().__init__(classes)
-        self.active = tuple(range(classes))
-        self.classes = classes
+        self.register_buffer("mask", torch.zeros(classes))
+
+    def activate(self, outputs: Sequence[int]) -> None:
+        """Leave out all other outputs."""
+        self.mask.fill_(LEFT_OUT)
+        self.mask[list(outputs)] = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, with minus infinity for the outputs that are not active."""
-        logits = self.net(images)
-        if len(self.active) == self.classes:
-            return logits
-        masked = torch.full_like(logits, -torch.inf)
-        columns = list(self.active)
-        masked[:, columns] = logits[:, columns]
-        return masked
+        """Return the logits, which are far below all others where an output is left out."""
+        return self.net(images) + self.mask
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, labels = batch
@@ -87,10 +92,12 @@ def contexts(scenario: Scenario, seed: int, *, held_out: bool = False) -> list[C
         test = tuple(each[order[:cut]] for each in train)
         train = tuple(each[order[cut:]] for each in train)
     found = []
+    so_far: tuple[int, ...] = ()
     for group in class_groups(seed):
+        so_far += group
         labels = tuple(range(len(group))) if scenario == "domain" else group
         parts = [_part(part, group, labels) for part in (train, test)]
-        active = labels if scenario != "class" else tuple(range(CLASSES))
+        active = so_far if scenario == "class" else labels
         found.append(Context(train=parts[0], test=parts[1], active=active))
     return found
 
@@ -127,9 +134,9 @@ def learn(
     torch.manual_seed(seed)
     model = make_model(scenario)
     for context in stream:
-        model.active = context.active
+        model.activate(context.active)
         _fit(model, context.train, callbacks, steps)
-    return _accuracy(model, stream), time.process_time() - began_s
+    return _accuracy(model, stream, scenario), time.process_time() - began_s
 
 
 def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, float]:
@@ -140,7 +147,7 @@ def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, 
     model = make_model(scenario)
     tensors = zip(*(context.train.tensors for context in stream), strict=True)
     _fit(model, ByBatch(*(torch.cat(each) for each in tensors)), (), CONTEXTS * steps)
-    return _accuracy(model, stream), time.process_time() - began_s
+    return _accuracy(model, stream, scenario), time.process_time() - began_s
 
 
 def make_model(scenario: Scenario) -> MaskedPerceptron:
@@ -167,11 +174,11 @@ def _fit(
 
 
 @torch.no_grad()
-def _accuracy(model: MaskedPerceptron, stream: Sequence[Context]) -> float:
+def _accuracy(model: MaskedPerceptron, stream: Sequence[Context], scenario: Scenario) -> float:
     model.eval()
     right = []
     for context in stream:
-        model.active = context.active
+        model.activate(stream[-1].active if scenario == "class" else context.active)
         images, labels = context.test.tensors
         right.append(float((model(images).argmax(1) == labels).float().mean()))
     return 100 * sum(right) / len(right)

@@ -120,7 +120,8 @@ def search(folder: Path, *, quick: bool) -> list[Row]:
     note = f"{started} trials, each of which would use more than its part; 1 J a batch by a clock"
     return [
         Row(id="search", what="share of the budget that was spent",
-            value=round(100 * status.spent / status.total, 6), unit="%", reach=100, seeds=started, note=note),
+            value=round(100 * status.spent / status.total, 6), unit="%", reach=100, seeds=started,
+            note=note),
         Row(id="search", what="trials that the report lacks", value=missing, unit="", reach=0,
             better="equal", seeds=started),
     ]  # fmt: skip
