@@ -16,7 +16,8 @@ from greentrain.callbacks.parameter_anchor import (
     trainable,
 )
 from greentrain.errors import ConfigurationError
-from greentrain.methods import Anchor, accumulate, merge, squared_gradients
+from greentrain.methods import Anchor, squared_gradients
+from greentrain.methods.anchors import accumulate, merge
 from greentrain.methods.importance import Likelihood, Outcomes, check_choice
 from greentrain.units import is_whole, whole_seed
 

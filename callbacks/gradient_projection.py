@@ -13,7 +13,8 @@ from greentrain.callbacks.batch_parts import Outputs, Unpack, call, pair
 from greentrain.callbacks.der import check_tensors, target_loss
 from greentrain.callbacks.parameter_anchor import check_whole_parameters
 from greentrain.errors import ConfigurationError
-from greentrain.methods import TensorReservoir, assign_gradients, flattened
+from greentrain.methods import TensorReservoir
+from greentrain.methods.projection import assign_gradients, flattened
 from greentrain.units import is_whole, whole_seed
 
 

@@ -13,7 +13,8 @@ from greentrain.callbacks.parameter_anchor import (
     measuring,
     trainable,
 )
-from greentrain.methods import Anchor, accumulate, output_sensitivity
+from greentrain.methods import Anchor, output_sensitivity
+from greentrain.methods.anchors import accumulate
 
 
 class MAS(ParameterAnchor):

@@ -16,8 +16,8 @@ from greentrain.callbacks.base import Callback
 from greentrain.callbacks.batch_parts import Outputs, Unpack, call, len_of, one_of, pair
 from greentrain.callbacks.messages import inform
 from greentrain.errors import ConfigurationError
-from greentrain.methods import Anchor, add_penalty_gradient, digest
-from greentrain.methods.anchors import Tensors
+from greentrain.methods import Anchor, add_penalty_gradient
+from greentrain.methods.anchors import Tensors, digest
 
 _SHARDED = ("deepspeed", "fsdp", "model_parallel", "modelparallel")
 

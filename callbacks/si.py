@@ -15,8 +15,8 @@ from greentrain.callbacks.parameter_anchor import (
     number_from,
     trainable,
 )
-from greentrain.methods import Anchor, accumulate, add_contributions, path_importance
-from greentrain.methods.anchors import Tensors
+from greentrain.methods import Anchor, add_contributions, path_importance
+from greentrain.methods.anchors import Tensors, accumulate
 
 
 class SI(ParameterAnchor):

@@ -2,10 +2,7 @@
 
 from greentrain.methods.anchors import (
     Anchor,
-    accumulate,
     add_penalty_gradient,
-    digest,
-    merge,
     penalty,
 )
 from greentrain.methods.augmentation import strongly_augmented, weakly_augmented
@@ -27,8 +24,6 @@ from greentrain.methods.low_rank import low_rank
 from greentrain.methods.mixture_of_experts import MixtureOfExperts
 from greentrain.methods.operation_count import count_operations
 from greentrain.methods.projection import (
-    assign_gradients,
-    flattened,
     project_from,
     project_from_all,
 )
@@ -56,27 +51,22 @@ __all__ = [
     "MixtureOfExperts",
     "SkipBlocks",
     "TensorReservoir",
-    "accumulate",
     "add_contributions",
     "add_penalty_gradient",
-    "assign_gradients",
     "auxiliary_loss",
     "calibrated_threshold",
     "choose_threshold",
     "consistency_loss",
     "content_keys",
     "count_operations",
-    "digest",
     "distillation_loss",
     "exit_table",
-    "flattened",
     "freezing_depth",
     "has_label",
     "heads_loss",
     "k_center",
     "low_rank",
     "magnitude_prune",
-    "merge",
     "most_harmed",
     "most_uncertain",
     "output_loss",

@@ -66,7 +66,8 @@ def penalty(parameters: Mapping[str, Tensor], anchor: Anchor, strength: float) -
     Example:
         >>> anchor = Anchor(reference={"w": torch.tensor([1.0, 2.0])},
         ...     importance={"w": torch.tensor([3.0, 0.0])})
-        >>> penalty({"w": torch.tensor([3.0, 9.0])}, anchor, strength=0.5)  # 0.25 * 3 * 2 ** 2
+        >>> now = {"w": torch.tensor([3.0, 9.0])}
+        >>> penalty(now, anchor, strength=0.5)  # 0.25 * 3 * 2 ** 2
         tensor(3.)
     """
     terms = [
@@ -122,7 +123,10 @@ def merge(earlier: Anchor | None, later: Anchor) -> Anchor:
 
     Example:
         >>> first, second = (
-        ...     Anchor(reference={"w": torch.tensor([value])}, importance={"w": torch.tensor([f])})
+        ...     Anchor(
+        ...         reference={"w": torch.tensor([value])},
+        ...         importance={"w": torch.tensor([f])},
+        ...     )
         ...     for value, f in ((0.0, 1.0), (4.0, 3.0)))
         >>> merged = merge(first, second)
         >>> merged.reference["w"], merged.importance["w"]
@@ -151,7 +155,10 @@ def accumulate(earlier: Anchor | None, later: Anchor, *, decay: float = 1.0) -> 
 
     Example:
         >>> first, second = (
-        ...     Anchor(reference={"w": torch.tensor([value])}, importance={"w": torch.tensor([f])})
+        ...     Anchor(
+        ...         reference={"w": torch.tensor([value])},
+        ...         importance={"w": torch.tensor([f])},
+        ...     )
         ...     for value, f in ((0.0, 1.0), (4.0, 3.0)))
         >>> online = accumulate(first, second, decay=0.5)
         >>> online.reference["w"], online.importance["w"]

@@ -59,7 +59,8 @@ class ExitHeads(nn.Module):
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> heads = ExitHeads.of(net, ["1"], classes=3, example=torch.zeros(1, 4))
-        >>> prediction = heads.predict(net, torch.randn(5, 4), threshold=0.0)  # all are confident
+        >>> images = torch.randn(5, 4)
+        >>> prediction = heads.predict(net, images, threshold=0.0)  # all leave at once
         >>> prediction.logits.shape, prediction.exits.tolist()
         (torch.Size([5, 3]), [0, 0, 0, 0, 0])
     """

@@ -40,7 +40,8 @@ def content_keys(inputs: Tensor) -> list[Key]:
         ``batch`` pairs of whole numbers.
 
     Example:
-        >>> first, second, third = content_keys(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
+        >>> inputs = torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]])
+        >>> first, second, third = content_keys(inputs)
         >>> first == third, first == second
         (True, False)
     """

@@ -151,7 +151,8 @@ def path_importance(
         damping: Bounds the importance of parameters that hardly moved; above 0.
 
     Example:
-        >>> path_importance({"w": torch.tensor([1.0])}, {"w": torch.tensor([0.5])}, damping=0.25)
+        >>> path, moved = {"w": torch.tensor([1.0])}, {"w": torch.tensor([0.5])}
+        >>> path_importance(path, moved, damping=0.25)
         {'w': tensor([2.])}
     """
     return {

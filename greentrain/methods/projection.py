@@ -51,7 +51,8 @@ def project_from_all(
 
     Example:
         >>> g = torch.tensor([-1.0, -1.0, 1.0])
-        >>> project_from_all(g, [torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0])])
+        >>> others = [torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0])]
+        >>> project_from_all(g, others)
         tensor([0., 0., 1.])
     """
     rows = torch.stack(list(references)).double()

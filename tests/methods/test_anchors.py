@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from greentrain.errors import ConfigurationError
-from greentrain.methods import Anchor, accumulate, add_penalty_gradient, merge, penalty
+from greentrain.methods import Anchor, add_penalty_gradient, penalty
+from greentrain.methods.anchors import accumulate, merge
 
 
 def net(seed: int) -> nn.Sequential:

@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from greentrain.methods import assign_gradients, flattened, project_from, project_from_all
+from greentrain.methods import project_from, project_from_all
+from greentrain.methods.projection import assign_gradients, flattened
 
 
 @pytest.mark.parametrize("seed", range(4))
