@@ -60,11 +60,11 @@ def test_nothing_but_later_rows_is_read(database: Path) -> None:
     ledger = Ledger(str(database))
     heads = exported(ledger)
     found = verify(ledger, heads, new_only=True)
-    assert (found.rows, found.earlier, found.failures) == (0, 3 * 19, ())
+    assert (found.rows, found.earlier, found.failures) == (0, 3 * 20, ())
     assert found.heads == ledger.heads()
     tell(ledger, ledger.open_budget("four", Budget.parse("1 Wh", num_experiences=2)), "four")
     found = verify(ledger, heads, new_only=True)
-    assert (found.rows, found.earlier, found.failures, found.notes) == (19, 3 * 19, (), ())
+    assert (found.rows, found.earlier, found.failures, found.notes) == (20, 3 * 20, (), ())
     assert found.heads == verify(ledger).heads == ledger.heads()
     ledger.close()
 
@@ -87,8 +87,8 @@ def test_an_earlier_row_that_was_altered_is_found_only_by_a_full_verification(
         "UPDATE entries SET recorded_utc = recorded_utc || 'x' WHERE id = :last",
         "DELETE FROM windows WHERE entry_id = :last",
         "UPDATE runs SET heads = '{}' WHERE name = 'four'",
-        "UPDATE entries SET hash = prev_hash WHERE kind = 'run' AND id > 57",
-        "UPDATE reservations SET sum_spent = sum_spent + 1 WHERE entry_id > 57",
+        "UPDATE entries SET hash = prev_hash WHERE kind = 'run' AND id > 60",
+        "UPDATE reservations SET sum_spent = sum_spent + 1 WHERE entry_id > 60",
     ],
 )
 def test_a_later_row_that_was_altered_is_found(database: Path, statement: str) -> None:
@@ -99,15 +99,15 @@ def test_a_later_row_that_was_altered_is_found(database: Path, statement: str) -
     values = {"last": last} if ":last" in statement else {}
     assert alter(database, statement, **values) >= 1
     found = verify(ledger, heads, new_only=True)
-    assert (found.earlier, found.ok) == (57, False)
+    assert (found.earlier, found.ok) == (60, False)
     ledger.close()
 
 
 @pytest.mark.parametrize(
     "statements",
     [
-        ["UPDATE entries SET hash = prev_hash WHERE kind = 'closing' AND id = 57"],
-        ["DELETE FROM closings WHERE entry_id = 57", "DELETE FROM entries WHERE id = 57"],
+        ["UPDATE entries SET hash = prev_hash WHERE kind = 'closing' AND id = 60"],
+        ["DELETE FROM closings WHERE entry_id = 60", "DELETE FROM entries WHERE id = 60"],
         ["INSERT INTO entries VALUES (-1, 'window', 'runs', 99, '', '', '')"],
     ],
 )
@@ -188,5 +188,5 @@ def test_the_command_says_what_it_did_not_read(database: Path, tmp_path: Path) -
     assert done.exit_code == 0
     said = " ".join(done.output.split())
     assert "0 new rows: everything follows from the exported heads" in said
-    assert "The 57 rows before were not read" in said
-    assert "They cover 57 of 57 rows" in said
+    assert "The 60 rows before were not read" in said
+    assert "They cover 60 of 60 rows" in said
