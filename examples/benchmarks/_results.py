@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -101,7 +102,7 @@ def joined(paths: Sequence[Path]) -> dict[str, Any]:
         "machine": "; ".join(dict.fromkeys(part["machine"] for part in parts)),
         "versions": parts[0]["versions"],
         "commit": ", ".join(dict.fromkeys(part["commit"] for part in parts)),
-        "command": "\n".join(part["command"] for part in parts),
+        "command": "\n".join(re.sub(r" --out \S+", "", part["command"]) for part in parts),
         "date": max(part["date"] for part in parts),
         "rows": [row for part in parts for row in part["rows"]],
     }
