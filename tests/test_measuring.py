@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -429,17 +428,29 @@ def test_the_blocks_error_is_the_one_that_is_raised(url, meter, impatient):
     holder.close()
 
 
-def test_a_ledger_is_not_held_open_during_the_block(tmp_path, url, meter):
-    def held() -> list[str]:
-        targets = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
-        return [target for target in targets if target.startswith(str(tmp_path))]
+HELD = """
+import os, sys, time
+from pathlib import Path
+import greentrain
+from greentrain.energy import ConstantMeter
 
-    with greentrain.measure("a", ledger=url, meter=meter):
-        until_s = time.monotonic() + 60.0
-        while held() and time.monotonic() < until_s:  # a thread writes down what is metered
-            gc.collect()  # what only a cycle of objects still holds is let go of
-            time.sleep(0.01)
-        assert not held()
+def held():
+    targets = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    return [target for target in targets if target.startswith(sys.argv[1])]
+
+with greentrain.measure("a", ledger=sys.argv[2], meter=ConstantMeter(100.0)):
+    until_s = time.monotonic() + 60.0
+    while held() and time.monotonic() < until_s:  # a thread writes down what is metered
+        time.sleep(0.01)
+    assert not held()
+"""
+
+
+def test_a_ledger_is_not_held_open_during_the_block(tmp_path, url):
+    # In a process of its own, in which nothing else has a ledger.
+    subprocess.run([sys.executable, "-c", HELD, str(tmp_path), url], check=True)
+    with contextlib.closing(Ledger(url, create=False)) as ledger:
+        assert len(ledger.windows()) == 1
 
 
 class Failing:
