@@ -27,11 +27,11 @@ class AGEM(GradientProjection):
     def references(self, pl_module: Any, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return the gradient of stored samples of all experiences."""
         held = sum(len(each) for each in self.memories)
-        drawn = [
+        parts = [
             each.sample(-(-self.batch_size * len(each) // held), pl_module.device)
             for each in self.memories
         ]
-        stored = tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))
+        stored = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         return [self.gradient_of(pl_module, parameters, stored)]
 
     def projected(self, gradient: torch.Tensor, references: list[torch.Tensor]) -> torch.Tensor:

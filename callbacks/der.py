@@ -8,14 +8,14 @@ import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
 from greentrain.callbacks.batch_parts import Outputs, Unpack
-from greentrain.callbacks.output_term import OutputTerm
 from greentrain.callbacks.parameter_anchor import number_from
+from greentrain.callbacks.reservoir_term import ReservoirTerm
 from greentrain.errors import ConfigurationError
-from greentrain.methods import TensorReservoir, output_loss
-from greentrain.units import is_whole, whole_seed
+from greentrain.methods import output_loss
+from greentrain.units import is_whole
 
 
-class DER(OutputTerm):
+class DER(ReservoirTerm):
     """Replay stored samples with the outputs that the model had for them: DER and DER++.
 
     Buzzega et al. 2020, algorithms 1 and 2. The loss becomes ``loss + alpha * mse(outputs, stored
@@ -61,7 +61,7 @@ class DER(OutputTerm):
         unpack: Unpack | None = None,
         outputs: Outputs | None = None,
     ) -> None:
-        super().__init__(unpack=unpack, outputs=outputs)
+        super().__init__(capacity, seed=seed, unpack=unpack, outputs=outputs)
         self.alpha = number_from(alpha, "alpha", lowest=0.0)
         self.beta = number_from(beta, "beta", lowest=0.0)
         if batch_size is not None and not is_whole(batch_size, 1):
@@ -69,15 +69,6 @@ class DER(OutputTerm):
                 f"batch_size is {batch_size!r}; it must be a whole number from 1 on"
             )
         self.batch_size = batch_size
-        self.seed = whole_seed(seed)
-        self.reservoir = TensorReservoir(capacity, seed=self.seed)
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Wrap the training step, and give each process a reservoir of another seed."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.global_rank and not self.reservoir.seen:
-            seed = self.seed + trainer.global_rank
-            self.reservoir = TensorReservoir(self.reservoir.capacity, seed=seed)
 
     def combined_loss(self, pl_module: Any, batch: Any, loss: torch.Tensor) -> torch.Tensor:
         """Return the loss with the terms of stored samples, and store the batch."""
@@ -98,14 +89,6 @@ class DER(OutputTerm):
                 loss = loss + self.beta * term
         self.reservoir.add(inputs, targets, now)
         return loss
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the reservoir."""
-        return {"reservoir": self.reservoir.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the reservoir from a checkpoint."""
-        self.reservoir.load_state_dict(state_dict["reservoir"])
 
 
 def target_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

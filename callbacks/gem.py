@@ -52,8 +52,8 @@ class GEM(GradientProjection):
 
     def references(self, pl_module: Any, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return the gradient of each past experience."""
-        drawn = (each.sample(self.batch_size, pl_module.device) for each in self.memories)
-        return [self.gradient_of(pl_module, parameters, stored) for stored in drawn]
+        samples = (each.sample(self.batch_size, pl_module.device) for each in self.memories)
+        return [self.gradient_of(pl_module, parameters, stored) for stored in samples]
 
     def projected(self, gradient: torch.Tensor, references: list[torch.Tensor]) -> torch.Tensor:
         """Return the nearest gradient that goes against no past experience."""

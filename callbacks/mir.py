@@ -9,14 +9,14 @@ from torch.nn.functional import cross_entropy
 
 from greentrain.callbacks.batch_parts import Outputs, Unpack
 from greentrain.callbacks.der import check_tensors, target_loss
-from greentrain.callbacks.output_term import OutputTerm
 from greentrain.callbacks.parameter_anchor import trainable
+from greentrain.callbacks.reservoir_term import ReservoirTerm
 from greentrain.errors import ConfigurationError
-from greentrain.methods import TensorReservoir, most_harmed
-from greentrain.units import is_whole, whole_seed
+from greentrain.methods import most_harmed
+from greentrain.units import is_whole
 
 
-class MIR(OutputTerm):
+class MIR(ReservoirTerm):
     """Replay the stored samples that the coming step would harm most: ER-MIR.
 
     Aljundi et al. 2019, "Online Continual Learning with Maximally Interfered Retrieval", algorithm
@@ -57,23 +57,14 @@ class MIR(OutputTerm):
         unpack: Unpack | None = None,
         outputs: Outputs | None = None,
     ) -> None:
-        super().__init__(unpack=unpack, outputs=outputs)
+        super().__init__(capacity, seed=seed, unpack=unpack, outputs=outputs)
         if not is_whole(batch_size, 1) or not is_whole(candidates, int(batch_size)):
             raise ConfigurationError(
                 f"candidates is {candidates!r} and batch_size {batch_size!r}; both are whole "
                 "numbers from 1 on, and there are at least as many candidates as are replayed"
             )
         self.candidates, self.batch_size = int(candidates), int(batch_size)
-        self.seed = whole_seed(seed)
-        self.reservoir = TensorReservoir(capacity, seed=self.seed)
         self._rate = 0.0
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Wrap the training step, and give each process a reservoir of another seed."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.global_rank and not self.reservoir.seen:
-            seed = self.seed + trainer.global_rank
-            self.reservoir = TensorReservoir(self.reservoir.capacity, seed=seed)
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -98,14 +89,6 @@ class MIR(OutputTerm):
             loss = loss + target_loss(outputs, labels[chosen])
         self.reservoir.add(inputs, targets)
         return loss
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the reservoir."""
-        return {"reservoir": self.reservoir.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the reservoir from a checkpoint."""
-        self.reservoir.load_state_dict(state_dict["reservoir"])
 
 
 def sample_losses(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
