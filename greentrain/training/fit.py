@@ -197,8 +197,8 @@ class ModelTrainer:
                 if not (makes_layers_late(model) and model.state_dict().keys() != weights.keys()):
                     load()
                     load = None
-            horizon = self.modes.weight_averaging * candidate.steps
-            averaging = WeightAveraging(horizon) if horizon else None
+            share = self.modes.weight_averaging
+            averaging = WeightAveraging(share) if share else None
             fit(
                 model,
                 train_loader(candidate.action, data, loader=self.loader, seed=seed),

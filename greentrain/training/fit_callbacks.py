@@ -220,24 +220,24 @@ class WeightAveraging(Callback):
     """Replace a module's weights by their mean over the fit, at the end of the fit.
 
     After optimizer step ``t`` the mean moves towards the weights,
-    ``mean += (theta - mean) * max(1 / t, 1 / horizon)``: a plain mean at first (Polyak & Juditsky
-    1992), then an exponential one. A fit that a cap ends early is averaged, too. Buffers of real
-    or complex numbers, such as the running statistics of batch normalisation, are averaged
-    alike, as they describe the activations under the averaged weights. Counters, sparse buffers
-    and those with an infinity, such as a causal mask, keep their last values. So do buffers that
-    appear, or change their shape or type during the fit, such as a queue of samples.
+    ``mean += (theta - mean) / (1 + share * (t - 1))``: the polynomial-decay averaging of Shamir &
+    Zhang 2013 with ``eta = 1 / share - 1``. It needs no planned end, so a fit that a cap ends early
+    is averaged alike. Buffers of real or complex numbers, such as the running statistics of batch
+    normalisation, are averaged, too, as they describe the activations under the averaged weights.
+    Counters, sparse buffers and those with an infinity, such as a causal mask, keep their last
+    values. So do buffers that appear, or change their shape or type, such as a queue of samples.
 
     Args:
-        horizon_steps: Steps over which the exponential mean forgets.
+        share: Share of the steps that the mean is over, about; 1 for the plain mean of all.
 
     Attributes:
         last: The module's state at the end of the fit, before the mean replaced it. The next update
             continues from it. ``None`` before.
     """
 
-    def __init__(self, horizon_steps: float) -> None:
+    def __init__(self, share: float) -> None:
         self.last: dict[str, torch.Tensor] | None = None
-        self._horizon = max(1.0, horizon_steps)
+        self._share = share
         self._mean: dict[str, torch.Tensor] = {}
         self._steps = 0
         self._global_step = 0
@@ -254,7 +254,7 @@ class WeightAveraging(Callback):
             self._mean = {name: each.clone() for name, each in _averaged(pl_module).items()}
             return
         weights = self._unchanged(pl_module)
-        decay = 1.0 - max(1.0 / self._steps, 1.0 / self._horizon)
+        decay = 1.0 - 1.0 / (1.0 + self._share * (self._steps - 1))
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average(list(self._mean.values()), weights, self._steps)
 

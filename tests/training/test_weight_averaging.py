@@ -30,30 +30,33 @@ def plain(make_model=Classifier, **options):
     return parts(make_model, modes={"weight_averaging": 0.0}, **options)
 
 
-def test_a_mean_over_fewer_steps_than_its_averaging_horizon_is_the_plain_mean():
+def test_a_mean_over_all_steps_is_the_plain_mean():
     trail = Trail()
-    model, _ = train(plain(), callbacks=[trail, WeightAveraging(12)], steps=12)
+    model, _ = train(plain(), callbacks=[trail, WeightAveraging(1.0)], steps=12)
     assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)
     assert not torch.allclose(model.layer.weight, trail.weights[-1], atol=1e-3)
 
 
-def test_a_longer_one_forgets_exponentially():
+def in_proportion_to_their_number(trail):
+    """The mean over half of the steps: the weights of step t count t times."""
+    count = torch.arange(1.0, len(trail.weights) + 1)
+    return (torch.stack(trail.weights) * count[:, None, None]).sum(0) / count.sum()
+
+
+def test_a_mean_over_a_share_of_the_steps_forgets_as_the_fit_grows():
     trail = Trail()
-    model, _ = train(parts(modes={"weight_averaging": 0.2}), callbacks=[trail], steps=20)
-    expected = trail.weights[0]
-    for step, weights in enumerate(trail.weights[1:], start=2):
-        expected = expected + (weights - expected) * max(1 / step, 1 / 4)  # a fifth of 20 steps
-    assert torch.allclose(model.layer.weight, expected, atol=1e-6)
+    model, _ = train(parts(modes={"weight_averaging": 0.5}), callbacks=[trail], steps=20)
+    assert torch.allclose(model.layer.weight, in_proportion_to_their_number(trail), atol=1e-6)
 
 
-def test_the_mean_is_taken_of_what_there_was_when_a_cap_ends_an_update():
+def test_a_mean_is_the_same_whatever_number_of_steps_was_planned_before_a_cap_ends_the_fit():
     clock, trail = Clock(), Trail()
     guard = BudgetGuard("20 J", meter=constant_meter(clock))  # at 1 J a step
     model, _ = train(
         parts(modes={"weight_averaging": 0.5}, callbacks=[Tick(clock)]), callbacks=[guard, trail]
     )
     assert 5 < len(trail.weights) <= 20
-    assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)
+    assert torch.allclose(model.layer.weight, in_proportion_to_their_number(trail), atol=1e-6)
 
 
 class Normalised(Classifier):
@@ -70,7 +73,7 @@ def test_running_statistics_are_averaged_with_the_weights_and_counters_are_not()
             self.means = [*getattr(self, "means", []), module.layer[0].running_mean.clone()]
 
     seen = Statistics()
-    model, _ = train(plain(Normalised), callbacks=[seen, WeightAveraging(99)], steps=10)
+    model, _ = train(plain(Normalised), callbacks=[seen, WeightAveraging(1.0)], steps=10)
     norm = model.layer[0]
     assert torch.allclose(norm.running_mean, torch.stack(seen.means).mean(0), atol=1e-6)
     assert int(norm.num_batches_tracked) == 10
@@ -124,7 +127,7 @@ def test_a_successor_with_a_new_nan_in_a_buffer_is_not_kept(tmp_path):
 def test_accumulated_batches_count_as_one_step_of_the_mean():
     trail = Trail()
     updating = plain(accumulate_grad_batches=4)
-    model, _ = train(updating, callbacks=[trail, WeightAveraging(99)], steps=8)
+    model, _ = train(updating, callbacks=[trail, WeightAveraging(1.0)], steps=8)
     steps = torch.stack([trail.weights[3], trail.weights[7]])
     assert torch.allclose(model.layer.weight, steps.mean(0), atol=1e-6)
 
@@ -138,7 +141,7 @@ def test_weights_are_averaged_by_default_and_not_where_the_share_is_none():
     last, _ = train(plain(), callbacks=[trails[1]], steps=20)
     expected = trails[0].weights[0]
     for step, weights in enumerate(trails[0].weights[1:], start=2):
-        expected = expected + (weights - expected) * max(1 / step, 1 / 6)  # three tenths of 20
+        expected = expected + (weights - expected) / (1 + 0.3 * (step - 1))
     assert torch.allclose(averaged.layer.weight, expected, atol=1e-6)
     assert torch.equal(last.layer.weight, trails[1].weights[-1])
 
@@ -212,7 +215,7 @@ class Queued(Classifier):
 
 def test_a_buffer_that_changes_its_shape_or_type_keeps_its_last_value():
     trail = Trail()
-    model, _ = train(plain(Queued), callbacks=[trail, WeightAveraging(12)], steps=12)
+    model, _ = train(plain(Queued), callbacks=[trail, WeightAveraging(1.0)], steps=12)
     assert torch.allclose(model.layer.weight, torch.stack(trail.weights).mean(0), atol=1e-6)
     assert model.queue.shape == (4, 2)
     assert model.halved.dtype == torch.float16
