@@ -25,7 +25,7 @@ from greentrain.callbacks.trainer_plan import is_finished, is_trial, validates
 from greentrain.callbacks.training_paused import ended_as
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.energy import Meter, WindowRecorder, energy_html
+from greentrain.energy import Meter, Reading, WindowRecorder, energy_html
 from greentrain.errors import BudgetExceeded
 
 
@@ -122,23 +122,18 @@ class BudgetGuard(DeadlineStop):
         check_options(meter, on_exceed, keep_j)
         super().__init__(deadline, on_exceed, clock)
         check_budget(ledger, budget, num_fits, on_exceed)
-        self.meter = meter
-        self.ledger = ledger
-        self.budget = budget
+        self.meter, self.ledger, self.budget = meter, ledger, budget
         self.num_fits = int(num_fits)
-        self.log_metrics = log
-        self.anneal = anneal
-        self.keep_j = keep_j
+        self.log_metrics, self.anneal, self.keep_j = log, anneal, keep_j
         self._usage: FitUsage | None = None  # during the fit only
         self._state = {}  # of the last fit, once it has ended
         self._lease: MeterLease | None = None
         self._account: CapAccount | None = None
         self._unit: Unit = self._cap.unit if self._cap else "J"
         self._limit = 0.0  # of this fit
-        self._refused = False
+        self._refused, self._next_check = False, 0.0
         self._logger = EpochLogger()
         self._rates = RateScaler((), float)
-        self._next_check = 0.0
 
     @property
     def cap_j(self) -> float | None:
@@ -238,6 +233,11 @@ class BudgetGuard(DeadlineStop):
             self._rates.remove()  # Lightning's tuner starts training several times in a fit
             self._rates = annealed_rates(trainer, self._usage)
         self._check(trainer, trainer.current_epoch)
+
+    def leave_out(self, used: Reading) -> None:
+        """Leave out a wait between two steps, which another reservation pays for."""
+        if self._usage is not None:
+            self._usage.leave_out(used)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Separate this batch from a pause before it."""
