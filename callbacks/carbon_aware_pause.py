@@ -20,6 +20,7 @@ from greentrain.callbacks.intensity_forecast import IntensityForecast
 from greentrain.callbacks.messages import inform
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early
 from greentrain.callbacks.pause_arguments import (
+    carbon_of_record,
     check_intensity,
     check_number,
     check_requeue,
@@ -227,6 +228,9 @@ class CarbonAwarePause(Callback):
             self._act(trainer, self._leave, "running", ended=True)
         elif trainer.is_global_zero and not trainer.fast_dev_run:
             self.checkpoint.unlink(missing_ok=True)
+            if self.usage.decided:
+                self.usage.train(self._now())
+                self._record(trainer, "shifted", self.usage.shifted(carbon_of_record(trainer)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the meter, and show what the pauses used."""
@@ -319,6 +323,7 @@ class CarbonAwarePause(Callback):
         inform(f"CarbonAwarePause pauses the fit: {choice.reason}")
         self.usage.train(self._now())
         self.usage.pauses += state == "running"
+        self.usage.decided += 1
         self._record(trainer, "pause", self._figures(choice))
         if state == "running" or self.pause == "requeue":
             self._save(trainer)

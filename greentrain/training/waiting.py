@@ -22,6 +22,7 @@ from greentrain.carbon.delay import (
     choose_start,
     forecast_origin,
 )
+from greentrain.carbon.saved_grams import Stretch, saved_grams
 from greentrain.carbon.schedule import expected_intensity
 from greentrain.carbon.slices import choose_slices
 from greentrain.control import Decision, Reason
@@ -31,7 +32,6 @@ from greentrain.ledger import Ledger
 from greentrain.texts import get_logger
 from greentrain.training.paid_wait import TOPIC, PaidWaits
 from greentrain.training.run_context import RunContext
-from greentrain.training.saved_grams import saved_g
 from greentrain.training.slice_pauses import MARGIN, Pause, SlicePauses
 from greentrain.training.start_by import StartBy, WaitHistory
 from greentrain.training.update_context import Spent
@@ -218,15 +218,17 @@ class UpdateWaits:
         pauses = [] if waited.pauses is None else waited.pauses.pauses
         if last is None or (waited.started <= waited.arrived and not pauses):
             return None
-        return saved_g(
-            self._carbon,
-            update_j,
-            timedelta(seconds=last[0]),
-            at_once=waited.arrived,
-            started=waited.started,
-            waited_j=waited.spent.energy_j,
-            pauses=pauses,
-        )
+        left = duration = timedelta(seconds=last[0])
+        worked: list[Stretch] = []
+        begins = waited.started
+        for each in pauses:
+            length = max(timedelta(0), min(left, each.began - begins))
+            worked.append((begins, begins + length, update_j * (length / duration)))
+            left, begins = left - length, each.ended
+        worked.append((begins, begins + left, update_j * (left / duration)))
+        idle = [(each.began, each.ended, each.spent.energy_j) for each in pauses]
+        idle.append((waited.arrived, waited.started, waited.spent.energy_j))
+        return saved_grams(self._carbon, waited.arrived, worked, idle).grams
 
     def _hindrance(self, decision: Decision, now: datetime, latest: datetime) -> str:
         """Return why nothing is compared; empty if a wait is possible."""
