@@ -54,6 +54,10 @@ class StartBy:
             )
         parse_duration(self.recheck), parse_duration(self.pause_cost)
 
+    def __str__(self) -> str:
+        """Return the text that gives the same limit."""
+        return self.within + (IN_SLICES if self.slices else "")
+
     @property
     def pause_time(self) -> timedelta:
         """Time at full power that decides whether a pause saves enough."""
@@ -100,7 +104,8 @@ def check_start_by(
         return None
     if not isinstance(start_by, (str, StartBy)):
         raise ConfigurationError(
-            f"start_by is {start_by!r}; it must be a duration such as '24 h', or a StartBy"
+            f"start_by is {start_by!r}; it must be a duration such as '24 h' or '24 h in slices', or "
+            "a StartBy"
         )
     if shadow:
         raise ConfigurationError(
