@@ -196,8 +196,7 @@ class BudgetGuard(DeadlineStop):
         self._begin_watch()
         if self._cap is None:
             return
-        carbon = carbon_of(trainer, self.carbon, self._cap)
-        step_j = self.joules_per_step
+        carbon, step_j = carbon_of(trainer, self.carbon, self._cap), self.joules_per_step
         self._next_check, self._refused = 0.0, False
         self._limit = self._cap.amount or 0.0
         self._lease = MeterLease(trainer, self.meter)
@@ -234,10 +233,11 @@ class BudgetGuard(DeadlineStop):
             self._rates = annealed_rates(trainer, self._usage)
         self._check(trainer, trainer.current_epoch)
 
-    def leave_out(self, used: Reading) -> None:
-        """Leave out a wait between two steps, which another reservation pays for."""
+    def wait(self, paid: Reading | None = None) -> None:
+        """Begin a wait between two steps; or leave one out that another reservation paid for."""
         if self._usage is not None:
-            self._usage.leave_out(used)
+            self._usage.wait(paid)
+            self._next_check = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Separate this batch from a pause before it."""

@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
 from greentrain.callbacks.base import Callback
+from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.deadline import is_time_of_day, local_now, parse_deadline
 from greentrain.callbacks.deadline_stop import DeadlineStop
 from greentrain.callbacks.exact_resume import ExactResume
@@ -329,6 +330,9 @@ class CarbonAwarePause(Callback):
             self._save(trainer)
         if self.pause == "requeue":
             self._end_process(trainer, choice.until)
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, BudgetGuard):
+                each.wait()
         with self.usage.measured("waiting", self._now):
             while choice.wait and not trainer.received_sigterm:
                 until_s = (choice.until - self._now()).total_seconds()

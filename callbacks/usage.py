@@ -167,10 +167,18 @@ class FitUsage:
         if self._phase is not None:
             self.enter(None)
 
-    def leave_out(self, used: Reading) -> None:
-        """Leave out energy that another reservation pays for, as that of a wait between steps."""
-        self._reader.leave_out(used)
-        self.begin_step()
+    def wait(self, paid: Reading | None = None) -> None:
+        """Begin a wait between two steps, whose energy is that of no step.
+
+        Args:
+            paid: The energy of a wait that has ended, if another reservation paid for it. It is
+                left out altogether.
+        """
+        if paid is None:
+            self.enter("start")
+        else:
+            self._reader.leave_out(paid)
+            self.begin_step()
 
     def finish(self) -> None:
         """Measure a last time, after waiting for a meter that is still being set up."""

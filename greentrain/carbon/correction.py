@@ -136,7 +136,8 @@ def expected_errors(forecast: Floats, errors: Floats, analogues: int = ANALOGUES
     days = -(-hours // _DAY_H)
     by_day = np.full((2, days * _DAY_H), np.nan)
     by_day[0, :hours], by_day[1, :past] = forecast, errors
-    shifts = analogue_errors(*by_day.reshape(2, days, _DAY_H), analogues).ravel()
+    forecasts, known = by_day.reshape(2, days, _DAY_H)
+    shifts = analogue_errors(forecasts, known, analogues).ravel()
     rest = coming_errors((errors - shifts[:past])[-DAYS * _DAY_H :], hours - past)
     if not rest.deviation.size or np.isnan(rest.deviation).all():
         return rest  # no error of the last days is known

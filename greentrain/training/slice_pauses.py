@@ -152,7 +152,7 @@ class SlicePauses(Callback):
         self._left_out += used
         self._next = found.ended + self._recheck
         if self._guard is not None:
-            self._guard.leave_out(used)
+            self._guard.wait(used)
         for each in trainer.callbacks:
             if isinstance(each, DeadlineStop):
                 each.skip_gap()

@@ -104,8 +104,8 @@ def check_start_by(
         return None
     if not isinstance(start_by, (str, StartBy)):
         raise ConfigurationError(
-            f"start_by is {start_by!r}; it must be a duration such as '24 h' or '24 h in slices', or "
-            "a StartBy"
+            f"start_by is {start_by!r}; it must be a duration such as '24 h' or "
+            "'24 h in slices', or a StartBy"
         )
     if shadow:
         raise ConfigurationError(

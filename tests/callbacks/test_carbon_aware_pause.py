@@ -167,6 +167,18 @@ def test_the_provider_of_the_monitor_is_used():
             fit(given, pausing(clock, {}, provider=None))
 
 
+def test_a_cap_counts_a_wait_and_not_as_a_step():
+    """15 steps of 216 kJ, and nine hours at 10 W: 0.99 of 1.3 kWh."""
+    clock = Machine()
+    guard = BudgetGuard("1.3 kWh", meter=clock.meter)
+    pause = pausing(clock, CLEAN_NIGHT, check_s=1e9)
+    fit(guard, Phases(clock), pause, max_epochs=3)
+    assert pause.usage.seconds["waiting"] > 8 * 3600.0
+    assert guard.joules_per_step == pytest.approx(216e3, rel=1e-3)
+    assert (guard.steps, guard.stopped) == (15, False)
+    assert guard.used_j == pytest.approx(15 * 216e3 + 9 * 36e3, rel=1e-3)
+
+
 class Bounded(Hours):
     """The same with bounds of 10 % below and above each value."""
 
