@@ -25,7 +25,7 @@ from greentrain.callbacks.trainer_plan import is_finished, is_trial, validates
 from greentrain.callbacks.training_paused import ended_as
 from greentrain.callbacks.usage import FitUsage
 from greentrain.carbon import CarbonAccount, IntensityProvider
-from greentrain.energy import Meter, WindowRecorder, energy_html
+from greentrain.energy import Meter, Reading, WindowRecorder, energy_html
 from greentrain.errors import BudgetExceeded
 
 
@@ -122,23 +122,18 @@ class BudgetGuard(DeadlineStop):
         check_options(meter, on_exceed, keep_j)
         super().__init__(deadline, on_exceed, clock)
         check_budget(ledger, budget, num_fits, on_exceed)
-        self.meter = meter
-        self.ledger = ledger
-        self.budget = budget
+        self.meter, self.ledger, self.budget = meter, ledger, budget
         self.num_fits = int(num_fits)
-        self.log_metrics = log
-        self.anneal = anneal
-        self.keep_j = keep_j
+        self.log_metrics, self.anneal, self.keep_j = log, anneal, keep_j
         self._usage: FitUsage | None = None  # during the fit only
         self._state = {}  # of the last fit, once it has ended
         self._lease: MeterLease | None = None
         self._account: CapAccount | None = None
         self._unit: Unit = self._cap.unit if self._cap else "J"
         self._limit = 0.0  # of this fit
-        self._refused = False
+        self._refused, self._next_check = False, 0.0
         self._logger = EpochLogger()
         self._rates = RateScaler((), float)
-        self._next_check = 0.0
 
     @property
     def cap_j(self) -> float | None:
@@ -201,8 +196,7 @@ class BudgetGuard(DeadlineStop):
         self._begin_watch()
         if self._cap is None:
             return
-        carbon = carbon_of(trainer, self.carbon, self._cap)
-        step_j = self.joules_per_step
+        carbon, step_j = carbon_of(trainer, self.carbon, self._cap), self.joules_per_step
         self._next_check, self._refused = 0.0, False
         self._limit = self._cap.amount or 0.0
         self._lease = MeterLease(trainer, self.meter)
@@ -238,6 +232,12 @@ class BudgetGuard(DeadlineStop):
             self._rates.remove()  # Lightning's tuner starts training several times in a fit
             self._rates = annealed_rates(trainer, self._usage)
         self._check(trainer, trainer.current_epoch)
+
+    def wait(self, paid: Reading | None = None) -> None:
+        """Begin a wait between two steps; or leave one out that another reservation paid for."""
+        if self._usage is not None:
+            self._usage.wait(paid)
+            self._next_check = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Separate this batch from a pause before it."""

@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 
 from greentrain.callbacks.base import Callback
+from greentrain.callbacks.budget_guard import BudgetGuard
 from greentrain.callbacks.deadline import is_time_of_day, local_now, parse_deadline
 from greentrain.callbacks.deadline_stop import DeadlineStop
 from greentrain.callbacks.exact_resume import ExactResume
@@ -20,6 +21,7 @@ from greentrain.callbacks.intensity_forecast import IntensityForecast
 from greentrain.callbacks.messages import inform
 from greentrain.callbacks.meter_lease import MeterLease, abandon_early
 from greentrain.callbacks.pause_arguments import (
+    carbon_of_record,
     check_intensity,
     check_number,
     check_requeue,
@@ -227,6 +229,9 @@ class CarbonAwarePause(Callback):
             self._act(trainer, self._leave, "running", ended=True)
         elif trainer.is_global_zero and not trainer.fast_dev_run:
             self.checkpoint.unlink(missing_ok=True)
+            if self.usage.decided:
+                self.usage.train(self._now())
+                self._record(trainer, "shifted", self.usage.shifted(carbon_of_record(trainer)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the meter, and show what the pauses used."""
@@ -319,11 +324,15 @@ class CarbonAwarePause(Callback):
         inform(f"CarbonAwarePause pauses the fit: {choice.reason}")
         self.usage.train(self._now())
         self.usage.pauses += state == "running"
+        self.usage.decided += 1
         self._record(trainer, "pause", self._figures(choice))
         if state == "running" or self.pause == "requeue":
             self._save(trainer)
         if self.pause == "requeue":
             self._end_process(trainer, choice.until)
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, BudgetGuard):
+                each.wait()
         with self.usage.measured("waiting", self._now):
             while choice.wait and not trainer.received_sigterm:
                 until_s = (choice.until - self._now()).total_seconds()

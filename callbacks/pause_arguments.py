@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from greentrain.callbacks.energy_monitor import EnergyMonitor
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.run_record import RunRecord
-from greentrain.carbon import IntensityProvider, StaticIntensity, named_intensity
+from greentrain.carbon import CarbonAccount, IntensityProvider, StaticIntensity, named_intensity
 from greentrain.errors import ConfigurationError
 from greentrain.units import is_number
 
@@ -60,6 +60,20 @@ def record_of(trainer: Any) -> RunRecord | None:
     """Return the record of the run that an ``EnergyMonitor`` of the Trainer measures."""
     monitors = (each for each in trainer.callbacks if isinstance(each, EnergyMonitor))
     return next((each.record for each in monitors if each.record is not None), None)
+
+
+def carbon_of_record(trainer: Any) -> CarbonAccount | None:
+    """Return the average intensities that the report of a monitored run is made of.
+
+    Returns:
+        ``None`` if they are unknown, or one value for all hours. Also with several processes, of
+        which each has measured a part.
+    """
+    monitors = (each for each in trainer.callbacks if isinstance(each, EnergyMonitor))
+    carbon = next((each.carbon for each in monitors if each.record is not None), None)
+    if carbon is None or carbon.provider is None or isinstance(carbon.provider, StaticIntensity):
+        return None
+    return carbon if trainer.world_size == 1 else None
 
 
 def check_number(

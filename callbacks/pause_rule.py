@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from greentrain.carbon.planning import HURDLE
+
 State = Literal["new", "running", "paused"]
 
 MIN_KNOWN = 0.5
@@ -141,8 +143,12 @@ def choose(
     now_g = float(costs.power_w * grams(own_s))
     best = int(np.argmax(later <= later.min() * (1.0 + _TIE)))  # the first of equal ones
     later_g, until = float(later[best]), now + timedelta(seconds=float(starts_s[best]))
-    least = max(min_saving, _LEAST_SAVING) if state == "running" else _LEAST_SAVING
-    if later_g >= now_g * (1.0 - least):
+    least, hurdle_g = _LEAST_SAVING, 0.0
+    if state == "running":
+        least = max(min_saving, _LEAST_SAVING)
+        hurdle_s = HURDLE * costs.pause_j / costs.power_w
+        hurdle_g = costs.power_w * float(grams(starts_s[best] + hurdle_s) - grams(starts_s[best]))
+    if later_g + max(hurdle_g, now_g * least) >= now_g:
         return run("no later start saves enough", now_g, later_g)
     share = 1.0 - later_g / now_g
     reason = f"a start at {until.isoformat(timespec='minutes')} saves {share:.0%} of the rest"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from greentrain.callbacks.pause_rule import PauseCosts
+from greentrain.carbon import CarbonAccount
+from greentrain.carbon.saved_grams import SavedGrams, Stretch, saved_grams
 from greentrain.energy import Reading, WindowRecorder
 from greentrain.units import format_energy, plural
 
@@ -24,6 +26,9 @@ class PauseUsage:
         seconds: Seconds of pausing, waiting and resuming.
         energy_j: Joules of each; a lower bound where a meter had none.
         saved_j: Joules of the last saving; ``None`` before.
+        decided: Decisions to wait that were carried out so far.
+        worked: Stretches of training: start, end and joules.
+        idle_times: Stretches of pausing, waiting and resuming.
     """
 
     def __init__(self) -> None:
@@ -31,6 +36,9 @@ class PauseUsage:
         self.seconds = dict.fromkeys(_PHASES, 0.0)
         self.energy_j = dict.fromkeys(_PHASES, 0.0)
         self.saved_j: float | None = None
+        self.decided = 0
+        self.worked: list[Stretch] = []
+        self.idle_times: list[Stretch] = []
         self._restart_s, self._restart_j = 0.0, 0.0
         self._train_s, self._train_j = 0.0, 0.0
         self._idle_s, self._idle_j = 0.0, 0.0
@@ -58,6 +66,8 @@ class PauseUsage:
         if self.pauses:
             self.seconds["resuming"] += self._restart_s
             self.energy_j["resuming"] += self._restart_j
+            began = now - timedelta(seconds=self._restart_s)
+            self.idle_times.append((began, now, self._restart_j))
 
     def begin_resuming(self) -> None:
         """Begin the window of a fit that continues, once its checkpoint is read."""
@@ -87,6 +97,12 @@ class PauseUsage:
     def train(self, now: datetime) -> None:
         """Count the time since the last call as training."""
         train_s, train_j = self._since(now)
+        began = now - timedelta(seconds=train_s)
+        if self.worked and self.worked[-1][1] == began:
+            began, _, before_j = self.worked.pop()
+            self.worked.append((began, now, before_j + train_j))
+        elif train_s:
+            self.worked.append((began, now, train_j))
         self._train_s, self._train_j = self._train_s + train_s, self._train_j + train_j
 
     def idle(self, now: datetime) -> None:
@@ -106,6 +122,7 @@ class PauseUsage:
             used_j = self._recorder.leave().reading.total_j or 0.0
             self.seconds[phase] += (now() - began).total_seconds()
             self.energy_j[phase] += used_j
+            self.idle_times.append((began, now(), used_j))
             if phase == "pausing":
                 self.saved_j = used_j
             self._since(now())
@@ -129,6 +146,27 @@ class PauseUsage:
         pause_j = saved_j + self._restart_j
         return PauseCosts(power_w=power_w, pause_j=pause_j, restart_s=self._restart_s)
 
+    def shifted(self, carbon: CarbonAccount | None) -> dict[str, Any]:
+        """Return what the pauses of a finished fit shifted, for the ledger.
+
+        Args:
+            carbon: Converts joules to grams; ``None`` if the grams are unknown.
+        """
+        stretches = [*self.worked, *self.idle_times]
+        saved = SavedGrams()
+        if carbon is not None and self.worked:
+            first = min(began for began, _, _ in stretches)
+            saved = saved_grams(carbon, first, self.worked, self.idle_times)
+        return {
+            "shifted_g": saved.grams,
+            "low_g": saved.low_g,
+            "high_g": saved.high_g,
+            "decided": self.decided,
+            "pauses": self.pauses,
+            "seconds": dict(self.seconds),
+            "energy_j": dict(self.energy_j),
+        }
+
     def sentence(self) -> str:
         """Return the pauses in words."""
         waited_h = self.seconds["waiting"] / 3600.0
@@ -146,6 +184,9 @@ class PauseUsage:
             "saved_j": self.saved_j,
             "train": [self._train_s, self._train_j],
             "idle": [self._idle_s, self._idle_j],
+            "decided": self.decided,
+            "worked": _plain(self.worked),
+            "idle_times": _plain(self.idle_times),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -154,6 +195,13 @@ class PauseUsage:
         self.seconds, self.energy_j = dict(state["seconds"]), dict(state["energy_j"])
         self._train_s, self._train_j = state["train"]
         self._idle_s, self._idle_j = state["idle"]
+        self.decided = int(state.get("decided", 0))  # not in a state of an earlier release
+        self.worked, self.idle_times = (
+            [(datetime.fromisoformat(a), datetime.fromisoformat(b), j) for a, b, j in state[name]]
+            if name in state
+            else []
+            for name in ("worked", "idle_times")
+        )
 
     def _since(self, now: datetime) -> tuple[float, float]:
         """Return seconds and joules since the last call."""
@@ -162,3 +210,7 @@ class PauseUsage:
         reading, (before, then) = self._recorder.read(), self._edge
         self._edge = reading, now
         return max(0.0, (now - then).total_seconds()), max(0.0, (reading - before).total_j or 0.0)
+
+
+def _plain(stretches: list[Stretch]) -> list[list[Any]]:
+    return [[began.isoformat(), ended.isoformat(), joules] for began, ended, joules in stretches]

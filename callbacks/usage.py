@@ -167,6 +167,19 @@ class FitUsage:
         if self._phase is not None:
             self.enter(None)
 
+    def wait(self, paid: Reading | None = None) -> None:
+        """Begin a wait between two steps, whose energy is that of no step.
+
+        Args:
+            paid: The energy of a wait that has ended, if another reservation paid for it. It is
+                left out altogether.
+        """
+        if paid is None:
+            self.enter("start")
+        else:
+            self._reader.leave_out(paid)
+            self.begin_step()
+
     def finish(self) -> None:
         """Measure a last time, after waiting for a meter that is still being set up."""
         self._lease.sources()
@@ -297,6 +310,10 @@ class _UsageReader:
         if lease.setup is not None:  # the fit begins with the preparation of its data
             self._start = _before(self._start, lease.setup.reading)
             self._time = lease.setup.started
+
+    def leave_out(self, used: Reading) -> None:
+        """Count as if some seconds and joules had not been used."""
+        self._start, self._time = self._start + used, utc_now()
 
     def read(self) -> UsagePoint:
         """Return the sum over all processes, without steps; every process has to call this."""

@@ -27,18 +27,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--intensity", default="uk", help="a provider with forecasts, or a file")
     parser.add_argument("--start-by", default="24 h", help="longest wait of an update")
+    parser.add_argument("--slices", action="store_true", help="pause within an update, too")
     parser.add_argument("--quick", action="store_true", help="simulate nights")
     given = parser.parse_args()
-    options: dict[str, Any] = {"start_by": given.start_by, "budget": "1 kWh"}
+    waits: dict[str, Any] = {"within": given.start_by, "slices": given.slices}
+    options: dict[str, Any] = {"start_by": StartBy(**waits), "budget": "1 kWh"}
     trainer: dict[str, Any] = {"max_epochs": 5, "accelerator": "cpu"}
     if given.quick:
         night = SimulatedNight()
         given.intensity = str(night.write(Path("night.csv")))
         simulated = night.options()
         options |= {
-            "start_by": StartBy(
-                within=given.start_by, clock=simulated["clock"], sleep=simulated["sleep"]
-            ),
+            "start_by": StartBy(**waits, clock=simulated["clock"], sleep=simulated["sleep"]),
             "meter": simulated["meter"],
             "budget": "100 kWh",
         }

@@ -20,6 +20,8 @@ MIN_RESERVATION_J = 1e-6
 class Payment:
     """A reservation in use, which pays for all windows from :meth:`begin` to :meth:`end`.
 
+    A payment within another one pays for its own windows, and the outer one for the rest.
+
     Args:
         recorder: Records the windows, which carry the reservation.
         reservation: The reservation's name.
@@ -39,6 +41,7 @@ class Payment:
         self._depth = 0
         self._closed: Reading = NOTHING
         self._open = False
+        self._outer: str | None = None
 
     @property
     def used(self) -> Reading:
@@ -55,7 +58,10 @@ class Payment:
     def begin(self, phase: str | None = None) -> None:
         """Begin to measure, in a phase of this name if one is given."""
         self._depth, self._open = self._recorder.depth, True
-        self._recorder.reservation_id = self.reservation
+        self._outer, self._recorder.reservation_id = (
+            self._recorder.reservation_id,
+            self.reservation,
+        )
         self._recorder.sinks.append(self._take)
         if phase is not None:
             self._recorder.enter(phase)
@@ -64,7 +70,7 @@ class Payment:
         """Stop measuring, and close the phases opened since :meth:`begin`."""
         self._recorder.leave_to(self._depth)
         self._recorder.sinks.remove(self._take)
-        self._recorder.reservation_id = None
+        self._recorder.reservation_id = self._outer
         self._open = False
 
     def settle(self, account: Account) -> None:
@@ -72,7 +78,8 @@ class Payment:
         self.overrun_j = settle(account, self.reservation, self.actual_j)
 
     def _take(self, window: Window) -> None:
-        self._closed += window.reading
+        if window.reservation_id == self.reservation:
+            self._closed += window.reading
 
 
 def settle(account: Account, reservation: str, actual_j: float) -> float:

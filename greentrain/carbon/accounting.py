@@ -224,6 +224,34 @@ class CarbonAccount:
             market_intensity_g_per_kwh=market,
         )
 
+    def bounds_g(
+        self, energy_j: float, start: datetime, end: datetime
+    ) -> tuple[float | None, float | None]:
+        """Return the grams of joules by the lower and the upper bounds of the intensity.
+
+        Args:
+            energy_j: The joules.
+            start: When their use began, aware.
+            end: When it ended, aware.
+
+        Returns:
+            ``None`` for each bound that an interval of this time lacks.
+        """
+        kwh = energy_j / (1000.0 * J_PER_WH) * (self._pue or 1.0)
+        intervals = self._intervals(start, end)
+        found: list[float | None] = []
+        for name in ("low_g_per_kwh", "high_g_per_kwh"):
+            bounded = [
+                dataclasses.replace(
+                    one, g_per_kwh=getattr(one, name), low_g_per_kwh=None, high_g_per_kwh=None
+                )
+                for one in intervals
+                if getattr(one, name) is not None
+            ]
+            mean = mean_of(bounded, start, end)
+            found.append(None if mean is None else kwh * mean)
+        return found[0], found[1]
+
     def _intervals(self, start: datetime, end: datetime) -> Sequence[Interval]:
         """Return what is known of a time; the part that is not published yet, as forecast."""
         if self._provider is None:

@@ -1,9 +1,10 @@
 """Correct a forecast of intensity by its own past errors, and bound it by them.
 
-The errors of the last day and those of the coming hours are taken as jointly normal, by hour of the
-day. Their covariance is that of past days, shrunk towards an autoregressive one. The correction is
-the conditional mean of the coming errors, given the last day's. Only errors that were known at the
-time of the forecast are used.
+Days whose forecast had a similar shape give the errors to expect. What is left of the errors of the
+last day and of the coming hours is taken as jointly normal, by hour of the day. Their covariance is
+that of past days, shrunk towards an autoregressive one. The correction is the conditional mean of
+the coming errors, given the last day's. Only errors that were known at the time of the forecast are
+used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from greentrain.carbon.analogues import ANALOGUES, analogue_errors
 from greentrain.carbon.intensity import IntensityProvider, Interval, overlapping, utc_span
 from greentrain.carbon.planning import step_means
 from greentrain.errors import IntensityError
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 HOUR = timedelta(hours=1)
 DAYS = 60
-"""Past days whose errors are read."""
+"""Past days whose errors the covariance comes from."""
+READ_DAYS = 2 * DAYS
+"""Past days that are read: each of the last :data:`DAYS` is compared with the days before it."""
 _DAY_H = 24
 _PRIOR_DAYS = 10.0
 """Days that the autoregressive covariance counts as."""
@@ -111,6 +115,35 @@ def _covariance(windows: Floats, size: int, spread: float) -> Floats:
     return shrunk
 
 
+def expected_errors(forecast: Floats, errors: Floats, analogues: int = ANALOGUES) -> Correction:
+    """Return the expected errors of the coming hours, from past forecasts and their errors.
+
+    Days with a forecast of similar shape give the first part: see :func:`analogue_errors`. What
+    they leave of the last days' errors gives the rest, by :func:`coming_errors`.
+
+    Args:
+        forecast: The forecast hour by hour, from the beginning of a past day to the end of the
+            coming hours, of shape ``(hours,)``; NaN where unknown.
+        errors: Actual less forecast of its past hours, up to the present; NaN where unknown.
+        analogues: As for :func:`analogue_errors`.
+
+    Returns:
+        Expected errors and deviations of the hours after those of ``errors``.
+    """
+    import numpy as np
+
+    past, hours = len(errors), len(forecast)
+    days = -(-hours // _DAY_H)
+    by_day = np.full((2, days * _DAY_H), np.nan)
+    by_day[0, :hours], by_day[1, :past] = forecast, errors
+    forecasts, known = by_day.reshape(2, days, _DAY_H)
+    shifts = analogue_errors(forecasts, known, analogues).ravel()
+    rest = coming_errors((errors - shifts[:past])[-DAYS * _DAY_H :], hours - past)
+    if not rest.deviation.size or np.isnan(rest.deviation).all():
+        return rest  # no error of the last days is known
+    return replace(rest, mean=rest.mean + shifts[past:hours])
+
+
 def past_errors(
     provider: IntensityProvider, as_of: datetime, days: int = DAYS
 ) -> tuple[Floats, bool]:
@@ -128,11 +161,18 @@ def past_errors(
     """
     import numpy as np
 
+    errors = _past(provider, as_of, days)[1]
+    return errors, bool(np.isfinite(errors).any())
+
+
+def _past(provider: IntensityProvider, as_of: datetime, days: int) -> tuple[Floats, Floats]:
+    """Return the forecasts of past hours and their errors, NaN where unknown."""
+    import numpy as np
+
     end, _ = utc_span(as_of, as_of)
     start, count = end - days * _DAY_H * HOUR, days * _DAY_H
     unknown = np.full(count, np.nan)
     try:
-        actual = [one for one in provider.history(start, end) if one.end <= end]
         predicted: list[Interval] = []
         moment = start
         while moment < end:
@@ -142,14 +182,15 @@ def past_errors(
             predicted += [replace(one, start=max(one.start, moment)) for one in found]
             # The next one is issued when this one ends, or an hour later.
             moment = max([moment + HOUR, *(one.end for one in found)])
+        actual = [one for one in provider.history(start, end) if one.end <= end]
     except IntensityError:  # it keeps no past forecasts
-        return unknown, False
-    errors = step_means(actual, start, count, HOUR) - step_means(predicted, start, count, HOUR)
-    return errors, bool(np.isfinite(errors).any())
+        return unknown, unknown
+    means = step_means(predicted, start, count, HOUR)
+    return means, step_means(actual, start, count, HOUR) - means
 
 
 def corrected_forecast(
-    provider: IntensityProvider, as_of: datetime, horizon: timedelta, days: int = DAYS
+    provider: IntensityProvider, as_of: datetime, horizon: timedelta, days: int = READ_DAYS
 ) -> list[Interval]:
     """Return a provider's forecast, corrected by its own past errors, with bounds of 90 %.
 
@@ -165,15 +206,22 @@ def corrected_forecast(
         IntensityError: If the provider gives no forecast.
         ConfigurationError: If ``as_of`` is naive.
     """
+    import numpy as np
+
     as_of, end = utc_span(as_of, as_of + horizon, "a forecast")
     forecast = list(provider.forecast(as_of, horizon))
     if not forecast:
         return []
-    errors, known = past_errors(provider, as_of, days)
-    if not known:
+    predicted, errors = _past(provider, as_of, days)
+    if days > DAYS and not np.isfinite(errors).any():  # it may keep fewer days
+        predicted, errors = _past(provider, as_of, DAYS)
+    if not np.isfinite(errors).any():
         return forecast
     hours = math.ceil((end - as_of) / HOUR)
-    found = coming_errors(errors, hours)
+    # From the first hour of a day on, in UTC.
+    first = -int((as_of - as_of.replace(hour=0, minute=0, second=0, microsecond=0)) / HOUR) % _DAY_H
+    coming = step_means(forecast, as_of, hours, HOUR)
+    found = expected_errors(np.concatenate([predicted[first:], coming]), errors[first:])
     parts: list[Interval] = []
     for number in range(hours):
         start = as_of + number * HOUR

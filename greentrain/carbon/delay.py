@@ -60,12 +60,14 @@ class DelayOption:
         work_g: Expected grams of the work.
         idle_g: Expected grams of waiting until then.
         lost_g: Grams that the benefit lost by waiting is worth.
+        segments: Start and end of each slice, in UTC; empty for one block.
     """
 
     start: datetime
     work_g: float
     idle_g: float
     lost_g: float
+    segments: tuple[tuple[datetime, datetime], ...] = ()
 
     @property
     def cost_g(self) -> float:
@@ -74,11 +76,13 @@ class DelayOption:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for the ledger."""
+        slices = [[one.isoformat() for one in times] for times in self.segments]
         return {
             "start_utc": self.start.isoformat(),
             "work_g": self.work_g,
             "idle_g": self.idle_g,
             "lost_g": self.lost_g,
+            **({"slices": slices} if slices else {}),
         }
 
 

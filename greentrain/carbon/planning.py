@@ -150,7 +150,7 @@ def plan(
     """
     check_work(now, duration + (pause_cost if state == "paused" else timedelta(0)), deadline)
     now, deadline = now.astimezone(UTC), deadline.astimezone(UTC)
-    step, work = _steps(duration, deadline - now, step)
+    step, work = plan_steps(duration, deadline - now, step)
     wait = math.ceil(pause_cost / step - _ROUNDING) if state == "paused" else 0
     # A deadline that leaves a part of a step for the resume is met without the rest of the step.
     count = max(work + wait, int((deadline - now) / step + _ROUNDING))
@@ -222,6 +222,8 @@ def best_steps(
     state: State = "new",
     sliced: bool = True,
     hurdle: float = 0.0,
+    ended: Floats | None = None,
+    switch: float = 0.0,
 ) -> list[tuple[int, int]]:
     """Return the cheapest steps for a work, as segments of first step and end.
 
@@ -234,6 +236,9 @@ def best_steps(
         state: As for :func:`plan`.
         sliced: Whether the work may pause.
         hurdle: Gain of a pause that is required above its cost, as a share of the cost.
+        ended: Cost of an end ``n`` steps after the earliest possible one, of shape
+            ``(steps - work + 1,)``; for slices only. Use it for what waiting costs.
+        switch: Cost of each pause that takes no time; for slices only.
 
     Raises:
         ConfigurationError: If the work does not fit.
@@ -246,13 +251,14 @@ def best_steps(
     if not 1 <= work <= count - wait:
         raise ConfigurationError(f"work of {work + wait} steps does not fit into {count} steps")
     if not np.isfinite(values).all():
-        values = np.ones(count)
+        values, ended, switch = np.ones(count), None, 0.0
     scale = float(np.abs(values).max()) or 1.0
     values = values / scale + _TIE * np.arange(count) / count
     if not sliced and state != "paused":
         first = 0 if state == "running" else _window(values, work)
         return [(first, first + work)]
-    return _slices(values, work, pause_cost, state, sliced=sliced, hurdle=hurdle)
+    last, switch = 0.0 if ended is None else ended / scale, switch / scale
+    return _slices(values, work, pause_cost, state, last, switch, sliced=sliced, hurdle=hurdle)
 
 
 def _window(values: Floats, work: int) -> int:
@@ -263,7 +269,15 @@ def _window(values: Floats, work: int) -> int:
 
 
 def _slices(
-    values: Floats, work: int, pause_cost: float, state: State, *, sliced: bool, hurdle: float
+    values: Floats,
+    work: int,
+    pause_cost: float,
+    state: State,
+    ended: Floats | float,
+    switch: float,
+    *,
+    sliced: bool,
+    hurdle: float,
 ) -> list[tuple[int, int]]:
     """Return the optimal segments by dynamic programming over the work done and its delay.
 
@@ -278,7 +292,7 @@ def _slices(
     if wait:
         shares[-1] = pause_cost - (wait - 1)
     resume_cost = np.convolve(values, shares[::-1])[wait - 1 :] if wait else np.zeros(len(values))
-    resume_cost = resume_cost * (1.0 + hurdle)
+    resume_cost = resume_cost * (1.0 + hurdle) + switch
     costs = np.empty((work, delays))
     costs[0] = values[:delays]  # the first step of a new work starts anywhere, without a cost
     if state != "new":
@@ -299,7 +313,7 @@ def _slices(
             np.minimum(resumed, before[wait:], out=after[wait:])
         after[: delays - left] = before[: delays - left]
         after += values[done : done + delays]
-    delay = int(costs[-1].argmin())
+    delay = int((costs[-1] + ended).argmin())
     segments, last = [], work + delay
     for done in range(work - 1, 0, -1):
         if resumes[done, delay]:
@@ -328,8 +342,16 @@ def _cost(
     return total / work
 
 
-def _steps(duration: timedelta, left: timedelta, step: timedelta) -> tuple[timedelta, int]:
-    """Return the length of a step, and the number of steps that the work takes, rounded up."""
+def plan_steps(
+    duration: timedelta, left: timedelta, step: timedelta = STEP
+) -> tuple[timedelta, int]:
+    """Return the length of a step, and the number of steps that the work takes, rounded up.
+
+    Args:
+        duration: Time that the work needs.
+        left: Time until its deadline.
+        step: Shortest length of a step.
+    """
     cells = (duration / step) * (left / step)
     step = step * max(1.0, math.sqrt(cells / _MOST_CELLS), left / step / _MOST_STEPS)
     return step, max(1, math.ceil(duration / step - _ROUNDING))

@@ -60,6 +60,7 @@ class _Frame:
     phase: str
     epoch: int | None
     started: datetime
+    reservation_id: str | None = None
     used: Reading = NOTHING
     spans: list[tuple[datetime, datetime]] = field(default_factory=list)
     # Earlier and later reading of each span whose joules are late.
@@ -155,7 +156,7 @@ class WindowRecorder:
             now = self._now()
             if self._frames:
                 self._frames[-1].add_span(self._since, now)
-            self._frames.append(_Frame(phase=phase, epoch=epoch, started=now))
+            self._frames.append(_Frame(phase, epoch, now, self.reservation_id))
             self._since = now
 
     def leave(self) -> Window:
@@ -230,7 +231,7 @@ class WindowRecorder:
                 frame.used,
             ),
             epoch=frame.epoch,
-            reservation_id=self.reservation_id,
+            reservation_id=frame.reservation_id,
             spans=tuple(frame.spans),
         )
 

@@ -373,7 +373,8 @@ class EventRow(EntryRow):
 
     Attributes:
         run_id: The run.
-        topic: ``"waiting"`` for a stream's update, ``"pause"`` or ``"resume"`` for a fit.
+        topic: ``"waiting"`` for a stream's update; ``"pause"``, ``"resume"`` or, at its end,
+            ``"shifted"`` for a fit.
         experience_id: Experience that it is about.
         content: JSON of its figures.
     """

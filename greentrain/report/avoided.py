@@ -71,7 +71,11 @@ _UNKNOWN_GRAMS = dict.fromkeys(("avoided_g", "low_g", "high_g", "g_per_kwh"))
 
 
 class AvoidedEnergy:
-    """The comparison of experiences with always retraining in full; :meth:`add` adds the next."""
+    """The comparison of experiences with always retraining in full; :meth:`add` adds one.
+
+    Attributes:
+        shifted: The waits and pauses of the same runs.
+    """
 
     def __init__(self) -> None:
         self._used, self._full, self._sd = array("d"), array("d"), array("d")
@@ -79,13 +83,13 @@ class AvoidedEnergy:
         self._left_out, self._lost = Sum(), Sum()
         self._interrupted = 0
         self._attributed: dict[str, Sum] = defaultdict(Sum)
-        self._shifted = ShiftedCarbon()
+        self.shifted = ShiftedCarbon()
 
     def add(self, decision: DecisionRow, one: UpdateFigures) -> None:
         """Add an experience and the decision about it."""
         if one["shadow"]:  # another job trained in an unknown way, so nothing was avoided here
             return
-        self._shifted.add(decision, one["shifted_g"])
+        self.shifted.add(decision, one["shifted_g"])
         self._attributed[one["run_id"]].add(one["energy_j"] or 0.0)
         full = _full(decision, one)
         if one["status"] != "done":
@@ -124,7 +128,7 @@ class AvoidedEnergy:
             "energy": energy,
             "measured": measured,
             "carbon": _carbon(energy, of_deciding, deciding),
-            "shifted": self._shifted.figures(),
+            "shifted": self.shifted.figures(),
         }
 
     def _energy(self, windows: Mapping[str, RunWindows]) -> dict[str, Any]:

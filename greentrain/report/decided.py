@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass
 from typing import Any
 
-from greentrain.ledger import BudgetRow, DecisionRow, RunRow
+from greentrain.ledger import BudgetRow, DecisionRow, EventRow, RunRow
 from greentrain.report.avoided import AvoidedEnergy
 from greentrain.report.baseline_retrainings import measured
 from greentrain.report.budget_payments import BudgetPayments, PaidWindows
@@ -65,6 +65,7 @@ class Decided:
         outcomes: The outcomes of the decisions.
         reader: Returns the entry of each decision, given the status of each run.
         decisions: Returns the decisions in order.
+        events: Returns the events in order.
         windows_of: Returns the windows of a reservation.
     """
 
@@ -76,6 +77,7 @@ class Decided:
     outcomes: Outcomes
     reader: Callable[[Mapping[str, str]], Experiences]
     decisions: Callable[[], Iterator[DecisionRow]]
+    events: Callable[[], Iterator[EventRow]]
     windows_of: Callable[[str], Sequence[MeasuredWindow]]
 
     def experiences(
@@ -111,6 +113,8 @@ class Decided:
             latest.add(decision)
             if sink is not NO_SINK:
                 sink.experience(reader.entry(decision))
+        for event in self.events():
+            avoided.shifted.add_event(event)
         listed = [reader.entry(decision) for decision in latest.listed()]
         return ExperienceFigures(
             listed=listed,
@@ -192,6 +196,11 @@ def read_decisions(
             if scope.holds(row["recorded_utc"]):
                 yield row
 
+    def events() -> Iterator[EventRow]:
+        for row in contents.each_of_runs("event", chosen):
+            if scope.holds(row["recorded_utc"]):
+                yield row
+
     kept = contents.rows
     shown = [row for row in kept["run"] if chosen is None or row["run_id"] in chosen]
     outcomes = Outcomes(shown, noted_decisions(), contents.each_of_runs("outcome", chosen))
@@ -245,6 +254,7 @@ def read_decisions(
         outcomes=outcomes,
         reader=reader,
         decisions=decisions,
+        events=events,
         windows_of=windows_of,
     )
 

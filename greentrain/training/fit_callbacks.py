@@ -15,7 +15,6 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from greentrain.callbacks.base import Callback
-from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
 from greentrain.texts import get_logger
 from greentrain.units import format_energy
@@ -112,7 +111,7 @@ class StepEnergy(Callback):
     """Measure the energy of a step, from the first steps and from all steps of a fit.
 
     Args:
-        recorder: Reads the meter.
+        recorder: Reads the meter by ``read()``.
         planned: Number of planned steps.
         other_j: Expected joules of the update besides its steps; ``None`` if unknown.
 
@@ -120,9 +119,7 @@ class StepEnergy(Callback):
         ended_j: The recorder's joules after the last step; ``None`` before.
     """
 
-    def __init__(
-        self, recorder: WindowRecorder, *, planned: int = 0, other_j: float | None = None
-    ) -> None:
+    def __init__(self, recorder: Any, *, planned: int = 0, other_j: float | None = None) -> None:
         self.ended_j: float | None = None
         self._recorder = recorder
         self._planned = planned

@@ -16,6 +16,8 @@ from greentrain.units import utc_now
 
 LONGEST = timedelta(days=7)
 """Longest wait: no forecast reaches further."""
+IN_SLICES = " in slices"
+"""End of a text for :attr:`StartBy.slices`, as in ``"24 h in slices"``."""
 ASSUMED_IDLE = 0.3
 """Power while waiting, as a share of that of updates, before it is measured."""
 
@@ -26,6 +28,9 @@ class StartBy:
 
     Args:
         within: Longest wait after the arrival of an experience, such as ``"24 h"``.
+        slices: Whether an update may also pause between two of its steps.
+        pause_cost: Time at full power. A pause has to save the grams of 2.5 times that, beyond
+            those of waiting.
         recheck: Time after which the forecast is read again while an update waits.
         clock: Returns the present time, aware.
         sleep: Waits for some seconds.
@@ -35,6 +40,8 @@ class StartBy:
     """
 
     within: str = "24 h"
+    slices: bool = False
+    pause_cost: str = "10 min"
     recheck: str = "15 min"
     clock: Callable[[], datetime] = utc_now
     sleep: Callable[[float], object] = time.sleep
@@ -45,7 +52,16 @@ class StartBy:
                 f"start_by is {self.within!r}; forecasts reach a few days, so give at most "
                 f"{LONGEST.days} d"
             )
-        parse_duration(self.recheck)
+        parse_duration(self.recheck), parse_duration(self.pause_cost)
+
+    def __str__(self) -> str:
+        """Return the text that gives the same limit."""
+        return self.within + (IN_SLICES if self.slices else "")
+
+    @property
+    def pause_time(self) -> timedelta:
+        """Time at full power that decides whether a pause saves enough."""
+        return parse_duration(self.pause_cost)
 
     @property
     def longest(self) -> timedelta:
@@ -88,17 +104,23 @@ def check_start_by(
         return None
     if not isinstance(start_by, (str, StartBy)):
         raise ConfigurationError(
-            f"start_by is {start_by!r}; it must be a duration such as '24 h', or a StartBy"
+            f"start_by is {start_by!r}; it must be a duration such as '24 h' or "
+            "'24 h in slices', or a StartBy"
         )
     if shadow:
         raise ConfigurationError(
             f"start_by is {start_by!r} and shadow is True; in shadow mode your own job trains, so "
             "no update can wait: omit one of them"
         )
-    found = start_by if isinstance(start_by, StartBy) else StartBy(within=start_by)
+    found = start_by if isinstance(start_by, StartBy) else _read(start_by)
     provider = carbon.provider
     _check_forecasts(provider, found.within)
     return found
+
+
+def _read(text: str) -> StartBy:
+    within = text.removesuffix(IN_SLICES)
+    return StartBy(within=within, slices=within != text)
 
 
 def _check_forecasts(provider: IntensityProvider | None, within: str) -> None:

@@ -101,8 +101,8 @@ class StreamTrainer:
         shadow: Whether to run in shadow mode: decisions are only recorded while your own job
             trains, and :meth:`report_training` reports its training. Only probes use energy.
         start_by: Longest wait of an update for cleaner electricity after its experience arrived,
-            such as ``"24 h"``, or a :class:`StartBy`. It needs a provider of forecasts in
-            ``carbon``. ``None`` starts each update at once.
+            such as ``"24 h"`` or ``"24 h in slices"``, or a :class:`StartBy`. It needs a provider
+            of forecasts in ``carbon``. ``None`` starts each update at once.
         baseline_every: Number of experiences between two baseline retrainings: full retrainings
             next to the stream, paid from the budget, that measure its savings and losses. ``None``
             for none.
@@ -188,7 +188,7 @@ class StreamTrainer:
             "seed": seed,
             "shadow": shadow,
             "baseline_every": baseline_every,
-            "start_by": None if waits is None else waits.within,
+            "start_by": None if waits is None else str(waits),
             "team": check_tag(team, "team"),
             "project": check_tag(project, "project"),
             "epochs": options["max_epochs"],

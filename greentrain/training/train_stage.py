@@ -83,7 +83,9 @@ class TrainStage:
             keep_j=self._closing_j(decision, size(held_out)),
             log=False,
         )
-        steps = StepEnergy(recorder, planned=decision.steps, other_j=self._fixed_j(decision))
+        pauses = None if asked.waited is None else asked.waited.pauses
+        readings = recorder if pauses is None else pauses
+        steps = StepEnergy(readings, planned=decision.steps, other_j=self._fixed_j(decision))
         curve, nan, counted = LossCurve(), StopOnNan(), StepFlops()
         monitor = EnergyMonitor(
             recorder,
@@ -94,6 +96,7 @@ class TrainStage:
             pue=self._carbon.pue,
             market_intensity=self._carbon.market_intensity,
         )
+        pausing = [] if pauses is None else [pauses.within(guard)]
         logger = self._run.begin_update(context.experience)
         reservation = str(pending.reservation_id)
         with (
@@ -109,7 +112,7 @@ class TrainStage:
                 context.data,
                 weights=self._state.model.weights,
                 position=context.position,
-                callbacks=[monitor, guard, steps, curve, nan, counted],
+                callbacks=[monitor, guard, steps, curve, nan, counted, *pausing],
                 logger=logger,
             )
             with recorder.phase("validation"):
@@ -122,7 +125,7 @@ class TrainStage:
                     self.evaluate_each(model.module, context.experience.val)
             self._artefacts.hash_update(context.experience, model.module if kept else None)
             if steps.ended_j is not None:
-                closing_j = max(0.0, (recorder.read().total_j or 0.0) - steps.ended_j)
+                closing_j = max(0.0, (readings.read().total_j or 0.0) - steps.ended_j)
                 self._state.closing.learn(closing_j, validation_j=probe.validation_j)
         self._state.waits.learn_update(payment.used)
         cost = self._state.controller.cost
@@ -136,6 +139,7 @@ class TrainStage:
             metric_after=after,
             comparison=compared,
             spent=Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j),
+            paused=Spent() if pauses is None else pauses.spent,
             slope=curve.slope,
             projected_j=steps.projected_j,
             flops=counted.columns(guard.steps),

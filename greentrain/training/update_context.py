@@ -104,7 +104,8 @@ class JudgedUpdate:
         kept: Whether it becomes the current model.
         metric_after: Its metric, as the model logs it.
         comparison: Its comparison with the current model; ``None`` without a probe.
-        spent: Energy of the update.
+        spent: Energy of the update, without its pauses.
+        paused: Energy of the pauses between its slices.
         slope: Slope of its training loss at the end; ``None`` if unknown.
         projected_j: The update's joules as projected after its first steps; ``None`` if unknown.
         flops: Floating-point operations of its steps, in the columns of an outcome.
@@ -116,6 +117,7 @@ class JudgedUpdate:
     metric_after: float
     comparison: Comparison | None
     spent: Spent
+    paused: Spent = field(default_factory=Spent)
     slope: float | None = None
     projected_j: float | None = None
     flops: Mapping[str, Any] = field(default_factory=dict)

@@ -152,6 +152,7 @@ class UpdateLoop:
             row = self._core.tell(pending, outcome_of(result), update_j=0.0)
         else:
             compared = judged.comparison
+            asked = dataclasses.replace(asked, spent=asked.spent + judged.paused)
             gain = None if compared is None else compared.gain
             before = finite(state.history.before(judged.metric_after, gain))
             after = judged.metric_after if judged.kept else before

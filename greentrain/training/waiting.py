@@ -2,35 +2,39 @@
 
 Joules of the wait are reserved before it and settled after it. The update itself is reserved after
 the wait. So a killed wait holds little, and grams are reserved at the rate of the clean hour. Other
-streams may use the joules meanwhile. If they use all of them, the update is skipped.
+streams may use the joules meanwhile. If they use all of them, the update is skipped. In slices, an
+update also waits between two of its steps. Each of these pauses has a reservation, too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from greentrain.carbon import CarbonAccount, Interval
-from greentrain.carbon.delay import Delay, DelayCosts, choose_start, forecast_origin
+from greentrain.carbon.delay import (
+    Delay,
+    DelayCosts,
+    DelayOption,
+    choose_start,
+    forecast_origin,
+)
+from greentrain.carbon.saved_grams import Stretch, saved_grams
 from greentrain.carbon.schedule import expected_intensity
+from greentrain.carbon.slices import choose_slices
 from greentrain.control import Decision, Reason
 from greentrain.decisions.core import BudgetAccount
-from greentrain.errors import BudgetExceeded, IntensityError
-from greentrain.ledger import Ledger, canonical
-from greentrain.payments import MIN_RESERVATION_J, paying
+from greentrain.errors import IntensityError
+from greentrain.ledger import Ledger
 from greentrain.texts import get_logger
+from greentrain.training.paid_wait import TOPIC, PaidWaits
 from greentrain.training.run_context import RunContext
+from greentrain.training.slice_pauses import MARGIN, Pause, SlicePauses
 from greentrain.training.start_by import StartBy, WaitHistory
 from greentrain.training.update_context import Spent
-from greentrain.units import format_energy
-
-TOPIC = "waiting"
-"""Topic of the events of a wait."""
-RESERVE = 1.5
-"""Reserved joules of a wait, as a multiple of the expected ones; it ends when they are used."""
 
 _log = get_logger(__name__)
 
@@ -44,12 +48,25 @@ class Waited:
         started: When it started.
         figures: The decision to wait, as the ledger has it.
         spent: Energy of the wait.
+        pauses: Pauses of the update between its slices; ``None`` if it runs as one block.
     """
 
     arrived: datetime
     started: datetime
     figures: dict[str, Any]
     spent: Spent = field(default_factory=Spent)
+    pauses: SlicePauses | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """What a decision to wait was made of, for the pauses after it."""
+
+    experience_id: str
+    account: BudgetAccount
+    costs: DelayCosts
+    end: datetime
+    figures: dict[str, Any]
 
 
 class UpdateWaits:
@@ -80,6 +97,8 @@ class UpdateWaits:
         self._ledger = ledger
         self._stream = stream
         self._forecast: Sequence[Interval] = ()
+        self._compared: _Compared | None = None
+        self._paid = PaidWaits(start_by, history, run)
 
     def wait(
         self, experience_id: str, decision: Decision, account: BudgetAccount, *, grams: bool
@@ -95,7 +114,7 @@ class UpdateWaits:
         Raises:
             LedgerError: If the wait cannot be recorded.
         """
-        now = self._start_by.now()
+        now, self._compared = self._start_by.now(), None
         arrived = self._arrived(experience_id, now)
         self._history.arrived(arrived)
         latest = arrived + self._start_by.longest
@@ -109,7 +128,7 @@ class UpdateWaits:
             return self._at_once(experience_id, arrived, now, figures, reason)
         costs = self._costs(decision, grams=grams)
         try:
-            delay = self._plan(now, arrived, latest, costs)
+            delay = self._plan(now, latest, costs)
         except IntensityError as error:
             return self._at_once(
                 experience_id, arrived, now, figures, f"there is no forecast: {error}", failed=True
@@ -117,40 +136,99 @@ class UpdateWaits:
         if delay is None:
             reason = "the forecast covers too little of the time"
             return self._at_once(experience_id, arrived, now, figures, reason, failed=True)
+        worth_g = delay.now.work_g if costs.worth_g is None else costs.worth_g
         figures |= _described(delay, costs, forecast_origin(self._forecast, now))
+        self._compared = _Compared(
+            experience_id=experience_id,
+            account=account,
+            costs=replace(costs, worth_g=worth_g),
+            end=latest + costs.duration,
+            figures=figures,
+        )
         if delay.chosen.start <= now:
             reason = "no later start saves more than waiting costs"
-            return self._at_once(experience_id, arrived, now, figures, reason)
-        return self._carry_out(
-            experience_id, decision, account, delay, costs, arrived, latest, figures
+            waited = self._at_once(experience_id, arrived, now, figures, reason)
+        else:
+            waited = self._carry_out(experience_id, decision, account, delay, costs, arrived)
+        if not self._start_by.slices:
+            return waited
+        slices = delay.chosen.segments
+        pauses = SlicePauses(
+            self,
+            read=self._run.recorder.read,
+            clock=self._start_by.now,
+            recheck=timedelta(seconds=self._start_by.recheck_s),
+            steps=decision.steps,
+            duration=costs.duration,
+            first_end=slices[0][1] if slices else latest + costs.duration,
         )
+        if waited.started == now:  # a killed update keeps its arrival
+            self._paid.record(experience_id, figures)
+        return replace(waited, pauses=pauses)
+
+    def next_slice(self, rest: timedelta, *, running: bool) -> tuple[datetime, datetime]:
+        """Return the start and the end of the next slice: see :class:`Pausing`."""
+        compared, now = self._compared, self._start_by.now()
+        if compared is None or rest <= timedelta(0):
+            return now, now
+        share = rest / compared.costs.duration
+        costs = replace(
+            compared.costs,
+            energy_j=compared.costs.energy_j * share,
+            duration=rest,
+            idle_w=self._history.idle_w * (self._carbon.pue or 1.0),
+        )
+        end = compared.end - MARGIN * rest
+        try:
+            found = self._slices(now, end, costs, running=running)
+        except IntensityError:
+            found = None
+        return (now, end) if found is None else found.segments[0]
+
+    def pause(
+        self, until: datetime, again: Callable[[], datetime], interrupted: Callable[[], bool]
+    ) -> Pause | None:
+        """Wait between two steps: see :class:`Pausing`."""
+        compared = self._compared
+        if compared is None:
+            return None
+        figures = {**compared.figures, "pause_utc": self._start_by.now().isoformat()}
+        found, reason = self._paid.sleep(
+            compared.experience_id, compared.account, until, again, figures, interrupted=interrupted
+        )
+        if found is None:
+            _log.warning("the update on %s is not paused: %s", compared.experience_id, reason)
+            return None
+        ended = {"resumed_utc": found.ended.isoformat(), "idle_j": found.used.total_j}
+        self._paid.record(compared.experience_id, {**figures, **ended, "reason": reason})
+        return found
 
     def shifted_g(self, waited: Waited, update_j: float) -> float | None:
         """Return the grams that a wait saved, by the intensities that came.
 
         It is the update's energy at the hours of a start at once, less that at its own hours, less
-        the grams of the wait. ``None`` if there was no wait, or an intensity is unknown.
+        the grams of the wait and of the pauses. ``None`` if there was neither, or an intensity is
+        unknown.
 
         Args:
             waited: The wait.
             update_j: Measured joules of the update.
         """
         last = self._history.update
-        if waited.started <= waited.arrived or last is None:
+        pauses = [] if waited.pauses is None else waited.pauses.pauses
+        if last is None or (waited.started <= waited.arrived and not pauses):
             return None
-        duration = timedelta(seconds=last[0])
-        parts = [
-            self._carbon.emissions(energy_j, start, end).grams
-            for energy_j, start, end in (
-                (update_j, waited.arrived, waited.arrived + duration),
-                (update_j, waited.started, waited.started + duration),
-                (waited.spent.energy_j, waited.arrived, waited.started),
-            )
-        ]
-        at_once_g, own_g, idle_g = parts
-        if at_once_g is None or own_g is None or idle_g is None:
-            return None
-        return at_once_g - own_g - idle_g
+        left = duration = timedelta(seconds=last[0])
+        worked: list[Stretch] = []
+        begins = waited.started
+        for each in pauses:
+            length = max(timedelta(0), min(left, each.began - begins))
+            worked.append((begins, begins + length, update_j * (length / duration)))
+            left, begins = left - length, each.ended
+        worked.append((begins, begins + left, update_j * (left / duration)))
+        idle = [(each.began, each.ended, each.spent.energy_j) for each in pauses]
+        idle.append((waited.arrived, waited.started, waited.spent.energy_j))
+        return saved_grams(self._carbon, waited.arrived, worked, idle).grams
 
     def _hindrance(self, decision: Decision, now: datetime, latest: datetime) -> str:
         """Return why nothing is compared; empty if a wait is possible."""
@@ -177,19 +255,44 @@ class UpdateWaits:
             worth_g=worth_g,
         )
 
-    def _plan(
-        self, now: datetime, arrived: datetime, latest: datetime, costs: DelayCosts
-    ) -> Delay | None:
-        """Choose a start by the present forecast, or by the last one if the provider fails now."""
+    def _plan(self, now: datetime, latest: datetime, costs: DelayCosts) -> Delay | None:
+        """Choose a start, and slices where they are cleaner than one block."""
+        self._read_forecast(now, latest + costs.duration)
+        delay = choose_start(self._forecast, now=now, latest=latest, costs=costs)
+        if delay is None or not self._start_by.slices:
+            return delay
+        if costs.worth_g is None:
+            costs = replace(costs, worth_g=delay.now.work_g)
+        end = max(latest, now) + costs.duration
+        sliced = self._slices(now, end, costs, running=False, read=False)
+        if sliced is None or len(sliced.segments) < 2 or sliced.cost_g >= delay.chosen.cost_g:
+            return delay
+        return replace(delay, chosen=sliced, options=(*delay.options, sliced))
+
+    def _slices(
+        self, now: datetime, end: datetime, costs: DelayCosts, *, running: bool, read: bool = True
+    ) -> DelayOption | None:
+        if read:
+            self._read_forecast(now, max(now, end))
+        return choose_slices(
+            self._forecast,
+            now=now,
+            end=end,
+            costs=costs,
+            pause_cost=self._start_by.pause_time,
+            state="running" if running else "new",
+        )
+
+    def _read_forecast(self, now: datetime, end: datetime) -> None:
+        """Read the present forecast; the last one counts if the provider fails now."""
         provider = self._carbon.provider
         if provider is None:
             raise IntensityError("the stream has no provider")
         try:
-            self._forecast, _ = expected_intensity(provider, now, latest + costs.duration)
+            self._forecast, _ = expected_intensity(provider, now, end)
         except Exception as error:  # a failing provider never stops a stream
             if not self._forecast:
                 raise IntensityError(str(error)) from error
-        return choose_start(self._forecast, now=now, latest=latest, costs=costs)
 
     def _carry_out(
         self,
@@ -199,57 +302,37 @@ class UpdateWaits:
         delay: Delay,
         costs: DelayCosts,
         arrived: datetime,
-        latest: datetime,
-        figures: dict[str, Any],
     ) -> Waited:
-        now, idle_w = self._start_by.now(), self._history.idle_w
-        until, reason = delay.chosen.start, "the chosen start has come"
-        step_j = idle_w * self._start_by.recheck_s
-        expected_j = idle_w * (until - now).total_seconds()
-        reserved_j = max(RESERVE * expected_j + step_j, MIN_RESERVATION_J)
-        short = f"waiting may use {format_energy(reserved_j)}, which the budget cannot spare"
-        try:
-            if account.balance().left_j < decision.cost_j.upper + reserved_j:
-                return self._at_once(experience_id, arrived, now, figures, short)
-            purpose = f"waiting of {experience_id}"
-            reservation = account.reserve(reserved_j, purpose)
-        except BudgetExceeded:
-            return self._at_once(experience_id, arrived, now, figures, short)
-        event = {**figures, "until_utc": until.isoformat()}
-        self._run.run.append(
-            "event", topic=TOPIC, experience_id=experience_id, content=canonical(event)
-        )
+        assert self._compared is not None
+        figures, latest = self._compared.figures, arrived + self._start_by.longest
+        now = self._start_by.now()
+
+        def again() -> datetime:
+            moment = self._start_by.now()
+            found = self._plan(moment, latest, costs)
+            return until if found is None else found.chosen.start
+
+        until = delay.chosen.start
         _log.info(
             "the update on %s waits until %s UTC, to save %.3g g of CO2 equivalent",
             *(experience_id, f"{until:%Y-%m-%d %H:%M}", delay.saving_g),
         )
-        recorder, began = self._run.recorder, now
-        with (
-            paying(account, recorder, reserved_j=reserved_j, reservation=reservation) as payment,
-            recorder.phase("waiting"),
-        ):
-            while now < until:
-                if (payment.used.total_j or 0.0) + step_j > reserved_j:
-                    reason = "the joules reserved for waiting are used"
-                    break
-                self._start_by.sleep(
-                    min(self._start_by.recheck_s, max(1.0, (until - now).total_seconds()))
-                )
-                now = self._start_by.now()
-                again = self._plan(now, arrived, latest, costs)
-                until = until if again is None else again.chosen.start
-        self._history.learn_wait((now - began).total_seconds(), payment.used)
+        found, reason = self._paid.sleep(
+            experience_id, account, until, again, figures, keep_j=decision.cost_j.upper
+        )
+        if found is None:
+            return self._at_once(experience_id, arrived, now, figures, reason)
         return Waited(
             arrived=arrived,
-            started=now,
+            started=found.ended,
             figures={
                 **figures,
-                "started_utc": now.astimezone(UTC).isoformat(),
-                "waited_s": (now - arrived).total_seconds(),
-                "idle_j": payment.used.total_j,
+                "started_utc": found.ended.isoformat(),
+                "waited_s": (found.ended - arrived).total_seconds(),
+                "idle_j": found.used.total_j,
                 "reason": reason,
             },
-            spent=Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j),
+            spent=found.spent,
         )
 
     def _at_once(
@@ -291,6 +374,7 @@ def _described(delay: Delay, costs: DelayCosts, forecast: dict[str, Any]) -> dic
         "forecast": forecast,
         "alternatives": [one.as_dict() for one in delay.options],
         "chosen_utc": delay.chosen.start.isoformat(),
+        "slices": delay.chosen.as_dict().get("slices"),
         "predicted_saving_g": delay.saving_g,
         "now_g": delay.now.work_g,
         "later_g": delay.chosen.work_g + delay.chosen.idle_g,

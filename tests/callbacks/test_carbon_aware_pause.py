@@ -25,6 +25,7 @@ from greentrain.carbon import Interval, Provenance, StaticIntensity
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
+from greentrain.report import build
 from tests.callbacks.forks import FORKS, free_port
 from tests.models import Classifier, Clock, Tick, blobs, trainer
 
@@ -142,8 +143,9 @@ def test_it_waits_for_the_night(tmp_path):
     ledger = Ledger(str(Path("run.db")), create=False)
     assert "waiting" in {row["phase"] for row in ledger.rows("window")}
     assert verify(ledger).ok
-    paused, resumed = ledger.rows("event")
-    assert (paused["topic"], resumed["topic"]) == ("pause", "resume")
+    paused, resumed, shifted = ledger.rows("event")
+    assert [paused["topic"], resumed["topic"], shifted["topic"]] == ["pause", "resume", "shifted"]
+    assert json.loads(shifted["content"])["shifted_g"] is None  # the monitor has no intensity
     figures = json.loads(paused["content"])
     # Without a measurement: an hour of training counts 1, and 0.3 while waiting.
     assert (figures["g_per_kwh"], figures["how"]) == (400.0, "wait")
@@ -163,6 +165,64 @@ def test_the_provider_of_the_monitor_is_used():
     for given in (EnergyMonitor(ledger=False), EnergyMonitor(zone="DE", ledger=False)):
         with pytest.raises(ConfigurationError, match=r"has no intensity|same at every hour"):
             fit(given, pausing(clock, {}, provider=None))
+
+
+def test_a_cap_counts_a_wait_and_not_as_a_step():
+    """15 steps of 216 kJ, and nine hours at 10 W: 0.99 of 1.3 kWh."""
+    clock = Machine()
+    guard = BudgetGuard("1.3 kWh", meter=clock.meter)
+    pause = pausing(clock, CLEAN_NIGHT, check_s=1e9)
+    fit(guard, Phases(clock), pause, max_epochs=3)
+    assert pause.usage.seconds["waiting"] > 8 * 3600.0
+    assert guard.joules_per_step == pytest.approx(216e3, rel=1e-3)
+    assert (guard.steps, guard.stopped) == (15, False)
+    assert guard.used_j == pytest.approx(15 * 216e3 + 9 * 36e3, rel=1e-3)
+
+
+class Bounded(Hours):
+    """The same with bounds of 10 % below and above each value."""
+
+    def history(self, start: datetime, end: datetime) -> list[Interval]:
+        return [
+            Interval(
+                start=one.start,
+                end=one.end,
+                g_per_kwh=one.g_per_kwh,
+                low_g_per_kwh=0.9 * one.g_per_kwh,
+                high_g_per_kwh=1.1 * one.g_per_kwh,
+            )
+            for one in super().history(start, end)
+        ]
+
+
+@pytest.mark.parametrize("provider", [Bounded, Hours, None])
+def test_the_report_has_what_pauses_shifted(tmp_path, provider):
+    """100 W: three hours at 400 g/kWh, nine of waiting at 10 W, and six at 100 g/kWh."""
+    clock = Machine()
+    options = {} if provider is None else {"intensity": provider(CLEAN_NIGHT)}
+    monitor = EnergyMonitor(clock.meter, ledger="sqlite:///run.db", summary=False, **options)
+    pause = pausing(clock, CLEAN_NIGHT, check_s=1e9)
+    fit(monitor, Phases(clock), pause, max_epochs=3)
+    ledger = Ledger(str(Path("run.db")), create=False)
+    found = build([ledger])["avoided"]["shifted"]
+    ledger.close()
+    pauses = found["pauses"]
+    assert (found["shifted_g"], pauses["fits"], pauses["pauses"]) == (None, 1, 1)
+    assert pauses["waited_s"] == pytest.approx(9 * 3600.0, abs=2.0)
+    if provider is None:
+        assert (pauses["shifted_g"], pauses["unknown"]) == (None, 1)
+        assert "1 of them shifted is unknown" in pauses["sentence"]
+        return
+    # At once: nine hours at 400. Own: three at 400 and six at 100. Waiting: nine hours of 10 W.
+    at_once_g, own_g, idle_g = 0.9 * 400, 0.3 * 400 + 0.6 * 100, 0.09 * 400
+    assert pauses["shifted_g"] == pytest.approx(at_once_g - own_g - idle_g, rel=1e-3)
+    if provider is Bounded:
+        low_g = 0.9 * at_once_g - 1.1 * (own_g + idle_g)
+        assert pauses["low_g"] == pytest.approx(low_g, rel=1e-3)
+        assert pauses["high_g"] == pytest.approx(1.1 * at_once_g - 0.9 * (own_g + idle_g), rel=1e-3)
+    else:
+        assert pauses["low_g"] is pauses["high_g"] is None
+        assert "the intensities have no bounds" in pauses["sentence"]
 
 
 def test_it_pauses_after_an_epoch_and_ends_like_one_without_pauses():
@@ -197,7 +257,8 @@ def test_a_process_ends_and_another_continues(tmp_path, capsys, monkeypatch, che
     for number in range(20):
         pause = pausing(clock, CLEAN_NIGHT, pause="requeue", check_s=check_s, min_run_s=0.0)
         urls.append(f"sqlite:///fit{number}.db")
-        monitor = EnergyMonitor(clock.meter, summary=False, ledger=urls[-1])
+        grid = Hours(CLEAN_NIGHT)
+        monitor = EnergyMonitor(clock.meter, summary=False, ledger=urls[-1], intensity=grid)
         guard = BudgetGuard("100 kWh", ledger="sqlite:///run.db")
         pauses.append(pause)
         callbacks = [ExactResume(), monitor, guard, Phases(clock), pause]
@@ -222,9 +283,10 @@ def test_a_process_ends_and_another_continues(tmp_path, capsys, monkeypatch, che
     statuses = [row["status"] for row in ledger.rows("closing")]
     assert statuses == ["stopped"] * len(seen) + ["completed"]
     ledger.close()
-    for url, topic, windows in ((urls[0], "pause", 0), (urls[-1], "resume", 1)):
+    ended = ["resume", "shifted"]
+    for url, topics, windows in ((urls[0], ["pause"], 0), (urls[-1], ended, 1)):
         ledger = Ledger(url, create=False)
-        assert [row["topic"] for row in ledger.rows("event")] == [topic]
+        assert [row["topic"] for row in ledger.rows("event")] == topics
         assert len(ledger.rows("window", phase="resuming")) == windows
         assert verify(ledger).ok
         ledger.close()

@@ -52,9 +52,9 @@ def test_a_pause_waits_for_the_cleanest_window():
         # 2 Wh at 100 g/kWh instead of 400 g/kWh save 0.6 g.
         (PauseCosts(idle_w=0.2), True),  # 6 h at 0.2 W and 400 g/kWh: 0.48 g
         (PauseCosts(idle_w=0.3), False),  # 0.72 g
-        (PauseCosts(pause_j=3600.0, restart_s=60.0), True),  # 1 Wh more, half of it clean
-        (PauseCosts(pause_j=7200.0, restart_s=60.0), False),  # 2 Wh more, all at 400 g/kWh
-        (PauseCosts(power_w=10.0, pause_j=7200.0), True),  # the same at ten times the power
+        (PauseCosts(pause_j=900.0, restart_s=60.0), True),  # 0.25 Wh more, at 400 g/kWh
+        (PauseCosts(pause_j=3600.0, restart_s=60.0), False),  # it saves less than 2.5 times that
+        (PauseCosts(power_w=10.0, pause_j=3600.0), True),  # the same at ten times the power
     ],
 )
 def test_what_a_pause_costs_is_part_of_the_decision(costs, waits):

@@ -277,6 +277,22 @@ def test_the_future_changes_no_correction(tmp_path: Path) -> None:
     assert len(found[0]) == 6
 
 
+@pytest.mark.parametrize("as_of_h", [0, 5])
+def test_days_of_a_similar_forecast_give_the_errors(tmp_path: Path, as_of_h: int) -> None:
+    """Each second day rises, and is 30 too low; the others fall, and are 30 too high."""
+    midnight, rows = NOON - 12 * HOUR, []
+    for n in range(-24 * 80, 24):
+        rises = (n // 24) % 2 == 0
+        shown = 300.0 + (1 if rises else -1) * 10.0 * (n % 24)
+        rows.append(f"{(midnight + n * HOUR).isoformat()},{shown + (30 if rises else -30)},{shown}")
+    (tmp_path / "c.csv").write_text("\n".join(["datetime_utc,carbon_intensity,forecast", *rows]))
+    provider = CsvIntensity(tmp_path / "c.csv", zone="DE")
+    found = corrected_forecast(provider, midnight + as_of_h * HOUR, 3 * HOUR)
+    values = [one.g_per_kwh for one in found]
+    expected = [300 + 10.0 * n + 30 for n in range(as_of_h, as_of_h + 3)]
+    assert values == pytest.approx(expected, abs=8.0)
+
+
 def test_errors_of_a_provider_without_past_forecasts_are_unknown() -> None:
     class Failing:
         provenance = StaticIntensity("DE").provenance

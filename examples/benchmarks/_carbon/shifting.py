@@ -14,7 +14,7 @@ from _results import Row
 from numpy.typing import NDArray
 
 from greentrain.carbon import CsvIntensity
-from greentrain.carbon.correction import DAYS, coming_errors
+from greentrain.carbon.correction import READ_DAYS, expected_errors
 from greentrain.carbon.planning import HURDLE, best_steps
 
 ZONES = ("DE", "PJM", "ERCO")
@@ -84,10 +84,11 @@ def planned_hourly(found: Grid, *, present_known: bool = False) -> Floats:
         for hour in range(24):
             if not left:
                 break
-            known = 24 * day + hour + present_known
-            past = errors[max(0, known - 24 * DAYS) : known]
+            first, known = 24 * max(0, day - READ_DAYS), 24 * day + hour + present_known
             values = forecast[hour:].copy()
-            values[present_known:] += coming_errors(past, 24 - hour - present_known).mean
+            values[present_known:] += expected_errors(
+                found.forecast.ravel()[first : 24 * (day + 1)], errors[first:known]
+            ).mean
             if present_known:
                 values[0] = actual[hour]
             if best_steps(values, left, 0.0)[0][0] == 0:
@@ -248,10 +249,11 @@ def _pausing(
 
 def _corrected_at_midnight(found: Grid) -> Floats:
     errors = (found.actual - found.forecast).ravel()
-    shifts = [
-        coming_errors(errors[max(0, 24 * (day - DAYS)) : 24 * day], 24).mean
-        for day in range(len(found.actual))
-    ]
+    shifts = []
+    for day in range(len(found.actual)):
+        first = 24 * max(0, day - READ_DAYS)
+        forecast = found.forecast.ravel()[first : 24 * (day + 1)]
+        shifts.append(expected_errors(forecast, errors[first : 24 * day]).mean)
     return found.forecast + np.array(shifts)
 
 
