@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from _results import Row, arguments, document, report, rows_of
-from _scale import cards, hooks, money, ranks, replayed, unlike
+from _scale import cards, hooks, money, ranks, replayed, unit_costs, unlike
 
 _QUIET = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 
@@ -41,6 +41,7 @@ def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
         ("one_price",): lambda: unlike.one_price(quick=quick),
         ("search",): lambda: money.search(folder, quick=quick),
         ("ten_thousand",): lambda: unlike.ten_thousand(quick=quick),
+        ("unit_costs",): lambda: unit_costs.unit_costs(folder, quick=quick),
     }
     return rows_of(parts, only)
 
