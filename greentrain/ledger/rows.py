@@ -373,7 +373,7 @@ class EventRow(EntryRow):
 
     Attributes:
         run_id: The run.
-        topic: ``"waiting"`` for a stream's update, ``"pause"`` or ``"resume"`` for a fit.
+        topic: ``"waiting"`` of an update, ``"pause"`` or ``"resume"`` of a fit, ``"share"`` of a job.
         experience_id: Experience that it is about.
         content: JSON of its figures.
     """
