@@ -87,7 +87,9 @@ def test_this_process_has_a_share_of_this_host() -> None:
     assert 0 <= found.low <= found.high <= 1
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (-0.1, 0.4), (0.5, 1.1), (0.5, float("nan"))])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.5, 0.4), (-0.1, 0.4), (0.5, 1.1), (0.5, float("nan"))]
+)
 def test_shares_that_are_not_in_order_are_refused(low: float, high: float) -> None:
     with pytest.raises(ConfigurationError, match="set 0 <= low <= high <= 1"):
         JobShare(low=low, high=high, basis="busy CPU time")
