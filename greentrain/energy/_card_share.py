@@ -11,9 +11,7 @@ import psutil
 from greentrain.energy.job_share import JobShare, share_of_times
 
 _EVERY_S = 1.0
-_BASIS = (
-    "the time in which the card's multiprocessors were busy for this process, by NVML's samples"
-)
+_BASIS = "time in which the card was busy for this process, by NVML's samples"
 
 
 class CardShare:

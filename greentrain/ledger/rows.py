@@ -373,7 +373,7 @@ class EventRow(EntryRow):
 
     Attributes:
         run_id: The run.
-        topic: ``"waiting"`` of an update, ``"pause"`` or ``"resume"`` of a fit, ``"share"`` of a job.
+        topic: ``"waiting"``, ``"pause"`` or ``"resume"``, or ``"share"`` of a source.
         experience_id: Experience that it is about.
         content: JSON of its figures.
     """
