@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -20,7 +21,8 @@ pytest.importorskip(
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:
-    done = prepared.python(EXAMPLES / name, *arguments, cwd=cwd)
+    patient = {**os.environ, "RAY_raylet_start_wait_time_s": "300"}  # on a machine that is busy
+    done = prepared.python(EXAMPLES / name, *arguments, cwd=cwd, env=patient)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
