@@ -26,7 +26,7 @@ def card_share(node: Node, seconds: int) -> JobShare | None:
         reading = meter.read()
     (source,) = meter.sources
     meter.close()
-    assert reading.energy_j == {"gpu:0": 300.0 * seconds}  # the whole card, whatever the share is
+    assert reading.energy_j == {"gpu:0": 300.0 * seconds}  # the whole card, with any share
     return source.job_share
 
 
@@ -69,7 +69,7 @@ def test_a_process_outside_of_a_cgroup_is_compared_with_the_host(tmp_path: Path)
     machine.use(110.0, 0.0)
     used_s[0] = 11.0
     found = share.job_share()
-    # 4 of 10 busy seconds; the host's other ticks stand still here, so 4 of 10 of all time, too.
+    # 4 of 10 busy seconds; the host's idle ticks do not move here, so 4 of 10 of all time, too.
     assert found is not None
     assert (found.low, found.high) == pytest.approx((0.4, 0.4))
     assert "process" in found.basis

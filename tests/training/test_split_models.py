@@ -19,7 +19,7 @@ TWO = Launch(launcher="torchrun", rank=0, size=2, local_size=2)
 
 
 def test_a_stream_refuses_a_strategy_that_splits_the_model(monkeypatch) -> None:
-    # Lightning builds such a Trainer where there is a GPU only: this stands in for it.
+    # Lightning builds such a Trainer where there is a GPU only: this replaces it.
     split = SimpleNamespace(strategy=FSDPStrategy(), num_devices=2, num_nodes=1)
     monkeypatch.setattr(stream_ranks, "checked_trainer", lambda options: split)
     with pytest.raises(ConfigurationError) as refused:

@@ -103,7 +103,7 @@ run.close()
 
 def test_a_sqlite_ledger_is_refused_to_a_second_host(tmp_path: Path) -> None:
     if not allowed("unshare", "-u", "true"):
-        pytest.skip("a hostname of its own needs root, and the command unshare")
+        pytest.skip("a separate hostname needs root, and the command unshare")
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     commands = [[*named(node), sys.executable, "-c", HOLD, url] for node in NODES]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

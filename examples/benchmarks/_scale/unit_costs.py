@@ -1,4 +1,4 @@
-"""What one update of a stream adds to the ledger, and what it sends between ranks."""
+"""Cost of an update in rows and bytes of the ledger, and in messages between ranks."""
 
 from __future__ import annotations
 

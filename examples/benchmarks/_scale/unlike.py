@@ -22,8 +22,7 @@ from greentrain.simulation.recorded_table import UNTRAINED, Header, RecordedProb
 
 EXPERIENCES = 12
 SHARE = 0.1
-# Of each mode: its step fractions, the metric that it lacks against a full retraining, and its
-# joules as a share of those of a full retraining of the same data.
+# Step fractions of each mode, and the metric that it lacks against a full retraining.
 _MODES = {
     UpdateMode.FULL_RETRAIN: ((1.0, 0.0), (0.5, 0.02)),
     UpdateMode.WARM_START: ((1.0, 0.01),),
