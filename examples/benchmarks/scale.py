@@ -10,20 +10,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from _results import Row, arguments, document, report, rows_of
-from _scale import money, ranks
+from _scale import cards, hooks, money, ranks, replayed, unit_costs, unlike
 
 _QUIET = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
-NOT_RUN = {
-    "ranks_joules": "needs cards, or two hosts: only the assignment of devices is tested",
-    "weak_scaling": "needs an idle machine: times of a shared one are not comparable",
-    "ddp_replay": "no buffer is split among ranks: each rank holds all past data",
-    "one_price": "not built: docs/how-to/shared_budgets.md has one test of two streams",
-}
-"""Rows of the issue's table without a value, and the reason."""
 
 
 def main() -> None:
@@ -38,18 +31,19 @@ def main() -> None:
 
 def run(folder: Path, *, quick: bool, only: Sequence[str] = ()) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
-    parts = {
+    parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
+        ("ranks_joules",): lambda: cards.ranks_joules(folder),
         ("stream_ranks",): lambda: ranks.stream_ranks(folder, quick=quick),
+        ("weak_scaling",): lambda: hooks.weak_scaling(folder, quick=quick),
+        ("ddp_replay",): lambda: replayed.ddp_replay(folder, quick=quick),
         ("rank_killed",): lambda: ranks.rank_killed(folder, quick=quick),
         ("many_streams",): lambda: money.many_streams(folder, quick=quick),
+        ("one_price",): lambda: unlike.one_price(quick=quick),
         ("search",): lambda: money.search(folder, quick=quick),
+        ("ten_thousand",): lambda: unlike.ten_thousand(quick=quick),
+        ("unit_costs",): lambda: unit_costs.unit_costs(folder, quick=quick),
     }
-    missing = [
-        Row(id=id, what="not run", value=None, unit="", note=note)
-        for id, note in NOT_RUN.items()
-        if not only
-    ]
-    return [*rows_of(parts, only), *missing]
+    return rows_of(parts, only)
 
 
 if __name__ == "__main__":

@@ -51,12 +51,13 @@ def main() -> None:
     options = parser.parse_args()
     url = f"sqlite:///{Path('ray_search.db').resolve()}"  # Ray's processes have other folders
     search = SearchBudget(budget=options.budget, num_trials=options.trials, ledger=url)
-    ray.init(num_cpus=2, include_dashboard=False)
+    storage = str(Path("ray_results").resolve())
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
     tuner = tune.Tuner(
         tune.with_parameters(trial, search=search),
         param_space={"rate": tune.loguniform(1e-4, 1e-1)},
         tune_config=tune.TuneConfig(num_samples=options.trials, metric="val_acc", mode="max"),
-        run_config=tune.RunConfig(stop=search.ray_stopper(), verbose=0),
+        run_config=tune.RunConfig(stop=search.ray_stopper(), verbose=0, storage_path=storage),
     )
     best = tuner.fit().get_best_result()
     print(f"best rate {best.config['rate']:.4g}, accuracy {best.metrics['val_acc']:.3f}")

@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--budget", default="0.5 Wh")
     options = parser.parse_args()
     folder = str(Path.cwd())  # Ray's processes have other folders
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
     trainer = TorchTrainer(
         work,
         train_loop_config={"folder": folder, "budget": options.budget},

@@ -7,6 +7,7 @@ from greentrain.energy.constant import ConstantMeter
 from greentrain.energy.detect import detect
 from greentrain.energy.energy_total import EnergyTotal, energy_html
 from greentrain.energy.idle import idle_power, source_power_w
+from greentrain.energy.job_share import JobShare
 from greentrain.energy.meter import NOTHING, Meter, Reading, Source
 from greentrain.energy.nvml import NvmlMeter
 from greentrain.energy.replay import ReplayMeter
@@ -25,6 +26,7 @@ __all__ = [
     "ConstantMeter",
     "EnergyTotal",
     "Forecast",
+    "JobShare",
     "Meter",
     "NvmlMeter",
     "Reading",

@@ -14,6 +14,7 @@ from greentrain.energy._joule_counters import (
     PowerIntegrator,
     TickSpreader,
 )
+from greentrain.energy.job_share import JobShare
 from greentrain.energy.meter import Source
 from greentrain.errors import MeterError
 from greentrain.texts import get_logger
@@ -99,6 +100,7 @@ class MeteredCard(ABC):
         except errors as error:
             raise MeterError(f"{self.name}, {card.device}, cannot be read: {error}") from error
         self._count_others(now_s)
+        self._update_share(now_s)
         self._limit_w: float | None = None
         self._highest_limit_w = 0.0  # infinite once a limit was unknown
         self._limit_read_s = -math.inf
@@ -126,6 +128,7 @@ class MeteredCard(ABC):
             max_power_w=self._max_power_w,
             note="; ".join(filter(None, self._notes.values())),
             reference="" if doubtful else reference,
+            job_share=self._job_share(),
         )
 
     @property
@@ -184,6 +187,7 @@ class MeteredCard(ABC):
                 f"the {self.counter} restarted; its joules from the reading before the restart to "
                 "the restart are missing",
             )
+        self._update_share(now_s)
         if now_s - self._counted_others_s >= _COUNT_OTHERS_EVERY_S:
             self._count_others(now_s)
         return (self._spread or self._joules).energy_j
@@ -199,6 +203,13 @@ class MeteredCard(ABC):
     def _other_processes(self) -> int:
         """Return how many other processes run on the card."""
         return 0
+
+    def _update_share(self, now_s: float) -> None:  # noqa: B027 (not every maker has samples)
+        """Read what :meth:`_job_share` is computed from."""
+
+    def _job_share(self) -> JobShare | None:
+        """Return this job's share of the card; ``None`` if it is unknown, or the job is alone."""
+        return None
 
     def _is_lost(self, error: Exception) -> bool:
         """Return ``True`` if the card cannot be read again."""

@@ -1,4 +1,4 @@
-"""Estimate this process's cgroup's share of a host's busy CPU time.
+"""Estimate the share of a host's CPU time of this process's cgroup, or of the process itself.
 
 A container, a batch job or a service runs in a cgroup below the root, and the kernel counts its CPU
 time. Its share of the whole host's CPU time estimates its part of the CPU's energy. The estimate
@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import psutil
+
+from greentrain.energy.job_share import JobShare, share_of_times
+
 # Busy time is counted in ticks of 10 ms: below this, the share would be noise.
 _MIN_BUSY_S = 0.1
 # user, nice, system, irq, softirq of /proc/stat; guests are in user, stolen time ran elsewhere.
 _BUSY_FIELDS = (0, 1, 2, 5, 6)
+_ALL_FIELDS = 8  # and idle, iowait and steal
 
 
 class CpuShare:
@@ -23,11 +28,16 @@ class CpuShare:
 
     Args:
         root: Root of the file system.
+        process_s: Returns the CPU seconds of this process and those that it started. Outside of a
+            cgroup they are compared with the host's.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(
+        self, root: Path = Path("/"), *, process_s: Callable[[], float] | None = None
+    ) -> None:
         self._stat = root / "proc/stat"
         self._usage_s = _find_counter(root)
+        self._own_s = self._usage_s or process_s or process_tree_s
         self._began = self._read_s()
 
     @property
@@ -37,25 +47,42 @@ class CpuShare:
 
     def share(self) -> float | None:
         """Return the share of busy CPU time, from 0 to 1; ``None`` if it is unknown."""
+        share = self.job_share() if self.shared else None
+        return None if share is None else share.high
+
+    def job_share(self) -> JobShare | None:
+        """Return the share of this job, also of a process outside of a cgroup."""
         now = self._read_s()
         if now is None or self._began is None:
             return None
-        used_s, busy_s = (end - begin for end, begin in zip(now, self._began, strict=True))
-        if busy_s < _MIN_BUSY_S or used_s < 0:
+        used_s, busy_s, all_s = (now[field] - self._began[field] for field in range(3))
+        if busy_s < _MIN_BUSY_S:
             return None
-        return min(used_s / busy_s, 1.0)
+        of = "cgroup" if self.shared else "process and those it started"
+        return share_of_times(used_s, busy_s, all_s, f"busy CPU time of this {of}, by the kernel")
 
-    def _read_s(self) -> tuple[float, float] | None:
-        """Return the CPU seconds of the cgroup and the busy ones of the host, since the boot."""
-        if self._usage_s is None:
-            return None
+    def _read_s(self) -> tuple[float, float, float] | None:
+        """Return the CPU seconds of the job, and the busy and all ones of the host."""
         try:
             with self._stat.open() as file:  # only the first line of a long file
                 ticks = [int(field) for field in file.readline().split()[1:]]
-            busy_s = sum(ticks[field] for field in _BUSY_FIELDS) / os.sysconf("SC_CLK_TCK")
-            return self._usage_s(), busy_s
-        except (OSError, ValueError, IndexError):
+            hertz = os.sysconf("SC_CLK_TCK")
+            busy_s = sum(ticks[field] for field in _BUSY_FIELDS) / hertz
+            return self._own_s(), busy_s, sum(ticks[:_ALL_FIELDS]) / hertz
+        except (OSError, ValueError, IndexError, psutil.Error):
             return None
+
+
+def process_tree_s() -> float:
+    """Return the CPU seconds of this process, of its ended children, and of its running ones."""
+    own = psutil.Process()
+    used_s = sum(own.cpu_times()[:4])  # of itself and of ended children
+    for child in own.children(recursive=True):
+        try:
+            used_s += sum(child.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue  # it ended in between
+    return used_s
 
 
 def _find_counter(root: Path) -> Callable[[], float] | None:

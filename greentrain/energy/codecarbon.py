@@ -100,7 +100,11 @@ class CodeCarbonMeter:
             for source in self._sources
         )
         return tuple(
-            dataclasses.replace(source, note="; ".join(filter(None, [source.note, *notes])))
+            dataclasses.replace(
+                source,
+                note="; ".join(filter(None, [source.note, *notes])),
+                job_share=None if self._share is None else self._share.job_share(),
+            )
             if source.name == "cpu"
             else source
             for source in sources

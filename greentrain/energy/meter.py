@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from greentrain.energy.energy_total import EnergyTotal, energy_html
+from greentrain.energy.job_share import JobShare
 from greentrain.errors import ConfigurationError
 from greentrain.units import format_energy
 
@@ -35,6 +36,7 @@ class Source:
         reference: Origin of the uncertainty.
         lag_s: Seconds of power that a guard keeps in reserve, as a reading may be behind. By
             default 0.1, the tick of NVML's counters and of the kernel's load.
+        job_share: Estimate of this job's part, if others use the device too; ``None`` if unknown.
 
     Raises:
         ConfigurationError: If the name is empty, or method, uncertainty, ceiling or lag are not as
@@ -51,6 +53,7 @@ class Source:
     note: str = ""
     reference: str = ""
     lag_s: float = 0.1
+    job_share: JobShare | None = None
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -13,6 +13,7 @@ import psutil
 
 from greentrain.energy._card_meter import CardMeter
 from greentrain.energy._card_meter import synchronize_cuda as synchronize_cuda
+from greentrain.energy._card_share import CardShare, own_processes
 from greentrain.energy._metered_card import (
     CardReaders,
     MeteredCard,
@@ -20,6 +21,7 @@ from greentrain.energy._metered_card import (
     first_readable,
 )
 from greentrain.energy._nvml_devices import select_cards, visible_cards
+from greentrain.energy.job_share import JobShare
 from greentrain.errors import MeterError
 from greentrain.texts import get_logger
 
@@ -139,6 +141,10 @@ class NvmlCard(MeteredCard):
 
     def __init__(self, nvml: Any, card: VisibleCard, now_s: float) -> None:
         self._nvml = nvml
+        self._share: CardShare | None = CardShare(
+            lambda seen_us: nvml.nvmlDeviceGetProcessUtilization(card.handle, seen_us),
+            own_processes,
+        )
         super().__init__(card, nvml.NVMLError, now_s)
 
     def _readers(self) -> CardReaders:
@@ -182,6 +188,18 @@ class NvmlCard(MeteredCard):
         if os.getpid() not in pids and not all(psutil.pid_exists(pid) for pid in pids):
             others -= 1
         return others
+
+    def _update_share(self, now_s: float) -> None:
+        nvml = self._nvml
+        try:
+            if self._share is not None:
+                self._share.update(now_s)
+        except nvml.NVMLError as error:
+            if error.value != nvml.NVML_ERROR_NOT_FOUND:  # no sample since the last one
+                self._share = None  # this driver or card gives none, or not to this user
+
+    def _job_share(self) -> JobShare | None:
+        return None if self._share is None else self._share.share
 
     def _is_lost(self, error: Any) -> bool:
         nvml = self._nvml

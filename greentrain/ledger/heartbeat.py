@@ -13,9 +13,13 @@ from greentrain.ledger.events import (
     source_content,
     window_content,
 )
+from greentrain.ledger.hashing import canonical
 from greentrain.texts import get_logger
 
 _log = get_logger(__name__)
+
+SHARE = "share"
+"""Topic of an event with the estimate of this job's share of a source."""
 
 
 class Heartbeat:
@@ -41,6 +45,7 @@ class Heartbeat:
         self._beat = beat
         self._emissions = emissions
         self._described: dict[str, dict[str, Any]] = {}
+        self._shares: dict[str, Any] = {}
         self._last: dict[tuple[str, str], dict[str, Any]] = {}
         self._undescribed = False
         self._warned = False
@@ -53,6 +58,12 @@ class Heartbeat:
             if self._described.get(source.name) != content:
                 self._described[source.name] = content
                 rows.append(("source", content))
+            share = getattr(source, "job_share", None)
+            if share is not None and self._shares.get(source.name) != share:
+                self._shares[source.name] = share
+                event = {"source": source.name, **share.as_dict()}
+                content = {"topic": SHARE, "experience_id": None, "content": canonical(event)}
+                rows.append(("event", {"run_id": self._run_id, **content}))
         return rows
 
     def heartbeats(self) -> list[Row]:

@@ -373,8 +373,8 @@ class EventRow(EntryRow):
 
     Attributes:
         run_id: The run.
-        topic: ``"waiting"`` for a stream's update; ``"pause"``, ``"resume"`` or, at its end,
-            ``"shifted"`` for a fit.
+        topic: ``"waiting"`` of an update; ``"pause"``, ``"resume"`` or ``"shifted"`` of a fit;
+            ``"share"`` of a source.
         experience_id: Experience that it is about.
         content: JSON of its figures.
     """

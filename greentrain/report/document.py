@@ -17,6 +17,7 @@ from greentrain.report.carbon_figures import (
     Restated,
     SupplementaryImpacts,
 )
+from greentrain.report.job_share_figures import JobShareFigures
 from greentrain.report.use_figures import ComputeFigures, UseFigures
 
 
@@ -146,6 +147,7 @@ class RunFigures(EnergyFigures):
     team: str | None
     project: str | None
     sources: list[SourceDescription]
+    job_shares: list[JobShareFigures]
     overlap_j: float
     boundary: str | None
     windows_by_phase: dict[str, int]

@@ -34,6 +34,7 @@ from greentrain.report.emissions import carbon, restated
 from greentrain.report.energy_totals import boundary, energy_totals, not_measured
 from greentrain.report.equivalents import equivalents as as_equivalents
 from greentrain.report.hourly import Hours
+from greentrain.report.job_shares import job_shares, read_job_shares
 from greentrain.report.ledger_reading import LedgerContents, VerifiedContents, read
 from greentrain.report.limits import NO_SINK, Sink
 from greentrain.report.measured import Part, Windows, host_of, read_windows
@@ -155,8 +156,11 @@ def _document(
     kept, (scope, chosen, sink, _) = contents.rows, part
     measured, counted = windows.measured, windows.counted
     decided = read_decisions(contents, scope, chosen, windows, paid)
-    runs = _runs(decided.runs, kept, measured, windows.overlaps)
-    counting = _runs(decided.runs, kept, counted, windows.overlaps) if windows.overlaps else runs
+    shares = read_job_shares(contents, {row["run_id"] for row in decided.runs})
+    runs = _runs(decided.runs, kept, measured, windows.overlaps, shares)
+    counting = runs
+    if windows.overlaps:
+        counting = _runs(decided.runs, kept, counted, windows.overlaps, shares)
     totals = with_finer_phases(energy_totals(counting, counted, measured=measured), windows.finer_j)
     grams = carbon(runs, counted, totals)
     statuses = {run["run_id"]: run["status"] for run in runs}
@@ -237,6 +241,7 @@ def _runs(
     rows: ReportRows,
     windows: Mapping[str, RunWindows],
     overlaps: Sequence[Overlap],
+    shares: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> list[RunFigures]:
     closings = {row["run_id"]: row for row in rows["closing"]}
     calibrations = {row["run_id"]: row for row in rows["calibration"]}
@@ -252,6 +257,7 @@ def _runs(
             sources.get(row["run_id"], {}),
             calibrations.get(row["run_id"]),
             math.fsum(shared[row["run_id"]]),
+            shares.get(row["run_id"], {}),
         )
         for row in shown
     ]
@@ -288,6 +294,7 @@ def _run(
     sources: Mapping[str, SourceRow],
     calibration: CalibrationRow | None,
     overlap_j: float,
+    shares: Mapping[str, Mapping[str, Any]],
 ) -> RunFigures:
     energy, within, grams = windows.energy.figures(), boundary([windows]), windows.grams
     phases = {phase: one.windows for phase, one in windows.phases.items()}
@@ -311,6 +318,7 @@ def _run(
         "team": row["team"],
         "project": row["project"],
         "sources": [description(source) for source in sources.values()],
+        "job_shares": job_shares(shares, windows),
         **energy,
         "emissions_g": grams.total if grams.known == energy["windows"] else None,
         "emissions_before_g": windows.before.total

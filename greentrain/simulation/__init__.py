@@ -4,6 +4,7 @@ from greentrain.simulation.named_policies import named_policy
 from greentrain.simulation.oracle import Oracle, best_schedule
 from greentrain.simulation.recorded_table import RecordedTable, read_table
 from greentrain.simulation.recording import record
+from greentrain.simulation.shared_simulation import simulate_shared
 from greentrain.simulation.simulator import (
     SimulationResult,
     always_full,
@@ -25,5 +26,6 @@ __all__ = [
     "record",
     "share_of_gap",
     "simulate",
+    "simulate_shared",
     "train_once",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -12,51 +11,17 @@ from greentrain.budget import Balance, overrun
 from greentrain.control.action import SKIP, Action, Candidate
 from greentrain.control.controller import BudgetController, broke
 from greentrain.control.cost import CostModel
-from greentrain.control.decision import Decision
 from greentrain.control.policies.policy import Policy
-from greentrain.control.state import State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
 from greentrain.errors import BudgetExceeded, ConfigurationError
-from greentrain.simulation.recorded_table import UNTRAINED, RecordedRow, RecordedTable
+from greentrain.simulation.recorded_table import RecordedRow, RecordedTable
+from greentrain.simulation.table_path import SimulationResult, TablePath
 from greentrain.units import format_energy
 
 FULL = Action(mode=UpdateMode.FULL_RETRAIN)
 _ROUNDING = 1e-9
 """Share of a budget within which sums of floating-point numbers count as equal."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulationResult:
-    """Result of a schedule of updates on a table.
-
-    Args:
-        actions: The action at each experience.
-        metrics: The metric after each, oriented.
-        energy_j: Joules of each, including its probe.
-        budget_j: The budget; infinite without one.
-        violations: Experiences after which more was spent than the budget.
-        overrun_j: Joules used beyond reservations.
-        decisions: The decisions; empty for a given schedule.
-    """
-
-    actions: tuple[Action, ...]
-    metrics: tuple[float, ...]
-    energy_j: tuple[float, ...]
-    budget_j: float = math.inf
-    violations: int = 0
-    overrun_j: float = 0.0
-    decisions: tuple[Decision, ...] = ()
-
-    @property
-    def anytime(self) -> float:
-        """The mean of the metric after each experience."""
-        return math.fsum(self.metrics) / len(self.metrics)
-
-    @property
-    def spent_j(self) -> float:
-        """Joules of all experiences."""
-        return math.fsum(self.energy_j)
 
 
 class InMemoryAccount:
@@ -154,7 +119,7 @@ def simulate(
     if calibrated:
         cost.calibrate(fixed_j=fixed_j, step_j=step_j)
     controller = BudgetController(account, policy=policy, cost=cost, utility=utility)
-    path, decisions, violations = _Path(table), [], 0
+    path, decisions, violations = TablePath(table), [], 0
     for position in range(table.num_experiences):
         left_j = account.balance().left_j
         if left_j < probe_j * (1 - _ROUNDING):
@@ -217,7 +182,7 @@ def follow(table: RecordedTable, actions: Sequence[Action]) -> SimulationResult:
             f"there are {len(actions)} actions for {table.num_experiences} experiences; give one "
             "for each"
         )
-    path = _Path(table)
+    path = TablePath(table)
     for position, action in enumerate(actions):
         path.take(table.row(position, path.key, action), 0.0)
     return path.outcome()
@@ -277,63 +242,3 @@ def _cut(table: RecordedTable, row: RecordedRow, cap_j: float) -> RecordedRow:
     if within:
         return max(within, key=lambda each: each.energy_j)
     return min(same, key=lambda each: each.energy_j)
-
-
-class _Path:
-    """The path of a model through a table, up to its current key."""
-
-    def __init__(self, table: RecordedTable) -> None:
-        self.key = UNTRAINED
-        self._table = table
-        self._rows: list[RecordedRow] = []
-        self._energy_j: list[float] = []
-        self._last: float | None = None
-        self._best: float | None = None
-
-    def take(self, row: RecordedRow, probe_j: float) -> None:
-        """Follow an action."""
-        self._rows.append(row)
-        self._energy_j.append(row.energy_j + probe_j)
-        self.key = row.after
-        if row.steps and row.kept:
-            self._last = row.metric_after
-            known = [each for each in (self._best, self._last) if each is not None]
-            self._best = max(known, default=None)
-
-    def state(self, position: int) -> State:
-        """Return the state at the current place."""
-        probe, header = self._table.probes[position, self.key], self._table.header
-        kept = [row for row in self._rows if row.steps and row.kept]
-        fulls = [row.position for row in kept if row.action.mode is UpdateMode.FULL_RETRAIN]
-        ceiling = 1.0 if header.more_is_better else 0.0
-        known = self._best is not None and self._best <= ceiling
-        return State(
-            num_experiences=self._table.num_experiences,
-            has_model=self.key != UNTRAINED,
-            metric_last=self._last,
-            metric_best=self._best,
-            metric_ceiling=ceiling if known else None,
-            warm_starts=sum(row.position > max(fulls, default=-1) for row in kept),
-            since_update=position - kept[-1].position if kept else 0,
-            since_full=position - fulls[-1] if fulls else 0,
-            **{name: value for name, value in asdict(probe).items() if name != "before"},
-        )
-
-    def outcome(
-        self,
-        *,
-        budget_j: float = math.inf,
-        violations: int = 0,
-        overrun_j: float = 0.0,
-        decisions: tuple[Decision, ...] = (),
-    ) -> SimulationResult:
-        """Return the result so far."""
-        return SimulationResult(
-            actions=tuple(row.action for row in self._rows),
-            metrics=tuple(self._table.metric(row) for row in self._rows),
-            energy_j=tuple(self._energy_j),
-            budget_j=budget_j,
-            violations=violations,
-            overrun_j=overrun_j,
-            decisions=decisions,
-        )

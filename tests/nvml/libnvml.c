@@ -44,6 +44,7 @@ struct card {
     int64_t module_power_result, module_energy_result, counter_is_module;
     int64_t mig, mig_old_names;    /* instances (0: MIG is off, -1: not known), and their naming */
     int64_t pid_count, pids[PIDS]; /* -1: not told */
+    int64_t share_result, sm_util[PIDS]; /* percent of each process, in each second */
 };
 
 struct node {
@@ -411,6 +412,37 @@ int nvmlDeviceGetComputeRunningProcesses_v3(struct handle *h, unsigned *count, p
         list[i].pid = (uint32_t)c->pids[i];
         list[i].memory = 1 << 30;
         list[i].gpu_instance = list[i].compute_instance = 0xFFFFFFFFu;
+    }
+    return SUCCESS;
+}
+
+typedef struct {
+    uint32_t pid;
+    uint64_t timestamp_us;
+    uint32_t sm, memory, encoder, decoder;
+} process_sample;
+
+/* One sample of each process at each whole second, kept for 5 s as real drivers keep few. */
+int nvmlDeviceGetProcessUtilization(
+    struct handle *h, process_sample *list, unsigned *count, unsigned long long seen_us) {
+    struct card *c;
+    int result = find(h, &c);
+    if (result == SUCCESS && c->share_result) result = (int)c->share_result;
+    if (result != SUCCESS) return result;
+    int64_t last = (int64_t)floor(now() + 1e-6), first = (int64_t)(seen_us / 1000000) + 1;
+    if (first < last - 4) first = last - 4;
+    if (first < 1) first = 1;
+    int64_t seconds = last - first + 1, pids = c->pid_count > 0 ? c->pid_count : 0;
+    if (seconds <= 0 || pids == 0) return NOT_FOUND;
+    unsigned room = *count;
+    *count = (unsigned)(seconds * pids);
+    if (room < *count || !list) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < *count; i++) {
+        int64_t one = i % pids;
+        list[i].pid = (uint32_t)c->pids[one];
+        list[i].timestamp_us = (uint64_t)(first + i / pids) * 1000000;
+        list[i].sm = (uint32_t)c->sm_util[one];
+        list[i].memory = list[i].encoder = list[i].decoder = 0;
     }
     return SUCCESS;
 }

@@ -56,6 +56,8 @@ class Card(ctypes.Structure):
             )
         ),
         ("pids", ctypes.c_int64 * 8),
+        ("share_result", ctypes.c_int64),
+        ("sm_util", ctypes.c_int64 * 8),
     )
 
     def constant(self, power_w: float) -> None:
@@ -74,6 +76,11 @@ class Card(ctypes.Structure):
         """Let these processes run on the card."""
         self.pids[: len(pids)] = pids
         self.pid_count = len(pids)
+
+    def busy(self, percent: dict[int, int]) -> None:
+        """Let processes keep the multiprocessors busy for these shares of each second."""
+        self.processes(*percent)
+        self.sm_util[: len(percent)] = list(percent.values())
 
     def energy_j(self, from_s: float, to_s: float) -> float:
         """Return the exact joules drawn between two times, without ``cpu_w``."""
