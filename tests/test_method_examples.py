@@ -14,6 +14,7 @@ METHODS = {
     "outputs_and_gradients.py": [
         *("fine-tuning", "LwF", "A-GEM", "GEM", "DER", "ER-MIR", "DER++"),
     ],
+    "exemplars.py": ["fine-tuning", "GDumb", "iCaRL"],
 }
 
 

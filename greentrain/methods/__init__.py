@@ -22,6 +22,7 @@ from greentrain.methods.interference import most_harmed
 from greentrain.methods.labelling import k_center, most_uncertain
 from greentrain.methods.low_rank import low_rank
 from greentrain.methods.mixture_of_experts import MixtureOfExperts
+from greentrain.methods.nearest_mean import class_means, icarl_loss, mean_scores
 from greentrain.methods.operation_count import count_operations
 from greentrain.methods.projection import (
     project_from,
@@ -56,6 +57,7 @@ __all__ = [
     "auxiliary_loss",
     "calibrated_threshold",
     "choose_threshold",
+    "class_means",
     "consistency_loss",
     "content_keys",
     "count_operations",
@@ -64,9 +66,11 @@ __all__ = [
     "freezing_depth",
     "has_label",
     "heads_loss",
+    "icarl_loss",
     "k_center",
     "low_rank",
     "magnitude_prune",
+    "mean_scores",
     "most_harmed",
     "most_uncertain",
     "output_loss",
