@@ -14,6 +14,7 @@ from greentrain.callbacks.feature_cache import FeatureCache
 from greentrain.callbacks.fit_estimate import FitEstimate
 from greentrain.callbacks.gdumb import GDumb
 from greentrain.callbacks.gem import GEM
+from greentrain.callbacks.generative_replay import GenerativeReplay, LearnBuffer
 from greentrain.callbacks.gradient_projection import GradientProjection
 from greentrain.callbacks.icarl import ICaRL
 from greentrain.callbacks.l2_anchor import L2Anchor
@@ -45,9 +46,11 @@ __all__ = [
     "FeatureCache",
     "FitEstimate",
     "GDumb",
+    "GenerativeReplay",
     "GradientProjection",
     "ICaRL",
     "L2Anchor",
+    "LearnBuffer",
     "LoraUpdate",
     "LwF",
     "OutputTerm",

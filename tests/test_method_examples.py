@@ -14,6 +14,9 @@ METHODS = {
     "outputs_and_gradients.py": [
         *("fine-tuning", "LwF", "A-GEM", "GEM", "DER", "ER-MIR", "DER++"),
     ],
+    "structure_per_task.py": [
+        *("ProgressiveNetwork", "SuperMasks", "HyperNetwork", "InterContiNet"),
+    ],
     "exemplars.py": ["fine-tuning", "GDumb", "iCaRL"],
 }
 

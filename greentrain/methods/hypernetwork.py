@@ -92,7 +92,7 @@ class HyperNetwork(TaskConditioned):
     def forward_task(self, inputs: Tensor, task: int) -> Tensor:
         """Return the outputs of the network with the weights of one task."""
         flat = self.generated(self.embeddings[task])
-        parts = flat.split([shape.numel() for shape in self._shapes.values()])
+        parts = torch.split(flat, [shape.numel() for shape in self._shapes.values()])
         named = zip(self._shapes.items(), parts, strict=True)
         weights = {name: part.view(shape) for (name, shape), part in named}
         return functional_call(self._net[0], weights, (inputs,))  # type: ignore[no-any-return]

@@ -16,6 +16,11 @@ from greentrain.methods.multi_head import MultiHead
 from greentrain.methods.task_conditioned import TaskConditioned
 from greentrain.units import is_whole
 
+_LEAST = 1e-12
+"""The least radius: its logarithm is learned."""
+_GAIN = 10.0
+"""Factor of the learned logarithms: a step of Adam at 0.001 changes a radius by about 1 %."""
+
 
 class Box(NamedTuple):
     """Values of the centre weights, and bounds for all weights of the intervals.
@@ -47,7 +52,7 @@ class IntervalLinear(nn.Module):
         >>> layer = IntervalLinear(2, 1, radius=0.0)
         >>> with torch.no_grad():
         ...     _ = layer.centre.copy_(torch.tensor([[1.0, -2.0, 0.5]]))  # the last is the bias
-        ...     _ = layer.radius.copy_(torch.tensor([[0.1, 0.1, 0.0]]))
+        ...     layer.set_radius(torch.tensor([[0.1, 0.1, 0.0]]))
         >>> x = torch.tensor([[3.0, 1.0]])  # 1.5, give or take 0.1 * 3 + 0.1 * 1
         >>> [round(part.item(), 4) for part in layer(Box(x, x, x))]
         [1.5, 1.1, 1.9]
@@ -59,19 +64,41 @@ class IntervalLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, radius: float) -> None:
         super().__init__()
         size = 1 / math.sqrt(inputs)
-        self.scale = size
         self.centre = nn.Parameter(torch.empty(outputs, inputs + 1).uniform_(-size, size))
-        self.radius = nn.Parameter(torch.full((outputs, inputs + 1), radius * size))
+        self.raw_radius = nn.Parameter(torch.empty(outputs, inputs + 1))
+        self.set_radius(torch.full((outputs, inputs + 1), radius * size))
         self.register_buffer("lowest", torch.full((outputs, inputs + 1), -torch.inf))
         self.register_buffer("highest", torch.full((outputs, inputs + 1), torch.inf))
 
-    def forward(self, box: Box) -> Box:
-        """Return the outputs of the centre, and their bounds."""
-        weight, bias = self.centre[:, :-1], self.centre[:, -1]
+    @property
+    def radius(self) -> Tensor:
+        """Radius of each weight, ``(outputs, inputs + 1)``; the last is that of the bias."""
+        return self.log_radius.exp()
+
+    @property
+    def log_radius(self) -> Tensor:
+        """Natural logarithm of the radius of each weight."""
+        return _GAIN * self.raw_radius
+
+    @torch.no_grad()
+    def set_radius(self, radius: Tensor) -> None:
+        """Set the radius of each weight."""
+        self.raw_radius.copy_(radius.clamp_min(_LEAST).log() / _GAIN)
+
+    def forward(self, box: Box, *, radii_only: bool = False) -> Box:
+        """Return the outputs of the centre, and their bounds.
+
+        Args:
+            box: The inputs.
+            radii_only: Whether gradients reach the radii only.
+        """
+        centres = self.centre.detach() if radii_only else self.centre
+        weight, bias = centres[:, :-1], centres[:, -1]
         point = linear(box.point, weight, bias)
         middle, half = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
         centre = linear(middle, weight, bias)
-        wide = linear(middle.abs() + half, self.radius[:, :-1], self.radius[:, -1])
+        radius = self.radius
+        wide = linear(middle.abs() + half, radius[:, :-1], radius[:, -1])
         wide = wide + linear(half, weight.abs())
         return Box(point, centre - wide, centre + wide)
 
@@ -80,7 +107,7 @@ class IntervalLinear(nn.Module):
         """Move centre and radius so that the interval is within that of the earlier tasks."""
         self.centre.copy_(self.centre.clamp(self.lowest, self.highest))
         room = torch.minimum(self.highest - self.centre, self.centre - self.lowest)
-        self.radius.copy_(torch.minimum(self.radius.clamp_min(0.0), room))
+        self.set_radius(torch.minimum(self.radius, room))
 
     @torch.no_grad()
     def consolidate(self) -> None:
@@ -99,7 +126,7 @@ class InterContiNet(TaskConditioned):
     task. The memory of the hidden layers is four numbers a weight, for any number of tasks.
 
     The paper trains centres and radii in turns, and keeps intervals in shape by a change of
-    variables. Here both are trained at once, and projected.
+    variables. Here both are trained at once, and projected; radii are learned as logarithms.
 
     Args:
         widths: Inputs, and units of each hidden layer.
@@ -148,17 +175,24 @@ class InterContiNet(TaskConditioned):
             hidden = linear(hidden, layer.centre[:, :-1], layer.centre[:, -1]).relu()
         return self.heads.forward_task(hidden, task)
 
-    def bounds(self, inputs: Tensor, task: int | None = None) -> Box:
-        """Return the outputs of the centre, and bounds for all weights of the intervals."""
+    def bounds(self, inputs: Tensor, task: int | None = None, *, radii_only: bool = False) -> Box:
+        """Return the outputs of the centre, and bounds for all weights of the intervals.
+
+        Args:
+            inputs: A batch.
+            task: The task; :attr:`task` unless given.
+            radii_only: Whether gradients reach the radii only.
+        """
         number = self.task if task is None else self.checked(task)
         flat = inputs.flatten(1)
         box = Box(flat, flat, flat)
         for layer in self._layers():
-            box = Box(*(part.relu() for part in layer(box)))
-        head = self.heads.heads[number]
+            box = Box(*(part.relu() for part in layer(box, radii_only=radii_only)))
         middle, half = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
-        centre, wide = head(middle), linear(half, head.weight.abs())
-        return Box(head(box.point), centre - wide, centre + wide)
+        centre = self.heads.forward_task(middle, number)
+        wide = linear(half, self.heads.weight(number).abs())
+        point = self.heads.forward_task(box.point, number)
+        return Box(point, centre - wide, centre + wide)
 
     def loss(
         self,
@@ -169,7 +203,10 @@ class InterContiNet(TaskConditioned):
         robust: float = 1.0,
         width: float = 0.1,
     ) -> Tensor:
-        """Return the loss of the centre, of the worst case, and minus the width of intervals.
+        """Return the loss of the centre, of the worst case, and minus the size of intervals.
+
+        The worst case teaches the radii only. Else it would teach the centres to use few units,
+        and leave nothing for later tasks.
 
         The worst case of classes is the lower bound of the right logit and the upper ones of the
         others; that of a regression is the bound that is farther from the target.
@@ -179,18 +216,20 @@ class InterContiNet(TaskConditioned):
             targets: Classes ``(batch,)``, or values ``(batch, outputs)`` of a regression.
             task: The task; :attr:`task` unless given.
             robust: Weight of the worst case.
-            width: Weight of the mean radius, relative to ``1 / sqrt(inputs)`` of each layer: larger
-                intervals leave more room for later tasks.
+            width: Weight of the mean logarithm of the radii: larger intervals leave more room for
+                later tasks.
         """
-        box = self.bounds(inputs, task)
+        number = self.task if task is None else self.checked(task)
+        outputs = self.forward_task(inputs, number)
+        box = self.bounds(inputs, number, radii_only=True)
         if targets.is_floating_point():
             farther = torch.maximum((box.lower - targets).square(), (box.upper - targets).square())
-            point, worst = mse_loss(box.point, targets), farther.mean()
+            point, worst = mse_loss(outputs, targets), farther.mean()
         else:
-            right = torch.nn.functional.one_hot(targets, box.point.shape[1]).bool()
-            point = cross_entropy(box.point, targets)
+            right = torch.nn.functional.one_hot(targets, outputs.shape[1]).bool()
+            point = cross_entropy(outputs, targets)
             worst = cross_entropy(torch.where(right, box.lower, box.upper), targets)
-        radii = [layer.radius.mean() / layer.scale for layer in self._layers()]
+        radii = [layer.log_radius.mean() for layer in self._layers()]
         return point + robust * worst - width * torch.stack(radii).mean()
 
     def project(self) -> None:

@@ -72,7 +72,7 @@ class MaskedNetwork(TaskConditioned, abc.ABC):
 
     def masks(self, task: int) -> list[Tensor]:
         """Return the masks of a task, in the order of the weights; scores get their gradients."""
-        scores = list(self.scores[self.checked(task)])
+        scores = self.scores[self.checked(task)].parameters()
         return [self.mask_of(each) + (each - each.detach()) for each in scores]
 
     def forward_task(self, inputs: Tensor, task: int) -> Tensor:
@@ -108,7 +108,7 @@ class MaskedNetwork(TaskConditioned, abc.ABC):
             )
         shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
         flat = ((bits[:, None] >> shifts) & 1).flatten()
-        for each in self.scores[self.checked(task)]:
+        for each in self.scores[self.checked(task)].parameters():
             mask, flat = flat[: each.numel()].view_as(each), flat[each.numel() :]
             each.copy_(self.scores_of(mask.to(each)))
 
@@ -237,7 +237,7 @@ class SuperMasks(MaskedNetwork):
                 sum(share * mask for share, mask in zip(shares, masks, strict=True))
                 for masks in zip(*each, strict=True)
             ]
-            log = self.forward_masks(inputs, mixed).log_softmax(dim=1)  # type: ignore[arg-type]
+            log = self.forward_masks(inputs, mixed).log_softmax(dim=1)
             entropy = -(log.exp() * log).sum(dim=1).mean()
             [gradient] = torch.autograd.grad(entropy, shares)
         return int(gradient.argmin())

@@ -56,6 +56,12 @@ class MultiHead(TaskConditioned):
         """Bytes of a head."""
         return size_bytes(self.heads[-1])
 
+    def weight(self, task: int) -> Tensor:
+        """Return the weights of one head, ``(outputs, features)``."""
+        head = self.heads[self.checked(task)]
+        assert isinstance(head, nn.Linear)  # the only kind that is added
+        return head.weight
+
     def forward_task(self, inputs: Tensor, task: int) -> Tensor:
         """Return the outputs of one head, ``(batch, outputs)``."""
         return self.heads[task](inputs)  # type: ignore[no-any-return]

@@ -67,10 +67,11 @@ class ProgressiveNetwork(TaskConditioned):
     def forward_task(self, inputs: Tensor, task: int) -> Tensor:
         """Return the outputs of one column, ``(batch, outputs)``."""
         hidden: list[Tensor] = [inputs.flatten(1)] * (task + 1)
+        columns = [each for each in self.columns if isinstance(each, _Column)][: task + 1]
         for layer in range(len(self.widths) - 1):
             hidden = [
-                self.columns[number].layer(layer, hidden[number], hidden[:number])
-                for number in range(task + 1)
+                column.layer(layer, hidden[number], hidden[:number])
+                for number, column in enumerate(columns)
             ]
         return hidden[task]
 

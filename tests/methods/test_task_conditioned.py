@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -227,17 +229,18 @@ def test_the_worst_case_of_an_interval_by_hand():
     net = InterContiNet([1, 1], 2, radius=0.0)
     with torch.no_grad():
         net.layers[0].centre.copy_(torch.tensor([[1.0, 0.0]]))
-        net.layers[0].radius.copy_(torch.tensor([[0.5, 0.0]]))
+        net.layers[0].set_radius(torch.tensor([[0.5, 0.0]]))
         net.heads.heads[0].weight.copy_(torch.tensor([[2.0], [-1.0]]))
         net.heads.heads[0].bias.zero_()
     one = torch.tensor([[1.0]])  # hidden: 1, from 0.5 to 1.5; logits (2, -1)
     box = net.bounds(one)
-    assert box.lower.tolist() == [[1.0, -1.5]]
-    assert box.upper.tolist() == [[3.0, -0.5]]
+    torch.testing.assert_close(box.lower, torch.tensor([[1.0, -1.5]]))
+    torch.testing.assert_close(box.upper, torch.tensor([[3.0, -0.5]]))
     point, worst = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, -0.5]])
     label = torch.tensor([0])
-    expected = cross_entropy(point, label) + 2 * cross_entropy(worst, label) - 0.4 * 0.25
-    found = net.loss(one, label, robust=2.0, width=0.4)  # the mean radius is (0.5 + 0) / 2
+    expected = cross_entropy(point, label) + 2 * cross_entropy(worst, label)
+    expected -= 0.4 * (math.log(0.5) + math.log(1e-12)) / 2  # a radius of 0 counts as 1e-12
+    found = net.loss(one, label, robust=2.0, width=0.4)
     assert float(found.detach()) == pytest.approx(float(expected))
     value = net.loss(one, torch.tensor([[0.0, 0.0]]), robust=1.0, width=0.0)
     assert float(value.detach()) == pytest.approx((4 + 1) / 2 + (9 + 2.25) / 2)  # a regression
