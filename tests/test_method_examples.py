@@ -17,6 +17,9 @@ METHODS = {
     "structure_per_task.py": [
         *("ProgressiveNetwork", "SuperMasks", "HyperNetwork", "InterContiNet"),
     ],
+    "generated_replay.py": [
+        *("fine-tuning", "compressed samples", "generative replay", "with distillation"),
+    ],
     "exemplars.py": ["fine-tuning", "GDumb", "iCaRL"],
 }
 

@@ -237,7 +237,7 @@ class GenerativeBuffer:
                     old = model.losses(replayed, again, self._noise()).mean()
                     loss = share * loss + (1 - share) * old
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 
     def _noise(self) -> Tensor:

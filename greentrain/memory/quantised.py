@@ -31,9 +31,9 @@ class QuantisedBuffer:
     sample whose mean squared error is above the threshold is stored as it is, so no sample is worse
     than the threshold allows. Which samples stay is Vitter's algorithm R (1985).
 
-    The paper learns stacked codebooks by gradients, and lets them change. Here the codes are learned
-    by k-means from the samples that were not compressible, and never change, so what was stored is
-    always decoded alike. Each :meth:`add` may add codes until there are ``codes``.
+    The paper learns stacked codebooks by gradients, and lets them change. Here codes are learned by
+    k-means from the samples that were not compressible, and never change: what was stored is always
+    decoded alike. Each :meth:`add` may add codes until there are ``codes``.
 
     Samples are ``(input, label)``: a tensor of floating point and a class.
 
@@ -239,7 +239,9 @@ class QuantisedBuffer:
         if not len(self._codebook):
             numbers = torch.zeros(blocks.shape[:2], dtype=torch.int64)
             return numbers, torch.full((len(blocks),), torch.inf)
-        parts = [torch.cdist(part, self._codebook[None]).argmin(2) for part in blocks.split(256)]
+        parts = [
+            torch.cdist(part, self._codebook[None]).argmin(2) for part in torch.split(blocks, 256)
+        ]
         numbers = torch.cat(parts)
         return numbers, (self._codebook[numbers] - blocks).square().sum((1, 2)) / values
 
@@ -248,7 +250,7 @@ class QuantisedBuffer:
         left = self.codes - len(self._codebook)
         count = left if left < 4 else -(-left // 2)
         order = torch.randperm(len(blocks), generator=self._generator)[:_MOST_BLOCKS]
-        blocks = blocks[order].unique(dim=0)
+        blocks = torch.unique(blocks[order], dim=0)
         blocks = blocks[torch.randperm(len(blocks), generator=self._generator)]
         codes = blocks[:count].clone()
         for _ in range(_ROUNDS):

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pytorch_lightning import Callback
 from torch import Tensor
 
 from _methods import structures
 from _methods.protocol import CONTEXTS, MaskedPerceptron, Scenario, class_groups, make_model
-from greentrain.callbacks import AGEM, DER, EWC, GEM, MAS, SI, GDumb, ICaRL, L2Anchor, LwF
+from greentrain.callbacks import (
+    AGEM,
+    DER,
+    EWC,
+    GEM,
+    MAS,
+    SI,
+    GDumb,
+    GenerativeReplay,
+    ICaRL,
+    L2Anchor,
+    LwF,
+)
+from greentrain.memory import GenerativeBuffer
 
 SCENARIOS: tuple[Scenario, ...] = ("task", "domain", "class")
 
@@ -71,6 +85,11 @@ def _icarl(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
     ]
 
 
+def _generative(scenario: Scenario, strength: float, seed: int, *, distill: bool) -> list[Callback]:
+    buffer = GenerativeBuffer(10_000, seed=seed)  # steps: those of an experience
+    return [GenerativeReplay(lambda: make_model(scenario), buffer, distill=distill)]
+
+
 def _none(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
     return []
 
@@ -128,6 +147,16 @@ ENTRIES: dict[str, Entry] = {
         make=_icarl,
         published={"class": 94.6},
         reach={"class": 92.0},
+    ),
+    "DGR": Entry(
+        make=partial(_generative, distill=False),
+        published=_table(99.5, 95.7, 90.8),
+        reach={"class": 90.0},
+    ),
+    "DGR+distill": Entry(
+        make=partial(_generative, distill=True),
+        published=_table(99.6, 96.8, 91.8),
+        reach={"class": 91.0},
     ),
     "GDumb": Entry(
         make=lambda scenario, strength, seed: [

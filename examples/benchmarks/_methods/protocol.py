@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from greentrain.callbacks import ICaRL
+from greentrain.callbacks import GenerativeReplay, ICaRL
 from greentrain.streams import mnist
 
 Scenario = Literal["task", "domain", "class"]
@@ -137,6 +137,9 @@ def learn(
     stream = contexts(scenario, seed, held_out=held_out)
     torch.manual_seed(seed)
     model = make_model(scenario) if make is None else make()
+    for each in callbacks:
+        if isinstance(each, GenerativeReplay):
+            each.buffer.steps = steps  # of the generator, too
     for context in stream:
         model.activate(context.active)
         _fit(model, context.train, callbacks, steps)

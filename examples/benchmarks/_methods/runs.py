@@ -16,7 +16,7 @@ ORDER: tuple[tuple[str, Scenario], ...] = (
     *(("none", "class"), ("LwF", "task"), ("LwF", "class"), ("LwF", "domain"), ("EWC", "task")),
     *(("SI", "task"), (JOINT, "class"), ("A-GEM", "class"), ("EWC", "class"), ("SI", "class")),
     *(("DER", "class"), ("DER++", "class"), ("GEM", "class")),
-    *((name, "class") for name in ("iCaRL", "GDumb")),
+    *((name, "class") for name in ("iCaRL", "GDumb", "DGR", "DGR+distill")),
     *((name, "task") for name in ("progressive", "Piggyback", "SupSup")),
     *((name, "task") for name in ("hypernetwork", "InterContiNet")),
     *((name, "task") for name in ("online EWC", "MAS", "L2", "none")),

@@ -147,8 +147,8 @@ def hypernetwork(strength: float) -> MaskedPerceptron:
     return TaskPerceptron(
         Structure(
             net=lambda: HyperNetwork(perceptron(), embedding=16, hidden=64, chunk=4000),
-            extra=lambda net: strength * net.penalty(),  # type: ignore[attr-defined]
-            after_task=HyperNetwork.consolidate,  # type: ignore[arg-type]
+            extra=lambda net: strength * net.penalty(),
+            after_task=HyperNetwork.consolidate,
         )
     )
 
@@ -158,10 +158,8 @@ def intervals(strength: float) -> MaskedPerceptron:
     return TaskPerceptron(
         Structure(
             net=lambda: InterContiNet([PIXELS, UNITS, UNITS], WAYS),
-            loss=lambda net, images, labels: net.loss(  # type: ignore[attr-defined, no-any-return]
-                images, labels, width=strength
-            ),
-            after_step=InterContiNet.project,  # type: ignore[arg-type]
-            after_task=InterContiNet.consolidate,  # type: ignore[arg-type]
+            loss=lambda net, images, labels: net.loss(images, labels, width=strength),
+            after_step=InterContiNet.project,
+            after_task=InterContiNet.consolidate,
         )
     )
