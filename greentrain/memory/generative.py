@@ -102,7 +102,7 @@ class GenerativeBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of the generator's weights, and of data that wait to be learned."""
-        kept = [] if self._model is None else list(self._model.parameters())
+        kept: list[Tensor] = [] if self._model is None else [*self._model.parameters()]
         kept += [each for _, *parts in self._waiting for each in parts]
         return sum(each.numel() * each.element_size() for each in kept)
 

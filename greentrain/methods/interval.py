@@ -208,8 +208,8 @@ class InterContiNet(TaskConditioned):
         The worst case teaches the radii only. Else it would teach the centres to use few units,
         and leave nothing for later tasks.
 
-        The worst case of classes is the lower bound of the right logit and the upper ones of the
-        others; that of a regression is the bound that is farther from the target.
+        The worst case of classes is the lower bound of the right logit, and the upper ones of the
+        others. That of a regression is the bound that is farther from the target.
 
         Args:
             inputs: A batch.
