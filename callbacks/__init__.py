@@ -12,8 +12,11 @@ from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.exit_training import EarlyExit
 from greentrain.callbacks.feature_cache import FeatureCache
 from greentrain.callbacks.fit_estimate import FitEstimate
+from greentrain.callbacks.gdumb import GDumb
 from greentrain.callbacks.gem import GEM
+from greentrain.callbacks.generative_replay import GenerativeReplay, LearnBuffer
 from greentrain.callbacks.gradient_projection import GradientProjection
+from greentrain.callbacks.icarl import ICaRL
 from greentrain.callbacks.l2_anchor import L2Anchor
 from greentrain.callbacks.lora_update import LoraUpdate
 from greentrain.callbacks.lwf import LwF
@@ -42,8 +45,12 @@ __all__ = [
     "ExactResume",
     "FeatureCache",
     "FitEstimate",
+    "GDumb",
+    "GenerativeReplay",
     "GradientProjection",
+    "ICaRL",
     "L2Anchor",
+    "LearnBuffer",
     "LoraUpdate",
     "LwF",
     "OutputTerm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,14 +46,19 @@ class OutputTerm(Callback, abc.ABC):
                 "that training_step returns; use automatic optimization, or leave it out"
             )
 
-        def layer(step: Any, batch: Any, *rest: Any, **named: Any) -> Any:
-            output = step(batch, *rest, **named)
-            if output is None:
-                return None
-            return with_loss(output, self.combined_loss(pl_module, batch, loss_of(output)))
-
         self._close()
-        self._remove = wrap_training_step(pl_module, layer)
+        self._remove = self.wrapped(pl_module, functools.partial(self.layer, pl_module))
+
+    def wrapped(self, pl_module: Any, layer: Callable[..., Any]) -> Callable[[], None]:
+        """Wrap the training step; return a function that removes the layer again."""
+        return wrap_training_step(pl_module, layer)
+
+    def layer(self, pl_module: Any, step: Any, batch: Any, *rest: Any, **named: Any) -> Any:
+        """Return the output of a training step, with the term added to its loss."""
+        output = step(batch, *rest, **named)
+        if output is None:
+            return None
+        return with_loss(output, self.combined_loss(pl_module, batch, loss_of(output)))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Unwrap the training step."""

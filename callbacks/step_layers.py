@@ -15,7 +15,7 @@ Layer = Callable[..., Any]
 _LAYERS = "__greentrain_layers__"
 
 
-def wrap_training_step(module: Any, layer: Layer) -> Callable[[], None]:
+def wrap_training_step(module: Any, layer: Layer, *, innermost: bool = False) -> Callable[[], None]:
     """Call a function instead of the training step of a module; return what removes it again.
 
     The function gets the step as its first argument, then the arguments of the step. Several
@@ -25,6 +25,7 @@ def wrap_training_step(module: Any, layer: Layer) -> Callable[[], None]:
     Args:
         module: The module, whose class stays as it is.
         layer: Called as ``layer(step, batch, *rest)``; returns the output of the step.
+        innermost: Whether the others are wrapped around it, for one that replaces the step.
 
     Example:
         >>> class Model:
@@ -43,7 +44,7 @@ def wrap_training_step(module: Any, layer: Layer) -> Callable[[], None]:
     if layers is None:
         layers = _install(module, own)
     added = functools.partial(layer)  # one function may be added twice
-    layers.append(added)
+    layers.insert(0 if innermost else len(layers), added)
 
     def remove() -> None:
         if added not in layers:

@@ -14,6 +14,13 @@ METHODS = {
     "outputs_and_gradients.py": [
         *("fine-tuning", "LwF", "A-GEM", "GEM", "DER", "ER-MIR", "DER++"),
     ],
+    "structure_per_task.py": [
+        *("ProgressiveNetwork", "SuperMasks", "HyperNetwork", "InterContiNet"),
+    ],
+    "generated_replay.py": [
+        *("fine-tuning", "compressed samples", "generative replay", "with distillation"),
+    ],
+    "exemplars.py": ["fine-tuning", "GDumb", "iCaRL"],
 }
 
 

@@ -4,8 +4,10 @@ from greentrain.memory.balanced import ClassBalancedBuffer
 from greentrain.memory.bounded import BoundedBuffer
 from greentrain.memory.datasets import SampleList, concat, size
 from greentrain.memory.full import FullBuffer, owned, pack, unpack
+from greentrain.memory.generative import GenerativeBuffer
 from greentrain.memory.herding import HerdingBuffer
 from greentrain.memory.protocol import Buffer
+from greentrain.memory.quantised import QuantisedBuffer
 from greentrain.memory.reservoir import RandomReplacementBuffer, ReservoirBuffer
 from greentrain.memory.resharding import reshard
 from greentrain.memory.retention import RetentionInput
@@ -16,7 +18,9 @@ __all__ = [
     "Buffer",
     "ClassBalancedBuffer",
     "FullBuffer",
+    "GenerativeBuffer",
     "HerdingBuffer",
+    "QuantisedBuffer",
     "RandomReplacementBuffer",
     "ReservoirBuffer",
     "RetentionInput",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from greentrain.callbacks import DER, EWC, GEM, LwF
+from greentrain.callbacks import DER, EWC, GEM, LearnBuffer, LwF
 from greentrain.control import Action, Candidate, UpdateMode
-from greentrain.memory import SampleList
+from greentrain.memory import GenerativeBuffer, QuantisedBuffer, SampleList, size
+from greentrain.streams import Experience
 from greentrain.training.config import ModeConfig
-from greentrain.training.data import UpdateData
+from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import ModelTrainer
 from tests.callbacks.test_parameter_anchors import Net
 
@@ -61,3 +63,32 @@ def test_methods_follow_the_weights_that_an_update_continues_from() -> None:
     assert seen[1] is None  # fresh weights have nothing to keep
     assert (lwf.experiences, der.reservoir.seen, len(gem.memories)) == (4, 64, 4)
     assert "training_step" not in vars(rejected.module)
+
+
+@pytest.mark.parametrize("kind", ["quantised", "generative"])
+def test_a_replay_takes_samples_that_were_compressed_or_generated(kind: str) -> None:
+    waiting = GenerativeBuffer(
+        10, classes=3, steps=2, batch_size=4, hidden=4, latent=2, learn_at_once=False
+    )
+    buffer = QuantisedBuffer(10, block=2) if kind == "quantised" else waiting
+    learn = LearnBuffer(waiting)
+    trainer = ModelTrainer(
+        Net,
+        options={"max_epochs": 1, "accelerator": "cpu", "callbacks": [learn]},
+        loader={"batch_size": 4},
+        modes=ModeConfig(),
+        seed=0,
+    )
+    stream, weights = StreamData(buffer), Net().state_dict()
+    for position, mode in enumerate((UpdateMode.FULL_RETRAIN, *[UpdateMode.REPLAY] * 2)):
+        inputs, labels = data(position).tensors
+        part = TensorDataset(inputs.sigmoid(), labels)
+        experience = Experience(id=str(position), train=part, val=part)
+        given = stream.gather(experience)
+        candidate = Candidate(action=Action(mode=mode), steps=4)
+        trained = trainer.train(candidate, given, weights=weights, position=position)
+        weights = trained.module.state_dict()
+        assert stream.store(experience, trained=True)
+    assert given.n_stored == (10 if kind == "quantised" else 10 + 16)  # 16 of the last one wait
+    assert size(stream.everything(experience).new) == len(buffer)
+    assert learn.steps == (0 if kind == "quantised" else 2 * 2)  # within the updates that follow

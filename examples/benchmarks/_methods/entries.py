@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pytorch_lightning import Callback
 from torch import Tensor
 
-from _methods.protocol import CONTEXTS, Scenario, class_groups, make_model
-from greentrain.callbacks import AGEM, DER, EWC, GEM, MAS, SI, L2Anchor, LwF
+from _methods import structures
+from _methods.protocol import CONTEXTS, MaskedPerceptron, Scenario, class_groups, make_model
+from greentrain.callbacks import (
+    AGEM,
+    DER,
+    EWC,
+    GEM,
+    MAS,
+    SI,
+    GDumb,
+    GenerativeReplay,
+    ICaRL,
+    L2Anchor,
+    LwF,
+)
+from greentrain.memory import GenerativeBuffer
 
 SCENARIOS: tuple[Scenario, ...] = ("task", "domain", "class")
 
@@ -27,6 +42,7 @@ class Entry:
         published: Accuracies of van de Ven & Tolias 2019, table 4, by scenario in percent.
         reach: Lowest accuracies of the issue, by scenario.
         searched_as: The method whose strengths it takes.
+        model: Makes its model for a strength; the protocol's perceptron unless given.
     """
 
     make: Callable[[Scenario, float, int], list[Callback]]
@@ -34,6 +50,7 @@ class Entry:
     published: Mapping[Scenario, float] = field(default_factory=dict)
     reach: Mapping[Scenario, float] = field(default_factory=dict)
     searched_as: str = ""
+    model: Callable[[float], MaskedPerceptron] | None = None
 
 
 def _table(task: float, domain: float, klass: float) -> dict[Scenario, float]:
@@ -50,6 +67,31 @@ def _lwf(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
         return [LwF(lambda: make_model(scenario))]
     heads = class_groups(seed)
     return [LwF(lambda: make_model(scenario), heads=heads, outputs=all_outputs)]
+
+
+def last_hidden(model: object, images: Tensor) -> Tensor:
+    """Return the last hidden layer."""
+    return model.net[:-1](images)  # type: ignore[attr-defined, no-any-return]
+
+
+def _icarl(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
+    return [
+        ICaRL(
+            *(lambda: make_model(scenario), last_hidden),
+            capacity=2000,
+            outputs=all_outputs,
+            seed=seed,
+        )
+    ]
+
+
+def _generative(scenario: Scenario, strength: float, seed: int, *, distill: bool) -> list[Callback]:
+    buffer = GenerativeBuffer(10_000, seed=seed)  # steps: those of an experience
+    return [GenerativeReplay(lambda: make_model(scenario), buffer, distill=distill)]
+
+
+def _none(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
+    return []
 
 
 ENTRIES: dict[str, Entry] = {
@@ -101,4 +143,29 @@ ENTRIES: dict[str, Entry] = {
             DER(CONTEXTS * STORED, beta=0.5, outputs=all_outputs, seed=seed)
         ],
     ),
+    "iCaRL": Entry(
+        make=_icarl,
+        published={"class": 94.6},
+        reach={"class": 92.0},
+    ),
+    "DGR": Entry(
+        make=partial(_generative, distill=False),
+        published=_table(99.5, 95.7, 90.8),
+        reach={"class": 90.0},
+    ),
+    "DGR+distill": Entry(
+        make=partial(_generative, distill=True),
+        published=_table(99.6, 96.8, 91.8),
+        reach={"class": 91.0},
+    ),
+    "GDumb": Entry(
+        make=lambda scenario, strength, seed: [
+            GDumb(lambda: make_model(scenario), CONTEXTS * STORED, seed=seed)
+        ],
+    ),
+    "progressive": Entry(make=_none, model=lambda strength: structures.progressive()),
+    "Piggyback": Entry(make=_none, model=lambda strength: structures.piggyback()),
+    "SupSup": Entry(make=_none, model=lambda strength: structures.supermasks()),
+    "hypernetwork": Entry(make=_none, grid={"task": (0.01, 1.0)}, model=structures.hypernetwork),
+    "InterContiNet": Entry(make=_none, grid={"task": (0.01, 0.1, 1.0)}, model=structures.intervals),
 }

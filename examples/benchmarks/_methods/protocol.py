@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
+from greentrain.callbacks import GenerativeReplay, ICaRL
 from greentrain.streams import mnist
 
 Scenario = Literal["task", "domain", "class"]
@@ -116,6 +118,7 @@ def learn(
     steps: int,
     seed: int,
     held_out: bool = False,
+    make: Callable[[], MaskedPerceptron] | None = None,
 ) -> tuple[float, float]:
     """Learn one experience after another.
 
@@ -125,6 +128,7 @@ def learn(
         steps: Steps on each experience.
         seed: Seed of classes, weights and batches.
         held_out: Whether to measure on held-out training data.
+        make: Makes the model; the protocol's perceptron unless given.
 
     Returns:
         The mean accuracy over all experiences at the end in percent, and processor seconds.
@@ -132,11 +136,18 @@ def learn(
     began_s = time.process_time()
     stream = contexts(scenario, seed, held_out=held_out)
     torch.manual_seed(seed)
-    model = make_model(scenario)
+    model = make_model(scenario) if make is None else make()
+    for each in callbacks:
+        if isinstance(each, GenerativeReplay):
+            each.buffer.steps = steps  # of the generator, too
     for context in stream:
         model.activate(context.active)
         _fit(model, context.train, callbacks, steps)
-    return _accuracy(model, stream, scenario), time.process_time() - began_s
+    outputs: Callable[[Tensor], Tensor] = model
+    for each in callbacks:
+        if isinstance(each, ICaRL):
+            outputs = partial(each.scores, model)
+    return _accuracy(model, stream, scenario, outputs), time.process_time() - began_s
 
 
 def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, float]:
@@ -147,7 +158,7 @@ def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, 
     model = make_model(scenario)
     tensors = zip(*(context.train.tensors for context in stream), strict=True)
     _fit(model, ByBatch(*(torch.cat(each) for each in tensors)), (), CONTEXTS * steps)
-    return _accuracy(model, stream, scenario), time.process_time() - began_s
+    return _accuracy(model, stream, scenario, model), time.process_time() - began_s
 
 
 def make_model(scenario: Scenario) -> MaskedPerceptron:
@@ -174,13 +185,18 @@ def _fit(
 
 
 @torch.no_grad()
-def _accuracy(model: MaskedPerceptron, stream: Sequence[Context], scenario: Scenario) -> float:
+def _accuracy(
+    model: MaskedPerceptron,
+    stream: Sequence[Context],
+    scenario: Scenario,
+    outputs: Callable[[Tensor], Tensor],
+) -> float:
     model.eval()
     right = []
     for context in stream:
         model.activate(stream[-1].active if scenario == "class" else context.active)
         images, labels = context.test.tensors
-        right.append(float((model(images).argmax(1) == labels).float().mean()))
+        right.append(float((outputs(images).argmax(1) == labels).float().mean()))
     return 100 * sum(right) / len(right)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from _methods.entries import ENTRIES
@@ -15,6 +16,9 @@ ORDER: tuple[tuple[str, Scenario], ...] = (
     *(("none", "class"), ("LwF", "task"), ("LwF", "class"), ("LwF", "domain"), ("EWC", "task")),
     *(("SI", "task"), (JOINT, "class"), ("A-GEM", "class"), ("EWC", "class"), ("SI", "class")),
     *(("DER", "class"), ("DER++", "class"), ("GEM", "class")),
+    *((name, "class") for name in ("iCaRL", "GDumb", "DGR", "DGR+distill")),
+    *((name, "task") for name in ("progressive", "Piggyback", "SupSup")),
+    *((name, "task") for name in ("hypernetwork", "InterContiNet")),
     *((name, "task") for name in ("online EWC", "MAS", "L2", "none")),
     *((name, "domain") for name in ("EWC", "online EWC", "SI", "MAS", "L2", "none", JOINT)),
     *((name, "class") for name in ("online EWC", "MAS", "L2")),
@@ -106,8 +110,15 @@ def work(run: Run) -> tuple[float, float]:
     """Learn a stream, and return the accuracy and the processor seconds."""
     if run.method == JOINT:
         return learn_jointly(run.scenario, steps=run.steps, seed=run.seed)
-    callbacks = ENTRIES[run.method].make(run.scenario, run.strength, run.seed)
-    return learn(run.scenario, callbacks, steps=run.steps, seed=run.seed, held_out=run.held_out)
+    entry = ENTRIES[run.method]
+    return learn(
+        run.scenario,
+        entry.make(run.scenario, run.strength, run.seed),
+        steps=run.steps,
+        seed=run.seed,
+        held_out=run.held_out,
+        make=None if entry.model is None else partial(entry.model, run.strength),
+    )
 
 
 def searches(method: str, scenario: Scenario, steps: int) -> list[Run]:

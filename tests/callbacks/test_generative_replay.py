@@ -1,0 +1,69 @@
+"""Generative replay: its loss by hand, and the generator that is trained within a fit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from greentrain.callbacks import GenerativeReplay, LearnBuffer
+from greentrain.errors import ConfigurationError
+from greentrain.memory import GenerativeBuffer, ReservoirBuffer
+from greentrain.methods import distillation_loss
+from tests.callbacks.test_output_terms import Recorded
+from tests.callbacks.test_parameter_anchors import Net, Regression, loader, trainer
+
+
+def buffer(**options) -> GenerativeBuffer:
+    small = {"classes": 3, "steps": 4, "batch_size": 8, "hidden": 8, "latent": 2}
+    return GenerativeBuffer(100, **{**small, **options})
+
+
+def data(seed: int) -> DataLoader:
+    generator = torch.Generator().manual_seed(seed)
+    inputs, labels = torch.rand(8, 4, generator=generator), torch.arange(8) % 3
+    return DataLoader(TensorDataset(inputs, labels), 8)
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_the_second_fit_rehearses_what_the_generator_and_the_last_model_give(distill):
+    method = GenerativeReplay(Net, buffer(), distill=distill)
+    module = Recorded()
+    trainer(method).fit(module, data(1))
+    assert (method.experiences, method.buffer.experiences) == (1, 1)
+    teacher = Net()
+    teacher.load_state_dict(module.state_dict())
+    generated, _ = copy.deepcopy(method.buffer).generate(8)
+    inputs, labels = next(iter(data(2)))
+    with torch.no_grad():
+        target, found = teacher(generated), module(generated)
+        hard = cross_entropy(found, target.argmax(1))
+        term = distillation_loss(found, target, temperature=2.0) if distill else hard
+        expected = (cross_entropy(module(inputs), labels) + term) / 2
+    trainer(method).fit(module, data(2))
+    assert module.losses[-1] == pytest.approx(float(expected), abs=1e-6)
+    assert "training_step" not in vars(module)
+
+    restored = GenerativeReplay(Net, buffer(), distill=distill)
+    restored.load_state_dict(method.state_dict())
+    assert restored.experiences == 2
+    assert torch.equal(restored.buffer.generate(3)[0], method.buffer.generate(3)[0])
+
+
+def test_a_waiting_buffer_is_learned_within_a_fit():
+    waiting = buffer(learn_at_once=False)
+    waiting.add(data(1).dataset, origin="first")
+    learn = LearnBuffer(waiting)
+    trainer(learn).fit(Net(), data(2))
+    assert (learn.steps, waiting.experiences) == (4, 1)
+
+
+def test_what_cannot_be_generated_is_refused():
+    with pytest.raises(ConfigurationError, match="not defined for a regression"):
+        trainer(GenerativeReplay(Net, buffer())).fit(Regression(), loader(1, regression=True))
+    for make in (LearnBuffer, lambda each: GenerativeReplay(Net, each)):
+        with pytest.raises(ConfigurationError, match="buffer is a ReservoirBuffer"):
+            make(ReservoirBuffer(3))
