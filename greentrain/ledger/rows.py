@@ -373,8 +373,7 @@ class EventRow(EntryRow):
 
     Attributes:
         run_id: The run.
-        topic: ``"waiting"`` of an update; ``"pause"``, ``"resume"`` or ``"shifted"`` of a fit;
-            ``"share"`` of a source.
+        topic: ``"waiting"``, ``"pause"``, ``"resume"``, ``"shifted"``, or ``"share"`` of a source.
         experience_id: Experience that it is about.
         content: JSON of its figures.
     """
