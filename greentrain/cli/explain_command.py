@@ -44,6 +44,7 @@ STATE_FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "metric_past": ("metric on held-out data of earlier experiences", _number),
     "metric_new": ("metric on its new data, before training on them", _number),
     "metric_new_sd": ("standard error of the metric on its new data", _number),
+    "estimated_by": ("metric on its new data estimated without labels, by", str),
     "metric_last": ("metric after the last update", _number),
     "metric_best": ("metric after the best update", _number),
     "metric_ceiling": ("best possible metric", _number),

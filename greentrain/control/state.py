@@ -73,6 +73,8 @@ class State:
         since_update: Experiences since the last update, this one included; 0 before the first.
         since_full: Experiences since the last full retraining, this one included; 0 before it.
         metric_past: The metric on held-out data of earlier experiences; ``None`` if not probed.
+        estimated_by: The methods by which ``metric_new`` was estimated because the new data have no
+            labels yet, or the reason why it could not be; empty if it was measured.
         loss_new: The loss on new data, if the model logs one; lower is better.
         loss_past: The loss on held-out data of earlier experiences, likewise.
         unseen: Share of the new samples whose class is new; ``None`` without classes.
@@ -110,6 +112,7 @@ class State:
     since_update: int = 0
     since_full: int = 0
     metric_past: float | None = None
+    estimated_by: str = ""
     loss_new: float | None = None
     loss_past: float | None = None
     unseen: float | None = None
@@ -180,8 +183,11 @@ class State:
         return abs(last) / UNKNOWN_ROOM if self.metric_ceiling == 0 else max(1.0, abs(last))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
+        """Return the fields as plain values; ``estimated_by`` only if it says something."""
+        values = asdict(self)
+        if not self.estimated_by:
+            del values["estimated_by"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> State:

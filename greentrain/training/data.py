@@ -81,8 +81,12 @@ class StreamData:
         """The ids of the experiences so far, in order."""
         return self._known.keys()
 
-    def gather(self, experience: Experience) -> UpdateData:
+    def gather(self, experience: Experience, *, labelled: bool = True) -> UpdateData:
         """Return an experience's data with the pending and the stored data.
+
+        Args:
+            experience: The experience.
+            labelled: Whether it has labels; without them no buffer takes its data yet.
 
         Raises:
             ConfigurationError: If the stream has an experience with this id, or the buffer cannot
@@ -99,7 +103,12 @@ class StreamData:
             )
         if self.buffer is None:
             return UpdateData(new=experience.train, stored=SampleList([]), held=experience.train)
-        held = self.buffer.after(experience.train, origin=experience.id)
+        if labelled:
+            held = self.buffer.after(experience.train, origin=experience.id)
+        else:  # only their number counts
+            every = len(self.buffer) + size(experience.train)
+            most = self.buffer.max_size
+            held = SampleList([None] * (every if most is None else min(every, most)))
         waiting = set(self.pending)
         pending: Dataset[Any] = SampleList([])
         if waiting:

@@ -234,7 +234,10 @@ class StreamState:
             probed = {
                 "metric_before": oriented(probe.metric),
                 "metric_new": oriented(probe.new.value),
-                "metric_new_sd": probe.new.standard_error,
+                "metric_new_sd": probe.new.standard_error
+                if probe.estimated is None
+                else probe.estimated.sd,
+                "estimated_by": probe.estimated_by,
                 "metric_past": None if past is None else oriented(past.value),
                 "loss_new": probe.new.loss,
                 "loss_past": None if past is None else past.loss,
