@@ -19,7 +19,7 @@ from _controller.jobs import Job
 from _controller.new_streams import duplicates, noisy, uneven
 from _controller.running import EPOCHS, run
 from _controller.shares import Mean, mean, once_and_always, share
-from _controller.streams import drifting
+from _controller.streams import drifting, read
 from torch.utils.data import Dataset, TensorDataset
 
 from _reuse.kept import finished
@@ -94,7 +94,7 @@ def gap_shares(name: str, seed: int, *, quick: bool) -> dict[str, float]:
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     build = partial(duplicates, mnist(), size=100) if quick else STREAMS[name][1]
-    experiences, epochs = list(build(seed)), 2 if quick else EPOCHS
+    experiences, epochs = read(build(seed), seed), 2 if quick else EPOCHS
     late = [_late(each) for each in experiences]
     # Only streams of the names (f) to (m) are counted; the name has no other effect here.
     reference = Job(stream="g", seed=seed)
