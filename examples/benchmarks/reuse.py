@@ -58,8 +58,7 @@ def run(
     seeds = seeds[:1] if quick else seeds
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         module.IDS: lambda module=module: [  # type: ignore[misc]
-            Row(**row)
-            for row in module.rows(quick, seeds, *([kept] if module in RESUMED else []))
+            Row(**row) for row in module.rows(quick, seeds, *([kept] if module in RESUMED else []))
         ]
         for module in MODULES
     }

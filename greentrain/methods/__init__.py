@@ -23,6 +23,7 @@ from greentrain.methods.labelling import k_center, most_uncertain
 from greentrain.methods.low_rank import low_rank
 from greentrain.methods.mixture_of_experts import MixtureOfExperts
 from greentrain.methods.operation_count import count_operations
+from greentrain.methods.partial_batches import PartialBatches
 from greentrain.methods.projection import (
     project_from,
     project_from_all,
@@ -49,6 +50,7 @@ __all__ = [
     "FeatureStore",
     "MissingAsMinusOne",
     "MixtureOfExperts",
+    "PartialBatches",
     "SkipBlocks",
     "TensorReservoir",
     "add_contributions",

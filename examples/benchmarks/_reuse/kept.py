@@ -45,9 +45,7 @@ def _read(kept: Path | None, kind: str) -> dict[tuple[str, int], Mapping[str, fl
     return {(each["name"], each["seed"]): each["found"] for each in lines if each["kind"] == kind}
 
 
-def _write(
-    kept: Path | None, kind: str, case: tuple[str, int], found: Mapping[str, float]
-) -> None:
+def _write(kept: Path | None, kind: str, case: tuple[str, int], found: Mapping[str, float]) -> None:
     if kept is not None:
         line = json.dumps({"kind": kind, "name": case[0], "seed": case[1], "found": found})
         with kept.open("a", encoding="utf-8") as file:

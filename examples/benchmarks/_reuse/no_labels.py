@@ -28,25 +28,27 @@ from greentrain.streams import Experience, fashion_mnist, mnist
 
 IDS = ("no_labels",)
 _BUDGET = 15
+_SIZE = 300
+_SIZES = (50, 1000, 100, 60, 800, 80, 40, 120)
 STREAMS: Mapping[str, tuple[str, Callable[[int], Sequence[Experience]]]] = {
     "c": (
         "MNIST with abrupt, gradual or recurring drift",
-        lambda seed: drifting(mnist(), seed, size=800),
+        lambda seed: drifting(mnist(), seed, size=_SIZE),
     ),
     "g": (
         "MNIST, five arrivals and four exact copies of them",
-        lambda seed: duplicates(mnist(), seed),
+        lambda seed: duplicates(mnist(), seed, size=_SIZE),
     ),
     "h": (
         "Fashion-MNIST, 20 to 40 % wrong labels in half of ten arrivals",
-        lambda seed: noisy(fashion_mnist(), seed),
+        lambda seed: noisy(fashion_mnist(), seed, size=_SIZE),
     ),
     "j": (
-        "Fashion-MNIST, arrivals of 40 to 4,000 samples",
-        lambda seed: uneven(fashion_mnist(), seed),
+        "Fashion-MNIST, arrivals of 40 to 1,000 samples",
+        lambda seed: uneven(fashion_mnist(), seed, sizes=_SIZES),
     ),
 }
-"""The streams by the names of the controller's benchmark; (c) has smaller arrivals here."""
+"""The streams by the names of the controller's benchmark, with smaller arrivals."""
 
 
 def rows(quick: bool, seeds: Sequence[int], kept: Path | None = None) -> list[dict[str, Any]]:
