@@ -51,6 +51,7 @@ STATE_FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "loss_new": ("loss on its new data", _number),
     "loss_past": ("loss on held-out data of earlier experiences", _number),
     "n_new": ("new samples, with those of skipped experiences", str),
+    "n_labels": ("new samples that had a label at the decision", str),
     "n_pending": ("samples of skipped experiences", str),
     "n_stored": ("stored samples that an update has seen", str),
     "unseen": ("share of new samples of new classes", _share),

@@ -68,6 +68,7 @@ class State:
         metric_ceiling: The best possible metric; ``None`` if unknown.
         n_new: New samples, including those of skipped experiences.
         n_stored: Stored samples that an update has seen.
+        n_labels: New samples that have a label; ``None`` if all have one.
         n_pending: The part of ``n_new`` that earlier, skipped experiences brought.
         warm_starts: Updates since the last full retraining.
         since_update: Experiences since the last update, this one included; 0 before the first.
@@ -107,6 +108,7 @@ class State:
     metric_ceiling: float | None = None
     n_new: int = 0
     n_stored: int = 0
+    n_labels: int | None = None
     n_pending: int = 0
     warm_starts: int = 0
     since_update: int = 0
@@ -183,10 +185,12 @@ class State:
         return abs(last) / UNKNOWN_ROOM if self.metric_ceiling == 0 else max(1.0, abs(last))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values; ``estimated_by`` only if it says something."""
+        """Return the fields as plain values; those about labels only if some are missing."""
         values = asdict(self)
         if not self.estimated_by:
             del values["estimated_by"]
+        if self.n_labels is None:
+            del values["n_labels"]
         return values
 
     @classmethod

@@ -183,7 +183,7 @@ class Probe:
             if self.lacks_labels(experience.val):
                 return self._without_labels(model, new, samples)
             new = experience.val
-        new = labelled_part(self.some(labelled_part(new), min(samples // 2, MOST_NEW)))
+        new = self.labelled_part(self.some(self.labelled_part(new), min(samples // 2, MOST_NEW)))
         past, present = self._held_out.past, experience.val
         rest = samples - size(new)
         n_past = round(rest * size(past) / max(1, size(past) + size(present)))
@@ -208,17 +208,19 @@ class Probe:
 
         A label of -1 is none, unless -1 is one of two classes of the stream.
         """
-        if len(self._seen) == 2 and MISSING in self._seen:
-            return False
-        return lacks_labels(dataset, self._held_out.past)
+        return not self._signs and lacks_labels(dataset, self._held_out.past)
+
+    def labelled_part(self, dataset: Dataset[Any]) -> Dataset[Any]:
+        """Return the samples that have a label; the dataset itself if all have one."""
+        return dataset if self._signs else labelled_part(dataset)
+
+    @property
+    def _signs(self) -> bool:
+        """True if -1 is one of two classes."""
+        return len(self._seen) == 2 and MISSING in self._seen
 
     def learn_estimate(self, estimated: ProbeResult, measured: ProbeResult) -> None:
-        """Learn from labels that arrived after a decision without them.
-
-        Args:
-            estimated: The probe without labels.
-            measured: A probe of the same data with labels.
-        """
+        """Learn from a probe with the labels that arrived after one without them."""
         if estimated.estimated_change is None or measured.past is None:
             return
         change = measured.new.value - measured.past.value

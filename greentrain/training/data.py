@@ -26,6 +26,7 @@ class UpdateData:
         stored: Stored samples that updates have trained on.
         held: Samples that the buffer will keep of all of them; the new ones without a buffer.
         n_pending: Number of pending samples among the new ones.
+        n_labels: Number of new samples that have a label; ``None`` if all have one.
         n_past: Number of samples that arrived before the new ones; the stored ones are a part.
     """
 
@@ -34,11 +35,17 @@ class UpdateData:
     held: Dataset[Any]
     n_pending: int = 0
     n_past: int = 0
+    n_labels: int | None = None
 
     @property
     def n_new(self) -> int:
         """Number of new samples."""
         return size(self.new)
+
+    @property
+    def labels(self) -> int:
+        """Number of new samples that have a label."""
+        return self.n_new if self.n_labels is None else self.n_labels
 
     @property
     def n_stored(self) -> int:

@@ -14,6 +14,7 @@ from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.memory import size
 from greentrain.payments import paying
 from greentrain.streams import Experience
+from greentrain.training.data import UpdateData
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, Spent, UpdateContext
 
@@ -71,7 +72,7 @@ def arrived(
                 "yet that a decision could be about; begin with an experience with labels"
             )
         experience, labelled = experience.labelled(), True
-    data = state.data.gather(experience, labelled=labelled)
+    data = _counted(state, state.data.gather(experience, labelled=labelled), labelled=labelled)
     if labelled and check is not None:
         check(experience)
     held_out = state.held_out
@@ -111,7 +112,7 @@ def take_up(asked: AskedUpdate, state: StreamState, recorder: WindowRecorder) ->
                 f"labels of experience {experience.id!r} gave samples without any label; return "
                 "(train, val) with labels, and omit labels= until there are some"
             )
-        data = state.data.gather(experience)
+        data = _counted(state, state.data.gather(experience), labelled=True)
     except BaseException:
         if pending.reservation_id is not None:  # nothing was trained
             pending.account.settle(pending.reservation_id, 0.0)
@@ -129,6 +130,12 @@ def _is_late(experience: Any, state: StreamState) -> bool:
     if not isinstance(experience, Experience):
         return False  # refused later
     return experience.labels is not None or state.probe.lacks_labels(experience.train)
+
+
+def _counted(state: StreamState, data: UpdateData, *, labelled: bool) -> UpdateData:
+    """Return data with the number of their labels, if some are missing."""
+    known = size(state.probe.labelled_part(data.new)) if labelled else 0
+    return data if known == data.n_new else dataclasses.replace(data, n_labels=known)
 
 
 def _measured(asked: AskedUpdate, state: StreamState, recorder: WindowRecorder) -> AskedUpdate:

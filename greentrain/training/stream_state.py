@@ -253,6 +253,7 @@ class StreamState:
             metric_ceiling=self.history.ceiling(),
             n_new=data.n_new,
             n_stored=data.n_stored,
+            n_labels=data.n_labels,
             n_pending=data.n_pending,
             warm_starts=self.model.warm_starts,
             weight_growth=self.model.weight_growth,

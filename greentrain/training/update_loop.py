@@ -396,4 +396,5 @@ class UpdateLoop:
             kept=kept,
             left_j=left_of(asked.pending.account),
             overrun_j=total.overrun_j,
+            labels=asked.context.data.labels if steps else 0,
         )
