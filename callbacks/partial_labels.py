@@ -34,7 +34,7 @@ class PartialLabels(Callback):
     ``training_step`` gets the samples with labels. Each other sample is weakly augmented and
     predicted. If its probability reaches the threshold, the prediction is the label of the strongly
     augmented sample, and its loss is added (Sohn et al. 2020, arXiv 2001.07685). Other samples
-    cost no second forward pass. The recipe draws a fixed number of samples with labels for each
+    cost no second forward pass. The recipe has a fixed number of samples with labels in each
     batch: see :class:`greentrain.methods.PartialBatches`.
 
     Args:
@@ -143,8 +143,8 @@ class PartialLabels(Callback):
             )
         if self.pseudo[1] and self._classes == {1} and self._outputs == 2:
             raise ConfigurationError(
-                "all labels of the first epoch are 1, the others -1, and the model has 2 outputs, "
-                "so -1 seems to be a class; number the classes from 0, as -1 is a missing label"
+                "all labels of the first epoch are 1 and the model has 2 outputs, so -1 seems to "
+                "be a class; number the classes from 0, as -1 is a missing label"
             )
         self.log("labels_used", float(self.labels))
         if self.pseudo[1]:

@@ -1,6 +1,6 @@
 """Decide about new digits before they have labels: the labels come after the decision.
 
-Run ``python examples/late_labels.py``; ``--quick`` takes four experiences instead of eight.
+Run ``python examples/late_labels.py``; ``--quick`` takes three experiences instead of eight.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def ask_experts(experience: Experience) -> tuple[Dataset, Dataset]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="four experiences")
-    stream = digits_stream()[: 4 if parser.parse_args().quick else None]
+    parser.add_argument("--quick", action="store_true", help="three experiences")
+    stream = digits_stream()[: 3 if parser.parse_args().quick else None]
     with (
         tempfile.TemporaryDirectory() as folder,
         StreamTrainer(

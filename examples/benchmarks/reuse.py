@@ -36,7 +36,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = arguments(str(__doc__))
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
-    parser.add_argument("--kept", type=Path, metavar="FILE", help="finished runs, to go on from")
+    parser.add_argument("--kept", type=Path, metavar="FILE", help="finished runs, to continue")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
     given = parser.parse_args()
     if given.join:

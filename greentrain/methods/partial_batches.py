@@ -1,4 +1,4 @@
-"""Draw batches with a fixed number of samples with labels, and more without."""
+"""Batches with a fixed number of samples with labels, and more without."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class PartialBatches(Sampler[list[int]]):
     """The batches of FixMatch: some samples with labels, and ``ratio`` times as many without.
 
     Give it to a ``DataLoader`` as its ``batch_sampler``. In usual batches few samples have labels
-    where few of all have. Here each batch has ``labelled`` of them. Both kinds are drawn in random
-    order, and again once all were drawn (Sohn et al. 2020, arXiv 2001.07685, section 2.2, where
+    where few of all have. Here each batch has ``labelled`` of them. Both kinds are chosen in random
+    order, and again once all were chosen (Sohn et al. 2020, arXiv 2001.07685, section 2.2, where
     ``labelled`` is 64 and ``ratio`` is 7).
 
     Args:
@@ -26,7 +26,7 @@ class PartialBatches(Sampler[list[int]]):
             :func:`~greentrain.methods.has_label`.
         labelled: Samples with labels in each batch.
         ratio: Samples without labels for each one with a label.
-        steps: Batches of an epoch; by default as many as draw each sample without a label once.
+        steps: Batches of an epoch; by default as many as use each sample without a label once.
         seed: Seed of the order.
 
     Raises:
@@ -81,10 +81,10 @@ class PartialBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the indices of each batch, those with labels first."""
         for _ in range(self._steps):
-            with_labels = self._draw(0, self._known, self._labelled)
-            yield with_labels + self._draw(1, self._others, self._unlabelled)
+            with_labels = self._next(0, self._known, self._labelled)
+            yield with_labels + self._next(1, self._others, self._unlabelled)
 
-    def _draw(self, kind: int, of: Tensor, count: int) -> list[int]:
+    def _next(self, kind: int, of: Tensor, count: int) -> list[int]:
         """Return the next samples of a kind, in an order that is shuffled after each pass."""
         while len(self._left[kind]) < count:
             order = of[torch.randperm(len(of), generator=self._generator)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from greentrain.report.labels import label_words
+from greentrain.report.label_words import label_words
 from greentrain.texts import visible
 from greentrain.units import (
     carbon_unit,

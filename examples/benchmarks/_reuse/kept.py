@@ -1,4 +1,4 @@
-"""Keep finished runs in a file, so that a benchmark that was interrupted goes on."""
+"""Keep finished runs in a file, so that a benchmark that was interrupted continues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def finished(
     """Return the figures of each case: from the file of earlier runs, or from a new run.
 
     Args:
-        work: Runs a case in a process of its own, ``work(name, seed, **options)``.
+        work: Runs a case in its own process, ``work(name, seed, **options)``.
         cases: Name and seed of each.
         kept: File of finished runs, a line of JSON for each; ``None`` to keep none.
         **options: Options of ``work``, the same for all.
