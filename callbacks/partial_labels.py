@@ -143,8 +143,8 @@ class PartialLabels(Callback):
             )
         if self.pseudo[1] and self._classes == {1} and self._outputs == 2:
             raise ConfigurationError(
-                "all labels of the first epoch are 1 and the model has 2 outputs, so -1 seems to "
-                "be a class; number the classes from 0, as -1 is a missing label"
+                "all labels of the first epoch are 1, so -1 seems to be a class; number the "
+                "classes from 0, as -1 is a missing label"
             )
         self.log("labels_used", float(self.labels))
         if self.pseudo[1]:
