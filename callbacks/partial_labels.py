@@ -19,7 +19,7 @@ from greentrain.methods import (
     strongly_augmented,
     weakly_augmented,
 )
-from greentrain.units import is_number
+from greentrain.units import is_number, is_whole
 
 _DEFAULT = 0.95
 """Threshold before a calibration; the value of FixMatch's authors."""
@@ -34,7 +34,8 @@ class PartialLabels(Callback):
     ``training_step`` gets the samples with labels. Each other sample is weakly augmented and
     predicted. If its probability reaches the threshold, the prediction is the label of the strongly
     augmented sample, and its loss is added (Sohn et al. 2020, arXiv 2001.07685). Other samples
-    cost no second forward pass.
+    cost no second forward pass. The recipe has a fixed number of samples with labels in each
+    batch: see :class:`greentrain.methods.PartialBatches`.
 
     Args:
         threshold: Smallest probability of a pseudo-label, in (0, 1], or ``"calibrated"``: the
@@ -42,6 +43,8 @@ class PartialLabels(Callback):
             first validation.
         precision: Share of right predictions for ``"calibrated"``, in (0, 1].
         weight: Weight of the loss of pseudo-labels, above 0.
+        warm_up: Steps over which this weight grows in a line from 0.
+        augment: Whether the samples with labels are weakly augmented, too, as in the recipe.
         weak: Augments a batch of inputs a little; by default
             :func:`greentrain.methods.weakly_augmented` for images.
         strong: Augments a batch of inputs strongly; by default
@@ -68,6 +71,8 @@ class PartialLabels(Callback):
         *,
         precision: float = 0.95,
         weight: float = 1.0,
+        warm_up: int = 0,
+        augment: bool = True,
         weak: Callable[[Tensor], Tensor] | None = None,
         strong: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
@@ -79,6 +84,13 @@ class PartialLabels(Callback):
             raise ConfigurationError(f"precision is {precision!r}; it must be in (0, 1]")
         if not (is_number(weight) and 0 < weight < float("inf")):
             raise ConfigurationError(f"weight is {weight!r}; it must be above 0")
+        if not is_whole(warm_up):
+            raise ConfigurationError(
+                f"warm_up is {warm_up!r}; it must be a number of steps, 0 or more"
+            )
+        if augment not in (True, False):
+            raise ConfigurationError(f"augment is {augment!r}; it must be True or False")
+        self.warm_up, self.augment = int(warm_up), bool(augment)
         self.threshold = threshold
         self.precision, self.weight = float(precision), float(weight)
         self.weak = weakly_augmented if weak is None else weak
@@ -86,6 +98,9 @@ class PartialLabels(Callback):
         self.labels = 0
         self.pseudo = (0, 0)
         self.current = _DEFAULT if threshold == "calibrated" else float(threshold)
+        self._steps = 0
+        self._classes: set[int] = set()
+        self._outputs = 0
         self._scores: list[tuple[Tensor, Tensor]] = []
         self._restore: Any = None
 
@@ -125,6 +140,11 @@ class PartialLabels(Callback):
                 f"none of the {self.pseudo[1]} samples of the first epoch has a label, and "
                 "predictions cannot start from nothing; label some first, for instance those that "
                 "greentrain.methods.k_center chooses"
+            )
+        if self.pseudo[1] and self._classes == {1} and self._outputs == 2:
+            raise ConfigurationError(
+                "all labels of the first epoch are 1, so -1 seems to be a class; number the "
+                "classes from 0, as -1 is a missing label"
             )
         self.log("labels_used", float(self.labels))
         if self.pseudo[1]:
@@ -167,12 +187,20 @@ class PartialLabels(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts and the threshold, for a checkpoint."""
-        return {"labels": self.labels, "pseudo": list(self.pseudo), "current": self.current}
+        return {
+            "labels": self.labels,
+            "pseudo": list(self.pseudo),
+            "current": self.current,
+            "steps": self._steps,
+            "classes": sorted(self._classes),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore from a checkpoint."""
         self.labels, self.pseudo = state_dict["labels"], tuple(state_dict["pseudo"])
         self.current = state_dict["current"]
+        self._steps = state_dict.get("steps", 0)  # not in a state of an earlier release
+        self._classes = set(state_dict.get("classes", ()))
 
     def _close(self) -> None:
         if self._restore is not None:
@@ -185,10 +213,14 @@ class PartialLabels(Callback):
         known = has_label(targets)
         output = None
         if bool(known.any()):
-            part = (inputs[known], targets[known])
+            found = inputs[known]
+            part = (self.weak(found) if self.augment else found, targets[known])
+            if len(self._classes) < 2:
+                self._classes.update(targets[known].unique().tolist())
             output = step(list(part) if isinstance(batch, list) else part, *rest)
             self.labels += int(known.sum())
         more = self._consistency(module, inputs[~known]) if self.labels else None
+        self._steps += 1
         if not self.labels:
             self.pseudo = (0, self.pseudo[1] + len(inputs))
         if more is None:
@@ -205,13 +237,15 @@ class PartialLabels(Callback):
             return None
         with torch.no_grad():
             weak = _logits(module, self.weak(inputs))
+        self._outputs = weak.shape[1]
         classes, confident = pseudo_labels(weak, self.current)
         count = int(confident.sum())
         self.pseudo = (self.pseudo[0] + count, self.pseudo[1] + len(inputs))
         if not count:
             return None
         strong = _logits(module, self.strong(inputs[confident]))
-        return self.weight * consistency_loss(strong, classes[confident], len(inputs))
+        share = min(1.0, (self._steps + 1) / self.warm_up) if self.warm_up else 1.0
+        return self.weight * share * consistency_loss(strong, classes[confident], len(inputs))
 
 
 def _parts(batch: Any) -> tuple[Tensor, Tensor]:
@@ -219,6 +253,12 @@ def _parts(batch: Any) -> tuple[Tensor, Tensor]:
     if isinstance(batch, list | tuple) and len(batch) == 2:
         inputs, targets = batch
         if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and targets.ndim == 1:
+            if targets.is_floating_point():
+                raise ConfigurationError(
+                    f"the targets are {targets.dtype}, and a regression has no confidence that a "
+                    "pseudo-label could be chosen by; give classes as whole numbers, or leave "
+                    "PartialLabels out"
+                )
             return inputs, targets
     raise ConfigurationError(
         "a batch is no pair of tensors (inputs, targets) with one target for each sample; give "
@@ -228,9 +268,9 @@ def _parts(batch: Any) -> tuple[Tensor, Tensor]:
 
 def _logits(module: Any, inputs: Tensor) -> Tensor:
     logits = module(inputs)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         raise ConfigurationError(
-            f"forward of {type(module).__name__} returns no logits of shape (batch, classes), and "
-            "PartialLabels needs them for pseudo-labels; return them from forward"
+            f"forward of {type(module).__name__} returns no logits of shape (batch, classes), two "
+            "classes or more, and PartialLabels needs them for pseudo-labels; return them from it"
         )
     return logits

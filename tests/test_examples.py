@@ -154,3 +154,10 @@ def test_samples_without_labels_are_trained_on(tmp_path: Path) -> None:
     output = run("partial_labels.py", "--quick", cwd=tmp_path)
     assert output.count(": accuracy ") == 3
     assert re.search(r"\d+ % of the others had a pseudo-label", output)
+
+
+@pytest.mark.slow
+def test_labels_come_after_the_decision(tmp_path: Path) -> None:
+    output = run("late_labels.py", "--quick", cwd=tmp_path)
+    assert len(re.findall(r"(?m)^  the labels of \S+ arrive$", output)) == 3
+    assert len(re.findall(rf"(?m)^  {DECISION}", output)) == 3

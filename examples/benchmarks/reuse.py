@@ -22,32 +22,44 @@ from typing import Any
 
 import torch
 from _results import Row, arguments, document, joined, report, rows_of, write
-from _reuse import cache, exits, frugal, labels, routing, selective
+from _reuse import cache, exits, frugal, labels, no_labels, routing, selective
 
 SEEDS = range(5)
-MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, frugal)
+MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, no_labels, frugal)
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
+RESUMED = (labels, no_labels)
+"""Modules whose ``rows`` also take the file of ``--kept``."""
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = arguments(str(__doc__))
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
+    parser.add_argument("--kept", type=Path, metavar="FILE", help="finished runs, to continue")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
     given = parser.parse_args()
     if given.join:
         print(f"written: {write('reuse', joined(given.join))}")
         return
     torch.set_num_threads(1)
-    rows = run(quick=given.quick, only=given.only)
+    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, kept=given.kept)
     report("reuse", rows, document(rows), given)
 
 
-def run(*, quick: bool, only: Sequence[str] = ()) -> list[Row]:
+def run(
+    *,
+    quick: bool,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = SEEDS,
+    kept: Path | None = None,
+) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
-    seeds = SEEDS[:1] if quick else SEEDS
+    seeds = seeds[:1] if quick else seeds
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
-        module.IDS: lambda module=module: [Row(**row) for row in module.rows(quick, seeds)]  # type: ignore[misc]
+        module.IDS: lambda module=module: [  # type: ignore[misc]
+            Row(**row) for row in module.rows(quick, seeds, *([kept] if module in RESUMED else []))
+        ]
         for module in MODULES
     }
     return rows_of(parts, only)

@@ -1,7 +1,7 @@
 """Policies, the cost and utility models, and the controller that combines them."""
 
 from greentrain.control.action import SKIP, Action, Candidate, Estimate, Option
-from greentrain.control.controller import BudgetController, broke, set_aside
+from greentrain.control.controller import BudgetController, broke, no_labels, set_aside
 from greentrain.control.cost import CostModel
 from greentrain.control.decision import (
     Alternative,
@@ -76,6 +76,7 @@ __all__ = [
     "fit_cara",
     "inputs_as_dict",
     "inputs_of",
+    "no_labels",
     "options_of",
     "set_aside",
     "solve_price",

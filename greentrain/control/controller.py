@@ -203,7 +203,7 @@ class BudgetController:
             kept: Whether the trained model is in use from now on.
         """
         before = state.metric_before
-        if state.has_model:
+        if state.has_model and not (state.estimated_by and metric_after is None):
             self._learn_staleness(state, metric_after, gain)
         if decision.action.mode is not UpdateMode.SKIP:
             self.cost.observe(decision.action.mode, steps, actual_j)
@@ -248,7 +248,7 @@ class BudgetController:
         self, state: State, metric_after: float | None, gain: float | None
     ) -> None:
         stale = staleness_of(state, self._stale)
-        if state.metric_new is None:
+        if state.metric_new is None or state.estimated_by:
             found = staleness_found(state, metric_after, gain)
             stale = stale if found is None else found
         if stale is not None:
@@ -315,6 +315,25 @@ def _share(steps: int | None, whole: int | None) -> float | None:
 def broke(sentence: str) -> Decision:
     """Return the ``SKIP`` of a budget that cannot pay for a probe of the data."""
     return decided(SKIP_OPTION, Reason.BUDGET_EXHAUSTED, sentence)
+
+
+def no_labels(wanted: Decision) -> Decision:
+    """Return the ``SKIP`` in place of an update of an experience that has no label.
+
+    Example:
+        >>> option = Option(candidate=Candidate(action=Action(mode=UpdateMode.REPLAY), steps=9),
+        ...     cost_j=NOTHING, gain=NOTHING)
+        >>> no_labels(decided(option, Reason.DRIFT, "Drop of 0.1")).sentence
+        'No label has arrived, so nothing can be trained; with labels: REPLAY. Drop of 0.1'
+    """
+    sentence = (
+        f"No label has arrived, so nothing can be trained; with labels: {wanted.action}. "
+        f"{wanted.sentence}"
+    )
+    skipped = decided(SKIP_OPTION, Reason.NO_LABELS, sentence, alternatives=wanted.alternatives)
+    return dataclasses.replace(
+        skipped, min_gain_per_j=wanted.min_gain_per_j, forecast=wanted.forecast
+    )
 
 
 def set_aside(sentence: str) -> Decision:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
       expected to be lost. ``BELOW_TARGET``: a metric below its target.
     - ``TOO_EXPENSIVE``, ``BUDGET_EXHAUSTED``, ``NO_GAIN``, ``NOT_DUE`` (the rule requires no
       update), ``NOT_FEASIBLE`` (the rule's update mode is not an option): a ``SKIP``.
+    - ``NO_LABELS``: the ``SKIP`` of an experience without any label, which no update can train on.
     - ``SET_ASIDE``: the ``SKIP`` of an experience whose update failed twice; no policy decides it.
     - ``BASELINE``: a full retraining next to the stream, for comparison; no policy decides it.
     """
@@ -45,6 +46,7 @@ class Reason(StrEnum):
     BELOW_TARGET = "BELOW_TARGET"
     BASELINE = "BASELINE"
     SET_ASIDE = "SET_ASIDE"
+    NO_LABELS = "NO_LABELS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,9 +45,11 @@ def staleness_cases(stale: Sequence[float], unit: float) -> list[Case]:
 def drop_cases(state: State, stale: Sequence[float]) -> list[Case]:
     """Return the possible drops by the new data, each with its probability.
 
-    Data that were probed have one. Of others the staleness is as it was at earlier experiences.
-    Samples that are copies lose nothing. Those of a class that was never seen lose everything: the
-    metric of a model on them is about 0, and a loss is as after a break.
+    Data that were probed with labels have one. If the metric was estimated without labels, there
+    are three, with its mean and its standard error (the nodes of Gauss and Hermite). Of others the
+    staleness is as it was at earlier experiences. Samples that are copies lose nothing. Those of a
+    class that was never seen lose everything: the metric of a model on them is about 0, and a loss
+    is as after a break.
 
     Args:
         state: The state.
@@ -61,6 +63,8 @@ def drop_cases(state: State, stale: Sequence[float]) -> list[Case]:
     """
     if state.metric_new is not None and math.isfinite(state.metric_new):
         # A negative drop (the new data score better) is chance: no update removes it.
+        if state.estimated_by:
+            return _of_estimate(state)
         return [(max(0.0, state.drop), 1.0)]
     share = state.n_new / max(1, state.n_new + state.n_stored)
     return [(share * value, weight) for value, weight in _of_present(state, stale)]
@@ -95,6 +99,18 @@ def staleness_found(state: State, metric_after: float | None, gain: float | None
         return None
     stale = (state.metric_last - (metric_after - gain)) / share
     return min(max(0.0, stale), state.unit) if math.isfinite(stale) else None
+
+
+def _of_estimate(state: State) -> list[Case]:
+    """Return the possible drops of an estimate: its mean is shrunk, and so is its error."""
+    share = state.n_new / max(1, state.n_new + state.n_stored)
+    stale, sd = state.staleness, state.metric_new_sd or 0.0
+    last = state.metric_last if state.metric_last is not None else 0.0
+    found = last - (state.metric_new or 0.0)
+    left = abs(found) * sd / math.hypot(found, sd) if found and sd else 0.0
+    far = math.sqrt(3.0) * left
+    each = ((stale - far, 1 / 6), (stale, 2 / 3), (stale + far, 1 / 6))
+    return [(share * max(0.0, value), weight) for value, weight in each]
 
 
 def _of_present(state: State, stale: Sequence[float]) -> list[Case]:

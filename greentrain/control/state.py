@@ -68,11 +68,14 @@ class State:
         metric_ceiling: The best possible metric; ``None`` if unknown.
         n_new: New samples, including those of skipped experiences.
         n_stored: Stored samples that an update has seen.
+        n_labels: New samples that have a label; ``None`` if all have one.
         n_pending: The part of ``n_new`` that earlier, skipped experiences brought.
         warm_starts: Updates since the last full retraining.
         since_update: Experiences since the last update, this one included; 0 before the first.
         since_full: Experiences since the last full retraining, this one included; 0 before it.
         metric_past: The metric on held-out data of earlier experiences; ``None`` if not probed.
+        estimated_by: The methods by which ``metric_new`` was estimated because the new data have no
+            labels yet, or the reason why it could not be; empty if it was measured.
         loss_new: The loss on new data, if the model logs one; lower is better.
         loss_past: The loss on held-out data of earlier experiences, likewise.
         unseen: Share of the new samples whose class is new; ``None`` without classes.
@@ -105,11 +108,13 @@ class State:
     metric_ceiling: float | None = None
     n_new: int = 0
     n_stored: int = 0
+    n_labels: int | None = None
     n_pending: int = 0
     warm_starts: int = 0
     since_update: int = 0
     since_full: int = 0
     metric_past: float | None = None
+    estimated_by: str = ""
     loss_new: float | None = None
     loss_past: float | None = None
     unseen: float | None = None
@@ -180,8 +185,13 @@ class State:
         return abs(last) / UNKNOWN_ROOM if self.metric_ceiling == 0 else max(1.0, abs(last))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
+        """Return the fields as plain values; those about labels only if some are missing."""
+        values = asdict(self)
+        if not self.estimated_by:
+            del values["estimated_by"]
+        if self.n_labels is None:
+            del values["n_labels"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> State:

@@ -14,10 +14,13 @@ from torch.utils.data import Dataset, Subset
 from greentrain.evaluation.comparison import Comparison, Measured, MetricHistory
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import KEPT, HeldOut
+from greentrain.evaluation.signals.confidence import EstimatedMetric, corrected
 from greentrain.evaluation.signals.copies import SeenSamples
 from greentrain.evaluation.signals.drift import Drift
 from greentrain.evaluation.signals.features import drift_between
+from greentrain.evaluation.signals.missing_labels import MISSING, labelled_part, lacks_labels
 from greentrain.evaluation.signals.unseen_classes import SeenClasses, labels_in, unseen_share
+from greentrain.evaluation.unlabelled import estimate_new
 from greentrain.memory import size
 from greentrain.payments import MIN_RESERVATION_J
 from greentrain.streams import Experience
@@ -32,6 +35,10 @@ SAMPLES_FOR_DRIFT = 256
 VALIDATION_SHARE = 0.05
 """Share of an update's energy that its validation may use."""
 FEWEST_VALIDATED = 256
+NOTHING = "nothing: "
+"""Beginning of ``estimated_by`` before a reason why the metric was not estimated."""
+MOST_CHANGES = 16
+"""Estimates without labels that are compared with what was measured later."""
 _SAFETY = 3.0
 _REMEMBERED = 3
 _WITHOUT_A_TRAINER = 0.25
@@ -51,6 +58,9 @@ class ProbeResult:
         drift: The distance of the new data from the old; ``None`` if unknown.
         metric_current: The metric on all held-out data of the current experience; ``None`` unless
             it was requested.
+        estimated: The metric on the new data, if it was estimated without labels.
+        estimated_change: Its estimated change, before it was corrected by earlier ones.
+        estimated_by: The methods, or the reason why it was not estimated; empty if it was measured.
     """
 
     held_out: tuple[Dataset[Any], ...]
@@ -59,6 +69,9 @@ class ProbeResult:
     new: Measured
     drift: Drift | None = None
     metric_current: float | None = None
+    estimated: EstimatedMetric | None = None
+    estimated_change: float | None = None
+    estimated_by: str = ""
 
     @property
     def metric(self) -> float:
@@ -105,6 +118,7 @@ class Probe:
         self._random = torch.Generator().manual_seed(seed)
         self._validation_sample_j: float | None = None
         self._probe_sample_j: list[float] = []
+        self._changes: list[tuple[float, float]] = []  # estimated without labels, and measured
 
     def affordable(self, left_per_experience_j: float) -> int:
         """Return the number of samples that a probe may use, new and held-out ones together.
@@ -160,8 +174,16 @@ class Probe:
             new: New training data.
             samples: Samples to evaluate; at most half of them, and 512, are new ones.
             current_alone: Whether to measure the experience's held-out data alone, too.
+
+        Samples without a label are not measured. Without any label in the new data and in the
+        held-out data of the experience, the metric on the new data is estimated: see
+        :func:`estimate_new`.
         """
-        new = self.some(new, min(samples // 2, MOST_NEW))
+        if self.lacks_labels(new):
+            if self.lacks_labels(experience.val):
+                return self._without_labels(model, new, samples)
+            new = experience.val
+        new = self.labelled_part(self.some(self.labelled_part(new), min(samples // 2, MOST_NEW)))
         past, present = self._held_out.past, experience.val
         rest = samples - size(new)
         n_past = round(rest * size(past) / max(1, size(past) + size(present)))
@@ -179,6 +201,55 @@ class Probe:
             if has_past and compare_features
             else None,
             metric_current=self._evaluator.metric(model, present) if current_alone else None,
+        )
+
+    def lacks_labels(self, dataset: Dataset[Any]) -> bool:
+        """Return whether no sample of new data has a label, although the stream's data have some.
+
+        A label of -1 is none, unless -1 is one of two classes of the stream.
+        """
+        return not self._signs and lacks_labels(dataset, self._held_out.past)
+
+    def labelled_part(self, dataset: Dataset[Any]) -> Dataset[Any]:
+        """Return the samples that have a label; the dataset itself if all have one."""
+        return dataset if self._signs else labelled_part(dataset)
+
+    @property
+    def _signs(self) -> bool:
+        """True if -1 is one of two classes."""
+        return len(self._seen) == 2 and MISSING in self._seen
+
+    def learn_estimate(self, estimated: ProbeResult, measured: ProbeResult) -> None:
+        """Learn from a probe with the labels that arrived after one without them."""
+        if estimated.estimated_change is None or measured.past is None:
+            return
+        change = measured.new.value - measured.past.value
+        if math.isfinite(change):
+            pairs = [*self._changes, (estimated.estimated_change, change)]
+            self._changes = pairs[-MOST_CHANGES:]
+
+    def _without_labels(
+        self, model: LightningModule, new: Dataset[Any], samples: int
+    ) -> ProbeResult:
+        """Probe with held-out data of the past, and estimate the metric on the new data."""
+        new = self.some(new, min(samples // 2, MOST_NEW))
+        past = self.some(self._held_out.past, samples - size(new))
+        measured = self._evaluator.measure(model, [past], features=True)[0]
+        found, drift = estimate_new(model, past, measured, new)
+        estimated = change = None
+        if not isinstance(found, str):
+            change = found.value - measured.value
+            estimated = corrected(found, measured.value, self._changes)
+        value = math.nan if estimated is None else estimated.value
+        return ProbeResult(
+            held_out=(past,),
+            past=measured,
+            measured=measured,
+            new=Measured(value=value, blocks=((size(new), value),)),
+            drift=drift,
+            estimated=estimated,
+            estimated_change=change,
+            estimated_by=f"{NOTHING}{found}" if isinstance(found, str) else found.by,
         )
 
     def look(self, new: Dataset[Any]) -> Look:
@@ -220,6 +291,7 @@ class Probe:
             "validation_j": self.validation_j,
             "seen": self._seen.state_dict(),
             "trained": self._trained.state_dict(),
+            "changes": [list(each) for each in self._changes],
             "random": self._random.get_state(),
         }
 
@@ -232,6 +304,8 @@ class Probe:
         self._seen.load_state_dict(state["seen"])
         self._trained.load_state_dict(state["trained"])
         self._random.set_state(state["random"])
+        changes = state.get("changes", ())  # not in a state of an earlier release
+        self._changes = [(estimated, measured) for estimated, measured in changes]
 
     def _sample_j(self) -> float | None:
         """Joules per sample: the least of the last probes, as a process's first one costs more.

@@ -1,10 +1,6 @@
 """Building blocks in pure torch: reuse knowledge and computations, use partial information."""
 
-from greentrain.methods.anchors import (
-    Anchor,
-    add_penalty_gradient,
-    penalty,
-)
+from greentrain.methods.anchors import Anchor, add_penalty_gradient, penalty
 from greentrain.methods.augmentation import strongly_augmented, weakly_augmented
 from greentrain.methods.auxiliary_loss import AuxiliaryLoss, auxiliary_loss
 from greentrain.methods.distillation import distillation_loss, heads_loss, output_loss
@@ -28,11 +24,9 @@ from greentrain.methods.mixture_of_experts import MixtureOfExperts
 from greentrain.methods.multi_head import MultiHead
 from greentrain.methods.nearest_mean import class_means, icarl_loss, mean_scores
 from greentrain.methods.operation_count import count_operations
+from greentrain.methods.partial_batches import PartialBatches
 from greentrain.methods.progressive import ColumnRouter, ProgressiveNetwork
-from greentrain.methods.projection import (
-    project_from,
-    project_from_all,
-)
+from greentrain.methods.projection import project_from, project_from_all
 from greentrain.methods.pruning import magnitude_prune, prune_channels
 from greentrain.methods.pseudo_labels import (
     MISSING_LABEL,
@@ -63,6 +57,7 @@ __all__ = [
     "MissingAsMinusOne",
     "MixtureOfExperts",
     "MultiHead",
+    "PartialBatches",
     "Piggyback",
     "ProgressiveNetwork",
     "SkipBlocks",

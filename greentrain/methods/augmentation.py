@@ -1,12 +1,18 @@
-"""Augment batches of images, on any device: shifts, cut-outs and changes of contrast."""
+"""Augment batches of images, on any device: shifts, turns, cut-outs and changes of contrast."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 from greentrain.errors import ConfigurationError
+
+_MOST_TURN = math.pi / 6
+_MOST_STRETCH = 0.2
+_MOST_SHEAR = 0.3
 
 
 def weakly_augmented(images: Tensor) -> Tensor:
@@ -43,10 +49,11 @@ def weakly_augmented(images: Tensor) -> Tensor:
 
 
 def strongly_augmented(images: Tensor) -> Tensor:
-    """Shift each image, change its contrast and brightness, and cut a square out.
+    """Shift, turn, stretch and shear each image, change its contrast, and cut a square out.
 
-    The cut-out has half the width (DeVries & Taylor 2017, arXiv 1708.04552). FixMatch uses further
-    changes, such as rotations, which a batch on a device has no operation for.
+    Turns are up to 30 degrees, stretches up to 20 %, and shears up to 0.3, as in RandAugment (Cubuk
+    et al. 2020, arXiv 1909.13719), which FixMatch uses. Contrast and brightness change as well. The
+    cut-out has half the width (DeVries & Taylor 2017, arXiv 1708.04552).
 
     Args:
         images: ``(batch, channels, height, width)``.
@@ -55,7 +62,7 @@ def strongly_augmented(images: Tensor) -> Tensor:
         >>> strongly_augmented(torch.ones(2, 3, 16, 16)).shape
         torch.Size([2, 3, 16, 16])
     """
-    shifted = weakly_augmented(images)
+    shifted = _moved(weakly_augmented(images))
     count, device = len(images), images.device
     least, most = float(images.amin()), float(images.amax())
     scale = 0.5 + torch.rand(count, 1, 1, 1, device=device)
@@ -68,3 +75,21 @@ def strongly_augmented(images: Tensor) -> Tensor:
     columns = (torch.arange(width, device=device) - center[:, 1:]).abs() < width / 4
     cut = (rows[:, :, None] & columns[:, None, :])[:, None]
     return torch.where(cut, mean, changed).to(images.dtype)
+
+
+def _moved(images: Tensor) -> Tensor:
+    """Turn, stretch and shear each image by chance, with the smallest value at the new edges."""
+    count, device, floating = len(images), images.device, images.float()
+
+    def chance(most: float) -> Tensor:
+        return most * (2 * torch.rand(count, device=device) - 1)
+
+    turn, shear, stretch = chance(_MOST_TURN), chance(_MOST_SHEAR), 1 + chance(_MOST_STRETCH)
+    cosine, sine = turn.cos() / stretch, turn.sin() / stretch
+    zero = torch.zeros_like(turn)
+    first = torch.stack([cosine, shear * cosine - sine, zero], 1)
+    second = torch.stack([sine, shear * sine + cosine, zero], 1)
+    grid = affine_grid(torch.stack([first, second], 1), list(images.shape), align_corners=False)
+    least = floating.amin()
+    moved = grid_sample(floating - least, grid, align_corners=False) + least
+    return moved.to(images.dtype)

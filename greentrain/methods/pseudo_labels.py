@@ -63,7 +63,8 @@ def calibrated_threshold(
     """Return the lowest confidence above which predictions are right often enough.
 
     Args:
-        confidences: Largest probability of each labelled, held-out sample, ``(samples,)``.
+        confidences: Largest probability of each labelled, held-out sample, ``(samples,)``; NaN is
+            left out.
         right: Whether its prediction is right, ``(samples,)``.
         precision: Share of right predictions at and above the threshold, in (0, 1].
         least: Fewest predictions at and above the threshold that count as evidence.
@@ -86,8 +87,9 @@ def calibrated_threshold(
         raise ConfigurationError(
             f"precision is {precision!r}; it must be above 0 and at most 1, such as 0.95"
         )
-    ordered, order = confidences.detach().float().cpu().sort(descending=True)
-    hits = right.detach().cpu()[order].cumsum(0)
+    known = ~confidences.detach().isnan()
+    ordered, order = confidences.detach()[known].float().cpu().sort(descending=True)
+    hits = right.detach()[known].cpu()[order].cumsum(0)
     counts = torch.arange(1, len(ordered) + 1)
     # Equal confidences pass or fail together: only the last one of them can be a threshold.
     last = torch.ones(len(ordered), dtype=torch.bool)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from greentrain.report.label_words import label_words
 from greentrain.texts import visible
 from greentrain.units import (
     carbon_unit,
@@ -205,6 +206,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "energy_unit": energy_unit,
     "gain": _gain,
     "grams": format_carbon,
+    "label_words": label_words,
     "litres": _with_unit("l"),
     "masses": _masses,
     "metric": metric,

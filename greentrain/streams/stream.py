@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -22,10 +22,12 @@ class Experience:
         val: Map-style dataset to evaluate on; never trained on.
         metadata: Any description of the experience.
         test: Map-style dataset for final reports; greentrain makes no decision by it.
+        labels: Returns ``(train, val)`` with labels, if they come only after the decision. It is
+            called once, after the decision; ``train`` and ``val`` need no labels then.
 
     Raises:
         ConfigurationError: If the name cannot be stored, or a dataset is missing or empty, or has
-            no length.
+            no length, or ``labels`` is no function.
     """
 
     id: str
@@ -33,6 +35,9 @@ class Experience:
     val: Dataset[Any]
     metadata: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     test: Dataset[Any] | None = field(default=None, kw_only=True)
+    labels: Callable[[], tuple[Dataset[Any], Dataset[Any]]] | None = field(
+        default=None, kw_only=True
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", check_name(self.id, "an experience's id", "monday"))
@@ -40,6 +45,26 @@ class Experience:
         check_dataset(self.val, f"val of experience {self.id!r}", "validation")
         if self.test is not None:
             check_dataset(self.test, f"test of experience {self.id!r}", "test")
+        if self.labels is not None and not callable(self.labels):
+            raise ConfigurationError(
+                f"labels of experience {self.id!r} is a {type(self.labels).__name__}; it must be a "
+                "function that returns (train, val) with labels, such as lambda: (train, val)"
+            )
+
+    def labelled(self) -> Experience:
+        """Return this experience with the labels that ``labels`` returns.
+
+        Raises:
+            ConfigurationError: If it has no ``labels``, or they return no pair of datasets.
+        """
+        given = None if self.labels is None else self.labels()
+        if not (isinstance(given, tuple | list) and len(given) == 2):
+            raise ConfigurationError(
+                f"labels of experience {self.id!r} gave a {type(given).__name__}; it has to return "
+                "(train, val) with labels. Omit labels= until there are some"
+            )
+        train, val = given
+        return Experience(self.id, train, val, metadata=self.metadata, test=self.test)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

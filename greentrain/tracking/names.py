@@ -41,6 +41,8 @@ FORGETTING = "continual/forgetting"
 BACKWARD_TRANSFER = "continual/backward_transfer"
 UPDATE_MODE_STEP = "continual/update_mode"
 
+LABELS_UPDATE = "labels/update"
+
 TAG_STREAM = "greentrain.stream"
 TAG_EXPERIENCE = "greentrain.experience"
 TAG_UPDATE_MODE = "greentrain.update_mode"

@@ -26,6 +26,7 @@ class UpdateData:
         stored: Stored samples that updates have trained on.
         held: Samples that the buffer will keep of all of them; the new ones without a buffer.
         n_pending: Number of pending samples among the new ones.
+        n_labels: Number of new samples that have a label; ``None`` if all have one.
         n_past: Number of samples that arrived before the new ones; the stored ones are a part.
     """
 
@@ -34,11 +35,17 @@ class UpdateData:
     held: Dataset[Any]
     n_pending: int = 0
     n_past: int = 0
+    n_labels: int | None = None
 
     @property
     def n_new(self) -> int:
         """Number of new samples."""
         return size(self.new)
+
+    @property
+    def labels(self) -> int:
+        """Number of new samples that have a label."""
+        return self.n_new if self.n_labels is None else self.n_labels
 
     @property
     def n_stored(self) -> int:
@@ -81,8 +88,12 @@ class StreamData:
         """The ids of the experiences so far, in order."""
         return self._known.keys()
 
-    def gather(self, experience: Experience) -> UpdateData:
+    def gather(self, experience: Experience, *, labelled: bool = True) -> UpdateData:
         """Return an experience's data with the pending and the stored data.
+
+        Args:
+            experience: The experience.
+            labelled: Whether it has labels; without them no buffer takes its data yet.
 
         Raises:
             ConfigurationError: If the stream has an experience with this id, or the buffer cannot
@@ -99,7 +110,12 @@ class StreamData:
             )
         if self.buffer is None:
             return UpdateData(new=experience.train, stored=SampleList([]), held=experience.train)
-        held = self.buffer.after(experience.train, origin=experience.id)
+        if labelled:
+            held = self.buffer.after(experience.train, origin=experience.id)
+        else:  # only their number counts
+            every = len(self.buffer) + size(experience.train)
+            most = self.buffer.max_size
+            held = SampleList([None] * (every if most is None else min(every, most)))
         waiting = set(self.pending)
         pending: Dataset[Any] = SampleList([])
         if waiting:

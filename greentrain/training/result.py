@@ -48,6 +48,7 @@ class UpdateResult(EnergyTotal):
             balance as if all such decisions had been carried out.
         reported: The training of the user's own job; ``None`` before its report, or without one.
         emissions_g: Grams of CO2 equivalent of ``energy_j``; ``None`` if unknown.
+        labels: New samples with a label that were trained on; 0 if nothing was trained.
     """
 
     experience_id: str
@@ -65,6 +66,7 @@ class UpdateResult(EnergyTotal):
     shadow: bool = False
     reported: ReportedTraining | None = None
     emissions_g: float | None = None
+    labels: int = 0
 
     @property
     def total_j(self) -> float:

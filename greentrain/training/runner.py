@@ -26,6 +26,7 @@ from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
 from greentrain.training.failed_tries import MOST_TRIES, FailedTries, failed_again
 from greentrain.training.fit import ModelTrainer
+from greentrain.training.late_labels import NOT_WITHOUT_LABELS, arrived, take_up
 from greentrain.training.leader import Leader
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.resuming import lacks_outcome
@@ -35,7 +36,7 @@ from greentrain.training.shadow_loop import ShadowLoop
 from greentrain.training.start_by import StartBy
 from greentrain.training.stream_state import StreamState
 from greentrain.training.train_stage import TrainStage
-from greentrain.training.update_context import AskedUpdate, UpdateContext
+from greentrain.training.update_context import AskedUpdate
 from greentrain.training.update_loop import UpdateLoop
 from greentrain.training.waiting import UpdateWaits
 
@@ -149,16 +150,14 @@ class StreamRunner:
 
     def _update(self, experience: Experience) -> UpdateResult:
         self._finish_pending()
-        data = self.state.data.gather(experience)
-        if self._checkpoint is not None:
-            self._checkpoint.check(experience)
-        run = self._open()
-        context = UpdateContext(
-            experience=experience,
-            position=self.budget.position,
-            data=data,
-            held_out=self.state.held_out.with_current(experience),
+        alone = self._leader is None and self._shadow is None
+        context = arrived(
+            *(experience, self.state, self.budget),
+            check=None if self._checkpoint is None else self._checkpoint.check,
+            why_not="" if alone else NOT_WITHOUT_LABELS,
         )
+        run = self._open()
+        experience = context.experience
         shadow, began_g = self._shadow is not None, run.emissions_g
         before_j = run.recorder.read().total_j or 0.0
         try:
@@ -168,6 +167,8 @@ class StreamRunner:
                 result = self._shadow_loop.result(asked)
                 run.log_shadow_decision(result)
                 return result
+            asked = take_up(asked, self.state, run.recorder)
+            experience = asked.context.experience
             trains = asked.pending.reservation_id is not None
             result, row = self._loop.tell(asked, self._stage.train(asked) if trains else None)
         except BaseException as error:

@@ -234,7 +234,10 @@ class StreamState:
             probed = {
                 "metric_before": oriented(probe.metric),
                 "metric_new": oriented(probe.new.value),
-                "metric_new_sd": probe.new.standard_error,
+                "metric_new_sd": probe.new.standard_error
+                if probe.estimated is None
+                else probe.estimated.sd,
+                "estimated_by": probe.estimated_by,
                 "metric_past": None if past is None else oriented(past.value),
                 "loss_new": probe.new.loss,
                 "loss_past": None if past is None else past.loss,
@@ -250,6 +253,7 @@ class StreamState:
             metric_ceiling=self.history.ceiling(),
             n_new=data.n_new,
             n_stored=data.n_stored,
+            n_labels=data.n_labels,
             n_pending=data.n_pending,
             warm_starts=self.model.warm_starts,
             weight_growth=self.model.weight_growth,

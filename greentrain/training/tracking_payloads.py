@@ -34,6 +34,7 @@ def update_metrics(result: UpdateResult) -> dict[str, float]:
         names.BUDGET_OVERRUN: wh(result.overrun_j),
         names.METRIC_BEFORE: result.metric_before,
         names.METRIC_AFTER: result.metric_after,
+        names.LABELS_UPDATE: None if result.shadow else float(result.labels),
     }
     return {name: value for name, value in metrics.items() if value is not None}
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from greentrain.control import Decision, broke
+from greentrain.control import Decision, State, UpdateMode, broke, no_labels
 from greentrain.decisions.core import BudgetAccount, PendingUpdate
 from greentrain.errors import LedgerError
 from greentrain.evaluation.comparison import Comparison
-from greentrain.evaluation.probe import ProbeResult
+from greentrain.evaluation.probe import NOTHING, ProbeResult
 from greentrain.streams import Experience
 from greentrain.training.data import UpdateData
 from greentrain.training.fit import TrainedModel
@@ -31,12 +31,14 @@ class UpdateContext:
         position: Its number in the stream, from 0.
         data: The data that an update may train on.
         held_out: Held-out data of past experiences and of this one.
+        labelled: Whether it has labels already; else ``held_out`` are those of the past.
     """
 
     experience: Experience
     position: int
     data: UpdateData
     held_out: Dataset[Any]
+    labelled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,20 @@ class JudgedUpdate:
     slope: float | None = None
     projected_j: float | None = None
     flops: Mapping[str, Any] = field(default_factory=dict)
+
+
+def without_labels(context: UpdateContext, state: State, decision: Decision) -> Decision:
+    """Return a decision that says how the drop was estimated, and that trains only with labels."""
+    if context.labelled:
+        return decision
+    how = state.estimated_by
+    if how:  # else the new data were not probed, which the sentence says already
+        reason = how.removeprefix(NOTHING)
+        way = f"is estimated by {how}" if reason == how else f"is not estimated, as {reason}"
+        sentence = f"{decision.sentence}; without labels, the drop {way}"
+        decision = replace(decision, sentence=sentence)
+    skips = decision.action.mode is UpdateMode.SKIP
+    return decision if skips or context.experience.labels is not None else no_labels(decision)
 
 
 def left_of(account: BudgetAccount) -> float:

@@ -42,6 +42,7 @@ from greentrain.training.update_context import (
     UpdateContext,
     budget_exhausted,
     left_of,
+    without_labels,
 )
 from greentrain.training.waiting import UpdateWaits
 
@@ -272,8 +273,9 @@ class UpdateLoop:
         trained, each = self._state.model.trained, self._state.per_experience
         given = self._state.model.given  # nothing replaces it without a comparison
         look = probe.look(context.data.new) if trained else Look()
-        samples = self._probed_samples(context, look, account, left) if trained else 0
-        current_alone = each is not None and trained
+        probed = trained and (context.labelled or size(context.held_out) > 0)
+        samples = self._probed_samples(context, look, account, left) if probed else 0
+        current_alone = each is not None and trained and context.labelled
         if current_alone or given or (shadow and trained):  # whose owner reviews the metrics
             samples = max(samples, FEWEST)
         alone = size(context.experience.val) if current_alone else 0
@@ -283,17 +285,13 @@ class UpdateLoop:
             if given:
                 decision = budget_exhausted(account, "compare two models")
             return None, state, decision, Spent()
-        purpose = f"probe of {context.experience.id}"
-        reservation = account.reserve(reserved_j, purpose)
+        reservation = account.reserve(reserved_j, f"probe of {context.experience.id}")
         with (
             paying(account, recorder, reserved_j=reserved_j, reservation=reservation) as payment,
             recorder.phase("probe"),
         ):
             found = probe.run(
-                self._state.model.module,
-                context.experience,
-                context.data.new,
-                samples,
+                *(self._state.model.module, context.experience, context.data.new, samples),
                 current_alone=current_alone,
             )
             probe_j = recorder.used(recorder.depth - 1).total_j or 0.0
@@ -356,11 +354,13 @@ class UpdateLoop:
         calibrated = self._state.controller.cost.calibrated
         if not calibrated and account.balance().left_j < FIRST_AT_LEAST_J:
             decision = budget_exhausted(account)
-        return state, decision
+        return state, without_labels(context, state, decision)
 
     def store(self, asked: AskedUpdate, *, trained: bool) -> None:
         """Add an experience to the past data, unless the disk takes no more."""
         state, experience = self._state, asked.context.experience
+        if not asked.context.labelled:  # it may come again, with labels
+            return
         n_known = len(state.data.known)
         copies = not trained and state.probe.look(experience.train).copies == 1.0
         if not state.data.store(experience, trained=trained, copies=copies):
@@ -397,4 +397,5 @@ class UpdateLoop:
             kept=kept,
             left_j=left_of(asked.pending.account),
             overrun_j=total.overrun_j,
+            labels=asked.context.data.labels if steps else 0,
         )

@@ -89,6 +89,27 @@ def test_a_batch_without_labels_trains_on_pseudo_labels_or_is_skipped():
     assert callback.pseudo == (1, 5)
 
 
+def test_the_weight_grows_and_samples_with_labels_are_augmented_unless_forbidden():
+    """At step 1 of 4 the weight of the confident sample is a quarter, at step 2 a half."""
+    module, callback = Fixed(), partial(weak=lambda inputs: inputs + 0.5, warm_up=4)
+    fit(module, callback, inputs=[0.0, ODDS, 0.0, ODDS], targets=[0, -1] * 2, batch_size=2)
+    first = -math.log(1 / (1 + math.exp(-0.5)))
+    assert module.losses == pytest.approx(
+        [first + share * -math.log(0.75) for share in (0.25, 0.5)]
+    )
+    assert module.seen == [[0.5], [0.5]]
+    plain = Fixed()
+    fit(plain, partial(weak=lambda x: x + 0.5, augment=False), inputs=[0.0, 1.0], targets=[0, -1])
+    assert plain.seen == [[0.0]]
+
+
+def test_a_class_of_minus_one_and_a_regression_are_refused():
+    with pytest.raises(ConfigurationError, match="-1 seems to be a class"):
+        fit(Fixed(), partial(), inputs=[0.0, 1.0], targets=[1, -1])
+    with pytest.raises(ConfigurationError, match="a regression has no confidence"):
+        fit(Fixed(), partial(), inputs=[0.0, 1.0], targets=[0.5, math.nan])
+
+
 def test_all_labels_leave_the_step_as_it_is():
     module = fit(Fixed(), partial(), inputs=[0.0, 1.0], targets=[0, 1])
     assert module.seen == [[0.0, 1.0]]
@@ -147,6 +168,8 @@ def test_data_without_any_label_are_refused():
         ({"threshold": "high"}, "threshold is 'high'"),
         ({"precision": 2}, "precision is 2"),
         ({"weight": -1}, "weight is -1"),
+        ({"warm_up": -1}, "warm_up is -1"),
+        ({"augment": "weak"}, "augment is 'weak'"),
     ],
 )
 def test_unusable_arguments_are_refused(arguments, words):

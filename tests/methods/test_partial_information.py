@@ -9,6 +9,7 @@ import torch
 
 from greentrain.errors import ConfigurationError
 from greentrain.methods import (
+    PartialBatches,
     calibrated_threshold,
     freezing_depth,
     k_center,
@@ -34,6 +35,25 @@ def test_a_later_threshold_may_be_good_again():
     assert calibrated_threshold(confidences, right, precision=0.8, least=1) == 0.5
     assert calibrated_threshold(confidences, right, precision=0.9, least=1) == math.inf
     assert calibrated_threshold(torch.empty(0), torch.empty(0, dtype=torch.bool)) == math.inf
+
+
+def test_a_confidence_that_is_no_number_is_left_out():
+    confidences = torch.tensor([math.nan, 0.9, 0.8])
+    right = torch.tensor([False, True, True])
+    assert calibrated_threshold(confidences, right, least=1) == pytest.approx(0.8)
+
+
+def test_batches_have_a_fixed_number_of_samples_with_labels():
+    """Two of eight have labels: each comes in every batch of two; the six others once in three."""
+    targets = torch.tensor([-1, 5, -1, -1, 7, -1, -1, -1])
+    batches = PartialBatches(targets, labelled=2, ratio=1, seed=3)
+    first, second = list(batches), list(batches)
+    assert len(batches) == len(first) == 3
+    assert all(sorted(batch[:2]) == [1, 4] for batch in first)
+    assert sorted(at for batch in first for at in batch[2:]) == [0, 2, 3, 5, 6, 7]
+    assert first != second  # a new order in each epoch
+    assert list(PartialBatches(targets, labelled=2, ratio=1, seed=3)) == first
+    assert len(PartialBatches(targets, steps=5)) == 5
 
 
 def test_k_center_covers_clusters_before_it_takes_a_second_of_one():
@@ -76,6 +96,10 @@ def test_augmented_images_keep_their_shape_range_and_most_of_their_pixels():
         (lambda: most_uncertain(torch.ones(3, 1), 1), "one class"),
         (lambda: k_center(torch.ones(3), 1), "1 dimensions"),
         (lambda: k_center(torch.ones(3, 2), 0), "count is 0"),
+        (lambda: PartialBatches(torch.tensor([1, -1]), labelled=0), "labelled is 0"),
+        (lambda: PartialBatches(torch.tensor([1, -1]), ratio=1.5), "ratio is 1.5"),
+        (lambda: PartialBatches(torch.tensor([-1, -1])), "none of the 2 samples has a label"),
+        (lambda: PartialBatches(torch.tensor([1, 2])), "each of the 2 samples has a label"),
         (lambda: weakly_augmented(torch.ones(3, 2)), "have 2 dimensions"),
         (lambda: freezing_depth([1.0], share=1), "share is 1"),
     ],

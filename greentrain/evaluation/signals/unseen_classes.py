@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.signals.drift import spread
+from greentrain.evaluation.signals.missing_labels import MISSING
 from greentrain.memory import size
 from greentrain.memory.datasets import item_column
 from greentrain.memory.labels import read_labels
@@ -81,7 +82,8 @@ def labels_in(dataset: Dataset[Any], *, limit: int = LABELS_READ) -> list[Label]
 
     Returns:
         A whole number or a text for each sample. ``None`` without samples, and if a label is
-        missing, a fraction, or several numbers.
+        missing, a fraction, or several numbers. Samples whose label is -1 have none and are left
+        out, unless -1 is one of two classes.
 
     Example:
         >>> labels_in([("a", 3), ("b", 3), ("c", 7)]), labels_in([("a", 0.5)])
@@ -95,4 +97,7 @@ def labels_in(dataset: Dataset[Any], *, limit: int = LABELS_READ) -> list[Label]
         classes, places = read_labels(dataset)
     except ConfigurationError:  # the labels are not classes
         return None
-    return [classes[place] for place in places.tolist()]
+    found = [classes[place] for place in places.tolist()]
+    if MISSING not in classes or len(classes) == 2:
+        return found
+    return [each for each in found if each != MISSING] or None
