@@ -219,6 +219,7 @@ class ReportedDecision(TypedDict):
     state: dict[str, Any]
     alternatives: list[dict[str, Any]]
     waiting: dict[str, Any] | None
+    method: NotRequired[str]
 
 
 class ReportedOutcome(TypedDict):

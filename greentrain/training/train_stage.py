@@ -109,7 +109,10 @@ class TrainStage:
                 context.data,
                 weights=self._state.model.weights,
                 position=context.position,
-                callbacks=[monitor, guard, steps, curve, nan, counted],
+                callbacks=[
+                    *(monitor, guard, steps, curve, nan, counted),
+                    *self._state.methods.callbacks(decision.action),
+                ],
                 logger=logger,
             )
             with recorder.phase("validation"):
