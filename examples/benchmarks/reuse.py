@@ -6,8 +6,10 @@ writes ``docs/benchmarks/reuse.json``. Parts can run at once, and be joined:
 
     python examples/benchmarks/reuse.py --only cache labels --out /tmp/first.json
     python examples/benchmarks/reuse.py --only exit routing --out /tmp/second.json
-    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json
+    python examples/benchmarks/reuse.py --only controller --runs /tmp/runs --out /tmp/third.json
+    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json ...
 
+The part ``controller`` continues from the runs of ``controller.py --runs /tmp/runs --part new``.
 ``--quick`` takes a few minutes with one seed, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
 Nothing was tuned on test data. Costs are counted in operations, not measured: see
@@ -22,10 +24,10 @@ from typing import Any
 
 import torch
 from _results import Row, arguments, document, joined, report, rows_of, write
-from _reuse import cache, exits, frugal, labels, routing, selective
+from _reuse import cache, exits, frugal, labels, offered, routing, selective
 
 SEEDS = range(5)
-MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, frugal)
+MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, frugal, offered)
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
 
@@ -34,20 +36,30 @@ def main() -> None:
     """Run the benchmark."""
     parser = arguments(str(__doc__))
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of --only controller")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the rows")
     given = parser.parse_args()
     if given.join:
         print(f"written: {write('reuse', joined(given.join))}")
         return
     torch.set_num_threads(1)
-    rows = run(quick=given.quick, only=given.only)
+    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, runs=given.runs)
     report("reuse", rows, document(rows), given)
 
 
-def run(*, quick: bool, only: Sequence[str] = ()) -> list[Row]:
+def run(
+    *,
+    quick: bool,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = SEEDS,
+    runs: Path | None = None,
+) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
-    seeds = SEEDS[:1] if quick else SEEDS
+    seeds = seeds[:1] if quick else seeds
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
-        module.IDS: lambda module=module: [Row(**row) for row in module.rows(quick, seeds)]  # type: ignore[misc]
+        module.IDS: lambda module=module: [  # type: ignore[misc]
+            Row(**row) for row in module.rows(quick, seeds, *([runs] if module is offered else []))
+        ]
         for module in MODULES
     }
     return rows_of(parts, only)

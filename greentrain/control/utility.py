@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,17 @@ class UtilityModel:
     :attr:`~greentrain.control.state.State.unit`.
 
     An offered method has weights of its own in each mode. They start as those of the plain mode,
-    with the standard deviations of the prior, and no other gains change them.
+    with the standard deviations of the prior, and no other gains change them. Its steps count as
+    :attr:`worth` plain steps each.
 
     Args:
         priors: Priors of the weights; by default those of
             :class:`~greentrain.control.update_modes.ModeTraits`.
+
+    Attributes:
+        worth: Plain steps that a step of each offered method counts as, by the name of the method;
+            1 unless set. With the ratio of their costs, a method that was never used is expected
+            to gain as much per joule as the plain mode.
     """
 
     def __init__(self, priors: GainPriors | None = None) -> None:
@@ -62,6 +69,7 @@ class UtilityModel:
         self._rows: dict[_Kind, list[Vector]] = defaultdict(list)
         self._gains: dict[_Kind, list[tuple[float, float]]] = defaultdict(list)
         self._posterior: dict[_Kind, tuple[Vector, Vector]] = {}
+        self.worth: dict[str, float] = {}
 
     def observe(
         self,
@@ -84,7 +92,7 @@ class UtilityModel:
         if action.mode is UpdateMode.SKIP or not (math.isfinite(gain) and math.isfinite(sd)):
             return
         known, kind = max(0.0, state.drop) if drop is None else drop, _kind(action)
-        self._rows[kind].append(_features(action, state, known))
+        self._rows[kind].append(_features(self._counted(action), state, known))
         self._gains[kind].append((gain / state.unit, sd / state.unit))
         del self._rows[kind][:-_REMEMBERED], self._gains[kind][:-_REMEMBERED]
         self._posterior.clear()
@@ -160,12 +168,19 @@ class UtilityModel:
                 continue
             columns = [column for column, action in enumerate(actions) if _kind(action) == kind]
             weights, covariance = self._weights(kind)
-            features = np.array([_features(actions[column], state, 1.0) for column in columns])
+            features = np.array(
+                [_features(self._counted(actions[column]), state, 1.0) for column in columns]
+            )
             rows = np.tile(features, (len(drops), 1, 1))  # (drops, columns, features)
             rows[:, :, 0] *= np.asarray(drops)[:, None]
             means[:, columns] = rows @ weights
             sds[:, columns] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=2)))
         return means * state.unit, sds * state.unit
+
+    def _counted(self, action: Action) -> Action:
+        """Return an action with the step fraction that its steps count as."""
+        worth = self.worth.get(action.method, 1.0)
+        return action if worth == 1 else replace(action, step_fraction=action.step_fraction * worth)
 
     def _weights(self, kind: _Kind) -> tuple[Vector, Vector]:
         if kind not in self._posterior:

@@ -33,6 +33,7 @@ from greentrain.report.document import CapFigures, Overlap, Report, RunFigures, 
 from greentrain.report.emissions import carbon, restated
 from greentrain.report.energy_totals import boundary, energy_totals, not_measured
 from greentrain.report.equivalents import equivalents as as_equivalents
+from greentrain.report.exit_rows import exits_of
 from greentrain.report.hourly import Hours
 from greentrain.report.ledger_reading import LedgerContents, VerifiedContents, read
 from greentrain.report.limits import NO_SINK, Sink
@@ -156,6 +157,10 @@ def _document(
     measured, counted = windows.measured, windows.counted
     decided = read_decisions(contents, scope, chosen, windows, paid)
     runs = _runs(decided.runs, kept, measured, windows.overlaps)
+    exits = exits_of(contents, [run["run_id"] for run in runs])
+    for run in runs:
+        if run["run_id"] in exits:
+            run["exits"] = exits[run["run_id"]]
     counting = _runs(decided.runs, kept, counted, windows.overlaps) if windows.overlaps else runs
     totals = with_finer_phases(energy_totals(counting, counted, measured=measured), windows.finer_j)
     grams = carbon(runs, counted, totals)

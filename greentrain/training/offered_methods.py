@@ -13,8 +13,8 @@ from pytorch_lightning import Callback
 from torch.utils.data import Subset
 
 from greentrain.budget import Account, Budget
-from greentrain.callbacks import BudgetGuard, SelectiveTraining
-from greentrain.control import Action, Candidate, UpdateMode
+from greentrain.callbacks import BudgetGuard, CompressOnce, EarlyExit, SelectiveTraining
+from greentrain.control import Action, Candidate, UpdateMode, UtilityModel
 from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
 from greentrain.payments import MIN_RESERVATION_J, paying
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TRIED_STEPS = 4
 """Steps of a trial, all on one batch: the first may compute what the later ones look up."""
+_LEAST_WORTH = 0.01
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _MODE = UpdateMode.WARM_START
 
@@ -166,6 +167,7 @@ class OfferedMethods:
             plain = counted()
             for name, callback in self._methods.items():
                 self.works[name] = work = step_work(plain, counted(copy.deepcopy(callback)))
+                state.controller.utility.worth[name] = _worth(work)
                 _log.info("a step with %s has %.0f %% of the operations", name, 100 * work.step)
         return Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
 
@@ -174,7 +176,7 @@ class OfferedMethods:
         works = {name: [work.step, work.first] for name, work in self.works.items()}
         return {"works": works, "last": self._last}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], utility: UtilityModel) -> None:
         """Restore the result of :meth:`state_dict`; methods that are not offered now are left out.
 
         What a callback kept in memory is gone, so the next use of any method is a first one.
@@ -185,6 +187,7 @@ class OfferedMethods:
             if name in self._methods
         }
         self._last = ""
+        utility.worth = {name: _worth(work) for name, work in self.works.items()}
 
 
 def step_work(plain: Sequence[int] | None, method: Sequence[int] | None) -> StepWork:
@@ -205,6 +208,11 @@ def step_work(plain: Sequence[int] | None, method: Sequence[int] | None) -> Step
         return StepWork()
     later = sum(method[1:]) / (len(method) - 1)
     return StepWork(step=later / plain[-1], first=max(0.0, method[0] - later) / plain[-1])
+
+
+def _worth(work: StepWork) -> float:
+    """Return the plain steps that a step counts as before its gains are measured: as it costs."""
+    return max(_LEAST_WORTH, work.step)
 
 
 def check_methods(methods: object, *, ranks: int, shadow: bool) -> OfferedMethods:
@@ -235,6 +243,11 @@ def check_methods(methods: object, *, ranks: int, shadow: bool) -> OfferedMethod
             raise ConfigurationError(
                 f"the method {name!r} is {short_repr(callback)}; it must be a callback, such as "
                 "FeatureCache('backbone')"
+            )
+        if isinstance(callback, CompressOnce | EarlyExit):
+            raise ConfigurationError(
+                f"the method {name!r} changes the layers of the module, and each update begins "
+                "with those of make_model; change them there"
             )
         if isinstance(callback, SelectiveTraining) and callback.method != "selective_backprop":
             raise ConfigurationError(

@@ -18,7 +18,7 @@ from greentrain.callbacks import PartialLabels
 from greentrain.methods import MISSING_LABEL
 from greentrain.streams import fashion_mnist, mnist
 
-IDS = ("labels", "no_labels", "controller")
+IDS = ("labels", "no_labels")
 _SHARE = 0.1
 _BATCH = 64
 _WORKERS = 2
@@ -47,9 +47,6 @@ def rows(quick: bool, seeds: Sequence[int]) -> list[dict[str, Any]]:
         *found,
         {"id": "no_labels", "what": what, "value": None, "unit": "points", "reach": 5.0}
         | {"note": note},
-        {"id": "controller", "what": "streams on which these options help the controller"}
-        | {"value": None, "unit": "", "better": "higher"}
-        | {"note": "not run: the controller is not offered these options"},
     ]
 
 
