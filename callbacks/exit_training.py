@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from greentrain.callbacks.base import Callback
+from greentrain.callbacks.exit_record import record_exits
 from greentrain.callbacks.step_layers import loss_of, with_loss, wrap_training_step
 from greentrain.errors import ConfigurationError
 from greentrain.methods import ExitHeads
@@ -43,6 +44,8 @@ class EarlyExit(Callback):
         validate: Whether validation uses the exits, too, so that it runs fewer operations. The
             module's ``validation_step`` has to call the module itself, as in ``self(images)``.
             Needs a threshold.
+        table: Whether accuracy and joules by threshold are recorded at the end of a fit with an
+            ``EnergyMonitor``, for its report. This takes one more pass over the validation data.
 
     Attributes:
         heads: The heads; ``None`` before the first fit.
@@ -68,6 +71,7 @@ class EarlyExit(Callback):
         labels: Callable[[Any], torch.Tensor] | None = None,
         threshold: float | None = None,
         validate: bool = False,
+        table: bool = False,
     ) -> None:
         if isinstance(layers, str) or not layers:
             raise ConfigurationError(f"layers is {layers!r}; give a list of names, one or more")
@@ -86,6 +90,7 @@ class EarlyExit(Callback):
         self.layers, self.classes = list(layers), classes
         self.train, self.weight = train, float(weight)
         self.threshold, self.validate = threshold, validate
+        self.table = bool(table)
         self.heads: ExitHeads | None = None
         self._example = example
         self._labels = labels or _second
@@ -178,6 +183,12 @@ class EarlyExit(Callback):
         """End early leaving."""
         if self.validate and self._restore:
             self._restore.pop()()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Record accuracy and joules by threshold, if requested."""
+        if self.table and self.heads is not None:
+            heads, labels = self.heads, self._labels
+            record_exits(trainer, pl_module, heads, labels, leaves=self.validate)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Restore the module's own methods."""

@@ -6,8 +6,10 @@ writes ``docs/benchmarks/reuse.json``. Parts can run at once, and be joined:
 
     python examples/benchmarks/reuse.py --only cache labels --out /tmp/first.json
     python examples/benchmarks/reuse.py --only exit routing --out /tmp/second.json
-    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json
+    python examples/benchmarks/reuse.py --only controller --runs /tmp/runs --out /tmp/third.json
+    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json ...
 
+The part ``controller`` continues from the runs of ``controller.py --runs /tmp/runs --part new``.
 ``--quick`` takes a few minutes with one seed, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
 Nothing was tuned on test data. Costs are counted in operations, not measured: see
@@ -22,14 +24,15 @@ from typing import Any
 
 import torch
 from _results import Row, arguments, document, joined, report, rows_of, write
-from _reuse import cache, exits, frugal, labels, no_labels, routing, selective
+from _reuse import cache, exits, frugal, labels, no_labels, offered, routing, selective
 
 SEEDS = range(5)
-MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, no_labels, frugal)
+MODULES: tuple[Any, ...] = (
+    *(cache, selective, exits, routing),
+    *(labels, no_labels, frugal, offered),
+)
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
-RESUMED = (labels, no_labels)
-"""Modules whose ``rows`` also take the file of ``--kept``."""
 
 
 def main() -> None:
@@ -37,13 +40,16 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
     parser.add_argument("--kept", type=Path, metavar="FILE", help="finished runs, to continue")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of --only controller")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the rows")
     given = parser.parse_args()
     if given.join:
         print(f"written: {write('reuse', joined(given.join))}")
         return
     torch.set_num_threads(1)
-    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, kept=given.kept)
+    rows = run(
+        quick=given.quick, only=given.only, seeds=given.seeds, kept=given.kept, runs=given.runs
+    )
     report("reuse", rows, document(rows), given)
 
 
@@ -53,12 +59,14 @@ def run(
     only: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
     kept: Path | None = None,
+    runs: Path | None = None,
 ) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
     seeds = seeds[:1] if quick else seeds
+    places = {labels: [kept], no_labels: [kept], offered: [runs]}
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         module.IDS: lambda module=module: [  # type: ignore[misc]
-            Row(**row) for row in module.rows(quick, seeds, *([kept] if module in RESUMED else []))
+            Row(**row) for row in module.rows(quick, seeds, *places.get(module, ()))
         ]
         for module in MODULES
     }

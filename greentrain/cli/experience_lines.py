@@ -72,12 +72,13 @@ class ExperienceLines:
 
 
 def action_label(result: UpdateResult) -> str:
-    """Return an action as words, such as ``warm start 50 %``."""
+    """Return an action as words, such as ``warm start 50 %`` or ``warm start with cached``."""
     from greentrain.control import UPDATE_MODES
 
     action = result.decision.action
     part = "" if action.step_fraction in (0, 1) else f" {100 * action.step_fraction:.0f} %"
-    return UPDATE_MODES[action.mode].label.lower() + part
+    method = f" with {action.method}" if action.method else ""
+    return UPDATE_MODES[action.mode].label.lower() + method + part
 
 
 def most_instructive(results: Sequence[UpdateResult]) -> UpdateResult:

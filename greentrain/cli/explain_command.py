@@ -250,7 +250,8 @@ def _remark(one: ExplainedExperience) -> str:
 def _action(one: Mapping[str, Any]) -> str:
     fraction = one.get("step_fraction")
     part = "" if fraction is None or fraction in (0, 1) else f" at {100 * fraction:.3g}%"
-    return f"{one['update_mode']}{part}"
+    method = f" with {one['method']}" if one.get("method") else ""
+    return f"{one['update_mode']}{method}{part}"
 
 
 def _used(one: ExplainedExperience, unit: str | None = None) -> str:

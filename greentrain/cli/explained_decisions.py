@@ -98,9 +98,10 @@ def _explained(
 
 def chosen_option(one: ExperienceEntry) -> Mapping[str, Any]:
     """Return the chosen one among the alternatives of a decision; empty if it is not recorded."""
-    action = (one["update_mode"], one["step_fraction"])
+    keys = ("update_mode", "step_fraction", "method")
+    action = [one.get(key) for key in keys]
     for option in one["alternatives"]:
-        if (option.get("update_mode"), option.get("step_fraction")) == action:
+        if [option.get(key) for key in keys] == action:
             return option
     return {}
 

@@ -18,13 +18,19 @@ class Action:
         step_fraction: Share of the mode's usual steps, above 0; 0 for ``SKIP``. A full retraining
             has at most 1. A mode that continues from the last weights may have more. If a fifth
             of the epochs is usual, then 5 gives those of a full retraining.
+        method: Name of the offered method that the update trains with; empty for none.
 
     Raises:
         ConfigurationError: If the step fraction is out of range.
+
+    Example:
+        >>> print(Action(mode=UpdateMode.WARM_START, step_fraction=0.5, method="cached"))
+        WARM_START with cached at 50%
     """
 
     mode: UpdateMode
     step_fraction: float = 1.0
+    method: str = ""
 
     def __post_init__(self) -> None:
         most = {UpdateMode.SKIP: 0.0, UpdateMode.FULL_RETRAIN: 1.0}.get(
@@ -38,8 +44,8 @@ class Action:
             )
 
     def __str__(self) -> str:
-        whole = self.step_fraction in (0, 1)
-        return str(self.mode) if whole else f"{self.mode} at {self.step_fraction:.0%}"
+        name = f"{self.mode} with {self.method}" if self.method else str(self.mode)
+        return name if self.step_fraction in (0, 1) else f"{name} at {self.step_fraction:.0%}"
 
 
 SKIP = Action(mode=UpdateMode.SKIP, step_fraction=0.0)
@@ -47,10 +53,23 @@ SKIP = Action(mode=UpdateMode.SKIP, step_fraction=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A feasible action, with its optimizer steps."""
+    """A feasible action, with its optimizer steps.
+
+    Args:
+        action: The action.
+        steps: Its optimizer steps.
+        work: Plain steps that cost as much, if an offered method makes its steps cheaper;
+            ``None`` if they are plain ones.
+    """
 
     action: Action
     steps: int
+    work: float | None = None
+
+    @property
+    def plain_steps(self) -> float:
+        """Plain steps that cost as much as these steps."""
+        return self.steps if self.work is None else self.work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,8 @@ class BudgetController:
         gains = self.utility.predict_all([each.action for each in candidates], state, drops)
         options = [SKIP_OPTION]
         for candidate, gain in zip(candidates, gains, strict=True):
-            cost_j = self.cost.predict(candidate.action.mode, candidate.steps)
+            action, steps = candidate.action, candidate.plain_steps
+            cost_j = self.cost.predict(action.mode, steps, method=action.method)
             options.append(Option(candidate=candidate, cost_j=cost_j, gain=gain))
         return options
 
@@ -206,7 +207,12 @@ class BudgetController:
         if state.has_model and not (state.estimated_by and metric_after is None):
             self._learn_staleness(state, metric_after, gain)
         if decision.action.mode is not UpdateMode.SKIP:
-            self.cost.observe(decision.action.mode, steps, actual_j)
+            self.cost.observe(
+                decision.action.mode,
+                decision.plain_steps(steps),
+                actual_j,
+                method=decision.action.method,
+            )
             if gain is None and metric_after is not None and before is not None:
                 gain = metric_after - before
             if gain is not None and state.has_model:
@@ -220,7 +226,7 @@ class BudgetController:
                 position=state.position,
                 mode=decision.action.mode,
                 step_fraction=decision.action.step_fraction,
-                steps=steps,
+                steps=_effective(decision, steps),
                 cost_j=actual_j,
                 n_new=state.n_new,
                 metric_new=state.metric_new,
@@ -306,6 +312,12 @@ def _last_steps(history: Sequence[Past]) -> int | None:
         if past.steps and (past.metric_before is None or past.metric_after != past.metric_before):
             return past.steps
     return None
+
+
+def _effective(decision: Decision, steps: int) -> int:
+    """Return trained steps; with a method, as plain ones that cost as much, but 1 at least."""
+    plain = decision.plain_steps(steps)
+    return max(1, round(plain)) if steps and decision.work is not None else steps
 
 
 def _share(steps: int | None, whole: int | None) -> float | None:

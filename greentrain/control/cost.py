@@ -20,10 +20,16 @@ _PRIOR_NOISE_WEIGHT = 2.0
 _OTHER_MODES = 0.3
 _FORGETTING = 0.7
 """Weight of an update relative to the next one: machines get warm, and their load changes."""
+_OTHER_METHODS = 0.1
+"""Weight of an update with another method, for a step whose cost is known by its operations."""
+_STEP_SD, _STEP_SD_OF_METHOD = 0.3, 1.0
+"""Prior standard deviation of the joules per step, as a share of them."""
 _REMEMBERED = 64
 """Updates that are kept; the noise is estimated from all of them."""
 _LEAST_J = 1e-9
 """Joules below which a measurement is ignored."""
+_Kind = tuple[UpdateMode, str]
+"""An update mode, and the name of an offered method; empty without one."""
 _Observed = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -34,12 +40,15 @@ class CostModel:
     calibration. They are learned by weighted Bayesian regression. An observation of the same update
     mode has full weight. One of another mode has less, because the steps are alike and the data
     pipelines are not. Old observations fade. The noise is relative, and is itself estimated.
+
+    Steps of an offered method count as the plain steps with as many operations. A method has a
+    line of its own over them, which starts as the plain one with a wider prior.
     """
 
     def __init__(self) -> None:
         self._prior: tuple[float, float] | None = None
-        self._observed: list[tuple[UpdateMode, int, float]] = []
-        self._learned: dict[UpdateMode, tuple[float, _Observed]] = {}
+        self._observed: list[tuple[_Kind, float, float]] = []
+        self._learned: dict[_Kind, tuple[float, _Observed]] = {}
 
     @property
     def calibrated(self) -> bool:
@@ -57,26 +66,44 @@ class CostModel:
                 raise ConfigurationError(f"{name} is {value!r}; set it to joules, 0 or more")
         self._prior = (fixed_j, step_j)
 
-    def observe(self, mode: UpdateMode, steps: int, actual_j: float) -> None:
-        """Learn from the measured joules of an update."""
+    def observe(self, mode: UpdateMode, steps: float, actual_j: float, *, method: str = "") -> None:
+        """Learn from the measured joules of an update.
+
+        Args:
+            mode: The update mode.
+            steps: Its steps; with a method, the plain steps with as many operations.
+            actual_j: Joules.
+            method: Name of an offered method; empty for none.
+        """
         if steps > 0 and actual_j > _LEAST_J:
             self._learned.clear()
-            self._observed.append((mode, steps, actual_j))
+            self._observed.append(((mode, method), steps, actual_j))
             del self._observed[:-_REMEMBERED]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the prior and the observations as plain values."""
-        observed = [[str(mode), steps, actual_j] for mode, steps, actual_j in self._observed]
+        observed = [
+            [str(mode), steps, actual_j, *([method] if method else [])]
+            for (mode, method), steps, actual_j in self._observed
+        ]
         return {"prior": self._prior and list(self._prior), "observed": observed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore from :meth:`state_dict`."""
         self._prior = state["prior"] and (float(state["prior"][0]), float(state["prior"][1]))
         self._learned.clear()
-        self._observed = [(UpdateMode(mode), *rest) for mode, *rest in state["observed"]]
+        self._observed = [
+            ((UpdateMode(mode), "".join(method)), steps, actual_j)
+            for mode, steps, actual_j, *method in state["observed"]
+        ]
 
-    def predict(self, mode: UpdateMode, steps: int) -> Estimate:
+    def predict(self, mode: UpdateMode, steps: float, *, method: str = "") -> Estimate:
         """Predict the joules of an update.
+
+        Args:
+            mode: The update mode.
+            steps: Its steps; with a method, the plain steps with as many operations.
+            method: Name of an offered method; empty for none.
 
         Returns:
             The mean, its standard deviation and the upper bound to reserve. The bound is the mean
@@ -95,11 +122,13 @@ class CostModel:
         prior = np.array([fixed_j, step_j])
         # Scaled to this update, so that the constants have no unit.
         scale_j = max(fixed_j + steps * step_j, 1e-12)
-        prior_sd = np.array([0.5 * max(fixed_j, 0.02 * scale_j), 0.3 * max(step_j, 1e-12)])
-        if mode not in self._learned:
+        step_sd = _STEP_SD_OF_METHOD if method else _STEP_SD
+        prior_sd = np.array([0.5 * max(fixed_j, 0.02 * scale_j), step_sd * max(step_j, 1e-12)])
+        kind = mode, method
+        if kind not in self._learned:
             noise = self._relative_noise()
-            self._learned[mode] = noise, self._weighted(mode, noise)
-        noise, (rows, targets, sds) = self._learned[mode]
+            self._learned[kind] = noise, self._weighted(kind, noise)
+        noise, (rows, targets, sds) = self._learned[kind]
         weights, covariance = posterior(prior, prior_sd, rows, targets, sds)
         x = np.array([1.0, float(steps)])
         mean = max(float(x @ weights), 0.0)
@@ -107,10 +136,11 @@ class CostModel:
         upper = max(mean + _SURE_SD * sd, mean * (1 + _MARGIN))
         return Estimate(mean=mean, sd=sd, upper=upper)
 
-    def _weighted(self, mode: UpdateMode, noise: float) -> _Observed:
+    def _weighted(self, kind: _Kind, noise: float) -> _Observed:
         rows, targets, sds = [], [], []
         for age, (other, steps, actual_j) in enumerate(reversed(self._observed)):
-            weight = _FORGETTING**age * (1.0 if other is mode else _OTHER_MODES)
+            alike = _OTHER_MODES if other[1] == kind[1] else _OTHER_METHODS
+            weight = _FORGETTING**age * (1.0 if other == kind else alike)
             rows.append([1.0, float(steps)])
             targets.append(actual_j)
             sds.append(noise * actual_j / math.sqrt(weight))
@@ -118,7 +148,7 @@ class CostModel:
 
     def _relative_noise(self) -> float:
         # Residuals of a plain least-squares line, pooled with a prior guess.
-        rows, targets, _ = self._weighted(UpdateMode.SKIP, _PRIOR_NOISE)
+        rows, targets, _ = self._weighted((UpdateMode.SKIP, ""), _PRIOR_NOISE)
         squares = _PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2
         if len(targets) > 2:
             shares = rows / targets[:, None]

@@ -74,6 +74,7 @@ class Decision:
         gain: Predicted gain of the metric.
         min_gain_per_j: Gain that a joule had to bring; ``None`` without such a minimum.
         steps: Planned optimizer steps.
+        work: Plain steps that cost as much; ``None`` if the steps are plain ones.
         alternatives: All options. The controller adds them if the policy compared none.
         forecast: Options expected later, as given to the policy; the controller adds it.
         waiting: How the update waited for cleaner electricity, as plain values; the stream adds it.
@@ -89,6 +90,11 @@ class Decision:
     alternatives: tuple[Alternative, ...] = ()
     forecast: OptionForecast = NO_FORECAST
     waiting: Mapping[str, Any] | None = None
+    work: float | None = None
+
+    def plain_steps(self, steps: int) -> float:
+        """Return the plain steps that cost as much as so many steps of this decision."""
+        return steps if self.work is None or not self.steps else steps * self.work / self.steps
 
     def alternatives_as_dicts(self) -> list[dict[str, Any]]:
         """Return the alternatives as plain values, for the ledger and MLflow."""
@@ -104,6 +110,7 @@ class Decision:
                 "gain_sd": alternative.option.gain.sd,
                 "gain_upper": alternative.option.gain.upper,
                 "why_lost": alternative.why_lost,
+                **_of_method(alternative.option, self.action),
             }
             for alternative in self.alternatives
         ]
@@ -126,8 +133,30 @@ def decided(
         gain=option.gain,
         min_gain_per_j=min_gain_per_j,
         steps=option.candidate.steps,
+        work=option.candidate.work,
         alternatives=alternatives,
     )
+
+
+def _of_method(option: Option, chosen: Action) -> dict[str, Any]:
+    """Return the method of an option as plain values; nothing without one, as it always was."""
+    if not option.action.method:
+        return {}
+    mark = {"chosen": True} if option.action == chosen else {}
+    return {"method": option.action.method, "work": option.candidate.work, **mark}
+
+
+def chosen_method(alternatives: Sequence[Mapping[str, Any]]) -> str:
+    """Return the method of the chosen option among recorded alternatives; empty without one.
+
+    Args:
+        alternatives: The recorded alternatives: see :meth:`Decision.alternatives_as_dicts`.
+
+    Example:
+        >>> chosen_method([{"update_mode": "SKIP"}, {"method": "cached", "chosen": True}])
+        'cached'
+    """
+    return next((str(each["method"]) for each in alternatives if each.get("chosen")), "")
 
 
 def unweighed(options: Sequence[Option]) -> tuple[Alternative, ...]:
@@ -163,9 +192,12 @@ def options_of(alternatives: Sequence[Mapping[str, Any]]) -> list[Option]:
         Option(
             candidate=Candidate(
                 action=Action(
-                    mode=UpdateMode(each["update_mode"]), step_fraction=each["step_fraction"]
+                    mode=UpdateMode(each["update_mode"]),
+                    step_fraction=each["step_fraction"],
+                    method=each.get("method", ""),
                 ),
                 steps=each["steps"],
+                work=each.get("work"),
             ),
             cost_j=Estimate(
                 mean=each["predicted_j"], sd=each["cost_sd_j"], upper=each["upper_bound_j"]

@@ -23,6 +23,9 @@ CLOSING = 2.4
 
 Measured on the trainings that the prior weights of the utility model come from.
 """
+_Kind = tuple[UpdateMode, str]
+"""An update mode, and the name of an offered method; empty without one."""
+_WARM: _Kind = (UpdateMode.WARM_START, "")
 Table = tuple[tuple[float, float], ...]
 """The (joules, gain) of every option at one experience, ``SKIP`` included."""
 Prospect = tuple[Sequence[Option], float]
@@ -189,8 +192,8 @@ def _own(
             "all": (n_each + then.n_stored) / max(1, n_all),
         }
         costs_j = [
-            lines[option.action.mode][0]
-            + lines[option.action.mode][1]
+            lines[_kind(option)][0]
+            + lines[_kind(option)][1]
             * option.candidate.steps
             * growth[UPDATE_MODES[option.action.mode].data]
             if option.candidate.steps
@@ -216,12 +219,12 @@ _kept_gains = np.vectorize(kept_gain, otypes=[np.float64])
 
 
 def _rate(
-    options: Sequence[Option], lines: dict[UpdateMode, tuple[float, float]], share_j: float
+    options: Sequence[Option], lines: dict[_Kind, tuple[float, float]], share_j: float
 ) -> float:
     """Return the share of the remaining gain that a warm start of an even share closes."""
     for option in options:
-        if option.action.mode is UpdateMode.WARM_START and option.candidate.steps:
-            fixed_j, step_j = lines[UpdateMode.WARM_START]
+        if _kind(option) == _WARM and option.candidate.steps:
+            fixed_j, step_j = lines[_WARM]
             usual_j = step_j * option.candidate.steps / option.action.step_fraction
             step_fraction = max(0.0, share_j - fixed_j) / usual_j if usual_j > 0 else 1.0
             return 1.0 - math.exp(-CLOSING * step_fraction)
@@ -241,16 +244,20 @@ def _spans(ahead: int) -> list[tuple[int, int]]:
     return [(edges[point] + 1, edges[point + 1]) for point in range(points)]
 
 
-def _lines(options: Sequence[Option]) -> dict[UpdateMode, tuple[float, float]]:
-    """Return joules without steps, and per step, of each update mode; predictions are linear."""
-    lines: dict[UpdateMode, tuple[float, float]] = {}
-    for mode in {option.action.mode for option in options}:
+def _kind(option: Option) -> _Kind:
+    return option.action.mode, option.action.method
+
+
+def _lines(options: Sequence[Option]) -> dict[_Kind, tuple[float, float]]:
+    """Return joules without steps, and per step, of each kind; predictions are about linear."""
+    lines: dict[_Kind, tuple[float, float]] = {}
+    for kind in {_kind(option) for option in options}:
         points = sorted(
             (option.candidate.steps, option.cost_j.mean)
             for option in options
-            if option.action.mode is mode
+            if _kind(option) == kind
         )
         (few, low_j), (many, high_j) = points[0], points[-1]
         slope_j = (high_j - low_j) / (many - few) if many > few else 0.0
-        lines[mode] = (max(0.0, low_j - slope_j * few), slope_j)
+        lines[kind] = (max(0.0, low_j - slope_j * few), slope_j)
     return lines

@@ -54,8 +54,15 @@ class OptionSet:
         )
 
     def largest(self, mode: UpdateMode) -> Option | None:
-        """Return the largest affordable step fraction of an update mode; ``None`` without one."""
-        of_mode = [option for option in self.affordable if option.action.mode is mode]
+        """Return the largest affordable step fraction of an update mode; ``None`` without one.
+
+        Options with an offered method are left out: a rule names a plain update mode.
+        """
+        of_mode = [
+            option
+            for option in self.affordable
+            if option.action.mode is mode and not option.action.method
+        ]
         return max(of_mode, key=lambda option: option.action.step_fraction, default=None)
 
     def take(

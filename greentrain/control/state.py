@@ -23,7 +23,7 @@ class Past:
         position: Number of the experience, from 0.
         mode: The update mode.
         step_fraction: Its step fraction.
-        steps: Steps that were trained.
+        steps: Steps that were trained; with an offered method, plain ones that cost as much.
         cost_j: Joules that the update used; 0 after ``SKIP``.
         n_new: Samples that were new then.
         metric_new: The metric on them before any training on them; ``None`` if unknown.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from greentrain.control.staleness import Case
 from greentrain.control.state import UNKNOWN_ROOM, State
 from greentrain.control.update_modes import UPDATE_MODES, UpdateMode
 
+_Kind = tuple[UpdateMode, str]
+"""An update mode, and the name of an offered method; empty without one."""
 _OTHER_MODES = 0.5
 """Weight of gains measured for other modes that keep the last weights."""
 _PER_FULL = 75.0
@@ -47,16 +50,26 @@ class UtilityModel:
     Gains, drops and room are in units of the metric: see
     :attr:`~greentrain.control.state.State.unit`.
 
+    An offered method has weights of its own in each mode. They start as those of the plain mode,
+    with the standard deviations of the prior, and no other gains change them. Its steps count as
+    :attr:`worth` plain steps each.
+
     Args:
         priors: Priors of the weights; by default those of
             :class:`~greentrain.control.update_modes.ModeTraits`.
+
+    Attributes:
+        worth: Plain steps that a step of each offered method counts as, by the name of the method;
+            1 unless set. With the ratio of their costs, a method that was never used is expected
+            to gain as much per joule as the plain mode.
     """
 
     def __init__(self, priors: GainPriors | None = None) -> None:
         self._priors = priors or GainPriors()
-        self._rows: dict[UpdateMode, list[Vector]] = defaultdict(list)
-        self._gains: dict[UpdateMode, list[tuple[float, float]]] = defaultdict(list)
-        self._posterior: dict[UpdateMode, tuple[Vector, Vector]] = {}
+        self._rows: dict[_Kind, list[Vector]] = defaultdict(list)
+        self._gains: dict[_Kind, list[tuple[float, float]]] = defaultdict(list)
+        self._posterior: dict[_Kind, tuple[Vector, Vector]] = {}
+        self.worth: dict[str, float] = {}
 
     def observe(
         self,
@@ -78,33 +91,35 @@ class UtilityModel:
         """
         if action.mode is UpdateMode.SKIP or not (math.isfinite(gain) and math.isfinite(sd)):
             return
-        known = max(0.0, state.drop) if drop is None else drop
-        self._rows[action.mode].append(_features(action, state, known))
-        self._gains[action.mode].append((gain / state.unit, sd / state.unit))
-        del self._rows[action.mode][:-_REMEMBERED], self._gains[action.mode][:-_REMEMBERED]
+        known, kind = max(0.0, state.drop) if drop is None else drop, _kind(action)
+        self._rows[kind].append(_features(self._counted(action), state, known))
+        self._gains[kind].append((gain / state.unit, sd / state.unit))
+        del self._rows[kind][:-_REMEMBERED], self._gains[kind][:-_REMEMBERED]
         self._posterior.clear()
 
     def observed(self) -> dict[UpdateMode, list[list[float]]]:
-        """Return the observed gains of each mode: features, gain and its standard error."""
-        return {
-            mode: [
-                [*map(float, row), *gain] for row, gain in zip(rows, self._gains[mode], strict=True)
-            ]
-            for mode, rows in self._rows.items()
-        }
+        """Return the observed gains of each plain mode: features, gain and its standard error."""
+        return {mode: self._observed((mode, method)) for mode, method in self._rows if not method}
+
+    def _observed(self, kind: _Kind) -> list[list[float]]:
+        return [
+            [*map(float, row), *gain]
+            for row, gain in zip(self._rows[kind], self._gains[kind], strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the observed gains as plain values."""
-        return {str(mode): rows for mode, rows in self.observed().items()}
+        return {"+".join(filter(None, kind)): self._observed(kind) for kind in self._rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore from :meth:`state_dict`."""
         self._rows.clear()
         self._gains.clear()
         self._posterior.clear()
-        for mode, observed in state.items():
-            self._rows[UpdateMode(mode)] = [np.array(row[:-2]) for row in observed]
-            self._gains[UpdateMode(mode)] = [(row[-2], row[-1]) for row in observed]
+        for key, observed in state.items():
+            mode, _, method = key.partition("+")
+            self._rows[UpdateMode(mode), method] = [np.array(row[:-2]) for row in observed]
+            self._gains[UpdateMode(mode), method] = [(row[-2], row[-1]) for row in observed]
 
     def predict(
         self, action: Action, state: State, drops: Sequence[Case] | None = None
@@ -148,35 +163,47 @@ class UtilityModel:
             Means and standard deviations, ``(drops, actions)``.
         """
         means, sds = (np.zeros((len(drops), len(actions))) for _ in range(2))
-        for mode in dict.fromkeys(action.mode for action in actions):
-            if mode is UpdateMode.SKIP:
+        for kind in dict.fromkeys(map(_kind, actions)):
+            if kind[0] is UpdateMode.SKIP:
                 continue
-            columns = [column for column, action in enumerate(actions) if action.mode is mode]
-            weights, covariance = self._weights(mode)
-            features = np.array([_features(actions[column], state, 1.0) for column in columns])
+            columns = [column for column, action in enumerate(actions) if _kind(action) == kind]
+            weights, covariance = self._weights(kind)
+            features = np.array(
+                [_features(self._counted(actions[column]), state, 1.0) for column in columns]
+            )
             rows = np.tile(features, (len(drops), 1, 1))  # (drops, columns, features)
             rows[:, :, 0] *= np.asarray(drops)[:, None]
             means[:, columns] = rows @ weights
             sds[:, columns] = np.sqrt(np.maximum(0.0, ((rows @ covariance) * rows).sum(axis=2)))
         return means * state.unit, sds * state.unit
 
-    def _weights(self, mode: UpdateMode) -> tuple[Vector, Vector]:
-        if mode not in self._posterior:
-            prior = np.array(self._priors.means[mode])
-            seen = [(mode, 1.0), *_alike(mode)]
+    def _counted(self, action: Action) -> Action:
+        """Return an action with the step fraction that its steps count as."""
+        worth = self.worth.get(action.method, 1.0)
+        return action if worth == 1 else replace(action, step_fraction=action.step_fraction * worth)
+
+    def _weights(self, kind: _Kind) -> tuple[Vector, Vector]:
+        if kind not in self._posterior:
+            mode, method = kind
+            prior = self._weights((mode, ""))[0] if method else np.array(self._priors.means[mode])
+            seen = [(kind, 1.0), *(((other, method), weight) for other, weight in _alike(mode))]
             rows = [row for each, _ in seen for row in self._rows.get(each, ())]
             observed = [
                 (*gain, weight) for each, weight in seen for gain in self._gains.get(each, ())
             ]
             noise = [math.hypot(sd, NOISE_SD) / math.sqrt(weight) for _, sd, weight in observed]
-            self._posterior[mode] = posterior(
+            self._posterior[kind] = posterior(
                 prior,
                 np.array(self._priors.sds[mode]),
                 np.array(rows).reshape(-1, len(prior)),
                 np.array([gain for gain, _, _ in observed]),
                 np.array(noise),
             )
-        return self._posterior[mode]
+        return self._posterior[kind]
+
+
+def _kind(action: Action) -> _Kind:
+    return action.mode, action.method
 
 
 def _alike(mode: UpdateMode) -> list[tuple[UpdateMode, float]]:

@@ -18,7 +18,7 @@ from greentrain.control import (
     State,
     UpdateMode,
 )
-from greentrain.control.decision import decided, options_of, unweighed
+from greentrain.control.decision import chosen_method, decided, options_of, unweighed
 from greentrain.ledger import DecisionRow, Ledger, OutcomeRow
 
 _FIXED_SHARE = 0.1
@@ -308,9 +308,14 @@ def state_of(recorded: str) -> State | None:
 
 
 def _decision_of(row: DecisionRow) -> Decision:
-    options = options_of(json.loads(row["alternatives"]))
+    alternatives = json.loads(row["alternatives"])
+    options = options_of(alternatives)
     reason, sentence = Reason(row["reason"]), row["sentence"]
-    action = Action(mode=UpdateMode(row["update_mode"]), step_fraction=row["step_fraction"])
+    action = Action(
+        mode=UpdateMode(row["update_mode"]),
+        step_fraction=row["step_fraction"],
+        method=chosen_method(alternatives),
+    )
     for option in options:
         if option.action == action:
             return decided(

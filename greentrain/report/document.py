@@ -121,6 +121,18 @@ class RunMetric(TypedDict):
     mode: str | None
 
 
+class ReportedExit(TypedDict):
+    """Accuracy and cost of early exits at one threshold.
+
+    ``threshold`` is ``None`` for the full module. Joules and operations are of 1,000 predictions.
+    """
+
+    threshold: float | None
+    accuracy: float | None
+    operations: float | None
+    energy_j: float | None
+
+
 class RunFigures(EnergyFigures):
     """A run as it was measured; grams are known if they are known of each of its windows.
 
@@ -153,6 +165,7 @@ class RunFigures(EnergyFigures):
     windows_by_phase: dict[str, int]
     node: BoundaryEnergy | None
     facility: BoundaryEnergy | None
+    exits: NotRequired[list[ReportedExit]]
 
 
 class EnergyTotals(EnergyFigures):
@@ -221,6 +234,7 @@ class ReportedDecision(TypedDict):
     state: dict[str, Any]
     alternatives: list[dict[str, Any]]
     waiting: dict[str, Any] | None
+    method: NotRequired[str]
 
 
 class ReportedOutcome(TypedDict):

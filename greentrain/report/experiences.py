@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from greentrain.control import Reason
+from greentrain.control.decision import chosen_method
 from greentrain.ledger import DecisionRow, OutcomeRow, RunRow
 from greentrain.report.budget_payments import NO_WINDOWS, PaidWindows
 from greentrain.report.budget_status import BudgetHistory
@@ -214,9 +215,11 @@ def settings_of(environment: Mapping[str, Any]) -> Mapping[str, Any]:
 def _decision(row: DecisionRow) -> ReportedDecision:
     min_gain_per_j = row["min_gain_per_j"]
     state = parse(row["state"], {})
+    options = [one for one in parse(row["alternatives"], []) if isinstance(one, dict)]
+    method = chosen_method(options)
     # Each table of earlier options is already in its own decision, as its alternatives.
     state.pop("tables", None)
-    return {
+    found: ReportedDecision = {
         "run_id": row["run_id"],
         "position": row["position"],
         "experience_id": row["experience_id"],
@@ -233,11 +236,12 @@ def _decision(row: DecisionRow) -> ReportedDecision:
         "state": state,
         "alternatives": [
             {key: one.get(key) for key in _OPTION}
-            for one in parse(row["alternatives"], [])
-            if isinstance(one, dict)
+            | {key: one[key] for key in ("method",) if key in one}
+            for one in options
         ],
         "waiting": _waiting(row["waiting"]),
     }
+    return {**found, "method": method} if method else found
 
 
 def _waiting(recorded: str | None) -> dict[str, Any] | None:

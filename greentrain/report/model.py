@@ -33,6 +33,7 @@ from greentrain.report.document import CapFigures, Overlap, Report, RunFigures, 
 from greentrain.report.emissions import carbon, restated
 from greentrain.report.energy_totals import boundary, energy_totals, not_measured
 from greentrain.report.equivalents import equivalents as as_equivalents
+from greentrain.report.exit_rows import exits_of
 from greentrain.report.hourly import Hours
 from greentrain.report.job_shares import job_shares, read_job_shares
 from greentrain.report.ledger_reading import LedgerContents, VerifiedContents, read
@@ -161,6 +162,10 @@ def _document(
     counting = runs
     if windows.overlaps:
         counting = _runs(decided.runs, kept, counted, windows.overlaps, shares)
+    exits = exits_of(contents, [run["run_id"] for run in runs])
+    for run in runs:
+        if run["run_id"] in exits:
+            run["exits"] = exits[run["run_id"]]
     totals = with_finer_phases(energy_totals(counting, counted, measured=measured), windows.finer_j)
     grams = carbon(runs, counted, totals)
     statuses = {run["run_id"]: run["status"] for run in runs}

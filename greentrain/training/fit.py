@@ -208,7 +208,10 @@ class ModelTrainer:
                 logger=logger,
                 load=load,
             )
-        return TrainedModel(module=model, last=None if averaging is None else averaging.last)
+        last = None if averaging is None else averaging.last
+        if last is not None and last.keys() != model.state_dict().keys():
+            last = None  # layers that a callback added within the fit, such as adapters
+        return TrainedModel(module=model, last=last)
 
     def _make_layers(self, model: LightningModule) -> None:
         """Call the hooks of a module that may make layers, as a Trainer does before a fit."""

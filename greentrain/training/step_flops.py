@@ -40,21 +40,26 @@ _METADATA = frozenset(
 
 
 class StepFlops(Callback):
-    """Count the operations of the first batch of a fit: forward, backward and optimizer.
+    """Count the operations of the first batches of a fit: forward, backward and optimizer.
 
-    The batch is trained as any other: it is neither repeated nor copied. No module and no tensor
+    A batch is trained as any other: it is neither repeated nor copied. No module and no tensor
     gets a hook, and no random number is used. What fails here is a reason in :attr:`note`.
 
+    Args:
+        batches: Number of batches to count.
+
     Attributes:
-        flops: Operations of the batch, on one rank; ``None`` if they could not be counted.
+        flops: Operations of the last of them, on one rank; ``None`` if they could not be counted.
+        each: Operations of each of them that could be counted.
         note: The reason for ``None``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batches: int = 1) -> None:
         self.flops: int | None = None
+        self.each: list[int] = []
         self.note: str | None = NO_STEP
         self._ranks = 1
-        self._begun = False
+        self._left = batches
         self._mode: _Counter | None = None
 
     def columns(self, steps: int) -> dict[str, Any]:
@@ -67,10 +72,10 @@ class StepFlops(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Begin to count at the first batch."""
-        if self._begun:
+        """Begin to count a batch."""
+        if not self._left:
             return
-        self._begun = True
+        self._left -= 1
         self._ranks = trainer.world_size
         if is_compiled(pl_module):
             self.note = COMPILED
@@ -79,10 +84,11 @@ class StepFlops(Callback):
         self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """End counting after the first batch."""
+        """End counting after a batch."""
         mode = self._stop()
         if mode is not None:
             self.flops, self.note = mode.result()
+            self.each += [] if self.flops is None else [self.flops]
             if self.note is not None:
                 _log.info("the operations of an update are not counted: %s", self.note)
 

@@ -22,6 +22,7 @@ from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import TrainedModel, Weights
 from greentrain.training.fit_callbacks import LoggerSteps
 from greentrain.training.given_model import same_weights
+from greentrain.training.offered_methods import OfferedMethods
 from greentrain.training.start_by import WaitHistory
 from greentrain.training.weights import load_weights
 
@@ -184,6 +185,7 @@ class StreamState:
         controller: Policy, and the cost and utility models.
         per_experience: The metric on each experience; ``None`` if it is not evaluated.
         loggers: The steps of the user's loggers; ``None`` if each fit begins at 0.
+        methods: Methods that warm starts are offered with; none unless given.
 
     Attributes:
         closing: Energy after the last step of an update.
@@ -202,6 +204,7 @@ class StreamState:
         controller: BudgetController,
         per_experience: PerExperienceMetrics | None = None,
         loggers: LoggerSteps | None = None,
+        methods: OfferedMethods | None = None,
     ) -> None:
         self.model = model
         self.data = data
@@ -211,6 +214,7 @@ class StreamState:
         self.controller = controller
         self.per_experience = per_experience
         self.loggers = loggers
+        self.methods = methods or OfferedMethods()
         self.closing = ClosingEnergy()
         self.waits = WaitHistory()
         self.slope: float | None = None
@@ -276,7 +280,8 @@ class StreamState:
     def state_dict(self) -> dict[str, Any]:
         """Return all parts as plain values and tensors."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return {**parts, "slope": self.slope, "waits": self.waits.state_dict()}
+        found = {**parts, "slope": self.slope, "waits": self.waits.state_dict()}
+        return {**found, "methods": self.methods.state_dict()} if self.methods.names else found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`state_dict`.
@@ -289,6 +294,8 @@ class StreamState:
         self.slope = state["slope"]
         if "waits" in state:  # not in a state of an earlier release
             self.waits.load_state_dict(state["waits"])
+        if "methods" in state:
+            self.methods.load_state_dict(state["methods"], self.controller.utility)
 
     def _parts(self) -> dict[str, _Saved]:
         names = ("model", "data", "held_out", "probe", "history", "closing", "controller")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 
 from greentrain.budget import Budget
 from greentrain.control import BudgetController, Policy, UtilityModel
@@ -38,11 +38,12 @@ from greentrain.training import shadow as shadow_mode
 from greentrain.training.baseline_runs import check_baseline_every
 from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.data import StreamData
-from greentrain.training.fit import ModelTrainer, trainer_options
+from greentrain.training.fit import ModelTrainer, number_of_ranks, trainer_options
 from greentrain.training.follower import Follower
 from greentrain.training.launch import find_launch
 from greentrain.training.leader import Leader
 from greentrain.training.module_checks import check_callbacks, check_module
+from greentrain.training.offered_methods import check_methods
 from greentrain.training.ranks_opening import check_ranks, open_on_ranks
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT, StreamRunner
@@ -103,6 +104,8 @@ class StreamTrainer:
         start_by: Longest wait of an update for cleaner electricity after its experience arrived,
             such as ``"24 h"`` or ``"24 h in slices"``, or a :class:`StartBy`. It needs a provider
             of forecasts in ``carbon``. ``None`` starts each update at once.
+        methods: Callbacks by name that the controller may add to a warm start, such as
+            ``{"cached": FeatureCache("backbone")}``: each is offered next to the plain warm start.
         baseline_every: Number of experiences between two baseline retrainings: full retrainings
             next to the stream, paid from the budget, that measure its savings and losses. ``None``
             for none.
@@ -146,6 +149,7 @@ class StreamTrainer:
         seed: int = 0,
         shadow: bool = False,
         start_by: str | StartBy | None = None,
+        methods: Mapping[str, Callback] | None = None,
         baseline_every: int | None = None,
         team: str | None = None,
         project: str | None = None,
@@ -165,6 +169,7 @@ class StreamTrainer:
         asked = parse_budget(budget, num_experiences)
         options = trainer_options(config.check_trainer_options(trainer))
         options, ranks = open_ranks(options, find_launch())
+        offered = check_methods(methods, ranks=number_of_ranks(options), shadow=shadow)
         leader = Leader(ranks) if ranks is not None and ranks.leads else None
         model_trainer = ModelTrainer(
             make_model,
@@ -194,6 +199,7 @@ class StreamTrainer:
             "epochs": options["max_epochs"],
             "batch_size": model_trainer.plan.batch_size,
             **dataclasses.asdict(modes),
+            **({"methods": offered.settings} if offered.names else {}),
         }
         check_intensity(asked, carbon.account())
         evaluator = Evaluator(monitor=monitor, options=options, loader=model_trainer.loader)
@@ -211,6 +217,7 @@ class StreamTrainer:
             per_experience=PerExperienceMetrics(more_is_better=more_is_better)
             if evaluation.eval_each_experience
             else None,
+            methods=offered,
         )
         if not shadow:  # there, your own job trains
             check_callbacks(options.get("callbacks"), monitor=monitor)

@@ -80,6 +80,7 @@ def decision(result: UpdateResult) -> dict[str, Any]:
         "position": result.position,
         "update_mode": str(result.update_mode),
         "step_fraction": decided.action.step_fraction,
+        **({"method": decided.action.method} if decided.action.method else {}),
         "reason": str(decided.reason),
         "sentence": decided.sentence,
         "min_gain_per_j": decided.min_gain_per_j,

@@ -112,7 +112,11 @@ class TrainStage:
                 context.data,
                 weights=self._state.model.weights,
                 position=context.position,
-                callbacks=[monitor, guard, steps, curve, nan, counted, *pausing],
+                callbacks=[
+                    *(monitor, guard, steps, curve, nan, counted),
+                    *pausing,
+                    *self._state.methods.callbacks(decision.action),
+                ],
                 logger=logger,
             )
             with recorder.phase("validation"):

@@ -47,10 +47,8 @@ from greentrain.training.update_context import (
 from greentrain.training.waiting import UpdateWaits
 
 FIRST_AT_LEAST_J = 1.0
-"""Smallest balance for a first training: a small computer's energy in a tenth of a second.
-
-The energy of its first step is unknown, and must not exceed the budget.
-"""
+"""Smallest balance for a first training, whose first step must not exceed it: a small computer's
+energy in a tenth of a second."""
 
 
 class UpdateLoop:
@@ -102,6 +100,9 @@ class UpdateLoop:
             if self._calibrates:
                 spent = self._calibrate(context, account)
                 account = self._budget.account(self._run.run)
+            spent = spent + self._state.methods.attempt(
+                self._trainer, context.data, self._state, self._run.recorder, account
+            )
             if self._calibrates:
                 decision = budget_exhausted(account)
             else:
@@ -177,6 +178,7 @@ class UpdateLoop:
             state.slope = judged.slope
             if judged.kept:
                 state.model.keep(judged.model, pending.action)
+                state.methods.keep(pending.action)
                 state.history.add(judged.metric_after)
         self.store(asked, trained=result.steps > 0 and result.kept)
         return result, row
@@ -225,6 +227,7 @@ class UpdateLoop:
         state = self._state
         if state.model.given and account.balance().left_j < FIRST_AT_LEAST_J:
             return Spent()
+        usual = self._trainer.plan.steps(Action(mode=UpdateMode.WARM_START), **context.data.counts)
         payment = calibrate(
             self._trainer,
             context.data,
@@ -232,7 +235,7 @@ class UpdateLoop:
             self._run.recorder,
             account,
             validate=lambda: self._validate(context.held_out),
-            most_steps=self._most_steps(context),
+            most_steps=most_steps_of(usual, given=state.model.given),
         )
         if payment is None:
             return Spent()
@@ -244,12 +247,6 @@ class UpdateLoop:
         plan, cost = self._trainer.plan, state.controller.cost
         self._budget.open_sized(share_of_full(self._budget.budget, cost, plan, n_new, kept))
         return spent
-
-    def _most_steps(self, context: UpdateContext) -> int:
-        """Return the largest number of steps of a calibration."""
-        warm = Action(mode=UpdateMode.WARM_START)
-        usual = self._trainer.plan.steps(warm, **context.data.counts)
-        return most_steps_of(usual, given=self._state.model.given)
 
     def _validate(self, held_out: Dataset[Any]) -> None:
         """Validate the current model; of a given one, learn the metric and its cost."""
@@ -325,11 +322,13 @@ class UpdateLoop:
         return least if probe.expected_j(least) <= worth_j else 0
 
     def _candidates(self, context: UpdateContext) -> list[Candidate]:
-        return self._trainer.plan.candidates(
-            **context.data.counts,
+        plan, data = self._trainer.plan, context.data
+        plain = plan.candidates(
+            **data.counts,
             has_model=self._state.model.trained,
-            keeps_data=self._state.may_retrain(context.data),
+            keeps_data=self._state.may_retrain(data),
         )
+        return self._state.methods.offer(plain, data, plan.batch_size)
 
     def _decide(
         self,

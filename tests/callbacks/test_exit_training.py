@@ -14,8 +14,10 @@ from greentrain.callbacks import BudgetGuard, EarlyExit, EnergyMonitor
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import Ledger, verify
 from greentrain.methods import MixtureOfExperts, SkipBlocks, auxiliary_loss
+from greentrain.report import build, render_html
 from tests.callbacks.forks import FORKS, free_port  # noqa: F401 (a fixture that is used)
 from tests.models import Clock, Tick, constant_meter, loader, trainer
+from tests.report.test_core import valid
 
 EXAMPLE = torch.zeros(1, 2)
 
@@ -173,3 +175,32 @@ def test_a_fit_that_cannot_train_exits_is_refused(model, given, sentence):
 def test_unusable_arguments_are_refused(given, sentence):
     with pytest.raises(ConfigurationError, match=sentence):
         EarlyExit(**{"layers": ["first"], "classes": 4, **given})
+
+
+def test_a_report_has_joules_by_threshold(tmp_path):
+    clock, url = Clock(), f"sqlite:///{tmp_path / 'exits.db'}"
+    monitor = EnergyMonitor(constant_meter(clock), ledger=url, summary=False)
+    model, data = Deep(), loader(count=8)  # 32 samples in 4 batches
+    tick = Tick(clock, validation_s=0.02)
+    fit = trainer(monitor, tick, exits(table=True), limit_val_batches=1.0, num_sanity_val_steps=0)
+    fit.fit(model, data, data)
+    ledger = Ledger(url, create=False)
+    try:
+        report = build(ledger)
+    finally:
+        ledger.close()
+    assert valid(report)
+    [run] = report["runs"]
+    first, *_, whole = run["exits"]
+    # 100 W for 4 batches of 0.02 s are 8 J for 32 samples: 250 J for 1,000 of them.
+    assert whole["threshold"] is None
+    assert whole["energy_j"] == pytest.approx(250.0)
+    assert first["energy_j"] == pytest.approx(250.0 * first["operations"] / whole["operations"])
+    assert first["threshold"] == 0.5
+    page = render_html(report)
+    assert "Per 1,000 predictions" in page
+    assert "full module" in page
+    with pytest.raises(ConfigurationError, match="needs validation data"):
+        trainer(EnergyMonitor(constant_meter(clock), ledger=url), exits(table=True)).fit(
+            Deep(), data
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,8 @@ def run(
     budget_j: float | None,
     epochs: int = EPOCHS,
     make: Callable[[], LightningModule] | None = None,
+    methods: Mapping[str, Callback] | None = None,
+    clock: ProcessorClock | None = None,
 ) -> dict[str, Any]:
     """Run a stream to its end.
 
@@ -66,6 +68,8 @@ def run(
         budget_j: Joules that may be spent; ``None`` for a budget that never binds.
         epochs: Usual epochs of a full retraining.
         make: Makes a model; the stream's unless given.
+        methods: Methods that are offered besides the update modes.
+        clock: Clock of the meter; that of the job unless given.
 
     Returns:
         Joules of each phase, and the outcome of each experience, as plain values.
@@ -75,7 +79,7 @@ def run(
     memory = _memory(job)
     entries: list[dict[str, Any]] = []
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, _clock(job) as clock:
+    with tempfile.TemporaryDirectory() as folder, _clock(job, clock) as clock:
         url = f"sqlite:///{Path(folder) / 'run.db'}"
         trainer = StreamTrainer(
             make or kind.make,
@@ -90,6 +94,7 @@ def run(
             loader={"batch_size": BATCH_SIZE},
             meter=ConstantMeter({"cpu": POWER_W}, clock=clock),
             policy=POLICIES[job.policy],
+            methods=methods,
             name=job.name,
             seed=job.seed,
         )
@@ -132,8 +137,10 @@ def run(
 
 def _entry(result: UpdateResult, right: Sequence[float]) -> dict[str, Any]:
     decision = result.decision
+    method = decision.action.method
     return {
         "mode": str(result.update_mode),
+        **({"method": method} if method else {}),
         "step_fraction": decision.action.step_fraction,
         "reason": str(decision.reason),
         "steps": result.steps,
@@ -150,8 +157,10 @@ def _entry(result: UpdateResult, right: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _clock(job: Job) -> AbstractContextManager[ProcessorClock]:
-    """Return the clock: of counted samples on a small stream, otherwise of processor time."""
+def _clock(job: Job, given: ProcessorClock | None) -> AbstractContextManager[ProcessorClock]:
+    """Return the clock: as given, of counted samples on a small stream, or of processor time."""
+    if given is not None:
+        return nullcontext(given)
     return counted_clock() if job.counted else nullcontext(ProcessorClock())
 
 

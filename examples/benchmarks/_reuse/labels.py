@@ -18,7 +18,7 @@ from greentrain.callbacks import PartialLabels
 from greentrain.methods import MISSING_LABEL, PartialBatches, weakly_augmented
 from greentrain.streams import fashion_mnist, mnist
 
-IDS = ("labels", "controller")
+IDS = ("labels",)
 _SHARE = 0.1
 _BATCH = 64
 _EPOCH = 20
@@ -40,7 +40,7 @@ def rows(quick: bool, seeds: Sequence[int], kept: Path | None = None) -> list[di
     size, steps, tested = (320, 20, 500) if quick else (2000, 640, 3000)
     cases = [(name, seed) for seed in seeds for name in _NAMES]
     runs = finished(accuracies, cases, kept, size=size, steps=steps, tested=tested)
-    found = [
+    return [
         _row(
             name,
             [run for run, (of, _) in zip(runs, cases, strict=True) if of == name],
@@ -48,12 +48,6 @@ def rows(quick: bool, seeds: Sequence[int], kept: Path | None = None) -> list[di
             steps,
         )
         for name in _NAMES
-    ]
-    return [
-        *found,
-        {"id": "controller", "what": "streams on which these options help the controller"}
-        | {"value": None, "unit": "", "better": "higher"}
-        | {"note": "not run: the controller is not offered these options"},
     ]
 
 
