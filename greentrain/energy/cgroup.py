@@ -76,7 +76,7 @@ class CpuShare:
 def process_tree_s() -> float:
     """Return the CPU seconds of this process, of its ended children, and of its running ones."""
     own = psutil.Process()
-    used_s = sum(own.cpu_times()[:4])  # of itself and of ended children
+    used_s = float(sum(own.cpu_times()[:4]))  # of itself and of ended children
     for child in own.children(recursive=True):
         try:
             used_s += sum(child.cpu_times()[:4])

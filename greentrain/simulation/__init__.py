@@ -6,13 +6,13 @@ from greentrain.simulation.recorded_table import RecordedTable, read_table
 from greentrain.simulation.recording import record
 from greentrain.simulation.shared_simulation import simulate_shared
 from greentrain.simulation.simulator import (
-    SimulationResult,
     always_full,
     follow,
     share_of_gap,
     simulate,
     train_once,
 )
+from greentrain.simulation.table_path import SimulationResult
 
 __all__ = [
     "Oracle",

@@ -16,7 +16,8 @@ from greentrain.control.state import HISTORY_KEPT, State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.errors import ConfigurationError
 from greentrain.simulation.recorded_table import UNTRAINED, Place, RecordedRow, RecordedTable
-from greentrain.simulation.simulator import SimulationResult, follow
+from greentrain.simulation.simulator import follow
+from greentrain.simulation.table_path import SimulationResult
 from greentrain.units import format_energy
 
 _ROUNDING = 1e-9
