@@ -57,8 +57,8 @@ class GenerativeBuffer:
         >>> data = TensorDataset(torch.rand(300, 1, 4, 4), torch.arange(300) % 2)
         >>> buffer.add(data, origin="first")
         >>> image, label = buffer.sample(1)[0]
-        >>> len(buffer), tuple(image.shape), buffer.nbytes  # 852 weights
-        (100, (1, 4, 4), 3008)
+        >>> len(buffer), tuple(image.shape), buffer.nbytes  # 516 weights
+        (100, (1, 4, 4), 2064)
     """
 
     def __init__(

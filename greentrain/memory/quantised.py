@@ -48,6 +48,7 @@ class QuantisedBuffer:
         ConfigurationError: If an argument is out of range.
 
     Example:
+        >>> from torch.utils.data import TensorDataset
         >>> buffer = QuantisedBuffer(100, threshold=0.05, block=4, codes=16)
         >>> rows = torch.eye(4).repeat(50, 2)  # two blocks of four values each
         >>> buffer.add(TensorDataset(rows, torch.arange(200) % 2), origin="first")
