@@ -52,8 +52,8 @@ class QuantisedBuffer:
         >>> buffer = QuantisedBuffer(100, threshold=0.05, block=4, codes=16)
         >>> rows = torch.eye(4).repeat(50, 2)  # two blocks of four values each
         >>> buffer.add(TensorDataset(rows, torch.arange(200) % 2), origin="first")
-        >>> buffer.nbytes, buffer.compressed  # 16 codes of 16 bytes, and 100 times 2 + 8 bytes
-        (1256, 100)
+        >>> buffer.nbytes, buffer.compressed  # 4 codes of 16 bytes, and 100 times 2 + 8 bytes
+        (1064, 100)
     """
 
     def __init__(
