@@ -57,8 +57,8 @@ class GenerativeBuffer:
         >>> data = TensorDataset(torch.rand(300, 1, 4, 4), torch.arange(300) % 2)
         >>> buffer.add(data, origin="first")
         >>> image, label = buffer.sample(1)[0]
-        >>> len(buffer), tuple(image.shape), buffer.nbytes  # 852 weights
-        (100, (1, 4, 4), 3008)
+        >>> len(buffer), tuple(image.shape), buffer.nbytes  # 516 weights
+        (100, (1, 4, 4), 2064)
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class GenerativeBuffer:
         self._origins: dict[str, int] = {}
         self._counts = torch.zeros(self.classes, dtype=torch.int64)
         self._waiting: list[tuple[str, Tensor, Tensor]] = []
+        self._plain = False  # whether labels are plain numbers
         self._generator = torch.Generator().manual_seed(whole_seed(seed) % 2**63)
 
     @property
@@ -143,13 +144,13 @@ class GenerativeBuffer:
         every = sum(self._origins.values())
         kept = sum(count for origin, count in self._origins.items() if keep(origin))
         parts: list[Dataset[Sample]] = [
-            TensorDataset(inputs, labels)
+            as_pairs(inputs, labels, self._plain)
             for origin, inputs, labels in self._waiting
             if keep(origin)
         ]
         if kept:
             count = max(1, round(min(every, self._max_size) * kept / every))
-            parts.insert(0, TensorDataset(*self.generate(count)))
+            parts.insert(0, as_pairs(*self.generate(count), self._plain))
         return concat(parts) if parts else SampleList([])
 
     def sample(self, n: int) -> list[Sample]:
@@ -192,6 +193,7 @@ class GenerativeBuffer:
             "origins": dict(self._origins),
             "counts": self._counts.clone(),
             "experiences": self.experiences,
+            "plain": self._plain,
             "waiting": [list(each) for each in self._waiting],
             "random": self._generator.get_state(),
         }
@@ -212,7 +214,7 @@ class GenerativeBuffer:
             self._model = self._made(tuple(state["shape"]))
             self._model.load_state_dict(state["weights"])
         self._origins, self._counts = dict(state["origins"]), state["counts"].clone()
-        self.experiences = state["experiences"]
+        self.experiences, self._plain = state["experiences"], state["plain"]
         self._waiting = [(name, inputs, labels) for name, inputs, labels in state["waiting"]]
         self._generator.set_state(state["random"])
 
@@ -249,7 +251,7 @@ class GenerativeBuffer:
             return PixelVae(shape, self.classes, hidden=self.hidden, latent=self.latent)
 
     def _columns(self, dataset: Dataset[Sample]) -> tuple[Tensor, Tensor]:
-        inputs, labels = pairs_of(dataset)
+        inputs, labels, self._plain = pairs_of(dataset)
         if not bool(((inputs >= 0) & (inputs <= 1)).all()):
             raise ConfigurationError(
                 f"inputs are between {float(inputs.min()):g} and {float(inputs.max()):g}, and the "
@@ -263,8 +265,18 @@ class GenerativeBuffer:
         return inputs, labels
 
 
-def pairs_of(dataset: Dataset[Sample]) -> tuple[Tensor, Tensor]:
-    """Return inputs and classes of all samples of a dataset.
+def as_pairs(inputs: Tensor, labels: Tensor, plain: bool) -> Dataset[Sample]:
+    """Return a dataset of inputs and labels, which are plain numbers if new ones are.
+
+    A batch of new and stored samples needs labels of one kind.
+    """
+    if not plain:
+        return TensorDataset(inputs, labels)
+    return SampleList(list(zip(inputs, labels.tolist(), strict=True)))
+
+
+def pairs_of(dataset: Dataset[Sample]) -> tuple[Tensor, Tensor, bool]:
+    """Return inputs and classes of all samples, and whether labels are plain numbers.
 
     Raises:
         ConfigurationError: If a sample is no pair of a tensor of floating point and a class.
@@ -283,4 +295,8 @@ def pairs_of(dataset: Dataset[Sample]) -> tuple[Tensor, Tensor]:
             f"labels are {labels.dtype} of shape {list(labels.shape)}, and this buffer is for "
             "classes: it is not defined for a regression; use a ReservoirBuffer"
         )
-    return torch.stack([each for each, _ in samples]).detach().cpu(), labels.long()
+    return (
+        torch.stack([each for each, _ in samples]).detach().cpu(),
+        labels.long(),
+        type(first[1]) is int,
+    )

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory.bounded import sample_positions
-from greentrain.memory.datasets import SampleList, concat, fetch, size
-from greentrain.memory.generative import pairs_of
+from greentrain.memory.datasets import SampleList, fetch, size
+from greentrain.memory.generative import as_pairs, pairs_of
 from greentrain.memory.protocol import Sample
 from greentrain.units import is_whole, whole_seed
 
@@ -48,11 +48,12 @@ class QuantisedBuffer:
         ConfigurationError: If an argument is out of range.
 
     Example:
+        >>> from torch.utils.data import TensorDataset
         >>> buffer = QuantisedBuffer(100, threshold=0.05, block=4, codes=16)
         >>> rows = torch.eye(4).repeat(50, 2)  # two blocks of four values each
         >>> buffer.add(TensorDataset(rows, torch.arange(200) % 2), origin="first")
-        >>> buffer.nbytes, buffer.compressed  # 16 codes of 16 bytes, and 100 times 2 + 8 bytes
-        (1256, 100)
+        >>> buffer.nbytes, buffer.compressed  # 4 codes of 16 bytes, and 100 times 2 + 8 bytes
+        (1064, 100)
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class QuantisedBuffer:
         self._labels = torch.zeros(0, dtype=torch.int64)
         self._origins: list[str] = []
         self._raw: dict[int, Tensor] = {}
+        self._plain = False  # whether labels are plain numbers
         self._seen = self._n_sampled = 0
         self._planned: tuple[Dataset[Sample], str, QuantisedBuffer] | None = None
         self._generator = torch.Generator().manual_seed(self._seed % 2**63)
@@ -118,7 +120,7 @@ class QuantisedBuffer:
         if self._planned and self._planned[0] is dataset and self._planned[1] == origin:
             vars(self).update(vars(self._planned[2]), _planned=None)
             return
-        inputs, labels = pairs_of(dataset)
+        inputs, labels, self._plain = pairs_of(dataset)
         if len(self) and tuple(inputs.shape[1:]) != self._shape:
             raise ConfigurationError(
                 f"inputs are {list(inputs.shape[1:])} where those before are {list(self._shape)}; "
@@ -153,7 +155,7 @@ class QuantisedBuffer:
         rows = [row for row, origin in enumerate(self._origins) if keep(origin)]
         if not rows:
             return SampleList([])
-        return concat([TensorDataset(self._decoded(rows), self._labels[rows])])
+        return as_pairs(self._decoded(rows), self._labels[rows], self._plain)
 
     def sample(self, n: int) -> list[Sample]:
         """Return up to ``n`` different samples, decoded.
@@ -163,7 +165,8 @@ class QuantisedBuffer:
         """
         chosen = sample_positions(len(self), n, [self._seed, 1, self._n_sampled])
         self._n_sampled += 1
-        return fetch(TensorDataset(self._decoded(chosen), self._labels[chosen]), range(len(chosen)))
+        rows = as_pairs(self._decoded(chosen), self._labels[chosen], self._plain)
+        return fetch(rows, range(len(chosen)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return codebook, codes, and samples that are not compressed."""
@@ -176,6 +179,7 @@ class QuantisedBuffer:
             "origins": list(self._origins),
             "raw": {str(slot): each.clone() for slot, each in self._raw.items()},
             "seen": self._seen,
+            "plain": self._plain,
             "n_sampled": self._n_sampled,
             "random": self._generator.get_state(),
         }
@@ -196,6 +200,7 @@ class QuantisedBuffer:
         self._labels, self._origins = state["labels"].clone(), list(state["origins"])
         self._raw = {int(slot): each.clone() for slot, each in state["raw"].items()}
         self._shape, self._seen = tuple(state["shape"]), state["seen"]
+        self._plain = state["plain"]
         self._n_sampled, self._planned = state["n_sampled"], None
         self._generator.set_state(state["random"])
 

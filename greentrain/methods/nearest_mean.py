@@ -86,8 +86,8 @@ def mean_scores(features: Tensor, means: Tensor, known: Tensor) -> Tensor:
         [[0.0, -2.0]]
     """
     phi = normalize(features.float().flatten(1), dim=1)
-    squared = phi.square().sum(1, keepdim=True) - 2 * phi @ means.T + means.square().sum(1)
-    return (-squared).masked_fill(~known, -torch.inf)
+    near = 2 * phi @ means.T - phi.square().sum(1, keepdim=True) - means.square().sum(1)
+    return near.masked_fill(~known, -torch.inf)
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
