@@ -48,10 +48,10 @@ def analogue_errors(forecast: Floats, errors: Floats, analogues: int = ANALOGUES
     means = np.where(known, forecast, 0.0).sum(1, keepdims=True) / counts
     shapes = np.where(known, forecast - means, 0.0)
     shapes = shapes / np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), 1e-9)
-    usable = np.isfinite(errors).all(1)
+    usable = np.flatnonzero(np.isfinite(errors).all(1))
     found = np.zeros(forecast.shape)
     for day in range(1, len(forecast)):
-        earlier = np.flatnonzero(usable[:day])
+        earlier = usable[usable < day]
         distances = ((shapes[earlier] - shapes[day]) ** 2).sum(1)
         nearest = earlier[distances.argsort(kind="stable")[:analogues]]
         found[day] = errors[nearest].sum(0) / (len(nearest) + _PRIOR * analogues)

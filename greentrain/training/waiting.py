@@ -60,7 +60,7 @@ class Waited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compared:
-    """What a decision to wait was made of, for the pauses after it."""
+    """A comparison of starts, which the pauses after it continue."""
 
     experience_id: str
     account: BudgetAccount
