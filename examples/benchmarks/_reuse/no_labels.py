@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from _controller.jobs import Job
-from _controller.new_streams import duplicates, noisy, uneven
+from _controller.new_streams import duplicates, noisy
 from _controller.running import EPOCHS, run
 from _controller.shares import Mean, mean, once_and_always, share
 from _controller.streams import drifting, read
@@ -29,7 +29,6 @@ from greentrain.streams import Experience, fashion_mnist, mnist
 IDS = ("no_labels",)
 _BUDGET = 15
 _SIZE = 300
-_SIZES = (50, 1000, 100, 60, 800, 80, 40, 120)
 STREAMS: Mapping[str, tuple[str, Callable[[int], Sequence[Experience]]]] = {
     "c": (
         "MNIST with abrupt, gradual or recurring drift",
@@ -42,10 +41,6 @@ STREAMS: Mapping[str, tuple[str, Callable[[int], Sequence[Experience]]]] = {
     "h": (
         "Fashion-MNIST, 20 to 40 % wrong labels in half of ten arrivals",
         lambda seed: noisy(fashion_mnist(), seed, size=_SIZE),
-    ),
-    "j": (
-        "Fashion-MNIST, arrivals of 40 to 1,000 samples",
-        lambda seed: uneven(fashion_mnist(), seed, sizes=_SIZES),
     ),
 }
 """The streams by the names of the controller's benchmark, with smaller arrivals."""
