@@ -29,7 +29,7 @@ MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, no_labels,
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
 RESUMED = (labels, no_labels)
-"""Modules whose ``rows`` also take the file of ``--kept``."""
+"""Modules whose ``rows`` also take the file of ``--kept``, and what ``--without`` names."""
 
 
 def main() -> None:
@@ -38,12 +38,14 @@ def main() -> None:
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
     parser.add_argument("--kept", type=Path, metavar="FILE", help="finished runs, to continue")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
+    parser.add_argument("--without", nargs="+", default=[], help="data or streams to leave out")
     given = parser.parse_args()
     if given.join:
         print(f"written: {write('reuse', joined(given.join))}")
         return
     torch.set_num_threads(1)
-    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, kept=given.kept)
+    resumed = (given.kept, given.without)
+    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, resumed=resumed)
     report("reuse", rows, document(rows), given)
 
 
@@ -52,13 +54,13 @@ def run(
     quick: bool,
     only: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
-    kept: Path | None = None,
+    resumed: tuple[Path | None, Sequence[str]] = (None, ()),
 ) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
     seeds = seeds[:1] if quick else seeds
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         module.IDS: lambda module=module: [  # type: ignore[misc]
-            Row(**row) for row in module.rows(quick, seeds, *([kept] if module in RESUMED else []))
+            Row(**row) for row in module.rows(quick, seeds, *(resumed if module in RESUMED else ()))
         ]
         for module in MODULES
     }
