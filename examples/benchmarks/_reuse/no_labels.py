@@ -86,7 +86,7 @@ def _row(what: str, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         "note": f"{average['with']:.1f} % of the gap closed with labels in the probe, "
         f"{average['without']:.1f} % without; the same update mode in {average['same']:.0f} % of "
         f"the decisions. Budget of {_BUDGET} % of full's counted joules; the labels arrive after "
-        "the decision; 95 % interval of Student's t; seed by seed "
+        f"the decision; arrivals of {_SIZE} samples; seed by seed "
         + ", ".join(f"{each['with'] - each['without']:.1f}" for each in runs),
     }
 
