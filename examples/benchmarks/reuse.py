@@ -33,23 +33,24 @@ MODULES: tuple[Any, ...] = (
 )
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
+RESUMED = {labels: 2, no_labels: 2, offered: 1}
+"""Modules whose ``rows`` also take the place of ``--kept``, or that and what ``--without`` names."""
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = arguments(str(__doc__))
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
-    parser.add_argument("--kept", type=Path, metavar="FILE", help="finished runs, to continue")
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of --only controller")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the rows")
+    parser.add_argument("--kept", type=Path, metavar="PLACE", help="finished runs, to continue")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), help="of the runs")
+    parser.add_argument("--without", nargs="+", default=[], help="data or streams to leave out")
     given = parser.parse_args()
     if given.join:
         print(f"written: {write('reuse', joined(given.join))}")
         return
     torch.set_num_threads(1)
-    rows = run(
-        quick=given.quick, only=given.only, seeds=given.seeds, kept=given.kept, runs=given.runs
-    )
+    resumed = (given.kept, given.without)
+    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, resumed=resumed)
     report("reuse", rows, document(rows), given)
 
 
@@ -58,15 +59,13 @@ def run(
     quick: bool,
     only: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
-    kept: Path | None = None,
-    runs: Path | None = None,
+    resumed: tuple[Path | None, Sequence[str]] = (None, ()),
 ) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
     seeds = seeds[:1] if quick else seeds
-    places = {labels: [kept], no_labels: [kept], offered: [runs]}
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         module.IDS: lambda module=module: [  # type: ignore[misc]
-            Row(**row) for row in module.rows(quick, seeds, *places.get(module, ()))
+            Row(**row) for row in module.rows(quick, seeds, *resumed[: RESUMED.get(module, 0)])
         ]
         for module in MODULES
     }
