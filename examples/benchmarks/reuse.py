@@ -6,10 +6,11 @@ writes ``docs/benchmarks/reuse.json``. Parts can run at once, and be joined:
 
     python examples/benchmarks/reuse.py --only cache labels --out /tmp/first.json
     python examples/benchmarks/reuse.py --only exit routing --out /tmp/second.json
-    python examples/benchmarks/reuse.py --only controller --runs /tmp/runs --out /tmp/third.json
-    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json ...
+    python examples/benchmarks/reuse.py --only controller --kept /tmp/runs --out /tmp/third.json
+    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json /tmp/third.json
 
-The part ``controller`` continues from the runs of ``controller.py --runs /tmp/runs --part new``.
+The part ``controller`` continues in the folder of ``controller.py --runs /tmp/runs --part new``.
+
 ``--quick`` takes a few minutes with one seed, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
 Nothing was tuned on test data. Costs are counted in operations, not measured: see
@@ -30,20 +31,22 @@ SEEDS = range(5)
 MODULES: tuple[Any, ...] = (cache, selective, exits, routing, labels, frugal, offered)
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
+RESUMED = (offered,)
+"""Modules whose ``rows`` also take the file or folder of ``--kept``."""
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = arguments(str(__doc__))
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of --only controller")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the rows")
+    parser.add_argument("--kept", type=Path, metavar="PLACE", help="finished runs, to continue")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
     given = parser.parse_args()
     if given.join:
         print(f"written: {write('reuse', joined(given.join))}")
         return
     torch.set_num_threads(1)
-    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, runs=given.runs)
+    rows = run(quick=given.quick, only=given.only, seeds=given.seeds, kept=given.kept)
     report("reuse", rows, document(rows), given)
 
 
@@ -52,13 +55,13 @@ def run(
     quick: bool,
     only: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
-    runs: Path | None = None,
+    kept: Path | None = None,
 ) -> list[Row]:
     """Return the rows of all ids, or of the requested ones."""
     seeds = seeds[:1] if quick else seeds
     parts: dict[tuple[str, ...], Callable[[], list[Row]]] = {
         module.IDS: lambda module=module: [  # type: ignore[misc]
-            Row(**row) for row in module.rows(quick, seeds, *([runs] if module is offered else []))
+            Row(**row) for row in module.rows(quick, seeds, *([kept] if module in RESUMED else []))
         ]
         for module in MODULES
     }
