@@ -316,7 +316,7 @@ def _run(
         "team": row["team"],
         "project": row["project"],
         "sources": [description(source) for source in sources.values()],
-        **energy,
+        **energy,  # type: ignore[typeddict-item]  # `exits` are added later
         "emissions_g": grams.total if grams.known == energy["windows"] else None,
         "emissions_before_g": windows.before.total
         if windows.before.known == energy["windows"]

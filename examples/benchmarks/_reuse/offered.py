@@ -120,7 +120,7 @@ def _of_stream(
     runs: Runs, stream: str, seeds: Sequence[int], *, small: bool = False
 ) -> list[tuple[Run, Run, Run]]:
     """Return full retraining, the plain options, and all options, for each seed."""
-    found = []
+    found: list[tuple[Run, Run, Run]] = []
     for seed in seeds:
         full = Job(stream=stream, seed=seed)
         read = SMALL.streams if small else stream_of
