@@ -40,7 +40,7 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="files of --out")
     parser.add_argument("--kept", type=Path, metavar="PLACE", help="finished runs, to continue")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the runs")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), help="of the runs")
     given = parser.parse_args()
     if given.join:
         print(f"written: {write('reuse', joined(given.join))}")

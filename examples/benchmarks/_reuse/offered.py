@@ -37,6 +37,12 @@ _QUICK_BUDGET = 200
 OFFERED, PLAIN = "offered", "plain"
 _STEP_S = 3 * (1e-3 + BATCH_SIZE * 1e-5)
 """Seconds of a plain step of all layers, as on the clock of the controller's benchmark."""
+_HELPED = "streams on which the options help the controller"
+_NOT_RUN = {
+    "better": "higher",
+    "note": "not run: the options are built, and this machine had no free processor time for the "
+    "runs of --only controller",
+}
 _ADAPTED = ("net.5",)
 """The last layer of the perceptrons, which is trained as usual next to the adapters."""
 
@@ -46,9 +52,11 @@ def rows(quick: bool, seeds: Sequence[int], kept: Path | None = None) -> list[di
 
     Args:
         quick: Whether to run one small stream.
-        seeds: The seeds.
+        seeds: The seeds; none for a row that says that nothing was run.
         kept: Folder of the runs, which ``controller.py --runs`` may have begun.
     """
+    if not seeds:
+        return [{"id": "controller", "what": _HELPED, "value": None, "unit": "", **_NOT_RUN}]
     with tempfile.TemporaryDirectory() as name:
         runs = Runs(kept or Path(name))
         if quick:
@@ -200,7 +208,7 @@ def _rows(found: Mapping[str, Sequence[tuple[Run, Run, Run]]]) -> list[dict[str,
     harm = max(0.0, -statistics.fmean(gains[worst]))
     rows += [
         common
-        | {"what": "streams on which the options help the controller"}
+        | {"what": _HELPED}
         | {"value": 100 * len(helped) / len(gains), "unit": "% of the streams", "reach": 100.0}
         | {"seeds": len(every)}
         | {
