@@ -42,7 +42,8 @@ def record_exits(
     """
     monitors = (each for each in trainer.callbacks if isinstance(each, EnergyMonitor))
     monitor = next((each for each in monitors if each.record is not None), None)
-    if monitor is None or not trainer.is_global_zero:
+    record = None if monitor is None else monitor.record
+    if monitor is None or record is None or not trainer.is_global_zero:
         return
     loader = trainer.val_dataloaders
     if loader is None:
@@ -80,4 +81,4 @@ def record_exits(
         }
         for row in rows
     ]
-    monitor.record.event(TOPIC, {"rows": figures})
+    record.event(TOPIC, {"rows": figures})

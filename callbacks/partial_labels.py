@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from greentrain.callbacks.base import Callback
+from greentrain.callbacks.step_layers import wrap_training_step
 from greentrain.errors import ConfigurationError
 from greentrain.methods import (
     calibrated_threshold,
@@ -118,20 +119,7 @@ class PartialLabels(Callback):
                 "the module has manual optimization, to whose loss PartialLabels cannot add; leave "
                 "it out"
             )
-        own, step = vars(pl_module).get("training_step"), pl_module.training_step
-
-        @functools.wraps(step)
-        def training_step(batch: Any, *rest: Any) -> Any:
-            return self._step(pl_module, step, batch, *rest)
-
-        pl_module.training_step = training_step
-
-        def restore() -> None:
-            del pl_module.training_step
-            if own is not None:
-                pl_module.training_step = own
-
-        self._restore = restore
+        self._restore = wrap_training_step(pl_module, functools.partial(self._step, pl_module))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Refuse data without any label, and log what was used."""

@@ -150,6 +150,12 @@ def test_looked_up_features_train_the_same_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_methods_are_offered(tmp_path: Path) -> None:
+    output = run("offered_methods.py", "--quick", cwd=tmp_path)
+    assert output.count("offered methods: cached, selective\n") == 2
+
+
+@pytest.mark.slow
 def test_samples_without_labels_are_trained_on(tmp_path: Path) -> None:
     output = run("partial_labels.py", "--quick", cwd=tmp_path)
     assert output.count(": accuracy ") == 3

@@ -6,10 +6,11 @@ writes ``docs/benchmarks/reuse.json``. Parts can run at once, and be joined:
 
     python examples/benchmarks/reuse.py --only cache labels --out /tmp/first.json
     python examples/benchmarks/reuse.py --only exit routing --out /tmp/second.json
-    python examples/benchmarks/reuse.py --only controller --runs /tmp/runs --out /tmp/third.json
-    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json ...
+    python examples/benchmarks/reuse.py --only controller --kept /tmp/runs --out /tmp/third.json
+    python examples/benchmarks/reuse.py --join /tmp/first.json /tmp/second.json /tmp/third.json
 
-The part ``controller`` continues from the runs of ``controller.py --runs /tmp/runs --part new``.
+The part ``controller`` continues in the folder of ``controller.py --runs /tmp/runs --part new``.
+
 ``--quick`` takes a few minutes with one seed, and writes
 nothing into the tree. MNIST and Fashion-MNIST are read from ``$GREENTRAIN_DATA`` or downloaded.
 Nothing was tuned on test data. Costs are counted in operations, not measured: see
@@ -34,7 +35,7 @@ MODULES: tuple[Any, ...] = (
 """Each has ``IDS``, the ids of its rows, and ``rows(quick, seeds)``, which returns dictionaries
 with the arguments of :class:`_results.Row`."""
 RESUMED = {labels: 2, no_labels: 2, offered: 1}
-"""Modules whose ``rows`` also take the place of ``--kept``, or that and what ``--without`` names."""
+"""Modules whose ``rows`` also take the place of ``--kept``, and what ``--without`` names."""
 
 
 def main() -> None:

@@ -41,8 +41,8 @@ class CostModel:
     mode has full weight. One of another mode has less, because the steps are alike and the data
     pipelines are not. Old observations fade. The noise is relative, and is itself estimated.
 
-    Steps of an offered method count as the plain steps with as many operations. A method has a
-    line of its own over them, which starts as the plain one with a wider prior.
+    Steps of an offered method count as the plain steps with as many operations. Each method has a
+    separate line over them, which starts as the plain one with a wider prior.
     """
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ class UtilityModel:
     Gains, drops and room are in units of the metric: see
     :attr:`~greentrain.control.state.State.unit`.
 
-    An offered method has weights of its own in each mode. They start as those of the plain mode,
+    An offered method has separate weights in each mode. They start as those of the plain mode,
     with the standard deviations of the prior, and no other gains change them. Its steps count as
     :attr:`worth` plain steps each.
 

@@ -324,7 +324,7 @@ def _run(
         "project": row["project"],
         "sources": [description(source) for source in sources.values()],
         "job_shares": job_shares(shares, windows),
-        **energy,
+        **energy,  # type: ignore[typeddict-item]  # `exits` are added later
         "emissions_g": grams.total if grams.known == energy["windows"] else None,
         "emissions_before_g": windows.before.total
         if windows.before.known == energy["windows"]

@@ -32,23 +32,33 @@ from greentrain.streams import Experience
 IDS = ("controller",)
 STREAMS = tuple(stream for stream in NEW if stream != "f")
 BUDGET = 10
+_QUICK_BUDGET = 200
+"""The same in the quick form, whose trainings are too short for less."""
 OFFERED, PLAIN = "offered", "plain"
 _STEP_S = 3 * (1e-3 + BATCH_SIZE * 1e-5)
 """Seconds of a plain step of all layers, as on the clock of the controller's benchmark."""
+_HELPED = "streams on which the options help the controller"
+_NOT_RUN = {
+    "better": "higher",
+    "note": "not run: the options are built, and this machine had no free processor time for the "
+    "runs of --only controller",
+}
 _ADAPTED = ("net.5",)
 """The last layer of the perceptrons, which is trained as usual next to the adapters."""
 
 
-def rows(quick: bool, seeds: Sequence[int], folder: Path | None = None) -> list[dict[str, Any]]:
+def rows(quick: bool, seeds: Sequence[int], kept: Path | None = None) -> list[dict[str, Any]]:
     """Return the rows of the streams, their mean, and the harm; missing runs are made.
 
     Args:
         quick: Whether to run one small stream.
-        seeds: The seeds.
-        folder: Folder of the runs, which ``controller.py --runs`` may have begun.
+        seeds: The seeds; none for a row that says that nothing was run.
+        kept: Folder of the runs, which ``controller.py --runs`` may have begun.
     """
+    if not seeds:
+        return [{"id": "controller", "what": _HELPED, "value": None, "unit": "", **_NOT_RUN}]
     with tempfile.TemporaryDirectory() as name:
-        runs = Runs(folder or Path(name))
+        runs = Runs(kept or Path(name))
         if quick:
             return _rows({"a": _of_stream(runs, "a", seeds, small=True)})
         return _rows({stream: _of_stream(runs, stream, seeds) for stream in STREAMS})
@@ -118,20 +128,26 @@ def _of_stream(
     runs: Runs, stream: str, seeds: Sequence[int], *, small: bool = False
 ) -> list[tuple[Run, Run, Run]]:
     """Return full retraining, the plain options, and all options, for each seed."""
-    found = []
+    found: list[tuple[Run, Run, Run]] = []
     for seed in seeds:
         full = Job(stream=stream, seed=seed)
         read = SMALL.streams if small else stream_of
         make = (SMALL.model(stream) if small else None) or kind_of(stream).make
         done = runs.read()
         if full.name not in done:
-            experiences = read(stream, seed)
-            epochs = SMALL.epochs if small else EPOCHS
-            runs.append(run(full, experiences, budget_j=None, epochs=epochs, make=make))
+            runs.append(_run(full, read(stream, seed), make, small=small))
         for policy in (PLAIN, OFFERED):
             name = f"{stream}-{seed}-{policy}-{BUDGET}"
             if name not in done:
-                one = _run(runs.read()[full.name], read(stream, seed), make, policy, small=small)
+                share_of_full = _QUICK_BUDGET if small else BUDGET
+                one = _run(
+                    Job(stream=stream, seed=seed, policy="default", budget=BUDGET),
+                    read(stream, seed),
+                    make,
+                    small=small,
+                    budget_j=share_of_full / 100 * runs.read()[full.name]["update_j"],
+                    methods=methods_of(stream) if policy == OFFERED else None,
+                )
                 runs.append({**one, "name": name, "policy": policy})
                 print(f"{name}: {one['wall_s']:.0f} s", flush=True)
         done = runs.read()
@@ -141,24 +157,24 @@ def _of_stream(
 
 
 def _run(
-    full: Run,
+    job: Job,
     experiences: Sequence[Experience],
     make: Callable[[], LightningModule],
-    policy: str,
     *,
     small: bool,
+    budget_j: float | None = None,
+    methods: Mapping[str, Callback] | None = None,
 ) -> dict[str, Any]:
-    stream, seed = full["stream"], full["seed"]
     first: Any = experiences[0].train
     batch = torch.stack([first[at % len(first)][0] for at in range(BATCH_SIZE)])
     with operations_clock(make(), batch) as clock:
         return run(
-            Job(stream=stream, seed=seed, policy="default", budget=BUDGET),
+            job,
             experiences,
-            budget_j=BUDGET / 100 * full["update_j"],
+            budget_j=budget_j,
             epochs=SMALL.epochs if small else EPOCHS,
-            make=make_of(stream, make),
-            methods=methods_of(stream) if policy == OFFERED else None,
+            make=make_of(job.stream, make),
+            methods=methods,
             clock=clock,
         )
 
@@ -192,7 +208,7 @@ def _rows(found: Mapping[str, Sequence[tuple[Run, Run, Run]]]) -> list[dict[str,
     harm = max(0.0, -statistics.fmean(gains[worst]))
     rows += [
         common
-        | {"what": "streams on which the options help the controller"}
+        | {"what": _HELPED}
         | {"value": 100 * len(helped) / len(gains), "unit": "% of the streams", "reach": 100.0}
         | {"seeds": len(every)}
         | {
