@@ -204,7 +204,7 @@ class PartialLabels(Callback):
             found = inputs[known]
             part = (self.weak(found) if self.augment else found, targets[known])
             if len(self._classes) < 2:
-                self._classes.update(targets[known].unique().tolist())
+                self._classes.update(targets[known].tolist())
             output = step(list(part) if isinstance(batch, list) else part, *rest)
             self.labels += int(known.sum())
         more = self._consistency(module, inputs[~known]) if self.labels else None

@@ -50,7 +50,8 @@ class PixelVae(nn.Module):
         logits = self.decoder(torch.cat([code, classes], dim=1))
         wrong = binary_cross_entropy_with_logits(logits, flat, reduction="none").sum(dim=1)
         far = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
-        return wrong + far
+        total: Tensor = wrong + far
+        return total
 
     @torch.no_grad()
     def generate(self, labels: Tensor, noise: Tensor) -> Tensor:

@@ -114,11 +114,12 @@ def disagreement_accuracy(
     if old_features.shape[1:] != new_features.shape[1:]:
         return None
     ours, theirs = old.argmax(1), new.argmax(1)
-    present = ours.unique()
+    present = torch.tensor(sorted(set(ours.tolist())))
     means = torch.stack([old_features[ours == each].mean(0) for each in present])
 
     def disagreement(features: Tensor, classes: Tensor) -> Tensor:
-        return (present[torch.cdist(features, means).argmin(1)] != classes).float().mean()
+        nearest = present[torch.cdist(features, means).argmin(1)]
+        return (nearest != classes).float().mean()
 
     more = disagreement(new_features, theirs) - disagreement(old_features, ours)
     return min(1.0, max(0.0, float(right.float().mean() - more)))
