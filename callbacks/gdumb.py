@@ -35,7 +35,8 @@ class GDumb(Callback):
     last fit long, and the others for one step, to spend as little.
 
     Batches are ``(inputs, targets)``, each one tensor, and targets are classes. Optimizers start
-    without moments in each fit. Each process stores a part of the samples that it sees.
+    without moments in each fit. Each process stores a part of the samples that it sees. Those of a
+    fit that fails stay stored.
 
     Args:
         make_model: Returns a module of the same architecture, with fresh weights.

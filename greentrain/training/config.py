@@ -142,6 +142,12 @@ def check_arguments(
             f"buffer is {buffer!r}; it must be 'all', a buffer such as ReservoirBuffer(2000), or "
             "None to keep no past data"
         )
+    if getattr(buffer, "learn_at_once", False):
+        raise ConfigurationError(
+            f"buffer is a {type(buffer).__name__} that trains as soon as data are added, after the "
+            "update that could pay for it; give it learn_at_once=False, and the callback "
+            "LearnBuffer(buffer) in the options of the Trainer"
+        )
     check_meter(meter, "meter")
     if not isinstance(carbon, CarbonConfig):
         raise ConfigurationError(

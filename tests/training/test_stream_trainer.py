@@ -21,7 +21,7 @@ from greentrain.control import Always, Periodic, PricedPolicy, inputs_of
 from greentrain.control.action import NOTHING
 from greentrain.errors import ConfigurationError, LedgerError
 from greentrain.ledger import Ledger, verify
-from greentrain.memory import FullBuffer, ReservoirBuffer
+from greentrain.memory import FullBuffer, GenerativeBuffer, ReservoirBuffer
 from greentrain.payments import Payment
 from greentrain.training import CarbonConfig, EvaluationConfig, ModeConfig
 from greentrain.training.update_context import AskedUpdate, UpdateContext
@@ -455,6 +455,7 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
         ({"mode": "up"}, "mode is 'up'"),
         ({"buffer": "some"}, "buffer is 'some'"),
         ({"buffer": 500}, r"ReservoirBuffer\(500\) of greentrain.memory"),
+        ({"buffer": GenerativeBuffer(9)}, r"learn_at_once=False, and the callback LearnBuffer"),
         ({"policy": "greedy"}, r"such as Greedy\(\)"),
         ({"trainer": Trainer(logger=False)}, "trainer is a Trainer, which can fit only once"),
         ({"num_experiences": None}, "num_experiences is missing"),
