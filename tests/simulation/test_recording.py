@@ -79,7 +79,7 @@ class Generous(CostModel):
         super().__init__()
         self.calibrate(fixed_j=1000.0, step_j=1.0)
 
-    def observe(self, mode, steps, actual_j) -> None:
+    def observe(self, mode, steps, actual_j, *, method="") -> None:
         pass
 
 
