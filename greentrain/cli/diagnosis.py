@@ -97,7 +97,7 @@ class Diagnosis:
             "source_power_w": source_power_w(self.idle),
         }
         return {
-            "sources": [dataclasses.asdict(source) for source in self.sources],
+            "sources": [_without_share(source) for source in self.sources],
             "missing": [dataclasses.asdict(missing) for missing in self.missing],
             "cgroup_share": self.cgroup_share,
             "idle": idle,
@@ -139,7 +139,12 @@ def examine(
         for meter in working:
             if isinstance(meter, CodeCarbonMeter):
                 share = meter.cgroup_share
-        all_sources = tuple(source for meter in working for source in meter.sources)
+        all_sources = tuple(
+            # The share of a job is a figure of a run, and not of a machine.
+            dataclasses.replace(source, job_share=None)
+            for meter in working
+            for source in meter.sources
+        )
     finally:
         for meter in found.meters:
             meter.close()
@@ -232,3 +237,9 @@ def _missing_rapl(root: Path | None) -> Missing:
         state = ("virtual machine", "container", "none")[inside.index(True)]
     why, fix = _RAPL[state]
     return Missing(what="a counter of the CPU's energy (RAPL)", why=why, fix=fix)
+
+
+def _without_share(source: Source) -> dict[str, Any]:
+    values = dataclasses.asdict(source)
+    del values["job_share"]
+    return values

@@ -50,7 +50,7 @@ def test_a_plan_and_its_review() -> None:
     shown = run().output
     assert "planned" in shown
     assert "2026-11-08 12:00" in shown  # 11 UTC, in the deadline's zone
-    assert "(65.9 %)" in shown  # 66.7 % with the error of 10 g/kWh corrected in full
+    assert "(66.2 %)" in shown  # 66.7 % with the error of 10 g/kWh corrected in full
     assert "Forecast: grid.csv, corrected by its errors of" in shown
     reviewed = run("--review").output
     assert "which is 100 %" in reviewed
