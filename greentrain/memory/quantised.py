@@ -252,12 +252,13 @@ class QuantisedBuffer:
         if not len(self._codebook):
             numbers = torch.zeros(blocks.shape[:2], dtype=torch.int64)
             return numbers, torch.full((len(blocks),), torch.inf)
-        numbers, errors = [], []
+        codes: list[Tensor] = []
+        errors: list[Tensor] = []
         for part, values in zip(torch.split(blocks, 256), torch.split(inputs, 256), strict=True):
-            numbers.append(torch.cdist(part, self._codebook[None]).argmin(2))
-            wrong = self._decoded_codes(numbers[-1]).double() - values.double()
+            codes.append(torch.cdist(part, self._codebook[None]).argmin(2))
+            wrong = self._decoded_codes(codes[-1]).double() - values.double()
             errors.append(wrong.square().flatten(1).mean(1))
-        return torch.cat(numbers), torch.cat(errors)
+        return torch.cat(codes), torch.cat(errors)
 
     def _learn(self, blocks: Tensor) -> None:
         """Add codes by k-means (Lloyd 1982), half of those that are left."""
