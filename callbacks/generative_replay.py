@@ -42,7 +42,8 @@ class GenerativeReplay(LwF):
         experiences: Fits that ended.
 
     Raises:
-        ConfigurationError: If an argument cannot be used. In a fit, if targets are no classes.
+        ConfigurationError: If an argument cannot be used. In a fit, if the generator cannot learn a
+            batch: targets are no classes, or inputs are not from 0 to 1.
 
     Example:
         >>> buffer = GenerativeBuffer(1000, classes=3, steps=10)
