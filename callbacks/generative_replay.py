@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.batch_parts import Outputs, Unpack
+from greentrain.callbacks.der import check_tensors
 from greentrain.callbacks.lwf import LwF
 from greentrain.callbacks.replaced_training import experience_tensors
 from greentrain.errors import ConfigurationError
@@ -41,7 +42,8 @@ class GenerativeReplay(LwF):
         experiences: Fits that ended.
 
     Raises:
-        ConfigurationError: If an argument cannot be used. In a fit, if targets are no classes.
+        ConfigurationError: If an argument cannot be used. In a fit, if the generator cannot learn a
+            batch: targets are no classes, or inputs are not from 0 to 1.
 
     Example:
         >>> buffer = GenerativeBuffer(1000, classes=3, steps=10)
@@ -64,10 +66,17 @@ class GenerativeReplay(LwF):
         self.buffer, self.distill = buffer, distill
 
     def combined_loss(self, pl_module: Any, batch: Any, loss: Tensor) -> Tensor:
-        """Return the loss with that of generated samples; the loss itself in the first fit."""
+        """Return the loss with that of generated samples; the loss itself in the first fit.
+
+        Raises:
+            ConfigurationError: If the generator cannot learn the samples of the batch.
+        """
+        inputs, labels = self.unpack(batch)
+        check_tensors(inputs, labels)
+        check_classes(labels, self.buffer.classes)
+        self.buffer.check(inputs, labels)
         if self._teacher is None:
             return loss
-        inputs, labels = self.unpack(batch)
         generated, _ = self.buffer.generate(len(labels))
         generated = generated.to(inputs)
         with torch.no_grad():
@@ -85,7 +94,6 @@ class GenerativeReplay(LwF):
         super().on_train_end(trainer, pl_module)
         if self._stepped:
             inputs, labels = experience_tensors(trainer, self.unpack)
-            check_classes(labels, self.buffer.classes)
             origin = f"experience {self.experiences}"
             self.buffer.add(TensorDataset(inputs, labels), origin=origin)
             self.buffer.learn()

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory.datasets import SampleList, concat, fetch, size
+from greentrain.memory.pairs import as_pairs, pairs_of, positive
 from greentrain.memory.pixel_vae import PixelVae
 from greentrain.memory.protocol import Sample
 from greentrain.units import is_whole, whole_seed
@@ -53,6 +54,7 @@ class GenerativeBuffer:
         ConfigurationError: If an argument is out of range.
 
     Example:
+        >>> from torch.utils.data import TensorDataset
         >>> buffer = GenerativeBuffer(100, classes=2, steps=5, hidden=8, latent=2)
         >>> data = TensorDataset(torch.rand(300, 1, 4, 4), torch.arange(300) % 2)
         >>> buffer.add(data, origin="first")
@@ -81,11 +83,9 @@ class GenerativeBuffer:
                 raise ConfigurationError(
                     f"{name} is {value!r}; it must be a whole number from 1 on"
                 )
-        if not rate > 0:
-            raise ConfigurationError(f"rate is {rate!r}; it must be a number above 0")
         self._max_size, self.classes, self.steps = int(max_size), int(classes), int(steps)
         self.batch_size, self.hidden, self.latent = int(batch_size), int(hidden), int(latent)
-        self.rate, self.learn_at_once = float(rate), learn_at_once
+        self.rate, self.learn_at_once = positive(rate, "rate", above=True), learn_at_once
         self.label_with: Callable[[Tensor], Tensor] | None = None
         self.experiences = 0
         self._model: PixelVae | None = None
@@ -93,6 +93,7 @@ class GenerativeBuffer:
         self._counts = torch.zeros(self.classes, dtype=torch.int64)
         self._waiting: list[tuple[str, Tensor, Tensor]] = []
         self._plain = False  # whether labels are plain numbers
+        self._dtype = torch.float32  # of the inputs that were given last
         self._generator = torch.Generator().manual_seed(whole_seed(seed) % 2**63)
 
     @property
@@ -115,7 +116,8 @@ class GenerativeBuffer:
         """Learn an experience's data, or keep them until :meth:`learn`.
 
         Raises:
-            ConfigurationError: If samples are no pairs of values from 0 to 1 and a class.
+            ConfigurationError: If samples are no pairs of values from 0 to 1 and a class, or of
+                another shape than earlier ones.
         """
         if not size(dataset):
             return
@@ -124,19 +126,29 @@ class GenerativeBuffer:
             self.learn()
 
     def learn(self) -> int:
-        """Train the generator on the data that wait, and return the number of steps."""
+        """Train the generator on the data that wait, and return the number of steps.
+
+        A part that was learned waits no longer, also if a later one fails.
+        """
         steps = 0
-        for origin, inputs, labels in self._waiting:
+        while self._waiting:
+            origin, inputs, labels = self._waiting[0]
             self._train(inputs, labels)
+            del self._waiting[0]
             self._origins[origin] = self._origins.get(origin, 0) + len(labels)
             self._counts += torch.bincount(labels, minlength=self.classes)
             self.experiences += 1
             steps += self.steps
-        self._waiting = []
         return steps
 
     def after(self, dataset: Dataset[Sample], *, origin: str) -> Dataset[Sample]:
-        """Return generated samples and the new ones, of which nothing is learned yet."""
+        """Return generated samples and the new ones, of which nothing is learned yet.
+
+        Raises:
+            ConfigurationError: If :meth:`add` would refuse them.
+        """
+        if size(dataset):
+            self._columns(dataset)
         return concat([self.select(lambda name: True), dataset])
 
     def select(self, keep: Callable[[str], bool]) -> Dataset[Sample]:
@@ -144,7 +156,7 @@ class GenerativeBuffer:
         every = sum(self._origins.values())
         kept = sum(count for origin, count in self._origins.items() if keep(origin))
         parts: list[Dataset[Sample]] = [
-            as_pairs(inputs, labels, self._plain)
+            as_pairs(inputs.to(self._dtype), labels, self._plain)
             for origin, inputs, labels in self._waiting
             if keep(origin)
         ]
@@ -168,17 +180,23 @@ class GenerativeBuffer:
     def generate(self, count: int) -> tuple[Tensor, Tensor]:
         """Return generated inputs ``(count, ...)`` and their labels ``(count,)``.
 
+        They have the dtype of the inputs that were given last.
+
         Raises:
-            ConfigurationError: If nothing was learned yet.
+            ConfigurationError: If nothing was learned yet, or ``count`` is not 1 or more.
         """
-        if self._model is None:
+        if not is_whole(count, 1):
+            raise ConfigurationError(
+                f"cannot generate {count!r} samples; give a whole number from 1 on"
+            )
+        if self._model is None or not self.experiences:
             raise ConfigurationError(
                 "nothing was learned yet, so nothing can be generated; add an experience first"
             )
         shares = self._counts.double()
         labels = torch.multinomial(shares, count, replacement=True, generator=self._generator)
         noise = torch.randn(count, self.latent, generator=self._generator)
-        inputs = self._model.generate(labels, noise)
+        inputs = self._model.generate(labels, noise).to(self._dtype)
         if self.label_with is not None:
             with torch.no_grad():
                 labels = self.label_with(inputs).argmax(dim=1).cpu()
@@ -194,6 +212,7 @@ class GenerativeBuffer:
             "counts": self._counts.clone(),
             "experiences": self.experiences,
             "plain": self._plain,
+            "dtype": str(self._dtype).removeprefix("torch."),
             "waiting": [list(each) for each in self._waiting],
             "random": self._generator.get_state(),
         }
@@ -202,24 +221,34 @@ class GenerativeBuffer:
         """Restore the result of :meth:`state_dict` of a buffer with the same arguments.
 
         Raises:
-            ConfigurationError: If it is of a buffer with another number of classes.
+            ConfigurationError: If it is of a buffer with other ``classes``, ``hidden`` or
+                ``latent``.
         """
         if len(state["counts"]) != self.classes:
             raise ConfigurationError(
                 f"the state is of a buffer with {len(state['counts'])} classes, and this one has "
                 f"{self.classes}; make it with the same arguments"
             )
+        if state["weights"] is not None:
+            hidden, into = state["weights"]["decoder.0.weight"].shape
+            if [hidden, into - self.classes] != [self.hidden, self.latent]:
+                raise ConfigurationError(
+                    f"the state is of a buffer with hidden {hidden} and latent "
+                    f"{into - self.classes}, and this one has {self.hidden} and {self.latent}; "
+                    "make it with the same arguments"
+                )
         self._model = None
         if state["weights"] is not None:
             self._model = self._made(tuple(state["shape"]))
             self._model.load_state_dict(state["weights"])
         self._origins, self._counts = dict(state["origins"]), state["counts"].clone()
         self.experiences, self._plain = state["experiences"], state["plain"]
+        self._dtype = getattr(torch, state.get("dtype", "float32"))
         self._waiting = [(name, inputs, labels) for name, inputs, labels in state["waiting"]]
         self._generator.set_state(state["random"])
 
     def _train(self, inputs: Tensor, labels: Tensor) -> None:
-        past = None
+        past, inputs = None, inputs.float()
         if self._model is None:
             self._model = self._made(tuple(inputs.shape[1:]))
         elif self._origins:
@@ -250,8 +279,28 @@ class GenerativeBuffer:
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=self._generator)))
             return PixelVae(shape, self.classes, hidden=self.hidden, latent=self.latent)
 
-    def _columns(self, dataset: Dataset[Sample]) -> tuple[Tensor, Tensor]:
-        inputs, labels, self._plain = pairs_of(dataset)
+    def check(self, inputs: Tensor, labels: Tensor) -> None:
+        """Refuse inputs and labels that :meth:`add` would refuse, such as those of a batch.
+
+        Args:
+            inputs: Inputs, ``(batch, ...)``.
+            labels: Classes, ``(batch,)``.
+
+        Raises:
+            ConfigurationError: If values are not from 0 to 1, labels are no numbers of classes, or
+                inputs have another shape than earlier ones.
+        """
+        if not inputs.is_floating_point() or inputs.ndim < 2:
+            raise ConfigurationError(
+                f"inputs are {inputs.dtype} of shape {list(inputs.shape)}, and the generator needs "
+                "floating point with one or more dimensions for each sample; convert them"
+            )
+        shape, before = list(inputs.shape[1:]), self._input_shape()
+        if before is not None and shape != before:
+            raise ConfigurationError(
+                f"inputs are {shape} where those before are {before}; samples in one buffer must "
+                "have the same shape"
+            )
         if not bool(((inputs >= 0) & (inputs <= 1)).all()):
             raise ConfigurationError(
                 f"inputs are between {float(inputs.min()):g} and {float(inputs.max()):g}, and the "
@@ -262,41 +311,14 @@ class GenerativeBuffer:
                 f"labels are between {int(labels.min())} and {int(labels.max())}, and classes is "
                 f"{self.classes}; number the classes from 0 to {self.classes - 1}"
             )
+
+    def _columns(self, dataset: Dataset[Sample]) -> tuple[Tensor, Tensor]:
+        inputs, labels, plain = pairs_of(dataset)
+        self.check(inputs, labels)
+        self._plain, self._dtype = plain, inputs.dtype
         return inputs, labels
 
-
-def as_pairs(inputs: Tensor, labels: Tensor, plain: bool) -> Dataset[Sample]:
-    """Return a dataset of inputs and labels, which are plain numbers if new ones are.
-
-    A batch of new and stored samples needs labels of one kind.
-    """
-    if not plain:
-        return TensorDataset(inputs, labels)
-    return SampleList(list(zip(inputs, labels.tolist(), strict=True)))
-
-
-def pairs_of(dataset: Dataset[Sample]) -> tuple[Tensor, Tensor, bool]:
-    """Return inputs and classes of all samples, and whether labels are plain numbers.
-
-    Raises:
-        ConfigurationError: If a sample is no pair of a tensor of floating point and a class.
-    """
-    samples = fetch(dataset, range(size(dataset)))
-    first = samples[0]
-    is_pair = isinstance(first, (tuple, list)) and len(first) == 2
-    if not is_pair or not isinstance(first[0], Tensor) or not first[0].is_floating_point():
-        raise ConfigurationError(
-            "a sample is not (input, label) with an input of floating point, which this buffer "
-            "needs; use a ReservoirBuffer for other samples"
-        )
-    labels = torch.as_tensor([label for _, label in samples])
-    if labels.is_floating_point() or labels.ndim != 1:
-        raise ConfigurationError(
-            f"labels are {labels.dtype} of shape {list(labels.shape)}, and this buffer is for "
-            "classes: it is not defined for a regression; use a ReservoirBuffer"
-        )
-    return (
-        torch.stack([each for each, _ in samples]).detach().cpu(),
-        labels.long(),
-        type(first[1]) is int,
-    )
+    def _input_shape(self) -> list[int] | None:
+        if self._model is not None:
+            return list(self._model.shape)
+        return list(self._waiting[0][1].shape[1:]) if self._waiting else None

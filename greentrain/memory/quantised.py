@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from greentrain.errors import ConfigurationError
 from greentrain.memory.bounded import sample_positions
 from greentrain.memory.datasets import SampleList, fetch, size
-from greentrain.memory.generative import as_pairs, pairs_of
+from greentrain.memory.pairs import as_pairs, pairs_of, positive
 from greentrain.memory.protocol import Sample
 from greentrain.units import is_whole, whole_seed
 
@@ -33,9 +33,11 @@ class QuantisedBuffer:
 
     The paper learns stacked codebooks by gradients, and lets them change. Here codes are learned by
     k-means from the samples that were not compressible, and never change: what was stored is always
-    decoded alike. Each :meth:`add` may add codes until there are ``codes``.
+    decoded alike. Each :meth:`add` may add codes until there are ``codes``. A sample with a value
+    that is not finite is stored as it is.
 
-    Samples are ``(input, label)``: a tensor of floating point and a class.
+    Samples are ``(input, label)``: a tensor of floating point and a class. They are returned with
+    their dtype.
 
     Args:
         max_size: Most stored samples.
@@ -70,15 +72,16 @@ class QuantisedBuffer:
                 raise ConfigurationError(
                     f"{name} is {value!r}; it must be a whole number from 1 on"
                 )
-        if codes > 256 or not threshold >= 0:
+        if codes > 256:
             raise ConfigurationError(
-                f"codes is {codes!r} and threshold {threshold!r}; a code is stored in a byte, so "
-                "there are at most 256, and the threshold is 0 or more"
+                f"codes is {codes!r}; a code is stored in a byte, so there are at most 256"
             )
         self._max_size, self.block, self.codes = int(max_size), int(block), int(codes)
-        self.threshold, self._seed = float(threshold), whole_seed(seed)
+        self.threshold = positive(threshold, "threshold", above=False)
+        self._seed = whole_seed(seed)
         self._codebook = torch.zeros(0, self.block)
         self._shape: tuple[int, ...] = ()
+        self._dtype = torch.float32
         self._numbers = torch.zeros(0, 0, dtype=torch.uint8)
         self._labels = torch.zeros(0, dtype=torch.int64)
         self._origins: list[str] = []
@@ -112,25 +115,30 @@ class QuantisedBuffer:
         """Compress and store the chosen samples of an experience's data.
 
         Raises:
-            ConfigurationError: If samples have another shape than earlier ones, or cannot be
-                stored.
+            ConfigurationError: If samples have another shape or dtype than earlier ones, or cannot
+                be stored.
         """
         if not size(dataset):
             return
         if self._planned and self._planned[0] is dataset and self._planned[1] == origin:
             vars(self).update(vars(self._planned[2]), _planned=None)
             return
-        inputs, labels, self._plain = pairs_of(dataset)
-        if len(self) and tuple(inputs.shape[1:]) != self._shape:
+        inputs, labels, plain = pairs_of(dataset)
+        shape, before = tuple(inputs.shape[1:]), (self._shape, self._dtype)
+        if len(self) and (shape, inputs.dtype) != before:
             raise ConfigurationError(
-                f"inputs are {list(inputs.shape[1:])} where those before are {list(self._shape)}; "
-                "samples in one buffer must have the same shape"
+                f"inputs are {list(shape)} of {inputs.dtype} where those before are "
+                f"{list(self._shape)} of {self._dtype}; samples in one buffer must have the same "
+                "shape and dtype"
             )
-        self._shape = tuple(inputs.shape[1:])
+        self._plain, self._shape, self._dtype = plain, shape, inputs.dtype
+        self._planned = None
         places = self._places(len(labels))
+        if not places:
+            return
         chosen = torch.tensor(list(places.values()), dtype=torch.int64)
         slots = torch.tensor(list(places), dtype=torch.int64)
-        self._grow(int(slots.max()) + 1 if len(slots) else 0)
+        self._grow(int(slots.max()) + 1)
         numbers, fits = self._encoded(inputs[chosen])
         self._numbers[slots], self._labels[slots] = numbers, labels[chosen]
         for row, slot in enumerate(slots.tolist()):
@@ -138,7 +146,6 @@ class QuantisedBuffer:
             self._raw.pop(slot, None)
             if not fits[row]:
                 self._raw[slot] = inputs[chosen[row]].clone()
-        self._planned = None
 
     def after(self, dataset: Dataset[Sample], *, origin: str) -> Dataset[Sample]:
         """Return the content after an :meth:`add`, which then need not compress again."""
@@ -174,6 +181,7 @@ class QuantisedBuffer:
             "settings": [self._max_size, self.block, self.codes, self.threshold],
             "codebook": self._codebook.clone(),
             "shape": list(self._shape),
+            "dtype": str(self._dtype).removeprefix("torch."),
             "numbers": self._numbers.clone(),
             "labels": self._labels.clone(),
             "origins": list(self._origins),
@@ -200,6 +208,7 @@ class QuantisedBuffer:
         self._labels, self._origins = state["labels"].clone(), list(state["origins"])
         self._raw = {int(slot): each.clone() for slot, each in state["raw"].items()}
         self._shape, self._seen = tuple(state["shape"]), state["seen"]
+        self._dtype = getattr(torch, state.get("dtype", "float32"))
         self._plain = state["plain"]
         self._n_sampled, self._planned = state["n_sampled"], None
         self._generator.set_state(state["random"])
@@ -226,11 +235,11 @@ class QuantisedBuffer:
     def _encoded(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codes of inputs, and whether each is within the threshold."""
         blocks = self._blocks(inputs)
-        numbers, errors = self._nearest(blocks)
-        over = errors > self.threshold
+        numbers, errors = self._nearest(blocks, inputs)
+        over = (errors > self.threshold) & blocks.isfinite().all(2).all(1)
         if bool(over.any()) and len(self._codebook) < self.codes:
             self._learn(blocks[over].flatten(0, 1))
-            numbers, errors = self._nearest(blocks)
+            numbers, errors = self._nearest(blocks, inputs)
         return numbers.to(torch.uint8), errors <= self.threshold
 
     def _blocks(self, inputs: Tensor) -> Tensor:
@@ -238,17 +247,18 @@ class QuantisedBuffer:
         flat = torch.nn.functional.pad(flat, (0, -flat.shape[1] % self.block))
         return flat.view(len(flat), -1, self.block)
 
-    def _nearest(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
+    def _nearest(self, blocks: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nearest code of each block, and the mean squared error of each input."""
-        values = int(torch.Size(self._shape).numel())
         if not len(self._codebook):
             numbers = torch.zeros(blocks.shape[:2], dtype=torch.int64)
             return numbers, torch.full((len(blocks),), torch.inf)
-        parts = [
-            torch.cdist(part, self._codebook[None]).argmin(2) for part in torch.split(blocks, 256)
-        ]
-        numbers = torch.cat(parts)
-        return numbers, (self._codebook[numbers] - blocks).square().sum((1, 2)) / values
+        codes: list[Tensor] = []
+        errors: list[Tensor] = []
+        for part, values in zip(torch.split(blocks, 256), torch.split(inputs, 256), strict=True):
+            codes.append(torch.cdist(part, self._codebook[None]).argmin(2))
+            wrong = self._decoded_codes(codes[-1]).double() - values.double()
+            errors.append(wrong.square().flatten(1).mean(1))
+        return torch.cat(codes), torch.cat(errors)
 
     def _learn(self, blocks: Tensor) -> None:
         """Add codes by k-means (Lloyd 1982), half of those that are left."""
@@ -266,10 +276,16 @@ class QuantisedBuffer:
         self._codebook = torch.cat([self._codebook, codes])
 
     def _decoded(self, rows: list[int]) -> Tensor:
-        values = int(torch.Size(self._shape).numel())
-        flat = self._codebook[self._numbers[rows].long()].flatten(1)[:, :values]
-        inputs = flat.reshape(len(rows), *self._shape)
+        inputs = torch.zeros(len(rows), *self._shape, dtype=self._dtype)
+        coded = [place for place, row in enumerate(rows) if row not in self._raw]
+        if coded:
+            inputs[coded] = self._decoded_codes(self._numbers[[rows[place] for place in coded]])
         for place, row in enumerate(rows):
             if row in self._raw:
                 inputs[place] = self._raw[row]
         return inputs
+
+    def _decoded_codes(self, numbers: Tensor) -> Tensor:
+        values = int(torch.Size(self._shape).numel())
+        flat = self._codebook[numbers.long()].flatten(1)[:, :values]
+        return flat.reshape(len(numbers), *self._shape).to(self._dtype)

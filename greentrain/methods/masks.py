@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,23 @@ from torch.func import functional_call
 from greentrain.errors import ConfigurationError
 from greentrain.methods.task_conditioned import TaskConditioned
 
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm),
+    *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),  # torch 2.4
+)
+"""Modules of normalisation: never masked, and always in evaluation mode."""
+
 
 class MaskedNetwork(TaskConditioned, abc.ABC):
     """Binary masks over the fixed weights of a network, one set for each task.
 
-    Tensors with two or more dimensions are masked. Others, such as biases and batch normalisation,
-    are fixed and shared. A mask is learned by a real score for each weight, and its gradient goes
-    through the mask unchanged. Scores take 4 bytes a weight while they are learned. What has to be
-    stored of a task is a bit a weight: :meth:`mask_bits`.
+    Tensors with two or more dimensions are masked. Others, such as biases, are fixed and shared. So
+    is all normalisation: it stays in evaluation mode, and its statistics never change.
+
+    A mask is learned by a real score for each weight, and its gradient goes through the mask
+    unchanged. Scores take 4 bytes a weight while they are learned. What has to be stored of a task
+    is a bit a weight: :meth:`mask_bits`.
 
     Args:
         net: The network; its parameters are fixed.
@@ -32,13 +42,33 @@ class MaskedNetwork(TaskConditioned, abc.ABC):
     def __init__(self, net: nn.Module, *, tasks: int = 1) -> None:
         super().__init__(tasks)
         self.net = net.requires_grad_(False)
-        self._masked = [name for name, each in net.named_parameters() if each.ndim > 1]
+        fixed = {
+            id(each)
+            for part in net.modules()
+            if isinstance(part, _NORMS)
+            for each in part.parameters(recurse=False)
+        }
+        self._masked = [
+            name for name, each in net.named_parameters() if each.ndim > 1 and id(each) not in fixed
+        ]
         if not self._masked:
             raise ConfigurationError(
                 f"{type(net).__name__} has no weights of two or more dimensions, so nothing can "
                 "be masked; give a network with linear or convolutional layers"
             )
         self.scores = nn.ModuleList()
+        self._fix_norms()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of training or evaluation of all parts but normalisation."""
+        super().train(mode)
+        self._fix_norms()
+        return self
+
+    def _fix_norms(self) -> None:
+        for each in self.net.modules():
+            if isinstance(each, _NORMS):
+                each.eval()
 
     @abc.abstractmethod
     def first_score(self, weight: Tensor) -> Tensor:
@@ -166,8 +196,9 @@ class SuperMasks(MaskedNetwork):
     """Learn a subnetwork of random weights for each task, and infer the task if it is unknown.
 
     Wortsman et al. 2020, "Supermasks in Superposition". Weights are set to random signs times a
-    constant, and other parameters to 0, so a seed is enough to store them. The largest scores of
-    each layer are its mask.
+    constant, and biases of their layers to 0, so a seed is enough to store them. Other parameters,
+    such as the scale and shift of normalisation, keep their values. The largest scores of each
+    layer are its mask.
 
     Args:
         net: The network; its weights are replaced.
@@ -195,8 +226,10 @@ class SuperMasks(MaskedNetwork):
         self.density = float(density)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for each in net.parameters():
-                each.zero_()
+            layers = {name.rpartition(".")[0] for name in self._masked}
+            for layer in layers:
+                for each in net.get_submodule(layer).parameters(recurse=False):
+                    each.zero_()
             for weight in self.weights().values():
                 signs = torch.randint(2, weight.shape, generator=generator) * 2 - 1
                 weight.copy_(signs * math.sqrt(2.0 / weight[0].numel()))

@@ -108,6 +108,9 @@ class TaskConditioned(nn.Module, abc.ABC):
 def set_task(module: nn.Module, task: int) -> None:
     """Set the task of all parts of a module that have tasks.
 
+    Raises:
+        ConfigurationError: If no part has tasks, or one has no such task.
+
     Example:
         >>> from greentrain.methods import MultiHead, set_task
         >>> model = nn.ModuleDict({"heads": MultiHead(4, 2, tasks=3)})
@@ -115,9 +118,14 @@ def set_task(module: nn.Module, task: int) -> None:
         >>> model["heads"].task
         2
     """
-    for each in module.modules():
-        if isinstance(each, TaskConditioned):
-            each.task = task
+    parts = [each for each in module.modules() if isinstance(each, TaskConditioned)]
+    if not parts:
+        raise ConfigurationError(
+            f"{type(module).__name__} has no part with tasks, so no task can be set; use a network "
+            "such as MultiHead or Piggyback in it"
+        )
+    for each in parts:
+        each.task = task
 
 
 def size_bytes(module: nn.Module) -> int:

@@ -10,9 +10,12 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import EarlyStopping
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from greentrain.callbacks import LearnBuffer
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import isolated_rng, quiet
+from greentrain.memory import GenerativeBuffer
 from greentrain.texts import get_logger
+from greentrain.training.fit import as_list
 from greentrain.training.fit_callbacks import has_finite_weights
 from greentrain.training.stream_state import weight_norm
 
@@ -70,6 +73,26 @@ def check_module(model: LightningModule, *, monitor: str, logged: Collection[str
                 f"{followed!r}, {_NO_VALIDATION}; give it a metric that training_step alone logs, "
                 "or use a schedule of steps, such as OneCycleLR"
             )
+
+
+def check_learned(buffer: object, options: Mapping[str, Any]) -> None:
+    """Refuse a buffer that learns from its data, if no callback of the Trainer lets it learn.
+
+    Args:
+        buffer: The buffer.
+        options: Options of the Trainer.
+
+    Raises:
+        ConfigurationError: If there is no ``LearnBuffer`` of this buffer.
+    """
+    if not isinstance(buffer, GenerativeBuffer):
+        return
+    callbacks = as_list(options.get("callbacks"))
+    if not any(isinstance(each, LearnBuffer) and each.buffer is buffer for each in callbacks):
+        raise ConfigurationError(
+            "buffer is a GenerativeBuffer that nothing trains, so it would keep all data as they "
+            "are; give trainer={'callbacks': [LearnBuffer(buffer)]} with the same buffer"
+        )
 
 
 def check_callbacks(callbacks: object, *, monitor: str) -> None:

@@ -42,7 +42,7 @@ from greentrain.training.fit import ModelTrainer, number_of_ranks, trainer_optio
 from greentrain.training.follower import Follower
 from greentrain.training.launch import find_launch
 from greentrain.training.leader import Leader
-from greentrain.training.module_checks import check_callbacks, check_module
+from greentrain.training.module_checks import check_callbacks, check_learned, check_module
 from greentrain.training.offered_methods import check_methods
 from greentrain.training.ranks_opening import check_ranks, open_on_ranks
 from greentrain.training.result import UpdateResult
@@ -168,6 +168,8 @@ class StreamTrainer:
         known = None if priors is None else read_priors(priors)
         asked = parse_budget(budget, num_experiences)
         options = trainer_options(config.check_trainer_options(trainer))
+        if not shadow:  # there, your own job trains
+            check_learned(buffer, options)
         options, ranks = open_ranks(options, find_launch())
         offered = check_methods(methods, ranks=number_of_ranks(options), shadow=shadow)
         leader = Leader(ranks) if ranks is not None and ranks.leads else None
@@ -219,7 +221,7 @@ class StreamTrainer:
             else None,
             methods=offered,
         )
-        if not shadow:  # there, your own job trains
+        if not shadow:
             check_callbacks(options.get("callbacks"), monitor=monitor)
             check_module(state.model.module, monitor=monitor)
         self.name = name

@@ -61,6 +61,24 @@ def test_a_waiting_buffer_is_learned_within_a_fit():
     assert (learn.steps, waiting.experiences) == (4, 1)
 
 
+@pytest.mark.parametrize(
+    ("scale", "add", "sentence"),
+    [(3.0, 0, "scale them"), (1.0, 3, "between 3 and 5"), (None, 0, r"torch.int64 of shape")],
+)
+def test_what_the_generator_cannot_learn_ends_the_fit_at_its_first_batch(scale, add, sentence):
+    inputs, labels = data(1).dataset.tensors
+    inputs = labels[:, None].repeat(1, 4) if scale is None else scale * inputs + scale - 1
+    method, module = GenerativeReplay(Net, buffer(), outputs=lambda net, x: net(x.float())), Net()
+    before = copy.deepcopy(module.state_dict())
+    loader_ = DataLoader(TensorDataset(inputs, labels + add), 4)
+    module.training_step = lambda batch, batch_idx: module(batch[0].float()).sum()
+    with pytest.raises(ConfigurationError, match=sentence):
+        trainer(method).fit(module, loader_)
+    for name, each in module.state_dict().items():
+        assert torch.equal(each, before[name])
+    assert (method.experiences, len(method.buffer)) == (0, 0)
+
+
 def test_what_cannot_be_generated_is_refused():
     with pytest.raises(ConfigurationError, match="not defined for a regression"):
         trainer(GenerativeReplay(Net, buffer())).fit(Regression(), loader(1, regression=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -82,6 +83,58 @@ def test_a_quantised_buffer_keeps_its_size_a_uniform_choice_and_its_state():
         quantised().load_state_dict(buffer.state_dict())
 
 
+def test_an_addition_of_which_no_sample_is_kept_changes_nothing():
+    buffer = quantised(max_size=10)
+    buffer.add(blocks(1000), origin="first")
+    before, _ = parts(buffer.select(lambda origin: True))
+    for seed in range(3):  # each is kept with a probability of 1 %
+        buffer.add(blocks(1, seed), origin="later")
+    assert size(buffer.select(lambda origin: origin == "later")) == 0
+    assert torch.equal(parts(buffer.select(lambda origin: True))[0], before)
+    assert buffer.state_dict()["seen"] == 1003
+
+
+def test_a_sample_that_is_not_finite_spoils_no_code():
+    buffer, data = quantised(), blocks(60)
+    odd = data.tensors[0][:2].clone()
+    odd[0, 0, 3], odd[1, 0, 0] = torch.nan, torch.inf
+    buffer.add(TensorDataset(odd, torch.zeros(2, dtype=torch.long)), origin="odd")
+    torch.testing.assert_close(parts(buffer.select(bool))[0], odd, equal_nan=True)  # no code yet
+    inputs = torch.cat([odd, data.tensors[0]])
+    buffer.add(TensorDataset(inputs, torch.arange(62) % 3), origin="first")
+    assert buffer.compressed == 60
+    assert buffer._codebook.isfinite().all()
+    stored, _ = parts(buffer.select(lambda origin: origin == "first"))
+    torch.testing.assert_close(stored, inputs, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_inputs_keep_their_dtype(dtype):
+    generator = torch.Generator().manual_seed(0)
+    coded = blocks(60)
+    odd = torch.rand(5, 1, 8, dtype=torch.float64, generator=generator).to(dtype)
+    buffer = quantised(threshold=0)
+    inputs = torch.cat([coded.tensors[0].to(dtype), odd])
+    buffer.add(TensorDataset(inputs[:60], coded.tensors[1]), origin="coded")
+    buffer.add(TensorDataset(inputs[60:], torch.arange(5)), origin="odd")
+    assert 60 <= buffer.compressed < 65
+    restored = quantised(threshold=0)
+    restored.load_state_dict(buffer.state_dict())
+    for each in (buffer, restored):
+        stored, _ = parts(each.select(lambda origin: origin == "odd"))
+        assert torch.equal(stored, odd)
+        assert {x.dtype for x, _ in each.sample(65)} == {dtype}
+    with pytest.raises(ConfigurationError, match=r"\[8\] of torch.float32 where those before"):
+        buffer.add(TensorDataset(torch.rand(2, 8), torch.arange(2)), origin="other")
+
+    data = TensorDataset(torch.rand(40, 4, dtype=torch.float64).to(dtype), torch.arange(40) % 2)
+    learned = generative(steps=2)
+    learned.add(data, origin="first")
+    everything = learned.after(data, origin="second")
+    assert {everything[index][0].dtype for index in range(size(everything))} == {dtype}
+    assert {each.dtype for each in learned._model.parameters()} == {torch.float32}
+
+
 def dark_and_light(label: int, count: int = 200) -> TensorDataset:
     inputs = torch.full((count, 1, 4, 4), 0.1 + 0.8 * label)
     return TensorDataset(inputs, torch.full((count,), label))
@@ -137,6 +190,22 @@ def test_samples_that_cannot_be_compressed_are_refused(make):
         buffer.add(TensorDataset(torch.arange(4)), origin="first")
     with pytest.raises(ConfigurationError, match="-1 samples"):
         buffer.sample(-1)
+    good, ragged = torch.rand(2, 8), [(torch.rand(8), 0), (torch.rand(7), 1)]
+    for dataset, sentence in (
+        (SampleList([(good[0], "cat")]), "a label is 'cat'"),
+        (SampleList([(good[0], None)]), "a label is None"),
+        (TensorDataset(good, torch.ones(2, 1).long()), r"labels are torch.int64 of shape \[1\]"),
+        (TensorDataset(good, torch.ones(2, 3).long()), r"labels are torch.int64 of shape \[3\]"),
+        (SampleList(ragged), r"inputs of one dataset are \[8\] and \[7\]"),
+        (TensorDataset(torch.rand(2), torch.arange(2)), r"inputs have the shape \[\]"),
+        (TensorDataset(torch.rand(2, 0), torch.arange(2)), r"inputs have the shape \[0\]"),
+    ):
+        with pytest.raises(ConfigurationError, match=sentence):
+            buffer.after(dataset, origin="first")
+    buffer.add(SampleList([(good[0], np.int64(1)), (good[1], np.array(1))]), origin="first")
+    with pytest.raises(ConfigurationError, match="same shape"):
+        buffer.after(TensorDataset(torch.rand(2, 7), torch.arange(2)), origin="second")
+    assert len(buffer) == 2
 
 
 @pytest.mark.parametrize("make", [quantised, generative])
@@ -151,11 +220,57 @@ def test_labels_are_of_the_kind_that_new_samples_have(make):
     assert type(restored.sample(1)[0][1]) is int
 
 
-def test_inputs_out_of_range_are_refused_by_a_generator():
-    with pytest.raises(ConfigurationError, match="scale them"):
-        generative().add(TensorDataset(torch.full((4, 8), 2.0), torch.arange(4) % 2), origin="a")
-    with pytest.raises(ConfigurationError, match="labels are between 0 and 3"):
-        generative().add(TensorDataset(torch.rand(4, 8), torch.arange(4)), origin="a")
+@pytest.mark.parametrize("learn_at_once", [False, True])
+def test_what_a_generator_cannot_learn_is_refused_before_an_update(learn_at_once):
+    buffer = generative(learn_at_once=learn_at_once, steps=1)
+    buffer.add(TensorDataset(torch.rand(4, 8), torch.arange(4) % 2), origin="first")
+    for inputs, labels, sentence in (
+        (torch.full((4, 8), 2.0), torch.arange(4) % 2, "scale them"),
+        (torch.full((4, 8), torch.nan), torch.arange(4) % 2, "scale them"),
+        (torch.rand(4, 8), torch.arange(4), "labels are between 0 and 3"),
+        (torch.rand(4, 2, 4), torch.arange(4) % 2, r"\[2, 4\] where those before are \[8\]"),
+    ):
+        for call in (buffer.after, buffer.add):
+            with pytest.raises(ConfigurationError, match=sentence):
+                call(TensorDataset(inputs, labels), origin="second")
+    assert len(buffer) == 4
+
+
+def test_a_part_that_was_learned_is_not_learned_again_after_an_error(monkeypatch):
+    buffer, train = generative(learn_at_once=False, steps=1), GenerativeBuffer._train
+    for label, name in enumerate(("dark", "light")):
+        buffer.add(dark_and_light(label, 20), origin=name)
+    learned = []
+
+    def once(self, inputs, labels):
+        if learned and not failed:
+            failed.append(labels)
+            raise MemoryError
+        train(self, inputs, labels)
+        learned.append(int(labels[0]))
+
+    failed = []
+    monkeypatch.setattr(GenerativeBuffer, "_train", once)
+    with pytest.raises(MemoryError):
+        buffer.learn()
+    assert (buffer.experiences, len(buffer), learned) == (1, 40, [0])
+    assert buffer.learn() == 1
+    assert (buffer.experiences, buffer.nbytes, learned) == (2, 4 * 1268, [0, 1])
+    assert buffer._counts.tolist() == [20, 20]
+
+
+def test_a_generator_is_loaded_by_one_of_its_size():
+    buffer = generative(steps=1)
+    buffer.add(dark_and_light(0, 20), origin="dark")
+    for options in ({"hidden": 8}, {"latent": 3}):
+        with pytest.raises(ConfigurationError, match="buffer with hidden 16 and latent 2"):
+            generative(**options).load_state_dict(buffer.state_dict())
+    for count in (0, -1, 1.5):
+        with pytest.raises(ConfigurationError, match="whole number from 1 on"):
+            buffer.generate(count)
+
+
+def test_nothing_is_generated_before_an_experience():
     with pytest.raises(ConfigurationError, match="nothing was learned yet"):
         generative().generate(1)
 
@@ -165,7 +280,10 @@ def test_inputs_out_of_range_are_refused_by_a_generator():
     [
         (lambda: quantised(max_size=0), "max_size is 0"),
         (lambda: quantised(codes=257), "codes is 257"),
-        (lambda: quantised(threshold=-1.0), "threshold -1.0"),
+        (lambda: quantised(threshold=-1.0), "threshold is -1.0"),
+        (lambda: quantised(threshold=float("inf")), "threshold is inf"),
+        (lambda: quantised(threshold="x"), "threshold is 'x'"),
+        (lambda: generative(rate="x"), "rate is 'x'"),
         (lambda: generative(steps=0), "steps is 0"),
         (lambda: generative(rate=0.0), "rate is 0.0"),
     ],

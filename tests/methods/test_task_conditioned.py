@@ -20,6 +20,7 @@ from greentrain.methods import (
     Piggyback,
     ProgressiveNetwork,
     SuperMasks,
+    set_task,
 )
 
 
@@ -122,6 +123,47 @@ def test_a_router_opens_a_column_for_inputs_that_it_cannot_reconstruct():
     routed = torch.stack([router.route(inputs).float().mean() for inputs in kinds])
     assert float(routed[0]) < 0.2
     assert float(routed[1]) > 0.8
+
+
+@pytest.mark.parametrize("kind", [Piggyback, SuperMasks])
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+def test_normalisation_is_fixed_and_shared(kind, norm):
+    torch.manual_seed(0)
+    layers = base()
+    layers.insert(1, norm(6))
+    with torch.no_grad():
+        layers[1].weight.copy_(torch.arange(1.0, 7.0))
+        layers[1].bias.fill_(0.5)
+    net, inputs = kind(layers, tasks=2), 3 * torch.rand(9, 4) + 2
+    assert layers[1].weight.tolist() == [1, 2, 3, 4, 5, 6]
+    assert layers[1].bias.tolist() == [0.5] * 6
+    assert net.bytes_per_task == 6  # 24 + 18 weights
+    state = {name: each.clone() for name, each in layers[1].state_dict().items()}
+    for mode in (None, True):  # from construction, and as a fit sets it
+        before = net(inputs, 0).detach()
+        assert before.std(0).max() > 0
+        net.task = 1
+        fitted(net if mode is None else net.train(mode), inputs, torch.arange(9) % 3)
+        assert torch.equal(net(inputs, 0), before)
+    assert net.training
+    assert not layers[1].training
+    for name, each in layers[1].state_dict().items():
+        assert torch.equal(each, state[name])
+
+
+def test_supermasks_keep_a_normalisation_of_many_dimensions():
+    net = SuperMasks(nn.Sequential(nn.LayerNorm((2, 4)), nn.Flatten(), nn.Linear(8, 2)))
+    assert list(net.weights()) == ["2.weight"]
+    assert net.net[0].weight.eq(1).all()
+    assert net.net[2].bias.eq(0).all()
+
+
+def test_a_task_is_set_where_there_are_tasks_only():
+    part = MultiHead(4, 2, tasks=3)
+    set_task(nn.ModuleDict({"head": part, "rest": nn.ReLU()}), 2)
+    assert part.task == 2
+    with pytest.raises(ConfigurationError, match="Sequential has no part with tasks"):
+        set_task(base(), 0)
 
 
 @pytest.mark.parametrize("kind", ["piggyback", "supermasks"])

@@ -10,11 +10,13 @@ from torch.utils.data import TensorDataset
 
 from greentrain.callbacks import DER, EWC, GEM, LearnBuffer, LwF
 from greentrain.control import Action, Candidate, UpdateMode
+from greentrain.errors import ConfigurationError
 from greentrain.memory import GenerativeBuffer, QuantisedBuffer, SampleList, size
 from greentrain.streams import Experience
 from greentrain.training.config import ModeConfig
 from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import ModelTrainer
+from greentrain.training.module_checks import check_learned
 from tests.callbacks.test_parameter_anchors import Net
 
 
@@ -92,3 +94,13 @@ def test_a_replay_takes_samples_that_were_compressed_or_generated(kind: str) -> 
     assert given.n_stored == (10 if kind == "quantised" else 10 + 16)  # 16 of the last one wait
     assert size(stream.everything(experience).new) == len(buffer)
     assert learn.steps == (0 if kind == "quantised" else 2 * 2)  # within the updates that follow
+
+
+def test_a_generator_needs_the_callback_that_trains_it() -> None:
+    buffer, other = (GenerativeBuffer(9, learn_at_once=False) for _ in range(2))
+    for callbacks in (LearnBuffer(buffer), [LearnBuffer(other), LearnBuffer(buffer)]):
+        check_learned(buffer, {"callbacks": callbacks})
+    check_learned(QuantisedBuffer(9), {})
+    for options in ({}, {"callbacks": None}, {"callbacks": [LearnBuffer(other)]}):
+        with pytest.raises(ConfigurationError, match="that nothing trains"):
+            check_learned(buffer, options)

@@ -456,6 +456,10 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
         ({"buffer": "some"}, "buffer is 'some'"),
         ({"buffer": 500}, r"ReservoirBuffer\(500\) of greentrain.memory"),
         ({"buffer": GenerativeBuffer(9)}, r"learn_at_once=False, and the callback LearnBuffer"),
+        (
+            {"buffer": GenerativeBuffer(9, learn_at_once=False)},
+            r"nothing trains, .* give trainer={'callbacks': \[LearnBuffer\(buffer\)\]}",
+        ),
         ({"policy": "greedy"}, r"such as Greedy\(\)"),
         ({"trainer": Trainer(logger=False)}, "trainer is a Trainer, which can fit only once"),
         ({"num_experiences": None}, "num_experiences is missing"),
