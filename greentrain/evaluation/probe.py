@@ -183,7 +183,8 @@ class Probe:
             if self.lacks_labels(experience.val):
                 return self._without_labels(model, new, samples)
             new = experience.val
-        new = self.labelled_part(self.some(self.labelled_part(new), min(samples // 2, MOST_NEW)))
+        new = self.labelled_part(new, quick=True)
+        new = self.labelled_part(self.some(new, min(samples // 2, MOST_NEW)))
         past, present = self._held_out.past, experience.val
         rest = samples - size(new)
         n_past = round(rest * size(past) / max(1, size(past) + size(present)))
@@ -210,9 +211,9 @@ class Probe:
         """
         return not self._signs and lacks_labels(dataset, self._held_out.past)
 
-    def labelled_part(self, dataset: Dataset[Any]) -> Dataset[Any]:
+    def labelled_part(self, dataset: Dataset[Any], *, quick: bool = False) -> Dataset[Any]:
         """Return the samples that have a label; the dataset itself if all have one."""
-        return dataset if self._signs else labelled_part(dataset)
+        return dataset if self._signs else labelled_part(dataset, quick=quick)
 
     @property
     def _signs(self) -> bool:
