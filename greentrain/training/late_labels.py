@@ -11,6 +11,7 @@ from greentrain.decisions.core import finite
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError
+from greentrain.evaluation.probe import Probe
 from greentrain.evaluation.signals.missing_labels import MISSING
 from greentrain.evaluation.signals.unseen_classes import labels_in
 from greentrain.memory import size
@@ -77,7 +78,7 @@ def arrived(
             )
         experience, labelled = experience.labelled(), True
     if isinstance(experience, Experience):
-        experience = _judged(experience, state, needed=labelled)
+        experience = judged(experience, state.probe, needed=labelled)
     data = _counted(state, state.data.gather(experience, labelled=labelled), labelled=labelled)
     if labelled and check is not None:
         check(experience)
@@ -118,7 +119,7 @@ def take_up(asked: AskedUpdate, state: StreamState, recorder: WindowRecorder) ->
                 f"labels of experience {experience.id!r} gave samples without any label; return "
                 "(train, val) with labels, and omit labels= until there are some"
             )
-        experience = _judged(experience, state, needed=True)
+        experience = judged(experience, state.probe, needed=True)
         data = _counted(state, state.data.gather(experience), labelled=True)
     except BaseException:
         if pending.reservation_id is not None:  # nothing was trained
@@ -145,21 +146,21 @@ def _fetched(experience: Experience) -> Experience:
         raise
 
 
-def _judged(experience: Experience, state: StreamState, *, needed: bool) -> Experience:
+def judged(experience: Experience, probe: Probe, *, needed: bool) -> Experience:
     """Return an experience whose held-out samples all have a label, without the others.
 
     A sample without one would count as wrong.
 
     Args:
         experience: The experience.
-        state: The stream's state.
+        probe: The probe, for which -1 may be one of two classes.
         needed: Whether some of its training samples have a label, so that held-out ones need one.
 
     Raises:
         ConfigurationError: If no held-out sample has the label that it needs.
     """
-    val = state.probe.labelled_part(experience.val)
-    if val is experience.val or _are_signs(experience):
+    val = probe.labelled_part(experience.val)
+    if val is experience.val or _are_signs(experience, probe):
         return experience
     if size(val):
         return dataclasses.replace(experience, val=val)
@@ -171,10 +172,10 @@ def _judged(experience: Experience, state: StreamState, *, needed: bool) -> Expe
     return experience
 
 
-def _are_signs(experience: Experience) -> bool:
-    """Return whether -1 is one of two classes of the training samples."""
-    classes = set(labels_in(experience.train) or ())
-    return MISSING in classes and len(classes) == 2
+def _are_signs(experience: Experience, probe: Probe) -> bool:
+    """Return whether -1 is one of two classes of a stream with this experience."""
+    labels = labels_in(experience.train) or ()
+    return MISSING in labels and probe.signs(labels)
 
 
 def _is_late(experience: Any, state: StreamState) -> bool:

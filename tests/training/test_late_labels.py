@@ -10,7 +10,10 @@ from torch.utils.data import TensorDataset
 
 from greentrain.control import Reason, UpdateMode
 from greentrain.errors import ConfigurationError
+from greentrain.evaluation.held_out import HeldOut
+from greentrain.evaluation.probe import Probe
 from greentrain.streams import Experience
+from greentrain.training.late_labels import judged
 from tests.models import Classifier, blobs, experience
 from tests.training.streaming import open_stream, rows
 
@@ -186,3 +189,12 @@ def test_an_experience_whose_labels_cannot_be_fetched_is_not_set_aside(tmp_path)
                 stream.update(late(new, labels))
         result = stream.update(late(new, labels))
     assert result.labels == 240 and result.steps > 0
+
+
+def test_a_missing_label_next_to_one_class_is_no_sign_where_others_were_seen():
+    probe = Probe(None, HeldOut("seen", seed=0), seed=0)
+    parts = [TensorDataset(torch.ones(4, 2), torch.tensor([1, -1, 1, -1])) for _ in range(2)]
+    new = Experience("new", *parts)
+    assert judged(new, probe, needed=True) is new  # -1 and 1 are all classes so far
+    probe.add_experience(Experience("old", *[blobs((2, 3), 2)] * 2), trained=None)
+    assert [int(label) for _, label in judged(new, probe, needed=True).val] == [1, 1]
