@@ -141,6 +141,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     "code",
     [
         "import greentrain",
+        "import greentrain.tracking.prometheus",
         "import sys; sys.argv = ['greentrain', '--help']\n"
         "from greentrain.cli.app import main\n"
         "try: main()\n"
@@ -150,7 +151,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code",
     ],
-    ids=["import", "help", "version"],
+    ids=["import", "prometheus", "help", "version"],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     output = run(f"{code}\nimport sys\nprint('loaded:', *sorted({HEAVY!r} & {{*sys.modules}}))")

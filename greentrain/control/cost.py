@@ -97,6 +97,11 @@ class CostModel:
             for mode, steps, actual_j, *method in state["observed"]
         ]
 
+    def forget(self, method: str) -> None:
+        """Forget the joules of an offered method."""
+        self._observed = [each for each in self._observed if each[0][1] != method]
+        self._learned.clear()
+
     def predict(self, mode: UpdateMode, steps: float, *, method: str = "") -> Estimate:
         """Predict the joules of an update.
 

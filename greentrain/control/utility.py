@@ -121,6 +121,12 @@ class UtilityModel:
             self._rows[UpdateMode(mode), method] = [np.array(row[:-2]) for row in observed]
             self._gains[UpdateMode(mode), method] = [(row[-2], row[-1]) for row in observed]
 
+    def forget(self, method: str) -> None:
+        """Forget the gains of an offered method."""
+        for kind in [each for each in self._rows if each[1] == method]:
+            del self._rows[kind], self._gains[kind]
+        self._posterior.clear()
+
     def predict(
         self, action: Action, state: State, drops: Sequence[Case] | None = None
     ) -> Estimate:

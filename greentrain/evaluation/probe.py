@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,7 +183,8 @@ class Probe:
             if self.lacks_labels(experience.val):
                 return self._without_labels(model, new, samples)
             new = experience.val
-        new = self.labelled_part(self.some(self.labelled_part(new), min(samples // 2, MOST_NEW)))
+        new = self.labelled_part(new, quick=True)
+        new = self.labelled_part(self.some(new, min(samples // 2, MOST_NEW)))
         past, present = self._held_out.past, experience.val
         rest = samples - size(new)
         n_past = round(rest * size(past) / max(1, size(past) + size(present)))
@@ -208,16 +209,16 @@ class Probe:
 
         A label of -1 is none, unless -1 is one of two classes of the stream.
         """
-        return not self._signs and lacks_labels(dataset, self._held_out.past)
+        return not self.signs() and lacks_labels(dataset, self._held_out.past)
 
-    def labelled_part(self, dataset: Dataset[Any]) -> Dataset[Any]:
+    def labelled_part(self, dataset: Dataset[Any], *, quick: bool = False) -> Dataset[Any]:
         """Return the samples that have a label; the dataset itself if all have one."""
-        return dataset if self._signs else labelled_part(dataset)
+        return dataset if self.signs() else labelled_part(dataset, quick=quick)
 
-    @property
-    def _signs(self) -> bool:
-        """True if -1 is one of two classes."""
-        return len(self._seen) == 2 and MISSING in self._seen
+    def signs(self, more: Iterable[Any] = ()) -> bool:
+        """Return whether -1 is one of two classes of the stream, with further labels."""
+        new = {each for each in more if each not in self._seen}
+        return len(self._seen) + len(new) == 2 and (MISSING in self._seen or MISSING in new)
 
     def learn_estimate(self, estimated: ProbeResult, measured: ProbeResult) -> None:
         """Learn from a probe with the labels that arrived after one without them."""

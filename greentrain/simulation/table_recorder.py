@@ -35,6 +35,7 @@ from greentrain.streams import Experience
 from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.fit import ModelTrainer, TrainedModel
 from greentrain.training.fit_callbacks import StepEnergy, StopOnNan, has_finite_weights
+from greentrain.training.late_labels import judged
 from greentrain.training.stream_state import CurrentModel
 
 PROBE_SAMPLES = 1024
@@ -128,7 +129,8 @@ class TableRecorder:
         if UNTRAINED not in self._weights:
             self._weights.save(UNTRAINED, {"state": self._model.state_dict()})
         nodes = {UNTRAINED: TableNode(key=UNTRAINED, pending=(), weights=UNTRAINED)}
-        for position, experience in enumerate(experiences):
+        for position, given in enumerate(experiences):
+            experience = judged(given, self._probe, needed=True)
             following: dict[str, TableNode] = {}
             for node in nodes.values():
                 for row in self._rows(position, experience, node):

@@ -22,8 +22,9 @@ class Experience:
         val: Map-style dataset to evaluate on; never trained on.
         metadata: Any description of the experience.
         test: Map-style dataset for final reports; greentrain makes no decision by it.
-        labels: Returns ``(train, val)`` with labels, if they come only after the decision. It is
-            called once, after the decision; ``train`` and ``val`` need no labels then.
+        labels: Returns ``(train, val)`` with labels, if they come only after the decision: the same
+            samples, of which some may have no label. It is called once in each try of the update,
+            after the decision; ``train`` and ``val`` need no labels then.
 
     Raises:
         ConfigurationError: If the name cannot be stored, or a dataset is missing or empty, or has
@@ -55,7 +56,8 @@ class Experience:
         """Return this experience with the labels that ``labels`` returns.
 
         Raises:
-            ConfigurationError: If it has no ``labels``, or they return no pair of datasets.
+            ConfigurationError: If it has no ``labels``, or they return no pair of datasets, or
+                datasets of another size.
         """
         given = None if self.labels is None else self.labels()
         if not (isinstance(given, tuple | list) and len(given) == 2):
@@ -64,7 +66,15 @@ class Experience:
                 "(train, val) with labels. Omit labels= until there are some"
             )
         train, val = given
-        return Experience(self.id, train, val, metadata=self.metadata, test=self.test)
+        found = Experience(self.id, train, val, metadata=self.metadata, test=self.test)
+        for name in ("train", "val"):
+            count, expected = len(getattr(found, name)), len(getattr(self, name))
+            if count != expected:
+                raise ConfigurationError(
+                    f"labels of experience {self.id!r} gave {count} samples as {name}, which has "
+                    f"{expected}; return all of them, with -1 or None where a label is missing"
+                )
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -144,9 +144,8 @@ def check_arguments(
         )
     if getattr(buffer, "learn_at_once", False):
         raise ConfigurationError(
-            f"buffer is a {type(buffer).__name__} that trains as soon as data are added, after the "
-            "update that could pay for it; give it learn_at_once=False, and the callback "
-            "LearnBuffer(buffer) in the options of the Trainer"
+            f"buffer is a {type(buffer).__name__} with learn_at_once=True, which no update would "
+            "pay for; give it learn_at_once=False, and trainer={'callbacks': [LearnBuffer(buffer)]}"
         )
     check_meter(meter, "meter")
     if not isinstance(carbon, CarbonConfig):

@@ -11,6 +11,9 @@ from greentrain.decisions.core import finite
 from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError
+from greentrain.evaluation.probe import Probe
+from greentrain.evaluation.signals.missing_labels import MISSING
+from greentrain.evaluation.signals.unseen_classes import labels_in
 from greentrain.memory import size
 from greentrain.payments import paying
 from greentrain.streams import Experience
@@ -18,6 +21,8 @@ from greentrain.training.data import UpdateData
 from greentrain.training.stream_state import StreamState
 from greentrain.training.update_context import AskedUpdate, Spent, UpdateContext
 
+LABELS_FAILED = "labels= raised this error, so it counts as no failed try of the update"
+"""A note at an error of the function of labels."""
 NOT_WITHOUT_LABELS = "in shadow mode and on several ranks decisions need labels"
 """The reason why a stream decides about no experience without labels."""
 _MEASURED = (
@@ -72,6 +77,8 @@ def arrived(
                 "yet that a decision could be about; begin with an experience with labels"
             )
         experience, labelled = experience.labelled(), True
+    if isinstance(experience, Experience):
+        experience = judged(experience, state.probe, needed=labelled)
     data = _counted(state, state.data.gather(experience, labelled=labelled), labelled=labelled)
     if labelled and check is not None:
         check(experience)
@@ -106,12 +113,13 @@ def take_up(asked: AskedUpdate, state: StreamState, recorder: WindowRecorder) ->
     if context.labelled or context.experience.labels is None:
         return asked
     try:
-        experience = context.experience.labelled()
+        experience = _fetched(context.experience)
         if _is_late(experience, state):
             raise ConfigurationError(
                 f"labels of experience {experience.id!r} gave samples without any label; return "
                 "(train, val) with labels, and omit labels= until there are some"
             )
+        experience = judged(experience, state.probe, needed=True)
         data = _counted(state, state.data.gather(experience), labelled=True)
     except BaseException:
         if pending.reservation_id is not None:  # nothing was trained
@@ -123,6 +131,51 @@ def take_up(asked: AskedUpdate, state: StreamState, recorder: WindowRecorder) ->
     )
     asked = dataclasses.replace(asked, context=context)
     return asked if asked.probe is None else _measured(asked, state, recorder)
+
+
+def failed_for_labels(error: BaseException) -> bool:
+    """Return whether the function of labels raised an error."""
+    return LABELS_FAILED in getattr(error, "__notes__", ())
+
+
+def _fetched(experience: Experience) -> Experience:
+    try:
+        return experience.labelled()
+    except Exception as error:
+        error.add_note(LABELS_FAILED)
+        raise
+
+
+def judged(experience: Experience, probe: Probe, *, needed: bool) -> Experience:
+    """Return an experience whose held-out samples all have a label, without the others.
+
+    A sample without one would count as wrong.
+
+    Args:
+        experience: The experience.
+        probe: The probe, for which -1 may be one of two classes.
+        needed: Whether some of its training samples have a label, so that held-out ones need one.
+
+    Raises:
+        ConfigurationError: If no held-out sample has the label that it needs.
+    """
+    val = probe.labelled_part(experience.val)
+    if val is experience.val or _are_signs(experience, probe):
+        return experience
+    if size(val):
+        return dataclasses.replace(experience, val=val)
+    if needed:
+        raise ConfigurationError(
+            f"no sample of val of experience {experience.id!r} has a label, so no model can be "
+            "judged on it; give held-out samples with labels"
+        )
+    return experience
+
+
+def _are_signs(experience: Experience, probe: Probe) -> bool:
+    """Return whether -1 is one of two classes of a stream with this experience."""
+    labels = labels_in(experience.train) or ()
+    return MISSING in labels and probe.signs(labels)
 
 
 def _is_late(experience: Any, state: StreamState) -> bool:

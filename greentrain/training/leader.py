@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from greentrain.budget import Budget
@@ -12,6 +12,7 @@ from greentrain.streams import Experience
 from greentrain.texts import get_logger
 from greentrain.training.fit import FitPlan
 from greentrain.training.fit_orders import FitOrder, Kept, Outcome, parts_of
+from greentrain.training.held_sigterm import held_sigterm
 from greentrain.training.result import UpdateResult
 from greentrain.training.stream_ranks import Ranks, check_experience, error_of
 from greentrain.training.stream_state import StreamState
@@ -29,6 +30,7 @@ class Leader:
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
         self._fits = False
+        self._check_sigterm: Callable[[], None] = lambda: None
 
     @contextmanager
     def leading(self, experience: Experience) -> Iterator[None]:
@@ -40,10 +42,11 @@ class Leader:
         Raises:
             ConfigurationError: If another rank has another experience, or an earlier update has
                 closed the connection.
+            SystemExit: After the block, if SIGTERM has arrived in it.
         """
         self._ranks.check_open()
         check_experience(self._ranks, experience)
-        with self._ranks.alone():
+        with held_sigterm() as self._check_sigterm, self._ranks.alone():
             try:
                 yield
             except BaseException as error:
@@ -60,7 +63,12 @@ class Leader:
 
     @contextmanager
     def together(self, plan: FitPlan) -> Iterator[None]:
-        """Send a fit to the other ranks, and run it with them in the block."""
+        """Send a fit to the other ranks, and run it with them in the block.
+
+        Raises:
+            SystemExit: If SIGTERM has arrived.
+        """
+        self._check_sigterm()
         order = FitOrder(
             candidate=plan.candidate,
             position=plan.position,

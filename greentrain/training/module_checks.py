@@ -15,6 +15,7 @@ from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import isolated_rng, quiet
 from greentrain.memory import GenerativeBuffer
 from greentrain.texts import get_logger
+from greentrain.training.colliding_callbacks import collide
 from greentrain.training.fit import as_list
 from greentrain.training.fit_callbacks import has_finite_weights
 from greentrain.training.stream_state import weight_norm
@@ -96,16 +97,23 @@ def check_learned(buffer: object, options: Mapping[str, Any]) -> None:
 
 
 def check_callbacks(callbacks: object, *, monitor: str) -> None:
-    """Refuse an ``EarlyStopping`` on a metric of validation.
+    """Refuse an ``EarlyStopping`` on a metric of validation, and callbacks that collide.
 
     Args:
         callbacks: The option ``callbacks`` of the Trainer.
         monitor: The stream's metric, which is logged in validation.
 
     Raises:
-        ConfigurationError: If there is one.
+        ConfigurationError: If there is one, or one callback is given twice, or two have one
+            ``state_key``.
     """
-    for each in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
+    given = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+    for place, each in enumerate(given):
+        if any(collide(each, other) for other in given[:place]):
+            raise ConfigurationError(
+                f"trainer has a {type(each).__name__} twice in its callbacks, or two with one "
+                "state_key; give it once, or each another state_key"
+            )
         if (
             isinstance(each, EarlyStopping)
             and each.strict

@@ -10,17 +10,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import Checkpoint
 from torch.utils.data import Subset
 
 from greentrain.budget import Account, Budget
-from greentrain.callbacks import BudgetGuard, CompressOnce, EarlyExit, SelectiveTraining
-from greentrain.control import Action, Candidate, UpdateMode, UtilityModel
+from greentrain.callbacks import (
+    BudgetGuard,
+    CompressOnce,
+    EarlyExit,
+    EnergyMonitor,
+    SelectiveTraining,
+)
+from greentrain.control import Action, Candidate, CostModel, UpdateMode, UtilityModel
 from greentrain.energy import WindowRecorder
 from greentrain.errors import ConfigurationError
 from greentrain.payments import MIN_RESERVATION_J, paying
 from greentrain.texts import get_logger, short_repr
+from greentrain.training.colliding_callbacks import collide
 from greentrain.training.data import UpdateData
-from greentrain.training.fit import ModelTrainer
+from greentrain.training.fit import ModelTrainer, as_list
 from greentrain.training.step_flops import StepFlops
 from greentrain.training.update_context import Spent
 
@@ -166,27 +174,45 @@ class OfferedMethods:
 
             plain = counted()
             for name, callback in self._methods.items():
-                self.works[name] = work = step_work(plain, counted(copy.deepcopy(callback)))
+                try:
+                    found = counted(copy.deepcopy(callback))
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"the method {name!r} failed: {error}") from error
+                self.works[name] = work = step_work(plain, found)
                 state.controller.utility.worth[name] = _worth(work)
                 _log.info("a step with %s has %.0f %% of the operations", name, 100 * work.step)
         return Spent(energy_j=payment.actual_j, overrun_j=payment.overrun_j)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the measured works, and the method of the current model."""
+        """Return the measured works, the classes, and the method of the current model."""
         works = {name: [work.step, work.first] for name, work in self.works.items()}
-        return {"works": works, "last": self._last}
+        return {"works": works, "classes": self.settings, "last": self._last}
 
-    def load_state_dict(self, state: Mapping[str, Any], utility: UtilityModel) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], utility: UtilityModel, cost: CostModel | None = None
+    ) -> None:
         """Restore the result of :meth:`state_dict`; methods that are not offered now are left out.
 
-        What a callback kept in memory is gone, so the next use of any method is a first one.
+        What a callback kept in memory is gone, so the next use of any method is a first one. What
+        was measured and learned with another class under the same name is forgotten.
+
+        Args:
+            state: The state.
+            utility: The model of gains.
+            cost: The model of joules; ``None`` without one.
         """
+        classes = state.get("classes", {})  # not in a state of an earlier release
+        other = [name for name, kind in self.settings.items() if classes.get(name, kind) != kind]
         self.works = {
             name: StepWork(step=step, first=first)
             for name, (step, first) in state["works"].items()
-            if name in self._methods
+            if name in self._methods and name not in other
         }
         self._last = ""
+        for name in other:
+            utility.forget(name)
+            if cost is not None:
+                cost.forget(name)
         utility.worth = {name: _worth(work) for name, work in self.works.items()}
 
 
@@ -215,13 +241,16 @@ def _worth(work: StepWork) -> float:
     return max(_LEAST_WORTH, work.step)
 
 
-def check_methods(methods: object, *, ranks: int, shadow: bool) -> OfferedMethods:
+def check_methods(
+    methods: object, *, ranks: int, shadow: bool, callbacks: object = None
+) -> OfferedMethods:
     """Return the methods of a stream, or refuse them.
 
     Args:
         methods: Callbacks by name; ``None`` for none.
         ranks: Processes of a training.
         shadow: Whether the stream is in shadow mode.
+        callbacks: The option ``callbacks`` of the Trainer, which run in each update.
 
     Raises:
         ConfigurationError: If they cannot be used.
@@ -243,6 +272,16 @@ def check_methods(methods: object, *, ranks: int, shadow: bool) -> OfferedMethod
             raise ConfigurationError(
                 f"the method {name!r} is {short_repr(callback)}; it must be a callback, such as "
                 "FeatureCache('backbone')"
+            )
+        if isinstance(callback, BudgetGuard | EnergyMonitor | Checkpoint):
+            raise ConfigurationError(
+                f"the method {name!r} is a {type(callback).__name__}, which makes no step cheaper: "
+                "a stream measures, caps and keeps each update itself; leave it out"
+            )
+        if any(collide(callback, each) for each in as_list(callbacks)):
+            raise ConfigurationError(
+                f"the method {name!r} is among the callbacks of trainer, or has the state_key of "
+                "one of them, and both would run in one update; give it in one place"
             )
         if isinstance(callback, CompressOnce | EarlyExit):
             raise ConfigurationError(

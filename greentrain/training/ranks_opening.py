@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule
@@ -14,7 +15,7 @@ from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import Evaluator
 from greentrain.memory import Buffer
-from greentrain.training.fit import ModelTrainer, checked_trainer
+from greentrain.training.fit import ModelTrainer, as_list, checked_trainer
 from greentrain.training.follower import Follower
 from greentrain.training.leader import Leader
 from greentrain.training.ranks_meter import open_meter
@@ -32,6 +33,7 @@ def check_ranks(
     model: LightningModule,
     options: Mapping[str, Any],
     buffer: Buffer | str | None,
+    state_dir: str | Path | None = None,
 ) -> None:
     """Refuse what several ranks cannot do, and ranks that differ; every rank has to call this.
 
@@ -41,6 +43,7 @@ def check_ranks(
         model: The model with fresh weights.
         options: Options of the Trainer.
         buffer: The buffer, as it was given.
+        state_dir: The folder of the state, as it was given.
 
     Raises:
         ConfigurationError: If an option cannot be used, or two ranks differ in one.
@@ -70,8 +73,11 @@ def check_ranks(
     plain = (str, int, float, bool, type(None))
     compared = {name: _text(value) for name, value in settings.items()}
     compared["model"] = _digest(model)
+    compared["state_dir"] = str(state_dir)
     for name in sorted(options):
         value = options[name]
+        if name == "callbacks":
+            value = ", ".join(type(each).__name__ for each in as_list(value))
         known = isinstance(value, plain)
         compared[f"trainer.{name}"] = str(value) if known else type(value).__name__
     ranks.check_same(compared, "a configuration", "start all ranks with the same configuration")

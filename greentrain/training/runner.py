@@ -26,7 +26,7 @@ from greentrain.training.checkpoint import Checkpoint
 from greentrain.training.config import CarbonConfig
 from greentrain.training.failed_tries import MOST_TRIES, FailedTries, failed_again
 from greentrain.training.fit import ModelTrainer
-from greentrain.training.late_labels import NOT_WITHOUT_LABELS, arrived, take_up
+from greentrain.training.late_labels import NOT_WITHOUT_LABELS, arrived, failed_for_labels, take_up
 from greentrain.training.leader import Leader
 from greentrain.training.result import ReportedTraining, UpdateResult
 from greentrain.training.resuming import lacks_outcome
@@ -251,6 +251,7 @@ class StreamRunner:
             or self._leader is not None  # a rank may have died, and not for the data
             or not isinstance(error, Exception)
             or isinstance(error, _NOT_OF_THE_DATA)
+            or failed_for_labels(error)
         ):
             return False
         tries = self._tries.add(experience.id)

@@ -295,7 +295,8 @@ class StreamState:
         if "waits" in state:  # not in a state of an earlier release
             self.waits.load_state_dict(state["waits"])
         if "methods" in state:
-            self.methods.load_state_dict(state["methods"], self.controller.utility)
+            controller = self.controller
+            self.methods.load_state_dict(state["methods"], controller.utility, controller.cost)
 
     def _parts(self) -> dict[str, _Saved]:
         names = ("model", "data", "held_out", "probe", "history", "closing", "controller")

@@ -171,7 +171,12 @@ class StreamTrainer:
         if not shadow:  # there, your own job trains
             check_learned(buffer, options)
         options, ranks = open_ranks(options, find_launch())
-        offered = check_methods(methods, ranks=number_of_ranks(options), shadow=shadow)
+        offered = check_methods(
+            methods,
+            ranks=number_of_ranks(options),
+            shadow=shadow,
+            callbacks=options.get("callbacks"),
+        )
         leader = Leader(ranks) if ranks is not None and ranks.leads else None
         model_trainer = ModelTrainer(
             make_model,
@@ -239,7 +244,7 @@ class StreamTrainer:
             tracker = config.open_tracker(tracking_uri)
             self._runner = open_runner(*parts, tracker=tracker, start_by=waits, **given)
         else:
-            check_ranks(ranks, settings, state.model.module, options, buffer)
+            check_ranks(ranks, settings, state.model.module, options, buffer, state_dir)
             tracker = config.open_tracker(tracking_uri if ranks.leads else None)
             self._runner = open_on_ranks(
                 ranks, leader, *parts, tracker=tracker, options=options, **given

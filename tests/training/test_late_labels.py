@@ -10,7 +10,10 @@ from torch.utils.data import TensorDataset
 
 from greentrain.control import Reason, UpdateMode
 from greentrain.errors import ConfigurationError
+from greentrain.evaluation.held_out import HeldOut
+from greentrain.evaluation.probe import Probe
 from greentrain.streams import Experience
+from greentrain.training.late_labels import judged
 from tests.models import Classifier, blobs, experience
 from tests.training.streaming import open_stream, rows
 
@@ -134,3 +137,64 @@ def test_shadow_mode_refuses_experiences_without_labels(tmp_path):
         pytest.raises(ConfigurationError, match=words),
     ):
         stream.update(late(turned("turned", 3), lambda: None))
+
+
+@pytest.mark.parametrize("kept", [64, 32])
+def test_held_out_samples_without_a_label_are_not_judged(tmp_path, kept):
+    whole = experience("first", range(4), 60)
+    val = whole.val.tensors
+    targets = torch.where(torch.arange(64) < kept, val[1], -1)
+    with open_stream(tmp_path, Scoring) as stream:
+        result = stream.update(Experience("first", whole.train, TensorDataset(val[0], targets)))
+        held = stream._runner.state.held_out.past
+        (judged,) = stream._runner.evaluator.measure(
+            stream.model, [TensorDataset(val[0][:kept], val[1][:kept])]
+        )
+    assert len(held) == kept and -1 not in [int(label) for _, label in held]
+    assert result.metric_after == pytest.approx(judged.value)
+    assert judged.value > 0.9
+
+
+def test_held_out_samples_need_a_label_where_the_training_samples_have_one(tmp_path):
+    new = turned("turned", 3)
+    words = "no sample of val of experience 'turned' has a label"
+    with open_stream(tmp_path, Scoring) as stream:
+        stream.update(experience("first", range(4), 60))
+        with pytest.raises(ConfigurationError, match=words):
+            stream.update(Experience("turned", new.train, stripped(new.val)))
+        with pytest.raises(ConfigurationError, match=words):
+            stream.update(late(new, lambda: (new.train, stripped(new.val))))
+    assert len(rows(tmp_path, "reservation")) == len(rows(tmp_path, "settlement"))
+
+
+def test_labels_of_another_number_of_samples_are_refused():
+    of = Experience("monday", [1, 2, 3], [4], labels=lambda: ([1, 2], [4]))
+    with pytest.raises(ConfigurationError, match="gave 2 samples as train, which has 3"):
+        of.labelled()
+
+
+def test_an_experience_whose_labels_cannot_be_fetched_is_not_set_aside(tmp_path):
+    new = turned("turned", 3)
+    answers = [OSError("down") for _ in range(3)]
+
+    def labels():
+        if answers:
+            raise answers.pop()
+        return new.train, new.val
+
+    with open_stream(tmp_path, Scoring) as stream:
+        stream.update(experience("first", range(4), 60))
+        for _ in range(3):
+            with pytest.raises(OSError, match="down"):
+                stream.update(late(new, labels))
+        result = stream.update(late(new, labels))
+    assert result.labels == 240 and result.steps > 0
+
+
+def test_a_missing_label_next_to_one_class_is_no_sign_where_others_were_seen():
+    probe = Probe(None, HeldOut("seen", seed=0), seed=0)
+    parts = [TensorDataset(torch.ones(4, 2), torch.tensor([1, -1, 1, -1])) for _ in range(2)]
+    new = Experience("new", *parts)
+    assert judged(new, probe, needed=True) is new  # -1 and 1 are all classes so far
+    probe.add_experience(Experience("old", *[blobs((2, 3), 2)] * 2), trained=None)
+    assert [int(label) for _, label in judged(new, probe, needed=True).val] == [1, 1]

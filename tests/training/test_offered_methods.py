@@ -7,10 +7,18 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from greentrain.callbacks import EarlyExit, FeatureCache, LoraUpdate, SelectiveTraining
+from greentrain.callbacks import (
+    EarlyExit,
+    EnergyMonitor,
+    FeatureCache,
+    LoraUpdate,
+    SelectiveTraining,
+)
 from greentrain.cli.explained_decisions import chosen_option, explained_decisions
 from greentrain.control import (
     Action,
@@ -31,6 +39,7 @@ from greentrain.ledger import Ledger
 from greentrain.report import build, render_html
 from greentrain.training.config import ModeConfig
 from greentrain.training.data import UpdateData
+from greentrain.training.module_checks import check_callbacks
 from greentrain.training.offered_methods import OfferedMethods, StepWork, check_methods
 from tests.models import Classifier, Clock, experience
 from tests.report.test_core import valid
@@ -182,11 +191,41 @@ def test_adapters_are_merged_before_weights_are_kept(tmp_path):
         ({"cached": FeatureCache}, "must be a callback"),
         ({"exits": EarlyExit(["layer"], classes=4)}, "change them there"),
         ({"selective": SelectiveTraining()}, r"SelectiveTraining\('selective_backprop'\)"),
+        ({"saved": ModelCheckpoint()}, "'saved' is a ModelCheckpoint, which makes no step cheaper"),
+        ({"metered": EnergyMonitor()}, "'metered' is a EnergyMonitor"),
+        ({"stop": EarlyStopping("loss")}, "'stop' is among the callbacks of trainer"),
     ],
 )
 def test_methods_that_cannot_be_offered(methods, message):
     with pytest.raises(ConfigurationError, match=message):
-        check_methods(methods, ranks=1, shadow=False)
+        check_methods(methods, ranks=1, shadow=False, callbacks=[EarlyStopping("loss")])
+
+
+def test_callbacks_that_collide_are_refused_at_opening():
+    cache, stop = FeatureCache("trunk"), EarlyStopping("loss")
+    with pytest.raises(ConfigurationError, match="'cached' is among the callbacks of trainer"):
+        check_methods({"cached": cache}, ranks=1, shadow=False, callbacks=cache)
+    for given in ([cache, cache], [stop, EarlyStopping("loss")]):
+        with pytest.raises(ConfigurationError, match="twice in its callbacks, or two with one"):
+            check_callbacks(given, monitor="val_acc")
+    check_callbacks([stop, EarlyStopping("other"), cache, Callback(), Callback()], monitor="v")
+
+
+def test_what_another_class_learned_under_the_same_name_is_forgotten():
+    before, gains, cost = OfferedMethods({"m": FeatureCache("trunk")}), UtilityModel(), CostModel()
+    before.works["m"] = StepWork(step=0.25, first=0.5)
+    action = Action(mode=UpdateMode.WARM_START, method="m")
+    gains.observe(action, STATE, 0.1)
+    gains.observe(WARM, STATE, 0.1)
+    cost.observe(UpdateMode.WARM_START, 10, 5.0, method="m")
+    state = json.loads(json.dumps(before.state_dict()))
+    same = OfferedMethods({"m": FeatureCache("head")})
+    same.load_state_dict(state, gains, cost)
+    assert same.works == before.works and len(gains.state_dict()) == 2
+    other = OfferedMethods({"m": LoraUpdate()})
+    other.load_state_dict(state, gains, cost)
+    assert not other.works and not gains.worth
+    assert list(gains.state_dict()) == ["WARM_START"] and not cost.state_dict()["observed"]
 
 
 def test_methods_are_for_one_process_and_for_own_trainings(tmp_path):
@@ -199,5 +238,5 @@ def test_methods_are_for_one_process_and_for_own_trainings(tmp_path):
     wrong = {"cached": FeatureCache("layer.9")}
     with open_stream(tmp_path, Deep, methods=wrong) as stream:
         stream.update(experience("0", [0], count=8))
-        with pytest.raises(ConfigurationError, match=r"layer\.9"):
+        with pytest.raises(ConfigurationError, match=r"method 'cached' failed: .*layer\.9"):
             stream.update(experience("1", [1], count=8))

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import Timer
 from torch import distributed
 
 from greentrain.energy import ConstantMeter, Source
 from greentrain.errors import ConfigurationError
 from greentrain.training.launch import Launch, find_launch
 from greentrain.training.ranks_meter import JoulePublisher, RanksMeter
+from greentrain.training.ranks_opening import check_ranks
 from greentrain.training.stream_ranks import Ranks, open_ranks
+from tests.models import Classifier
 from tests.training import rank_worker
 from tests.training.streaming import rows
 
@@ -139,6 +143,27 @@ def test_torchrun_starts_two_ranks(tmp_path):
 
 
 # Without a second process.
+
+
+def test_the_folder_and_the_callbacks_of_the_ranks_are_compared():
+    compared = []
+
+    class Both:
+        size = 2
+
+        def check_same(self, values, what, remedy):
+            compared.append(values)
+
+    settings = {"shadow": False, "start_by": None}
+    for folder, callbacks in (("a", [Callback()]), ("b", [Callback(), Timer()])):
+        options = {"callbacks": callbacks}
+        check_ranks(Both(), settings, Classifier(), options, None, folder)
+    assert compared[1]["trainer.callbacks"] == "Callback, Timer"
+    assert {key for key in compared[0] if compared[0][key] != compared[1][key]} == {
+        "state_dir",
+        "trainer.callbacks",
+    }
+
 
 TWO = Launch(launcher="torchrun", rank=0, size=2, local_size=2)
 CPU = {"accelerator": "cpu", "max_epochs": 1}

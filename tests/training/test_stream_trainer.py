@@ -455,7 +455,7 @@ def test_a_training_that_fails_is_paid_for_and_recorded(tmp_path):
         ({"mode": "up"}, "mode is 'up'"),
         ({"buffer": "some"}, "buffer is 'some'"),
         ({"buffer": 500}, r"ReservoirBuffer\(500\) of greentrain.memory"),
-        ({"buffer": GenerativeBuffer(9)}, r"learn_at_once=False, and the callback LearnBuffer"),
+        ({"buffer": GenerativeBuffer(9)}, r"give it learn_at_once=False, and trainer="),
         (
             {"buffer": GenerativeBuffer(9, learn_at_once=False)},
             r"nothing trains, .* give trainer={'callbacks': \[LearnBuffer\(buffer\)\]}",

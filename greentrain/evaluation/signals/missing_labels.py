@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from greentrain.memory.datasets import fetch, item_column
 MISSING = -1
 """The target of a sample without a label, as for :class:`greentrain.callbacks.PartialLabels`."""
 LOOKED_AT = 16
-"""Samples that are read to find out whether any has a label, if no tensor holds the labels."""
+"""Samples that are read first, if no tensor holds the labels."""
+_AT_ONCE = 256
+"""Samples that are held at once while all are read."""
 
 
 def label_known(sample: Any) -> bool | None:
@@ -51,12 +53,16 @@ def label_known(sample: Any) -> bool | None:
     return isinstance(value, bool) or value != MISSING
 
 
-def labelled_part(dataset: Dataset[Any]) -> Dataset[Any]:
+def labelled_part(dataset: Dataset[Any], *, quick: bool = False) -> Dataset[Any]:
     """Return the samples that have a label; the dataset itself if all have one.
 
-    Labels in a tensor are all read at once. Of other datasets a few samples are read first, and all
-    only if one of these has no label. Samples without a place for a label count as labelled: a
-    module may need none.
+    Labels in a tensor are all read at once. Of other datasets all samples are read. Samples without
+    a place for a label count as labelled: a module may need none.
+
+    Args:
+        dataset: A map-style dataset.
+        quick: Whether a few samples are read first, and all only if one of these has no label. A
+            few missing labels may be overlooked then.
 
     Example:
         >>> len(labelled_part([("a", 3), ("b", None), ("c", 0)]))
@@ -71,18 +77,19 @@ def labelled_part(dataset: Dataset[Any]) -> Dataset[Any]:
         if bool(known.all()):
             return dataset
         return Subset(dataset, known.nonzero().flatten().tolist())
-    few = fetch(dataset, spread(size(dataset), LOOKED_AT).tolist())
-    if all(label_known(each) is not False for each in few):
+    if quick and all(label_known(each) is not False for each in _few(dataset)):
         return dataset
-    every = fetch(dataset, range(size(dataset)))
-    return Subset(dataset, [at for at, each in enumerate(every) if label_known(each)])
+    every = list(_known(dataset))
+    if False not in every:
+        return dataset
+    return Subset(dataset, [at for at, each in enumerate(every) if each])
 
 
 def lacks_labels(dataset: Dataset[Any], past: Dataset[Any]) -> bool:
     """Return whether no sample of a dataset has a label.
 
-    A few samples are read if no tensor holds the labels. Samples with no place for a label lack it
-    if the past ones have one.
+    If no tensor holds the labels, samples are read until one has a label. Samples with no place for
+    a label lack it if the past ones have one.
 
     Args:
         dataset: The new samples.
@@ -95,12 +102,22 @@ def lacks_labels(dataset: Dataset[Any], past: Dataset[Any]) -> bool:
     column = item_column(dataset, 1)
     if column is not None:
         return not size(labelled_part(dataset))
-    known = {
-        label_known(each) for each in fetch(dataset, spread(size(dataset), LOOKED_AT).tolist())
-    }
+    known = {label_known(each) for each in _few(dataset)}
     if known == {None}:
         return bool(size(past)) and label_known(fetch(past, [0])[0]) is not None
-    return known <= {False, None}
+    return True not in known and not any(_known(dataset))
+
+
+def _few(dataset: Dataset[Any]) -> list[Any]:
+    return fetch(dataset, spread(size(dataset), LOOKED_AT).tolist())
+
+
+def _known(dataset: Dataset[Any]) -> Iterator[bool | None]:
+    """Yield whether each sample has a label."""
+    count = size(dataset)
+    for first in range(0, count, _AT_ONCE):
+        some = fetch(dataset, range(first, min(first + _AT_ONCE, count)))
+        yield from map(label_known, some)
 
 
 def only_inputs(dataset: Dataset[Any]) -> Dataset[Any]:

@@ -109,3 +109,13 @@ def test_samples_without_a_place_for_a_label_lack_it_only_if_the_past_has_one():
     assert not lacks_labels(alone, [torch.ones(2)])
     assert lacks_labels(alone, [(torch.ones(2), 3)])
     assert only_inputs([{"image": 7, "label": None}])[0] == 7
+
+
+def test_all_labels_of_a_list_are_read_before_it_is_called_unlabelled():
+    few = [(place, 1 if place in (1, 2, 52) else None) for place in range(105)]
+    assert not lacks_labels(few, [])
+    assert [x for x, _ in labelled_part(few)] == [1, 2, 52]
+    assert lacks_labels([(x, None) for x, _ in few], [])
+    most = [(place, -1 if 1 <= place <= 7 else 0) for place in range(600)]
+    assert len(labelled_part(most)) == 593
+    assert labelled_part(most, quick=True) is most  # the first samples read all have one
