@@ -131,6 +131,8 @@ def test_all_processes_stop_at_one_step(tmp_path):
         ({"deadline": "at six"}, r"deadline\)='at six' is no time; give a time of day such as"),
         ({"deadline": NOON}, "is in the past; now it is 2026-12-01T12:00:00"),
         ({"deadline": NOON.replace(tzinfo=None)}, "has no time zone; add it"),
+        ({"deadline": "9999-12-31T23:59-12:00"}, "outside of the years 1 to 9999 in UTC; give an"),
+        ({"clock": datetime.now}, r"BudgetGuard\(clock=...\) returned .* with a time zone"),
         ({"anneal": True}, r"BudgetGuard\(anneal=True\) concerns a cap, and there is only a dead"),
         ({"ledger": "sqlite:///a.db"}, r"ledger='sqlite:///a.db'\) concerns a cap"),
         ({"budget": "b", "ledger": "sqlite:///a.db"}, r"budget='b'\) concerns a cap"),
