@@ -254,3 +254,10 @@ def test_blank_rows_are_skipped(tmp_path):
     )
     start = datetime(2026, 1, 1, 1, tzinfo=UTC)
     assert mean_intensity(CsvIntensity(path, zone="DE"), start, start) == 300.0
+
+
+@pytest.mark.parametrize("bounds", [{"low_g_per_kwh": 101.0}, {"high_g_per_kwh": 99.0}])
+def test_a_value_outside_of_its_bounds_is_refused(bounds: dict[str, float]) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match="100 g/kWh is not between its bounds"):
+        Interval(start=noon, end=noon + timedelta(hours=1), g_per_kwh=100.0, **bounds)
