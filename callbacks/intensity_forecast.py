@@ -71,9 +71,9 @@ def _checked(intervals: Iterable[Any]) -> list[Any]:
         for name in ("start", "end"):
             moment = getattr(one, name, None)
             if not isinstance(moment, datetime):
-                raise TypeError(f"an interval has no time {name!r}; return Interval(start=..., ...)")
+                raise TypeError(f"an interval has no time {name!r}; return an Interval")
             if moment.tzinfo is None:
                 raise TypeError(f"the {name} of an interval has no time zone; add one")
         if not hasattr(one, "g_per_kwh"):
-            raise TypeError("an interval has no g_per_kwh; return Interval(g_per_kwh=..., ...)")
+            raise TypeError("an interval has no g_per_kwh; return an Interval")
     return found

@@ -101,7 +101,7 @@ def check_path(checkpoint: object) -> Path:
     """
     if not isinstance(checkpoint, (str, Path)):
         raise ConfigurationError(
-            f"CarbonAwarePause(checkpoint={checkpoint!r}) is no path; give one such as 'paused.ckpt'"
+            f"CarbonAwarePause(checkpoint={checkpoint!r}) is no path; give one, as 'paused.ckpt'"
         )
     return Path(checkpoint)
 

@@ -218,7 +218,7 @@ def _review(provider: IntensityProvider, path: Path, *, as_json: bool) -> None:
             key = tuple(stored[name] for name in _SAME_JOB)
             replaced += key in last
             last[key] = number, stored
-        except (ValueError, KeyError, TypeError, RecursionError):  # such as a line cut off by a kill
+        except (ValueError, KeyError, TypeError, RecursionError):  # a line cut off by a kill
             _warn_of_line(number, path)
     for number, stored in last.values():
         try:
