@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from greentrain.callbacks.messages import warn
+from greentrain.callbacks.messages import inform, warn
 from greentrain.callbacks.pause_rule import persisted
 from greentrain.carbon import IntensityProvider
 
@@ -18,8 +18,8 @@ LONGEST = timedelta(days=7)
 class IntensityForecast:
     """The forecast of a provider, or its last day again if it has none.
 
-    A provider without a forecast is reported once, and so is one that fails or returns something
-    else than intervals. The latter gives no forecast.
+    That a provider has no forecast is logged once. One that fails, or returns something else than
+    intervals, is a warning once, and gives no forecast.
 
     Args:
         provider: Has ``history(start, end)``, and perhaps ``forecast(as_of, horizon)``.
@@ -27,7 +27,7 @@ class IntensityForecast:
 
     def __init__(self, provider: IntensityProvider) -> None:
         self.provider = provider
-        self._warned: set[bool] = set()
+        self._reported: set[bool] = set()
 
     def at(self, now: datetime, end: datetime) -> Sequence[Any]:
         """Return the intervals expected from now to an end; empty if they are unknown.
@@ -43,21 +43,22 @@ class IntensityForecast:
                     return found
             except Exception as error:  # a failing provider never stops training
                 failed = True
-                self._warn(failed, f"gave no forecast: {error}")
+                self._report(failed, f"gave no forecast: {error}")
         try:
             found = persisted(_checked(self.provider.history(now - _DAY, now)), now, horizon)
         except Exception as error:
-            self._warn(True, f"gave no forecast: {error}")
+            self._report(True, f"gave no forecast: {error}")
             return []
         if not failed:
             again = "has no forecast, so its last day is expected again"
-            self._warn(not found, again if found else "gave no forecast and no last day")
+            self._report(not found, again if found else "gave no forecast and no last day")
         return found
 
-    def _warn(self, failed: bool, detail: str) -> None:
-        if failed not in self._warned:
-            self._warned.add(failed)
-            warn(f"CarbonAwarePause: {type(self.provider).__name__} {detail}")
+    def _report(self, failed: bool, detail: str) -> None:
+        if failed not in self._reported:
+            self._reported.add(failed)
+            say = warn if failed else inform
+            say(f"CarbonAwarePause: {type(self.provider).__name__} {detail}")
 
 
 def _checked(intervals: Iterable[Any]) -> list[Any]:

@@ -420,12 +420,12 @@ def test_intervals_of_another_form_are_no_forecast(change, detail, history):
     assert [bool(one) for one in found] == [not history] * 2  # or else the last day again
 
 
-def test_a_provider_without_a_forecast_says_so_once():
-    forecast = IntensityForecast(Shapeless(None, False))
+def test_a_provider_without_a_forecast_says_so_once(caplog):
+    caplog.set_level("INFO")
+    forecast = IntensityForecast(Hours(CLEAN_NIGHT))
     forecast.provider.forecast = lambda *_: []
-    with pytest.warns(UserWarning, match="has no forecast, so its last day is expec") as warned:
-        found = [forecast.at(NOON, NOON + 3650 * 24 * HOUR) for _ in range(2)]
-    assert len(warned) == 1
+    found = [forecast.at(NOON, NOON + 3650 * 24 * HOUR) for _ in range(2)]
+    assert caplog.text.count("has no forecast, so its last day is expected again") == 1
     assert found[0][-1].end <= NOON + timedelta(days=7, hours=1)
 
 
