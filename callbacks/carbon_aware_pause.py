@@ -14,7 +14,7 @@ from rich.console import Console
 
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.budget_guard import BudgetGuard
-from greentrain.callbacks.deadline import is_time_of_day, local_now, parse_deadline
+from greentrain.callbacks.deadline import check_clock, is_time_of_day, local_now, parse_deadline
 from greentrain.callbacks.deadline_stop import DeadlineStop
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.intensity_forecast import IntensityForecast
@@ -24,6 +24,7 @@ from greentrain.callbacks.pause_arguments import (
     carbon_of_record,
     check_intensity,
     check_number,
+    check_path,
     check_requeue,
     provider_of,
     record_of,
@@ -132,7 +133,7 @@ class CarbonAwarePause(Callback):
         self.duration_s = duration_s
         self.min_saving, self.min_run_s, self.max_pauses = min_saving, min_run_s, max_pauses
         self.margin, self.check_s = margin, check_s
-        self.checkpoint = Path(checkpoint)
+        self.checkpoint = check_path(checkpoint)
         self.meter = meter
         self.choices: list[PauseChoice] = []
         self.usage = PauseUsage()
@@ -267,13 +268,7 @@ class CarbonAwarePause(Callback):
             self.usage.begin_resuming()
 
     def _now(self) -> datetime:
-        now = self._clock()
-        if not isinstance(now, datetime) or now.tzinfo is None:
-            raise ConfigurationError(
-                f"CarbonAwarePause(clock=...) returned {now!r}; it must return a datetime with a "
-                "time zone"
-            )
-        return now
+        return check_clock(self._clock(), "CarbonAwarePause")
 
     def _can_pause(self, trainer: Any) -> bool:
         """Return whether a pause is allowed now; the same in every process."""
@@ -297,6 +292,7 @@ class CarbonAwarePause(Callback):
         ran = None if self._ran_since is None else (now - self._ran_since).total_seconds()
         if self.deadline is None or self.intensity is None or work_s is None:
             return None
+        self._work.warn_if_late(work_s, self.deadline - now)
         if state == "running" and ran is not None and ran < self.min_run_s:
             return None
         if state == "new" and not self._may_begin_late(trainer):

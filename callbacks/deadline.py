@@ -43,12 +43,20 @@ def parse_deadline(deadline: str | datetime, now: datetime, name: str) -> dateti
             f"{name}={str(deadline)!r} has no time zone; add it, such as "
             f"'{deadline.isoformat()}+00:00'"
         )
-    if deadline <= now:
+    try:
+        # In UTC: Python compares times of one zone without its changes of daylight saving.
+        found, present = deadline.astimezone(UTC), now.astimezone(UTC)
+    except OverflowError:
+        raise ConfigurationError(
+            f"{name}={str(deadline)!r} is outside of the years 1 to 9999 in UTC; give an earlier "
+            "time"
+        ) from None
+    if found <= present:
         raise ConfigurationError(
             f"{name}={str(deadline)!r} is in the past; now it is "
             f"{now.isoformat(timespec='seconds')}"
         )
-    return deadline.astimezone(UTC)
+    return found
 
 
 def is_time_of_day(deadline: object) -> bool:
@@ -62,6 +70,23 @@ def is_time_of_day(deadline: object) -> bool:
 
 
 _ALLOWED = "give a time of day such as '06:00', or a time such as '2026-12-01T06:00+01:00'"
+
+
+def check_clock(now: object, name: str) -> datetime:
+    """Return the time that a clock gave.
+
+    Args:
+        now: What the clock returned.
+        name: Name of the callback, for errors.
+
+    Raises:
+        ConfigurationError: If it is no time with a zone.
+    """
+    if not isinstance(now, datetime) or now.tzinfo is None:
+        raise ConfigurationError(
+            f"{name}(clock=...) returned {now!r}; it must return a datetime with a time zone"
+        )
+    return now
 
 
 def local_now() -> datetime:

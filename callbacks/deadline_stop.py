@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from greentrain.callbacks.base import Callback, ReturnedResult
-from greentrain.callbacks.deadline import parse_deadline
+from greentrain.callbacks.deadline import check_clock, parse_deadline
 from greentrain.callbacks.messages import inform, warn
 from greentrain.callbacks.stop_reason import StopReason
 from greentrain.callbacks.trainer_plan import (
@@ -54,14 +54,17 @@ class DeadlineStop(Callback):
         self._deadline, self._clock, self.on_exceed = deadline, clock, on_exceed
         self.deadline: datetime | None = None
         if deadline is not None:
-            parse_deadline(deadline, clock(), "BudgetGuard(deadline)")
+            parse_deadline(deadline, self._now(), "BudgetGuard(deadline)")
         self.stopped, self.stop_reason, self.reason = False, StopReason.NOT_STOPPED, ""
         self._edge: datetime | None = None
         self._begin_watch()
 
     def skip_gap(self) -> None:
         """Leave out the time since the last step: a pause of the training."""
-        self._edge = self._clock()
+        self._edge = self._now()
+
+    def _now(self) -> datetime:
+        return check_clock(self._clock(), "BudgetGuard")
 
     def _begin_watch(self) -> None:
         self._steps_s: deque[float] = deque(maxlen=_KEPT)
@@ -69,7 +72,7 @@ class DeadlineStop(Callback):
         self._edge = None
         self._batches, self._next_watch, self._warned = 0, 0, False
         if self._deadline is not None:
-            self.deadline = parse_deadline(self._deadline, self._clock(), "BudgetGuard(deadline)")
+            self.deadline = parse_deadline(self._deadline, self._now(), "BudgetGuard(deadline)")
 
     def _begin_timed_step(self) -> None:
         if self.deadline is not None:
@@ -86,14 +89,14 @@ class DeadlineStop(Callback):
             self._watch(trainer)
 
     def _passed_s(self) -> float:
-        before, self._edge = self._edge, self._clock()
+        before, self._edge = self._edge, self._now()
         return 0.0 if before is None else max(0.0, (self._edge - before).total_seconds())
 
     def _watch(self, trainer: Any) -> None:
         """Stop in all processes, or schedule the next look at the clock."""
         if self.deadline is None or self.stop_reason is not StopReason.NOT_STOPPED:
             return
-        left_s = (self.deadline - self._clock()).total_seconds()
+        left_s = (self.deadline - self._now()).total_seconds()
         needed_s = 0.0 if self.on_exceed == "warn" else self._needed_s(trainer)
         longest_s = max(self._steps_s, default=0.0)
         free = (left_s - needed_s) / (2.0 * longest_s) if longest_s else 0.0
@@ -119,7 +122,7 @@ class DeadlineStop(Callback):
 
     def _miss(self, trainer: Any, left_s: float, needed_s: float) -> None:
         assert self.deadline is not None
-        at = self.deadline.astimezone(self._clock().tzinfo).isoformat(timespec="minutes")
+        at = self.deadline.astimezone(self._now().tzinfo).isoformat(timespec="minutes")
         if self.on_exceed == "warn":
             if not self._warned:
                 self._warned = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -90,6 +91,19 @@ def check_number(
         raise ConfigurationError(
             f"CarbonAwarePause({name}={value!r}) is not allowed; give {allowed}"
         )
+
+
+def check_path(checkpoint: object) -> Path:
+    """Return the file of a pause.
+
+    Raises:
+        ConfigurationError: If it is no path.
+    """
+    if not isinstance(checkpoint, (str, Path)):
+        raise ConfigurationError(
+            f"CarbonAwarePause(checkpoint={checkpoint!r}) is no path; give one, as 'paused.ckpt'"
+        )
+    return Path(checkpoint)
 
 
 def check_requeue(trainer: Trainer, others: list[Any]) -> None:

@@ -28,6 +28,8 @@ _MOST_STEPS = 4000
 _LEAST_SAVING = 1e-6
 _TIE = 1e-9
 _DAY_S = 86400.0
+_LONGEST_WAIT_S = 7 * _DAY_S
+"""No forecast reaches further, so no later start is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,7 @@ def choose(
 
     if slack_s <= 0:
         return run("the deadline leaves no time to wait")
+    slack_s = min(slack_s, _LONGEST_WAIT_S)
     step_s = max(_STEP_S, (slack_s + needed_s) / _MOST_STEPS)
     grid = _intensities(now, forecast, math.ceil((slack_s + needed_s) / step_s) + 1, step_s)
     if grid is None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+
+from greentrain.callbacks.messages import warn
 
 _EPOCHS = 5
 """Last epochs of which the longest counts."""
@@ -30,6 +32,7 @@ class WorkLeft:
         self._whole = True
         self._done_s = 0.0
         self._mark: datetime | None = None
+        self._late = False
 
     def started(self, trainer: Any, now: datetime) -> None:
         """Begin to measure; an epoch that was continued is not measured as a whole."""
@@ -73,6 +76,17 @@ class WorkLeft:
         if self._batches >= _FIRST_BATCHES and math.isfinite(batches):
             return self._batches_s / self._batches * batches
         return None
+
+    def warn_if_late(self, work_s: float, left: timedelta) -> None:
+        """Warn once if the training takes longer than the time until the deadline."""
+        left_s = max(0.0, left.total_seconds())
+        if self._late or work_s <= left_s:
+            return
+        self._late = True
+        warn(
+            f"CarbonAwarePause: the rest of the fit takes about {work_s / 3600:.1f} h and the "
+            f"deadline is in {left_s / 3600:.1f} h, so it runs without a pause"
+        )
 
     def batches_in(self, seconds: float) -> int:
         """Return how many batches take some seconds; 1 or more."""

@@ -1,6 +1,6 @@
 """Train before a deadline, and pause while electricity is dirty.
 
-Run ``python examples/wait_for_the_night.py --quick`` for a simulated night that takes a second. For
+Run ``python examples/wait_for_the_night.py --quick`` for a simulated night. For
 a real one, give a file of hourly intensities: ``--csv de.csv --zone DE --deadline 08:00``. With
 ``--requeue`` a pause ends the process with exit code 75; run the same command again later.
 """

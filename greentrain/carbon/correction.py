@@ -31,6 +31,8 @@ DAYS = 60
 """Past days whose errors the covariance comes from."""
 READ_DAYS = 2 * DAYS
 """Past days that are read: each of the last :data:`DAYS` is compared with the days before it."""
+LONGEST = timedelta(days=7)
+"""Time after which a forecast is returned as it is; no published one reaches further."""
 _DAY_H = 24
 _PRIOR_DAYS = 10.0
 """Days that the autoregressive covariance counts as."""
@@ -194,7 +196,8 @@ def corrected_forecast(
 ) -> list[Interval]:
     """Return a provider's forecast, corrected by its own past errors, with bounds of 90 %.
 
-    The forecast is returned as it is if the provider keeps no past forecasts.
+    The forecast is returned as it is if the provider keeps no past forecasts, and so is what lies
+    beyond seven days.
 
     Args:
         provider: The provider.
@@ -217,7 +220,9 @@ def corrected_forecast(
         predicted, errors = _past(provider, as_of, DAYS)
     if not np.isfinite(errors).any():
         return forecast
-    hours = math.ceil((end - as_of) / HOUR)
+    # Only hours that have a forecast: the covariance grows with the square of their number.
+    reach = min(end, as_of + LONGEST, max(one.end for one in forecast))
+    hours = max(0, math.ceil((reach - as_of) / HOUR))
     # From the first hour of a day on, in UTC.
     first = -int((as_of - as_of.replace(hour=0, minute=0, second=0, microsecond=0)) / HOUR) % _DAY_H
     coming = step_means(forecast, as_of, hours, HOUR)
@@ -243,6 +248,10 @@ def corrected_forecast(
                     ),
                 )
             )
+    beyond = as_of + hours * HOUR
+    if beyond < end:
+        later = overlapping(forecast, beyond, end)
+        parts += [replace(one, start=max(one.start, beyond)) for one in later]
     return [one for one in parts if one.end > one.start]
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from greentrain._about import DISTRIBUTION
+from greentrain.carbon.hidden_keys import hide_keys
 from greentrain.carbon.intensity import Interval, Kind, Provenance
 from greentrain.carbon.online import Client, OnlineIntensity, RefusedKey
 from greentrain.carbon.zones import did_you_mean
@@ -137,7 +138,7 @@ class EntsoeIntensity(OnlineIntensity):
         from entsoe.exceptions import NoMatchingDataError
 
         (key,) = self._client.keys()
-        hidden = [logging.getLogger(one) for one in ("entsoe.entsoe", "urllib3.connectionpool")]
+        hidden = _loggers_of_requests()
         redact = _Redact(key)
         for logger in hidden:
             logger.addFilter(redact)
@@ -258,9 +259,19 @@ class _Redact(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Replace the key in a record's text."""
-        if self._key in (text := record.getMessage()):
-            record.msg, record.args = text.replace(self._key, "***"), ()
+        if (hidden := hide_keys(text := record.getMessage(), [self._key])) != text:
+            record.msg, record.args = hidden, ()
         return True
+
+
+def _loggers_of_requests() -> list[logging.Logger]:
+    """Return each logger of the packages that see an address with the key.
+
+    A filter of a parent does not see the records of its children, so each is returned.
+    """
+    packages = ("entsoe", "requests", "urllib3")
+    names = [one for one in logging.root.manager.loggerDict if one.split(".")[0] in packages]
+    return [logging.getLogger(one) for one in names]
 
 
 def _mean_intensities(generation: DataFrame) -> dict[str, Series]:

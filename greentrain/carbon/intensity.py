@@ -20,6 +20,7 @@ MOST_HOURS = 31 * 24
 MOST_G_PER_KWH = 10_000.0
 """Highest intensity that is accepted: eight times that of a coal plant. More is a wrong unit."""
 _HOUR = timedelta(hours=1)
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +75,8 @@ class Interval:
         provenance: Origin of this value; ``None`` if it is that of its provider.
 
     Raises:
-        ConfigurationError: If a time is naive, the interval is empty, or a value is not an
-            intensity.
+        ConfigurationError: If a time is naive, the interval is empty, a value is not an intensity,
+            or it is not between its bounds.
     """
 
     start: datetime
@@ -105,6 +106,14 @@ class Interval:
                     f"an intensity is {value:g} g/kWh, more than any plant emits; give it in g/kWh "
                     "(1 kg/MWh is 1 g/kWh)"
                 )
+        low = self.g_per_kwh if self.low_g_per_kwh is None else self.low_g_per_kwh
+        high = self.g_per_kwh if self.high_g_per_kwh is None else self.high_g_per_kwh
+        rounding = _ROUNDING * (1.0 + self.g_per_kwh)
+        if low > self.g_per_kwh + rounding or high < self.g_per_kwh - rounding:
+            raise ConfigurationError(
+                f"an intensity of {self.g_per_kwh:g} g/kWh is not between its bounds {low:g} and "
+                f"{high:g}; give low_g_per_kwh up to it, and high_g_per_kwh from it on"
+            )
 
 
 @runtime_checkable

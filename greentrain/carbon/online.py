@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
+from greentrain.carbon.hidden_keys import hide_keys
 from greentrain.carbon.intensity import (
     Interval,
     Kind,
@@ -27,6 +28,7 @@ from greentrain.texts import one_line
 from greentrain.units import utc_now
 
 _HOUR = timedelta(hours=1)
+_NO_TIME = timedelta(0)
 _TRIES = 3
 _TIMEOUT_S = 5.0
 _FIRST_WAIT_S = 0.5
@@ -122,7 +124,7 @@ class Client:
         """
         import httpx2
 
-        hidden = (*self.keys(), *secrets)
+        hidden = (*self.keys(), *secrets, ":".join(login or ()))
         with httpx2.Client(
             timeout=self._timeout_s, follow_redirects=False, verify=_certificates()
         ) as client:
@@ -166,13 +168,11 @@ class Client:
     def _parsed(self, content: bytes) -> Answer:
         try:
             return Answer(json.loads(content), hashlib.sha256(content).hexdigest())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self.malformed("it is no JSON") from None
 
     def _failure(self, code: int, content: bytes, hidden: Sequence[str]) -> IntensityError:
-        said = _message(content)
-        for one in hidden:
-            said = said.replace(one, "***")
+        said = hide_keys(_message(content), hidden)
         quoted = f": {one_line(said, _LONGEST_MESSAGE)}" if said else ""
         if code in (401, 403) and self.key_names:
             return RefusedKey(
@@ -201,7 +201,7 @@ def _message(content: bytes) -> str:
     """Return the message of an error in the forms that services use; empty if there is none."""
     try:
         found: Any = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     for _ in range(2):
         if isinstance(found, dict):
@@ -303,15 +303,21 @@ class OnlineIntensity(ABC):
         with self._lock:
             now = self._clock()
             kept = self._answers.get((what, start, end))
-            if kept is not None and now - kept[0] < self.refresh:
+            # A clock that was set back makes an age negative.
+            if kept is not None and _NO_TIME <= now - kept[0] < self.refresh:
                 return kept[1]
-            if self._failed is not None and now - self._failed[0] < self.pause:
+            if self._failed is not None and _NO_TIME <= now - self._failed[0] < self.pause:
                 raise self._failed[1].with_traceback(None)  # it is raised at each step
             try:
                 found = without_overlaps(read(start, end))
-            except IntensityError as error:
-                self._failed = now, error
+            except ConfigurationError:
                 raise
+            except (IntensityError, ValueError, OverflowError, RecursionError) as error:
+                reason = one_line(str(error), 60)  # such as that of a time of the year 1
+                malformed = self._client.malformed(reason)
+                failure = error if isinstance(error, IntensityError) else malformed
+                self._failed = now, failure
+                raise failure from None
             self._failed = None
             if len(self._answers) >= _MOST_ANSWERS:
                 self._answers.clear()

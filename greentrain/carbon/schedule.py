@@ -1,4 +1,4 @@
-"""Propose when a work should run, and review afterwards what the proposal has saved."""
+"""Propose when a job should run, and review afterwards what the proposal has saved."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from greentrain.carbon.correction import (
 )
 from greentrain.carbon.intensity import IntensityProvider, Interval, gaps, mean_of
 from greentrain.carbon.planning import Plan, at_once, check_work, plan
-from greentrain.errors import IntensityError
+from greentrain.errors import ConfigurationError, IntensityError
 from greentrain.units import J_PER_WH
 
+LONGEST = timedelta(days=30)
+"""Longest time until a deadline: forecasts and the last days say nothing about later months."""
 _PROFILE = timedelta(days=7)
 
 
@@ -146,10 +148,17 @@ def propose(provider: IntensityProvider, work: Work, now: datetime) -> Proposal:
         now: Time of the proposal, aware; nothing later is used.
 
     Raises:
-        ConfigurationError: If the deadline cannot be met, or a time is naive.
+        ConfigurationError: If the deadline cannot be met, is more than :data:`LONGEST` away, or a
+            time is naive.
         IntensityError: If the provider gives no forecast and no history.
     """
     check_work(now, work.duration, work.deadline)
+    if work.deadline - now > LONGEST:
+        raise ConfigurationError(
+            f"the deadline {work.deadline.isoformat()} is more than {LONGEST.days} days after "
+            f"{now.isoformat(timespec='minutes')}; forecasts reach a few days, so give an earlier "
+            "one and plan the rest later"
+        )
     forecast, until = expected_intensity(provider, now, work.deadline)
     chosen = plan(
         forecast,

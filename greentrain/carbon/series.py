@@ -24,6 +24,7 @@ from greentrain.carbon.intensity import (
     utc_span,
 )
 from greentrain.errors import ConfigurationError
+from greentrain.texts import short_repr
 from greentrain.units import in_utc
 
 T = TypeVar("T")
@@ -149,7 +150,9 @@ class _Table:
             reader = csv.reader(io.StringIO(text, newline=""))
             rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigurationError(f"{title} holds something else: {error}") from None
+            raise ConfigurationError(
+                f"{title} is no CSV file in UTF-8 ({error}); save it as one"
+            ) from None
         header = [name.strip().lower().replace("₂", "2") for name in (rows[0][1] if rows else [])]
         time = next((name for name in _TIME_COLUMNS if name in header), None)
         named = [name for name in _VALUE_COLUMNS if name in header]
@@ -172,8 +175,21 @@ class _Table:
         self._rows = [self._row(header, line, row) for line, row in rows[1:]]
         self._times = [self._cell(row, time, _utc) for row in self._rows]
         if any(later <= earlier for earlier, later in itertools.pairwise(self._times)):
-            raise ConfigurationError(f"{title} has times that do not increase")
-        self._ends = [*self._times[1:], self._times[-1] + (self._times[-1] - self._times[-2])]
+            number = next(
+                n for n, (one, two) in enumerate(itertools.pairwise(self._times), 1) if two <= one
+            )
+            raise ConfigurationError(
+                f"{title} has times that do not increase, at line {self._rows[number]['']}; write "
+                "each time once, in order and in UTC"
+            )
+        try:
+            last = self._times[-1] + (self._times[-1] - self._times[-2])
+        except OverflowError:
+            raise ConfigurationError(
+                f"{title} ends at {self._times[-1]}, and its end is beyond the year 9999; "
+                "write the times of its values"
+            ) from None
+        self._ends = [*self._times[1:], last]
 
     def values(self, provenance: Provenance) -> list[Interval]:
         """Return the known values, each with its origin if the file says that it is estimated."""
@@ -228,7 +244,7 @@ class _Table:
             )
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"line {row['']} of {self._title} holds something else: {error}"
+                f"line {row['']} of {self._title} has no intensity: {error}"
             ) from None
 
     def _row(self, header: list[str], line: int, row: list[str]) -> dict[str, str]:
@@ -240,11 +256,15 @@ class _Table:
         return {**dict(zip(header, row, strict=True)), "": str(line)}
 
     def _cell(self, row: dict[str, str], column: str, read: Callable[[str], T]) -> T:
+        text = row[column]
         try:
-            return read(row[column])
-        except (KeyError, ValueError) as error:
+            return read(text)
+        except ValueError as error:
+            what = "a time in UTC such as 2026-12-01T08:00" if read is _utc else "a number in g/kWh"
+            more = f" ({error})" if isinstance(error, ConfigurationError) else ""
             raise ConfigurationError(
-                f"line {row['']} of {self._title} holds something else: {error}"
+                f"line {row['']} of {self._title} has {short_repr(text)} in the column {column!r}"
+                f"{more}; write {what}"
             ) from None
 
 

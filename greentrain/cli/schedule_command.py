@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from greentrain.carbon.schedule import Proposal, Review
 
 _FILE = "plans.jsonl"
+_FOLDER = Path("greentrain_plans")
+_PAUSE_COST = "10 min"
+_SAME_JOB = ("energy_j", "duration_s", "deadline", "zone", "signal")
+"""Keys of a plan by which a later one replaces it."""
 
 
 def schedule(
     energy: Annotated[
-        str | None, typer.Option(help="Energy of the work, such as '5 kWh'.", metavar="ENERGY")
+        str | None, typer.Option(help="Energy of the job, such as '5 kWh'.", metavar="ENERGY")
     ] = None,
     duration: Annotated[
         str | None, typer.Option(help="Time that it needs, such as '8 h'.", metavar="TIME")
@@ -43,8 +47,13 @@ def schedule(
     ] = None,
     slices: Annotated[bool, typer.Option("--slices", help="Allow pauses.")] = False,
     pause_cost: Annotated[
-        str, typer.Option(help="Time at full power that each pause costs.", metavar="TIME")
-    ] = "10 min",
+        str | None,
+        typer.Option(
+            help="Time at full power that each pause costs; with --slices.",
+            metavar="TIME",
+            show_default=_PAUSE_COST,
+        ),
+    ] = None,
     as_of: Annotated[
         str | None,
         typer.Option(
@@ -53,13 +62,14 @@ def schedule(
     ] = None,
     plans: Annotated[
         Path, typer.Option(help="Folder of the plans and of online answers.", metavar="FOLDER")
-    ] = Path("greentrain_plans"),
+    ] = _FOLDER,
     review: Annotated[
-        bool, typer.Option("--review", help="Show what past plans saved of the possible.")
+        bool,
+        typer.Option("--review", help="Show what past plans would have saved of the possible."),
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Say when to run a work, so that it causes the fewest grams before its deadline."""
+    """Say when to run a job, so that it causes the fewest grams before its deadline."""
     provider = _provider(zone, intensity, plans)
     if review:
         _review(provider, plans / _FILE, as_json=as_json)
@@ -77,11 +87,15 @@ def schedule(
     energy_j = parse_energy(str(energy))
     if not 0 < energy_j < float("inf"):
         raise ConfigurationError(f"--energy is {energy!r}; it must be above 0")
+    if pause_cost is not None and not slices:
+        raise ConfigurationError(
+            f"--pause-cost is {pause_cost!r} and there are no pauses; add --slices, or omit it"
+        )
     work = Work(
         energy_j=energy_j,
         duration=parse_duration(str(duration)),
         deadline=_moment(str(deadline), "--deadline"),
-        pause_cost=parse_duration(pause_cost) if slices else timedelta(0),
+        pause_cost=parse_duration(pause_cost or _PAUSE_COST) if slices else timedelta(0),
         sliced=slices,
     )
     now = utc_now() if as_of is None else _moment(as_of, "--as-of")
@@ -96,6 +110,7 @@ def schedule(
             "--review",
             *(["--zone", zone] if zone else []),
             *(["--intensity", intensity] if intensity else []),
+            *(["--plans", plans] if plans != _FOLDER else []),
         )
 
 
@@ -194,11 +209,19 @@ def _review(provider: IntensityProvider, path: Path, *, as_json: bool) -> None:
     if not path.exists():
         raise ConfigurationError(f"there are no plans in {path}; make one without --review first")
     found: list[Review] = []
-    waiting = others = 0
+    waiting = others = replaced = 0
     about = provider.provenance
+    last: dict[tuple[Any, ...], tuple[int, dict[str, Any]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             stored = json.loads(line)
+            key = tuple(stored[name] for name in _SAME_JOB)
+            replaced += key in last
+            last[key] = number, stored
+        except (ValueError, KeyError, TypeError, RecursionError):  # a line cut off by a kill
+            _warn_of_line(number, path)
+    for number, stored in last.values():
+        try:
             if (stored["zone"], stored["signal"]) != (about.zone, about.signal):
                 others += 1
                 continue
@@ -206,23 +229,29 @@ def _review(provider: IntensityProvider, path: Path, *, as_json: bool) -> None:
                 waiting += 1
                 continue
             one = review(provider, stored)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             if isinstance(error, ConfigurationError):
                 raise
-            raise ConfigurationError(f"line {number} of {path} is no plan") from None
+            _warn_of_line(number, path)
+            continue
         if one is None:
             waiting += 1
         else:
             found.append(one)
     if as_json:
-        console.print_json(_plain(found, waiting))
+        console.print_json(_plain(found, waiting, replaced))
         return
-    _show_review(found, waiting)
+    _show_review(found, waiting, replaced)
     if others:
         console.print_line(f"Plans of other zones or signals: {others}.")
 
 
-def _plain(found: list[Review], waiting: int) -> dict[str, Any]:
+def _warn_of_line(number: int, path: Path) -> None:
+    console.print_line(f"Warning: line {number} of {path} is no plan and left out.", err=True)
+
+
+def _plain(found: list[Review], waiting: int, replaced: int) -> dict[str, Any]:
+    """Return a review for programs; a plan's grams are those of the plan, if it was carried out."""
     saved, possible = (
         sum(getattr(one, name) for one in found) for name in ("saving_g", "possible_g")
     )
@@ -243,13 +272,14 @@ def _plain(found: list[Review], waiting: int) -> dict[str, Any]:
         "possible_g": possible,
         "share": saved / possible if possible else None,
         "waiting": waiting,
+        "replaced": replaced,
     }
 
 
-def _show_review(found: list[Review], waiting: int) -> None:
+def _show_review(found: list[Review], waiting: int, replaced: int) -> None:
     from greentrain.units import format_carbon
 
-    columns = ["plan of", "now", "planned", "best", "expected", "saved", "possible"]
+    columns = ["plan of", "now", "planned", "best", "expected", "would save", "possible"]
     table = console.new_table("Past plans", *columns, right=columns[1:])
     for one in found:
         grams = (one.now_g, one.planned_g, one.best_g, one.expected_g, one.saving_g, one.possible_g)
@@ -257,11 +287,14 @@ def _show_review(found: list[Review], waiting: int) -> None:
             table, f"{one.as_of:%Y-%m-%d %H:%M %Z}", *(format_carbon(each) for each in grams)
         )
     console.open_console().print(table)
-    plain = _plain(found, waiting)
+    plain = _plain(found, waiting, replaced)
     if plain["share"] is not None:
         saved, possible = (format_carbon(plain[name]) for name in ("saving_g", "possible_g"))
         console.print_line(
-            f"Saved: {saved} of the possible {possible}, which is {100 * plain['share']:.0f} %."
+            f"The plans would have saved {saved} of the possible {possible}, which is "
+            f"{100 * plain['share']:.0f} %, if carried out."
         )
+    if replaced:
+        console.print_line(f"Left out: {replaced} of the plans, which a later one replaced.")
     if waiting:
         console.print_line(f"Not yet known: {waiting} of the plans.")

@@ -12,6 +12,7 @@ from greentrain.carbon import CarbonAccount, IntensityProvider, StaticIntensity
 from greentrain.carbon.durations import parse_duration
 from greentrain.energy import Reading
 from greentrain.errors import ConfigurationError
+from greentrain.texts import short_repr
 from greentrain.units import utc_now
 
 LONGEST = timedelta(days=7)
@@ -36,7 +37,8 @@ class StartBy:
         sleep: Waits for some seconds.
 
     Raises:
-        ConfigurationError: If a duration cannot be read, or ``within`` is above seven days.
+        ConfigurationError: If a duration cannot be read, ``within`` is above seven days, or
+            ``slices`` is no bool.
     """
 
     within: str = "24 h"
@@ -47,6 +49,16 @@ class StartBy:
     sleep: Callable[[float], object] = time.sleep
 
     def __post_init__(self) -> None:
+        if not isinstance(self.slices, bool):
+            raise ConfigurationError(
+                f"StartBy(slices={short_repr(self.slices)}) is not allowed; give True or False"
+            )
+        for name in ("within", "pause_cost", "recheck"):
+            if not isinstance(text := getattr(self, name), str):
+                raise ConfigurationError(
+                    f"StartBy({name}={short_repr(text)}) is no text; write a number and a unit, "
+                    "such as '24 h'"
+                )
         if self.longest > LONGEST:
             raise ConfigurationError(
                 f"start_by is {self.within!r}; forecasts reach a few days, so give at most "
@@ -119,8 +131,16 @@ def check_start_by(
 
 
 def _read(text: str) -> StartBy:
-    within = text.removesuffix(IN_SLICES)
-    return StartBy(within=within, slices=within != text)
+    words = " ".join(text.lower().split())
+    within = words.removesuffix(IN_SLICES).strip()
+    slices = words.endswith(IN_SLICES)
+    try:
+        parse_duration(within)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"start_by is {short_repr(text)}: {error}, or '8 h{IN_SLICES}'"
+        ) from None
+    return StartBy(within=within, slices=slices)
 
 
 def _check_forecasts(provider: IntensityProvider | None, within: str) -> None:

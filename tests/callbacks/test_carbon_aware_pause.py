@@ -6,6 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from greentrain.callbacks import (
     TrainingPaused,
     resumable_loader,
 )
+from greentrain.callbacks.intensity_forecast import IntensityForecast
 from greentrain.carbon import Interval, Provenance, StaticIntensity
 from greentrain.energy import ConstantMeter
 from greentrain.errors import ConfigurationError
@@ -382,6 +384,60 @@ def test_a_provider_that_fails_is_reported_once():
     assert len([each for each in warned if "no forecast" in str(each.message)]) == 1
 
 
+class Shapeless(Hours):
+    """Return intervals of another form, in the forecast and perhaps in the history."""
+
+    def __init__(self, change: Any, history: bool) -> None:
+        super().__init__(CLEAN_NIGHT)
+        self.change, self.too = change, history
+
+    def forecast(self, as_of: datetime, horizon: timedelta) -> Any:
+        return [self.change(one) for one in super().history(as_of, as_of + horizon)]
+
+    def history(self, start: datetime, end: datetime) -> Any:
+        found = super().history(start, end)
+        return [self.change(one) for one in found] if self.too else found
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        (
+            lambda one: SimpleNamespace(start=datetime(2026, 12, 1), end=one.end, g_per_kwh=1.0),
+            "the start of an interval has no time zone",
+        ),
+        (lambda one: 5, "an interval has no time 'start'"),
+        (lambda one: SimpleNamespace(start=one.start, end=one.end), "an interval has no g_per_kwh"),
+    ],
+    ids=["naive", "number", "no value"],
+)
+@pytest.mark.parametrize("history", [True, False])
+def test_intervals_of_another_form_are_no_forecast(change, detail, history):
+    forecast = IntensityForecast(Shapeless(change, history))
+    with pytest.warns(UserWarning, match=f"Shapeless gave no forecast: {detail}") as warned:
+        found = [forecast.at(NOON, NOON + 48 * HOUR) for _ in range(2)]
+    assert len(warned) == 1
+    assert [bool(one) for one in found] == [not history] * 2  # or else the last day again
+
+
+def test_a_provider_without_a_forecast_says_so_once(caplog):
+    caplog.set_level("INFO")
+    forecast = IntensityForecast(Hours(CLEAN_NIGHT))
+    forecast.provider.forecast = lambda *_: []
+    found = [forecast.at(NOON, NOON + 3650 * 24 * HOUR) for _ in range(2)]
+    assert caplog.text.count("has no forecast, so its last day is expected again") == 1
+    assert found[0][-1].end <= NOON + timedelta(days=7, hours=1)
+
+
+def test_a_deadline_that_is_too_near_is_said_once():
+    clock = Machine()
+    pause = pausing(clock, CLEAN_NIGHT, duration_s=6 * 3600.0, deadline=NOON + 2 * HOUR)
+    with pytest.warns(UserWarning, match="about 6.0 h and the deadline is in 2.0 h") as warned:
+        fit(Phases(clock), pause)
+    assert len([each for each in warned if "the deadline is in" in str(each.message)]) == 1
+    assert pause.usage.pauses == 0
+
+
 def test_it_continues_a_day_later_with_the_same_deadline():
     clock = Machine()
     options = {"pause": "requeue", "deadline": "06:00", "duration_s": 6 * 3600.0}
@@ -426,6 +482,8 @@ def test_two_processes_wait_together(tmp_path):
         ({"deadline": NOON - HOUR}, r"deadline\)='2026-12-01 11:00:00.00:00' is in the past"),
         ({"deadline": "tomorrow"}, "='tomorrow' is no time; give a time of day such as '06:00'"),
         ({"deadline": NOON.replace(tzinfo=None)}, "has no time zone; add it"),
+        ({"deadline": "9999-12-31T23:59-12:00"}, "is outside of the years 1 to 9999 in UTC"),
+        ({"checkpoint": 5}, r"checkpoint=5\) is no path; give one, as 'paused.ckpt'"),
         ({"clock": lambda: datetime(2026, 12, 1)}, "it must return a datetime with a time zone"),
     ],
 )

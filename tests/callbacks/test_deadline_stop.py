@@ -131,6 +131,7 @@ def test_all_processes_stop_at_one_step(tmp_path):
         ({"deadline": "at six"}, r"deadline\)='at six' is no time; give a time of day such as"),
         ({"deadline": NOON}, "is in the past; now it is 2026-12-01T12:00:00"),
         ({"deadline": NOON.replace(tzinfo=None)}, "has no time zone; add it"),
+        ({"deadline": "9999-12-31T23:59-12:00"}, "outside of the years 1 to 9999 in UTC; give an"),
         ({"anneal": True}, r"BudgetGuard\(anneal=True\) concerns a cap, and there is only a dead"),
         ({"ledger": "sqlite:///a.db"}, r"ledger='sqlite:///a.db'\) concerns a cap"),
         ({"budget": "b", "ledger": "sqlite:///a.db"}, r"budget='b'\) concerns a cap"),
@@ -139,3 +140,8 @@ def test_all_processes_stop_at_one_step(tmp_path):
 def test_bad_arguments_get_one_sentence(options, message):
     with pytest.raises(ConfigurationError, match=message):
         guarded(Clock(), 60.0, **options)
+
+
+def test_a_clock_without_a_zone_is_refused():
+    with pytest.raises(ConfigurationError, match=r"BudgetGuard\(clock=...\) returned "):
+        BudgetGuard(deadline="06:00", clock=datetime.now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -182,3 +183,20 @@ def test_deadlines(deadline, expected):
 def test_bad_deadlines_get_one_sentence(deadline, message):
     with pytest.raises(ConfigurationError, match=message):
         parse_deadline(deadline, NOON, "deadline")
+
+
+def test_deadlines_are_compared_in_utc():
+    """In Berlin, 02:10 comes twice on 25 October 2026; the second one is an hour later."""
+    berlin = ZoneInfo("Europe/Berlin")
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=berlin)
+    second = datetime(2026, 10, 25, 2, 10, tzinfo=berlin, fold=1)
+    assert parse_deadline(second, first, "deadline") == datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match="is in the past"):
+        parse_deadline(first, second, "deadline")
+
+
+def test_no_start_beyond_the_longest_forecast_is_compared():
+    falling = hours(*[1000.0 - hour for hour in range(24 * 20)])
+    choice = chosen(falling, deadline=NOON + timedelta(days=3650))
+    assert choice.wait
+    assert choice.until == NOON + timedelta(days=7)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -142,6 +143,29 @@ def test_a_refused_key_is_shown_nowhere(
     assert KEY not in f"{e.value}{e.value!r}{e.value.__cause__}{provider!r}"
     assert "securityToken" in caplog.text
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("key", [KEY, "ent/s3cr3t+k3y="])
+@pytest.mark.parametrize("down", [False, True])
+def test_no_log_of_a_failure_shows_the_key(
+    served: Service,
+    provider: EntsoeIntensity,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    down: bool,
+    key: str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("ENTSOE_API_KEY", key)
+    served.answers["/api"] = [Reply(b"", 503)]
+    if down:  # the port of no server
+        monkeypatch.setattr("entsoe.entsoe.URL", "http://127.0.0.1:9/api")
+    with pytest.raises(IntensityError, match="ENTSO-E gave"):
+        provider.history(NOON, NOW)
+    assert "Incremented Retry for (url=" in caplog.text
+    assert "securityToken=***" in caplog.text
+    for form in (key, quote(key, safe=""), quote_plus(key)):
+        assert form not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -186,18 +186,19 @@ def test_half_a_year_of_germany_is_read():
     ("rows", "said"),
     [
         (["2021-07-01 12:00,1"], "two or more rows"),
-        (["2021-07-01 12:00,1", "2021-07-01 12:00,2"], "times that do not increase"),
-        (["2021-07-01 12:00,1", "yesterday,2"], "holds something else"),
-        (["2021-07-01 12:00,1", "2021-07-01 13:00,much"], "holds something else"),
+        (["2021-07-01 12:00,1", "2021-07-01 12:00,2"], "do not increase, at line 3; write each"),
+        (["2021-07-01 12:00,1", "yesterday,2"], "has 'yesterday' in the column 'dat"),
+        (["2021-07-01 12:00,1", "2021-07-01 13:00,much"], "'much' in .*; write a number"),
+        (["9999-12-31 22:00,1", "9999-12-31 23:00,2"], "beyond the year 9999; write the times"),
         (["2021-07-01 12:00,1", "2021-07-01 13:00,-5"], "0 or more"),
         (
             ["2021-07-01 12:00,1,", "2021-07-01 13:00,2,"],
             "line 2 of .* has 3 cell.* and its header 2",
         ),
-        (["2021-07-01 12:00,1", "2021-07-01 13:00,2;"], "line 3 of .* could not convert"),
+        (["2021-07-01 12:00,1", "2021-07-01 13:00,2;"], "line 3 of .* has '2;' in the column"),
         (["2021-07-01 12:00;1", "2021-07-01 13:00;2"], "line 2 of .* has 1 cell"),
         (["2021-07-01 12:00,1", "", "2021-07-01 13:00"], "line 4 of .* has 1 cell"),
-        (["2021-07-01 12:00,1", "2021-07-01 13:00,"], "line 3 of .* could not convert"),
+        (["2021-07-01 12:00,1", "2021-07-01 13:00,"], "line 3 of .* has '' in the column"),
     ],
 )
 def test_what_is_no_series_is_refused(tmp_path, rows, said):
@@ -254,3 +255,10 @@ def test_blank_rows_are_skipped(tmp_path):
     )
     start = datetime(2026, 1, 1, 1, tzinfo=UTC)
     assert mean_intensity(CsvIntensity(path, zone="DE"), start, start) == 300.0
+
+
+@pytest.mark.parametrize("bounds", [{"low_g_per_kwh": 101.0}, {"high_g_per_kwh": 99.0}])
+def test_a_value_outside_of_its_bounds_is_refused(bounds: dict[str, float]) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match="100 g/kWh is not between its bounds"):
+        Interval(start=noon, end=noon + timedelta(hours=1), g_per_kwh=100.0, **bounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import pickle
 from collections.abc import Iterator
@@ -285,6 +286,57 @@ def test_values_that_are_no_intensity_are_malformed(served: Service, make: Any, 
     served.answers["/v3/historical"] = [Reply(wt_data(NOON, value))]
     with pytest.raises(IntensityError, match=r"malformed answer: an inten|no values for DE"):
         make(served).history(NOON, NOON + HALF)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"history": [em_row(NOON, 10**400)]},
+        {"history": [{"carbonIntensity": 1, "datetime": "0001-01-01T00:00:00+05:00"}]},
+        {"history": [{"carbonIntensity": 1, "datetime": "9999-12-31T23:30:00Z"}]},
+        b"[" * 100_000,
+    ],
+    ids=["digits", "year 1", "year 9999", "brackets"],
+)
+def test_a_chain_and_a_cache_survive_an_absurd_answer(
+    served: Service, tmp_path: Any, content: Any
+) -> None:
+    served.answers["/v3/carbon-intensity/history"] = [
+        Reply({"history": [em_row(NOON - HOUR, 400)]}),
+        Reply(content),
+    ]
+    clock = Clock()
+    cached = CachedIntensity(em(served, clock), tmp_path, clock=clock)
+    cached.history(NOON - HOUR, NOON)
+    chain = FallbackChain([em(served, clock), StaticIntensity("DE")])
+    with pytest.raises(IntensityError, match="Electricity Maps gave a malformed answer"):
+        em(served, clock).history(NOON - HOUR, NOON)
+    assert chain.history(NOON - HOUR, NOON)[0].g_per_kwh == StaticIntensity("DE").g_per_kwh
+    assert [one.g_per_kwh for one in cached.history(NOON - 2 * HOUR, NOON)] == [400.0]
+
+
+def test_a_clock_that_is_set_back_blocks_no_service(served: Service) -> None:
+    served.answers["/v3/carbon-intensity/history"] = [
+        Reply({"history": []}),
+        Reply({"history": [em_row(NOON - 3 * HOUR, 400)]}),
+    ]
+    clock = Clock()
+    provider = em(served, clock)
+    with pytest.raises(IntensityError, match="no values"):
+        provider.history(NOON - 3 * HOUR, NOON - 2 * HOUR)
+    clock.now -= HOUR
+    found = provider.history(NOON - 3 * HOUR, NOON - 2 * HOUR)
+    assert [one.g_per_kwh for one in found] == [400.0]
+
+
+@pytest.mark.parametrize("form", ["k/y+s", "k%2Fy%2Bs", base64.b64encode(b"k/y+s").decode()])
+def test_a_key_in_another_form_is_hidden(
+    served: Service, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("ELECTRICITY_MAPS_API_KEY", "k/y+s")
+    served.answers["/v3/carbon-intensity/"] = [Reply({"message": f"bad {form} given"}, 401)]
+    with pytest.raises(IntensityError, match=r"bad \*\*\*=? given"):
+        em(served).history(NOON - HOUR, NOON)
 
 
 def test_a_service_that_recovers_is_read_after_a_wait(served: Service) -> None:

@@ -346,8 +346,46 @@ def test_a_proposal_says_what_it_saves_and_the_review_what_it_saved(grid: CsvInt
     assert review(grid, propose(grid, later, NOON).as_dict()) is None
 
 
+def test_a_far_deadline_plans_like_a_near_one_or_is_refused(grid: CsvIntensity) -> None:
+    evening = NOON - 18 * HOUR
+    found = [
+        corrected_forecast(grid, evening, days * 24 * HOUR) for days in (1, 3650)
+    ]  # the forecast ends at midnight
+    assert found[0] == found[1]
+    assert found[0][-1].end == NOON - 12 * HOUR
+    for deadline in (evening + timedelta(days=30), evening + timedelta(days=30, minutes=1)):
+        work = Work(energy_j=3.6e6, duration=2 * HOUR, deadline=deadline)
+        if deadline - evening == timedelta(days=30):
+            assert propose(grid, work, evening).plan.start.hour in (11, 12)
+            continue
+        with pytest.raises(ConfigurationError, match="is more than 30 days after"):
+            propose(grid, work, evening)
+    with pytest.raises(ConfigurationError, match="is more than 30 days after"):
+        last = datetime(9999, 12, 31, 23, tzinfo=timezone(-12 * HOUR))
+        propose(grid, Work(energy_j=1.0, duration=HOUR, deadline=last), evening)
+
+
+def test_a_forecast_beyond_seven_days_is_returned_as_it_is() -> None:
+    class Long:
+        """Forecasts of 200 g/kWh where 210 came; the present one has ten days."""
+
+        provenance = StaticIntensity("DE").provenance
+
+        def history(self, start: datetime, end: datetime) -> list[Interval]:
+            count = int((min(end, NOON) - start) / HOUR)
+            return hours(*[210.0] * count, start=start)
+
+        def forecast(self, as_of: datetime, horizon: timedelta) -> list[Interval]:
+            return hours(*[200.0] * int(horizon / HOUR), start=as_of)
+
+    found = corrected_forecast(Long(), NOON, 240 * HOUR)
+    assert [one.start for one in found] == [NOON + n * HOUR for n in range(240)]
+    assert 205.0 < found[0].g_per_kwh <= 210.0
+    assert [one.g_per_kwh for one in found[168:]] == [200.0] * 72
+
+
 def test_without_any_value_there_is_no_proposal(grid: CsvIntensity) -> None:
-    work = Work(energy_j=1.0, duration=HOUR, deadline=NOON + timedelta(days=100))
+    work = Work(energy_j=1.0, duration=HOUR, deadline=NOON + timedelta(days=91))
     with pytest.raises(IntensityError, match=r"has no forecast for DE from .* on, and no values"):
         propose(grid, work, NOON + timedelta(days=90))
 

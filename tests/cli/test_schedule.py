@@ -53,11 +53,32 @@ def test_a_plan_and_its_review() -> None:
     assert "(66.2 %)" in shown  # 66.7 % with the error of 10 g/kWh corrected in full
     assert "Forecast: grid.csv, corrected by its errors of" in shown
     reviewed = run("--review").output
-    assert "which is 100 %" in reviewed
+    assert "would have saved" in reviewed
+    assert "which is 100 %, if carried out." in reviewed
     plain = json.loads(run("--review", "--json").output)
     assert plain["share"] == pytest.approx(1.0)
     assert plain["plans"][0]["now_g"] == pytest.approx(1500.0)
     assert plain["plans"][0]["planned_g"] == pytest.approx(500.0)
+
+
+def test_the_last_plan_of_a_job_counts_once(folder: Path) -> None:
+    run()
+    run()
+    run(as_of="2026-11-08T06:00+01:00")  # the last one: it saves the same, from 05 UTC on
+    run(energy="10 kWh")
+    plain = json.loads(run("--review", "--json").output)
+    assert [one["as_of"] for one in plain["plans"]] == [
+        "2026-11-08T06:00:00+01:00",
+        "2026-11-08T03:00:00+01:00",
+    ]
+    assert plain["saving_g"] == pytest.approx(1000.0 + 2000.0)  # 5 and 10 kWh, 200 g/kWh less
+    assert (plain["replaced"], plain["waiting"]) == (2, 0)
+    assert "Left out: 2 of the plans, which a later one replaced." in run("--review").output
+
+
+def test_the_next_command_reads_the_same_plans() -> None:
+    assert "--intensity grid.csv --plans other" in run(plans="other").output
+    assert "--plans" not in run().output
 
 
 def test_a_plan_for_programs() -> None:
@@ -89,6 +110,9 @@ def test_slices_pause_where_it_pays() -> None:
         ({"duration": "2 parsecs"}, "'2 parsecs' is no duration above 0; write a number and"),
         ({"energy": "5 miles"}, "energy"),
         ({"energy": "-5 kWh"}, "it must be above 0"),
+        ({"pause_cost": "5 min"}, "--pause-cost is '5 min' and there are no pauses; add --slices"),
+        ({"deadline": "2036-11-08T23:00+01:00"}, "is more than 30 days after 2026-11-08T03:00"),
+        ({"deadline": "9999-12-31T23:59-12:00"}, "is more than 30 days after 2026-11-08T03:00"),
         ({"energy": None, "duration": None}, "give --energy, --duration too"),
         (
             {"intensity": None, "zone": "Germny"},
@@ -117,6 +141,15 @@ def test_a_review_needs_plans(folder: Path) -> None:
     done = run("--review")
     assert isinstance(done.exception, ConfigurationError)
     assert "there are no plans in greentrain_plans/plans.jsonl" in str(done.exception)
-    (folder / "greentrain_plans").mkdir()
-    (folder / "greentrain_plans" / "plans.jsonl").write_text('{"zone": 1}\n')
-    assert "line 1 of greentrain_plans/plans.jsonl is no plan" in str(run("--review").exception)
+
+
+def test_a_damaged_line_of_the_plans_is_left_out(folder: Path) -> None:
+    run()
+    plans = folder / "greentrain_plans" / "plans.jsonl"
+    whole = plans.read_text()
+    naive = json.dumps({**json.loads(whole), "deadline": "2026-11-08T22:00"})
+    plans.write_text('{"zone": 1}\n5\n' + naive + "\n" + whole + whole[:40])
+    done = run("--review", "--json")
+    assert len(json.loads(done.stdout)["plans"]) == 1
+    for number in (1, 2, 3, 5):
+        assert f"line {number} of greentrain_plans/plans.jsonl is no plan and" in done.stderr

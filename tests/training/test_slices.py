@@ -229,7 +229,9 @@ def test_slices_can_be_asked_for_in_words():
     with pytest.raises(ConfigurationError, match="'soon' is no duration above 0"):
         StartBy(slices=True, pause_cost="soon")
     account = CarbonConfig(intensity="uk").account()
-    found = check_start_by("24 h in slices", account, shadow=False)
+    for text in (" 24 H in Slices ", "24 h  in slices", "24 h in slices"):
+        found = check_start_by(text, account, shadow=False)
+        assert found == StartBy(within="24 h", slices=True)
     assert found is not None
     assert (found.within, found.slices, str(found)) == ("24 h", True, "24 h in slices")
     assert not check_start_by("24 h", account, shadow=False).slices

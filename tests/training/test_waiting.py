@@ -204,10 +204,24 @@ def test_a_wait_of_24_hours_has_24_hours_when_the_clocks_change():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"within": 24}, r"StartBy\(within=24\) is no text; write a number and a unit"),
+        ({"pause_cost": None}, r"StartBy\(pause_cost=None\) is no text"),
+        ({"slices": "no"}, r"StartBy\(slices='no'\) is not allowed; give True or False"),
+    ],
+)
+def test_a_limit_of_another_type_is_refused(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        StartBy(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({}, "start_by is '24 h' and the stream has no carbon intensity"),
         ({"carbon": {"zone": "DE"}}, "the zone 'DE' has one value for the whole year"),
         ({"carbon": {"intensity": StaticIntensity("FR")}}, "the zone 'FR' has one value"),
-        ({"start_by": "a day"}, "'a day' is no duration above 0"),
+        ({"start_by": "a day"}, "start_by is 'a day': 'a day' is no duration above 0"),
+        ({"start_by": "a day"}, ", such as '8 h', or '8 h in slices'"),
         ({"start_by": "30 d"}, "forecasts reach a few days, so give at most 7 d"),
         ({"start_by": 24}, "start_by is 24; it must be a duration such as '24 h'"),
         ({"shadow": True}, "in shadow mode your own job trains, so no update can wait"),
