@@ -87,7 +87,9 @@ def test_the_controller_goes_on_from_the_first_model_where_the_world_changes(led
     assert (first["update_mode"], first["reason"]) == ("FULL_RETRAIN", "NO_MODEL")
     assert {row["update_mode"] for row in rest} & {"WARM_START", "REPLAY"}
     assert decisions["2-new-classes"]["update_mode"] != "SKIP"
-    assert {row["reason"] for row in rest} <= {"BEST_NET_GAIN", "NO_GAIN", "TOO_EXPENSIVE"}
+    # A machine that is slowed by others in between may leave nothing for the last experiences.
+    no_money = {"TOO_EXPENSIVE", "BUDGET_EXHAUSTED"}
+    assert {row["reason"] for row in rest} <= {"BEST_NET_GAIN", "NO_GAIN", *no_money}
 
 
 def test_it_learns_something(ledger):
