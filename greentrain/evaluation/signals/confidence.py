@@ -205,8 +205,8 @@ def estimate_without_labels(
             )  # fmt: skip
             value = sorted(found)[len(found) // 2]
             spread = 0.5 * (max(found) - min(found))
-            drawn = math.sqrt(max(value * (1 - value), 1 / len(new)) / len(new))
-            sd = math.hypot(drawn, error, spread, SHIFT_ERROR * distance)
+            sampling = math.sqrt(max(value * (1 - value), 1 / len(new)) / len(new))
+            sd = math.hypot(sampling, error, spread, SHIFT_ERROR * distance)
             by = _METHODS if len(found) == 2 else f"{_METHODS} and disagreement"
             return EstimatedMetric(value=scale * value, sd=scale * sd, by=by)
     each = cross_entropy(logits, labels, reduction="none")
@@ -216,8 +216,8 @@ def estimate_without_labels(
             -(shares * shares.clamp_min(1e-12).log()).sum(1) for shares in (old_shares, new_shares)
         )
         more = float(new_entropy.mean() - old_entropy.mean())
-        drawn = float(new_entropy.std()) / math.sqrt(len(new_entropy))
-        sd = math.hypot(drawn, error, 0.5 * more, SHIFT_ERROR * distance * max(loss, 0.1))
+        sampling = float(new_entropy.std()) / math.sqrt(len(new_entropy))
+        sd = math.hypot(sampling, error, 0.5 * more, SHIFT_ERROR * distance * max(loss, 0.1))
         return EstimatedMetric(value=metric + more, sd=sd, by="entropy of calibrated predictions")
     return "the metric is neither the accuracy nor the cross-entropy of what forward returns"
 
