@@ -20,7 +20,7 @@ from greentrain.decisions.stream_budget import RECENT, experiences_of, newest
 from greentrain.errors import ConfigurationError
 from greentrain.ledger import DecisionSummary
 from greentrain.simulation.recorded_table import RecordedTable
-from greentrain.simulation.simulator import InMemoryAccount, calibration
+from greentrain.simulation.simulator import InMemoryAccount, calibration, learn_from
 from greentrain.simulation.table_path import SimulationResult, TablePath
 
 _MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -101,16 +101,7 @@ class _Stream:
             self._overrun_j += self._account.settle(reservation, row.energy_j)
             balance = self._account.balance()
             self._violations += balance.spent_j > balance.total_j * (1 + _ROUNDING)
-        controller.learn(
-            decision,
-            state,
-            steps=row.steps,
-            actual_j=row.energy_j,
-            metric_after=row.metric_after,
-            gain=row.gain,
-            gain_sd=row.gain_sd,
-            kept=row.kept,
-        )
+        learn_from(row, controller, decision, state)
         path.take(row, 0.0)
         options = [alternative.option for alternative in decision.alternatives]
         peers.add(self.name, str(decision.reason), options)

@@ -11,7 +11,9 @@ from greentrain.budget import Balance, overrun
 from greentrain.control.action import SKIP, Action, Candidate
 from greentrain.control.controller import BudgetController, broke
 from greentrain.control.cost import CostModel
+from greentrain.control.decision import Decision
 from greentrain.control.policies.policy import Policy
+from greentrain.control.state import State
 from greentrain.control.update_modes import UpdateMode
 from greentrain.control.utility import UtilityModel
 from greentrain.errors import BudgetExceeded, ConfigurationError
@@ -145,16 +147,7 @@ def simulate(
         reservation = controller.reserve(decision, str(decision.action))
         if reservation is not None:
             account.settle(reservation, row.energy_j)
-        controller.learn(
-            decision,
-            state,
-            steps=row.steps,
-            actual_j=row.energy_j,
-            metric_after=row.metric_after,
-            gain=row.gain,
-            gain_sd=row.gain_sd,
-            kept=row.kept,
-        )
+        learn_from(row, controller, decision, state)
         decisions.append(decision)
         path.take(row, probe_j)
         over = account.balance().spent_j > budget_j * (1 + _ROUNDING)
@@ -164,6 +157,22 @@ def simulate(
         violations=violations,
         overrun_j=account.balance().overrun_j,
         decisions=tuple(decisions),
+    )
+
+
+def learn_from(
+    row: RecordedRow, controller: BudgetController, decision: Decision, state: State
+) -> None:
+    """Let a controller learn from the recorded outcome of its decision."""
+    controller.learn(
+        decision,
+        state,
+        steps=row.steps,
+        actual_j=row.energy_j,
+        metric_after=row.metric_after,
+        gain=row.gain,
+        gain_sd=row.gain_sd,
+        kept=row.kept,
     )
 
 
