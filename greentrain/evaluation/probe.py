@@ -18,7 +18,7 @@ from greentrain.evaluation.signals.confidence import EstimatedMetric, corrected
 from greentrain.evaluation.signals.copies import SeenSamples
 from greentrain.evaluation.signals.drift import Drift
 from greentrain.evaluation.signals.features import drift_between
-from greentrain.evaluation.signals.missing_labels import MISSING, labelled_part, lacks_labels
+from greentrain.evaluation.signals.missing_labels import labelled_part, lacks_labels
 from greentrain.evaluation.signals.unseen_classes import SeenClasses, labels_in, unseen_share
 from greentrain.evaluation.unlabelled import estimate_new
 from greentrain.memory import size
@@ -217,8 +217,7 @@ class Probe:
 
     def signs(self, more: Iterable[Any] = ()) -> bool:
         """Return whether -1 is one of two classes of the stream, with further labels."""
-        new = {each for each in more if each not in self._seen}
-        return len(self._seen) + len(new) == 2 and (MISSING in self._seen or MISSING in new)
+        return self._seen.are_signs(more)
 
     def learn_estimate(self, estimated: ProbeResult, measured: ProbeResult) -> None:
         """Learn from a probe with the labels that arrived after one without them."""

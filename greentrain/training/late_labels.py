@@ -12,9 +12,9 @@ from greentrain.decisions.stream_budget import StreamBudget
 from greentrain.energy import WindowRecorder
 from greentrain.errors import BudgetExceeded, ConfigurationError
 from greentrain.evaluation.probe import Probe
-from greentrain.evaluation.signals.missing_labels import MISSING
 from greentrain.evaluation.signals.unseen_classes import labels_in
 from greentrain.memory import size
+from greentrain.methods import MISSING_LABEL
 from greentrain.payments import paying
 from greentrain.streams import Experience
 from greentrain.training.data import UpdateData
@@ -175,7 +175,7 @@ def judged(experience: Experience, probe: Probe, *, needed: bool) -> Experience:
 def _are_signs(experience: Experience, probe: Probe) -> bool:
     """Return whether -1 is one of two classes of a stream with this experience."""
     labels = labels_in(experience.train) or ()
-    return MISSING in labels and probe.signs(labels)
+    return MISSING_LABEL in labels and probe.signs(labels)
 
 
 def _is_late(experience: Any, state: StreamState) -> bool:

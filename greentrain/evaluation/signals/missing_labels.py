@@ -12,9 +12,8 @@ from torch.utils.data import Dataset, Subset
 from greentrain.evaluation.signals.drift import spread
 from greentrain.memory import size
 from greentrain.memory.datasets import fetch, item_column
+from greentrain.methods import MISSING_LABEL
 
-MISSING = -1
-"""The target of a sample without a label, as for :class:`greentrain.callbacks.PartialLabels`."""
 LOOKED_AT = 16
 """Samples that are read first, if no tensor holds the labels."""
 _AT_ONCE = 256
@@ -50,7 +49,7 @@ def label_known(sample: Any) -> bool | None:
         value = value.item()
     if isinstance(value, float):
         return not math.isnan(value)
-    return isinstance(value, bool) or value != MISSING
+    return isinstance(value, bool) or value != MISSING_LABEL
 
 
 def labelled_part(dataset: Dataset[Any], *, quick: bool = False) -> Dataset[Any]:
@@ -73,7 +72,7 @@ def labelled_part(dataset: Dataset[Any], *, quick: bool = False) -> Dataset[Any]
         if column.numel() != len(column):
             return dataset
         flat = column.reshape(-1)
-        known = ~flat.isnan() if flat.is_floating_point() else flat != MISSING
+        known = ~flat.isnan() if flat.is_floating_point() else flat != MISSING_LABEL
         if bool(known.all()):
             return dataset
         return Subset(dataset, known.nonzero().flatten().tolist())

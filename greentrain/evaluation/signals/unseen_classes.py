@@ -9,11 +9,11 @@ from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.signals.drift import spread
-from greentrain.evaluation.signals.missing_labels import MISSING
 from greentrain.memory import size
 from greentrain.memory.datasets import item_column
 from greentrain.memory.labels import read_labels
 from greentrain.memory.sample_table import Label
+from greentrain.methods import MISSING_LABEL
 
 LABELS_READ = 512
 """Largest number of samples read for their labels, if no tensor holds the labels."""
@@ -37,6 +37,11 @@ class SeenClasses:
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def are_signs(self, more: Iterable[Any] = ()) -> bool:
+        """Return whether -1 is one of two classes, with further labels."""
+        classes = {*self._labels, *more}
+        return MISSING_LABEL in classes and len(classes) == 2
 
     def add(self, labels: Iterable[Label] | None) -> None:
         """Add labels; ``None``, for data without classes, adds nothing."""
@@ -98,6 +103,6 @@ def labels_in(dataset: Dataset[Any], *, limit: int = LABELS_READ) -> list[Label]
     except ConfigurationError:  # the labels are not classes
         return None
     found = [classes[place] for place in places.tolist()]
-    if MISSING not in classes or len(classes) == 2:
+    if MISSING_LABEL not in classes or len(classes) == 2:
         return found
-    return [each for each in found if each != MISSING] or None
+    return [each for each in found if each != MISSING_LABEL] or None
