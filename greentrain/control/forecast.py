@@ -189,6 +189,7 @@ def _own(
         growth = {
             "none": 0.0,
             "new": n_each / max(1, state.n_new),
+            "mixed": n_each / max(1, state.n_new),
             "all": (n_each + then.n_stored) / max(1, n_all),
         }
         costs_j = [

@@ -46,7 +46,7 @@ class StepPlan:
         """
         mode = UPDATE_MODES[action.mode]
         everything = n_new + n_stored
-        samples = {"none": 0, "new": 2 * n_new, "all": everything}[mode.data]
+        samples = {"none": 0, "new": n_new, "mixed": 2 * n_new, "all": everything}[mode.data]
         if mode.data == "all" and not mode.keeps_weights and n_held is not None:
             samples = n_held
         per_epoch = math.ceil(samples / self.batch_size)
@@ -62,6 +62,7 @@ class StepPlan:
         n_held: int | None = None,
         has_model: bool,
         keeps_data: bool,
+        forgets: bool = False,
     ) -> list[Candidate]:
         """Return the feasible updates at each step fraction, with their steps.
 
@@ -72,12 +73,14 @@ class StepPlan:
             has_model: Whether there are trained weights to continue from.
             keeps_data: Whether any past data may be kept. Without, a full retraining would forget
                 everything, so only fine-tuning (a warm start on the new data) remains.
+            forgets: Whether old data no longer matter, so that a model with past data may be
+                fine-tuned on the new ones alone.
         """
         modes = [UpdateMode.WARM_START] if has_model else []
         if keeps_data or not has_model:
             modes.append(UpdateMode.FULL_RETRAIN)
         if has_model and n_stored:
-            modes.append(UpdateMode.REPLAY)
+            modes += [UpdateMode.REPLAY, *[UpdateMode.FINE_TUNE] * forgets]
         actions = [
             Action(mode=mode, step_fraction=fraction)
             for mode in modes

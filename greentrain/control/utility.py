@@ -254,8 +254,8 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     share = action.step_fraction * (1.0 if full else state.warm_share)
     # A replay sees the new samples as often as a warm start does, in fewer steps.
     on_new = _line(share)
-    if traits.data == "new":
-        share *= 2 * state.n_new / n_all
+    if traits.data in ("new", "mixed"):
+        share *= (1 + (traits.data == "mixed")) * state.n_new / n_all
     line = _line(share)
     last = _line(state.warm_share if state.last_share is None else state.last_share)
     room = UNKNOWN_ROOM if state.room is None else state.room / state.unit

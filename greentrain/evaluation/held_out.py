@@ -52,6 +52,11 @@ class HeldOut:
         self._origins: list[tuple[str, int]] = []  # the experiences, and their samples' number
 
     @property
+    def forgets(self) -> bool:
+        """``True`` if old data no longer matter: models are evaluated on the current data alone."""
+        return self._eval_on == "current"
+
+    @property
     def past(self) -> Dataset[Any]:
         """The samples kept of past experiences."""
         return self._samples
@@ -113,7 +118,7 @@ class HeldOut:
             ranks: Random rank of each sample, ``(samples,)``.
             age: Experiences since the one of each sample, 0 for the new one, ``(samples,)``.
         """
-        if self._eval_on == "current":
+        if self.forgets:
             return np.zeros(0, dtype=np.int64)
         if self._eval_on == "window":
             earlier, new = (age > 0) & (age < WINDOW - 1), age == 0

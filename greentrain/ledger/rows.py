@@ -288,7 +288,7 @@ class DecisionRow(EntryRow):
         experience_id: Experience that was decided about.
         position: Number of the experience in its stream, from 0.
         reservation_id: Reservation made for the decision.
-        update_mode: ``"SKIP"``, ``"REPLAY"``, ``"WARM_START"`` or ``"FULL_RETRAIN"``.
+        update_mode: Name of the :class:`~greentrain.control.UpdateMode`.
         step_fraction: Fraction of the mode's usual steps.
         reason: Short code of the reason.
         sentence: The reason as a sentence.

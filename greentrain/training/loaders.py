@@ -70,7 +70,8 @@ def train_loader(
 ) -> DataLoader[Any]:
     """Build the one loader of an update; a pass over it is an epoch.
 
-    A full retraining passes over all held samples, a warm start over new and stored samples alike.
+    A full retraining passes over all held samples, a warm start over new and stored samples alike,
+    and fine-tuning over the new ones alone.
     A replay passes over the new ones, and each batch has as many stored ones. If a bounded buffer
     holds only some of the past, a warm start mixes each batch, too. The stored samples then
     represent all past ones, and new ones get no more than their share of all samples.
@@ -87,8 +88,12 @@ def train_loader(
     share = 0.5 if action.mode is UpdateMode.REPLAY else data.share_new
     represents_more = action.mode is UpdateMode.WARM_START and data.n_past > data.n_stored
     mixes = data.n_stored > 0 and (action.mode is UpdateMode.REPLAY or represents_more)
-    whole = action.mode is UpdateMode.FULL_RETRAIN
-    dataset = data.held if whole else concat([data.new, data.stored])
+    if action.mode is UpdateMode.FULL_RETRAIN:
+        dataset = data.held
+    elif action.mode is UpdateMode.FINE_TUNE:
+        dataset = data.new
+    else:
+        dataset = concat([data.new, data.stored])
     first = data.new if mixes else dataset
     if not size(first):
         raise ConfigurationError(

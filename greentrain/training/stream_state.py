@@ -267,7 +267,18 @@ class StreamState:
             **probed,
         )
 
-    def may_retrain(self, data: UpdateData) -> bool:
+    def feasible(self, data: UpdateData) -> dict[str, bool]:
+        """Return which kinds of updates are feasible, as :meth:`StepPlan.candidates` takes them.
+
+        A given model is evaluated on its user's data, in which old data may matter.
+        """
+        return {
+            "has_model": self.model.trained,
+            "keeps_data": self._may_retrain(data),
+            "forgets": self.held_out.forgets and not self.model.given,
+        }
+
+    def _may_retrain(self, data: UpdateData) -> bool:
         """Return whether a trained model may be retrained in full.
 
         That would forget everything without past data. A given model was trained on data that only

@@ -349,8 +349,8 @@ class StreamTrainer:
 
         Args:
             model: The trained model, of which only the weights are used.
-            update_mode: The job's update mode: ``"FULL_RETRAIN"``, ``"WARM_START"`` or
-                ``"REPLAY"``.
+            update_mode: The job's update mode: ``"FULL_RETRAIN"``, ``"WARM_START"``,
+                ``"REPLAY"`` or ``"FINE_TUNE"``.
             steps: Its optimizer steps, in batches of the stream's ``batch_size``; by default the
                 usual steps of the update mode.
             energy_j: Joules that it used, such as ``EnergyMonitor`` measures; ``None`` if unknown.

@@ -323,11 +323,7 @@ class UpdateLoop:
 
     def _candidates(self, context: UpdateContext) -> list[Candidate]:
         plan, data = self._trainer.plan, context.data
-        plain = plan.candidates(
-            **data.counts,
-            has_model=self._state.model.trained,
-            keeps_data=self._state.may_retrain(data),
-        )
+        plain = plan.candidates(**data.counts, **self._state.feasible(data))
         return self._state.methods.offer(plain, data, plan.batch_size)
 
     def _decide(

@@ -279,7 +279,7 @@ def test_gains_of_many_are_those_of_each(drops, step_fraction, n_new, n_stored):
     model.observe(WARM, state(), 0.03, 0.01)
     actions = [SKIP, *(Action(mode=mode, step_fraction=step_fraction) for mode in MODES)]
     means, sds = model.gains(actions, state(n_new=n_new, n_stored=n_stored), drops)
-    assert means.shape == sds.shape == (len(drops), 4)
+    assert means.shape == sds.shape == (len(drops), len(actions))
     assert not means[:, 0].any() and not sds[:, 0].any()  # nothing done, nothing gained
     for row, drop in enumerate(drops):
         share = n_new / (n_new + n_stored)

@@ -81,7 +81,7 @@ def test_every_mode_is_the_best_somewhere():
         ).action.mode
         for num_experiences, left in ((1, 1000.0), (1, 50.0), (1, 10.0), (1, 1.0))
     }
-    assert chosen == set(UpdateMode)
+    assert chosen == {option.action.mode for option in offers}
 
 
 def test_what_is_to_come_sets_the_price():
@@ -173,6 +173,7 @@ def test_every_alternative_says_why_it_lost():
 @pytest.mark.parametrize("mode", list(UpdateMode))
 def test_always_takes_its_mode_once_there_is_a_model(mode):
     offers = options((100.0, 0.3), (20.0, 0.25), (5.0, 0.1))
+    offers.append(option(Action(mode=UpdateMode.FINE_TUNE), 5.0, 0.1))
     policy = Always(mode=mode)
     assert policy.decide(state(), offers, balance(1000.0)).action.mode is mode
     first = policy.decide(state(has_model=False), offers, balance(1000.0))

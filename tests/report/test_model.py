@@ -80,6 +80,7 @@ def test_experiences_carry_decision_and_outcome(ledger):
     summary = report["summary"]
     assert summary["update_modes"] == {
         "SKIP": 1,
+        "FINE_TUNE": 0,
         "REPLAY": 0,
         "WARM_START": 0,
         "FULL_RETRAIN": 1,

@@ -92,6 +92,10 @@ def test_a_replay_with_nothing_stored_trains_on_the_new_samples():
     assert [len(each) for each in batches] == [4, 4]
 
 
+def test_fine_tuning_trains_on_the_new_samples_alone():
+    assert sorted(flat(epoch(UpdateMode.FINE_TUNE))) == [*range(8)]
+
+
 @pytest.mark.parametrize("mode", [UpdateMode.WARM_START, UpdateMode.REPLAY])
 def test_order_follows_from_the_seed_and_differs_from_epoch_to_epoch(mode):
     assert epoch(mode, seed=3) == epoch(mode, seed=3)

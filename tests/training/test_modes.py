@@ -23,6 +23,7 @@ OPTIONS = StepPlan(epochs=10, batch_size=10, reuse_fraction=0.2)
         (UpdateMode.WARM_START, 1.0, 80),  # a fifth of that
         (UpdateMode.REPLAY, 1.0, 40),  # 2 passes over 100 new samples, 5 of them in a batch
         (UpdateMode.REPLAY, 0.25, 10),
+        (UpdateMode.FINE_TUNE, 1.0, 20),  # 2 passes over 100 new samples
     ],
 )
 def test_steps_follow_from_samples_and_step_fraction(mode, step_fraction, steps):
@@ -54,6 +55,14 @@ def test_a_full_retraining_is_over_what_is_held(mode, steps):
         n_new=100, n_stored=300, n_held=150, has_model=True, keeps_data=True
     )
     assert {each.action: each.steps for each in candidates}[action] == steps
+
+
+def test_fine_tuning_is_offered_where_old_data_no_longer_matter():
+    counts = {"n_new": 100, "n_stored": 300}
+    forgetting = OPTIONS.candidates(**counts, has_model=True, keeps_data=True, forgets=True)
+    assert UpdateMode.FINE_TUNE in {each.action.mode for each in forgetting}
+    first = OPTIONS.candidates(n_new=100, n_stored=0, has_model=False, keeps_data=True, forgets=True)
+    assert UpdateMode.FINE_TUNE not in {each.action.mode for each in first}
 
 
 def test_full_retraining_at_each_arrival_grows_with_the_data():

@@ -118,7 +118,9 @@ def test_the_global_random_state_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("mode", list(UpdateMode))
 def test_every_update_mode_can_be_carried_out(tmp_path, mode):
-    _, results, _ = run(tmp_path, policy=Always(mode=mode), budget="1 kWh")
+    given = {"eval_on": "current"} if mode is UpdateMode.FINE_TUNE else {}
+    evaluation = EvaluationConfig(**given)
+    _, results, _ = run(tmp_path, policy=Always(mode=mode), budget="1 kWh", evaluation=evaluation)
     assert [result.update_mode for result in results[1:]] == [mode] * 5
     if mode is not UpdateMode.SKIP:
         assert results[-1].metric_after > 0.8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from _results import Row
 
-from _controller.jobs import BASELINES, IN_NEW, STREAMS
+from _controller.jobs import IN_NEW, RIVALS, STREAMS
 from _controller.shares import (
     SURE,
     Mean,
@@ -108,7 +108,7 @@ def cell_rows(runs: Mapping[str, Run]) -> list[Row]:
     ]
     fights = {cell: _fights(runs, *cell) for cell in cells}
     best = [_best(each) for each in fights.values()]
-    real = [fight for each in fights.values() for fight in each if fight.policy in BASELINES]
+    real = [fight for each in fights.values() for fight in each if fight.policy in RIVALS]
     lost = [fight for fight in real if fight.lost]
     method = "95 % intervals of Student's t, paired by seed"
     return [
@@ -170,7 +170,7 @@ def _fights(runs: Mapping[str, Run], stream: str, budget: int) -> list[_Fight]:
         name: dict(zip(ours, values, strict=True))
         for name, values in simulated([full for _, full in found], budget).items()
     }
-    for policy in BASELINES:
+    for policy in RIVALS:
         each = {run["seed"]: anytime(run) for run, _ in pairs(runs, stream, policy, budget)}
         if len(each.keys() & ours.keys()) > 1:
             rivals[policy] = each

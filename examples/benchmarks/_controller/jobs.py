@@ -20,6 +20,10 @@ APART = ("f", "h", "j", "l")
 """New streams that are reported apart, and that no choice may depend on."""
 NEW = tuple(sorted((*DESIGN, *APART)))
 BASELINES = ("greedy", "always-warm", "always-replay", "even-warm")
+OF_PRESENT = "i"
+"""Stream that is judged on the present alone: fine-tuning is one more fixed update mode there."""
+RIVALS = (*BASELINES, "always-tune")
+"""All policies that are compared with the default in real runs."""
 IN_TABLE: Mapping[str, Sequence[int]] = {
     "a": (10, 5),
     "b": (15,),
@@ -145,8 +149,9 @@ def _of_part(part: str, seed: int) -> Iterator[Job]:
     elif part == "new":
         for stream in (*DESIGN, *APART):
             yield Job(stream=stream, seed=seed)
+            rivals = RIVALS if stream == OF_PRESENT else BASELINES
             for budget in IN_NEW[stream]:
-                for policy in ("default", *BASELINES):
+                for policy in ("default", *rivals):
                     yield Job(stream=stream, seed=seed, policy=policy, budget=budget)
     elif part == "plenty":
         yield Job(stream=PLENTY, seed=seed, policy="default")

@@ -35,4 +35,5 @@ POLICIES: Mapping[str, Policy | None] = {
     "always-warm": Always(mode=Mode.WARM_START),
     "always-replay": Always(mode=Mode.REPLAY),
     "even-warm": EvenWarm(),
+    "always-tune": Always(mode=Mode.FINE_TUNE),
 }
