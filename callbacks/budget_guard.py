@@ -333,8 +333,8 @@ class BudgetGuard(DeadlineStop):
             )
         last_step = usage.steps > 0 and is_finished(trainer)
         reason = stop_reason(usage.left_j, needed_j, last_step=last_step)
-        should_stop = reason is not StopReason.NOT_STOPPED
-        if trainer.strategy.reduce_boolean_decision(should_stop, all=False):
+        # All ranks decide alike without another collective: they have the same sums of readings.
+        if reason is not StopReason.NOT_STOPPED:
             self._react(trainer, reason, needed_j or 0.0)
         else:
             free_j = usage.left_j - (needed_j or 0.0)

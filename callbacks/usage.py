@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import torch
+from torch import distributed
 
 from greentrain.budget import Budget
 from greentrain.callbacks import trainer_plan
@@ -318,13 +319,13 @@ class _UsageReader:
     def read(self) -> UsagePoint:
         """Return the sum over all processes, without steps; every process has to call this."""
         self._last = own = self._read_own()
-        if self._trainer.world_size == 1:
+        processes = self._trainer.world_size
+        if processes == 1 or not (distributed.is_available() and distributed.is_initialized()):
             return own
-        strategy, processes = self._trainer.strategy, self._trainer.world_size
-        own_values = torch.tensor(astuple(own), dtype=torch.float64).to(strategy.root_device)
-        _, seconds, energy_j, _, carbon_g, g_per_j, measured, gaps = strategy.reduce(
-            own_values, reduce_op="sum"
-        ).tolist()
+        sums = torch.tensor(astuple(own), dtype=torch.float64)
+        sums = sums.to(self._trainer.strategy.root_device)
+        distributed.all_reduce(sums)  # one collective; the strategy's `reduce` has a barrier, too
+        _, seconds, energy_j, _, carbon_g, g_per_j, measured, gaps = sums.tolist()
         return UsagePoint(
             seconds=seconds / processes,
             energy_j=energy_j,

@@ -72,7 +72,10 @@ def test_a_controller_starts_from_the_given_priors(tmp_path):
         (lambda held: [], "it has no 'format'"),
         (lambda held: {**held, "format": "greentrain priors 2"}, "it has no 'format'"),
         (lambda held: {**held, "features": ["drop"]}, "its features are not drop, more steps"),
-        (lambda held: {**held, "modes": {}}, "its modes are not FINE_TUNE, REPLAY, WARM_START, FULL_RETRAIN"),
+        (
+            lambda held: {**held, "modes": {}},
+            "its modes are not FINE_TUNE, REPLAY, WARM_START, FULL_RETRAIN",
+        ),
         (lambda held: changed(held, "means", [0.0] * 4), "'means' of REPLAY are not 5 finite"),
         (lambda held: changed(held, "means", [float("nan")] * 5), "'means' of REPLAY are not 5"),
         (lambda held: changed(held, "means", ["0"] * 5), "'means' of REPLAY are not 5 finite"),

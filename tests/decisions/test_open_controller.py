@@ -777,7 +777,8 @@ def test_candidates_have_the_steps_of_their_step_fraction():
     [
         (
             {"SKIP": 10},
-            "'SKIP' is no update mode that trains; use one of FINE_TUNE, REPLAY, WARM_START, FULL_RETRAIN",
+            "'SKIP' is no update mode that trains; use one of FINE_TUNE, REPLAY, WARM_START, "
+            "FULL_RETRAIN",
         ),
         ({"warm": 10}, "'warm' is no update mode that trains"),
         ({"REPLAY": 0}, "REPLAY has 0 steps"),

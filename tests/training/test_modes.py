@@ -61,7 +61,9 @@ def test_fine_tuning_is_offered_where_old_data_no_longer_matter():
     counts = {"n_new": 100, "n_stored": 300}
     forgetting = OPTIONS.candidates(**counts, has_model=True, keeps_data=True, forgets=True)
     assert UpdateMode.FINE_TUNE in {each.action.mode for each in forgetting}
-    first = OPTIONS.candidates(n_new=100, n_stored=0, has_model=False, keeps_data=True, forgets=True)
+    first = OPTIONS.candidates(
+        n_new=100, n_stored=0, has_model=False, keeps_data=True, forgets=True
+    )
     assert UpdateMode.FINE_TUNE not in {each.action.mode for each in first}
 
 

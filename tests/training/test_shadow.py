@@ -231,7 +231,7 @@ def test_the_model_of_the_job_becomes_the_current_one(tmp_path):
 @pytest.mark.parametrize(
     ("told", "named"),
     [
-        ({"update_mode": "SKIP"}, "allowed are REPLAY, WARM_START, FULL_RETRAIN"),
+        ({"update_mode": "SKIP"}, "allowed are FINE_TUNE, REPLAY, WARM_START, FULL_RETRAIN"),
         ({"update_mode": "full"}, "update_mode is 'full'"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": True}, "steps is True"),

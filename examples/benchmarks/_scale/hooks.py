@@ -45,8 +45,7 @@ def weak_scaling(folder: Path, *, quick: bool) -> list[Row]:
                 value=first["collectives"] / max(1, first["checks"]), unit="", reach=1.0,
                 seeds=int(first["checks"]),
                 note=f"{first['checks']:.0f} checks in {first['batches']:.0f} batches; no "
-                "collective in the hooks of other batches. Two reductions of 64 bytes at most, "
-                "each after a barrier of Lightning"
+                "collective in the hooks of other batches. It is a sum of 64 bytes"
                 if not first["elsewhere"] else
                 f"{first['elsewhere']:.0f} collectives in hooks of batches without a check"),
         ]  # fmt: skip
