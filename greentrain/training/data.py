@@ -63,7 +63,7 @@ class UpdateData:
         return self.n_new / max(1, self.n_new + max(self.n_past, self.n_stored))
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """The numbers of new, stored and held samples, by argument name."""
         return {"n_new": self.n_new, "n_stored": self.n_stored, "n_held": self.n_held}
 
