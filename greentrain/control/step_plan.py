@@ -80,7 +80,9 @@ class StepPlan:
         if keeps_data or not has_model:
             modes.append(UpdateMode.FULL_RETRAIN)
         if has_model and n_stored:
-            modes += [UpdateMode.REPLAY, *[UpdateMode.FINE_TUNE] * forgets]
+            modes.append(UpdateMode.REPLAY)
+            if forgets:
+                modes.append(UpdateMode.FINE_TUNE)
         actions = [
             Action(mode=mode, step_fraction=fraction)
             for mode in modes

@@ -252,10 +252,9 @@ def _features(action: Action, state: State, drop: float) -> Vector:
     n_all, traits = max(1, state.n_new + state.n_stored), UPDATE_MODES[action.mode]
     full = not traits.keeps_weights
     share = action.step_fraction * (1.0 if full else state.warm_share)
-    # A replay sees the new samples as often as a warm start does, in fewer steps.
+    # Replay and fine-tuning see the new samples as often as a warm start does, in fewer steps.
     on_new = _line(share)
-    if traits.data in ("new", "mixed"):
-        share *= (1 + (traits.data == "mixed")) * state.n_new / n_all
+    share *= {"new": state.n_new, "mixed": 2 * state.n_new}.get(traits.data, n_all) / n_all
     line = _line(share)
     last = _line(state.warm_share if state.last_share is None else state.last_share)
     room = UNKNOWN_ROOM if state.room is None else state.room / state.unit
