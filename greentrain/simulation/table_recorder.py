@@ -169,6 +169,7 @@ class TableRecorder:
             **data.counts,
             has_model=node.key != UNTRAINED,
             keeps_data=self._data.buffer is not None,
+            forgets=self._held_out.forgets,
         )
         feasible = {candidate.action.mode for candidate in known}
         return [

@@ -370,3 +370,11 @@ def test_a_recording_that_is_killed_again_and_again_goes_on(tmp_path):
         assert verify(ledger).failures == ()
     finally:
         ledger.close()
+
+
+@pytest.mark.parametrize(("eval_on", "tuned"), [("seen", False), ("current", True)])
+def test_fine_tuning_is_recorded_where_old_data_no_longer_matter(tmp_path, eval_on, tuned):
+    modes = (UpdateMode.FULL_RETRAIN, UpdateMode.FINE_TUNE)
+    table = recorded(tmp_path, length=2, eval_on=eval_on, update_modes=modes, step_fractions=[1.0])
+    found = {row.action.mode for rows in table.rows.values() for row in rows}
+    assert (UpdateMode.FINE_TUNE in found) is tuned
