@@ -224,6 +224,7 @@ def test_a_stopped_clock_does_not_count(parts) -> None:
     seconds[0] = 2.0
     with clock.stopped():
         seconds[0] = 7.0
+        assert clock() == 2.0  # as other threads read it
     seconds[0] = 8.0
     assert clock() == 3.0
 

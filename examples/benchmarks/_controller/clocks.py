@@ -25,19 +25,21 @@ class ProcessorClock:
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
         self._clock = clock
-        self._stopped_s = 0.0
+        self._stops: tuple[float, float | None] = (0.0, None)  # one value, so no thread sees half
 
     def __call__(self) -> float:
-        return self._clock() - self._stopped_s
+        stopped_s, stopped_at_s = self._stops
+        return (self._clock() if stopped_at_s is None else stopped_at_s) - stopped_s
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Leave the processor time of a block out."""
-        began_s = self._clock()
+        """Leave the processor time of a block out; all threads read the time at its start."""
+        stopped_s, began_s = self._stops[0], self._clock()
+        self._stops = (stopped_s, began_s)
         try:
             yield
         finally:
-            self._stopped_s += self._clock() - began_s
+            self._stops = (stopped_s + self._clock() - began_s, None)
 
 
 @contextmanager
