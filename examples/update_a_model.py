@@ -20,7 +20,7 @@ from greentrain.streams import digits_stream
 
 def main() -> None:
     epochs = 2 if "--quick" in sys.argv else 10
-    old, new = digits_stream()[0], digits_stream()[2]  # new classes
+    old, new = digits_stream()[0], digits_stream()[3]  # new classes
     logger = CSVLogger("logs")
 
     model = DigitsModel()  # your model, after your training

@@ -86,7 +86,7 @@ def test_the_controller_goes_on_from_the_first_model_where_the_world_changes(led
     first, *rest = decisions.values()
     assert (first["update_mode"], first["reason"]) == ("FULL_RETRAIN", "NO_MODEL")
     assert {row["update_mode"] for row in rest} & {"WARM_START", "REPLAY"}
-    assert decisions["2-new-classes"]["update_mode"] != "SKIP"
+    assert decisions["3-new-classes"]["update_mode"] != "SKIP"
     # A machine that is slowed by others may leave too little for what was decided: the ledger
     # refuses the reservation then, and its sentence has the amounts.
     refused = [row for row in rest if row["reason"] == "BUDGET_EXHAUSTED"]

@@ -42,8 +42,8 @@ class _Arrival:
 _ARRIVALS = (
     _Arrival("0-first", "digits 0 to 5", dict.fromkeys(range(6), 40)),
     _Arrival("1-more", "more of digits 0 to 5", dict.fromkeys(range(6), 25)),
-    _Arrival("2-new-classes", "new classes 6 and 7", dict.fromkeys((6, 7), 70)),
-    _Arrival("3-again", "samples that have been here before", {}, repeats="1-more"),
+    _Arrival("2-again", "samples that have been here before", {}, repeats="1-more"),
+    _Arrival("3-new-classes", "new classes 6 and 7", dict.fromkeys((6, 7), 70)),
     _Arrival("4-inverted", "a shift: dark on light", dict.fromkeys(range(8), 25), _invert),
     _Arrival("5-new-classes", "new classes 8 and 9", dict.fromkeys((8, 9), 70)),
     _Arrival("6-more", "more of all digits", dict.fromkeys(range(10), 20)),
@@ -88,8 +88,8 @@ def digits_stream(*, seed: int = 0) -> Stream:
 
     Example:
         >>> stream = digits_stream()
-        >>> len(stream), stream[2].id, stream[2].metadata["brings"]
-        (8, '2-new-classes', 'new classes 6 and 7')
+        >>> len(stream), stream[3].id, stream[3].metadata["brings"]
+        (8, '3-new-classes', 'new classes 6 and 7')
     """
     images, labels = _load()
     random = np.random.default_rng(seed)

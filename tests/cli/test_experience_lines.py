@@ -20,7 +20,7 @@ def result(**changes: Any) -> UpdateResult:
         action=action, reason=Reason.NO_GAIN, sentence="", cost_j=cost_j, gain=cost_j
     )
     fields: dict[str, Any] = {
-        "experience_id": "2-new-classes",
+        "experience_id": "3-new-classes",
         "position": 2,
         "decision": decision,
         "energy_j": 10.0,
@@ -44,7 +44,7 @@ def test_a_line_has_the_columns_of_the_header() -> None:
     assert shown.header.split() == ["#", "experience", "action", "pred.", "used", "val_acc", "left"]
     line = shown.line(result())
     assert line.split("  ")[0] == " 2"
-    assert "2-new-classes full retrain 50 %" in line
+    assert "3-new-classes full retrain 50 %" in line
     assert "71.6 -> 96.2 %" in line
     assert line.endswith("101 J")
     assert len(line) <= 80
