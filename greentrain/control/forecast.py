@@ -105,9 +105,7 @@ def forecast_options(
         tuple(
             (
                 option.cost_j.mean,
-                kept_gain(
-                    option.gain.mean, option.gain.sd, risk_discount(option.cost_j.mean, even_j)
-                ),
+                option_value(option, even_j),
             )
             for option in offered
         )
@@ -119,20 +117,36 @@ def forecast_options(
     )
 
 
-def risk_discount(cost_j: float, even_j: float) -> float:
+def option_value(option: Option, even_j: float) -> float:
+    """Return the gain that an option counts with, in units of the metric.
+
+    Args:
+        option: The option.
+        even_j: Joules left per experience.
+    """
+    discount = risk_discount(option.cost_j.mean, even_j, method=option.action.method)
+    return kept_gain(option.gain.mean, option.gain.sd, discount)
+
+
+def risk_discount(cost_j: float, even_j: float, *, method: str = "") -> float:
     """Return the standard deviations to subtract from a gain, by the cost of the update.
 
     An update that uses the joules of several experiences has to be safe. The discount is 0 up to
-    an even share of what is left, 1 from three even shares, and linear in between.
+    an even share of what is left, 1 from three even shares, and linear in between. It is 1 for an
+    offered method: a gain that was never measured is uncertain, and :func:`kept_gain` grows with
+    the uncertainty.
 
     Args:
         cost_j: Joules of the update.
         even_j: Joules left per experience.
+        method: Name of the offered method; empty for none.
 
     Example:
         >>> [risk_discount(cost_j, 10.0) for cost_j in (5.0, 20.0, 40.0)]
         [0.0, 0.5, 1.0]
     """
+    if method:
+        return 1.0
     shares = cost_j / even_j if even_j > 0 else math.inf
     return min(1.0, max(0.0, (shares - 1.0) / 2.0))
 
@@ -204,7 +218,12 @@ def _own(
         means, sds = utility.gains(
             [option.action for option in options], then, [stale_by * share for stale_by, _ in cases]
         )
-        discounts = np.array([risk_discount(cost_j, even_j) for cost_j in costs_j])
+        discounts = np.array(
+            [
+                risk_discount(cost_j, even_j, method=option.action.method)
+                for cost_j, option in zip(costs_j, options, strict=True)
+            ]
+        )
         values = lasting * _kept_gains(means, sds, discounts)
         for row, (_, weight) in zip(values.tolist(), cases, strict=True):
             tables.append(tuple(zip(costs_j, row, strict=True)))

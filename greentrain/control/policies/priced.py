@@ -13,7 +13,7 @@ import numpy as np
 from greentrain.budget import Balance
 from greentrain.control.action import Action, Option
 from greentrain.control.decision import Decision, Reason
-from greentrain.control.forecast import OptionForecast, Table, kept_gain, risk_discount
+from greentrain.control.forecast import OptionForecast, Table, option_value
 from greentrain.control.options import OptionSet
 from greentrain.control.policies.rules import BasePolicy, known, require
 from greentrain.control.state import UNKNOWN_ROOM, State
@@ -82,7 +82,7 @@ class PricedPolicy(BasePolicy):
         values = {
             option.action: option.gain.mean + option.gain.sd * random.gauss()
             if exploring
-            else _value(option, even_j)
+            else option_value(option, even_j)
             for option in offered.options
         }
         price = _price(offered.options, values, even_j, forecast)
@@ -102,7 +102,7 @@ class PricedPolicy(BasePolicy):
 
         def why_lost(option: Option) -> str:
             if option is not offered.skip and option not in worthwhile:
-                value = format_number(_value(option, even_j), 2)
+                value = format_number(option_value(option, even_j), 2)
                 return f"kept gain of {value} is below the minimum of {least}"
             return f"net gain {gain(nets[option.action])}, {best.action} {gain(nets[best.action])}"
 
@@ -149,7 +149,7 @@ class PricedPolicy(BasePolicy):
         price = _price(options, _discounted(options, even_j), even_j, forecast)
 
         def net(option: Option) -> float:
-            return _value(option, even_j)
+            return option_value(option, even_j)
 
         def chosen(those: Sequence[Option]) -> int:
             updates = OptionSet.of(those, balance).affordable
@@ -171,16 +171,11 @@ class PricedPolicy(BasePolicy):
     def _worthwhile(self, updates: Sequence[Option], state: State, even_j: float) -> list[Option]:
         """Return the updates whose value is above the minimum."""
         least = self.min_gain * state.unit
-        return [each for each in updates if _value(each, even_j) >= least]
+        return [each for each in updates if option_value(each, even_j) >= least]
 
 
 def _discounted(options: Sequence[Option], even_j: float) -> dict[Action, float]:
-    return {option.action: _value(option, even_j) for option in options}
-
-
-def _value(option: Option, even_j: float) -> float:
-    gain = option.gain
-    return kept_gain(gain.mean, gain.sd, risk_discount(option.cost_j.mean, even_j))
+    return {option.action: option_value(option, even_j) for option in options}
 
 
 def _price(
