@@ -44,9 +44,9 @@ def check_parts(buffer: Buffer | str | None) -> None:
     for rank, part in enumerate(everyone):
         if part not in ((0, 1), (rank, len(everyone))):
             raise ConfigurationError(
-                f"the buffer of rank {rank} is that of rank {part[0]} of {part[1]}, and there are "
-                f"{len(everyone)} ranks; give rank='auto' for a part on each rank, or omit rank "
-                "and world_size for all past data on each"
+                f"rank {rank} has the buffer of rank {part[0]} of {part[1]}, and the number of "
+                f"ranks is {len(everyone)}; give rank='auto', or omit rank and world_size to hold "
+                "everything on each"
             )
 
 

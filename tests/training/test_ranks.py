@@ -278,15 +278,14 @@ def test_a_part_of_another_rank_is_refused(tmp_path, rank):
     wrong = {"1": {"part": {**ODD, "rank": rank, "world_size": 3}}}
     found = on_ranks(tmp_path, 2, batch_size=4, count=1, part=ODD, of_rank=wrong)
     sentence = (
-        f"ConfigurationError: the buffer of rank 1 is that of rank {rank} of 3, and there are 2 "
-        "ranks; give rank='auto' for a part on each rank, or omit rank and world_size for all "
-        "past data on each"
+        f"ConfigurationError: rank 1 has the buffer of rank {rank} of 3, and the number of ranks "
+        "is 2; give rank='auto', or omit rank and world_size to hold everything on each"
     )
     assert [each["error"] for each in found] == [sentence, sentence]
 
 
 def test_a_part_is_refused_in_one_process(tmp_path):
-    with pytest.raises(ConfigurationError, match="is that of rank 0 of 2, and there are 1 ranks"):
+    with pytest.raises(ConfigurationError, match="rank 0 has the buffer of rank 0 of 2, and the"):
         open_stream(tmp_path, buffer=ReservoirBuffer(5, world_size=2))
 
 
