@@ -94,7 +94,7 @@ def run(context: typer.Context, config: console.ConfigArgument) -> None:
 
 def _follows() -> bool:
     """Return whether another process of this launch prints and writes: the one of rank 0."""
-    from greentrain.training.launch import find_launch
+    from greentrain.launch import find_launch
 
     launch = find_launch()
     return launch is not None and launch.rank > 0

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory.bounded import BoundedBuffer
+from greentrain.memory.bounded import BoundedBuffer, Rank
 from greentrain.memory.labels import read_labels
 from greentrain.memory.protocol import Sample
 from greentrain.memory.retention import RetentionInput, algorithm_r, equal_shares, ones_at
@@ -65,7 +65,7 @@ class ClassBalancedBuffer(BoundedBuffer):
         label: Callable[[Sample], Any] | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
-        rank: int = 0,
+        rank: Rank = 0,
         world_size: int = 1,
     ) -> None:
         super().__init__(max_size, seed=seed, folder=folder, rank=rank, world_size=world_size)

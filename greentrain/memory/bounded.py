@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
+from greentrain.launch import find_launch
 from greentrain.memory.datasets import check_layout, concat, fetch, gather, size
 from greentrain.memory.layout import (
     Layout,
@@ -28,6 +29,8 @@ from greentrain.memory.sample_table import Indices, Key, RetentionPlan, SampleTa
 from greentrain.memory.slot_storage import SlotStorage
 from greentrain.units import is_whole, parse_bytes, whole_seed
 
+Rank = int | Literal["auto"]
+"""Number of a rank, or that of ``torchrun`` or ``srun``."""
 _PLAN_STREAM, _SAMPLE_STREAM = 0, 1
 """Second part of the seeds, so that plans and samples have independent random numbers."""
 
@@ -57,6 +60,11 @@ class BoundedBuffer(ABC):
             such as ``"64 MiB"``. The size of the first sample then decides how many fit.
         seed: Seed of the choice of samples to keep and to return.
         folder: Folder of memory-mapped files for the samples, in place of RAM.
+        rank: Number of this rank, or ``"auto"`` for that of ``torchrun`` or ``srun``; a process
+            without them is rank 0 of 1.
+        world_size: Number of ranks, unless the rank is ``"auto"``.
+
+    Attributes:
         rank: Number of this rank.
         world_size: Number of ranks.
 
@@ -70,18 +78,21 @@ class BoundedBuffer(ABC):
         *,
         seed: int = 0,
         folder: str | Path | None = None,
-        rank: int = 0,
+        rank: Rank = 0,
         world_size: int = 1,
     ) -> None:
+        if isinstance(rank, str) and rank == "auto" and world_size == 1:
+            launch = find_launch()
+            rank, world_size = (0, 1) if launch is None else (launch.rank, launch.size)
         self._samples, self._bytes = _limits(max_size)
-        if not (is_whole(rank) and is_whole(world_size) and rank < world_size):
+        if not (is_whole(rank) and is_whole(world_size) and int(rank) < world_size):
             raise ConfigurationError(
                 f"rank and world_size are {rank!r} and {world_size!r}; a rank is a whole number "
-                "from 0 to world_size - 1"
+                "from 0 to world_size - 1, or 'auto' without a world_size"
             )
         self._seed = whole_seed(seed)
         self._folder = None if folder is None else Path(folder)
-        self._rank, self._world_size = int(rank), int(world_size)
+        self.rank, self.world_size = int(rank), int(world_size)
         self._layout: Layout | None = None
         self._table = SampleTable()
         self._storage = SlotStorage(self._folder)
@@ -110,8 +121,8 @@ class BoundedBuffer(ABC):
             "kind": type(self).__name__,
             "samples": self._samples,
             "bytes": self._bytes,
-            "rank": self._rank,
-            "world_size": self._world_size,
+            "rank": self.rank,
+            "world_size": self.world_size,
         }
 
     @property
@@ -157,12 +168,21 @@ class BoundedBuffer(ABC):
     def select(self, keep: Callable[[str], bool]) -> Dataset[Sample]:
         """Return this rank's samples whose origin ``keep`` accepts."""
         wanted = np.array([keep(origin) for origin in self._table.origins], dtype=bool)
-        origin = self._table.origin[self._table.owner == self._rank]
+        origin = self._table.origin[self._table.owner == self.rank]
         return self._storage.rows(self._own[torch.from_numpy(wanted[origin])])
+
+    def count(self, keep: Callable[[str], bool]) -> int:
+        """Return the number of samples of all ranks whose origin ``keep`` accepts."""
+        wanted = np.array([keep(origin) for origin in self._table.origins], dtype=bool)
+        return int(wanted[self._table.origin].sum())
+
+    def count_after(self, dataset: Dataset[Sample], *, origin: str) -> int:
+        """Return the number of samples of all ranks after an :meth:`add` of the same data."""
+        return len(self._plan_add(dataset, origin).table if size(dataset) else self._table)
 
     def sample(self, n: int) -> list[Sample]:
         """Return up to ``n`` different samples of this rank, chosen uniformly."""
-        seed = [self._seed, _SAMPLE_STREAM, self._n_sampled, self._rank]
+        seed = [self._seed, _SAMPLE_STREAM, self._n_sampled, self.rank]
         chosen = sample_positions(len(self), n, seed)
         self._n_sampled += 1
         rows = self._storage.rows(self._own)
@@ -225,13 +245,13 @@ class BoundedBuffer(ABC):
         plan = self.plan(
             RetentionInput(table=table, new=new, dataset=dataset, capacity=capacity, random=random)
         )
-        table = table.applied(plan, new, origin, self._world_size)
+        table = table.applied(plan, new, origin, self.world_size)
         planned = _PlannedAdd(
             layout=layout,
             capacity=capacity,
             table=table,
             keep=plan.keep,
-            insert=plan.insert[table.owner[len(plan.keep) :] == self._rank],
+            insert=plan.insert[table.owner[len(plan.keep) :] == self.rank],
         )
         self._planned = (dataset, origin, planned)
         return planned
@@ -240,7 +260,7 @@ class BoundedBuffer(ABC):
         """Return the slots of this rank's samples that stay."""
         kept = np.zeros(len(self._table), dtype=bool)
         kept[planned.keep] = True
-        return self._own[torch.from_numpy(np.flatnonzero(kept[self._table.owner == self._rank]))]
+        return self._own[torch.from_numpy(np.flatnonzero(kept[self._table.owner == self.rank]))]
 
     def _capacity(self, layout: Layout) -> int:
         if self._samples is not None:

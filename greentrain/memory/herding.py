@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory.balanced import warn_if_crowded
-from greentrain.memory.bounded import BoundedBuffer
+from greentrain.memory.bounded import BoundedBuffer, Rank
 from greentrain.memory.datasets import check_layout, fetch
 from greentrain.memory.labels import CHUNK, read_labels
 from greentrain.memory.layout import layout_of
@@ -62,7 +62,7 @@ class HerdingBuffer(BoundedBuffer):
         label: Callable[[Sample], Any] | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
-        rank: int = 0,
+        rank: Rank = 0,
         world_size: int = 1,
     ) -> None:
         super().__init__(max_size, seed=seed, folder=folder, rank=rank, world_size=world_size)

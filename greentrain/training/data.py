@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory import Buffer, SampleList, concat, size
+from greentrain.memory import BoundedBuffer, Buffer, SampleList, concat, reshard, size
 from greentrain.streams import Experience
 from greentrain.texts import get_logger
 
@@ -18,8 +19,29 @@ _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The samples of all ranks, where each rank holds a part of the past ones.
+
+    Args:
+        rank: Number of this rank.
+        ranks: Number of ranks.
+        new: Number of new samples; the pending ones of all ranks are among them.
+        held: Number of samples that the buffers of all ranks will keep.
+        stored: Number of stored samples of all ranks.
+    """
+
+    rank: int
+    ranks: int
+    new: int
+    held: int
+    stored: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateData:
     """The data that an update may train on.
+
+    All numbers are those of all ranks.
 
     Args:
         new: New samples: those that have arrived, and those that are pending.
@@ -28,6 +50,8 @@ class UpdateData:
         n_pending: Number of pending samples among the new ones.
         n_labels: Number of new samples that have a label; ``None`` if all have one.
         n_past: Number of samples that arrived before the new ones; the stored ones are a part.
+        parts: The samples of all ranks, if pending, stored and held ones are those of this rank;
+            ``None`` if they are all.
     """
 
     new: Dataset[Any]
@@ -36,11 +60,12 @@ class UpdateData:
     n_pending: int = 0
     n_past: int = 0
     n_labels: int | None = None
+    parts: Parts | None = None
 
     @property
     def n_new(self) -> int:
         """Number of new samples."""
-        return size(self.new)
+        return size(self.new) if self.parts is None else self.parts.new
 
     @property
     def labels(self) -> int:
@@ -50,12 +75,12 @@ class UpdateData:
     @property
     def n_stored(self) -> int:
         """Number of stored samples."""
-        return size(self.stored)
+        return size(self.stored) if self.parts is None else self.parts.stored
 
     @property
     def n_held(self) -> int:
         """Number of samples that the buffer will keep."""
-        return size(self.held)
+        return size(self.held) if self.parts is None else self.parts.held
 
     @property
     def share_new(self) -> float:
@@ -66,6 +91,25 @@ class UpdateData:
     def counts(self) -> dict[str, Any]:
         """The numbers of new, stored and held samples, by argument name."""
         return {"n_new": self.n_new, "n_stored": self.n_stored, "n_held": self.n_held}
+
+    def of_rank(self) -> UpdateData:
+        """Return what this rank trains on: its share of the new samples, and its part of the past.
+
+        If the new samples cannot be shared evenly, the first ones are in two shares. A rank that
+        holds none of the stored or held samples has new ones in their place.
+        """
+        if self.parts is None:
+            return self
+        arrived, ranks = self.n_new - self.n_pending, self.parts.ranks
+        even = range(self.parts.rank, math.ceil(arrived / ranks) * ranks, ranks)
+        pending = range(arrived, size(self.new))
+        new = Subset(self.new, [*(place % arrived for place in even), *pending])
+        return replace(
+            self,
+            new=new,
+            stored=self.stored if size(self.stored) or not self.n_stored else new,
+            held=self.held if size(self.held) else new,
+        )
 
 
 class StreamData:
@@ -82,6 +126,12 @@ class StreamData:
         self._known: dict[str, int] = {}
         self._known_json: list[str] = []  # of each, so that only new ones have to be written
         self._arrived = 0  # samples of all known experiences
+
+    @property
+    def in_parts(self) -> BoundedBuffer | None:
+        """The buffer, if each rank holds a part of the past data; ``None`` otherwise."""
+        buffer = self.buffer
+        return buffer if isinstance(buffer, BoundedBuffer) and buffer.world_size > 1 else None
 
     @property
     def known(self) -> Collection[str]:
@@ -121,12 +171,23 @@ class StreamData:
         if waiting:
             pending = self.buffer.select(waiting.__contains__)
         stored = self.buffer.select(lambda origin: origin not in waiting)
+        parts, n_pending = None, size(pending)
+        if (buffer := self.in_parts) is not None:
+            n_pending = buffer.count(waiting.__contains__)
+            parts = Parts(
+                rank=buffer.rank,
+                ranks=buffer.world_size,
+                new=size(experience.train) + n_pending,
+                held=buffer.count_after(experience.train, origin=experience.id),
+                stored=buffer.count(lambda origin: origin not in waiting),
+            )
         return UpdateData(
             new=concat([experience.train, pending]),
             stored=stored,
             held=held,
-            n_pending=size(pending),
+            n_pending=n_pending,
             n_past=self._arrived - sum(self._known[name] for name in waiting),
+            parts=parts,
         )
 
     def everything(self, experience: Experience) -> UpdateData | None:
@@ -135,7 +196,16 @@ class StreamData:
         ``None`` if it holds none.
         """
         held = experience.train if self.buffer is None else self.buffer.select(lambda origin: True)
-        return UpdateData(new=held, stored=SampleList([]), held=held) if size(held) else None
+        parts, every, n_pending = None, size(held), 0
+        if (buffer := self.in_parts) is not None:
+            held = held if every else experience.train  # another rank may hold some
+            every = n_pending = buffer.count(lambda origin: True)
+            parts = Parts(rank=buffer.rank, ranks=buffer.world_size, new=every, held=every)
+        if not every:
+            return None
+        return UpdateData(
+            new=held, stored=SampleList([]), held=held, n_pending=n_pending, parts=parts
+        )
 
     def store(self, experience: Experience, *, trained: bool, copies: bool = False) -> bool:
         """Store an experience in the buffer: as pending, or as trained on with all pending data.
@@ -186,9 +256,16 @@ class StreamData:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the result of :meth:`state_dict`."""
+        """Restore the result of :meth:`state_dict`.
+
+        The buffer may be the state of one rank, or a list of those of all ranks, as many as then.
+        """
+        found = state["buffer"]
+        if isinstance(self.buffer, BoundedBuffer):
+            states = found if isinstance(found, list) else [found]
+            found = reshard(states, self.buffer.world_size)[self.buffer.rank]
         if self.buffer is not None:
-            self.buffer.load_state_dict(state["buffer"])
+            self.buffer.load_state_dict(found)
         self.pending = json.loads(state["pending"])
         self._known, self._known_json, self._arrived = {}, [], 0
         for name, samples in json.loads(state["known"]).items():

@@ -365,7 +365,7 @@ def _share_out(loader: DataLoader[Any], ranks: int) -> int:
     """Set the number of ranks on a loader's batches, and return the number of batches of each."""
     sampler = loader.batch_sampler
     if isinstance(sampler, MixedBatches):
-        sampler.ranks = ranks
+        sampler.share_out(ranks)
     if not len(loader):
         among = f" among {ranks} ranks" if ranks > 1 else ""
         raise ConfigurationError(

@@ -47,6 +47,17 @@ class FitOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SaveOrder:
+    """Rank 0 saves the state, for which all ranks send it their part of the past data.
+
+    Args:
+        stored: Whether the experience has been stored.
+    """
+
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """The current model of rank 0, after an update that was kept.
 

@@ -11,7 +11,14 @@ from greentrain.errors import ConfigurationError
 from greentrain.streams import Experience
 from greentrain.training.data import UpdateData
 from greentrain.training.fit import ModelTrainer, TrainedModel
-from greentrain.training.fit_orders import FitOrder, Kept, OthersMeter, Outcome, callbacks_of
+from greentrain.training.fit_orders import (
+    FitOrder,
+    Kept,
+    OthersMeter,
+    Outcome,
+    SaveOrder,
+    callbacks_of,
+)
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT
 from greentrain.training.stream_ranks import Ranks, check_experience, raised
@@ -86,9 +93,12 @@ class Follower:
         trained: TrainedModel | None = None
         while True:
             order = raised(self._ranks.receive())
-            if isinstance(order, FitOrder):
+            if isinstance(order, (FitOrder, SaveOrder)):
                 try:
-                    trained = self._fit(order, data, experience)
+                    if isinstance(order, FitOrder):
+                        trained = self._fit(order, data, experience)
+                    else:
+                        self._send_part(order, experience)
                 except BaseException:
                     self._ranks.leave()
                     raise
@@ -121,6 +131,17 @@ class Follower:
                 discarded=order.discarded,
             )
 
+    def _send_part(self, order: SaveOrder, experience: Experience) -> None:
+        """Send this rank's part of the past data to rank 0."""
+        buffer = self.state.data.in_parts
+        if order.stored:
+            self._store(experience)
+        self._ranks.collect(None if buffer is None else buffer.state_dict())
+
+    def _store(self, experience: Experience) -> None:
+        if experience.id not in self.state.data.known:
+            self.state.data.store(experience, trained=True)
+
     def _end(
         self, outcome: Outcome, trained: TrainedModel | None, experience: Experience
     ) -> UpdateResult | None:
@@ -128,7 +149,7 @@ class Follower:
         if outcome.kept is not None and trained is not None:
             keep(state, trained, outcome.kept)
         if outcome.stored:
-            state.data.store(experience, trained=True)
+            self._store(experience)
         state.data.pending = list(outcome.pending)
         self.budget.budget = outcome.budget
         if state.per_experience is not None and outcome.per_experience is not None:

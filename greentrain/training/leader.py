@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from greentrain.budget import Budget
 from greentrain.control import Action
@@ -11,7 +12,7 @@ from greentrain.energy import Source, WindowRecorder
 from greentrain.streams import Experience
 from greentrain.texts import get_logger
 from greentrain.training.fit import FitPlan
-from greentrain.training.fit_orders import FitOrder, Kept, Outcome, parts_of
+from greentrain.training.fit_orders import FitOrder, Kept, Outcome, SaveOrder, parts_of
 from greentrain.training.held_sigterm import held_sigterm
 from greentrain.training.result import UpdateResult
 from greentrain.training.stream_ranks import Ranks, check_experience, error_of
@@ -29,15 +30,16 @@ class Leader:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._fits = False
+        self._together = False
         self._check_sigterm: Callable[[], None] = lambda: None
 
     @contextmanager
     def leading(self, experience: Experience) -> Iterator[None]:
         """Lead an update: the block runs on rank 0 alone, except for its fits.
 
-        If the block raises before or after a fit, the other ranks raise an error with the same
-        sentence. If it raises within a fit, the connection is closed, so that no rank waits.
+        If the block raises while the other ranks wait, they raise an error with the same sentence.
+        If it raises within a fit, or while they send their data, the connection is closed: no rank
+        waits.
 
         Raises:
             ConfigurationError: If another rank has another experience, or an earlier update has
@@ -50,7 +52,7 @@ class Leader:
             try:
                 yield
             except BaseException as error:
-                if not self._fits:
+                if not self._together:
                     self._ranks.send(error_of(error))
                 else:
                     self._ranks.leave()
@@ -76,11 +78,30 @@ class Leader:
             parts=parts_of(plan.callbacks),
             sources=_sources(plan),
         )
+        with self._all(order):
+            yield
+
+    def save(self, state: StreamState, latest: str) -> dict[str, Any]:
+        """Return the stream's state, with the parts of all ranks if each holds one.
+
+        Args:
+            state: The state.
+            latest: Id of the experience of this update.
+        """
+        found = state.state_dict()
+        if state.data.in_parts is not None:
+            with self._all(SaveOrder(stored=latest in state.data.known)):
+                found["data"]["buffer"] = self._ranks.collect(found["data"]["buffer"])
+        return found
+
+    @contextmanager
+    def _all(self, order: FitOrder | SaveOrder) -> Iterator[None]:
+        """Send an order, which all ranks carry out in the block."""
         self._ranks.send(order)
-        self._fits = True
+        self._together = True
         with self._ranks.together():
             yield
-        self._fits = False
+        self._together = False
 
     def end(
         self,

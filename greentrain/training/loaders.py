@@ -16,6 +16,7 @@ from torch.utils.data import (
     Sampler,
 )
 
+from greentrain.callbacks.ranks import gather
 from greentrain.control import Action, UpdateMode
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.fast_eval import ordered_loader
@@ -27,6 +28,8 @@ RESERVED = ("dataset", "shuffle", "batch_sampler", "generator")
 """Loader options that greentrain sets, because they define an update mode."""
 _TRAINING_ONLY = ("sampler", "drop_last")
 _DEFAULT_BATCH_SIZE = 32
+_APART = 10**9
+"""Between the seeds of two ranks: far more than an update has passes."""
 
 
 def check_loader(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +79,9 @@ def train_loader(
     holds only some of the past, a warm start mixes each batch, too. The stored samples then
     represent all past ones, and new ones get no more than their share of all samples.
 
+    If each rank holds a part of the past data, it passes over its part, and over its share of the
+    new ones.
+
     Args:
         action: The action.
         data: New and stored samples.
@@ -88,6 +94,7 @@ def train_loader(
     share = 0.5 if action.mode is UpdateMode.REPLAY else data.share_new
     represents_more = action.mode is UpdateMode.WARM_START and data.n_past > data.n_stored
     mixes = data.n_stored > 0 and (action.mode is UpdateMode.REPLAY or represents_more)
+    data = data.of_rank()
     if action.mode is UpdateMode.FULL_RETRAIN:
         dataset = data.held
     elif action.mode is UpdateMode.FINE_TUNE:
@@ -102,11 +109,12 @@ def train_loader(
     batches = MixedBatches(
         _sampler(first, loader.get("sampler")),
         n_first=size(first),
-        n_stored=data.n_stored if mixes else 0,
+        n_stored=size(data.stored) if mixes else 0,
         share=share,
         batch_size=loader["batch_size"],
         drop_last=bool(loader.get("drop_last", False)),
         seed=seed,
+        of_rank=data.parts is not None,
     )
     rest = {key: value for key, value in loader.items() if key not in _BATCHING}
     return DataLoader(dataset, batch_sampler=batches, **rest)
@@ -120,6 +128,9 @@ class MixedBatches(Sampler[list[int]]):
     come a second time, so that all ranks have as many batches. The seed and the number of earlier
     passes determine everything, alike on all ranks.
 
+    If the dataset is that of one rank, the rank takes the whole order. Then the first samples of a
+    rank that has fewer than others come again.
+
     A last batch of a single sample joins the batch before it: batch normalisation, for example,
     cannot train on one sample.
 
@@ -132,9 +143,11 @@ class MixedBatches(Sampler[list[int]]):
         batch_size: Samples in a batch of one rank.
         drop_last: Whether a last batch that is not full is left out.
         seed: Seed of the order and of the stored samples.
+        of_rank: Whether the dataset is that of this rank; other ranks have other samples.
 
     Attributes:
-        ranks: Processes that share the samples; the length is :meth:`batches` of it.
+        ranks: Processes that share the samples; the length is :meth:`batches` of it. Set it by
+            :meth:`share_out`.
 
     Example:
         >>> from torch.utils.data import SequentialSampler
@@ -154,6 +167,7 @@ class MixedBatches(Sampler[list[int]]):
         batch_size: int,
         drop_last: bool = False,
         seed: int,
+        of_rank: bool = False,
     ) -> None:
         self.sampler = sampler  # Lightning looks for `set_epoch` under this name
         self.ranks = 1
@@ -162,11 +176,19 @@ class MixedBatches(Sampler[list[int]]):
         self._filled_up = max(1, batch_size - self._taken) / self._taken
         self._drop_last = drop_last
         self._seed = seed
+        self._of_rank = of_rank
+        self._most = 0  # samples of the rank with most of them
         self._passes = 0
+
+    def share_out(self, ranks: int) -> None:
+        """Set the number of ranks; with samples of one rank, every rank has to call this."""
+        self.ranks = ranks
+        if self._of_rank:
+            self._most = max(gather(len(self.sampler)))  # type: ignore[arg-type]
 
     def batches(self, ranks: int) -> int:
         """Return the batches of a pass, on each of a number of ranks."""
-        each = math.ceil(len(self.sampler) / ranks)  # type: ignore[arg-type]
+        each = self._each(ranks)
         if self._drop_last:
             return each // self._taken
         joins = not self._n_stored and each % self._taken == 1 < min(each, self._taken)
@@ -179,7 +201,7 @@ class MixedBatches(Sampler[list[int]]):
         rank = torch.distributed.get_rank() if self.ranks > 1 else 0
         seed = self._seed + self._passes
         self._passes += 1
-        mine = self._order(seed)[rank :: self.ranks]
+        mine = self._order(seed, rank)
         generator = torch.Generator().manual_seed(seed)
         last = len(self) - 1
         for number in range(last + 1):
@@ -188,16 +210,19 @@ class MixedBatches(Sampler[list[int]]):
             taken = mine[start : start + self._taken if whole else None]
             yield taken + self._stored(len(taken), rank, generator)
 
-    def _order(self, seed: int) -> list[int]:
-        """Return the order of a pass, extended so that each rank gets as many samples."""
+    def _order(self, seed: int, rank: int) -> list[int]:
+        """Return this rank's order of a pass, extended so that each rank gets as many samples."""
         # A sampler without a generator uses the global one, whose state may differ on each rank.
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed + rank * _APART if self._of_rank else seed)
             order = list(itertools.islice(self.sampler, len(self.sampler)))  # type: ignore[arg-type]
-        return list(itertools.islice(itertools.cycle(order), self._filled(len(order))))
+        first, step = (0, 1) if self._of_rank else (rank, self.ranks)
+        filled = self._each(self.ranks) * step
+        return list(itertools.islice(itertools.cycle(order), first, filled, step))
 
-    def _filled(self, samples: int) -> int:
-        return math.ceil(samples / self.ranks) * self.ranks
+    def _each(self, ranks: int) -> int:
+        """Return the samples of a pass that each of a number of ranks takes in order."""
+        return self._most if self._of_rank else math.ceil(len(self.sampler) / ranks)  # type: ignore[arg-type]
 
     def _stored(self, taken: int, rank: int, generator: torch.Generator) -> list[int]:
         if not self._n_stored:

@@ -25,6 +25,7 @@ from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import HeldOut
 from greentrain.evaluation.logged_metric import choose_metric, logged_in_validation
 from greentrain.evaluation.probe import Probe
+from greentrain.launch import refuse_launch
 from greentrain.ledger import LOG_FOLDER, file_url
 from greentrain.ledger.sqlite import parsed
 from greentrain.memory import Buffer, size
@@ -43,7 +44,6 @@ from greentrain.training.given_model import (
     flat_layers,
 )
 from greentrain.training.given_options import check_callbacks, check_options, check_places
-from greentrain.training.launch import refuse_launch
 from greentrain.training.loaders import check_loader
 from greentrain.training.module_checks import check_module, check_validation_step
 from greentrain.training.shadow import check_model

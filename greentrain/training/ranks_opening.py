@@ -11,10 +11,11 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from greentrain.budget import Budget
+from greentrain.callbacks.ranks import gather
 from greentrain.energy import Meter
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import Evaluator
-from greentrain.memory import Buffer
+from greentrain.memory import BoundedBuffer, Buffer
 from greentrain.training.fit import ModelTrainer, as_list, checked_trainer
 from greentrain.training.follower import Follower
 from greentrain.training.leader import Leader
@@ -24,7 +25,29 @@ from greentrain.training.stream_opening import open_runner
 from greentrain.training.stream_ranks import Ranks
 from greentrain.training.stream_state import StreamState
 
+_OF_BUFFER = ("samples", "bytes", "seed", "world_size")
+"""Arguments of a bounded buffer by which all ranks choose the same samples."""
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def check_parts(buffer: Buffer | str | None) -> None:
+    """Refuse a buffer that holds the part of another rank; every rank has to call this.
+
+    Args:
+        buffer: The buffer, as it was given.
+
+    Raises:
+        ConfigurationError: If one rank has such a buffer, on all ranks.
+    """
+    own = (buffer.rank, buffer.world_size) if isinstance(buffer, BoundedBuffer) else (0, 1)
+    everyone = gather(own)
+    for rank, part in enumerate(everyone):
+        if part not in ((0, 1), (rank, len(everyone))):
+            raise ConfigurationError(
+                f"rank {rank} has the buffer of rank {part[0]} of {part[1]}, and the number of "
+                f"ranks is {len(everyone)}; give rank='auto', or omit rank and world_size to hold "
+                "everything on each"
+            )
 
 
 def check_ranks(
@@ -60,11 +83,6 @@ def check_ranks(
             "at the time that greentrain schedule prints"
         )
     held = {} if buffer is None or isinstance(buffer, str) else buffer.state_dict()
-    if held.get("world_size", 1) > 1:
-        raise ConfigurationError(
-            f"the buffer has world_size={held['world_size']}, and a stream shares out the batches "
-            "itself: each rank trains on its own part of them; omit rank and world_size"
-        )
     if "folder" in (held.get("held") or {}):
         raise ConfigurationError(
             f"the buffer has a folder, and {ranks.size} processes would write to it; omit folder, "
@@ -74,6 +92,7 @@ def check_ranks(
     compared = {name: _text(value) for name, value in settings.items()}
     compared["model"] = _digest(model)
     compared["state_dir"] = str(state_dir)
+    compared |= {f"buffer.{name}": str(held.get(name)) for name in _OF_BUFFER}
     for name in sorted(options):
         value = options[name]
         if name == "callbacks":

@@ -379,11 +379,12 @@ class StreamRunner:
     def _save(self, row: Mapping[str, Any], run: RunContext) -> None:
         if self._checkpoint is None:
             return
+        state, leader, latest = self.state, self._leader, row["experience_id"]
         try:
             self._checkpoint.save(
                 lambda: {
                     "settings": {name: self._settings[name] for name in _LASTING},
-                    "stream": self.state.state_dict(),
+                    "stream": state.state_dict() if leader is None else leader.save(state, latest),
                     "outcome": dict(row),
                     "run_id": run.run.run_id,
                     "run": run.state_dict(),

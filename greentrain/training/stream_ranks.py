@@ -17,10 +17,10 @@ from torch import distributed
 
 from greentrain.callbacks.ranks import gather
 from greentrain.errors import ConfigurationError, GreentrainError, LedgerError
+from greentrain.launch import Launch, launched_options
 from greentrain.memory import size
 from greentrain.streams import Experience
 from greentrain.training.fit import checked_trainer
-from greentrain.training.launch import Launch, launched_options
 
 LEADER = 0
 """The rank that leads."""
@@ -72,6 +72,12 @@ class Ranks:
                 "of rank 0; with a state_dir, start all ranks again to go on"
             ) from error
         return values[0]
+
+    def collect(self, value: Any) -> list[Any]:
+        """Return the values of all ranks on rank 0, and nothing on the others; all call it."""
+        values = [None] * self.size if self.leads else None
+        distributed.gather_object(value, values, dst=LEADER)
+        return values or []
 
     def on_leader(self, function: Callable[[], _Value], shown: Callable[[_Value], Any]) -> Any:
         """Call a function on rank 0, and return a part of its result on all other ranks.

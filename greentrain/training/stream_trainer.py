@@ -27,6 +27,7 @@ from greentrain.evaluation.evaluator import Evaluator
 from greentrain.evaluation.held_out import HeldOut
 from greentrain.evaluation.per_experience import PerExperienceMetrics
 from greentrain.evaluation.probe import Probe
+from greentrain.launch import find_launch
 from greentrain.ledger import DEFAULT_URL
 from greentrain.memory import Buffer
 from greentrain.metrics import AccuracyMatrix
@@ -40,11 +41,10 @@ from greentrain.training.config import CarbonConfig, EvaluationConfig, ModeConfi
 from greentrain.training.data import StreamData
 from greentrain.training.fit import ModelTrainer, number_of_ranks, trainer_options
 from greentrain.training.follower import Follower
-from greentrain.training.launch import find_launch
 from greentrain.training.leader import Leader
 from greentrain.training.module_checks import check_callbacks, check_learned, check_module
 from greentrain.training.offered_methods import check_methods
-from greentrain.training.ranks_opening import check_ranks, open_on_ranks
+from greentrain.training.ranks_opening import check_parts, check_ranks, open_on_ranks
 from greentrain.training.result import UpdateResult
 from greentrain.training.runner import RESULTS_KEPT, StreamRunner
 from greentrain.training.start_by import StartBy, check_start_by
@@ -171,6 +171,7 @@ class StreamTrainer:
         if not shadow:  # there, your own job trains
             check_learned(buffer, options)
         options, ranks = open_ranks(options, find_launch())
+        check_parts(buffer)
         offered = check_methods(
             methods,
             ranks=number_of_ranks(options),

@@ -48,6 +48,17 @@ class Dies(Callback):
             os.kill(os.getpid(), 9)
 
 
+class Part(ReservoirBuffer):
+    """A part of a reservoir, whose process is killed while it sends a part to be saved."""
+
+    dies_after = 0
+
+    def state_dict(self):
+        if self._table.adds == self.dies_after > 0:
+            os.kill(os.getpid(), 9)
+        return super().state_dict()
+
+
 def experiences(count: int) -> list[Experience]:
     """Experiences that move on from two classes to all four."""
     found = []
@@ -56,6 +67,19 @@ def experiences(count: int) -> list[Experience]:
         train, val = blobs(classes, 32, number), blobs(classes, 16, 100 + number)
         found.append(Experience(f"day {number}", train, val))
     return found
+
+
+def part(max_size: int, dies_after: int = 0, **ranks) -> Part:
+    """A buffer that holds a part on each rank."""
+    buffer = Part(max_size, **(ranks or {"rank": "auto"}))
+    buffer.dies_after = dies_after
+    return buffer
+
+
+def content(buffer) -> list[float]:
+    """What a buffer of this process holds: a number for each sample."""
+    held = [] if isinstance(buffer, str) else buffer.select(lambda origin: True)
+    return sorted(float(samples[0]) for samples, _ in held)
 
 
 def run(folder: Path, *, batch_size: int, count: int, dies: Dies | None = None, **changes) -> dict:
@@ -74,6 +98,7 @@ def run(folder: Path, *, batch_size: int, count: int, dies: Dies | None = None, 
         stream.run(experiences(count))
         return {
             "rank": stream.rank,
+            "held": content(changes.get("buffer", "all")),
             "known": list(stream.known),
             "weights": weights_sha256(stream.model.state_dict()),
             "values": [float(each) for each in stream.model.layer.weight.detach().flatten()],
@@ -90,13 +115,13 @@ def main() -> None:
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     if given.pop("each", False):
         given["evaluation"] = EvaluationConfig(eval_each_experience=True)
-    if given.pop("part", False):
-        given["buffer"] = ReservoirBuffer(50, rank=rank, world_size=2)
     if "dies" in given:
         given["dies"] = Dies(*given["dies"])
-    of_rank = given.pop("of_rank", {}).get(str(rank), {})
+    given |= given.pop("of_rank", {}).get(str(rank), {})
+    if "part" in given:
+        given["buffer"] = part(**given.pop("part"))
     try:
-        found = run(folder, **{**given, **of_rank})
+        found = run(folder, **given)
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {error}"}
     (folder / f"rank{rank}.json").write_text(json.dumps(found))

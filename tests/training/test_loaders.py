@@ -19,8 +19,10 @@ from torch.utils.data import (
 
 from greentrain.control import Action, UpdateMode
 from greentrain.errors import ConfigurationError
-from greentrain.memory import SampleList
-from greentrain.training.data import UpdateData
+from greentrain.memory import ReservoirBuffer, SampleList, size
+from greentrain.streams import Experience
+from greentrain.training import loaders
+from greentrain.training.data import StreamData, UpdateData
 from greentrain.training.loaders import (
     MixedBatches,
     check_loader,
@@ -148,12 +150,60 @@ def test_every_rank_has_as_many_batches_if_one_joins():
 def mixed(rank=0, ranks=1, **arguments):
     """The batches of one rank."""
     sampler = MixedBatches(SequentialSampler(range(arguments["n_first"])), seed=0, **arguments)
-    sampler.ranks = ranks
+    sampler.share_out(ranks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.distributed, "get_rank", lambda: rank)
         batches = list(sampler)
     assert len(batches) == len(sampler) == sampler.batches(ranks)
     return batches
+
+
+def test_ranks_with_unequal_parts_have_as_many_batches(monkeypatch):
+    # 5 and 3 samples in batches of 2: both ranks pass over 5, and the last joins.
+    monkeypatch.setattr(loaders, "gather", lambda value: [5, 3])
+    ranks = [mixed(rank, 2, n_first=n, batch_size=2, of_rank=True) for rank, n in ((0, 5), (1, 3))]
+    assert ranks == [[[0, 1], [2, 3, 4]], [[0, 1], [2, 0, 1]]]
+
+
+PAST = {"day 0": 9, "day 1": 12, "day 2": 5}  # 26 samples, of which 11 are held
+
+
+@pytest.mark.parametrize("waiting", [[], ["day 1"], [*PAST]])
+@pytest.mark.parametrize("ranks", [2, 3, 13])
+@pytest.mark.parametrize("new", [1, 7])
+def test_ranks_share_all_that_one_process_trains_on(ranks, new, waiting):
+    def gathered(**rank):
+        stream, start = StreamData(ReservoirBuffer(11, **rank)), 0
+        for name, n in PAST.items():
+            stream.store(arrived(name, start, n), trained=name not in waiting)
+            start += n
+        stream.pending = list(waiting)
+        experience = arrived("new", 100, new)
+        return stream.gather(experience), stream.everything(experience)
+
+    one, parts = gathered(), [gathered(rank=n, world_size=ranks) for n in range(ranks)]
+    for alone, each in zip(one, zip(*parts, strict=True), strict=True):
+        for data in each:  # the same numbers on all ranks, by which rank 0 decides
+            assert data.counts == alone.counts
+            assert data.share_new == alone.share_new
+        shares = [data.of_rank() for data in each]
+        for kind in ("new", "stored", "held"):
+            union = {number for share in shares for number in values(getattr(share, kind))}
+            wanted = set(values(getattr(alone, kind)))
+            assert wanted <= union
+            # A rank without any has new ones in their place.
+            new_ones = {*values(alone.new), *range(100, 100 + new)}
+            assert union - wanted <= (new_ones if ranks > 11 else set())
+            assert all(map(size, (getattr(share, kind) for share in shares))) or not wanted
+
+
+def arrived(name, start, n):
+    numbers = TensorDataset(torch.arange(float(start), float(start + n)))
+    return Experience(name, numbers, numbers)
+
+
+def values(dataset):
+    return [float(dataset[place][0]) for place in range(size(dataset))]
 
 
 @given(

@@ -18,13 +18,14 @@ from torch import distributed
 
 from greentrain.energy import ConstantMeter, Source
 from greentrain.errors import ConfigurationError
-from greentrain.training.launch import Launch, find_launch
+from greentrain.launch import Launch, find_launch
+from greentrain.memory import ReservoirBuffer
 from greentrain.training.ranks_meter import JoulePublisher, RanksMeter
 from greentrain.training.ranks_opening import check_ranks
 from greentrain.training.stream_ranks import Ranks, open_ranks
 from tests.models import Classifier
 from tests.training import rank_worker
-from tests.training.streaming import rows
+from tests.training.streaming import open_stream, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking with threads
 
@@ -232,6 +233,68 @@ def test_the_joules_of_other_hosts_are_added_and_stay_if_a_host_is_lost():
     assert meter.read().total_j == pytest.approx(2000.0 + 300.0)
 
 
-def test_a_buffer_of_one_rank_alone_is_refused(tmp_path):
-    found = on_ranks(tmp_path, 2, batch_size=4, count=1, part=True)
-    assert "world_size=2, and a stream shares out the batches itself" in found[0]["error"]
+ODD = {"max_size": 37}
+
+
+def test_parts_of_the_past_are_disjoint_and_together_those_of_one_process(tmp_path):
+    def one(count):
+        return rank_worker.run(
+            tmp_path / "one", batch_size=8, count=count, buffer=rank_worker.part(**ODD)
+        )
+
+    (tmp_path / "one").mkdir()
+    alone = one(2)
+    first, second = on_ranks(tmp_path / "two", 2, batch_size=4, count=2, part=ODD)
+    assert sorted(map(len, (first["held"], second["held"]))) == [18, 19]
+    assert sorted(first["held"] + second["held"]) == alone["held"]
+    assert first["weights"] == second["weights"]
+    for same in ("modes", "steps", "energy_j"):
+        assert first[same] == alone[same]
+    # 64 samples, of which 37 are held, and 128 more: 2 epochs at first, and a warm start then.
+    assert first["metrics"] == pytest.approx(alone["metrics"], abs=0.05)
+
+    # It goes on with three ranks, and then with one.
+    alone = one(3)
+    three = on_ranks(tmp_path / "two", 3, batch_size=4, count=3, part=ODD)
+    assert [each["known"] for each in three] == [["day 0", "day 1", "day 2"]] * 3
+    assert sorted(number for each in three for number in each["held"]) == alone["held"]
+    again = rank_worker.run(tmp_path / "two", batch_size=8, count=4, buffer=rank_worker.part(**ODD))
+    assert again["held"] == one(4)["held"]
+
+
+def test_a_rank_that_dies_while_the_state_is_saved_leaves_the_one_before(tmp_path):
+    dies = {"1": {"part": {**ODD, "dies_after": 2}}}
+    found = on_ranks(tmp_path, 2, batch_size=4, count=3, part=ODD, of_rank=dies)
+    assert found[1] == {}
+    assert "error" in found[0]
+    again = on_ranks(tmp_path, 2, batch_size=4, count=2, part=ODD)
+    assert [each["known"] for each in again] == [["day 0", "day 1"]] * 2
+    assert sum(len(each["held"]) for each in again) == 37
+    assert len(again[0]["steps"]) == 1  # of the second experience alone
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_part_of_another_rank_is_refused(tmp_path, rank):
+    wrong = {"1": {"part": {**ODD, "rank": rank, "world_size": 3}}}
+    found = on_ranks(tmp_path, 2, batch_size=4, count=1, part=ODD, of_rank=wrong)
+    sentence = (
+        f"ConfigurationError: rank 1 has the buffer of rank {rank} of 3, and the number of ranks "
+        "is 2; give rank='auto', or omit rank and world_size to hold everything on each"
+    )
+    assert [each["error"] for each in found] == [sentence, sentence]
+
+
+def test_a_part_is_refused_in_one_process(tmp_path):
+    with pytest.raises(ConfigurationError, match="rank 0 has the buffer of rank 0 of 2, and the"):
+        open_stream(tmp_path, buffer=ReservoirBuffer(5, world_size=2))
+
+
+def test_auto_reads_the_rank_of_the_launch(monkeypatch):
+    assert ReservoirBuffer(5, rank="auto").world_size == 1
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    buffer = ReservoirBuffer(5, rank="auto")
+    assert (buffer.rank, buffer.world_size) == (1, 3)
+    for wrong in ({"rank": "auto", "world_size": 3}, {"rank": "first"}):
+        with pytest.raises(ConfigurationError, match="or 'auto' without a world_size"):
+            ReservoirBuffer(5, **wrong)

@@ -11,8 +11,8 @@ from pytorch_lightning.strategies import FSDPStrategy
 
 from greentrain.callbacks import BudgetGuard, EnergyMonitor
 from greentrain.errors import ConfigurationError, MeterError
+from greentrain.launch import Launch
 from greentrain.training import stream_ranks
-from greentrain.training.launch import Launch
 from tests.models import Classifier, loader, trainer
 
 TWO = Launch(launcher="torchrun", rank=0, size=2, local_size=2)
