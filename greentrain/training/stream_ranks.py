@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
+from pytorch_lightning.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+)
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torch import distributed
 
@@ -24,6 +29,8 @@ from greentrain.training.fit import checked_trainer
 
 LEADER = 0
 """The rank that leads."""
+_SPLIT = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+"""Strategies that split a model among processes."""
 _Value = TypeVar("_Value")
 
 
@@ -193,6 +200,11 @@ def open_ranks(
     trainer = checked_trainer(given)
     strategy, size = trainer.strategy, trainer.num_devices * trainer.num_nodes
     starts_itself = isinstance(strategy.launcher, _MultiProcessingLauncher)
+    if isinstance(strategy, _SPLIT) or (launch and not isinstance(strategy, DDPStrategy)):
+        raise ConfigurationError(
+            f"a stream needs the whole model in each of its processes, and "
+            f"{type(strategy).__name__} does not keep it there; give strategy='ddp'"
+        )
     if launch is None:
         if size > 1 and not starts_itself:
             raise ConfigurationError(
@@ -201,12 +213,6 @@ def open_ranks(
                 "or devices=1"
             )
         return given, None
-    name = type(strategy).__name__
-    if not isinstance(strategy, DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
-        raise ConfigurationError(
-            f"a stream over several processes needs the whole model in each of them, and {name} "
-            "does not keep it there; give strategy='ddp'"
-        )
     if starts_itself:
         raise ConfigurationError(
             f"{launch.launcher} has started {launch.size} processes, and trainer has a strategy "

@@ -18,15 +18,17 @@ from tests.models import Classifier, loader, trainer
 TWO = Launch(launcher="torchrun", rank=0, size=2, local_size=2)
 
 
-def test_a_stream_refuses_a_strategy_that_splits_the_model(monkeypatch) -> None:
+@pytest.mark.parametrize("launch", [TWO, None], ids=["torchrun", "one process"])
+def test_a_stream_refuses_a_strategy_that_splits_the_model(monkeypatch, launch) -> None:
     # Lightning builds such a Trainer where there is a GPU only: this replaces it.
-    split = SimpleNamespace(strategy=FSDPStrategy(), num_devices=2, num_nodes=1)
+    devices = 2 if launch else 1
+    split = SimpleNamespace(strategy=FSDPStrategy(), num_devices=devices, num_nodes=1)
     monkeypatch.setattr(stream_ranks, "checked_trainer", lambda options: split)
     with pytest.raises(ConfigurationError) as refused:
-        stream_ranks.open_ranks({"strategy": "fsdp"}, TWO)
+        stream_ranks.open_ranks({"strategy": "fsdp", "devices": devices}, launch)
     assert str(refused.value) == (
-        "a stream over several processes needs the whole model in each of them, and FSDPStrategy "
-        "does not keep it there; give strategy='ddp'"
+        "a stream needs the whole model in each of its processes, and FSDPStrategy does not keep "
+        "it there; give strategy='ddp'"
     )
 
 
