@@ -62,6 +62,7 @@ ROOMS: dict[str, str] = {
     "units": "",
     "_about": "",
 }
+_LOWEST = ("errors", "launch", "naming", "regular_files", "texts")
 TOP = {"__init__", "__main__", "auto", "cli", "configuration", "demo"}
 HEAVY = {"torch", "pytorch_lightning", "lightning", "mlflow"}
 
@@ -88,7 +89,7 @@ def room(path: Path) -> str:
 
 def _room(parts: tuple[str, ...]) -> str:
     first = parts[0] if parts else "__init__"
-    return "units" if first in ("errors", "naming", "regular_files", "texts") else first
+    return "units" if first in _LOWEST else first
 
 
 def imports(path: Path) -> set[str]:
