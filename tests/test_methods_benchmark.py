@@ -105,6 +105,77 @@ def test_experiences_have_their_classes_and_held_out_data_is_not_trained_on(part
 
 def test_the_published_file_has_the_ids_and_says_what_was_not_run() -> None:
     content = json.loads((BENCHMARKS.parents[1] / "docs/benchmarks/methods.json").read_text())
-    assert {row["id"] for row in content["rows"]} == {"mnist_til", "mnist_dil", "mnist_cil"}
+    assert {row["id"] for row in content["rows"]} == {
+        *("mnist_til", "mnist_dil", "mnist_cil"),
+        *("fmnist_table", "rehearsal_table", "vs_avalanche", "pareto"),
+    }
     for row in content["rows"]:
         assert row["value"] is not None or row["note"].startswith("not run")
+
+
+def test_both_libraries_learn_the_same_model_with_the_same_sizes(parts) -> None:
+    from _methods import avalanche_runs, pairs, structures
+
+    protocol = parts["protocol"]
+    own, other = protocol.MaskedPerceptron(), avalanche_runs.Masked()
+    other.load_state_dict(own.state_dict())
+    for model in (own, other):
+        model.activate((2, 3))
+    images = torch.rand(5, 784)
+    assert torch.equal(own(images), other(images))
+    assert avalanche_runs.LEFT_OUT == structures.LEFT_OUT
+    assert avalanche_runs.STORED == pairs.STORED
+    assert avalanche_runs.CAPACITY == protocol.CONTEXTS * pairs.STORED
+    callbacks = {name: pair.callbacks(name, 1.0, 0)[0] for name, pair in pairs.PAIRS.items()}
+    assert callbacks["ER-MIR"].candidates == avalanche_runs.CANDIDATES
+    assert callbacks["ER-MIR"].batch_size == avalanche_runs.BATCH_SIZE
+    assert callbacks["A-GEM"].batch_size == avalanche_runs.BATCH_SIZE
+    assert callbacks["iCaRL"].buffer.max_size == avalanche_runs.EXEMPLARS
+    assert callbacks["DER"].alpha == 0.5
+
+
+def test_pairs_are_resumed_and_compared(parts, tmp_path, monkeypatch) -> None:
+    from _methods import pairs
+
+    runs = parts["runs"]
+    size = runs.Size(seeds=2, steps=3, search_steps=2)
+    monkeypatch.setattr(pairs, "PAIRS", {name: pairs.PAIRS[name] for name in ("DER", "SI")})
+    worked = []
+
+    def there(run, method, python):
+        worked.append((method, run.seed, run.held_out))
+        return 50.0 + run.strength / 1000, 2.0
+
+    monkeypatch.setattr(pairs, "_learn_there", there)
+    monkeypatch.setattr(pairs, "_learn_here", lambda run: (49.0, 1.0))
+    path = tmp_path / "pairs.jsonl"
+    pairs.do_pairs(runs.Runs(path), size, "python")
+    assert len(worked) == 4 + 4  # the strengths of SI, and two seeds of two methods
+    pairs.do_pairs(runs.Runs(path), size, "python")
+    assert len(worked) == 8
+
+    rows = {row.what: row for row in pairs.pair_rows(runs.Runs(path), size)}
+    assert len(rows) == 8
+    start = "Split MNIST class-incremental, DER"
+    assert rows[f"{start}, greentrain"].value == 49.0
+    assert rows[f"{start}, Avalanche 0.6.0"].value == 50.0
+    assert rows[f"{start}: points below Avalanche"].value == 1.0
+    assert rows[f"{start}: points below Avalanche"].reached
+    assert rows[f"{start}: joules of a step over those of Avalanche"].value == 0.5
+    chosen = rows["Split MNIST task-incremental, SI, Avalanche 0.6.0"]
+    assert chosen.value == 52.0  # the strongest of 2 to 2,000 was the best of the search
+    assert "strength 2000, chosen on held-out data" in chosen.note
+    # 2 s of 10 W over 5 experiences of 3 steps
+    assert "1.33 J a step" in chosen.note
+    empty = pairs.pair_rows(runs.Runs(tmp_path / "none.jsonl"), size)
+    assert all(row.value is None and row.note.startswith("not run") for row in empty)
+
+
+def test_a_pair_is_learned_here_from_a_plain_loader(parts) -> None:
+    from _methods import pairs
+
+    Run = parts["runs"].Run
+    run = Run(method="DER", scenario="class", strength=0.0, seed=0, steps=2, held_out=False)
+    accuracy, cpu_s = pairs._learn_here(run)
+    assert 0 <= accuracy <= 100
+    assert cpu_s > 0

@@ -142,12 +142,8 @@ def learn(
             each.buffer.steps = steps  # of the generator, too
     for context in stream:
         model.activate(context.active)
-        _fit(model, context.train, callbacks, steps)
-    outputs: Callable[[Tensor], Tensor] = model
-    for each in callbacks:
-        if isinstance(each, ICaRL):
-            outputs = partial(each.scores, model)
-    return _accuracy(model, stream, scenario, outputs), time.process_time() - began_s
+        fit(model, _loader(context.train), callbacks, steps)
+    return accuracy(model, stream, scenario, callbacks), time.process_time() - began_s
 
 
 def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, float]:
@@ -157,8 +153,9 @@ def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, 
     torch.manual_seed(seed)
     model = make_model(scenario)
     tensors = zip(*(context.train.tensors for context in stream), strict=True)
-    _fit(model, ByBatch(*(torch.cat(each) for each in tensors)), (), CONTEXTS * steps)
-    return _accuracy(model, stream, scenario, model), time.process_time() - began_s
+    data = ByBatch(*(torch.cat(each) for each in tensors))
+    fit(model, _loader(data), (), CONTEXTS * steps)
+    return accuracy(model, stream, scenario, ()), time.process_time() - began_s
 
 
 def make_model(scenario: Scenario) -> MaskedPerceptron:
@@ -166,11 +163,13 @@ def make_model(scenario: Scenario) -> MaskedPerceptron:
     return MaskedPerceptron(CLASSES // CONTEXTS if scenario == "domain" else CLASSES)
 
 
-def _fit(
-    model: MaskedPerceptron, data: TensorDataset, callbacks: Sequence[Callback], steps: int
+def fit(
+    model: MaskedPerceptron,
+    loader: DataLoader[tuple[Tensor, ...]],
+    callbacks: Sequence[Callback],
+    steps: int,
 ) -> None:
-    batches = BatchSampler(RandomSampler(data), BATCH_SIZE, drop_last=True)
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=_first)
+    """Train for some steps."""
     trainer = Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -185,12 +184,17 @@ def _fit(
 
 
 @torch.no_grad()
-def _accuracy(
+def accuracy(
     model: MaskedPerceptron,
     stream: Sequence[Context],
     scenario: Scenario,
-    outputs: Callable[[Tensor], Tensor],
+    callbacks: Sequence[Callback],
 ) -> float:
+    """Return the mean accuracy over all experiences in percent, iCaRL's by its nearest means."""
+    outputs: Callable[[Tensor], Tensor] = model
+    for each in callbacks:
+        if isinstance(each, ICaRL):
+            outputs = partial(each.scores, model)
     model.eval()
     right = []
     for context in stream:
@@ -206,6 +210,11 @@ def _part(data: tuple[Tensor, ...], group: Sequence[int], labels: Sequence[int])
     renamed = torch.zeros(CLASSES, dtype=torch.long)
     renamed[list(group)] = torch.tensor(labels)
     return ByBatch(images[chosen], renamed[digits[chosen]])
+
+
+def _loader(data: TensorDataset) -> DataLoader[tuple[Tensor, ...]]:
+    batches = BatchSampler(RandomSampler(data), BATCH_SIZE, drop_last=True)
+    return DataLoader(data, batch_sampler=batches, collate_fn=_first)
 
 
 def _first(batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
