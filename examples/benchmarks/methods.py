@@ -1,12 +1,12 @@
-"""Learn Split MNIST by the continual-learning methods, next to the published numbers.
+"""Learn Split MNIST and Fashion-MNIST by continual-learning methods, next to published numbers.
 
     python examples/benchmarks/methods.py --runs docs/benchmarks/methods_runs.jsonl
 
 Each run is appended to the file of ``--runs`` when it ends. So the command can be stopped, and
-given again to do the rest. It needs about two processor hours for each seed. ``--only-finished``
-does no run, and writes ``docs/benchmarks/methods.json`` from those that are finished. ``--part
-0/2`` and ``--part 1/2`` share the runs among two processes. ``--quick`` takes a few minutes, and
-writes nothing into the tree.
+given again to do the rest. It needs about four processor hours for each seed, half of them for
+Fashion-MNIST. ``--only-finished`` does no run, and writes ``docs/benchmarks/methods.json`` and
+``docs/images/methods.svg`` from those that are finished. ``--part 0/2`` and ``--part 1/2`` share
+the runs among two processes. ``--quick`` takes a few minutes on MNIST, and writes nothing.
 
 ``--avalanche PYTHON`` does the runs of ``vs_avalanche`` instead, in pairs, and needs the
 interpreter of another environment. It takes about ten minutes of a core for each seed::
@@ -14,7 +14,7 @@ interpreter of another environment. It takes about ten minutes of a core for eac
     python -m venv avalanche
     avalanche/bin/pip install -c examples/benchmarks/avalanche.txt avalanche-lib quadprog
 
-MNIST is read from ``$GREENTRAIN_DATA`` or downloaded. Strengths are chosen on a tenth of the
+The data are read from ``$GREENTRAIN_DATA`` or downloaded. Strengths are chosen on a tenth of the
 training data, which is held out in the search and used afterwards.
 """
 
@@ -26,14 +26,15 @@ from pathlib import Path
 
 import torch
 from _methods.pairs import do_pairs, pair_rows
+from _methods.plot import plot, plot_row, points
 from _methods.runs import Runs, do_all
 from _methods.tables import Size, rows_of_runs, search_table
-from _results import FOLDER, arguments, document, report
+from _results import FOLDER, IMAGES, arguments, document, report
 
 from greentrain.evaluation.evaluator import quiet
 
 FULL = Size(seeds=5, steps=2000, search_steps=200)
-QUICK = Size(seeds=1, steps=40, search_steps=10)
+QUICK = Size(seeds=1, steps=40, search_steps=10, fashion=False)
 PAIRED = Size(seeds=5, steps=200, search_steps=50)
 PAIRED_QUICK = Size(seeds=1, steps=20, search_steps=5)
 
@@ -60,7 +61,10 @@ def main() -> None:
         elif not given.only_finished:
             do_all(runs, size, part=(int(number), int(parts)))
     print(search_table(runs, size))
-    rows = rows_of_runs(runs, size) + pair_rows(pairs, paired)
+    found = points(runs, size)
+    rows = [*rows_of_runs(runs, size), *pair_rows(pairs, paired), plot_row(found)]
+    if found and not given.quick:
+        plot(found, IMAGES / "methods.svg")
     report("methods", rows, document(rows), given)
 
 

@@ -17,11 +17,12 @@ from _results import Row
 from pytorch_lightning import Callback
 from torch.utils.data import DataLoader, TensorDataset
 
-from _methods.entries import ENTRIES, STORED, all_outputs
+from _methods.entries import ENTRIES, STORED
 from _methods.protocol import (
     BATCH_SIZE,
     CLASSES,
     CONTEXTS,
+    Learned,
     Scenario,
     accuracy,
     class_groups,
@@ -31,7 +32,7 @@ from _methods.protocol import (
 )
 from _methods.runs import Run, Runs, Size, strength_of
 from _methods.tables import WATTS_OF_A_CORE, counted_j
-from greentrain.callbacks import DER, GEM, MIR
+from greentrain.callbacks import GEM
 
 AVALANCHE = "Avalanche"
 SCRIPT = Path(__file__).with_name("avalanche_runs.py")
@@ -68,15 +69,8 @@ PAIRS: dict[str, Pair] = {
     "A-GEM": Pair(),
     "GEM": Pair(make=lambda strength, seed: [GEM(STORED, batch_size=STORED, seed=seed)]),
     "iCaRL": Pair(masked=False),
-    "ER-MIR": Pair(
-        make=lambda strength, seed: [
-            MIR(CONTEXTS * STORED, candidates=2 * BATCH_SIZE, batch_size=BATCH_SIZE, seed=seed)
-        ]
-    ),
-    "DER": Pair(
-        make=lambda strength, seed: [DER(CONTEXTS * STORED, outputs=all_outputs, seed=seed)],
-        masked=False,
-    ),
+    "ER-MIR": Pair(),
+    "DER": Pair(masked=False),
     # Avalanche's penalty has no factor 1/2, and squares the mean gradient of a batch of 128.
     "EWC": Pair(scenario="task", factor=BATCH_SIZE / 2),
     "SI": Pair(scenario="task"),
@@ -217,14 +211,14 @@ def _run(runs: Runs, method: str, library: str, seed: int, size: Size) -> Run | 
     )
 
 
-def _work(run: Run, *, python: str) -> tuple[float, float]:
+def _work(run: Run, *, python: str) -> Learned:
     method = run.method.removeprefix(f"{AVALANCHE} ")
     if method == run.method:
         return _learn_here(run)
     return _learn_there(run, method, python)
 
 
-def _learn_here(run: Run) -> tuple[float, float]:
+def _learn_here(run: Run) -> Learned:
     pair = PAIRS[run.method]
     stream = contexts(run.scenario, run.seed, held_out=run.held_out)
     torch.manual_seed(run.seed)
@@ -239,10 +233,11 @@ def _learn_here(run: Run) -> tuple[float, float]:
         loader = DataLoader(data, batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
         fit(model, loader, callbacks, run.steps)
     cpu_s = time.process_time() - began_s
-    return accuracy(model, stream, run.scenario, callbacks), cpu_s
+    reached = accuracy(model, stream, run.scenario, callbacks)
+    return Learned(accuracy=reached, cpu_s=cpu_s)
 
 
-def _learn_there(run: Run, method: str, python: str) -> tuple[float, float]:
+def _learn_there(run: Run, method: str, python: str) -> Learned:
     stream = contexts(run.scenario, run.seed, held_out=run.held_out)
     torch.manual_seed(run.seed)
     whole = tuple(range(CLASSES))
@@ -267,4 +262,4 @@ def _learn_there(run: Run, method: str, python: str) -> tuple[float, float]:
     if done.returncode:
         raise RuntimeError(f"Avalanche's {method} failed:\n{done.stderr[-3000:]}")
     result = json.loads(done.stdout.splitlines()[-1])
-    return result["accuracy"], result["cpu_s"]
+    return Learned(accuracy=result["accuracy"], cpu_s=result["cpu_s"])
