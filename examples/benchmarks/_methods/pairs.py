@@ -65,7 +65,7 @@ class Pair:
 
 
 PAIRS: dict[str, Pair] = {
-    "LwF": Pair(),
+    "LwF": Pair(),  # Avalanche distils over the old classes only, greentrain over all active ones
     "A-GEM": Pair(),
     "GEM": Pair(make=lambda strength, seed: [GEM(STORED, batch_size=STORED, seed=seed)]),
     "iCaRL": Pair(masked=False),
