@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,14 +123,12 @@ def test_the_picture_has_all_runs_and_is_the_same_each_time(parts, tmp_path) -> 
         found = parts["protocol"].Learned(accuracy=90.0 + 2 * seed, cpu_s=3.0, bytes=None)
         done.finish(run, lambda run, found=found: found)
     points = plot.points(done, size)
-    assert [(each["method"], each["accuracy"], each["joules"]) for each in points] == [
-        ("LwF", 91.0, 30.0)
-    ]
+    assert [(each.method, each.accuracy, each.joules) for each in points] == [("LwF", 91.0, 30.0)]
     row = plot.plot_row(points)
     assert (row.value, row.seeds) == (1, 1)
     files = [tmp_path / "first.svg", tmp_path / "second.svg"]
     for file in files:
-        plot.plot([*points, {**points[0], "method": "ER", "bytes": 5e6}], file)
+        plot.plot([*points, replace(points[0], method="ER", bytes=5e6)], file)
     assert files[0].read_bytes() == files[1].read_bytes()
     text = files[0].read_text(encoding="utf-8")
     assert ">LwF<" in text

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from _results import Row
 
@@ -17,34 +17,53 @@ COLOURS: dict[Scenario, str] = {"task": "#2a78b5", "domain": "#c26a00", "class":
 MARKS: dict[Data, str] = {"mnist": "o", "fashion": "s"}
 
 
-def points(runs: Runs, size: Size) -> list[dict[str, Any]]:
-    """Return one point for each method, scenario and data set that has finished runs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One method in one scenario on one data set: means over the seeds.
 
-    Its accuracy, joules and bytes are means over the seeds. Runs of a search are none. Bytes are
-    ``None`` where a run did not count them.
+    Args:
+        method: Name of the method.
+        scenario: The scenario.
+        data: MNIST or Fashion-MNIST.
+        accuracy: Mean accuracy at the end, in percent.
+        joules: Counted joules.
+        bytes: Bytes that the method keeps; ``None`` where no run counted them.
     """
+
+    method: str
+    scenario: Scenario
+    data: Data
+    accuracy: float
+    joules: float
+    bytes: float | None
+
+
+def points(runs: Runs, size: Size) -> list[Point]:
+    """Return a point for all that has finished runs; those of a search do not count."""
+    orders: dict[Data, tuple[tuple[str, Scenario], ...]]
+    orders = {"mnist": ORDER, "fashion": FASHION_ORDER}
     found = []
-    for data, order in (("mnist", ORDER), ("fashion", FASHION_ORDER)):
+    for data, order in orders.items():
         for method, scenario in order:
-            done = finished(runs, size, method, scenario, data)  # type: ignore[arg-type]
+            done = finished(runs, size, method, scenario, data)
             if not done:
                 continue
             kept = [run.bytes for run in done if run.bytes is not None]
             found.append(
-                {
-                    "method": "fine-tuning" if method == "none" else method,
-                    "scenario": scenario,
-                    "data": data,
-                    "accuracy": statistics.fmean(run.accuracy or 0.0 for run in done),
-                    "joules": statistics.fmean(counted_j(run.cpu_s or 0.0) for run in done),
-                    "bytes": statistics.fmean(kept) if kept else None,
-                }
+                Point(
+                    method="fine-tuning" if method == "none" else method,
+                    scenario=scenario,
+                    data=data,
+                    accuracy=statistics.fmean(run.accuracy or 0.0 for run in done),
+                    joules=statistics.fmean(counted_j(run.cpu_s or 0.0) for run in done),
+                    bytes=statistics.fmean(kept) if kept else None,
+                )
             )
     return found
 
 
-def plot(found: list[dict[str, Any]], path: Path) -> None:
-    """Draw the points as an SVG file: on the left by joules, on the right by bytes.
+def plot(found: list[Point], path: Path) -> None:
+    """Plot the points as an SVG file: on the left by joules, on the right by bytes.
 
     The same points make the same file.
 
@@ -63,13 +82,13 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
         panels[0].set_xscale("log")
         panels[1].set_xscale("symlog", linthresh=1e-2)
         for each in found:
-            sizes = (each["joules"], None if each["bytes"] is None else each["bytes"] / 1e6)
+            sizes = (each.joules, None if each.bytes is None else each.bytes / 1e6)
             for panel, size in zip(panels, sizes, strict=True):
                 if size is not None:
-                    colour, mark = COLOURS[each["scenario"]], MARKS[each["data"]]
-                    panel.plot(size, each["accuracy"], mark, color=colour, markersize=4)
+                    colour, mark = COLOURS[each.scenario], MARKS[each.data]
+                    panel.plot(size, each.accuracy, mark, color=colour, markersize=4)
                     place = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 6}
-                    panel.annotate(each["method"], (size, each["accuracy"]), **place)
+                    panel.annotate(each.method, (size, each.accuracy), **place)
         panels[1].set_xlim(left=-1e-3)
         panels[0].set_xlabel("joules, counted from processor time")
         panels[1].set_xlabel("MB kept between experiences")
@@ -85,11 +104,11 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
         pyplot.close(figure)
 
 
-def plot_row(found: list[dict[str, Any]]) -> Row:
+def plot_row(found: list[Point]) -> Row:
     """Return the row of the picture."""
     known = len(ENTRIES) + 1  # and joint training
-    shown = len({each["method"] for each in found})
-    measured = sum(each["bytes"] is not None for each in found)
+    shown = len({each.method for each in found})
+    measured = sum(each.bytes is not None for each in found)
     runs = len(found)
     return Row(
         id="pareto",

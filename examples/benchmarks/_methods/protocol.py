@@ -45,7 +45,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What a stream came to.
+    """Result of a stream.
 
     Args:
         accuracy: Mean accuracy over all experiences at the end, in percent.
