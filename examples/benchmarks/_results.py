@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "benchmarks"
+IMAGES = ROOT / "docs" / "images"
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 Better = Literal["lower", "higher", "equal"]
@@ -192,9 +193,15 @@ def render(folder: Path) -> str:
             f"- Machine: {content['machine']}\n- Versions: {versions}",
             "\n".join(["```console", *(f"$ {one}" for one in commands), "```"]),
             table(rows),
+            *_image(path.stem),
             "",
         ]
     return "\n\n".join(parts).rstrip() + "\n"
+
+
+def _image(name: str) -> list[str]:
+    file = f"{name}.svg"
+    return [f"![The picture of {name}](images/{file})"] if (IMAGES / file).exists() else []
 
 
 def _figure(value: float) -> str:

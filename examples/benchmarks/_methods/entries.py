@@ -10,13 +10,22 @@ from pytorch_lightning import Callback
 from torch import Tensor
 
 from _methods import structures
-from _methods.protocol import CONTEXTS, MaskedPerceptron, Scenario, class_groups, make_model
+from _methods.protocol import (
+    BATCH_SIZE,
+    CONTEXTS,
+    MaskedPerceptron,
+    Scenario,
+    class_groups,
+    make_model,
+)
+from _methods.rehearsal import Rehearsal
 from greentrain.callbacks import (
     AGEM,
     DER,
     EWC,
     GEM,
     MAS,
+    MIR,
     SI,
     GDumb,
     GenerativeReplay,
@@ -24,7 +33,7 @@ from greentrain.callbacks import (
     L2Anchor,
     LwF,
 )
-from greentrain.memory import GenerativeBuffer
+from greentrain.memory import GenerativeBuffer, QuantisedBuffer, ReservoirBuffer
 
 SCENARIOS: tuple[Scenario, ...] = ("task", "domain", "class")
 
@@ -141,6 +150,21 @@ ENTRIES: dict[str, Entry] = {
     "DER++": Entry(
         make=lambda scenario, strength, seed: [
             DER(CONTEXTS * STORED, beta=0.5, outputs=all_outputs, seed=seed)
+        ],
+    ),
+    "ER": Entry(
+        make=lambda scenario, strength, seed: [
+            Rehearsal(ReservoirBuffer(CONTEXTS * STORED, seed=seed), seed=seed)
+        ],
+    ),
+    "ER-MIR": Entry(
+        make=lambda scenario, strength, seed: [
+            MIR(CONTEXTS * STORED, candidates=2 * BATCH_SIZE, batch_size=BATCH_SIZE, seed=seed)
+        ],
+    ),
+    "AQM": Entry(
+        make=lambda scenario, strength, seed: [
+            Rehearsal(QuantisedBuffer(CONTEXTS * STORED, seed=seed), seed=seed)
         ],
     ),
     "iCaRL": Entry(

@@ -1,4 +1,4 @@
-"""Split MNIST by van de Ven & Tolias 2019, with one Lightning fit for each experience."""
+"""Split MNIST and Fashion-MNIST by van de Ven & Tolias 2019, one Lightning fit an experience."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Literal
 import torch
 from _continual.models import Perceptron
 from pytorch_lightning import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from greentrain.callbacks import GenerativeReplay, ICaRL
-from greentrain.streams import mnist
+from greentrain.streams import fashion_mnist, mnist
 
+Data = Literal["mnist", "fashion"]
 Scenario = Literal["task", "domain", "class"]
 CONTEXTS, CLASSES, BATCH_SIZE = 5, 10, 128
 LEFT_OUT = -1e4
@@ -40,6 +41,23 @@ class Context:
     train: TensorDataset
     test: TensorDataset
     active: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """Result of a stream.
+
+    Args:
+        accuracy: Mean accuracy over all experiences at the end, in percent.
+        cpu_s: Processor seconds.
+        bytes: Bytes that the method keeps after the last experience, without those of the
+            perceptron: tensors of its callbacks, and what its model has more. ``None`` if they
+            were not counted.
+    """
+
+    accuracy: float
+    cpu_s: float
+    bytes: int | None = None
 
 
 class MaskedPerceptron(Perceptron):
@@ -79,15 +97,19 @@ class ByBatch(TensorDataset):
         return [tuple(each[chosen] for each in self.tensors)]
 
 
-def contexts(scenario: Scenario, seed: int, *, held_out: bool = False) -> list[Context]:
+def contexts(
+    scenario: Scenario, seed: int, *, held_out: bool = False, data: Data = "mnist"
+) -> list[Context]:
     """Return the experiences: pairs of classes, in order for seed 0 and shuffled for others.
 
     Args:
         scenario: Task-, domain- or class-incremental.
         seed: Seed of the order of the classes.
         held_out: Whether to measure on a tenth of the training data instead of the test data.
+        data: MNIST or Fashion-MNIST.
     """
-    train, test = ((part.tensors[0].flatten(1), part.tensors[1]) for part in mnist())
+    loaded = fashion_mnist() if data == "fashion" else mnist()
+    train, test = ((part.tensors[0].flatten(1), part.tensors[1]) for part in loaded)
     if held_out:
         order = torch.randperm(len(train[1]), generator=torch.Generator().manual_seed(1))
         cut = round(HELD_OUT * len(order))
@@ -119,7 +141,8 @@ def learn(
     seed: int,
     held_out: bool = False,
     make: Callable[[], MaskedPerceptron] | None = None,
-) -> tuple[float, float]:
+    data: Data = "mnist",
+) -> Learned:
     """Learn one experience after another.
 
     Args:
@@ -129,12 +152,10 @@ def learn(
         seed: Seed of classes, weights and batches.
         held_out: Whether to measure on held-out training data.
         make: Makes the model; the protocol's perceptron unless given.
-
-    Returns:
-        The mean accuracy over all experiences at the end in percent, and processor seconds.
+        data: MNIST or Fashion-MNIST.
     """
     began_s = time.process_time()
-    stream = contexts(scenario, seed, held_out=held_out)
+    stream = contexts(scenario, seed, held_out=held_out, data=data)
     torch.manual_seed(seed)
     model = make_model(scenario) if make is None else make()
     for each in callbacks:
@@ -142,23 +163,28 @@ def learn(
             each.buffer.steps = steps  # of the generator, too
     for context in stream:
         model.activate(context.active)
-        _fit(model, context.train, callbacks, steps)
-    outputs: Callable[[Tensor], Tensor] = model
-    for each in callbacks:
-        if isinstance(each, ICaRL):
-            outputs = partial(each.scores, model)
-    return _accuracy(model, stream, scenario, outputs), time.process_time() - began_s
+        fit(model, _loader(context.train), callbacks, steps)
+    return Learned(
+        accuracy=accuracy(model, stream, scenario, callbacks),
+        cpu_s=time.process_time() - began_s,
+        bytes=_bytes_kept(model, make_model(scenario), callbacks),
+    )
 
 
-def learn_jointly(scenario: Scenario, *, steps: int, seed: int) -> tuple[float, float]:
+def learn_jointly(scenario: Scenario, *, steps: int, seed: int, data: Data = "mnist") -> Learned:
     """Train on all experiences at once, class-incremental or domain-incremental."""
     began_s = time.process_time()
-    stream = contexts(scenario, seed)
+    stream = contexts(scenario, seed, data=data)
     torch.manual_seed(seed)
     model = make_model(scenario)
     tensors = zip(*(context.train.tensors for context in stream), strict=True)
-    _fit(model, ByBatch(*(torch.cat(each) for each in tensors)), (), CONTEXTS * steps)
-    return _accuracy(model, stream, scenario, model), time.process_time() - began_s
+    whole = ByBatch(*(torch.cat(each) for each in tensors))
+    fit(model, _loader(whole), (), CONTEXTS * steps)
+    return Learned(
+        accuracy=accuracy(model, stream, scenario, ()),
+        cpu_s=time.process_time() - began_s,
+        bytes=sum(each.nbytes for each in whole.tensors),
+    )
 
 
 def make_model(scenario: Scenario) -> MaskedPerceptron:
@@ -166,11 +192,13 @@ def make_model(scenario: Scenario) -> MaskedPerceptron:
     return MaskedPerceptron(CLASSES // CONTEXTS if scenario == "domain" else CLASSES)
 
 
-def _fit(
-    model: MaskedPerceptron, data: TensorDataset, callbacks: Sequence[Callback], steps: int
+def fit(
+    model: MaskedPerceptron,
+    loader: DataLoader[tuple[Tensor, ...]],
+    callbacks: Sequence[Callback],
+    steps: int,
 ) -> None:
-    batches = BatchSampler(RandomSampler(data), BATCH_SIZE, drop_last=True)
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=_first)
+    """Train for some steps."""
     trainer = Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -185,12 +213,17 @@ def _fit(
 
 
 @torch.no_grad()
-def _accuracy(
+def accuracy(
     model: MaskedPerceptron,
     stream: Sequence[Context],
     scenario: Scenario,
-    outputs: Callable[[Tensor], Tensor],
+    callbacks: Sequence[Callback],
 ) -> float:
+    """Return the mean accuracy over all experiences in percent, iCaRL's by its nearest means."""
+    outputs: Callable[[Tensor], Tensor] = model
+    for each in callbacks:
+        if isinstance(each, ICaRL):
+            outputs = partial(each.scores, model)
     model.eval()
     right = []
     for context in stream:
@@ -200,12 +233,33 @@ def _accuracy(
     return 100 * sum(right) / len(right)
 
 
+def _bytes_kept(model: nn.Module, plain: nn.Module, callbacks: Sequence[Callback]) -> int:
+    found: dict[int, int] = {}
+    _count([each.state_dict() for each in callbacks], found)
+    sizes = [sum(each.nbytes for each in one.state_dict().values()) for one in (model, plain)]
+    return sum(found.values()) + max(0, sizes[0] - sizes[1])
+
+
+def _count(state: object, found: dict[int, int]) -> None:
+    """Add the bytes of all tensors of a state, each storage once."""
+    if isinstance(state, Tensor):
+        found[state.data_ptr()] = state.nbytes
+    elif isinstance(state, dict | list | tuple):
+        for each in state.values() if isinstance(state, dict) else state:
+            _count(each, found)
+
+
 def _part(data: tuple[Tensor, ...], group: Sequence[int], labels: Sequence[int]) -> ByBatch:
     images, digits = data
     chosen = torch.isin(digits, torch.tensor(group))
     renamed = torch.zeros(CLASSES, dtype=torch.long)
     renamed[list(group)] = torch.tensor(labels)
     return ByBatch(images[chosen], renamed[digits[chosen]])
+
+
+def _loader(data: TensorDataset) -> DataLoader[tuple[Tensor, ...]]:
+    batches = BatchSampler(RandomSampler(data), BATCH_SIZE, drop_last=True)
+    return DataLoader(data, batch_sampler=batches, collate_fn=_first)
 
 
 def _first(batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
