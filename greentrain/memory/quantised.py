@@ -15,6 +15,7 @@ from greentrain.memory.bounded import sample_positions
 from greentrain.memory.datasets import SampleList, fetch, size
 from greentrain.memory.pairs import as_pairs, pairs_of, positive
 from greentrain.memory.protocol import Sample
+from greentrain.memory.retention import reservoir_slots
 from greentrain.units import is_whole, whole_seed
 
 _ROUNDS = 10
@@ -133,7 +134,8 @@ class QuantisedBuffer:
             )
         self._plain, self._shape, self._dtype = plain, shape, inputs.dtype
         self._planned = None
-        places = self._places(len(labels))
+        places = reservoir_slots(len(labels), self._seen, self._max_size, self._generator)
+        self._seen += len(labels)
         if not places:
             return
         chosen = torch.tensor(list(places.values()), dtype=torch.int64)
@@ -212,16 +214,6 @@ class QuantisedBuffer:
         self._plain = state["plain"]
         self._n_sampled, self._planned = state["n_sampled"], None
         self._generator.set_state(state["random"])
-
-    def _places(self, count: int) -> dict[int, int]:
-        """Return which new sample goes to which slot (algorithm R)."""
-        places: dict[int, int] = {}
-        for index, share in enumerate(torch.rand(count, generator=self._generator).tolist()):
-            self._seen += 1
-            slot = self._seen - 1 if self._seen <= self._max_size else int(share * self._seen)
-            if slot < self._max_size:
-                places[slot] = index
-        return places
 
     def _grow(self, count: int) -> None:
         more = count - len(self)

@@ -132,7 +132,7 @@ def test_inputs_keep_their_dtype(dtype):
     learned.add(data, origin="first")
     everything = learned.after(data, origin="second")
     assert {everything[index][0].dtype for index in range(size(everything))} == {dtype}
-    assert {each.dtype for each in learned._model.parameters()} == {torch.float32}
+    assert {each.dtype for each in learned._models[0].parameters()} == {torch.float32}
 
 
 def dark_and_light(label: int, count: int = 200) -> TensorDataset:
@@ -156,7 +156,7 @@ def test_a_generator_remembers_what_it_saw_before():
     assert means[1] > 0.7
     assert 30 < int(labels.sum()) < 70
     assert size(buffer.select(lambda origin: origin == "light")) == 50
-    assert buffer.nbytes == 4 * sum(each.numel() for each in buffer._model.parameters())
+    assert buffer.nbytes == 4 * sum(each.numel() for each in buffer._models[0].parameters())
     restored = generative()
     restored.load_state_dict(buffer.state_dict())
     assert torch.equal(restored.generate(5)[0], buffer.generate(5)[0])
@@ -242,11 +242,11 @@ def test_a_part_that_was_learned_is_not_learned_again_after_an_error(monkeypatch
         buffer.add(dark_and_light(label, 20), origin=name)
     learned = []
 
-    def once(self, inputs, labels):
+    def once(self, inputs, labels, origin):
         if learned and not failed:
             failed.append(labels)
             raise MemoryError
-        train(self, inputs, labels)
+        train(self, inputs, labels, origin)
         learned.append(int(labels[0]))
 
     failed = []
@@ -256,14 +256,14 @@ def test_a_part_that_was_learned_is_not_learned_again_after_an_error(monkeypatch
     assert (buffer.experiences, len(buffer), learned) == (1, 40, [0])
     assert buffer.learn() == 1
     assert (buffer.experiences, buffer.nbytes, learned) == (2, 4 * 1268, [0, 1])
-    assert buffer._counts.tolist() == [20, 20]
+    assert buffer._counts.tolist() == [[20, 20]]
 
 
 def test_a_generator_is_loaded_by_one_of_its_size():
     buffer = generative(steps=1)
     buffer.add(dark_and_light(0, 20), origin="dark")
     for options in ({"hidden": 8}, {"latent": 3}):
-        with pytest.raises(ConfigurationError, match="buffer with hidden 16 and latent 2"):
+        with pytest.raises(ConfigurationError, match="classes 2, hidden 16 and latent 2, and"):
             generative(**options).load_state_dict(buffer.state_dict())
     for count in (0, -1, 1.5):
         with pytest.raises(ConfigurationError, match="whole number from 1 on"):
