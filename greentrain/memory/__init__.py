@@ -9,6 +9,7 @@ from greentrain.memory.generative import GenerativeBuffer
 from greentrain.memory.herding import HerdingBuffer
 from greentrain.memory.learned import LearnedBuffer
 from greentrain.memory.logarithmic import LogarithmicBuffer
+from greentrain.memory.multiband import MultibandBuffer
 from greentrain.memory.protocol import Buffer
 from greentrain.memory.quantised import QuantisedBuffer
 from greentrain.memory.reservoir import RandomReplacementBuffer, ReservoirBuffer
@@ -26,6 +27,7 @@ __all__ = [
     "HerdingBuffer",
     "LearnedBuffer",
     "LogarithmicBuffer",
+    "MultibandBuffer",
     "QuantisedBuffer",
     "RandomReplacementBuffer",
     "ReservoirBuffer",

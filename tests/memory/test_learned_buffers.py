@@ -10,12 +10,18 @@ import torch
 from torch.utils.data import TensorDataset
 
 from greentrain.errors import ConfigurationError
-from greentrain.memory import BinPlayBuffer, GenerativeBuffer, LogarithmicBuffer, size
+from greentrain.memory import (
+    BinPlayBuffer,
+    GenerativeBuffer,
+    LogarithmicBuffer,
+    MultibandBuffer,
+    size,
+)
 from greentrain.memory.binplay import binary_codes
 from greentrain.streams import digits
 
 SMALL = {"steps": 3, "batch_size": 8, "hidden": 8, "latent": 5, "classes": 4}
-KINDS = [BinPlayBuffer, GenerativeBuffer, LogarithmicBuffer]
+KINDS = [BinPlayBuffer, GenerativeBuffer, LogarithmicBuffer, MultibandBuffer]
 
 
 def images(*classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,9 +105,8 @@ def test_memorised_samples_come_back_closer_than_generated_ones_are():
 
 
 def test_places_keep_their_samples_origins_and_bytes():
-    buffer = BinPlayBuffer(
-        30, ****{**SMALL, **longer}
-    )
+    longer = {"steps": 150, "batch_size": 30, "hidden": 32, "rate": 1e-2}
+    buffer = BinPlayBuffer(30, **{**SMALL, **longer})
     sets = [noise(seed, 30) for seed in range(3)]
     for number, each in enumerate(sets):
         buffer.add(each, origin=str(number))
@@ -126,3 +131,29 @@ def test_each_sample_is_generated_again_a_logarithm_of_times():
         assert max(buffer.regenerated) <= math.log2(number)
         assert buffer._counts.sum() == 4 * number
     assert buffer.regenerated == [4, 3, 3, 2, 3, 2, 2, 1, 3, 2, 2, 1, 2, 1, 1, 0]
+
+
+def test_after_five_experiences_every_class_is_still_generated():
+    inputs, labels = images(*range(10))
+    buffer = MultibandBuffer(500, steps=80, batch_size=32, hidden=48, latent=8, rate=5e-3)
+    for first in range(0, 10, 2):
+        buffer.add(TensorDataset(*images(first, first + 1)), origin=str(first))
+    generated, classes = buffer.generate(500)
+    distances = torch.cdist(generated, inputs)  # a nearest-neighbour classifier
+    found = labels[distances.topk(5, largest=False).indices].mode(1).values
+    assert set(found.tolist()) == set(range(10))
+    right = (found == classes).float().mean()
+    print(f"{100 * right:.1f} % of generated digits have their class")
+    assert right > 0.6
+    assert buffer.refreshed == 0  # no class comes twice
+
+
+def test_new_samples_of_a_known_class_refresh_old_ones():
+    buffers = [MultibandBuffer(9, similarity=each, **SMALL) for each in (0.01, 1.0)]
+    for buffer in buffers:
+        for seed in range(2):
+            buffer.add(noise(seed), origin=str(seed))
+    assert buffers[0].refreshed > buffers[1].refreshed == 0
+    for similarity in (0.0, 1.1):
+        with pytest.raises(ConfigurationError, match=f"similarity is {similarity}"):
+            MultibandBuffer(9, similarity=similarity)
