@@ -4,6 +4,7 @@ from greentrain.memory.balanced import ClassBalancedBuffer
 from greentrain.memory.binplay import BinPlayBuffer
 from greentrain.memory.bounded import BoundedBuffer
 from greentrain.memory.datasets import SampleList, concat, size
+from greentrain.memory.feedback_net import FeedbackNet
 from greentrain.memory.full import FullBuffer, owned, pack, unpack
 from greentrain.memory.generative import GenerativeBuffer
 from greentrain.memory.herding import HerdingBuffer
@@ -22,6 +23,7 @@ __all__ = [
     "BoundedBuffer",
     "Buffer",
     "ClassBalancedBuffer",
+    "FeedbackNet",
     "FullBuffer",
     "GenerativeBuffer",
     "HerdingBuffer",
