@@ -44,23 +44,46 @@ def test_what_is_compressible_comes_back_and_takes_a_byte_a_block():
 def test_a_sample_above_the_threshold_is_stored_as_it_is():
     buffer, odd = quantised(codes=3), torch.rand(5, 1, 8)
     buffer.add(blocks(60, kinds=3), origin="first")
-    codes = buffer._codebook.clone()
+    codes = buffer._books[0].codes.clone()
     buffer.add(TensorDataset(odd, torch.zeros(5, dtype=torch.long)), origin="odd")
     inputs, _ = parts(buffer.select(lambda origin: origin == "odd"))
     assert torch.equal(inputs, odd)
-    assert torch.equal(buffer._codebook, codes)  # of three codes, all are in use
+    assert torch.equal(buffer._books[0].codes, codes)  # of three codes, all are in use
     assert (len(buffer), buffer.compressed) == (65, 60)
     assert buffer.nbytes == 3 * 16 + 60 * 2 + 65 * 8 + 5 * 32
+
+
+def test_each_sample_takes_the_level_that_compresses_it_most():
+    generator = torch.Generator().manual_seed(0)
+    same = torch.eye(8)[torch.randint(4, (200,), generator=generator)].view(200, 1, 8)
+    mixed = blocks(60).tensors[0]
+    odd = torch.rand(5, 1, 8, generator=generator)
+    buffer = quantised(max_size=300, block=[4, 8])
+    for name, each in (("same", same), ("mixed", mixed), ("odd", odd)):
+        buffer.add(TensorDataset(each, torch.arange(len(each)) % 3), origin=name)
+        stored, _ = parts(buffer.select(lambda origin, name=name: origin == name))
+        torch.testing.assert_close(stored, each)
+    # 4 codes of 32 bytes save a byte of 200 samples; 2 more would not pay for the mixed ones
+    assert buffer.by_level == [200, 60, 5]
+    books = 4 * 32 + (4 + 2) * 16
+    assert buffer.nbytes == books + 200 + 60 * 2 + 5 * 32 + 265 * (8 + 1)
+    restored = quantised(max_size=300, block=(8, 4))
+    restored.load_state_dict(buffer.state_dict())
+    for mine, other in zip(restored.sample(265), buffer.sample(265), strict=True):
+        assert torch.equal(mine[0], other[0])
+    for block in ([], [0], "x"):
+        with pytest.raises(ConfigurationError, match="block is"):
+            quantised(block=block)
 
 
 def test_later_codes_change_nothing_that_was_stored():
     buffer = quantised(codes=16)
     buffer.add(blocks(60, kinds=2), origin="first")
     before, _ = parts(buffer.select(lambda origin: origin == "first"))
-    few = len(buffer._codebook)
+    few = len(buffer._books[0])
     buffer.add(blocks(40, seed=1), origin="second")
     now, _ = parts(buffer.select(lambda origin: origin == "first"))
-    assert len(buffer._codebook) > few
+    assert len(buffer._books[0]) > few
     assert torch.equal(before, now[: len(before)])
 
 
@@ -79,7 +102,7 @@ def test_a_quantised_buffer_keeps_its_size_a_uniform_choice_and_its_state():
         each.add(blocks(50, seed=2), origin="fourth")
     every = [parts(each.select(lambda origin: True))[0] for each in (restored, buffer)]
     assert torch.equal(*every)
-    with pytest.raises(ConfigurationError, match="buffer with max_size, block, codes"):
+    with pytest.raises(ConfigurationError, match="buffer with max_size, blocks, codes"):
         quantised().load_state_dict(buffer.state_dict())
 
 
@@ -103,7 +126,7 @@ def test_a_sample_that_is_not_finite_spoils_no_code():
     inputs = torch.cat([odd, data.tensors[0]])
     buffer.add(TensorDataset(inputs, torch.arange(62) % 3), origin="first")
     assert buffer.compressed == 60
-    assert buffer._codebook.isfinite().all()
+    assert buffer._books[0].codes.isfinite().all()
     stored, _ = parts(buffer.select(lambda origin: origin == "first"))
     torch.testing.assert_close(stored, inputs, equal_nan=True)
 
