@@ -11,6 +11,7 @@ from greentrain.callbacks.exact_loader import ResumableLoader, resumable_loader
 from greentrain.callbacks.exact_resume import ExactResume
 from greentrain.callbacks.exit_training import EarlyExit
 from greentrain.callbacks.feature_cache import FeatureCache
+from greentrain.callbacks.feedback_replay import ReplayThroughFeedback
 from greentrain.callbacks.fit_estimate import FitEstimate
 from greentrain.callbacks.gdumb import GDumb
 from greentrain.callbacks.gem import GEM
@@ -56,6 +57,7 @@ __all__ = [
     "OutputTerm",
     "ParameterAnchor",
     "PartialLabels",
+    "ReplayThroughFeedback",
     "ResumableLoader",
     "SelectiveTraining",
     "TrainingPaused",

@@ -15,7 +15,7 @@ from greentrain.callbacks.der import check_tensors
 from greentrain.callbacks.lwf import LwF
 from greentrain.callbacks.replaced_training import experience_tensors
 from greentrain.errors import ConfigurationError
-from greentrain.memory import GenerativeBuffer
+from greentrain.memory import LearnedBuffer
 from greentrain.methods import distillation_loss
 from greentrain.methods.nearest_mean import check_classes
 
@@ -46,6 +46,7 @@ class GenerativeReplay(LwF):
             batch: targets are no classes, or inputs are not from 0 to 1.
 
     Example:
+        >>> from greentrain.memory import GenerativeBuffer
         >>> buffer = GenerativeBuffer(1000, classes=3, steps=10)
         >>> GenerativeReplay(lambda: nn.Linear(2, 3), buffer, distill=True).experiences
         0
@@ -54,7 +55,7 @@ class GenerativeReplay(LwF):
     def __init__(
         self,
         make_model: Callable[[], nn.Module],
-        buffer: GenerativeBuffer,
+        buffer: LearnedBuffer,
         *,
         distill: bool = False,
         temperature: float = 2.0,
@@ -111,8 +112,8 @@ class GenerativeReplay(LwF):
 class LearnBuffer(Callback):
     """Train a generator on the data that wait in its buffer, at the start of a fit.
 
-    For a :class:`~greentrain.memory.GenerativeBuffer` with ``learn_at_once=False`` as the buffer of
-    a ``StreamTrainer``: the energy of its training is a part of the next update's.
+    For a :class:`~greentrain.memory.LearnedBuffer` with ``learn_at_once=False`` as the buffer of a
+    ``StreamTrainer``: the energy of its training is a part of the next update's.
 
     Args:
         buffer: The buffer.
@@ -124,11 +125,12 @@ class LearnBuffer(Callback):
         ConfigurationError: If the buffer learns no generator.
 
     Example:
+        >>> from greentrain.memory import GenerativeBuffer
         >>> LearnBuffer(GenerativeBuffer(100, learn_at_once=False)).steps
         0
     """
 
-    def __init__(self, buffer: GenerativeBuffer) -> None:
+    def __init__(self, buffer: LearnedBuffer) -> None:
         self.buffer = check_generative(buffer)
         self.steps = 0
 
@@ -137,13 +139,13 @@ class LearnBuffer(Callback):
         self.steps += self.buffer.learn()
 
 
-def check_generative(buffer: object) -> GenerativeBuffer:
+def check_generative(buffer: object) -> LearnedBuffer:
     """Return a buffer that generates.
 
     Raises:
         ConfigurationError: If it is another one.
     """
-    if not isinstance(buffer, GenerativeBuffer):
+    if not isinstance(buffer, LearnedBuffer):
         raise ConfigurationError(
             f"buffer is a {type(buffer).__name__}; give a GenerativeBuffer, and another buffer to "
             "StreamTrainer(buffer=...) or to a method that stores samples"

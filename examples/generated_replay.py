@@ -11,13 +11,21 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
-from greentrain.callbacks import EnergyMonitor, GenerativeReplay
+from greentrain import memory
+from greentrain.callbacks import EnergyMonitor, GenerativeReplay, ReplayThroughFeedback
 from greentrain.demo import DigitsModel
-from greentrain.memory import GenerativeBuffer, QuantisedBuffer
 from greentrain.streams import class_incremental, digits
 from greentrain.units import format_energy
 
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+
+
+class FeedbackModel(DigitsModel):
+    """Classifies and generates with one network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = memory.FeedbackNet((64,), 10, hidden=128, latent=16)
 
 
 def flat(data: object) -> TensorDataset:
@@ -31,33 +39,35 @@ def main() -> None:
     epochs, steps = (1, 20) if quick else (20, 500)
     stream = class_incremental(digits()[0], n_experiences=5, val_share=0.3)
     tested = flat(ConcatDataset([each.val for each in stream])).tensors
-    quantised = QuantisedBuffer(200, threshold=0.02, block=4)
-    generators = [GenerativeBuffer(200, steps=steps, hidden=128, latent=16) for _ in range(2)]
-    methods = {
-        "fine-tuning": ([], None),
-        "compressed samples": ([], quantised),
-        "generative replay": ([GenerativeReplay(DigitsModel, generators[0])], generators[0]),
-        "with distillation": (
-            [GenerativeReplay(DigitsModel, generators[1], distill=True)],
-            generators[1],
-        ),
-    }
-    for name, (callbacks, buffer) in methods.items():
+    kinds = {"generative replay": memory.GenerativeBuffer, "BinPlay": memory.BinPlayBuffer}
+    kinds |= {"with distillation": memory.GenerativeBuffer, "LogCL": memory.LogarithmicBuffer}
+    kinds |= {"Multiband VAE": memory.MultibandBuffer}
+    buffers = {name: kind(200, steps=steps, hidden=128, latent=16) for name, kind in kinds.items()}
+    methods = {name: [] for name in ("fine-tuning", "compressed samples", "in two levels")}
+    for name, buffer in buffers.items():
+        distill = name == "with distillation"
+        methods[name] = [GenerativeReplay(DigitsModel, buffer, distill=distill)]
+    feedback = ReplayThroughFeedback(FeedbackModel, net=lambda module: module.layers)
+    methods["replay through feedback"] = [feedback]
+    blocks = {"compressed samples": 4, "in two levels": (4, 8)}
+    for name, block in blocks.items():
+        buffers[name] = memory.QuantisedBuffer(200, threshold=0.02, block=block)
+    for name, callbacks in methods.items():
         seed_everything(0, verbose=False)
-        model, used_j = DigitsModel(), 0.0
+        model, used_j = FeedbackModel() if feedback in callbacks else DigitsModel(), 0.0
         for experience in stream[: 2 if quick else 5]:
             data = new = flat(experience.train)
-            if buffer is quantised:
-                data = ConcatDataset([new, buffer.select(lambda origin: True)])
+            if name in blocks:
+                data = ConcatDataset([new, buffers[name].select(lambda origin: True)])
             monitor = EnergyMonitor(ledger=False, summary=False)
             trainer = Trainer(max_epochs=epochs, callbacks=[monitor, *callbacks], **QUIET)
             trainer.fit(model, DataLoader(data, 16, shuffle=True))
             used_j += monitor.total.total_j or 0.0
-            if buffer is quantised:
-                buffer.add(new, origin=experience.id)
+            if name in blocks:
+                buffers[name].add(new, origin=experience.id)
         with torch.no_grad():
             right = (model.eval()(tested[0]).argmax(1) == tested[1]).float().mean()
-        size = f"{0 if buffer is None else buffer.nbytes:,} bytes"
+        size = f"{buffers[name].nbytes if name in buffers else 0:,} bytes"
         print(f"{name}: {100 * right:.1f} % of all experiences, {format_energy(used_j)}, {size}")
 
 

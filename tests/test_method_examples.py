@@ -18,7 +18,8 @@ METHODS = {
         *("ProgressiveNetwork", "SuperMasks", "HyperNetwork", "InterContiNet"),
     ],
     "generated_replay.py": [
-        *("fine-tuning", "compressed samples", "generative replay", "with distillation"),
+        *("fine-tuning", "compressed samples", "in two levels", "generative replay"),
+        *("BinPlay", "with distillation", "LogCL", "Multiband VAE", "replay through feedback"),
     ],
     "exemplars.py": ["fine-tuning", "GDumb", "iCaRL"],
 }

@@ -65,6 +65,44 @@ def pairs_of(dataset: Dataset[Sample]) -> tuple[Tensor, Tensor, bool]:
     return inputs, labels, type(first[1]) is int
 
 
+def check_pixels(inputs: Tensor, shape: tuple[int, ...] | None = None) -> None:
+    """Refuse inputs ``(batch, ...)`` that a generator of values from 0 to 1 cannot learn.
+
+    Args:
+        inputs: The inputs.
+        shape: Shape of earlier ones; ``None`` for the first.
+
+    Raises:
+        ConfigurationError: If values are not from 0 to 1, or inputs have another shape.
+    """
+    if not inputs.is_floating_point() or inputs.ndim < 2:
+        raise ConfigurationError(
+            f"inputs are {inputs.dtype} of shape {list(inputs.shape)}, and the generator needs "
+            "floating point with one or more dimensions for each sample; convert them"
+        )
+    if shape is not None and tuple(inputs.shape[1:]) != shape:
+        raise ConfigurationError(
+            f"inputs are {list(inputs.shape[1:])} where those before are {list(shape)}; samples in "
+            "one buffer must have the same shape"
+        )
+    if not bool(((inputs >= 0) & (inputs <= 1)).all()):
+        raise ConfigurationError(
+            f"inputs are between {float(inputs.min()):g} and {float(inputs.max()):g}, and the "
+            "generator has values from 0 to 1; scale them, and normalise in the model"
+        )
+
+
+def whole(value: object, name: str) -> int:
+    """Return a whole number from 1 on.
+
+    Raises:
+        ConfigurationError: If it is anything else.
+    """
+    if not is_whole(value, 1):
+        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1 on")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
 def positive(value: object, name: str, *, above: bool) -> float:
     """Return a finite number, 0 or more, or above 0.
 

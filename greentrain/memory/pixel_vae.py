@@ -6,14 +6,15 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+
+from greentrain.memory.pixel_layers import noisy_code, perceptron, pixel_losses, with_classes
 
 
 class PixelVae(nn.Module):
     """Generate inputs between 0 and 1, conditional on their class.
 
-    Kingma & Welling 2014, with the layers of van de Ven & Tolias 2018: one or two hidden layers of
-    ReLU units on each side. The decoder also gets the class, so a sample has a label without a
+    Kingma & Welling 2014, with the layers of van de Ven & Tolias 2018: two hidden layers of ReLU
+    units on each side. The decoder also gets the class, so a sample has a label without a
     classifier.
 
     Args:
@@ -25,16 +26,10 @@ class PixelVae(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, hidden: int, latent: int) -> None:
         super().__init__()
-        self.shape, self.classes, self.latent = tuple(shape), classes, latent
+        self.shape, self.classes = tuple(shape), classes
         values = math.prod(shape)
-        self.encoder = nn.Sequential(
-            *(nn.Linear(values + classes, hidden), nn.ReLU()),
-            *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)),
-        )
-        self.decoder = nn.Sequential(
-            *(nn.Linear(latent + classes, hidden), nn.ReLU()),
-            *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, values)),
-        )
+        self.encoder = perceptron(values + classes, hidden, 2 * latent)
+        self.decoder = perceptron(latent + classes, hidden, values)
 
     def losses(self, inputs: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         """Return minus the evidence lower bound of each sample, ``(batch,)``.
@@ -44,18 +39,13 @@ class PixelVae(nn.Module):
             labels: Classes, ``(batch,)``.
             noise: Standard normal values, ``(batch, latent)``.
         """
-        flat, classes = inputs.flatten(1), one_hot(labels, self.classes).to(inputs)
-        mean, log_variance = self.encoder(torch.cat([flat, classes], dim=1)).chunk(2, dim=1)
-        code = mean + (log_variance / 2).exp() * noise
-        logits = self.decoder(torch.cat([code, classes], dim=1))
-        wrong = binary_cross_entropy_with_logits(logits, flat, reduction="none").sum(dim=1)
-        far = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
-        total: Tensor = wrong + far
-        return total
+        encoded = self.encoder(with_classes(inputs.flatten(1), labels, self.classes))
+        code, far = noisy_code(encoded, noise)
+        logits = self.decoder(with_classes(code, labels, self.classes))
+        return pixel_losses(logits, inputs) + far
 
     @torch.no_grad()
     def generate(self, labels: Tensor, noise: Tensor) -> Tensor:
         """Return one input for each label, ``(labels, ...)``."""
-        classes = one_hot(labels, self.classes).to(noise)
-        values = self.decoder(torch.cat([noise, classes], dim=1)).sigmoid()
-        return values.view(-1, *self.shape)  # type: ignore[no-any-return]
+        values: Tensor = self.decoder(with_classes(noise, labels, self.classes)).sigmoid()
+        return values.view(-1, *self.shape)

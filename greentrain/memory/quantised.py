@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,29 +12,28 @@ from torch.utils.data import Dataset
 
 from greentrain.errors import ConfigurationError
 from greentrain.memory.bounded import sample_positions
+from greentrain.memory.codebook import Codebook
 from greentrain.memory.datasets import SampleList, fetch, size
-from greentrain.memory.pairs import as_pairs, pairs_of, positive
+from greentrain.memory.pairs import as_pairs, pairs_of, positive, whole
 from greentrain.memory.protocol import Sample
-from greentrain.units import is_whole, whole_seed
-
-_ROUNDS = 10
-"""Rounds of k-means for a codebook."""
-_MOST_BLOCKS = 20_000
-"""Most blocks that a codebook is learned from."""
+from greentrain.memory.retention import reservoir_slots
+from greentrain.units import whole_seed
 
 
 class QuantisedBuffer:
     """Keep a uniform sample of the past, each compressed if its error stays below a threshold.
 
-    One level of adaptive quantisation modules (Caccia et al. 2020). An input is cut into blocks of
-    neighbouring values, and each block is stored as the number of its nearest code: a byte. A
-    sample whose mean squared error is above the threshold is stored as it is, so no sample is worse
-    than the threshold allows. Which samples stay is Vitter's algorithm R (1985).
+    Adaptive quantisation modules (Caccia et al. 2020). An input is cut into blocks of neighbouring
+    values, and each block is stored as the number of its nearest code: a byte. Several block sizes
+    are several levels, each with its own codebook. A sample is stored by the level that compresses
+    it most with a mean squared error up to the threshold, and as it is if no level does. So no
+    sample is worse than the threshold allows. Which samples stay is Vitter's algorithm R (1985).
 
-    The paper learns stacked codebooks by gradients, and lets them change. Here codes are learned by
-    k-means from the samples that were not compressible, and never change: what was stored is always
-    decoded alike. Each :meth:`add` may add codes until there are ``codes``. A sample with a value
-    that is not finite is stored as it is.
+    The paper learns a stack of codebooks by gradients, and lets them change. Here codes are learned
+    by k-means from samples that were not compressible, and never change: what was stored is always
+    decoded alike. Each :meth:`add` may add codes until a level has ``codes``. A level of larger
+    blocks gets new codes only if they save more bytes than they need. A sample with a value that is
+    not finite is stored as it is.
 
     Samples are ``(input, label)``: a tensor of floating point and a class. They are returned with
     their dtype.
@@ -42,8 +41,8 @@ class QuantisedBuffer:
     Args:
         max_size: Most stored samples.
         threshold: Highest mean squared error of a compressed sample.
-        block: Values of a block.
-        codes: Most codes, at most 256.
+        block: Values of a block, or those of each level.
+        codes: Most codes of a level, at most 256.
         seed: Seed of codes, and of the choice of samples to keep and to return.
 
     Raises:
@@ -63,29 +62,27 @@ class QuantisedBuffer:
         max_size: int,
         *,
         threshold: float = 0.01,
-        block: int = 7,
+        block: int | Sequence[int] = 7,
         codes: int = 256,
         seed: int = 0,
     ) -> None:
-        for name, value in (("max_size", max_size), ("block", block), ("codes", codes)):
-            if not is_whole(value, 1):
-                raise ConfigurationError(
-                    f"{name} is {value!r}; it must be a whole number from 1 on"
-                )
+        self._max_size, self.codes = whole(max_size, "max_size"), whole(codes, "codes")
         if codes > 256:
             raise ConfigurationError(
                 f"codes is {codes!r}; a code is stored in a byte, so there are at most 256"
             )
-        self._max_size, self.block, self.codes = int(max_size), int(block), int(codes)
+        given = list(block) if isinstance(block, (list, tuple)) else [block]
+        self.blocks = sorted({whole(each, "block") for each in given}, reverse=True)
+        if not self.blocks:
+            raise ConfigurationError("block is empty; give the values of a block, such as 7")
         self.threshold = positive(threshold, "threshold", above=False)
         self._seed = whole_seed(seed)
-        self._codebook = torch.zeros(0, self.block)
-        self._shape: tuple[int, ...] = ()
-        self._dtype = torch.float32
-        self._numbers = torch.zeros(0, 0, dtype=torch.uint8)
+        self._books = [Codebook(torch.zeros(0, each)) for each in self.blocks]
+        self._like = torch.zeros(1, 0)  # has the shape and the dtype of inputs
+        self._levels = torch.zeros(0, dtype=torch.uint8)  # one more than the last: as it is
+        self._rows: list[Tensor] = []  # codes, or a sample as it is
         self._labels = torch.zeros(0, dtype=torch.int64)
         self._origins: list[str] = []
-        self._raw: dict[int, Tensor] = {}
         self._plain = False  # whether labels are plain numbers
         self._seen = self._n_sampled = 0
         self._planned: tuple[Dataset[Sample], str, QuantisedBuffer] | None = None
@@ -98,15 +95,21 @@ class QuantisedBuffer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codebook, codes, labels and samples that are not compressed."""
-        coded = (len(self) - len(self._raw)) * self._numbers.shape[1]
-        raw = sum(each.numel() * each.element_size() for each in self._raw.values())
-        return self._codebook.numel() * 4 + coded + raw + self._labels.numel() * 8
+        """Bytes of codebooks, codes, labels, levels, and samples that are not compressed."""
+        rows = sum(each.numel() * each.element_size() for each in self._rows)
+        levels = len(self) if len(self._books) > 1 else 0
+        return sum(each.nbytes for each in self._books) + rows + levels + self._labels.numel() * 8
 
     @property
     def compressed(self) -> int:
         """Number of stored samples that are compressed."""
-        return len(self) - len(self._raw)
+        return sum(self.by_level[:-1])
+
+    @property
+    def by_level(self) -> list[int]:
+        """Stored samples of each level, largest blocks first, and at last those as they are."""
+        counts: list[int] = torch.bincount(self._levels, minlength=len(self._books) + 1).tolist()
+        return counts
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -124,28 +127,28 @@ class QuantisedBuffer:
             vars(self).update(vars(self._planned[2]), _planned=None)
             return
         inputs, labels, plain = pairs_of(dataset)
-        shape, before = tuple(inputs.shape[1:]), (self._shape, self._dtype)
-        if len(self) and (shape, inputs.dtype) != before:
+        if len(self) and (inputs.shape[1:], inputs.dtype) != (
+            self._like.shape[1:],
+            self._like.dtype,
+        ):
             raise ConfigurationError(
-                f"inputs are {list(shape)} of {inputs.dtype} where those before are "
-                f"{list(self._shape)} of {self._dtype}; samples in one buffer must have the same "
-                "shape and dtype"
+                f"inputs are {list(inputs.shape[1:])} of {inputs.dtype} where those before are "
+                f"{list(self._like.shape[1:])} of {self._like.dtype}; samples in one buffer must "
+                "have the same shape and dtype"
             )
-        self._plain, self._shape, self._dtype = plain, shape, inputs.dtype
+        self._plain, self._like = plain, torch.zeros_like(inputs[:1])
         self._planned = None
-        places = self._places(len(labels))
+        places = reservoir_slots(len(labels), self._seen, self._max_size, self._generator)
+        self._seen += len(labels)
         if not places:
             return
         chosen = torch.tensor(list(places.values()), dtype=torch.int64)
         slots = torch.tensor(list(places), dtype=torch.int64)
         self._grow(int(slots.max()) + 1)
-        numbers, fits = self._encoded(inputs[chosen])
-        self._numbers[slots], self._labels[slots] = numbers, labels[chosen]
-        for row, slot in enumerate(slots.tolist()):
-            self._origins[slot] = origin
-            self._raw.pop(slot, None)
-            if not fits[row]:
-                self._raw[slot] = inputs[chosen[row]].clone()
+        levels, rows = self._encoded(inputs[chosen])
+        self._levels[slots], self._labels[slots] = levels, labels[chosen]
+        for row, slot in zip(rows, slots.tolist(), strict=True):
+            self._rows[slot], self._origins[slot] = row, origin
 
     def after(self, dataset: Dataset[Sample], *, origin: str) -> Dataset[Sample]:
         """Return the content after an :meth:`add`, which then need not compress again."""
@@ -178,14 +181,13 @@ class QuantisedBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Return codebook, codes, and samples that are not compressed."""
         return {
-            "settings": [self._max_size, self.block, self.codes, self.threshold],
-            "codebook": self._codebook.clone(),
-            "shape": list(self._shape),
-            "dtype": str(self._dtype).removeprefix("torch."),
-            "numbers": self._numbers.clone(),
+            "settings": self._settings(),
+            "codes": [each.codes.clone() for each in self._books],
+            "like": self._like.clone(),
+            "levels": self._levels.clone(),
+            "rows": [torch.stack(each) if each else None for each in self._rows_by_level()],
             "labels": self._labels.clone(),
             "origins": list(self._origins),
-            "raw": {str(slot): each.clone() for slot, each in self._raw.items()},
             "seen": self._seen,
             "plain": self._plain,
             "n_sampled": self._n_sampled,
@@ -198,94 +200,72 @@ class QuantisedBuffer:
         Raises:
             ConfigurationError: If it is of a buffer with other arguments.
         """
-        own = [self._max_size, self.block, self.codes, self.threshold]
+        own = self._settings()
         if state["settings"] != own:
             raise ConfigurationError(
-                f"the state is of a buffer with max_size, block, codes and threshold "
+                f"the state is of a buffer with max_size, blocks, codes and threshold "
                 f"{state['settings']}, and this one has {own}; use the same arguments"
             )
-        self._codebook, self._numbers = state["codebook"].clone(), state["numbers"].clone()
+        self._books = [Codebook(each.clone()) for each in state["codes"]]
+        self._like, self._levels = state["like"].clone(), state["levels"].clone()
+        parts = [iter(()) if each is None else iter(each.clone()) for each in state["rows"]]
+        self._rows = [next(parts[level]).clone() for level in self._levels.tolist()]
         self._labels, self._origins = state["labels"].clone(), list(state["origins"])
-        self._raw = {int(slot): each.clone() for slot, each in state["raw"].items()}
-        self._shape, self._seen = tuple(state["shape"]), state["seen"]
-        self._dtype = getattr(torch, state.get("dtype", "float32"))
-        self._plain = state["plain"]
+        self._seen, self._plain = state["seen"], state["plain"]
         self._n_sampled, self._planned = state["n_sampled"], None
         self._generator.set_state(state["random"])
 
-    def _places(self, count: int) -> dict[int, int]:
-        """Return which new sample goes to which slot (algorithm R)."""
-        places: dict[int, int] = {}
-        for index, share in enumerate(torch.rand(count, generator=self._generator).tolist()):
-            self._seen += 1
-            slot = self._seen - 1 if self._seen <= self._max_size else int(share * self._seen)
-            if slot < self._max_size:
-                places[slot] = index
-        return places
+    def _settings(self) -> list[Any]:
+        return [self._max_size, list(self.blocks), self.codes, self.threshold]
+
+    def _rows_by_level(self) -> list[list[Tensor]]:
+        found: list[list[Tensor]] = [[] for _ in range(len(self._books) + 1)]
+        for row, level in zip(self._rows, self._levels.tolist(), strict=True):
+            found[level].append(row)
+        return found
 
     def _grow(self, count: int) -> None:
-        more = count - len(self)
-        if more > 0:
-            blocks = -(-int(torch.Size(self._shape).numel()) // self.block)
-            old = self._numbers if len(self) else self._numbers.new_zeros(0, blocks)
-            self._numbers = torch.cat([old, old.new_zeros(more, blocks)])
-            self._labels = torch.cat([self._labels, self._labels.new_zeros(more)])
-            self._origins += [""] * more
+        more = max(0, count - len(self))
+        self._levels = torch.cat([self._levels, self._levels.new_zeros(more)])
+        self._labels = torch.cat([self._labels, self._labels.new_zeros(more)])
+        self._rows += [self._levels[:0]] * more
+        self._origins += [""] * more
 
-    def _encoded(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the codes of inputs, and whether each is within the threshold."""
-        blocks = self._blocks(inputs)
-        numbers, errors = self._nearest(blocks, inputs)
-        over = (errors > self.threshold) & blocks.isfinite().all(2).all(1)
-        if bool(over.any()) and len(self._codebook) < self.codes:
-            self._learn(blocks[over].flatten(0, 1))
-            numbers, errors = self._nearest(blocks, inputs)
-        return numbers.to(torch.uint8), errors <= self.threshold
+    def _encoded(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the level of each input, and its codes, or itself."""
+        levels = torch.full((len(inputs),), len(self._books), dtype=torch.uint8)
+        rows = [each.clone() for each in inputs]
+        for number in range(len(self._books)):
+            left = (levels == len(self._books)).nonzero()[:, 0]
+            numbers, errors = self._by_level(number, inputs[left])
+            for place in (errors <= self.threshold).nonzero()[:, 0].tolist():
+                at = int(left[place])
+                levels[at], rows[at] = number, numbers[place].clone()
+        return levels, rows
 
-    def _blocks(self, inputs: Tensor) -> Tensor:
-        flat = inputs.flatten(1).float()
-        flat = torch.nn.functional.pad(flat, (0, -flat.shape[1] % self.block))
-        return flat.view(len(flat), -1, self.block)
-
-    def _nearest(self, blocks: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the nearest code of each block, and the mean squared error of each input."""
-        if not len(self._codebook):
-            numbers = torch.zeros(blocks.shape[:2], dtype=torch.int64)
-            return numbers, torch.full((len(blocks),), torch.inf)
-        codes: list[Tensor] = []
-        errors: list[Tensor] = []
-        for part, values in zip(torch.split(blocks, 256), torch.split(inputs, 256), strict=True):
-            codes.append(torch.cdist(part, self._codebook[None]).argmin(2))
-            wrong = self._decoded_codes(codes[-1]).double() - values.double()
-            errors.append(wrong.square().flatten(1).mean(1))
-        return torch.cat(codes), torch.cat(errors)
-
-    def _learn(self, blocks: Tensor) -> None:
-        """Add codes by k-means (Lloyd 1982), half of those that are left."""
-        left = self.codes - len(self._codebook)
-        count = left if left < 4 else -(-left // 2)
-        order = torch.randperm(len(blocks), generator=self._generator)[:_MOST_BLOCKS]
-        blocks = torch.unique(blocks[order], dim=0)
-        blocks = blocks[torch.randperm(len(blocks), generator=self._generator)]
-        codes = blocks[:count].clone()
-        for _ in range(_ROUNDS):
-            nearest = torch.cdist(blocks, codes).argmin(1)
-            sums = torch.zeros_like(codes).index_add_(0, nearest, blocks)
-            counts = torch.bincount(nearest, minlength=len(codes))[:, None]
-            codes = torch.where(counts > 0, sums / counts.clamp_min(1), codes)
-        self._codebook = torch.cat([self._codebook, codes])
+    def _by_level(self, number: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the codes of inputs and their errors, with new codes if these are worth it."""
+        book = self._books[number]
+        numbers, errors = book.encode(inputs)
+        over = (errors > self.threshold) & inputs.isfinite().flatten(1).all(1)
+        if not bool(over.any()) or len(book) >= self.codes:
+            return numbers, errors
+        grown = book.grown(inputs[over], self.codes, self._generator)
+        again = grown.encode(inputs)
+        if number + 1 < len(self._books):
+            saved = self._books[number + 1].blocks(inputs).shape[1] - numbers.shape[1]
+            more = int((again[1] <= self.threshold).sum() - (errors <= self.threshold).sum())
+            if more * saved <= grown.nbytes - book.nbytes:
+                return numbers, errors
+        self._books[number] = grown
+        return again
 
     def _decoded(self, rows: list[int]) -> Tensor:
-        inputs = torch.zeros(len(rows), *self._shape, dtype=self._dtype)
-        coded = [place for place, row in enumerate(rows) if row not in self._raw]
-        if coded:
-            inputs[coded] = self._decoded_codes(self._numbers[[rows[place] for place in coded]])
-        for place, row in enumerate(rows):
-            if row in self._raw:
-                inputs[place] = self._raw[row]
+        inputs = self._like.new_zeros(len(rows), *self._like.shape[1:])
+        levels = self._levels[rows]
+        for number in levels.unique().tolist():
+            places = (levels == number).nonzero()[:, 0]
+            stored = torch.stack([self._rows[rows[place]] for place in places.tolist()])
+            raw = number == len(self._books)
+            inputs[places] = stored if raw else self._books[number].decode(stored, self._like)
         return inputs
-
-    def _decoded_codes(self, numbers: Tensor) -> Tensor:
-        values = int(torch.Size(self._shape).numel())
-        flat = self._codebook[numbers.long()].flatten(1)[:, :values]
-        return flat.reshape(len(numbers), *self._shape).to(self._dtype)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from greentrain.memory.protocol import Sample
@@ -80,6 +81,29 @@ def algorithm_r(
     late = np.flatnonzero(chosen < capacity)
     places[chosen[late]] = stored + filling + late  # NumPy keeps the last of repeated places
     return np.sort(places[places < stored]), np.sort(places[places >= stored]) - stored
+
+
+def reservoir_slots(
+    new: int, seen: int, capacity: int, generator: torch.Generator
+) -> dict[int, int]:
+    """Return which new sample replaces which numbered place (Vitter 1985, algorithm R).
+
+    Args:
+        new: Number of new samples.
+        seen: Number of earlier samples; the first ``capacity`` ones filled the places.
+        capacity: Number of places.
+        generator: Source of randomness.
+
+    Returns:
+        Positions of new samples, by place.
+    """
+    slots: dict[int, int] = {}
+    for index, share in enumerate(torch.rand(new, generator=generator).tolist()):
+        seen += 1
+        slot = seen - 1 if seen <= capacity else int(share * seen)
+        if slot < capacity:
+            slots[slot] = index
+    return slots
 
 
 def equal_shares(limits: Indices, capacity: int) -> Indices:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from greentrain.callbacks import LearnBuffer
 from greentrain.errors import ConfigurationError
 from greentrain.evaluation.evaluator import isolated_rng, quiet
-from greentrain.memory import GenerativeBuffer
+from greentrain.memory import LearnedBuffer
 from greentrain.texts import get_logger
 from greentrain.training.colliding_callbacks import collide
 from greentrain.training.fit import as_list
@@ -86,13 +86,13 @@ def check_learned(buffer: object, options: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: If there is no ``LearnBuffer`` of this buffer.
     """
-    if not isinstance(buffer, GenerativeBuffer):
+    if not isinstance(buffer, LearnedBuffer):
         return
     callbacks = as_list(options.get("callbacks"))
     if not any(isinstance(each, LearnBuffer) and each.buffer is buffer for each in callbacks):
         raise ConfigurationError(
-            "buffer is a GenerativeBuffer that nothing trains, so it would keep all data as they "
-            "are; give trainer={'callbacks': [LearnBuffer(buffer)]} with the same buffer"
+            f"buffer is a {type(buffer).__name__} that nothing trains, so it would keep all data "
+            "as they are; give trainer={'callbacks': [LearnBuffer(buffer)]} with the same buffer"
         )
 
 

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from greentrain.callbacks import GenerativeReplay, LearnBuffer
+from greentrain.callbacks import GenerativeReplay, LearnBuffer, ReplayThroughFeedback
 from greentrain.errors import ConfigurationError
-from greentrain.memory import GenerativeBuffer, ReservoirBuffer
+from greentrain.memory import FeedbackNet, GenerativeBuffer, ReservoirBuffer
 from greentrain.methods import distillation_loss
 from tests.callbacks.test_output_terms import Recorded
 from tests.callbacks.test_parameter_anchors import Net, Regression, loader, trainer
@@ -85,3 +85,51 @@ def test_what_cannot_be_generated_is_refused():
     for make in (LearnBuffer, lambda each: GenerativeReplay(Net, each)):
         with pytest.raises(ConfigurationError, match="buffer is a ReservoirBuffer"):
             make(ReservoirBuffer(3))
+
+
+class Feedback(Recorded):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = FeedbackNet((4,), 3, hidden=8, latent=2)
+
+
+def test_a_model_rehearses_what_it_generates_itself():
+    module, method = Feedback(), ReplayThroughFeedback(Feedback)
+    trainer(method).fit(module, data(1))
+    teacher, start = Feedback(), copy.deepcopy(module)
+    teacher.load_state_dict(module.state_dict())
+    inputs, labels = next(iter(data(2)))
+    trainer(method).fit(module, data(2))
+    losses = []
+    for seed in range(300):  # the noise of the step is unknown, so its mean is compared
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            generated = teacher.net.generate(8)
+            found, target = start(generated), teacher(generated)
+            new = cross_entropy(start(inputs), labels) + start.net.losses(inputs).mean()
+            old = distillation_loss(found, target, temperature=2.0)
+            losses.append(float((new + old + start.net.losses(generated).mean()) / 2))
+    mean, spread = torch.tensor(losses).mean(), torch.tensor(losses).std()
+    assert abs(module.losses[-1] - mean) < 5 * spread
+    assert spread < 0.1 * mean
+    assert method.experiences == 2
+    assert "training_step" not in vars(module)
+    restored = ReplayThroughFeedback(Feedback)
+    restored.load_state_dict(method.state_dict())
+    assert restored.experiences == 2
+
+
+def test_feedback_needs_a_net_that_generates_and_classes():
+    with pytest.raises(ConfigurationError, match="the net of Net is a Sequential"):
+        trainer(ReplayThroughFeedback(Net)).fit(Net(), data(1))
+    found = ReplayThroughFeedback(Feedback, net=lambda module: module.net)
+    for inputs, labels, sentence in (
+        (torch.rand(8, 4), torch.rand(8), "not defined for a regression"),
+        (torch.rand(8, 4), torch.arange(8), "the model has 3 outputs"),
+        (4 * torch.ones(8, 4), torch.arange(8) % 3, "scale them"),
+        (torch.rand(8, 2, 2), torch.arange(8) % 3, r"are \[2, 2\] where those before are \[4\]"),
+    ):
+        module = Feedback()
+        module.training_step = lambda batch, batch_idx, net=module: net(batch[0]).sum()
+        with pytest.raises(ConfigurationError, match=sentence):
+            trainer(found).fit(module, DataLoader(TensorDataset(inputs, labels), 8))

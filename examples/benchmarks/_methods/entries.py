@@ -12,6 +12,7 @@ from torch import Tensor
 from _methods import structures
 from _methods.protocol import (
     BATCH_SIZE,
+    CLASSES,
     CONTEXTS,
     MaskedPerceptron,
     Scenario,
@@ -32,8 +33,18 @@ from greentrain.callbacks import (
     ICaRL,
     L2Anchor,
     LwF,
+    ReplayThroughFeedback,
 )
-from greentrain.memory import GenerativeBuffer, QuantisedBuffer, ReservoirBuffer
+from greentrain.memory import (
+    BinPlayBuffer,
+    FeedbackNet,
+    GenerativeBuffer,
+    LearnedBuffer,
+    LogarithmicBuffer,
+    MultibandBuffer,
+    QuantisedBuffer,
+    ReservoirBuffer,
+)
 
 SCENARIOS: tuple[Scenario, ...] = ("task", "domain", "class")
 
@@ -94,9 +105,24 @@ def _icarl(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
     ]
 
 
-def _generative(scenario: Scenario, strength: float, seed: int, *, distill: bool) -> list[Callback]:
-    buffer = GenerativeBuffer(10_000, seed=seed)  # steps: those of an experience
+def _generative(
+    scenario: Scenario,
+    strength: float,
+    seed: int,
+    *,
+    distill: bool = False,
+    kind: Callable[..., LearnedBuffer] = GenerativeBuffer,
+) -> list[Callback]:
+    buffer = kind(10_000, seed=seed)  # steps: those of an experience
     return [GenerativeReplay(lambda: make_model(scenario), buffer, distill=distill)]
+
+
+class FeedbackPerceptron(MaskedPerceptron):
+    """The protocol's perceptron, which also generates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = FeedbackNet((784,), CLASSES)
 
 
 def _none(scenario: Scenario, strength: float, seed: int) -> list[Callback]:
@@ -173,7 +199,7 @@ ENTRIES: dict[str, Entry] = {
         reach={"class": 92.0},
     ),
     "DGR": Entry(
-        make=partial(_generative, distill=False),
+        make=_generative,
         published=_table(99.5, 95.7, 90.8),
         reach={"class": 90.0},
     ),
@@ -181,6 +207,13 @@ ENTRIES: dict[str, Entry] = {
         make=partial(_generative, distill=True),
         published=_table(99.6, 96.8, 91.8),
         reach={"class": 91.0},
+    ),
+    "BinPlay": Entry(make=partial(_generative, kind=BinPlayBuffer)),
+    "Multiband VAE": Entry(make=partial(_generative, kind=MultibandBuffer)),
+    "LogCL": Entry(make=partial(_generative, kind=LogarithmicBuffer)),
+    "RTF": Entry(
+        make=lambda scenario, strength, seed: [ReplayThroughFeedback(FeedbackPerceptron)],
+        model=lambda strength: FeedbackPerceptron(),
     ),
     "GDumb": Entry(
         make=lambda scenario, strength, seed: [

@@ -22,6 +22,7 @@ ORDER: tuple[tuple[str, Scenario], ...] = (
     *((name, "task") for name in ("online EWC", "MAS", "L2", "none")),
     *((name, "domain") for name in ("EWC", "online EWC", "SI", "MAS", "L2", "none", JOINT)),
     *((name, "class") for name in ("online EWC", "MAS", "L2", "ER", "ER-MIR", "AQM")),
+    *((name, "class") for name in ("BinPlay", "Multiband VAE", "LogCL", "RTF")),
 )
 """Methods and scenarios on MNIST in the order of their runs, for each seed."""
 FASHION_ORDER: tuple[tuple[str, Scenario], ...] = (
