@@ -103,7 +103,7 @@ def joined(paths: Sequence[Path]) -> dict[str, Any]:
         "machine": "; ".join(dict.fromkeys(part["machine"] for part in parts)),
         "versions": parts[0]["versions"],
         "commit": ", ".join(dict.fromkeys(part["commit"] for part in parts)),
-        "command": "\n".join(re.sub(r" --out \S+", "", part["command"]) for part in parts),
+        "command": "\n".join(re.sub(r" --(out|kept) \S+", "", part["command"]) for part in parts),
         "date": max(part["date"] for part in parts),
         "rows": [row for part in parts for row in part["rows"]],
     }
