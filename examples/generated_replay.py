@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 
-import torch
 from pytorch_lightning import Trainer, seed_everything
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
@@ -20,16 +19,13 @@ from greentrain.units import format_energy
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
 
 
-class FeedbackModel(DigitsModel):
-    """Classifies and generates with one network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = memory.FeedbackNet((64,), 10, hidden=128, latent=16)
+def feedback_model() -> DigitsModel:
+    model = DigitsModel()
+    model.layers = memory.FeedbackNet((64,), 10, hidden=128, latent=16)
+    return model
 
 
 def flat(data: object) -> TensorDataset:
-    """Return images as rows ``(64,)``."""
     images, labels = next(iter(DataLoader(data, 10_000)))
     return TensorDataset(images.flatten(1), labels)
 
@@ -39,34 +35,31 @@ def main() -> None:
     epochs, steps = (1, 20) if quick else (20, 500)
     stream = class_incremental(digits()[0], n_experiences=5, val_share=0.3)
     tested = flat(ConcatDataset([each.val for each in stream])).tensors
-    kinds = {"generative replay": memory.GenerativeBuffer, "BinPlay": memory.BinPlayBuffer}
-    kinds |= {"with distillation": memory.GenerativeBuffer, "LogCL": memory.LogarithmicBuffer}
+    kinds = dict.fromkeys(("generative replay", "with distillation"), memory.GenerativeBuffer)
+    kinds |= {"BinPlay": memory.BinPlayBuffer, "LogCL": memory.LogarithmicBuffer}
     kinds |= {"Multiband VAE": memory.MultibandBuffer}
-    buffers = {name: kind(200, steps=steps, hidden=128, latent=16) for name, kind in kinds.items()}
-    methods = {name: [] for name in ("fine-tuning", "compressed samples", "in two levels")}
-    for name, buffer in buffers.items():
-        distill = name == "with distillation"
-        methods[name] = [GenerativeReplay(DigitsModel, buffer, distill=distill)]
-    feedback = ReplayThroughFeedback(FeedbackModel, net=lambda module: module.layers)
+    coded = {"compressed samples": memory.QuantisedBuffer(200, threshold=0.02, block=4)}
+    coded["in two levels"] = memory.QuantisedBuffer(200, threshold=0.02, block=(4, 8))
+    methods, buffers = {name: [] for name in ("fine-tuning", *coded)}, dict(coded)
+    feedback = ReplayThroughFeedback(feedback_model, net=lambda module: module.layers)
     methods["replay through feedback"] = [feedback]
-    blocks = {"compressed samples": 4, "in two levels": (4, 8)}
-    for name, block in blocks.items():
-        buffers[name] = memory.QuantisedBuffer(200, threshold=0.02, block=block)
+    for name, kind in kinds.items():
+        buffers[name] = buffer = kind(200, steps=steps, hidden=128, latent=16)
+        methods[name] = [GenerativeReplay(DigitsModel, buffer, distill="distill" in name)]
     for name, callbacks in methods.items():
         seed_everything(0, verbose=False)
-        model, used_j = FeedbackModel() if feedback in callbacks else DigitsModel(), 0.0
+        model, used_j = feedback_model() if feedback in callbacks else DigitsModel(), 0.0
         for experience in stream[: 2 if quick else 5]:
             data = new = flat(experience.train)
-            if name in blocks:
-                data = ConcatDataset([new, buffers[name].select(lambda origin: True)])
+            if name in coded:
+                data = ConcatDataset([new, coded[name].select(lambda origin: True)])
             monitor = EnergyMonitor(ledger=False, summary=False)
             trainer = Trainer(max_epochs=epochs, callbacks=[monitor, *callbacks], **QUIET)
             trainer.fit(model, DataLoader(data, 16, shuffle=True))
             used_j += monitor.total.total_j or 0.0
-            if name in blocks:
-                buffers[name].add(new, origin=experience.id)
-        with torch.no_grad():
-            right = (model.eval()(tested[0]).argmax(1) == tested[1]).float().mean()
+            if name in coded:
+                coded[name].add(new, origin=experience.id)
+        right = (model.eval()(tested[0]).argmax(1) == tested[1]).float().mean()
         size = f"{buffers[name].nbytes if name in buffers else 0:,} bytes"
         print(f"{name}: {100 * right:.1f} % of all experiences, {format_energy(used_j)}, {size}")
 

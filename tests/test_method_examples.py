@@ -18,8 +18,8 @@ METHODS = {
         *("ProgressiveNetwork", "SuperMasks", "HyperNetwork", "InterContiNet"),
     ],
     "generated_replay.py": [
-        *("fine-tuning", "compressed samples", "in two levels", "generative replay"),
-        *("BinPlay", "with distillation", "LogCL", "Multiband VAE", "replay through feedback"),
+        *("fine-tuning", "compressed samples", "in two levels", "replay through feedback"),
+        *("generative replay", "with distillation", "BinPlay", "LogCL", "Multiband VAE"),
     ],
     "exemplars.py": ["fine-tuning", "GDumb", "iCaRL"],
 }

@@ -75,8 +75,8 @@ class GenerativeBuffer(LearnedBuffer):
         held = 1 + sum(self._held[first:])
 
         def loss() -> Tensor:
-            batch = self._batch(inputs, labels)
-            new = model.losses(*batch, self._noise(self.batch_size)).mean()
+            batch, classes = self._batch(inputs, labels)
+            new = model.losses(batch, classes, self._noise(self.batch_size)).mean()
             if not again:
                 return new
             replayed = self._samples(self.batch_size, first)
@@ -95,7 +95,7 @@ class GenerativeBuffer(LearnedBuffer):
         """Return samples of the generators from ``first`` on, and their labels."""
         parts, labels = self._parts(count, first)
         noise, inputs = self._noise(count), torch.empty(count, *self._shape)
-        for number in parts.unique().tolist():
+        for number in sorted(set(parts.tolist())):
             rows, model = parts == number, cast(PixelVae, self._models[number])
             inputs[rows] = model.generate(labels[rows], noise[rows])
         return inputs, labels

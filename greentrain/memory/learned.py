@@ -95,7 +95,7 @@ class LearnedBuffer(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes of what is kept to generate, and of data that wait to be learned."""
-        kept = [each for model in self._models for each in model.parameters()]
+        kept: list[Tensor] = [each for model in self._models for each in model.parameters()]
         kept += [each for _, *parts in self._waiting for each in parts]
         return sum(each.numel() * each.element_size() for each in kept)
 

@@ -65,7 +65,7 @@ class MultibandBuffer(LearnedBuffer):
     Deja et al. 2022. Each experience is learned in two parts, of half the steps each:
 
     1. A fresh encoder and a copy of the generator learn the new data only, as a variational
-       autoencoder. So the new data have a latent space of their own, a band.
+       autoencoder. So the new data have a separate latent space, a band.
     2. The generator learns to give the new inputs for their codes, and for codes of the earlier
        bands what its last state gives. Its translator, which maps all bands into one common space,
        learns alone at first; then the decoder learns with it.

@@ -100,7 +100,7 @@ def whole(value: object, name: str) -> int:
     """
     if not is_whole(value, 1):
         raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1 on")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)
 
 
 def positive(value: object, name: str, *, above: bool) -> float:

@@ -263,7 +263,7 @@ class QuantisedBuffer:
     def _decoded(self, rows: list[int]) -> Tensor:
         inputs = self._like.new_zeros(len(rows), *self._like.shape[1:])
         levels = self._levels[rows]
-        for number in levels.unique().tolist():
+        for number in sorted(set(levels.tolist())):
             places = (levels == number).nonzero()[:, 0]
             stored = torch.stack([self._rows[rows[place]] for place in places.tolist()])
             raw = number == len(self._books)

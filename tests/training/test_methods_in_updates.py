@@ -8,10 +8,19 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from greentrain.callbacks import DER, EWC, GEM, LearnBuffer, LwF
+from greentrain.callbacks import DER, EWC, GEM, LearnBuffer, LwF, ReplayThroughFeedback
 from greentrain.control import Action, Candidate, UpdateMode
 from greentrain.errors import ConfigurationError
-from greentrain.memory import GenerativeBuffer, QuantisedBuffer, SampleList, size
+from greentrain.memory import (
+    BinPlayBuffer,
+    FeedbackNet,
+    GenerativeBuffer,
+    LogarithmicBuffer,
+    MultibandBuffer,
+    QuantisedBuffer,
+    SampleList,
+    size,
+)
 from greentrain.streams import Experience
 from greentrain.training.config import ModeConfig
 from greentrain.training.data import StreamData, UpdateData
@@ -67,12 +76,16 @@ def test_methods_follow_the_weights_that_an_update_continues_from() -> None:
     assert "training_step" not in vars(rejected.module)
 
 
-@pytest.mark.parametrize("kind", ["quantised", "generative"])
-def test_a_replay_takes_samples_that_were_compressed_or_generated(kind: str) -> None:
-    waiting = GenerativeBuffer(
-        10, classes=3, steps=2, batch_size=4, hidden=4, latent=2, learn_at_once=False
+@pytest.mark.parametrize(
+    "kind",
+    [QuantisedBuffer, GenerativeBuffer, BinPlayBuffer, MultibandBuffer, LogarithmicBuffer],
+)
+def test_a_replay_takes_samples_that_were_compressed_or_generated(kind: type) -> None:
+    quantised = kind is QuantisedBuffer
+    waiting = (GenerativeBuffer if quantised else kind)(
+        10, classes=3, steps=2, batch_size=4, hidden=4, latent=4, learn_at_once=False
     )
-    buffer = QuantisedBuffer(10, block=2) if kind == "quantised" else waiting
+    buffer = QuantisedBuffer(10, block=(2, 4)) if quantised else waiting
     learn = LearnBuffer(waiting)
     trainer = ModelTrainer(
         Net,
@@ -91,9 +104,37 @@ def test_a_replay_takes_samples_that_were_compressed_or_generated(kind: str) -> 
         trained = trainer.train(candidate, given, weights=weights, position=position)
         weights = trained.module.state_dict()
         assert stream.store(experience, trained=True)
-    assert given.n_stored == (10 if kind == "quantised" else 10 + 16)  # 16 of the last one wait
+    assert given.n_stored == (10 if quantised else 10 + 16)  # 16 of the last one wait
     assert size(stream.everything(experience).new) == len(buffer)
-    assert learn.steps == (0 if kind == "quantised" else 2 * 2)  # within the updates that follow
+    assert learn.steps == (0 if quantised else 2 * 2)  # within the updates that follow
+
+
+class Feedback(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = FeedbackNet((4,), 3, hidden=8, latent=2)
+
+
+def test_a_model_that_generates_rehearses_within_updates() -> None:
+    feedback = ReplayThroughFeedback(Feedback)
+    trainer = ModelTrainer(
+        Feedback,
+        options={"max_epochs": 1, "accelerator": "cpu", "callbacks": [feedback]},
+        loader={"batch_size": 4},
+        modes=ModeConfig(),
+        seed=0,
+    )
+    stream, weights = StreamData(None), Feedback().state_dict()
+    for position, mode in enumerate((UpdateMode.FULL_RETRAIN, UpdateMode.FINE_TUNE)):
+        inputs, labels = data(position).tensors
+        part = TensorDataset(inputs.sigmoid(), labels)
+        experience = Experience(id=str(position), train=part, val=part)
+        given = stream.gather(experience)
+        candidate = Candidate(action=Action(mode=mode), steps=4)
+        trained = trainer.train(candidate, given, weights=weights, position=position)
+        weights = trained.module.state_dict()
+        stream.store(experience, trained=True)
+    assert feedback.experiences == 2
 
 
 def test_a_generator_needs_the_callback_that_trains_it() -> None:
