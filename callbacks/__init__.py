@@ -18,6 +18,7 @@ from greentrain.callbacks.gem import GEM
 from greentrain.callbacks.generative_replay import GenerativeReplay, LearnBuffer
 from greentrain.callbacks.gradient_projection import GradientProjection
 from greentrain.callbacks.icarl import ICaRL
+from greentrain.callbacks.informative_subset import InformativeSubset
 from greentrain.callbacks.l2_anchor import L2Anchor
 from greentrain.callbacks.lora_update import LoraUpdate
 from greentrain.callbacks.lwf import LwF
@@ -50,6 +51,7 @@ __all__ = [
     "GenerativeReplay",
     "GradientProjection",
     "ICaRL",
+    "InformativeSubset",
     "L2Anchor",
     "LearnBuffer",
     "LoraUpdate",

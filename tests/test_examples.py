@@ -97,6 +97,12 @@ def test_policies_are_judged_on_a_table(tmp_path: Path) -> None:
     assert (tmp_path / "table.jsonl").exists()
 
 
+def test_informative_subset_compares_five_choices(tmp_path) -> None:
+    output = run("informative_subset.py", "--quick", cwd=tmp_path)
+    names = [line.split(":")[0].strip() for line in output.splitlines() if " % (" in line]
+    assert names == ["all", "random", "forgetting", "margin", "loss"]
+
+
 @pytest.mark.slow
 def test_each_method_leaves_samples_out(tmp_path: Path) -> None:
     output = run("selective_training.py", "--quick", cwd=tmp_path)
