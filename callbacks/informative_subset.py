@@ -23,7 +23,7 @@ _READ_AT_ONCE = 512
 class InformativeSubset(Callback):
     """Train on all new samples, and on the informative share of those that were trained on before.
 
-    Scores come from the forward passes of the training steps, so they need no pass of their own.
+    Scores come from the forward passes of the training steps, so there is no extra pass.
     ``training_step`` returns ``{"loss": loss, "logits": logits}``, or ``"sample_losses"`` with
     ``by="loss"``. A sample is recognised by its content, as :func:`sampler` reads it.
 
