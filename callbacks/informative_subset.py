@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -11,13 +12,15 @@ from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 from greentrain.callbacks.base import Callback
 from greentrain.callbacks.batch_parts import Unpack, pair
 from greentrain.errors import ConfigurationError
-from greentrain.methods import content_keys
+from greentrain.methods import content_keys, has_label
 from greentrain.units import is_number
 
 By = Literal["forgetting", "margin", "loss"]
 _REMEMBERED = 1_000_000
 """Samples that are remembered; those that were trained on longest ago are forgotten first."""
 _READ_AT_ONCE = 512
+_EXACT = ("32-true", "16-mixed", "bf16-mixed")
+"""Precisions in which a batch has the values of the dataset."""
 
 
 class InformativeSubset(Callback):
@@ -25,7 +28,8 @@ class InformativeSubset(Callback):
 
     Scores come from the forward passes of the training steps, so there is no extra pass.
     ``training_step`` returns ``{"loss": loss, "logits": logits}``, or ``"sample_losses"`` with
-    ``by="loss"``. A sample is recognised by its content, as :func:`sampler` reads it.
+    ``by="loss"``. A sample is recognised by its content. One without a label (see
+    :func:`greentrain.methods.has_label`), or with a score that is not finite, gets no score.
 
     - ``"forgetting"``: how often the sample was classified rightly, and then wrongly at its next
       visit. Samples that were never right come first (Toneva et al. 2019, arXiv 1812.05159).
@@ -40,7 +44,7 @@ class InformativeSubset(Callback):
 
     Raises:
         ConfigurationError: If an argument cannot be used. In a fit, if it has several processes,
-            or the training step returns nothing to score.
+            a precision that changes the inputs, or a training step that returns nothing to score.
 
     Example:
         >>> subset = InformativeSubset("loss", share=0.25)
@@ -76,7 +80,8 @@ class InformativeSubset(Callback):
             return SubsetRandomSampler(range(len(dataset)))  # type: ignore[arg-type]
         keys = [
             key
-            for batch in DataLoader(dataset, _READ_AT_ONCE)
+            # Without a generator, a loader would advance the global one.
+            for batch in DataLoader(dataset, _READ_AT_ONCE, generator=torch.Generator())
             for key in _keys(self.unpack(batch)[0])
         ]
         known = [place for place, key in enumerate(keys) if key in self._scores]
@@ -85,8 +90,15 @@ class InformativeSubset(Callback):
         return SubsetRandomSampler([at for at in range(len(keys)) if at not in left_out])
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse several processes."""
-        if stage == "fit" and trainer.world_size > 1:
+        """Refuse several processes, and a precision that changes the inputs."""
+        if stage != "fit":
+            return
+        if trainer.precision not in _EXACT:
+            raise ConfigurationError(
+                f"precision is {trainer.precision!r}, which changes the inputs by which "
+                f"InformativeSubset recognises samples; give one of {', '.join(_EXACT)}"
+            )
+        if trainer.world_size > 1:
             raise ConfigurationError(
                 f"the fit has {trainer.world_size} processes, and InformativeSubset scores the "
                 "samples of one; give devices=1, or leave it out"
@@ -102,9 +114,11 @@ class InformativeSubset(Callback):
         if len(keys) != len(scores):
             raise ConfigurationError(
                 f"training_step returned {len(scores)} scores for a batch of {len(keys)} samples; "
-                "return one of each sample"
+                "return one of each sample, and leave out a callback that passes only some on"
             )
         for key, score, now in zip(keys, scores.tolist(), right.tolist(), strict=True):
+            if not math.isfinite(score):
+                continue
             times, _, before = self._scores.pop(key, (float("inf"), 0.0, False))
             if now and times == float("inf"):
                 times = 0.0
@@ -153,9 +167,11 @@ class InformativeSubset(Callback):
                 f"by is {self.by!r}, which needs one class for each sample; give by='loss' for "
                 "other targets"
             )
-        own = found.gather(1, targets[:, None].long()).squeeze(1)
-        others = found.scatter(1, targets[:, None].long(), float("-inf")).amax(1)
-        return others - own, own > others
+        known = has_label(targets)
+        classes = targets.where(known, 0)[:, None].long()
+        own = found.gather(1, classes).squeeze(1)
+        others = found.scatter(1, classes, float("-inf")).amax(1)
+        return (others - own).where(known, float("nan")), own > others
 
 
 def _keys(inputs: Any) -> list[tuple[int, int]]:

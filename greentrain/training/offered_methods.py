@@ -19,6 +19,7 @@ from greentrain.callbacks import (
     CompressOnce,
     EarlyExit,
     EnergyMonitor,
+    InformativeSubset,
     SelectiveTraining,
 )
 from greentrain.control import Action, Candidate, CostModel, UpdateMode, UtilityModel
@@ -277,6 +278,11 @@ def check_methods(
             raise ConfigurationError(
                 f"the method {name!r} is a {type(callback).__name__}, which makes no step cheaper: "
                 "a stream measures, caps and keeps each update itself; leave it out"
+            )
+        if isinstance(callback, InformativeSubset):
+            raise ConfigurationError(
+                f"the method {name!r} needs its sampler in each update; give it to trainer, as "
+                "{'callbacks': [subset]}, and {'sampler': subset.sampler} to loader"
             )
         if any(collide(callback, each) for each in as_list(callbacks)):
             raise ConfigurationError(

@@ -17,6 +17,7 @@ from greentrain.callbacks import (
     EarlyExit,
     EnergyMonitor,
     FeatureCache,
+    InformativeSubset,
     LoraUpdate,
     PartialLabels,
     SelectiveTraining,
@@ -30,6 +31,7 @@ MAKERS = {
     "EarlyExit": lambda: EarlyExit(["trunk"], classes=4, example=torch.zeros(1, 8)),
     "FeatureCache": lambda: FeatureCache("trunk"),
     "SelectiveTraining": lambda: SelectiveTraining("selective_backprop"),
+    "InformativeSubset": lambda: InformativeSubset("loss"),
     "PartialLabels": lambda: PartialLabels(weak=lambda x: x, strong=lambda x: x),
     "LoraUpdate": lambda: LoraUpdate("head", rank=2),
     "CompressOnce": lambda: CompressOnce(
@@ -65,6 +67,8 @@ REFUSED = {
     ("PartialLabels", "EarlyExit"): "on the 4 samples of its batch",
     ("EarlyExit", "LoraUpdate"): "the optimizer lacks the weights of the early exits",
     ("LoraUpdate", "CompressOnce"): "could not be compressed",
+    ("SelectiveTraining", "InformativeSubset"): "scores for a batch of 4 samples",
+    ("InformativeSubset", "PartialLabels"): "2 scores for a batch of 4 samples",
 }
 """Orders that are refused; the first three work the other way round."""
 

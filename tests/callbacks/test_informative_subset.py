@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,24 @@ def test_new_samples_are_all_in_a_pass() -> None:
     subset = InformativeSubset("margin", share=0.5)
     seen(subset, [[3.0, 0.0], [0.0, 0.5]], samples=2)
     assert passed(subset) == {1, 2, 3}
+
+
+def test_samples_without_a_label_or_a_finite_score_have_no_score() -> None:
+    subset = InformativeSubset("margin")
+    logits = torch.tensor([[3.0, 0.0], [0.0, 0.5], [float("nan"), 0.0], [0.0, 1.0]])
+    labels = torch.tensor([0, -1, 0, 1])
+    subset.on_train_batch_end(None, None, {"logits": logits}, (INPUTS, labels), 0)
+    assert len(subset) == 2
+    subset.share = 0.5
+    assert passed(subset) == {1, 2, 3}  # the margins are 3 and 1
+
+
+def test_reading_the_dataset_leaves_the_global_generator_alone() -> None:
+    subset = InformativeSubset()
+    seen(subset, [[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0]])
+    before = torch.get_rng_state()
+    subset.sampler(TensorDataset(INPUTS, LABELS))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_state_is_restored() -> None:
@@ -135,6 +154,8 @@ def test_what_cannot_be_scored_is_refused(tmp_path) -> None:
     )
     with pytest.raises(ConfigurationError, match="training_step returns no logits"):
         fit.fit(DigitsModel(), DataLoader(data, 16))
+    with pytest.raises(ConfigurationError, match="precision is 'bf16-true', which changes the inp"):
+        InformativeSubset().setup(SimpleNamespace(precision="bf16-true"), None, "fit")
     regression = {"loss": torch.tensor(1.0), "logits": torch.zeros(4, 2)}
     with pytest.raises(ConfigurationError, match="needs one class for each sample; give by='loss'"):
         InformativeSubset().on_train_batch_end(None, None, regression, (INPUTS, INPUTS), 0)

@@ -16,6 +16,7 @@ from greentrain.callbacks import (
     EarlyExit,
     EnergyMonitor,
     FeatureCache,
+    InformativeSubset,
     LoraUpdate,
     SelectiveTraining,
 )
@@ -191,6 +192,10 @@ def test_adapters_are_merged_before_weights_are_kept(tmp_path):
         ({"cached": FeatureCache}, "must be a callback"),
         ({"exits": EarlyExit(["layer"], classes=4)}, "change them there"),
         ({"selective": SelectiveTraining()}, r"SelectiveTraining\('selective_backprop'\)"),
+        (
+            {"part": InformativeSubset()},
+            "'part' needs its sampler in each update; give it to trainer",
+        ),
         ({"saved": ModelCheckpoint()}, "'saved' is a ModelCheckpoint, which makes no step cheaper"),
         ({"metered": EnergyMonitor()}, "'metered' is a EnergyMonitor"),
         ({"stop": EarlyStopping("loss")}, "'stop' is among the callbacks of trainer"),
