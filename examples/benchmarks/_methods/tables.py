@@ -19,7 +19,7 @@ LEAST_JOINT = 97.5
 WATTS_OF_A_CORE = 10.0
 """Power that joules are counted with: a constant, as no meter is right on a shared machine."""
 SETS: dict[Data, str] = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
-NOT_RUN = "not run: a run takes minutes of a core, and the machine was shared by six"
+NOT_RUN = "not run: a run takes minutes of a core, and the machine was shared"
 _UNKNOWN = "the paper does not print its epochs, learning rates and strengths, so ours may differ"
 _NOTE = (
     "van de Ven & Tolias 2019: 5 experiences of 2 classes, 2x400 ReLU, Adam 1e-3 without moments "
