@@ -102,13 +102,7 @@ def forecast_options(
     found = _own(options, own, utility, stale, even_j * own.remaining)
     scale = ours / math.fsum(found.weights)
     theirs = tuple(
-        tuple(
-            (
-                option.cost_j.mean,
-                option_value(option, even_j),
-            )
-            for option in offered
-        )
+        tuple((option.cost_j.mean, option_value(option, even_j)) for option in offered)
         for offered, _ in others
     )
     return OptionForecast(

@@ -82,7 +82,7 @@ class BinPlayBuffer(LearnedBuffer):
     Args:
         max_size: Most memorised samples, at most ``2^latent``.
         latent: Bits of a code, ``k``, at most 62.
-        options: Those of :class:`GenerativeBuffer`.
+        options: Those of :class:`LearnedBuffer`.
 
     Raises:
         ConfigurationError: If an argument is out of range.

@@ -24,25 +24,10 @@ class GenerativeBuffer(LearnedBuffer):
     covers all experiences, so :meth:`select` returns samples in proportion, and they may be like
     those of any of them. :meth:`after` returns generated samples and the new ones themselves.
 
-    Training a generator uses much energy. With ``learn_at_once=False``, :meth:`add` keeps the data
-    until :meth:`learn` is called, such as by the callback ``LearnBuffer`` within a fit, so that its
-    energy is a part of an update.
-
     Args:
         max_size: Most samples that :meth:`select` returns.
-        classes: Number of classes.
-        steps: Training steps for each experience.
-        batch_size: New samples in a step; as many are generated.
-        hidden: Units of each hidden layer.
-        latent: Values of the latent code.
-        rate: Learning rate of Adam.
-        learn_at_once: Whether :meth:`add` trains.
-        seed: Seed of weights, batches and generated samples.
-
-    Attributes:
-        label_with: Function from a batch of inputs to class scores ``(batch, classes)``, or
-            ``None``.
-        experiences: Experiences that were learned.
+        options: Those of :class:`LearnedBuffer`; as many samples are generated in a step as
+            ``batch_size``.
 
     Raises:
         ConfigurationError: If an argument is out of range.

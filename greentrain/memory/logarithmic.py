@@ -14,15 +14,14 @@ class LogarithmicBuffer(GenerativeBuffer):
 
     Masarczyk et al. 2022. In deep generative replay, each experience makes the generator learn its
     own samples of all earlier ones again, and they get worse each time. Here the generators are the
-    digits of a binary counter. The ``n``-th experience gets a new generator. For each time
-    that ``n`` divides by 2, it also replaces one generator: those of the last 1, 2, 4, ...
-    experiences. So after
-    ``n`` experiences there are as many generators as ``n`` has binary ones, and each sample was
-    generated again at most ``log2(n)`` times.
+    digits of a binary counter. The ``n``-th experience gets a new generator. For each time that
+    ``n`` divides by 2, it also replaces one generator: those of the last 1, 2, 4, ... experiences.
+    So after ``n`` experiences there are as many generators as ``n`` has binary ones, and each
+    sample was generated again at most ``log2(n)`` times.
 
     Args:
         max_size: Most samples that :meth:`select` returns.
-        options: Those of :class:`GenerativeBuffer`; each generator has its ``hidden`` units.
+        options: Those of :class:`LearnedBuffer`; each generator has its ``hidden`` units.
 
     Attributes:
         regenerated: How often the samples of each experience were generated to be learned again.

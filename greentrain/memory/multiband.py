@@ -74,12 +74,13 @@ class MultibandBuffer(LearnedBuffer):
     generated one in the common space, the new one replaces it: old knowledge is refreshed by better
     samples. In the first experience, there is nothing to align, and the first part has all steps.
 
-    Only the generator is kept. As the paper is without labels, it replaces samples of any class.
+    Only the generator is kept. The paper has no labels, so its method replaces samples of any
+    class.
 
     Args:
         max_size: Most samples that :meth:`select` returns.
         similarity: Lowest cosine similarity of samples to be replaced; 1 replaces none.
-        options: Those of :class:`GenerativeBuffer`.
+        options: Those of :class:`LearnedBuffer`.
 
     Attributes:
         refreshed: Generated samples that new ones replaced.

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from torch.utils.data import TensorDataset
 
 from greentrain.callbacks import DER, EWC, GEM, LearnBuffer, LwF, ReplayThroughFeedback
@@ -76,6 +77,30 @@ def test_methods_follow_the_weights_that_an_update_continues_from() -> None:
     assert "training_step" not in vars(rejected.module)
 
 
+def updated(
+    make: type, callback: Callback, stream: StreamData, mode: UpdateMode, *, times: int
+) -> tuple[Experience, UpdateData]:
+    """Retrain in full, then update in a mode; return the last experience and its data."""
+    trainer = ModelTrainer(
+        make,
+        options={"max_epochs": 1, "accelerator": "cpu", "callbacks": [callback]},
+        loader={"batch_size": 4},
+        modes=ModeConfig(),
+        seed=0,
+    )
+    weights = make().state_dict()
+    for position, each in enumerate((UpdateMode.FULL_RETRAIN, *[mode] * times)):
+        inputs, labels = data(position).tensors
+        part = TensorDataset(inputs.sigmoid(), labels)
+        experience = Experience(id=str(position), train=part, val=part)
+        given = stream.gather(experience)
+        candidate = Candidate(action=Action(mode=each), steps=4)
+        trained = trainer.train(candidate, given, weights=weights, position=position)
+        weights = trained.module.state_dict()
+        assert stream.store(experience, trained=True)
+    return experience, given
+
+
 @pytest.mark.parametrize(
     "kind",
     [QuantisedBuffer, GenerativeBuffer, BinPlayBuffer, MultibandBuffer, LogarithmicBuffer],
@@ -87,23 +112,8 @@ def test_a_replay_takes_samples_that_were_compressed_or_generated(kind: type) ->
     )
     buffer = QuantisedBuffer(10, block=(2, 4)) if quantised else waiting
     learn = LearnBuffer(waiting)
-    trainer = ModelTrainer(
-        Net,
-        options={"max_epochs": 1, "accelerator": "cpu", "callbacks": [learn]},
-        loader={"batch_size": 4},
-        modes=ModeConfig(),
-        seed=0,
-    )
-    stream, weights = StreamData(buffer), Net().state_dict()
-    for position, mode in enumerate((UpdateMode.FULL_RETRAIN, *[UpdateMode.REPLAY] * 2)):
-        inputs, labels = data(position).tensors
-        part = TensorDataset(inputs.sigmoid(), labels)
-        experience = Experience(id=str(position), train=part, val=part)
-        given = stream.gather(experience)
-        candidate = Candidate(action=Action(mode=mode), steps=4)
-        trained = trainer.train(candidate, given, weights=weights, position=position)
-        weights = trained.module.state_dict()
-        assert stream.store(experience, trained=True)
+    stream = StreamData(buffer)
+    experience, given = updated(Net, learn, stream, UpdateMode.REPLAY, times=2)
     assert given.n_stored == (10 if quantised else 10 + 16)  # 16 of the last one wait
     assert size(stream.everything(experience).new) == len(buffer)
     assert learn.steps == (0 if quantised else 2 * 2)  # within the updates that follow
@@ -117,23 +127,7 @@ class Feedback(Net):
 
 def test_a_model_that_generates_rehearses_within_updates() -> None:
     feedback = ReplayThroughFeedback(Feedback)
-    trainer = ModelTrainer(
-        Feedback,
-        options={"max_epochs": 1, "accelerator": "cpu", "callbacks": [feedback]},
-        loader={"batch_size": 4},
-        modes=ModeConfig(),
-        seed=0,
-    )
-    stream, weights = StreamData(None), Feedback().state_dict()
-    for position, mode in enumerate((UpdateMode.FULL_RETRAIN, UpdateMode.FINE_TUNE)):
-        inputs, labels = data(position).tensors
-        part = TensorDataset(inputs.sigmoid(), labels)
-        experience = Experience(id=str(position), train=part, val=part)
-        given = stream.gather(experience)
-        candidate = Candidate(action=Action(mode=mode), steps=4)
-        trained = trainer.train(candidate, given, weights=weights, position=position)
-        weights = trained.module.state_dict()
-        stream.store(experience, trained=True)
+    updated(Feedback, feedback, StreamData(None), UpdateMode.FINE_TUNE, times=1)
     assert feedback.experiences == 2
 
 
