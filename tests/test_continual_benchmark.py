@@ -105,6 +105,8 @@ def test_growth_is_reported_only_where_it_is_certain(parts) -> None:
     growth = parts["steps"].growth
     straight = growth("id", "what", [1.0, 2.0, 3.0], held_to=True, note="note")
     assert straight.value == pytest.approx(50.0)  # one a step, half of the mean of two
+    nothing = growth("id", "what", [0.0, 0.0], held_to=True, note="note")
+    assert (nothing.value, nothing.note[:9]) == (None, "not known")
     assert growth("id", "what", [3.0, 2.0, 1.0], held_to=True, note="note").value == 0.0
     noisy = growth("id", "what", [1.0, 2.0, 1.0, 2.0], held_to=False, note="note")
     assert (noisy.value, noisy.reach) == (0.0, None)

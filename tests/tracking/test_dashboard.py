@@ -30,7 +30,7 @@ EXPERIENCES = 8
 EPOCHS = 12
 # Charts are drawn when they come into view: a page on which all of them are.
 TALL = {"width": 1400, "height": 3600}
-WAIT_MS = 20_000
+WAIT_MS = 60_000  # only how long to wait for a page on a loaded machine
 # A server without accounts knows no present user, and a page without a window may tell nobody.
 MLFLOWS_OWN = re.compile(r"/mlflow/users/current$|notifications\.$")
 CHARTS = "() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data)"

@@ -57,7 +57,13 @@ def growth(id: str, what: str, values: Sequence[float | None], *, held_to: bool,
     """
     fitted = slope(values)
     known = [value for value in values if value is not None]
-    percent = 100 / statistics.fmean(known)
+    mean = statistics.fmean(known)
+    if not mean:
+        note = f"not known: each value is 0, as where nothing was affordable; {note}"
+        return Row(
+            id=id, what=what, value=None, unit="% per experience", seeds=len(known), note=note
+        )
+    percent = 100 / mean
     low, high = (percent * bound for bound in fitted.interval or (0.0, 0.0))
     return Row(
         id=id,
